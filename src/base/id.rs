@@ -1,0 +1,167 @@
+//! Typed ids: sortable by time, unguessable, and never mixed up with each other.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock::Timestamp;
+use crate::base::random::{Random, RandomUnavailable};
+
+/// Crockford's base 32, lower case: no `i`, `l`, `o`, `u`.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+/// Characters that 128 bits take in base 32.
+const LENGTH: usize = 26;
+
+/// The id of one stored event: 48 bits of arrival time in milliseconds, then 80 random bits.
+/// Reads as `evt_` and 26 characters; text order is time order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(u128);
+
+impl EventId {
+    /// A fresh id for something that happened at `now`.
+    ///
+    /// # Errors
+    /// When the random source fails.
+    pub fn generate(now: Timestamp, random: &dyn Random) -> Result<Self, RandomUnavailable> {
+        let mut bytes = [0_u8; 16];
+        random.fill(&mut bytes[6..])?;
+        bytes[..6].copy_from_slice(&now.millis().to_be_bytes()[2..]);
+        Ok(Self(u128::from_be_bytes(bytes)))
+    }
+
+    /// The id as a number, for keys in a store; its order is the id's order.
+    pub const fn to_u128(self) -> u128 {
+        self.0
+    }
+
+    /// The id that [`Self::to_u128`] came from.
+    pub const fn from_u128(value: u128) -> Self {
+        Self(value)
+    }
+
+    /// When the id was generated.
+    pub fn generated_at(self) -> Timestamp {
+        Timestamp::from_millis(u64::try_from(self.0 >> 80).unwrap_or(u64::MAX))
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("evt_")?;
+        write_base32(self.0, f)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        text.strip_prefix("evt_")
+            .and_then(read_base32)
+            .map(Self)
+            .ok_or(InvalidId { expected: "evt_ and 26 characters" })
+    }
+}
+
+/// The id of one delivery: an event and the position of the action among those its rules asked for.
+/// Reads as `evt_….3`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryId {
+    /// The event that caused the delivery.
+    pub event: EventId,
+    /// The delivery's position in the event's plan, from zero.
+    pub ordinal: u16,
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.event, self.ordinal)
+    }
+}
+
+impl FromStr for DeliveryId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let invalid = InvalidId { expected: "an event id, a dot and a number" };
+        let (event, ordinal) = text.split_once('.').ok_or(invalid)?;
+        Ok(Self { event: event.parse().map_err(|_| invalid)?, ordinal: ordinal.parse().map_err(|_| invalid)? })
+    }
+}
+
+/// A text that is not an id of the expected kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an id: expected {expected}")]
+pub struct InvalidId {
+    /// What such an id looks like.
+    pub expected: &'static str,
+}
+
+fn write_base32(value: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut text = [0_u8; LENGTH];
+    for (place, out) in text.iter_mut().rev().enumerate() {
+        *out = ALPHABET[(value >> (5 * place) & 31) as usize];
+    }
+    f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+}
+
+fn read_base32(text: &str) -> Option<u128> {
+    if text.len() != LENGTH {
+        return None;
+    }
+    text.bytes().try_fold(0_u128, |value, byte| {
+        let digit = ALPHABET.iter().position(|known| *known == byte)?;
+        value.checked_mul(32)?.checked_add(digit as u128)
+    })
+}
+
+macro_rules! serde_as_text {
+    ($($id:ty),+) => {$(
+        impl Serialize for $id {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $id {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )+};
+}
+
+serde_as_text!(EventId, DeliveryId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random::SeededRandom;
+
+    #[test]
+    fn ids_survive_text_and_sort_by_time() {
+        let random = SeededRandom::new(7);
+        let ids: Vec<_> =
+            (1..50).map(|n| EventId::generate(Timestamp::from_millis(n), &random).expect("seeded")).collect();
+        let texts: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        assert!(texts.is_sorted());
+        assert_eq!(texts.iter().map(|t| t.parse().expect("own text")).collect::<Vec<EventId>>(), ids);
+        assert_eq!(ids[4].generated_at(), Timestamp::from_millis(5));
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in [
+            "",
+            "evt_",
+            "evt_0",
+            "dlv_00000000000000000000000000",
+            "evt_u0000000000000000000000000",
+            "evt_zzzzzzzzzzzzzzzzzzzzzzzzzz",
+        ] {
+            assert!(text.parse::<EventId>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Truths without dependencies: time, ids, secrets, places in files, units and schedules.
+//!
+//! Nothing here does I/O except the two system seams ([`clock::SystemClock`] and
+//! [`random::SystemRandom`]), which everything above takes as parameters. Called by every room.
+
+pub mod backoff;
+pub mod clock;
+pub mod id;
+pub mod random;
+pub mod secret;
+pub mod span;
+pub mod units;

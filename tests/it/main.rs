@@ -1,0 +1,3 @@
+//! The one integration-test binary: everything over real sockets, against real parts.
+
+fn main() {}
