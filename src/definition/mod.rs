@@ -1,1 +1,9 @@
-//! Nothing yet.
+//! Definitions: YAML text to checked, compiled integrations.
+//!
+//! Three shapes, never mixed: what was written ([`raw`], serde and schemars types), what is wrong
+//! with it ([`problem`]), and what the request path needs ([`plan`]). [`load`] reads files,
+//! expands references and resolves `extends`; [`check`] finds what a schema cannot say; [`live`]
+//! holds the one set in force. Nothing above this room sees a raw type.
+
+pub mod problem;
+pub mod document;

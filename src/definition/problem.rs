@@ -1,0 +1,119 @@
+//! What is wrong with a file, and where: the product's error messages as data.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::base::span::Span;
+
+/// One finding about one place of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Stable kebab-case code, such as `unknown-field`. Documented in [`Code`].
+    pub code: Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where.
+    pub place: Place,
+    /// What is wrong, as a lower-case fragment without a secret value.
+    pub message: String,
+    /// Short text under the caret, such as `expected a duration`.
+    pub label: Option<String>,
+    /// The nearest valid name, where the fault looks like a slip.
+    pub suggestion: Option<String>,
+    /// What to do about it, as a sentence.
+    pub help: Option<String>,
+}
+
+/// A place in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The file as it was named to us, so that editors can jump to it.
+    pub file: Arc<PathBuf>,
+    /// The stretch of text; empty at 1:1 when the fault is the file as a whole.
+    pub span: Span,
+    /// RFC 6901 pointer of the value within the document, where there is one.
+    pub pointer: String,
+}
+
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file does not count: its last good version stays in force.
+    Error,
+    /// The file counts, but probably does not do what its author wants.
+    Warning,
+    /// Worth knowing; nothing to mend.
+    Notice,
+}
+
+/// The stable names of problems. One variant a rule; the text form is the kebab-case name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Code {
+    /// The file cannot be read.
+    Unreadable,
+    /// The file is larger than a definition may be.
+    TooLarge,
+    /// The file is not UTF-8.
+    NotUtf8,
+    /// The file has no document.
+    Empty,
+    /// The text is not YAML.
+    Syntax,
+    /// A YAML feature we do not take: tags, merge keys, several documents, non-text keys, alias bombs.
+    UnsupportedYaml,
+    /// A mapping has one key twice.
+    DuplicateKey,
+    /// A mapping has a key that means nothing there.
+    UnknownField,
+    /// A mapping lacks a key it must have.
+    MissingField,
+    /// A value has another type than its place needs.
+    WrongType,
+    /// A value is not one of those its place knows.
+    UnknownValue,
+    /// A text does not have the form its place needs.
+    BadFormat,
+    /// A number or list is outside its bounds.
+    OutOfRange,
+    /// A template or expression does not compile.
+    BadTemplate,
+    /// A template or expression names a variable its place does not have.
+    UnknownVariable,
+    /// An environment variable or file that a reference names is missing.
+    MissingReference,
+    /// A secret is written out in a file.
+    LiteralSecret,
+    /// A name points at an integration, endpoint, destination or catalogue entry that is not there.
+    UnknownName,
+    /// Two files or two entries of one list have one id.
+    DuplicateId,
+    /// Values that are each fine do not go together.
+    Conflict,
+    /// The text reads as something else in YAML 1.1, such as `no` or `014`.
+    AmbiguousScalar,
+    /// Declared, and not yet run by this version.
+    NotYetRun,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_read_in_kebab_case() {
+        assert_eq!(Code::UnknownField.to_string(), "unknown-field");
+        assert_eq!(Code::NotUtf8.to_string(), "not-utf8");
+    }
+}
