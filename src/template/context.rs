@@ -1,0 +1,159 @@
+//! What a template sees: a few named values, the expensive ones made only when read.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
+
+/// The named values of one evaluation. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Context(Arc<Scope>);
+
+type Maker = Box<dyn Fn() -> Value + Send + Sync>;
+
+#[derive(Default)]
+struct Scope {
+    entries: Vec<(&'static str, Entry)>,
+}
+
+#[derive(Clone)]
+enum Entry {
+    Ready(Value),
+    Lazy(Arc<(OnceLock<Value>, Maker)>),
+}
+
+impl Entry {
+    fn value(&self) -> Value {
+        match self {
+            Self::Ready(value) => value.clone(),
+            Self::Lazy(lazy) => lazy.0.get_or_init(|| (lazy.1)()).clone(),
+        }
+    }
+}
+
+impl Context {
+    /// A context in which nothing is defined.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// This context with `name` as well; a later value of a name hides an earlier one.
+    #[must_use]
+    pub fn with(self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.entry(name, Entry::Ready(value.into()))
+    }
+
+    /// This context with a JSON value.
+    #[must_use]
+    pub fn with_json(self, name: &'static str, value: &serde_json::Value) -> Self {
+        self.with(name, from_json(value))
+    }
+
+    /// This context with a value that `make` gives when a template first reads it. For bodies, whose
+    /// parsing costs more than all else together.
+    #[must_use]
+    pub fn with_lazy(self, name: &'static str, make: impl Fn() -> Value + Send + Sync + 'static) -> Self {
+        self.entry(name, Entry::Lazy(Arc::new((OnceLock::new(), Box::new(make)))))
+    }
+
+    /// This context with headers, looked up without regard to case; of several with one name the
+    /// first is seen.
+    #[must_use]
+    pub fn with_headers<'a>(self, name: &'static str, headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        self.with(name, Headers::from_pairs(headers))
+    }
+
+    fn entry(self, name: &'static str, entry: Entry) -> Self {
+        let mut scope = match Arc::try_unwrap(self.0) {
+            Ok(scope) => scope,
+            Err(shared) => Scope { entries: shared.entries.clone() },
+        };
+        scope.entries.retain(|(known, _)| *known != name);
+        scope.entries.push((name, entry));
+        Self(Arc::new(scope))
+    }
+
+    pub(super) fn root(&self) -> Value {
+        Value::from_dyn_object(Arc::clone(&self.0))
+    }
+}
+
+/// A JSON value as a template sees it.
+fn from_json(value: &serde_json::Value) -> Value {
+    Value::from(minijinja::value::Serde(value))
+}
+
+impl fmt::Debug for Scope {
+    /// Names only: values may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.entries.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl Object for Scope {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get_value_by_str(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        self.entries.iter().find(|(name, _)| *name == key).map(|(_, entry)| entry.value())
+    }
+}
+
+/// Headers as a map whose keys are found in any case.
+#[derive(Debug)]
+pub struct Headers(Vec<(String, Value)>);
+
+impl Headers {
+    /// Headers from names and values; of several with one name the first is seen.
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Value {
+        let mut seen: Vec<(String, Value)> = Vec::new();
+        for (name, value) in pairs {
+            let name = name.to_ascii_lowercase();
+            if seen.iter().all(|(known, _)| *known != name) {
+                seen.push((name, Value::from(value)));
+            }
+        }
+        Value::from_object(Self(seen))
+    }
+}
+
+impl Object for Headers {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get_value_by_str(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value.clone())
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.iter().map(|(name, _)| Value::from(name.as_str())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::Expr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn a_lazy_value_is_made_once_and_only_when_read() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&made);
+        let context = Context::new().with("a", 1).with_lazy("b", move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            Value::from(2)
+        });
+        let sum = |source: &str| Expr::compile(source).and_then(|expr| expr.text(&context));
+        assert_eq!(sum("a + 1"), Ok(Some("2".to_owned())));
+        assert_eq!(made.load(Ordering::SeqCst), 0);
+        assert_eq!(sum("b + b"), Ok(Some("4".to_owned())));
+        assert_eq!(made.load(Ordering::SeqCst), 1);
+    }
+}

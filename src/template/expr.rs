@@ -1,0 +1,139 @@
+//! Bare expressions.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use minijinja::value::Value;
+
+use super::engine::{ENVIRONMENT, translate};
+use super::{Context, TemplateError, TemplateErrorKind};
+
+/// A compiled expression, such as `body.action`. Cheap to clone.
+#[derive(Clone)]
+pub struct Expr {
+    source: Arc<str>,
+    compiled: Arc<minijinja::Expression<'static, 'static>>,
+}
+
+impl Expr {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    /// When it is not an expression, or names a filter or test that there is not.
+    pub fn compile(source: &str) -> Result<Self, TemplateError> {
+        let compiled = ENVIRONMENT.compile_expression_owned(source.to_owned()).map_err(|error| translate(&error, 0))?;
+        Ok(Self { source: Arc::from(source), compiled: Arc::new(compiled) })
+    }
+
+    /// What was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The names it reads, dotted where they are (`body.action`).
+    pub fn names(&self) -> BTreeSet<String> {
+        self.compiled.undeclared_variables(true).into_iter().collect()
+    }
+
+    /// Its value. What is missing is [undefined](Value::UNDEFINED).
+    ///
+    /// # Errors
+    /// When an operation does not fit its values, or the limits are reached.
+    pub fn value(&self, context: &Context) -> Result<Value, TemplateError> {
+        self.compiled.eval(context.root()).map_err(|error| translate(&error, 0))
+    }
+
+    /// Whether its value is true in the language's sense: missing, none, false, zero and empty are not.
+    ///
+    /// # Errors
+    /// As [`Self::value`].
+    pub fn holds(&self, context: &Context) -> Result<bool, TemplateError> {
+        self.value(context).map(|value| value.is_true())
+    }
+
+    /// Its value as JSON; none and missing are `null`.
+    ///
+    /// # Errors
+    /// As [`Self::value`], and when the value has no JSON form.
+    pub fn json(&self, context: &Context) -> Result<serde_json::Value, TemplateError> {
+        to_json(&self.value(context)?)
+    }
+
+    /// Its value as text: `None` when it is missing, none or empty; numbers and booleans in words.
+    ///
+    /// # Errors
+    /// As [`Self::value`], and when the value is a map or a list.
+    pub fn text(&self, context: &Context) -> Result<Option<String>, TemplateError> {
+        use minijinja::value::ValueKind;
+        let value = self.value(context)?;
+        match value.kind() {
+            ValueKind::Undefined | ValueKind::None => Ok(None),
+            ValueKind::String => Ok(value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)),
+            ValueKind::Number => Ok(Some(value.to_string())),
+            ValueKind::Bool => Ok(Some(if value.is_true() { "true" } else { "false" }.to_owned())),
+            kind => Err(TemplateError {
+                kind: TemplateErrorKind::WrongType,
+                message: format!("`{}` is a {kind}, not a text", self.source),
+                range: None,
+            }),
+        }
+    }
+}
+
+pub(super) fn to_json(value: &Value) -> Result<serde_json::Value, TemplateError> {
+    if value.is_undefined() {
+        return Ok(serde_json::Value::Null);
+    }
+    serde_json::to_value(value).map_err(|error| TemplateError {
+        kind: TemplateErrorKind::WrongType,
+        message: format!("the value has no JSON form: {error}"),
+        range: None,
+    })
+}
+
+impl fmt::Debug for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Expr").field(&self.source).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn context() -> Context {
+        Context::new()
+            .with_json("body", &json!({ "action": "opened", "n": 3, "none": null }))
+            .with_headers("headers", [("x-github-event", "pull_request")])
+    }
+
+    fn text(source: &str) -> Result<Option<String>, TemplateError> {
+        Expr::compile(source)?.text(&context())
+    }
+
+    #[test]
+    fn what_is_missing_is_none_and_falsy() {
+        let event = "headers['X-GitHub-Event'] ~ ('.' ~ body.action if body.action else '')";
+        assert_eq!(text(event), Ok(Some("pull_request.opened".to_owned())));
+        let without = event.replace("body.action", "body.a.b.c");
+        assert_eq!(text(&without), Ok(Some("pull_request".to_owned())));
+        assert_eq!(text("body.none"), Ok(None));
+        assert_eq!(text("body.n"), Ok(Some("3".to_owned())));
+        assert!(text("body").is_err());
+    }
+
+    #[test]
+    fn names_are_those_it_reads() {
+        let names = Expr::compile("body.a and headers['x'] or saved.b").map(|expr| expr.names());
+        assert!(names.is_ok_and(|names| ["body.a", "headers", "saved.b"].iter().all(|name| names.contains(*name))));
+    }
+
+    #[test]
+    fn syntax_errors_say_where() {
+        let error = Expr::compile("body.a ==").expect_err("incomplete");
+        assert_eq!(error.kind, TemplateErrorKind::Syntax);
+        assert!(error.range.is_some());
+    }
+}

@@ -1,0 +1,372 @@
+//! Texts with slots.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use minijinja::Environment;
+use minijinja::value::Value;
+
+use super::engine::{LIMITS, environment, printed, translate};
+use super::expr::to_json;
+use super::{Context, Expr, TemplateError, TemplateErrorKind};
+
+/// A compiled text. Cheap to clone.
+#[derive(Clone)]
+pub struct Text {
+    source: Arc<str>,
+    form: Form,
+}
+
+#[derive(Clone)]
+enum Form {
+    /// Nothing to fill in.
+    Literal,
+    /// Slots only: each can be encoded for its place.
+    Segments(Arc<[Segment]>),
+    /// With `{% … %}` or `{# … #}`: rendered as a whole.
+    Blocks(Arc<Environment<'static>>),
+}
+
+/// A part of a text.
+#[derive(Debug, Clone)]
+pub enum Segment {
+    /// Text that stands as it is.
+    Literal(Box<str>),
+    /// A slot.
+    Slot(Expr),
+}
+
+/// The name under which a text with blocks is kept in its own environment.
+const BLOCKS: &str = "text";
+
+impl Text {
+    /// Compiles a text.
+    ///
+    /// # Errors
+    /// When a slot or block does not compile; the range is within `source`.
+    pub fn compile(source: &str) -> Result<Self, TemplateError> {
+        let form = if source.contains("{%") || source.contains("{#") {
+            let mut env = environment();
+            env.add_template_owned(BLOCKS, source.to_owned()).map_err(|error| translate(&error, 0))?;
+            Form::Blocks(Arc::new(env))
+        } else if source.contains("{{") {
+            Form::Segments(segments(source)?.into())
+        } else {
+            Form::Literal
+        };
+        Ok(Self { source: Arc::from(source), form })
+    }
+
+    /// What was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The text when it has nothing to fill in.
+    pub fn literal(&self) -> Option<&str> {
+        matches!(self.form, Form::Literal).then_some(&*self.source)
+    }
+
+    /// Its parts, or `None` when it has blocks and can only be rendered as a whole.
+    pub fn segments(&self) -> Option<Cow<'_, [Segment]>> {
+        match &self.form {
+            Form::Literal => Some(Cow::Owned(vec![Segment::Literal((&*self.source).into())])),
+            Form::Segments(segments) => Some(Cow::Borrowed(segments)),
+            Form::Blocks(_) => None,
+        }
+    }
+
+    /// The names it reads, dotted where they are.
+    pub fn names(&self) -> BTreeSet<String> {
+        match &self.form {
+            Form::Literal => BTreeSet::new(),
+            Form::Segments(segments) => segments.iter().filter_map(Segment::slot).flat_map(Expr::names).collect(),
+            Form::Blocks(env) => match env.get_template(BLOCKS) {
+                Ok(template) => template.undeclared_variables(true).into_iter().collect(),
+                Err(_) => BTreeSet::new(),
+            },
+        }
+    }
+
+    /// The text with its slots filled in.
+    ///
+    /// # Errors
+    /// When a slot's value is missing or none, an operation does not fit its values, or the limits
+    /// are reached.
+    pub fn render(&self, context: &Context) -> Result<String, TemplateError> {
+        self.render_encoded(context, |text, out| out.push_str(text))
+    }
+
+    /// The text with each slot's value written by `encode`, for places such as a path in which a value
+    /// must not bring structure of its own. A text with blocks is encoded as a whole: places that need
+    /// their own structure kept refuse blocks when they compile.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_encoded(
+        &self,
+        context: &Context,
+        encode: impl Fn(&str, &mut String),
+    ) -> Result<String, TemplateError> {
+        let segments = match &self.form {
+            Form::Literal => return Ok(self.source.to_string()),
+            Form::Segments(segments) => segments,
+            Form::Blocks(env) => {
+                let mut out = String::new();
+                encode(&render_blocks(env, context)?, &mut out);
+                return Ok(out);
+            }
+        };
+        let mut out = String::with_capacity(self.source.len());
+        for segment in segments.iter() {
+            match segment {
+                Segment::Literal(text) => out.push_str(text),
+                Segment::Slot(expr) => {
+                    let value = expr.value(context)?;
+                    encode(printed(&value).map_err(|error| missing(expr, &error))?.as_str(), &mut out);
+                }
+            }
+            if out.len() > LIMITS.output {
+                return Err(too_large());
+            }
+        }
+        Ok(out)
+    }
+
+    /// The value: that of the slot when the text is one lone slot, else the rendered text.
+    ///
+    /// # Errors
+    /// As [`Self::render`]; a lone slot may be none, but not undefined.
+    pub fn value(&self, context: &Context) -> Result<serde_json::Value, TemplateError> {
+        match self.lone_slot() {
+            Some(expr) => {
+                let value = expr.value(context)?;
+                if value.is_undefined() { Err(undefined(expr)) } else { to_json(&value) }
+            }
+            None => self.render(context).map(serde_json::Value::String),
+        }
+    }
+
+    /// The slot, when the text is nothing else.
+    pub fn lone_slot(&self) -> Option<&Expr> {
+        match &self.form {
+            Form::Segments(segments) => match &**segments {
+                [Segment::Slot(expr)] => Some(expr),
+                _ => None,
+            },
+            Form::Literal | Form::Blocks(_) => None,
+        }
+    }
+}
+
+impl Segment {
+    /// The expression, when the segment is a slot.
+    pub fn slot(&self) -> Option<&Expr> {
+        match self {
+            Self::Slot(expr) => Some(expr),
+            Self::Literal(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Text").field(&self.source).finish()
+    }
+}
+
+/// Splits a text at its slots. Whitespace control (`{{-`) is refused: it means nothing in one value.
+fn segments(source: &str) -> Result<Vec<Segment>, TemplateError> {
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while let Some(found) = source.get(at..).and_then(|rest| rest.find("{{")) {
+        let open = at + found;
+        if let Some(literal) = source.get(at..open).filter(|literal| !literal.is_empty()) {
+            parts.push(Segment::Literal(literal.into()));
+        }
+        let inner = open + 2;
+        let close = slot_end(source, inner).ok_or_else(|| TemplateError {
+            kind: TemplateErrorKind::Syntax,
+            message: "this slot has no closing `}}`".to_owned(),
+            range: Some(open..source.len()),
+        })?;
+        let expression = source.get(inner..close).unwrap_or_default();
+        parts.push(Segment::Slot(Expr::compile(expression).map_err(|error| shifted(error, inner))?));
+        at = close + 2;
+    }
+    if let Some(literal) = source.get(at..).filter(|literal| !literal.is_empty()) {
+        parts.push(Segment::Literal(literal.into()));
+    }
+    Ok(parts)
+}
+
+/// Where the `}}` of a slot that starts at `from` stands, outside quotes and inner braces.
+fn slot_end(source: &str, from: usize) -> Option<usize> {
+    let bytes = source.as_bytes();
+    let (mut at, mut depth, mut quote) = (from, 0_usize, None);
+    while let Some(&byte) = bytes.get(at) {
+        match (quote, byte) {
+            (Some(_), b'\\') => at += 1,
+            (Some(open), _) if open == byte => quote = None,
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (None, b'{') => depth += 1,
+            (None, b'}') if depth > 0 => depth -= 1,
+            (None, b'}') if bytes.get(at + 1) == Some(&b'}') => return Some(at),
+            (Some(_) | None, _) => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+fn shifted(error: TemplateError, by: usize) -> TemplateError {
+    TemplateError { range: error.range.map(|range| range.start + by..range.end + by), ..error }
+}
+
+fn undefined(expr: &Expr) -> TemplateError {
+    TemplateError {
+        kind: TemplateErrorKind::Missing,
+        message: format!("`{}` is missing", expr.source().trim()),
+        range: None,
+    }
+}
+
+fn missing(expr: &Expr, error: &minijinja::Error) -> TemplateError {
+    let translated = translate(error, 0);
+    match translated.kind {
+        TemplateErrorKind::Missing => TemplateError {
+            message: format!(
+                "`{}`: {}; say what stands in its place with `| default('…', true)`",
+                expr.source().trim(),
+                translated.message
+            ),
+            ..translated
+        },
+        _ => translated,
+    }
+}
+
+fn too_large() -> TemplateError {
+    TemplateError {
+        kind: TemplateErrorKind::TooLarge,
+        message: format!("makes more than {} bytes", LIMITS.output),
+        range: None,
+    }
+}
+
+fn render_blocks(env: &Environment<'static>, context: &Context) -> Result<String, TemplateError> {
+    let mut out = Bounded(Vec::new());
+    let template = env.get_template(BLOCKS).map_err(|error| translate(&error, 0))?;
+    template.render_captured_to(Value::clone(&context.root()), &mut out).map_err(|error| translate(&error, 0))?;
+    String::from_utf8(out.0).map_err(|_| too_large())
+}
+
+/// A writer that refuses more than the output limit.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > LIMITS.output {
+            return Err(io::Error::other("output limit"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn context() -> Context {
+        Context::new()
+            .with_json("body", &json!({ "a": "x", "n": 3, "yes": true, "none": null, "list": [1, "b"] }))
+            .with("cursor", Value::from(()))
+    }
+
+    fn render(source: &str) -> Result<String, TemplateError> {
+        Text::compile(source)?.render(&context())
+    }
+
+    fn value(source: &str) -> Result<serde_json::Value, TemplateError> {
+        Text::compile(source)?.value(&context())
+    }
+
+    #[test]
+    fn a_lone_slot_keeps_its_type() {
+        assert_eq!(value("{{ body.n }}"), Ok(json!(3)));
+        assert_eq!(value("{{ body.list }}"), Ok(json!([1, "b"])));
+        assert_eq!(value("{{ body.none }}"), Ok(json!(null)));
+        assert_eq!(value("{{ body.gone | default([]) }}"), Ok(json!([])));
+        assert_eq!(value("{{ {'k': {'b': '}}'}} }}"), Ok(json!({ "k": { "b": "}}" } })));
+        assert_eq!(value("n={{ body.n }} {{ body.yes }} {{ body.list }}"), Ok(json!("n=3 true [1,\"b\"]")));
+    }
+
+    #[test]
+    fn what_is_missing_in_text_is_an_error() {
+        for source in
+            ["{{ body.gone }}", "a {{ body.gone.deep }}", "a {{ body.none }}", "{% if 1 %}{{ body.gone }}{% endif %}"]
+        {
+            let error = value(source).expect_err(source);
+            assert_eq!(error.kind, TemplateErrorKind::Missing, "{source}: {error}");
+        }
+        assert_eq!(render("{{ body.gone.deep | default('d') }}!"), Ok("d!".to_owned()));
+    }
+
+    #[test]
+    fn blocks_work_in_texts() {
+        let soql = "SELECT Id{% if cursor %} WHERE x >= {{ cursor }}{% endif %} ORDER BY x";
+        assert_eq!(render(soql), Ok("SELECT Id ORDER BY x".to_owned()));
+        assert!(Text::compile(soql).is_ok_and(|text| text.segments().is_none() && text.names().contains("cursor")));
+    }
+
+    #[test]
+    fn slots_are_encoded_and_literals_are_not() {
+        let text = Text::compile("/repos/{{ body.a }}/x y").expect("compiles");
+        let upper = text.render_encoded(&context(), |value, out| out.push_str(&value.to_uppercase()));
+        assert_eq!(upper, Ok("/repos/X/x y".to_owned()));
+    }
+
+    #[test]
+    fn errors_point_into_the_text() {
+        let source = "abc {{ body. }} def";
+        let error = Text::compile(source).expect_err("incomplete");
+        let range = error.range.expect("located");
+        assert!(range.start >= 6 && range.end <= source.len(), "{range:?}");
+        assert!(Text::compile("a {{ b").is_err());
+    }
+
+    #[test]
+    fn hostile_templates_are_stopped() {
+        let hostile = [
+            "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+            "{{ body.a | replace('', 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy') | indent(1000000000) }}",
+            "{{ '%999999999d' | format(1) }}",
+        ];
+        for source in hostile {
+            assert!(render(source).is_err(), "{source}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_compiles_or_is_refused(source in ".{0,200}") {
+            if let Ok(text) = Text::compile(&source) {
+                let rendered = text.render(&context());
+                if text.literal().is_some() {
+                    prop_assert_eq!(rendered, Ok(source));
+                }
+            }
+        }
+    }
+}
