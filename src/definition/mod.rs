@@ -7,3 +7,4 @@
 
 pub mod problem;
 pub mod document;
+pub mod plan;

@@ -1,0 +1,251 @@
+//! A service's API, compiled.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+
+use super::request::Request;
+use crate::template::{Expr, Text, Tree};
+
+/// A service's API.
+#[derive(Debug)]
+pub struct Api {
+    /// Where it is: scheme, host and base path; sees `input` and `saved`.
+    pub base_url: Text,
+    /// Hosts that calls may go to besides the literal host of `base_url` and of requests.
+    pub hosts: Vec<HostPattern>,
+    /// Headers that every call carries; a caller's own value of one of these is replaced.
+    pub headers: Vec<(HeaderName, Text)>,
+    /// Where the connection's credential goes.
+    pub credential: Placement,
+    /// The request that tells whether a connection works.
+    pub test: Option<Request>,
+    /// Requests with a name.
+    pub endpoints: Vec<Endpoint>,
+    /// What makes an answer a success where a request does not say.
+    pub ok: Option<Expr>,
+    /// The service's words for what went wrong, where a request does not say.
+    pub error: Option<Expr>,
+    /// How long each phase of a call may take.
+    pub timeouts: Timeouts,
+    /// How the service is dialled and trusted.
+    pub transport: Transport,
+}
+
+impl Api {
+    /// The endpoint with this id.
+    pub fn endpoint(&self, id: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| &*endpoint.id == id)
+    }
+}
+
+/// A host that calls may go to: a name, or `*.` and a name for any one or more labels below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPattern {
+    /// The name in lower case, without the wildcard.
+    pub name: Box<str>,
+    /// Whether it stands for the names below it.
+    pub wildcard: bool,
+}
+
+impl HostPattern {
+    /// Reads a pattern; `None` when it is not a host name with at most a leading `*.`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (wildcard, name) = text.strip_prefix("*.").map_or((false, text), |name| (true, name));
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        let fits = name.len() <= 253 && name.split('.').all(label) && (!wildcard || name.contains('.'));
+        fits.then(|| Self { name: name.to_ascii_lowercase().into(), wildcard })
+    }
+
+    /// Whether a host in lower case is one of those meant. A wildcard does not mean the name itself.
+    pub fn matches(&self, host: &str) -> bool {
+        if !self.wildcard {
+            return host == &*self.name;
+        }
+        host.strip_suffix(&*self.name).is_some_and(|left| left.len() > 1 && left.ends_with('.'))
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.wildcard { "*." } else { "" })?;
+        f.write_str(&self.name)
+    }
+}
+
+/// Where a connection's credential goes.
+#[derive(Debug, Clone)]
+pub enum Placement {
+    /// Nowhere: the service wants none.
+    Nowhere,
+    /// `Authorization: Bearer` with the default token.
+    Bearer,
+    /// `Authorization: Basic` with the connection's name and password.
+    Basic,
+    /// A header; the value sees `api_key`, `username`, `password`, `token`, `input` and `saved`.
+    Header {
+        /// Its name.
+        name: HeaderName,
+        /// Its value.
+        value: Text,
+    },
+    /// A query parameter, percent-encoded; sees the same.
+    Query {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: Text,
+    },
+}
+
+/// A request with a name.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its id, unique in the integration.
+    pub id: Arc<str>,
+    /// The request.
+    pub request: Request,
+    /// What calls through the proxy door must look like to be this endpoint.
+    pub pattern: PathPattern,
+    /// Scopes a connection must have been granted.
+    pub scopes: Vec<String>,
+    /// What is changed in calls that pass through the proxy door.
+    pub transform: Option<Transform>,
+}
+
+/// A method and a path in which some segments may be anything: what of an endpoint's request is known
+/// before its inputs are.
+#[derive(Debug, Clone)]
+pub struct PathPattern {
+    /// The method.
+    pub method: Method,
+    /// The path's segments; `None` stands for exactly one non-empty segment.
+    pub segments: Vec<Option<Box<str>>>,
+}
+
+impl PathPattern {
+    /// Whether a call with this method and percent-encoded path (beginning with a slash, without
+    /// query) is meant.
+    pub fn matches(&self, method: &Method, path: &str) -> bool {
+        let mut theirs = path.strip_prefix('/').unwrap_or(path).split('/');
+        let fits = self.segments.iter().all(|ours| match (ours, theirs.next()) {
+            (Some(literal), Some(segment)) => &**literal == segment,
+            (None, Some(segment)) => !segment.is_empty(),
+            (_, None) => false,
+        });
+        fits && theirs.next().is_none() && self.method == *method
+    }
+}
+
+/// What is changed in calls that pass through.
+#[derive(Debug)]
+pub struct Transform {
+    /// Changes to what the caller sends; sees `body`, `headers`, `query`, `input`, `connection`, `saved`.
+    pub request: Option<Change>,
+    /// Changes to what the service answers; sees `body`, `headers`, `status`.
+    pub response: Option<Change>,
+    /// The most bytes of a body that is read to be changed; more is refused with 413 or 502.
+    pub max_body: u64,
+}
+
+/// Changes to a message.
+#[derive(Debug)]
+pub struct Change {
+    /// Headers to set; none removes the header.
+    pub headers: Vec<(HeaderName, Text)>,
+    /// The new JSON body; without it the body passes unchanged.
+    pub json: Option<Tree>,
+}
+
+/// How long each phase of a call may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// DNS, TCP and TLS together. Default 10 s.
+    pub connect: Duration,
+    /// From the request's end to the answer's head. Default 30 s.
+    pub response: Duration,
+    /// Between two reads or two writes of a stream. Default 60 s.
+    pub idle: Duration,
+    /// The whole call of our own (actions, tests, endpoints by name). Default 60 s. Streams through
+    /// the proxy door have no such end.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            response: Duration::from_secs(30),
+            idle: Duration::from_mins(1),
+            total: Duration::from_mins(1),
+        }
+    }
+}
+
+/// How a service is dialled and trusted.
+#[derive(Debug, Clone, Default)]
+pub struct Transport {
+    /// Certificates (DER) trusted instead of the system's; checked when compiled.
+    pub ca: Option<Arc<[Vec<u8>]>>,
+    /// Whether private, loopback and link-local addresses may be dialled; the gateway file must allow
+    /// the network as well.
+    pub allow_private: bool,
+    /// Whether plain HTTP is allowed. Loopback always is, in development mode.
+    pub allow_plain_http: bool,
+    /// Which HTTP versions are offered.
+    pub http: HttpVersions,
+}
+
+/// Which HTTP versions are offered to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HttpVersions {
+    /// HTTP/2 where the service takes it by ALPN, else HTTP/1.1.
+    #[default]
+    Best,
+    /// HTTP/1.1 only.
+    One,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_mean_names_below_and_nothing_else() {
+        let pattern = HostPattern::parse("*.Salesforce.com").expect("a pattern");
+        let matching = [
+            "na1.salesforce.com",
+            "a.b.salesforce.com",
+            "salesforce.com",
+            ".salesforce.com",
+            "evilsalesforce.com",
+            "x.salesforce.com.evil.net",
+        ]
+        .map(|host| pattern.matches(host));
+        assert_eq!(matching, [true, true, false, false, false, false]);
+        for bad in ["*", "*.com", "a.*.com", "a..b", "", "a/b", "a:80", "http://a"] {
+            assert_eq!(HostPattern::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn path_patterns_match_segment_by_segment() {
+        let segments = ["repos", "*", "*", "issues"].map(|part| (part != "*").then(|| part.into())).to_vec();
+        let pattern = PathPattern { method: Method::POST, segments };
+        assert!(pattern.matches(&Method::POST, "/repos/o/r/issues"));
+        for (method, path) in [
+            (Method::GET, "/repos/o/r/issues"),
+            (Method::POST, "/repos/o//issues"),
+            (Method::POST, "/repos/o/r/issues/1"),
+            (Method::POST, "/repos/o/r"),
+        ] {
+            assert!(!pattern.matches(&method, path), "{method} {path}");
+        }
+    }
+}

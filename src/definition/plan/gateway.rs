@@ -1,0 +1,205 @@
+//! The gateway's own settings, compiled from `trunkline.yaml`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use url::Url;
+
+use super::rule::{Glob, Retry};
+use crate::base::secret::Secret;
+use crate::template::Text;
+
+/// The gateway's own settings. Those under [`Fixed`] take effect at start only.
+#[derive(Debug)]
+pub struct Gateway {
+    /// What cannot change while the program runs.
+    pub fixed: Fixed,
+    /// Where services and people reach the public door.
+    pub public_url: Url,
+    /// Places of the user's own that actions deliver to.
+    pub destinations: Vec<Destination>,
+    /// Applications that may use the proxy door.
+    pub callers: Vec<Caller>,
+    /// Networks that integrations with `allow_private` may reach, in CIDR notation.
+    pub private_networks: Vec<Network>,
+    /// How many deliveries run at once.
+    pub workers: usize,
+    /// Bounds of what is taken in.
+    pub limits: Limits,
+}
+
+impl Gateway {
+    /// The destination with this id.
+    pub fn destination(&self, id: &str) -> Option<&Destination> {
+        self.destinations.iter().find(|destination| &*destination.id == id)
+    }
+}
+
+/// What cannot change while the program runs; a reload that changes one of these says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fixed {
+    /// What a first try needs and production must not have.
+    pub mode: Mode,
+    /// Where the public door listens.
+    pub public: Listen,
+    /// Where the proxy door listens.
+    pub proxy: Listen,
+    /// Where the admin door listens.
+    pub admin: Listen,
+    /// Directories of integration files.
+    pub integrations: Vec<PathBuf>,
+    /// Where state is kept.
+    pub state: State,
+    /// Where the master key is.
+    pub key: KeySource,
+}
+
+/// What the gateway allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// What a first try needs: a key made by itself, plain HTTP to loopback, `serve --mock`.
+    Development,
+    /// Nothing of that.
+    #[default]
+    Production,
+}
+
+/// Where a door listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket, mode 0660.
+    Unix(PathBuf),
+}
+
+/// Where state is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Embedded.
+    Sled {
+        /// The directory.
+        path: PathBuf,
+        /// The store's cache in bytes. Default 32 MiB.
+        cache: u64,
+        /// Nothing is accepted when the disk has less than this free. Default 256 MiB or 5 % of the
+        /// disk, whichever is less.
+        min_free: u64,
+        /// How long finished events are kept. Default 7 days.
+        retention: Duration,
+    },
+    /// `PostgreSQL`, which this version does not run.
+    Postgres,
+}
+
+/// Where the master key is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file that holds it, or will in development mode.
+    File(PathBuf),
+    /// The name of an environment variable that holds it.
+    Environment(String),
+    /// Nowhere: only a deployment without stored credentials runs like this.
+    Missing,
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Environment(name) => f.debug_tuple("Environment").field(name).finish(),
+            Self::Missing => f.write_str("Missing"),
+        }
+    }
+}
+
+/// A place of the user's own that actions deliver to.
+#[derive(Debug)]
+pub struct Destination {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Where messages go, by POST.
+    pub url: Url,
+    /// What messages are signed with (Standard Webhooks); several while rotating: each signs.
+    pub signing_secrets: Vec<Secret>,
+    /// Headers that every message carries.
+    pub headers: Vec<(HeaderName, Text)>,
+    /// How many messages are under way at once. Default 10.
+    pub concurrency: usize,
+    /// How long an answer may take. Default 15 s.
+    pub timeout: Duration,
+    /// When to try again, where the rule does not say.
+    pub retry: Option<Retry>,
+}
+
+/// An application that may use the proxy door.
+#[derive(Debug)]
+pub struct Caller {
+    /// Its id: what logs and the audit log call it.
+    pub id: Arc<str>,
+    /// SHA-256 of its key. Keys are random and long, so a plain digest cannot be searched.
+    pub key_hash: [u8; 32],
+    /// What it may do; any may match.
+    pub allow: Vec<Grant>,
+}
+
+/// What a caller may do.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Which integrations.
+    pub integration: Glob,
+    /// Which connections.
+    pub connection: Glob,
+    /// Which methods; empty means all.
+    pub methods: Vec<Method>,
+    /// Which paths below the integration, beginning with a slash; empty means all.
+    pub paths: Vec<Glob>,
+}
+
+/// An address range in CIDR notation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// The first address.
+    pub address: std::net::IpAddr,
+    /// How many leading bits count.
+    pub prefix: u8,
+}
+
+/// Bounds of what is taken in at the doors. Defaults are those of the manual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request's head. Default 16 KiB.
+    pub header_bytes: usize,
+    /// Fields of a request's head. Default 64.
+    pub header_fields: usize,
+    /// Bytes of a request's target. Default 8 KiB.
+    pub uri_bytes: usize,
+    /// How long a head may take. Default 10 s.
+    pub header_timeout: Duration,
+    /// The least bytes a second of a body, after 10 s. Default 1 KiB.
+    pub min_body_rate: u64,
+    /// How long a connection may be idle. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Open connections at one door. Default 10,000, and never more than half of the file descriptors.
+    pub connections: usize,
+    /// Open connections at the public door from one address. Default 200.
+    pub connections_per_source: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 16 << 10,
+            header_fields: 64,
+            uri_bytes: 8 << 10,
+            header_timeout: Duration::from_secs(10),
+            min_body_rate: 1 << 10,
+            idle_timeout: Duration::from_mins(1),
+            connections: 10_000,
+            connections_per_source: 200,
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What the request path needs: definitions compiled, every default decided, every name typed.
+//!
+//! Nothing here reads files or reports problems; `compile` makes these values from raw types. An
+//! integration is immutable and shared: a request keeps the `Arc` it began with to its end.
+//! Parts whose engines this version lacks stand here as `NotYet` with the words of the answer.
+
+pub mod api;
+pub mod gateway;
+pub mod request;
+pub mod rule;
+pub mod webhook;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::base::secret::Secret;
+use api::Api;
+use rule::Rule;
+use webhook::Webhook;
+
+/// A compiled definition of this deployment.
+#[derive(Debug)]
+pub struct Integration {
+    /// Its id: `[a-z0-9_-]`, at most 64 characters; the first segment of its proxy path.
+    pub id: Arc<str>,
+    /// What people call it.
+    pub title: String,
+    /// SHA-256 over the resolved definition with its references expanded: equal when nothing changed.
+    pub fingerprint: Fingerprint,
+    /// What each connection must tell.
+    pub inputs: Vec<Input>,
+    /// How connections sign in.
+    pub auth: Auth,
+    /// The service's API; `None` when the definition has none.
+    pub api: Option<Api>,
+    /// The connections that the file declares.
+    pub connections: Vec<DeclaredConnection>,
+    /// How its webhooks come in; `None` when the definition has none.
+    pub webhook: Option<Webhook>,
+    /// What happens because of its events.
+    pub rules: Vec<Rule>,
+}
+
+impl Integration {
+    /// The declared connection with this id.
+    pub fn connection(&self, id: &str) -> Option<&DeclaredConnection> {
+        self.connections.iter().find(|connection| &*connection.id == id)
+    }
+}
+
+/// A SHA-256 digest that stands for a content.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A grammar part that is declared and not run by this version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotYet {
+    /// The part, as in `auth.oauth2`.
+    pub part: String,
+}
+
+impl fmt::Display for NotYet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is declared, and not yet run by this version", self.part)
+    }
+}
+
+/// Something a connection must tell before it can be used: `input.NAME` in templates.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What stands in for it when a connection does not tell.
+    pub default: Option<String>,
+    /// What its value must match, anchored by its author.
+    pub pattern: Option<regex::Regex>,
+    /// Whether it is shown nowhere.
+    pub secret: bool,
+}
+
+/// How connections sign in.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// They do not.
+    None,
+    /// With a key that `api.credential` places.
+    ApiKey {
+        /// What a key looks like.
+        pattern: Option<regex::Regex>,
+    },
+    /// With a name and a password (RFC 7617).
+    Basic,
+    /// By a kind that this version does not run.
+    NotYet(NotYet),
+}
+
+/// A connection that a file declares.
+#[derive(Debug)]
+pub struct DeclaredConnection {
+    /// Its id within the integration: the value of `Trunkline-Connection`.
+    pub id: Arc<str>,
+    /// Its credential.
+    pub credential: DeclaredCredential,
+    /// Its inputs, defaults filled in.
+    pub inputs: serde_json::Map<String, serde_json::Value>,
+    /// Values that a sign-in would have saved.
+    pub saved: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The credential of a declared connection.
+#[derive(Debug)]
+pub enum DeclaredCredential {
+    /// None is needed.
+    None,
+    /// An API key: `api_key` in templates.
+    ApiKey(Secret),
+    /// Name and password.
+    Basic {
+        /// The name.
+        username: Secret,
+        /// The password; may be empty.
+        password: Secret,
+    },
+}
