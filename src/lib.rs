@@ -6,6 +6,7 @@
 
 pub mod base;
 pub mod telemetry;
+pub mod respond;
 pub mod template;
 pub mod definition;
 pub mod config;

@@ -7,4 +7,5 @@
 
 pub mod problem;
 pub mod document;
+pub mod live;
 pub mod plan;

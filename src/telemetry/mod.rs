@@ -1,1 +1,3 @@
-//! Nothing yet.
+//! What the program tells about itself: metrics and log lines. Called by every room above `base`.
+
+pub mod metrics;

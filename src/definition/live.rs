@@ -1,0 +1,56 @@
+//! The one set of definitions in force, and the program's one atomic swap.
+//!
+//! Only `reload` writes [`Live`]. The request path loads it once per request and keeps that
+//! [`Generation`] to its end, so a reload never changes a request under way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::base::clock::Timestamp;
+use crate::definition::plan::gateway::Gateway;
+use crate::definition::plan::{Fingerprint, Integration};
+
+/// One consistent, immutable set of compiled definitions.
+#[derive(Debug)]
+pub struct Generation {
+    /// Counts from one; grows with each swap.
+    pub number: u64,
+    /// When it came into force.
+    pub since: Timestamp,
+    /// Stands for the whole content.
+    pub fingerprint: Fingerprint,
+    /// The gateway's settings.
+    pub gateway: Arc<Gateway>,
+    /// The integrations by id. One whose file did not change is the very same `Arc` as before.
+    pub integrations: HashMap<Arc<str>, Arc<Integration>>,
+}
+
+impl Generation {
+    /// The integration with this id.
+    pub fn integration(&self, id: &str) -> Option<&Arc<Integration>> {
+        self.integrations.get(id)
+    }
+}
+
+/// The generation in force.
+#[derive(Debug)]
+pub struct Live(ArcSwap<Generation>);
+
+impl Live {
+    /// Begins with a first generation.
+    pub fn new(first: Generation) -> Self {
+        Self(ArcSwap::from_pointee(first))
+    }
+
+    /// The generation in force now. Keep it for the whole of a request.
+    pub fn load(&self) -> Arc<Generation> {
+        self.0.load_full()
+    }
+
+    /// Puts a generation into force.
+    pub fn swap(&self, next: Generation) {
+        self.0.store(Arc::new(next));
+    }
+}

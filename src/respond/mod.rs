@@ -1,0 +1,234 @@
+//! What the gateway itself answers when it refuses: RFC 9457 problem documents with stable codes.
+//!
+//! [`Refusal`] is the only list of statuses and codes. Rooms say which refusal an error of theirs is;
+//! nothing else turns an error into a status. Every such answer carries `Trunkline-Error: CODE`, which
+//! a service's own answer never does, so that a caller can tell them apart. Called by every door.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+/// The header that marks an answer as the gateway's own.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("trunkline-error");
+
+/// A whole answer of the gateway's own.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers, `Content-Type` among them; `Content-Length` is the door's to set.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Bytes,
+    /// Whether the connection must not be used again, because what follows on it is in doubt.
+    pub close: bool,
+}
+
+impl Answer {
+    /// An answer without a body.
+    pub fn empty(status: StatusCode) -> Self {
+        Self { status, headers: Vec::new(), body: Bytes::new(), close: false }
+    }
+
+    /// An answer in JSON.
+    pub fn json(status: StatusCode, value: &serde_json::Value) -> Self {
+        let headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        Self { status, headers, body: Bytes::from(value.to_string()), close: false }
+    }
+
+    /// This answer with another header.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// This answer, after which the connection is closed.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+}
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])+ $name:ident = $status:literal $code:literal $title:literal;)+) => {
+        /// Why the gateway refused. The code is stable; the title may be reworded.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Refusal { $($(#[$doc])+ $name,)+ }
+
+        impl Refusal {
+            /// Every refusal, for documentation and tests.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The HTTP status.
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$name => $status,)+ }
+            }
+
+            /// The stable code.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)+ }
+            }
+
+            /// What it means, in a few words.
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)+ }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// The request is not well-formed HTTP, or has more than one reading.
+    MalformedRequest = 400 "malformed_request" "The request is not well-formed";
+    /// The path holds something that could leave its place.
+    UnsafePath = 400 "unsafe_path" "The path is not accepted";
+    /// The inputs of an endpoint are missing or wrong.
+    InvalidInput = 400 "invalid_input" "The inputs do not fit the endpoint";
+    /// There is no caller key, or it is not known.
+    CallerUnknown = 401 "caller_unknown" "The caller key is missing or unknown";
+    /// The webhook's signature is missing or wrong.
+    SignatureInvalid = 401 "signature_invalid" "The webhook could not be verified";
+    /// The webhook's signature is too old or too new.
+    SignatureStale = 401 "signature_stale" "The webhook's timestamp is outside the tolerance";
+    /// The webhook has no secret to be verified with.
+    SecretMissing = 401 "secret_missing" "No secret is set for this webhook, so nothing can be verified";
+    /// The caller may not use this integration, connection, method or path.
+    CallerForbidden = 403 "caller_forbidden" "The caller is not allowed to do this";
+    /// The connection was not granted a scope that the endpoint needs.
+    ScopeMissing = 403 "scope_missing" "The connection lacks a scope that this endpoint needs";
+    /// The request came by plain HTTP where `public_url` demands HTTPS.
+    HttpsRequired = 403 "https_required" "This door takes HTTPS only";
+    /// The call would leave the hosts that the definition names.
+    HostForbidden = 403 "host_forbidden" "The call would leave the hosts that the definition names";
+    /// There is no such integration, endpoint, webhook or route.
+    NotFound = 404 "not_found" "There is nothing here";
+    /// There is no such connection.
+    ConnectionUnknown = 404 "connection_unknown" "The integration has no such connection";
+    /// The method is not one the place takes.
+    MethodNotAllowed = 405 "method_not_allowed" "The method is not accepted here";
+    /// The client took too long to send its request.
+    RequestTimeout = 408 "request_timeout" "The request took too long to arrive";
+    /// The state does not allow it.
+    Conflict = 409 "conflict" "The state of the thing does not allow this";
+    /// The body is larger than allowed.
+    BodyTooLarge = 413 "body_too_large" "The body is larger than allowed";
+    /// The target is longer than allowed.
+    UriTooLong = 414 "uri_too_long" "The request target is longer than allowed";
+    /// The body has a content type the place does not take.
+    UnsupportedMediaType = 415 "unsupported_media_type" "The body's content type is not accepted here";
+    /// The request came to a host that is not ours.
+    Misdirected = 421 "misdirected" "This host is not served here";
+    /// A limit was reached; `Retry-After` says when to come again.
+    RateLimited = 429 "rate_limited" "Too many requests";
+    /// The head is larger than allowed.
+    HeadersTooLarge = 431 "headers_too_large" "The request's headers are larger than allowed";
+    /// Something broke inside the gateway.
+    Internal = 500 "internal" "The gateway failed";
+    /// The definition uses a part that this version does not run.
+    NotYetRun = 501 "not_yet_run" "This part of the definition is not yet run by this version";
+    /// The service could not be reached or broke off.
+    ServiceUnreachable = 502 "service_unreachable" "The service could not be reached";
+    /// The service's certificate is not trusted.
+    ServiceUntrusted = 502 "service_untrusted" "The service's certificate is not trusted";
+    /// The service's name has no usable address.
+    ServiceUnresolved = 502 "service_unresolved" "The service's name could not be resolved";
+    /// The service's address is one that must not be dialled.
+    AddressForbidden = 502 "address_forbidden" "The service's address is not one the gateway may dial";
+    /// The service answered with something that is not a usable answer.
+    ServiceAnswerInvalid = 502 "service_answer_invalid" "The service's answer could not be used";
+    /// The service answered, and the definition says that the answer is an error.
+    ServiceRefused = 502 "service_refused" "The service refused the call";
+    /// A template of the definition gave no value.
+    DefinitionFailed = 502 "definition_failed" "The definition could not be applied to this call";
+    /// The connection cannot be used until someone acts.
+    ConnectionUnusable = 503 "connection_unusable" "The connection cannot be used";
+    /// The gateway is stopping, starting or overloaded.
+    Unavailable = 503 "unavailable" "The gateway cannot take this now";
+    /// The store cannot make anything durable now.
+    StoreUnavailable = 503 "store_unavailable" "Nothing can be stored now";
+    /// The service took too long.
+    ServiceTimeout = 504 "service_timeout" "The service took too long to answer";
+    /// The call came back to this gateway.
+    LoopDetected = 508 "loop_detected" "The call came back to this gateway";
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
+}
+
+impl Refusal {
+    /// The answer. `detail` says what was wrong with this request, for the person who made it; it
+    /// holds no secret and no inner workings.
+    pub fn answer(self, detail: &str) -> Answer {
+        self.answer_with(detail, None, None)
+    }
+
+    /// The answer with what to do about it, and with the id of the request it answers.
+    pub fn answer_with(self, detail: &str, help: Option<&str>, instance: Option<&str>) -> Answer {
+        let document = Document {
+            r#type: format!("urn:trunkline:error:{}", self.code()),
+            title: self.title(),
+            status: self.status(),
+            code: self.code(),
+            detail,
+            help,
+            instance,
+        };
+        let headers = vec![
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),
+            (ERROR_HEADER, HeaderValue::from_static(self.code())),
+        ];
+        Answer {
+            status: StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            headers,
+            body: serde_json::to_vec(&document).map(Bytes::from).unwrap_or_default(),
+            close: false,
+        }
+    }
+
+    /// The answer with `Retry-After`, rounded up to whole seconds, at least one.
+    pub fn answer_after(self, detail: &str, wait: Duration) -> Answer {
+        let seconds = wait.as_millis().div_ceil(1_000).max(1);
+        let value = u64::try_from(seconds).unwrap_or(u64::MAX);
+        self.answer(detail).with(header::RETRY_AFTER, HeaderValue::from(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_statuses_are_errors() {
+        let mut codes: Vec<_> = Refusal::ALL.iter().map(|refusal| refusal.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Refusal::ALL.len());
+        assert!(Refusal::ALL.iter().all(|refusal| (400..600).contains(&refusal.status())));
+    }
+
+    #[test]
+    fn an_answer_is_a_problem_document_that_says_it_is_ours() {
+        let answer = Refusal::RateLimited.answer_after("more than 25 a second", Duration::from_millis(1_200));
+        let document: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+        assert_eq!(document["code"], "rate_limited");
+        assert_eq!(document["type"], "urn:trunkline:error:rate_limited");
+        let header = |name| answer.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        assert_eq!(header(header::RETRY_AFTER), Some(HeaderValue::from(2)));
+        assert_eq!(header(ERROR_HEADER), Some(HeaderValue::from_static("rate_limited")));
+        assert_eq!(header(header::CONTENT_TYPE), Some(HeaderValue::from_static("application/problem+json")));
+    }
+}

@@ -1,0 +1,139 @@
+//! The only list of metrics.
+//!
+//! Names begin with `trunkline_`, units are base units, counters end in `_total`. Labels are bounded:
+//! `integration` (ids of loaded definitions, else `other`) and small enumerations; never a connection,
+//! path, address, event id or error text. A histogram has the OpenTelemetry HTTP boundaries.
+
+use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+/// The OpenTelemetry HTTP boundaries, in seconds.
+const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// A metric as documentation and dashboards know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Its full name.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// What it tells.
+    pub help: &'static str,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! metrics {
+    ($($field:ident: $kind:ident $name:literal $help:literal [$($label:literal),*];)+) => {
+        /// Every metric of the program, registered once.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = $help] pub $field: metrics!(@type $kind),)+
+        }
+
+        /// The list of metrics, in the order they were declared.
+        pub const CATALOGUE: &[Entry] = &[$(
+            Entry { name: $name, kind: stringify!($kind), help: $help, labels: &[$($label),*] },
+        )+];
+
+        impl Metrics {
+            /// Registers every metric in a registry of its own.
+            ///
+            /// # Errors
+            /// When the list has one name twice: a fault of the program, found at start.
+            pub fn new() -> Result<Self, prometheus::Error> {
+                let registry = Registry::new();
+                $(
+                    let $field = metrics!(@make $kind $name $help [$($label),*])?;
+                    registry.register(Box::new($field.clone()))?;
+                )+
+                Ok(Self { registry, $($field,)+ })
+            }
+        }
+    };
+    (@type counter) => { IntCounterVec };
+    (@type gauge) => { IntGaugeVec };
+    (@type histogram) => { HistogramVec };
+    (@make counter $name:literal $help:literal [$($label:literal),*]) => { make_counter($name, $help, &[$($label),*]) };
+    (@make gauge $name:literal $help:literal [$($label:literal),*]) => { make_gauge($name, $help, &[$($label),*]) };
+    (@make histogram $name:literal $help:literal [$($label:literal),*]) => { make_histogram($name, $help, &[$($label),*]) };
+}
+
+metrics! {
+    build_info: gauge "trunkline_build_info" "Always 1; the labels tell the version." ["version"];
+    development_mode: gauge "trunkline_development_mode" "1 while development mode is on." [];
+    config_reloads: counter "trunkline_config_reloads_total" "Reloads by result: applied, unchanged, rejected." ["result"];
+    config_last_success: gauge "trunkline_config_last_success_timestamp_seconds" "When a reload last ended without a rejected file." [];
+    config_generation: gauge "trunkline_config_generation" "The number of the generation in force." [];
+    definitions: gauge "trunkline_definitions" "Definitions by state: loaded, rejected." ["state"];
+    http_requests: counter "trunkline_http_requests_total" "Requests at a door." ["door", "integration", "code"];
+    http_request_duration: histogram "trunkline_http_request_duration_seconds" "Time from a request's head to the end of its answer." ["door", "integration"];
+    http_refusals: counter "trunkline_http_refusals_total" "Requests the gateway itself refused, by its error code." ["door", "code"];
+    door_connections: gauge "trunkline_door_connections" "Open connections at a door." ["door"];
+    door_connections_refused: counter "trunkline_door_connections_refused_total" "Connections closed at once because a cap was reached: total, source." ["door", "reason"];
+    upstream_requests: counter "trunkline_upstream_requests_total" "Calls to services by status; `error` when there was none." ["integration", "code"];
+    upstream_request_duration: histogram "trunkline_upstream_request_duration_seconds" "Time from a call's start to the head of its answer." ["integration"];
+    upstream_errors: counter "trunkline_upstream_errors_total" "Calls to services that got no answer, by reason." ["integration", "reason"];
+    webhooks_received: counter "trunkline_webhooks_received_total" "Webhooks by result: accepted, duplicate, handshake, or the refusal's code." ["integration", "result"];
+    webhook_ack_duration: histogram "trunkline_webhook_ack_duration_seconds" "Time from a webhook's head to its durable acknowledgement." ["integration"];
+    queue_messages: gauge "trunkline_queue_messages" "Work by state: ready, leased, dead." ["state"];
+    queue_oldest_age: gauge "trunkline_queue_oldest_message_age_seconds" "Age of the oldest event that is not finished." [];
+    delivery_attempts: counter "trunkline_delivery_attempts_total" "Attempts at deliveries by action (call, deliver, log, run) and result (done, retry, dead)." ["integration", "action", "result"];
+    delivery_duration: histogram "trunkline_delivery_duration_seconds" "Time an attempt at a delivery took." ["integration", "action"];
+    events_finished: counter "trunkline_events_finished_total" "Events that ended: done, discarded, dead." ["integration", "state"];
+    workers: gauge "trunkline_workers" "How many deliveries may run at once." [];
+    workers_busy: gauge "trunkline_workers_busy" "How many deliveries run." [];
+    store_bytes: gauge "trunkline_store_bytes" "Bytes the store takes on disk." [];
+    store_writable: gauge "trunkline_store_writable" "1 while the store accepts new facts." [];
+    panics: counter "trunkline_panics_total" "Panics that were caught." ["place"];
+}
+
+impl Metrics {
+    /// The text exposition format, version 0.0.4.
+    ///
+    /// # Errors
+    /// When a metric cannot be written; never for the ones declared here.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that makes metrics")]
+fn make_counter(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    IntCounterVec::new(Opts::new(name, help), labels)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that makes metrics")]
+fn make_gauge(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    IntGaugeVec::new(Opts::new(name, help), labels)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that makes metrics")]
+fn make_histogram(name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+    HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_keeps_the_naming_rules() {
+        for entry in CATALOGUE {
+            assert!(entry.name.starts_with("trunkline_"), "{}", entry.name);
+            assert_eq!(entry.kind == "counter", entry.name.ends_with("_total"), "{}", entry.name);
+            assert!(entry.kind != "histogram" || entry.name.ends_with("_seconds"), "{}", entry.name);
+            assert!(entry.help.ends_with('.'), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn all_of_them_register_and_render() {
+        let metrics = Metrics::new().expect("unique names");
+        metrics.build_info.with_label_values(&["0"]).set(1);
+        let text = String::from_utf8(metrics.render().expect("renders")).expect("UTF-8");
+        assert!(text.contains("trunkline_build_info{version=\"0\"} 1"), "{text}");
+    }
+}
