@@ -1,1 +1,13 @@
-//! Nothing yet.
+//! The network outwards: names to addresses, and which addresses may be dialled.
+//!
+//! [`resolve`] turns a host name into addresses, with a cache; [`guard`] says which of them a call
+//! may dial; [`Dialer`] puts the two together and is what every client uses, so that the address that
+//! was checked is the address that is dialled. Nothing here reads definitions' templates or adds
+//! credentials. Called by `request`, `connection`, `action` (reqwest) and `proxy` (Pingora).
+
+pub mod dial;
+pub mod guard;
+pub mod resolve;
+
+pub use dial::{Addresses, DialError, Dialer, Redirect};
+pub use guard::Reach;
