@@ -7,7 +7,9 @@
 
 pub mod dial;
 pub mod guard;
+pub mod origin;
 pub mod resolve;
 
 pub use dial::{Addresses, DialError, Dialer, Redirect};
 pub use guard::Reach;
+pub use origin::{Base, BaseError, Origin, Scheme};

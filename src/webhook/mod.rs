@@ -1,1 +1,3 @@
-//! Nothing yet.
+//! Webhooks in: what the public door hands over, and what becomes of it.
+
+pub mod door;

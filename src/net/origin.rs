@@ -1,0 +1,300 @@
+//! Where an API is: its base URL with the slots filled in, and whether calls may go there.
+//!
+//! A base URL is taken apart once, strictly, and put together again from its parts: nothing is ever
+//! joined to it by URL resolution, so a suffix cannot change where a call goes. Called by `request` and
+//! `proxy`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::definition::plan::api::Api;
+use crate::definition::plan::gateway::{Gateway, Mode};
+use crate::net::resolve::{is_name, literal_address, names_loopback};
+use crate::respond::Refusal;
+use crate::template::{Context, Segment, TemplateError, Text};
+
+/// How a service is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Plain HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// Its name in URLs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// Scheme, host and port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// The host in lower case; an IPv6 address has its brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl Origin {
+    /// The `Host` that requests carry: without the port where it is the scheme's own.
+    pub fn authority(&self) -> Cow<'_, str> {
+        if self.port == self.scheme.default_port() {
+            Cow::Borrowed(&self.host)
+        } else {
+            Cow::Owned(format!("{}:{}", self.host, self.port))
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
+    }
+}
+
+/// Where an API is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// Scheme, host and port.
+    pub origin: Origin,
+    /// The path all calls are below: empty, or beginning with a slash and not ending with one.
+    pub path: String,
+    /// Whether the definition itself writes out the host, instead of a value learned at run time.
+    pub literal_host: bool,
+}
+
+/// Why calls cannot go where a base URL says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BaseError {
+    /// The template gave no value.
+    #[error("`base_url`: {0}")]
+    Template(#[from] TemplateError),
+    /// A value does not fit its place in the URL.
+    #[error("a value of this connection does not fit into `base_url`")]
+    Value,
+    /// It is not a URL of the kind a base can be.
+    #[error("the base URL is not `https://HOST/PATH` without user, query and fragment")]
+    Shape,
+    /// The host is not one that the definition names.
+    #[error("`{0}` is not among the hosts that the definition names")]
+    Host(String),
+    /// It is plain HTTP.
+    #[error("`{0}` would be called by plain HTTP, which the definition does not allow")]
+    PlainHttp(String),
+}
+
+impl BaseError {
+    /// What the gateway answers because of it.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Host(_) | Self::PlainHttp(_) => Refusal::HostForbidden,
+            Self::Template(_) | Self::Value | Self::Shape => Refusal::DefinitionFailed,
+        }
+    }
+}
+
+impl Base {
+    /// The base of an API for one connection, checked: `context` holds `input` and `saved`.
+    ///
+    /// # Errors
+    /// When a slot has no value, a value does not fit, or calls may not go there.
+    pub fn of(api: &Api, gateway: &Gateway, context: &Context) -> Result<Self, BaseError> {
+        let base = Self::fill(&api.base_url, context)?;
+        allow(api, gateway, &base.origin, base.literal_host)?;
+        Ok(base)
+    }
+
+    /// The base that a template gives, not yet checked against hosts. A lone slot is a whole URL; a slot
+    /// in the host takes letters, digits, dots and hyphens; a slot in the path is one segment.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn fill(template: &Text, context: &Context) -> Result<Self, BaseError> {
+        if let Some(literal) = template.literal() {
+            return Self::parse(literal, true);
+        }
+        let segments = template.segments().ok_or(BaseError::Shape)?;
+        if let [Segment::Slot(_)] = &*segments {
+            return Self::parse(&template.render(context)?, false);
+        }
+        let mut url = String::new();
+        let mut literal_host = true;
+        for segment in segments.iter() {
+            match segment {
+                Segment::Literal(text) => url.push_str(text),
+                Segment::Slot(slot) => {
+                    let value = slot.text(context)?.ok_or(BaseError::Value)?;
+                    let in_path = url.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+                    literal_host &= in_path;
+                    place(&value, in_path, &mut url)?;
+                }
+            }
+        }
+        Self::parse(&url, literal_host)
+    }
+
+    /// Takes a URL apart.
+    ///
+    /// # Errors
+    /// [`BaseError::Shape`] when it is not `http(s)://HOST[:PORT][/PATH]` in visible ASCII.
+    pub fn parse(url: &str, literal_host: bool) -> Result<Self, BaseError> {
+        let (scheme, rest) = url.split_once("://").ok_or(BaseError::Shape)?;
+        let scheme = match scheme {
+            "https" => Scheme::Https,
+            "http" => Scheme::Http,
+            _ => return Err(BaseError::Shape),
+        };
+        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let (host, port) = split_authority(authority, scheme).ok_or(BaseError::Shape)?;
+        let path = path.trim_end_matches('/');
+        if !is_plain_path(path) {
+            return Err(BaseError::Shape);
+        }
+        Ok(Self { origin: Origin { scheme, host, port }, path: path.to_owned(), literal_host })
+    }
+}
+
+/// Whether calls of an API may go to an origin: a host the definition writes out or lists, and HTTPS
+/// unless the definition allows otherwise or development mode calls loopback.
+///
+/// # Errors
+/// [`BaseError::Host`] or [`BaseError::PlainHttp`].
+pub fn allow(api: &Api, gateway: &Gateway, origin: &Origin, literal_host: bool) -> Result<(), BaseError> {
+    if !literal_host && !api.hosts.iter().any(|pattern| pattern.matches(&origin.host)) {
+        return Err(BaseError::Host(origin.host.clone()));
+    }
+    let loopback = gateway.fixed.mode == Mode::Development && literal_host && names_loopback(&origin.host);
+    if origin.scheme == Scheme::Http && !api.transport.allow_plain_http && !loopback {
+        return Err(BaseError::PlainHttp(origin.host.clone()));
+    }
+    Ok(())
+}
+
+/// Puts a value into its place: as it is into a host, as one percent-encoded segment into a path.
+fn place(value: &str, in_path: bool, url: &mut String) -> Result<(), BaseError> {
+    if !in_path {
+        let fits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+        url.push_str(if fits { value } else { return Err(BaseError::Value) });
+        return Ok(());
+    }
+    if matches!(value, "" | "." | "..") {
+        return Err(BaseError::Value);
+    }
+    url.extend(percent_encoding::utf8_percent_encode(value, SEGMENT));
+    Ok(())
+}
+
+/// What is encoded in a value that stands for one segment of a path: all but RFC 3986's unreserved.
+pub const SEGMENT: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+fn split_authority(authority: &str, scheme: Scheme) -> Option<(String, u16)> {
+    let bracket_end = if authority.starts_with('[') { authority.find(']')? + 1 } else { 0 };
+    let (host, port) = match authority.get(bracket_end..)?.find(':') {
+        Some(at) => {
+            let (host, port) = authority.split_at(bracket_end + at);
+            let digits = port.strip_prefix(':').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+            (host, digits.parse().ok().filter(|port| *port > 0)?)
+        }
+        None => (authority, scheme.default_port()),
+    };
+    let known = match host.strip_prefix('[') {
+        Some(_) => literal_address(host).is_some_and(|address| address.is_ipv6()),
+        None => is_name(host) || host.parse::<std::net::Ipv4Addr>().is_ok(),
+    };
+    known.then(|| (host.to_ascii_lowercase(), port))
+}
+
+/// Whether a base path is one that no server reads in another way: visible ASCII, no empty or dot
+/// segments, no query or fragment.
+fn is_plain_path(path: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/".contains(&b);
+    let segment = |segment: &str| {
+        let decoded = percent_encoding::percent_decode_str(segment).collect::<Vec<u8>>();
+        !matches!(&*decoded, b"" | b"." | b"..") && !decoded.iter().any(|b| matches!(b, b'/' | b'\\' | 0..=0x1f))
+    };
+    path.is_empty() || path.bytes().all(plain) && path.split('/').skip(1).all(segment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(template: &str, value: &str) -> Result<String, BaseError> {
+        let text = Text::compile(template).expect("compiles");
+        Base::fill(&text, &Context::new().with("v", value)).map(|base| format!("{}{}", base.origin, base.path))
+    }
+
+    #[test]
+    fn a_base_url_is_read_strictly() {
+        let parse = |url: &str| Base::parse(url, true).map(|base| format!("{}{}", base.origin, base.path));
+        for (url, expected) in [
+            ("https://API.example.com", "https://api.example.com"),
+            ("https://api.example.com:443/", "https://api.example.com"),
+            ("https://api.example.com:8443/v1/", "https://api.example.com:8443/v1"),
+            ("http://127.0.0.1:80/a", "http://127.0.0.1/a"),
+            ("https://[::1]:9/a", "https://[::1]:9/a"),
+        ] {
+            assert_eq!(parse(url).as_deref(), Ok(expected), "{url}");
+        }
+        for url in [
+            "",
+            "api.example.com",
+            "ftp://a",
+            "https://",
+            "https:///a",
+            "https://u@a",
+            "https://u:p@a",
+            "https://a:0",
+            "https://a:",
+            "https://a:+1",
+            "https://a:70000",
+            "https://a?x",
+            "https://a#x",
+            "https://a/b?c",
+            "https://a/../b",
+            "https://a/%2e%2e/b",
+            "https://a//b",
+            "https://a/b%2fc",
+            "https://a/b\\c",
+            "https://a\\b",
+            "https://a b",
+            "https://0x7f.1",
+            "https://127.1",
+            "https://[::1",
+            "https://[v1.a]",
+            "HTTPS://a",
+            "https://a\t/b",
+        ] {
+            assert_eq!(parse(url), Err(BaseError::Shape), "{url}");
+        }
+    }
+
+    #[test]
+    fn values_stay_in_their_place() {
+        assert_eq!(fill("https://{{ v }}.example.com/x", "shop-1").as_deref(), Ok("https://shop-1.example.com/x"));
+        assert_eq!(fill("https://a.example/v/{{ v }}/w", "é?#").as_deref(), Ok("https://a.example/v/%C3%A9%3F%23/w"));
+        assert_eq!(fill("{{ v }}", "https://na1.example.com/s").as_deref(), Ok("https://na1.example.com/s"));
+        for value in ["evil.com/", "a@b", "a:1", "", "a#", "a?", "a\\b", "é"] {
+            assert!(fill("https://{{ v }}.example.com/x", value).is_err(), "{value}");
+        }
+        for value in ["..", ".", "", "a/b", "a\\b", "a\nb"] {
+            assert!(fill("https://a.example/{{ v }}/w", value).is_err(), "{value}");
+        }
+    }
+}
