@@ -4,13 +4,16 @@
 //! [`Generation`] to its end, so a reload never changes a request under way.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use serde::Serialize;
 
 use crate::base::clock::Timestamp;
 use crate::definition::plan::gateway::Gateway;
 use crate::definition::plan::{Fingerprint, Integration};
+use crate::definition::problem::Problem;
 
 /// One consistent, immutable set of compiled definitions.
 #[derive(Debug)]
@@ -25,12 +28,44 @@ pub struct Generation {
     pub gateway: Arc<Gateway>,
     /// The integrations by id. One whose file did not change is the very same `Arc` as before.
     pub integrations: HashMap<Arc<str>, Arc<Integration>>,
+    /// What became of each file at the last look, the gateway file first, then by path.
+    pub files: Vec<FileStatus>,
+}
+
+/// What became of one file.
+#[derive(Debug, Clone)]
+pub struct FileStatus {
+    /// The file, as it was named to us.
+    pub file: Arc<PathBuf>,
+    /// The integration it defines, where that much could be read; `None` for the gateway file.
+    pub integration: Option<Arc<str>>,
+    /// Whether it counts.
+    pub state: FileState,
+    /// What is wrong with it, and what is worth knowing.
+    pub problems: Arc<[Problem]>,
+}
+
+/// Whether a file counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileState {
+    /// Its present content is in force.
+    Loaded,
+    /// Its present content has errors; its last good version is in force.
+    Kept,
+    /// It has errors, and there is no good version of it.
+    Rejected,
 }
 
 impl Generation {
     /// The integration with this id.
     pub fn integration(&self, id: &str) -> Option<&Arc<Integration>> {
         self.integrations.get(id)
+    }
+
+    /// The files whose present content does not count.
+    pub fn rejected(&self) -> impl Iterator<Item = &FileStatus> {
+        self.files.iter().filter(|file| file.state != FileState::Loaded)
     }
 }
 
