@@ -1,0 +1,206 @@
+//! The `auth` block: how connections sign in.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::oauth2::{Client, OAuth2, TokenMap};
+use super::request::Request;
+use super::scalar::{DurationText, Expression, Ordered, SecretText, ShortOr, Template};
+
+/// How connections sign in: one kind.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(extend("x-choice" = true))]
+pub enum Auth {
+    /// OAuth 2.0 (RFC 6749) and its grants.
+    #[serde(rename = "oauth2")]
+    OAuth2(Box<OAuth2>),
+    /// A key that `api.credential` places.
+    ApiKey(ApiKey),
+    /// Name and password (RFC 7617).
+    Basic(Basic),
+    /// OAuth 1.0a (RFC 5849).
+    #[serde(rename = "oauth1")]
+    OAuth1(Box<OAuth1>),
+    /// A token signed for each call (RFC 7519).
+    Jwt(Assertion),
+    /// AWS Signature Version 4.
+    #[serde(rename = "sigv4")]
+    SigV4(SigV4),
+    /// A client certificate; the service's certificate is verified all the same.
+    Mtls(Mtls),
+    /// Requests of the service's own that yield a token.
+    Login(Login),
+    /// The service wants no credential.
+    None(NoAuth),
+}
+
+/// No credential: `none: {}`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoAuth {}
+
+/// A key that `api.credential` places.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// What the service calls it.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Where a person finds it: a page's address or a sentence.
+    #[serde(default)]
+    pub help: Option<String>,
+    /// A regular expression that keys match; catches a key pasted from the wrong place.
+    #[serde(default)]
+    pub pattern: Option<String>,
+}
+
+/// Name and password.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Basic {
+    /// What the service calls the name.
+    #[serde(default)]
+    pub username_title: Option<String>,
+    /// What the service calls the password.
+    #[serde(default)]
+    pub password_title: Option<String>,
+    /// Where a person finds them.
+    #[serde(default)]
+    pub help: Option<String>,
+}
+
+/// OAuth 1.0a.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OAuth1 {
+    /// Where temporary credentials are asked for.
+    pub request_token: ShortOr<Request>,
+    /// Where the person is sent.
+    pub authorize: Template,
+    /// Where the token is fetched.
+    pub access_token: ShortOr<Request>,
+    /// How requests are signed. Default `hmac_sha1`.
+    #[serde(default)]
+    pub signature: Option<OAuth1Signature>,
+    /// The `realm` of the Authorization header.
+    #[serde(default)]
+    pub realm: Option<Template>,
+    /// The application's own credentials.
+    #[serde(default)]
+    pub client: Option<Client>,
+}
+
+/// How OAuth 1.0a requests are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OAuth1Signature {
+    /// HMAC-SHA1.
+    HmacSha1,
+    /// HMAC-SHA256.
+    HmacSha256,
+    /// RSA-SHA1.
+    RsaSha1,
+    /// PLAINTEXT, over TLS only.
+    Plaintext,
+}
+
+/// A signed token: claims, how long it lives, and the key that signs it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Assertion {
+    /// The signature algorithm.
+    pub algorithm: JwtAlgorithm,
+    /// The key: PEM, JWK, or the text of a shared secret.
+    #[serde(default)]
+    pub key: Option<SecretText>,
+    /// How the key's text becomes key bytes, for HS algorithms: `utf8` (default), `hex`, `base64`.
+    #[serde(default)]
+    pub key_encoding: Option<KeyEncoding>,
+    /// The `kid` header.
+    #[serde(default)]
+    pub key_id: Option<Template>,
+    /// The claims; `iat`, `exp` and `jti` are added. Texts are templates that see `input`, `client`,
+    /// `saved`.
+    #[serde(default, deserialize_with = "super::scalar::ordered")]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub claims: Ordered<serde_json::Value>,
+    /// How long the token lives. Default 5m.
+    #[serde(default)]
+    pub ttl: Option<DurationText>,
+}
+
+/// A signature algorithm of RFC 7518 or RFC 8037.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names are the RFCs'")]
+pub enum JwtAlgorithm {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+/// How a key's text becomes bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyEncoding {
+    /// Its UTF-8 bytes.
+    Utf8,
+    /// Hexadecimal.
+    Hex,
+    /// Base 64, padded or not.
+    Base64,
+    /// Base 64 with the URL alphabet, padded or not.
+    Base64url,
+}
+
+/// AWS Signature Version 4.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SigV4 {
+    /// The service's name in the signature, such as `s3`.
+    pub service: Template,
+    /// The region, such as `eu-central-1`.
+    pub region: Template,
+}
+
+/// A client certificate.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mtls {
+    /// The certificate chain in PEM.
+    pub certificate: String,
+    /// Its key in PEM.
+    pub key: SecretText,
+}
+
+/// Requests of the service's own that yield a token.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// What a person must give.
+    #[serde(default)]
+    pub fields: BTreeMap<String, super::integration::Input>,
+    /// The requests in order; each sees what those before it saved.
+    #[schemars(length(min = 1))]
+    pub steps: Vec<ShortOr<Request>>,
+    /// Where the last answer holds the token.
+    #[serde(default)]
+    pub tokens: Option<BTreeMap<String, TokenMap>>,
+    /// The access token, where there is one only.
+    #[serde(default)]
+    pub access: Option<Expression>,
+    /// How long a token lives when the answer does not say.
+    #[serde(default)]
+    pub default_ttl: Option<DurationText>,
+}
