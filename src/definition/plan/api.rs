@@ -206,7 +206,7 @@ pub struct Transport {
 }
 
 /// Which HTTP versions are offered to a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum HttpVersions {
     /// HTTP/2 where the service takes it by ALPN, else HTTP/1.1.
     #[default]
