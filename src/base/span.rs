@@ -25,3 +25,9 @@ pub struct Span {
     /// The place after the last character.
     pub end: Position,
 }
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.start, self.end)
+    }
+}

@@ -39,6 +39,8 @@ pub struct Spot {
     pub verbatim: Option<Position>,
     /// The text as written, when references in it were expanded: the value is then secret.
     pub written: Option<Arc<str>>,
+    /// Whether a fault of the value was told already, so that what follows from it is not told as well.
+    pub faulty: bool,
     /// The values below.
     pub below: Below,
 }
@@ -58,7 +60,7 @@ pub enum Below {
 impl Spot {
     /// A value without others inside.
     pub fn new(file: Arc<PathBuf>, span: Span) -> Self {
-        Self { file, span, key: None, verbatim: None, written: None, below: Below::Nothing }
+        Self { file, span, key: None, verbatim: None, written: None, faulty: false, below: Below::Nothing }
     }
 
     /// The place below under a key or list index.

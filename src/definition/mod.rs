@@ -9,4 +9,7 @@ pub mod problem;
 pub mod raw;
 pub mod document;
 pub mod live;
+pub mod load;
+pub mod shape;
+pub mod suggest;
 pub mod plan;

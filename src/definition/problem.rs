@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::base::span::Span;
+use crate::base::span::{Position, Span};
 
 /// One finding about one place of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,64 @@ pub struct Problem {
     pub suggestion: Option<String>,
     /// What to do about it, as a sentence.
     pub help: Option<String>,
+}
+
+impl Problem {
+    /// An error with what is wrong as a lower-case fragment. Never put a secret value into it.
+    pub fn error(code: Code, place: Place, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { code, severity: Severity::Error, place, message, label: None, suggestion: None, help: None }
+    }
+
+    /// A warning.
+    pub fn warning(code: Code, place: Place, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, place, message) }
+    }
+
+    /// A notice.
+    pub fn notice(code: Code, place: Place, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Notice, ..Self::error(code, place, message) }
+    }
+
+    /// With a short text under the caret.
+    #[must_use]
+    pub fn label(self, label: impl Into<String>) -> Self {
+        Self { label: Some(label.into()), ..self }
+    }
+
+    /// With the nearest valid name, where there is one.
+    #[must_use]
+    pub fn suggestion(self, suggestion: Option<String>) -> Self {
+        Self { suggestion, ..self }
+    }
+
+    /// With what to do about it, as a sentence.
+    #[must_use]
+    pub fn help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+
+    /// Whether it keeps the file from counting.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+/// Sorts problems by file and place and drops those said twice.
+pub fn settle(problems: &mut Vec<Problem>) {
+    problems.sort_by(|a, b| {
+        let key = |p: &Problem| (p.place.span.start, p.severity, p.code);
+        a.place.file.cmp(&b.place.file).then_with(|| key(a).cmp(&key(b))).then_with(|| a.message.cmp(&b.message))
+    });
+    problems.dedup();
+}
+
+impl Place {
+    /// The file as a whole.
+    pub fn file(file: Arc<PathBuf>) -> Self {
+        let start = Position { line: 1, column: 1 };
+        Self { file, span: Span { start, end: start }, pointer: String::new() }
+    }
 }
 
 /// A place in a file.

@@ -1,5 +1,3 @@
 //! The one integration-test binary: everything over real sockets, against real parts.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "../rig/mod.rs"]
-mod rig;
+fn main() {}

@@ -1,0 +1,90 @@
+//! Where references get their values: the environment and the file system as parameters.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::bytes;
+
+/// What references are looked up in.
+pub trait Environment: std::fmt::Debug + Send + Sync {
+    /// The variable's value.
+    ///
+    /// # Errors
+    /// When it is not set, or not UTF-8.
+    fn variable(&self, name: &str) -> Result<String, VariableError>;
+
+    /// The names of all variables, for did-you-mean.
+    fn names(&self) -> Vec<String>;
+}
+
+/// Why a variable has no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VariableError {
+    /// It is not set.
+    #[error("is not set")]
+    Missing,
+    /// Its value is not text.
+    #[error("is not UTF-8")]
+    NotUtf8,
+}
+
+/// The environment this process was started with.
+#[derive(Debug, Default)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn variable(&self, name: &str) -> Result<String, VariableError> {
+        let value: OsString = std::env::var_os(name).ok_or(VariableError::Missing)?;
+        value.into_string().map_err(|_| VariableError::NotUtf8)
+    }
+
+    fn names(&self) -> Vec<String> {
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
+    }
+}
+
+/// A given set of variables, for tests and for trying a change out.
+impl<S: std::hash::BuildHasher + Send + Sync> Environment for HashMap<String, String, S>
+where
+    Self: std::fmt::Debug,
+{
+    fn variable(&self, name: &str) -> Result<String, VariableError> {
+        self.get(name).cloned().ok_or(VariableError::Missing)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+}
+
+/// Reads the text a `${file:…}` reference stands for: the file's content without its last line break.
+///
+/// # Errors
+/// What is wrong with the file, as words that follow its name.
+pub fn read_text(path: &Path) -> Result<String, String> {
+    let content = bytes::read(path).map_err(|problem| problem.message.replace("the file ", ""))?;
+    let text = String::from_utf8(content).map_err(|_| "is not UTF-8".to_owned())?;
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_referenced_file_loses_one_line_break() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("secret");
+        let read = |content: &[u8]| {
+            std::fs::write(&path, content).expect("written");
+            read_text(&path)
+        };
+        assert_eq!(read(b"s3cret\n"), Ok("s3cret".to_owned()));
+        assert_eq!(read(b"a\nb\r\n"), Ok("a\nb".to_owned()));
+        assert_eq!(read(b"\n"), Err("is empty".to_owned()));
+        assert_eq!(read(b"\xff"), Err("is not UTF-8".to_owned()));
+        assert_eq!(read_text(&dir.path().join("gone")), Err("cannot be read: no such file or directory".to_owned()));
+    }
+}

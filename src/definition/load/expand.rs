@@ -1,0 +1,391 @@
+//! References to values, once, after parsing and merging.
+//!
+//! What a reference brings in is data: it is never read for references again, and where the place is a
+//! template its braces are written so that the template prints them as they are. A secret left in
+//! clear in a file is found here too, because only here is it known what was written.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::environment::{Environment, read_text};
+use super::reference::{Fault, Part, Reference, has_dollar_form, parts};
+use crate::definition::document::{Below, Document, Spot, push_token};
+use crate::definition::problem::{Code, Problem};
+use crate::definition::shape::{Shape, TemplateKind, View};
+use crate::definition::suggest::nearest;
+
+/// Something outside a file that its meaning depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependency {
+    /// Where it is.
+    pub source: Source,
+    /// SHA-256 of what it held; `None` when it held nothing.
+    digest: Option<[u8; 32]>,
+}
+
+/// Where a reference points.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// An environment variable.
+    Env(String),
+    /// A file.
+    File(PathBuf),
+}
+
+impl Dependency {
+    fn new(source: Source, value: Option<&str>) -> Self {
+        Self { source, digest: value.map(|value| Sha256::digest(value).into()) }
+    }
+
+    /// Whether it still holds what it held.
+    pub fn is_current(&self, environment: &dyn Environment) -> bool {
+        let value = match &self.source {
+            Source::Env(name) => environment.variable(name).ok(),
+            Source::File(path) => read_text(path).ok(),
+        };
+        Self::new(self.source.clone(), value.as_deref()).digest == self.digest
+    }
+}
+
+/// What expanding a document found.
+#[derive(Debug, Default)]
+pub struct Expanded {
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// What the document depends on.
+    pub dependencies: Vec<Dependency>,
+}
+
+/// Expands the references of a document in place.
+pub fn expand(document: &mut Document, shape: &Shape, environment: &dyn Environment) -> Expanded {
+    let mut found = Vec::new();
+    let view = shape.root(&document.value);
+    collect(&document.value, &view, &mut String::new(), &mut found);
+    let mut expanded = Expanded::default();
+    for text in found {
+        one(document, &text, environment, &mut expanded);
+    }
+    expanded
+}
+
+/// A text that needs a look, and what its place is for.
+struct Candidate {
+    pointer: String,
+    secret: bool,
+    template: Option<TemplateKind>,
+}
+
+fn collect(value: &Value, view: &View<'_>, pointer: &mut String, found: &mut Vec<Candidate>) {
+    let length = pointer.len();
+    match value {
+        Value::String(text) => {
+            let secret = view.is_secret();
+            if (secret || has_dollar_form(text)) && !view.is_deferred() {
+                found.push(Candidate { pointer: pointer.clone(), secret, template: view.template() });
+            }
+        }
+        Value::Array(items) => {
+            for (place, item) in items.iter().enumerate() {
+                push_token(pointer, &place.to_string());
+                collect(item, &view.item(item), pointer, found);
+                pointer.truncate(length);
+            }
+        }
+        Value::Object(map) => {
+            for (key, item) in map {
+                push_token(pointer, key);
+                collect(item, &view.field(key, item), pointer, found);
+                pointer.truncate(length);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn one(document: &mut Document, at: &Candidate, environment: &dyn Environment, expanded: &mut Expanded) {
+    let Some(text) = document.value.pointer(&at.pointer).and_then(Value::as_str).map(str::to_owned) else { return };
+    let parts = parts(&text);
+    let is_reference = |part: &Part<'_>| matches!(part, Part::Reference(..) | Part::Broken(..));
+    if at.secret && !parts.iter().any(is_reference) {
+        expanded.problems.push(literal_secret(document, &at.pointer));
+        return mark_faulty(document, &at.pointer);
+    }
+    let (mut result, mut referenced, mut faulty) = (String::with_capacity(text.len()), false, false);
+    for part in &parts {
+        match part {
+            Part::Text(text) => result.push_str(text),
+            Part::Dollar => result.push('$'),
+            Part::Broken(fault, range) => {
+                let place = document.place_within(&at.pointer, range.clone());
+                expanded.problems.push(broken(fault, environment).at(place));
+                faulty = true;
+            }
+            Part::Reference(reference, range) => {
+                referenced = true;
+                let file = document.place(&at.pointer).file;
+                let value = refuse_inside_expression(at, &text, range.start)
+                    .and_then(|()| look_up(*reference, &file, environment, &mut expanded.dependencies));
+                match value {
+                    Ok(value) if at.template == Some(TemplateKind::Text) => push_as_data(&value, &mut result),
+                    Ok(value) => result.push_str(&value),
+                    Err(fault) => {
+                        expanded.problems.push(fault.at(document.place_within(&at.pointer, range.clone())));
+                        faulty = true;
+                    }
+                }
+            }
+        }
+    }
+    if faulty {
+        return mark_faulty(document, &at.pointer);
+    }
+    if let Some(value) = document.value.pointer_mut(&at.pointer) {
+        *value = Value::String(result);
+    }
+    if let Some(spot) = spot_mut(&mut document.places, &at.pointer) {
+        spot.verbatim = None;
+        spot.written = referenced.then(|| text.into());
+    }
+}
+
+/// Writes a value into a template so that the template prints it as it is.
+fn push_as_data(value: &str, out: &mut String) {
+    for character in value.chars() {
+        match character {
+            '{' => out.push_str("{{ '{' }}"),
+            other => out.push(other),
+        }
+    }
+}
+
+/// A reference inside an expression would become program text.
+fn refuse_inside_expression(at: &Candidate, text: &str, start: usize) -> Result<(), Trouble> {
+    let before = text.get(..start).unwrap_or_default();
+    let open = |from: &str, to: &str| before.rfind(from).is_some_and(|at| before.rfind(to).is_none_or(|end| end < at));
+    let (message, help) = match at.template {
+        Some(TemplateKind::Expression) => (
+            "a reference cannot stand in an expression",
+            "Its value would become part of the program; compare with a value of the request instead.",
+        ),
+        Some(TemplateKind::Text) if open("{{", "}}") || open("{%", "%}") => (
+            "a reference cannot stand inside `{{ … }}`",
+            "Put it outside the braces: the text around them may hold it.",
+        ),
+        _ => return Ok(()),
+    };
+    Err(Trouble { help: Some(help.to_owned()), ..Trouble::new(Code::BadFormat, message.to_owned()) })
+}
+
+/// A problem that has no place yet.
+struct Trouble {
+    code: Code,
+    message: String,
+    suggestion: Option<String>,
+    help: Option<String>,
+}
+
+impl Trouble {
+    fn new(code: Code, message: String) -> Self {
+        Self { code, message, suggestion: None, help: None }
+    }
+
+    fn at(self, place: crate::definition::problem::Place) -> Problem {
+        let problem = Problem::error(self.code, place, self.message).suggestion(self.suggestion);
+        Problem { help: self.help, ..problem }
+    }
+}
+
+fn look_up(
+    reference: Reference<'_>,
+    file: &Path,
+    environment: &dyn Environment,
+    dependencies: &mut Vec<Dependency>,
+) -> Result<String, Trouble> {
+    match reference {
+        Reference::Env(name, default) => {
+            let value = environment.variable(name);
+            dependencies.push(Dependency::new(Source::Env(name.to_owned()), value.as_deref().ok()));
+            match (value, default) {
+                (Ok(value), _) if !value.is_empty() => Ok(value),
+                (_, Some(default)) => Ok(default.to_owned()),
+                (value, None) => Err(missing_variable(name, &value, environment)),
+            }
+        }
+        Reference::File(name) => {
+            let path = file.parent().unwrap_or(Path::new("")).join(name);
+            let value = read_text(&path);
+            dependencies.push(Dependency::new(Source::File(path), value.as_deref().ok()));
+            value.map_err(|reason| Trouble {
+                help: Some("The path is relative to the file that names it.".to_owned()),
+                ..Trouble::new(Code::MissingReference, format!("the file `{name}` {reason}"))
+            })
+        }
+        Reference::Vault(_) => {
+            let message = "`${vault:…}` is reserved, and not yet run by this version";
+            let help = "Use `${env:NAME}` or `${file:PATH}`.".to_owned();
+            Err(Trouble { help: Some(help), ..Trouble::new(Code::NotYetRun, message.to_owned()) })
+        }
+    }
+}
+
+fn missing_variable(
+    name: &str,
+    value: &Result<String, super::environment::VariableError>,
+    environment: &dyn Environment,
+) -> Trouble {
+    let why = match value {
+        Ok(_) => "is empty".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let names = environment.names();
+    Trouble {
+        suggestion: nearest(name, names.iter().map(String::as_str)),
+        help: Some(format!("Set it, or write a default: `${{env:{name}:-…}}`.")),
+        ..Trouble::new(Code::MissingReference, format!("the environment variable `{name}` {why}"))
+    }
+}
+
+fn broken(fault: &Fault, environment: &dyn Environment) -> Trouble {
+    let escape = "For a literal `${` write `$${`.";
+    let (message, suggestion, help) = match fault {
+        Fault::Unclosed => ("this reference has no closing `}`".to_owned(), None, escape.to_owned()),
+        Fault::UnknownSource(source) => (
+            format!("`{source}` is no source of values: there are `env` and `file`"),
+            nearest(source, ["env", "file"]),
+            escape.to_owned(),
+        ),
+        Fault::BareName(name) => {
+            let known = environment.names().iter().any(|known| known == name);
+            let suggestion = (known || !name.is_empty()).then(|| format!("${{env:{name}}}"));
+            (format!("`${{{name}}}` does not say where its value comes from"), suggestion, escape.to_owned())
+        }
+        Fault::BadName(name) if name.is_empty() => {
+            ("this reference names nothing".to_owned(), None, "Write `${env:NAME}` or `${file:PATH}`.".to_owned())
+        }
+        Fault::BadName(name) => {
+            let help = "Names have letters, digits and `_`, and begin with no digit.";
+            (format!("`{name}` is not the name of an environment variable"), None, help.to_owned())
+        }
+    };
+    Trouble { suggestion, help: Some(help), ..Trouble::new(Code::BadFormat, message) }
+}
+
+fn literal_secret(document: &Document, pointer: &str) -> Problem {
+    let problem = Problem::error(Code::LiteralSecret, document.place(pointer), "a secret is written out in the file");
+    let help = "Replace it by `${env:NAME}` or `${file:PATH}`, and treat the one written here as known to others.";
+    problem.label("not shown").help(help)
+}
+
+fn mark_faulty(document: &mut Document, pointer: &str) {
+    if let Some(spot) = spot_mut(&mut document.places, pointer) {
+        spot.faulty = true;
+    }
+}
+
+/// The spot at a pointer, made this document's own.
+fn spot_mut<'a>(root: &'a mut Arc<Spot>, pointer: &str) -> Option<&'a mut Spot> {
+    let mut at = Arc::make_mut(root);
+    for token in pointer.split('/').skip(1) {
+        let token = token.replace("~1", "/").replace("~0", "~");
+        let child = match &mut at.below {
+            Below::Nothing => return None,
+            Below::List(items) => items.get_mut(token.parse::<usize>().ok()?)?,
+            Below::Map(entries) => entries.get_mut(token.as_str())?,
+        };
+        at = Arc::make_mut(child);
+    }
+    Some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::load::tree::parse;
+    use crate::template::{Context, Text};
+    use proptest::prelude::*;
+    use serde_json::json;
+    use std::collections::HashMap;
+
+    fn shape() -> Shape {
+        Shape::new(&json!({ "properties": {
+            "plain": { "type": "string" },
+            "text": { "type": "string", "x-template": "text" },
+            "if": { "type": "string", "x-template": "expression" },
+            "json": true,
+            "secret": { "type": "string", "x-secret": true },
+            "key": { "type": "string", "x-deferred": true },
+        }}))
+    }
+
+    fn run(text: &str, variables: &[(&str, &str)]) -> (Document, Expanded) {
+        let mut document = parse(&Arc::new(PathBuf::from("a.yaml")), text).document.expect("a document");
+        let environment: HashMap<String, String> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let expanded = expand(&mut document, &shape(), &environment);
+        (document, expanded)
+    }
+
+    fn told(text: &str) -> Vec<String> {
+        let tell = |p: &Problem| format!("{} {} {}", p.place.span.start, p.code, p.message);
+        run(text, &[("GITHUB_TOKEN", "t"), ("EMPTY", "")]).1.problems.iter().map(tell).collect()
+    }
+
+    #[test]
+    fn references_expand_once() {
+        let text = "plain: a${env:A}b$$c${env:GONE:-d}\nsecret: ${env:A}\nkey: ${file:./later}\n";
+        let (document, expanded) = run(text, &[("A", "${env:B}")]);
+        assert_eq!(expanded.problems, []);
+        assert_eq!(document.value["plain"], json!("a${env:B}b$cd"));
+        assert_eq!(document.value["key"], json!("${file:./later}"));
+        assert_eq!(document.written("/secret"), Some("${env:A}"));
+        assert_eq!(document.written("/key"), None);
+    }
+
+    #[test]
+    fn every_missing_one_is_told_at_its_place() {
+        let text = "plain: x ${env:GITHUB_TOKN} ${file:gone}\nsecret: ${env:EMPTY}\njson: { a: \"${A}\" }\n";
+        let expected = [
+            "1:10 missing-reference the environment variable `GITHUB_TOKN` is not set",
+            "1:29 missing-reference the file `gone` cannot be read: no such file or directory",
+            "2:9 missing-reference the environment variable `EMPTY` is empty",
+            "3:13 bad-format `${A}` does not say where its value comes from",
+        ];
+        assert_eq!(told(text), expected);
+        let (_, expanded) = run(text, &[("GITHUB_TOKEN", "t")]);
+        assert_eq!(expanded.problems[0].suggestion.as_deref(), Some("GITHUB_TOKEN"));
+    }
+
+    #[test]
+    fn written_out_secrets_and_references_in_programs_are_refused() {
+        assert_eq!(told("secret: hunter22\n"), ["1:9 literal-secret a secret is written out in the file"]);
+        assert_eq!(told("secret: $${env:A}\n"), ["1:9 literal-secret a secret is written out in the file"]);
+        assert_eq!(told("if: body.a == '${env:GITHUB_TOKEN}'\n").len(), 1);
+        assert_eq!(told("text: \"{{ '${env:GITHUB_TOKEN}' }}\"\n").len(), 1);
+        assert_eq!(told("text: \"{{ a }}${env:GITHUB_TOKEN}{{ b }}\"\n"), [""; 0]);
+        assert_eq!(told("plain: ${vault:a/b}\n")[0].split(' ').nth(1), Some("not-yet-run"));
+    }
+
+    #[test]
+    fn a_changed_source_is_noticed() {
+        let (_, expanded) = run("plain: ${env:A}\n", &[("A", "1")]);
+        let now = |value: &str| HashMap::from([("A".to_owned(), value.to_owned())]);
+        let current = |value: &str| expanded.dependencies.iter().all(|d| d.is_current(&now(value)));
+        assert!(current("1") && !current("2"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_secret_in_a_template_is_printed_as_it_is(secret in "(\\{|\\}|%|#|'|\"|\\$|a|é| |\\n|-){1,20}") {
+            let (document, expanded) = run("text: \"<${env:S}>\"\njson: [\"${env:S}\"]\n", &[("S", &secret)]);
+            prop_assert!(expanded.problems.is_empty());
+            for (pointer, expected) in [("/text", format!("<{secret}>")), ("/json/0", secret.clone())] {
+                let source = document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+                let rendered = Text::compile(source).and_then(|text| text.render(&Context::new()));
+                prop_assert_eq!(rendered, Ok(expected));
+            }
+        }
+    }
+}
