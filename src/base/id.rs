@@ -90,6 +90,42 @@ impl FromStr for DeliveryId {
     }
 }
 
+/// The id of one connection in the whole deployment, for APIs: it follows from the integration and the
+/// connection's name, so it outlives a reconnect and a restore. Reads as `conn_` and 26 characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u128);
+
+impl ConnectionId {
+    /// The id of the connection that people call `connection` at `integration`.
+    pub fn of(integration: &str, connection: &str) -> Self {
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        for part in ["trunkline connection", integration, connection] {
+            digest.update(&(part.len() as u64).to_be_bytes());
+            digest.update(part.as_bytes());
+        }
+        let bytes = digest.finish();
+        Self(bytes.as_ref().iter().take(16).fold(0, |value, byte| value << 8 | u128::from(*byte)))
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("conn_")?;
+        write_base32(self.0, f)
+    }
+}
+
+impl FromStr for ConnectionId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        text.strip_prefix("conn_")
+            .and_then(read_base32)
+            .map(Self)
+            .ok_or(InvalidId { expected: "conn_ and 26 characters" })
+    }
+}
+
 /// A text that is not an id of the expected kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an id: expected {expected}")]
@@ -133,7 +169,7 @@ macro_rules! serde_as_text {
     )+};
 }
 
-serde_as_text!(EventId, DeliveryId);
+serde_as_text!(EventId, DeliveryId, ConnectionId);
 
 #[cfg(test)]
 mod tests {
@@ -149,6 +185,14 @@ mod tests {
         assert!(texts.is_sorted());
         assert_eq!(texts.iter().map(|t| t.parse().expect("own text")).collect::<Vec<EventId>>(), ids);
         assert_eq!(ids[4].generated_at(), Timestamp::from_millis(5));
+    }
+
+    #[test]
+    fn a_connection_has_one_id_in_the_deployment() {
+        let id = ConnectionId::of("stripe", "default");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id, ConnectionId::of("stripe", "default"));
+        assert_ne!(ConnectionId::of("a", "bc"), ConnectionId::of("ab", "c"));
     }
 
     #[test]

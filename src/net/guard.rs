@@ -82,7 +82,7 @@ fn classify_v6(address: Ipv6Addr) -> AddressClass {
 }
 
 /// What one call may dial besides public addresses.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Reach {
     networks: Arc<[Network]>,
     loopback: bool,

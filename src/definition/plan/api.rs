@@ -28,6 +28,9 @@ pub struct Api {
     pub ok: Option<Expr>,
     /// The service's words for what went wrong, where a request does not say.
     pub error: Option<Expr>,
+    /// The header by which the service recognises a repeated call (`retry.idempotency_key`). With it a
+    /// call of any method may be sent again.
+    pub idempotency_key: Option<HeaderName>,
     /// How long each phase of a call may take.
     pub timeouts: Timeouts,
     /// How the service is dialled and trusted.
@@ -203,7 +206,7 @@ pub struct Transport {
 }
 
 /// Which HTTP versions are offered to a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum HttpVersions {
     /// HTTP/2 where the service takes it by ALPN, else HTTP/1.1.
     #[default]

@@ -160,7 +160,7 @@ pub struct Grant {
 }
 
 /// An address range in CIDR notation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
     /// The first address.
     pub address: std::net::IpAddr,

@@ -1,0 +1,166 @@
+//! A request that the definition describes, and the answer to it. Called by `service`.
+
+use http::{Method, StatusCode};
+use serde_json::{Map, Value};
+
+use super::page::Pages;
+use super::paths::{Read, reads, tree_reads};
+use super::received::Received;
+use super::samples;
+use super::shape::{self, Existing};
+use crate::definition::plan::api::PathPattern;
+use crate::definition::plan::request::{Request, Target};
+use crate::respond::Answer;
+use crate::template::{Expr, Segment, Text};
+
+/// A request that the definition describes. Several uses of one method and path make one route, whose
+/// answer has what each of them reads.
+#[derive(Debug)]
+pub(super) struct Route {
+    pattern: PathPattern,
+    /// Read of the answer to tell success.
+    ok: Vec<Read>,
+    /// Read of the answer for anything else.
+    others: Vec<Read>,
+    /// The collection, when a sync walks it.
+    pages: Option<Pages>,
+    /// The answer in the service's own words, where it is kept.
+    kept: Option<Value>,
+}
+
+impl Route {
+    /// The route of a compiled request; `ok` is the API's own condition, for requests without one.
+    pub fn of_request(integration: &str, request: &Request, ok: Option<&Expr>) -> Self {
+        let path = match &request.target {
+            Target::Path { path, .. } => path.clone(),
+            Target::Url(url) => url.clone(),
+        };
+        let mut route = Self::new(integration, request.method.clone(), &path);
+        route.ok = request.ok.as_ref().or(ok).map(|ok| reads(ok.source())).unwrap_or_default();
+        route.others = request.save.iter().flat_map(|(_, saved)| reads(saved.source())).collect();
+        route.others.extend(request.result.iter().flat_map(tree_reads));
+        route
+    }
+
+    /// The route of a request in a resolved definition whose engine this version lacks: its `request`
+    /// and whatever else in it is an expression. `None` when it has no method and target.
+    pub fn of_declared(integration: &str, declared: &Value) -> Option<Self> {
+        let request = declared.as_str().or_else(|| declared.get("request").and_then(Value::as_str))?;
+        let (method, target) = request.split_once(char::is_whitespace).unwrap_or(("GET", request));
+        let path = target.trim().split('?').next().unwrap_or_default();
+        let mut route = Self::new(integration, method.parse().ok()?, &Text::compile(path).ok()?);
+        route.ok = declared.get("ok").and_then(Value::as_str).map(reads).unwrap_or_default();
+        let expressions =
+            ["id", "name", "email"].iter().filter_map(|field| declared.get(field).and_then(Value::as_str));
+        route.others = expressions.flat_map(reads).collect();
+        route.pages = Pages::new(declared);
+        Some(route)
+    }
+
+    fn new(integration: &str, method: Method, path: &Text) -> Self {
+        let kept = path.literal().and_then(|path| samples::answer(integration, &method, path));
+        let pattern = PathPattern { method, segments: segments(path) };
+        Self { pattern, ok: Vec::new(), others: Vec::new(), pages: None, kept }
+    }
+
+    /// Whether both are for the same method and path.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.pattern.method == other.pattern.method && self.pattern.segments == other.pattern.segments
+    }
+
+    /// Takes in what another use of the same request reads.
+    pub fn merge(&mut self, other: Self) {
+        self.ok.extend(other.ok);
+        self.others.extend(other.others);
+        self.pages = self.pages.take().or(other.pages);
+        self.kept = self.kept.take().or(other.kept);
+    }
+
+    /// Whether a call is this request.
+    pub fn matches(&self, method: &Method, path: &str) -> bool {
+        self.pattern.matches(method, path)
+    }
+
+    /// The answer; `None` when the definition reads nothing of it, so that there is nothing to make.
+    /// `serial` tells created things apart.
+    pub fn answer(&self, received: &Received, serial: u64) -> Option<Answer> {
+        let status = self.status();
+        if let Some(pages) = &self.pages {
+            let page = pages.page(received);
+            let answer = Answer::json(StatusCode::OK, &self.completed(page.body, 1));
+            return Some(page.link.into_iter().fold(answer, |answer, (name, value)| answer.with(name, value)));
+        }
+        if self.kept.is_none() && self.ok.is_empty() && self.others.is_empty() {
+            return None;
+        }
+        if status == StatusCode::NO_CONTENT {
+            return Some(Answer::empty(status));
+        }
+        let creates = received.method != Method::GET && received.method != Method::HEAD;
+        let fields = if creates { received.fields() } else { Map::new() };
+        let serial = if creates { serial } else { 1 };
+        Some(Answer::json(status, &self.completed(self.started(fields), serial)))
+    }
+
+    /// What is kept of this answer, with the fields that were sent: a created thing tells them again.
+    fn started(&self, fields: Map<String, Value>) -> Value {
+        match self.kept.clone() {
+            Some(Value::Object(mut kept)) => {
+                kept.extend(fields);
+                Value::Object(kept)
+            }
+            Some(other) => other,
+            None if fields.is_empty() => Value::Null,
+            None => Value::Object(fields),
+        }
+    }
+
+    /// The body with everything that is read in it; what tells success is never what the caller sent.
+    fn completed(&self, mut body: Value, serial: u64) -> Value {
+        for read in self.ok.iter().filter(|read| read.root == "body" && !read.steps.is_empty()) {
+            let name = super::paths::last_key(&read.steps).unwrap_or("ok");
+            let value = read.equals.clone().unwrap_or_else(|| truthy(shape::plausible(name, serial)));
+            shape::put(&mut body, &read.steps, value, Existing::Replace);
+        }
+        shape::fill(&mut body, "body", &self.others, serial);
+        if body.is_null() { Value::Object(Map::new()) } else { body }
+    }
+
+    /// The first status that the condition of success names, else 200.
+    fn status(&self) -> StatusCode {
+        let named = self.ok.iter().filter(|read| read.root == "status").find_map(|read| read.equals.as_ref());
+        let code = named.and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+        code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::OK)
+    }
+}
+
+fn truthy(value: Value) -> Value {
+    match value {
+        Value::Array(items) if items.is_empty() => Value::Bool(true),
+        Value::Bool(false) | Value::Null => Value::Bool(true),
+        other => other,
+    }
+}
+
+/// The path's segments; one with a slot may be anything. Of a URL the path counts.
+fn segments(path: &Text) -> Vec<Option<Box<str>>> {
+    // A mark that no path contains stands for slots while the text is split.
+    const SLOT: &str = "\u{0}";
+    let parts = path.segments().unwrap_or_default();
+    let marked: String = parts
+        .iter()
+        .map(|part| match part {
+            Segment::Literal(text) => text.to_string(),
+            Segment::Slot(_) => SLOT.to_owned(),
+        })
+        .collect();
+    let below =
+        marked.split_once("://").map_or(marked.as_str(), |(_, rest)| rest.split_once('/').map_or("", |(_, p)| p));
+    let below = below.split('?').next().unwrap_or_default();
+    below
+        .strip_prefix('/')
+        .unwrap_or(below)
+        .split('/')
+        .map(|segment| (!segment.contains(SLOT)).then(|| segment.into()))
+        .collect()
+}

@@ -1,0 +1,193 @@
+//! The mock's listener: finds the service that a call is for, applies faults on demand, answers.
+//!
+//! Two ways lead to a service. A gateway under `serve --mock` sends calls with the service's own `Host`
+//! and names the integration in a header; people put the integration's id first in the path, as in
+//! `http://127.0.0.1:9400/github/user`. Called by `cli` and by tests.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::limit::Moment;
+use super::received::Received;
+use super::service::Service;
+use super::{Faults, Simulated};
+use crate::base::clock::Clock;
+use crate::base::random::Random;
+use crate::base::units::parse_duration;
+use crate::net::dial::MOCK_HEADER;
+use crate::respond::Answer;
+
+/// The most bytes of a request's body.
+const MAX_BODY: usize = 8 << 20;
+/// How many of the last requests are kept for `/-/requests`.
+const KEPT: usize = 100;
+/// The longest delay a request may ask for.
+const MAX_LATENCY: Duration = Duration::from_secs(30);
+
+/// Every simulated service behind one listener.
+#[derive(Debug)]
+pub struct Mock {
+    services: Vec<Service>,
+    faults: Faults,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    seen: Mutex<VecDeque<Value>>,
+}
+
+impl Mock {
+    /// Simulates these services; `faults` happen to every call.
+    pub fn new(services: &[Simulated], faults: Faults, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+        let mut services: Vec<_> = services.iter().map(Service::new).collect();
+        services.sort_by(|a, b| a.id.cmp(&b.id));
+        Self { services, faults, clock, random, seen: Mutex::default() }
+    }
+
+    /// Serves until `stop` is ready, then finishes the calls under way.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let router = Router::new().fallback(handle).with_state(self);
+        axum::serve(listener, router).with_graceful_shutdown(stop).await
+    }
+
+    /// The last requests as they arrived, oldest first, credentials left out.
+    pub fn requests(&self) -> Vec<Value> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn find(&self, parts: &http::request::Parts) -> Option<(&Service, String, String)> {
+        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let authority = text("host");
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).to_ascii_lowercase();
+        let path = parts.uri.path();
+        if let Some(service) = self.by_id(text(MOCK_HEADER)).or_else(|| self.by_host(&host)) {
+            return Some((service, path.to_owned(), format!("https://{authority}")));
+        }
+        let (id, rest) = path.strip_prefix('/')?.split_once('/').unwrap_or((path.strip_prefix('/')?, ""));
+        let service = self.by_id(id)?;
+        Some((service, format!("/{rest}"), format!("http://{authority}/{id}")))
+    }
+
+    fn by_id(&self, id: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.id == id)
+    }
+
+    fn by_host(&self, host: &str) -> Option<&Service> {
+        let best = self.services.iter().rev().max_by_key(|service| service.claims(host))?;
+        (best.claims(host) > 0).then_some(best)
+    }
+
+    fn remember(&self, integration: &str, shown: &Value, status: StatusCode) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() == KEPT {
+            seen.pop_front();
+        }
+        seen.push_back(json!({ "integration": integration, "request": shown, "status": status.as_u16() }));
+    }
+
+    /// What the mock says of itself, for calls to no service.
+    fn about(&self, path: &str) -> Answer {
+        match path {
+            "/-/requests" => Answer::json(StatusCode::OK, &Value::Array(self.requests())),
+            "/" | "/-/" => {
+                let ids: Vec<_> = self.services.iter().map(|service| service.id.as_str()).collect();
+                Answer::json(
+                    StatusCode::OK,
+                    &json!({ "mock": "trunkline", "services": ids, "requests": "/-/requests" }),
+                )
+            }
+            _ => {
+                let ids: Vec<_> = self.services.iter().map(|service| service.id.as_str()).collect();
+                let detail =
+                    format!("no simulated service has this host or first path segment; there are: {}", ids.join(", "));
+                Answer::json(StatusCode::NOT_FOUND, &json!({ "mock": "trunkline", "error": detail }))
+            }
+        }
+    }
+
+    async fn answer(&self, parts: http::request::Parts, body: Bytes) -> Answer {
+        let Some((service, path, origin)) = self.find(&parts) else { return self.about(parts.uri.path()) };
+        let query = parts.uri.query().unwrap_or_default();
+        let query = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let received = Received { method: parts.method, path, query, headers: parts.headers, body, origin };
+        let faults = self.faults.of(&received.headers);
+        tokio::time::sleep(faults.latency.min(MAX_LATENCY)).await;
+        let now = Moment { wall: self.clock.now(), monotonic: self.clock.monotonic() };
+        let mut answer = match faults.status {
+            Some(status) => Answer::json(status, &json!({ "error": { "message": "a fault that was asked for" } })),
+            None if self.random.unit() < faults.error_rate => {
+                Answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": { "message": "a simulated outage" } }))
+            }
+            None => service.answer(&received, now),
+        };
+        answer.close = faults.reset || self.random.unit() < faults.reset_rate;
+        self.remember(&service.id, &service.shown(&received), answer.status);
+        tracing::info!(
+            target: "trunkline::mock",
+            integration = %service.id,
+            status = answer.status.as_u16(),
+            "{} answers {} {} with {}",
+            service.id, received.method, received.path, answer.status.as_u16(),
+        );
+        answer
+    }
+}
+
+impl Faults {
+    /// These faults, changed as a request's own headers ask: `Mock-Latency: 200ms`, `Mock-Status: 503`,
+    /// `Mock-Reset: true`.
+    fn of(&self, headers: &http::HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            latency: text("mock-latency").and_then(|value| parse_duration(value).ok()).unwrap_or(self.latency),
+            status: text("mock-status").and_then(|value| value.parse().ok()).or(self.status),
+            reset: self.reset || text("mock-reset").is_some_and(|value| value == "true" || value == "1"),
+            ..*self
+        }
+    }
+}
+
+async fn handle(State(mock): State<Arc<Mock>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let answer = match axum::body::to_bytes(body, MAX_BODY).await {
+        Ok(body) => mock.answer(parts, body).await,
+        Err(error) => {
+            Answer::json(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": { "message": error.to_string() } }))
+        }
+    };
+    if answer.close { torn(answer) } else { whole(answer, Body::from) }
+}
+
+pub(super) fn whole(answer: Answer, body: impl FnOnce(Bytes) -> Body) -> Response {
+    let mut response = Response::new(body(answer.body));
+    *response.status_mut() = answer.status;
+    response.headers_mut().extend(answer.headers);
+    response
+}
+
+/// An answer whose connection breaks in the middle of its body.
+fn torn(answer: Answer) -> Response {
+    let promised = HeaderValue::from(answer.body.len() + 1_024);
+    let broken = |body: Bytes| {
+        let end = io::Error::new(io::ErrorKind::ConnectionReset, "a reset that was asked for");
+        Body::from_stream(futures_util::stream::iter([Ok(body), Err(end)]))
+    };
+    whole(answer.with(header::CONTENT_LENGTH, promised), broken)
+}

@@ -1,0 +1,188 @@
+//! One simulated service: which calls are its own, and what it says to them.
+//!
+//! No clock, no socket and no log: a call and a moment in, an answer out. Called by `server`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::Simulated;
+use super::credential::Gate;
+use super::limit::{Limits, Moment};
+use super::paths::{Read, reads};
+use super::received::Received;
+use super::route::Route;
+use super::shape::{self, Existing};
+use crate::definition::plan::api::{Api, HostPattern};
+use crate::definition::plan::request::Request;
+use crate::respond::Answer;
+use crate::template::{Expr, Segment, Text};
+
+/// A simulated service.
+#[derive(Debug)]
+pub(super) struct Service {
+    /// The integration's id.
+    pub id: String,
+    /// Hosts that the definition names outright.
+    hosts: Vec<String>,
+    /// Hosts that it allows by pattern.
+    patterns: Vec<HostPattern>,
+    /// The path of the API's base URL, without a slash at its end.
+    base_path: String,
+    gate: Gate,
+    limits: Limits,
+    routes: Vec<Route>,
+    /// Where the service says that something went wrong, and what.
+    ok: Vec<Read>,
+    error: Vec<Read>,
+    created: AtomicU64,
+}
+
+impl Service {
+    /// The service that a definition describes.
+    pub fn new(simulated: &Simulated) -> Self {
+        let Simulated { integration, resolved } = simulated;
+        let api = integration.api.as_ref();
+        let base = api.and_then(|api| Url::parse(&leading(&api.base_url)).ok());
+        let mut hosts: Vec<String> =
+            base.iter().filter_map(|url| url.host_str().map(str::to_ascii_lowercase)).collect();
+        named_hosts(resolved, &mut hosts);
+        let test = api.and_then(|api| api.test.as_ref());
+        let read = |of: fn(&Request) -> Option<&Expr>, general: Option<&Expr>| {
+            test.and_then(of).or(general).map(|expr| reads(expr.source())).unwrap_or_default()
+        };
+        Self {
+            id: integration.id.to_string(),
+            hosts,
+            patterns: api.map(|api| api.hosts.clone()).unwrap_or_default(),
+            base_path: base.map(|url| url.path().trim_end_matches('/').to_owned()).unwrap_or_default(),
+            gate: Gate::new(integration),
+            limits: Limits::new(resolved),
+            routes: routes(&integration.id, api, resolved),
+            ok: read(|request| request.ok.as_ref(), api.and_then(|api| api.ok.as_ref())),
+            error: read(|request| request.error.as_ref(), api.and_then(|api| api.error.as_ref())),
+            created: AtomicU64::new(1),
+        }
+    }
+
+    /// How surely a call to this host is for this service: 2 by name, 1 by pattern, 0 not.
+    pub fn claims(&self, host: &str) -> u8 {
+        if self.hosts.iter().any(|known| known == host) {
+            2
+        } else {
+            u8::from(self.patterns.iter().any(|pattern| pattern.matches(host)))
+        }
+    }
+
+    /// What arrived, credentials left out.
+    pub fn shown(&self, received: &Received) -> Value {
+        received.shown(&self.gate)
+    }
+
+    /// The answer to a call.
+    pub fn answer(&self, received: &Received, now: Moment) -> Answer {
+        let holder = match self.gate.check(received) {
+            Ok(holder) => holder,
+            Err(missing) => {
+                return self
+                    .refusal(StatusCode::UNAUTHORIZED, &missing)
+                    .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"trunkline mock\""));
+            }
+        };
+        let below = received.path.strip_prefix(self.base_path.as_str()).filter(|rest| rest.starts_with('/'));
+        let outcome = self.limits.take(holder, below.unwrap_or(&received.path), now);
+        let answer = match outcome.refused {
+            Some(wait) => self
+                .refusal(StatusCode::TOO_MANY_REQUESTS, "the rate limit of the definition is reached")
+                .with(header::RETRY_AFTER, HeaderValue::from(wait.as_secs())),
+            None => self.routed(received, below),
+        };
+        outcome.headers.into_iter().fold(answer, |answer, (name, value)| answer.with(name, value))
+    }
+
+    fn routed(&self, received: &Received, below: Option<&str>) -> Answer {
+        let is_for = |path: &str| self.routes.iter().find(|route| route.matches(&received.method, path));
+        let route = below.and_then(is_for).or_else(|| is_for(&received.path));
+        let serial = self.created.fetch_add(1, Ordering::Relaxed);
+        route.and_then(|route| route.answer(received, serial)).unwrap_or_else(|| self.echo(received))
+    }
+
+    /// What arrived, for calls of which the definition says nothing.
+    fn echo(&self, received: &Received) -> Answer {
+        let mut body = json!({ "mock": self.id });
+        if let (Value::Object(body), Value::Object(shown)) = (&mut body, self.shown(received)) {
+            body.extend(shown);
+        }
+        for read in self.ok.iter().filter(|read| read.root == "body") {
+            shape::put(&mut body, &read.steps, Value::Bool(true), Existing::Keep);
+        }
+        Answer::json(StatusCode::OK, &body)
+    }
+
+    /// A refusal in the service's own form: where its `ok` and `error` look.
+    fn refusal(&self, status: StatusCode, message: &str) -> Answer {
+        let mut body = Value::Object(Map::new());
+        for read in self.error.iter().filter(|read| read.root == "body" && !read.steps.is_empty()) {
+            shape::put(&mut body, &read.steps, Value::from(message), Existing::Keep);
+        }
+        for read in self.ok.iter().filter(|read| read.root == "body" && !read.steps.is_empty()) {
+            shape::put(&mut body, &read.steps, Value::Bool(false), Existing::Keep);
+        }
+        if body.as_object().is_some_and(Map::is_empty) {
+            body = json!({ "error": { "message": message } });
+        }
+        Answer::json(status, &body)
+    }
+}
+
+/// The text up to its first slot, ended so that it parses as a URL when the slot is in its path.
+fn leading(text: &Text) -> String {
+    let segments = text.segments().unwrap_or_default();
+    match segments.first() {
+        Some(Segment::Literal(literal)) => literal.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// The routes of everything the definition asks the service for; the first that matches a call counts.
+fn routes(id: &str, api: Option<&Api>, resolved: &Value) -> Vec<Route> {
+    let ok = api.and_then(|api| api.ok.as_ref());
+    let endpoints = api.into_iter().flat_map(|api| api.endpoints.iter().map(|endpoint| &endpoint.request));
+    let compiled = endpoints.chain(api.and_then(|api| api.test.as_ref()));
+    let syncs = resolved.get("syncs").and_then(Value::as_array).into_iter().flatten();
+    let identity = resolved.get("auth").and_then(Value::as_object).into_iter().flat_map(|auth| auth.values());
+    let declared = syncs.chain(identity.filter_map(|kind| kind.get("identity")));
+    let mut all: Vec<Route> = Vec::new();
+    let routes = compiled.map(|request| Route::of_request(id, request, ok));
+    for route in routes.chain(declared.filter_map(|declared| Route::of_declared(id, declared))) {
+        match all.iter_mut().find(|known| known.is_same(&route)) {
+            Some(known) => known.merge(route),
+            None => all.push(route),
+        }
+    }
+    all
+}
+
+/// Literal hosts of the URLs that a definition asks, anywhere in its `auth` and `syncs`.
+fn named_hosts(resolved: &Value, hosts: &mut Vec<String>) {
+    fn walk(value: &Value, hosts: &mut Vec<String>) {
+        match value {
+            Value::String(text) => {
+                let url = text.rsplit_once(' ').map_or(text.as_str(), |(_, url)| url);
+                let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_ascii_lowercase));
+                // A slot in the host's place survives parsing only as text that no host has.
+                hosts.extend(host.filter(|host| HostPattern::parse(host).is_some() && host.contains('.')));
+            }
+            Value::Array(items) => items.iter().for_each(|item| walk(item, hosts)),
+            Value::Object(map) => map.values().for_each(|item| walk(item, hosts)),
+            _ => {}
+        }
+    }
+    for room in ["auth", "syncs"] {
+        if let Some(value) = resolved.get(room) {
+            walk(value, hosts);
+        }
+    }
+}

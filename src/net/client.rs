@@ -1,0 +1,291 @@
+//! The one client of the gateway's own calls: guarded addresses, verified TLS, bounded time and size.
+//!
+//! It takes no proxy from the environment, keeps no cookies, decompresses nothing and follows redirects
+//! by its own rules ([`Follow`](super::Follow)). It adds no credential and retries nothing that may
+//! have been seen. Called by `outbound` (services) and `action` (destinations).
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, header};
+use moka::future::Cache;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::time::timeout;
+use url::Url;
+
+use super::dial::{Dialer, MOCK_HEADER};
+use super::exchange::{BodyLimit, Excess, Outgoing, Received, Towards};
+use super::failure::{Failure, Phase, Reason, Sent, classify};
+use super::follow;
+use super::guard::Reach;
+use super::origin::Scheme;
+use super::resolve::literal_address;
+use super::trust::Trust;
+use crate::definition::plan::api::{HttpVersions, Transport};
+
+/// How the gateway calls itself.
+const USER_AGENT: &str = concat!("trunkline/", env!("CARGO_PKG_VERSION"));
+/// The most clients that are kept: one for each integration, port and way of being dialled in use.
+const CAPACITY: u64 = 4_096;
+/// How long a client that nobody uses is kept, and a connection that nobody uses stays open.
+const IDLE: (Duration, Duration) = (Duration::from_mins(10), Duration::from_secs(55));
+
+/// The clients, made as they are needed and shared. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    dialer: Arc<Dialer>,
+    trust: Trust,
+    pool: Cache<Key, reqwest::Client>,
+}
+
+/// What may share a client: connections are not shared between integrations, nor between calls that
+/// may dial different addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    owner: Owner,
+    port: u16,
+    connect: Duration,
+    ca: Option<SameCa>,
+    http: HttpVersions,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Owner {
+    Service(Arc<str>, Reach),
+    Destination(Arc<str>),
+}
+
+/// Certificates compared by where they are: equal content in another place only makes another client.
+#[derive(Debug, Clone)]
+struct SameCa(Arc<[Vec<u8>]>);
+
+impl PartialEq for SameCa {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for SameCa {}
+
+impl Hash for SameCa {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_ptr().hash(state);
+    }
+}
+
+impl Clients {
+    /// Clients that dial through `dialer`.
+    pub fn new(dialer: Arc<Dialer>, trust: Trust) -> Self {
+        let pool = Cache::builder().max_capacity(CAPACITY).time_to_idle(IDLE.0).build();
+        Self { dialer, trust, pool }
+    }
+
+    /// Sends a call and reads the answer to its end.
+    ///
+    /// # Errors
+    /// When there is no usable answer; [`Failure::sent`] tells whether the other side may have seen the
+    /// call. An error status is an answer.
+    pub async fn send(&self, outgoing: Outgoing) -> Result<Received, Failure> {
+        let (origin, total) = (outgoing.origin.to_string(), outgoing.timeouts.total);
+        let answered = timeout(total, Box::pin(self.send_following(outgoing))).await;
+        answered.unwrap_or_else(|_elapsed| {
+            Err(Failure { origin, reason: Reason::Timeout(Phase::Total), sent: Sent::Maybe })
+        })
+    }
+
+    async fn send_following(&self, mut outgoing: Outgoing) -> Result<Received, Failure> {
+        let mut hops = 0;
+        loop {
+            let origin = outgoing.origin.to_string();
+            let url = url_of(&outgoing);
+            let sent = url.as_ref().map_err(|reason| (reason.clone(), Sent::Nothing));
+            let received = match sent {
+                Ok(url) => self.send_once(&outgoing, url).await,
+                Err(fault) => Err(fault),
+            };
+            let received = received.map_err(|(reason, sent)| Failure {
+                origin,
+                reason,
+                sent: if hops == 0 { sent } else { Sent::Maybe },
+            })?;
+            let next = url.ok().and_then(|url| follow::next(&outgoing, &url, &received));
+            let Some(next) = next else { return Ok(received) };
+            if hops == next.follow.hops {
+                let reason = Reason::Redirects(hops);
+                return Err(Failure { origin: next.origin.to_string(), reason, sent: Sent::Maybe });
+            }
+            (outgoing, hops) = (next, hops + 1);
+        }
+    }
+
+    async fn send_once(&self, outgoing: &Outgoing, url: &Url) -> Result<Received, (Reason, Sent)> {
+        let unsent = |reason| (reason, Sent::Nothing);
+        let request = self.request(outgoing, url.clone()).map_err(unsent)?;
+        self.check_literal(outgoing).await.map_err(unsent)?;
+        let client = self.client(outgoing).await.map_err(unsent)?;
+        let head = outgoing.timeouts.connect.saturating_add(outgoing.timeouts.response);
+        let response = timeout(head, client.execute(request))
+            .await
+            .map_err(|_elapsed| (Reason::Timeout(Phase::Response), Sent::Maybe))?
+            .map_err(|error| classify(&error))?;
+        read(response, outgoing.limit, outgoing.timeouts.idle).await.map_err(|reason| (reason, Sent::Maybe))
+    }
+
+    /// An address written out in a URL is dialled without asking the resolver, so it is checked here.
+    async fn check_literal(&self, outgoing: &Outgoing) -> Result<(), Reason> {
+        let host = &outgoing.origin.host;
+        if literal_address(host).is_none() {
+            return Ok(());
+        }
+        let port = outgoing.origin.port;
+        match &outgoing.towards {
+            Towards::Service { reach, .. } => self.dialer.addresses(host, port, reach).await?,
+            Towards::Destination { .. } => self.dialer.checked(host, port, &Reach::of_destination()).await?,
+        };
+        Ok(())
+    }
+
+    async fn client(&self, outgoing: &Outgoing) -> Result<reqwest::Client, Reason> {
+        let (owner, transport) = match &outgoing.towards {
+            Towards::Service { integration, transport, reach } => {
+                (Owner::Service(Arc::clone(integration), reach.clone()), transport.clone())
+            }
+            Towards::Destination { id } => (Owner::Destination(Arc::clone(id)), Transport::default()),
+        };
+        let plain = outgoing.origin.scheme == Scheme::Http || self.dialer.redirect().is_some();
+        if !plain && !self.trust.has_roots(&transport) {
+            return Err(Reason::NoRoots);
+        }
+        let key = Key {
+            owner,
+            port: outgoing.origin.port,
+            connect: outgoing.timeouts.connect,
+            ca: transport.ca.clone().map(SameCa),
+            http: transport.http,
+        };
+        if let Some(client) = self.pool.get(&key).await {
+            return Ok(client);
+        }
+        let client = self.build(&key, &transport)?;
+        self.pool.insert(key, client.clone()).await;
+        Ok(client)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that makes clients")]
+    fn build(&self, key: &Key, transport: &Transport) -> Result<reqwest::Client, Reason> {
+        let resolver = Guarded { dialer: Arc::clone(&self.dialer), owner: key.owner.clone(), port: key.port };
+        let mut builder = reqwest::Client::builder()
+            .no_proxy()
+            .referer(false)
+            .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(resolver)
+            .connect_timeout(key.connect)
+            .pool_idle_timeout(IDLE.1)
+            .pool_max_idle_per_host(32)
+            .http1_max_headers(128)
+            .http2_max_header_list_size(64 << 10)
+            .user_agent(USER_AGENT)
+            .tls_backend_preconfigured(self.trust.client_config(transport)?);
+        if key.http == HttpVersions::One {
+            builder = builder.http1_only();
+        }
+        builder.build().map_err(|_| Reason::Unsendable("no client could be made for it"))
+    }
+
+    fn request(&self, outgoing: &Outgoing, url: Url) -> Result<reqwest::Request, Reason> {
+        let framing = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
+        if framing.iter().any(|name| outgoing.headers.contains_key(name)) {
+            return Err(Reason::Unsendable("it has a header that belongs to the connection"));
+        }
+        let mut request = reqwest::Request::new(outgoing.method.clone(), url);
+        *request.headers_mut() = outgoing.headers.clone();
+        if !outgoing.body.is_empty() {
+            *request.body_mut() = Some(outgoing.body.clone().into());
+        }
+        if let (Some(redirect), Towards::Service { integration, .. }) = (self.dialer.redirect(), &outgoing.towards) {
+            let value =
+                |text: &str| HeaderValue::from_str(text).map_err(|_| Reason::Unsendable("its host is not valid"));
+            let headers = request.headers_mut();
+            headers.insert(header::HOST, value(&outgoing.origin.authority())?);
+            headers.insert(MOCK_HEADER, value(integration)?);
+            let url = request.url_mut();
+            let moved = url.set_scheme("http").is_ok()
+                && url.set_ip_host(redirect.address.ip()).is_ok()
+                && url.set_port(Some(redirect.address.port())).is_ok();
+            if !moved {
+                return Err(Reason::Unsendable("it cannot be sent to the mock"));
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// The call's URL, refused when reading it again would give another path or host.
+fn url_of(outgoing: &Outgoing) -> Result<Url, Reason> {
+    let changed = Reason::Unsendable("its path or host has more than one reading");
+    let mut text = format!("{}{}", outgoing.origin, outgoing.path);
+    let secret = outgoing.secret_query.as_ref().map(|secret| secret.expose().as_str());
+    let query: Vec<&str> =
+        [outgoing.query.as_deref(), secret].into_iter().flatten().filter(|q| !q.is_empty()).collect();
+    if !query.is_empty() {
+        text.push('?');
+        text.push_str(&query.join("&"));
+    }
+    let url = Url::parse(&text).map_err(|_| changed.clone())?;
+    let same_path = url.path() == outgoing.path || outgoing.path.is_empty() && url.path() == "/";
+    let same_host = url.host_str() == Some(&outgoing.origin.host);
+    let same_port = url.port_or_known_default() == Some(outgoing.origin.port);
+    let whole = url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    if same_path && same_host && same_port && whole { Ok(url) } else { Err(changed) }
+}
+
+/// Reads an answer's body up to its limit, however its length was declared.
+async fn read(mut response: reqwest::Response, limit: BodyLimit, idle: Duration) -> Result<Received, Reason> {
+    let status = response.status();
+    let headers = std::mem::take(response.headers_mut());
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if limit.excess == Excess::Refuse && declared.is_some_and(|declared| declared > limit.bytes as u64) {
+        return Err(Reason::TooLarge(limit.bytes));
+    }
+    let mut body = BytesMut::new();
+    loop {
+        let chunk = timeout(idle, response.chunk()).await.map_err(|_elapsed| Reason::Timeout(Phase::Idle))?;
+        let Some(chunk) = chunk.map_err(|error| classify(&error).0)? else { break };
+        let room = limit.bytes - body.len();
+        if chunk.len() > room {
+            match limit.excess {
+                Excess::Refuse => return Err(Reason::TooLarge(limit.bytes)),
+                Excess::Cut => {
+                    body.extend_from_slice(chunk.get(..room).unwrap_or_default());
+                    break;
+                }
+            }
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Received { status, headers, body: Bytes::from(body) })
+}
+
+/// Gives the HTTP library the addresses that were checked, so that it dials those and no others.
+#[derive(Debug)]
+struct Guarded {
+    dialer: Arc<Dialer>,
+    owner: Owner,
+    port: u16,
+}
+
+impl Resolve for Guarded {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (dialer, owner, port) = (Arc::clone(&self.dialer), self.owner.clone(), self.port);
+        Box::pin(async move {
+            let addresses = match owner {
+                Owner::Service(_, reach) => dialer.addresses(name.as_str(), port, &reach).await?,
+                Owner::Destination(_) => dialer.checked(name.as_str(), port, &Reach::of_destination()).await?,
+            };
+            let addresses: Vec<_> = addresses.iter().collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}

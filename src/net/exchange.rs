@@ -1,0 +1,120 @@
+//! A call of the gateway's own on its way out, and the answer to it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+
+use super::guard::Reach;
+use super::origin::Origin;
+use crate::base::secret::Secret;
+use crate::definition::plan::api::{HostPattern, Timeouts, Transport};
+
+/// Who is called: this decides what may be dialled, what is trusted, and whose connections are shared.
+#[derive(Debug, Clone)]
+pub enum Towards {
+    /// A service. `serve --mock` sends these calls to the mock instead.
+    Service {
+        /// The integration's id.
+        integration: Arc<str>,
+        /// How the service is dialled and trusted.
+        transport: Transport,
+        /// What may be dialled.
+        reach: Reach,
+    },
+    /// A place of the operator's own; never redirected to the mock.
+    Destination {
+        /// The destination's id.
+        id: Arc<str>,
+    },
+}
+
+/// A call, complete but for what the transport adds: `Host`, `Content-Length`, `User-Agent`.
+#[derive(Clone)]
+pub struct Outgoing {
+    /// Who is called.
+    pub towards: Towards,
+    /// The method.
+    pub method: Method,
+    /// Scheme, host and port.
+    pub origin: Origin,
+    /// The path, percent-encoded; begins with a slash.
+    pub path: String,
+    /// The query string without the question mark.
+    pub query: Option<String>,
+    /// A credential that goes after the query, as `name=value`, percent-encoded.
+    pub secret_query: Option<Arc<Secret>>,
+    /// The headers. `Host` and those of the framing are refused.
+    pub headers: HeaderMap,
+    /// The body; empty means none.
+    pub body: Bytes,
+    /// How long each phase may take.
+    pub timeouts: Timeouts,
+    /// How much of the answer's body is taken.
+    pub limit: BodyLimit,
+    /// What to do when the answer is a redirect.
+    pub follow: Follow,
+}
+
+/// Where to, and sizes: headers, bodies and queries may hold secrets.
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Outgoing({} {}{}, {} bytes)", self.method, self.origin, self.path, self.body.len())
+    }
+}
+
+/// How much of an answer's body is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyLimit {
+    /// The most bytes.
+    pub bytes: usize,
+    /// What happens when there are more.
+    pub excess: Excess,
+}
+
+/// What happens to an answer whose body is longer than its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// The call fails.
+    Refuse,
+    /// The rest is not read; for answers whose status is what counts.
+    Cut,
+}
+
+impl Default for BodyLimit {
+    /// 10 MiB, and more is refused.
+    fn default() -> Self {
+        Self { bytes: 10 << 20, excess: Excess::Refuse }
+    }
+}
+
+/// What to do when an answer is a redirect. Within one origin a GET or HEAD is sent again in full, and
+/// a 303 makes a GET of any method. At another origin only a GET or HEAD goes on, without any of the
+/// call's headers but `Accept` and without its credential, and only to a host that is listed here. From
+/// HTTPS to plain HTTP nothing goes on. What may not go on is answered as it came.
+#[derive(Debug, Clone, Default)]
+pub struct Follow {
+    /// How often at most; zero means that a redirect is an answer like any other.
+    pub hops: u8,
+    /// Other hosts that may be gone on to.
+    pub hosts: Vec<HostPattern>,
+}
+
+/// An answer, read to its end.
+#[derive(Clone)]
+pub struct Received {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, as it was sent: nothing is decompressed.
+    pub body: Bytes,
+}
+
+/// Status and size: bodies may hold secrets.
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Received({}, {} bytes)", self.status.as_u16(), self.body.len())
+    }
+}

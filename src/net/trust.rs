@@ -1,0 +1,94 @@
+//! Which certificates are trusted: the system's, or those an integration names instead.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::failure::Reason;
+use crate::definition::plan::api::{HttpVersions, Transport};
+
+/// The machine's root certificates, read once: their verifier is shared by every client.
+#[derive(Clone)]
+pub struct Trust {
+    provider: Arc<CryptoProvider>,
+    system: Option<Arc<dyn ServerCertVerifier>>,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").field("system", &self.system.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Trust {
+    /// Reads the machine's root certificates. A machine without any is not an error here: integrations
+    /// that name their own `ca` work on it, and the others say what is missing when they are called.
+    pub fn of_system() -> Self {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!("a root certificate of this machine could not be read: {error}");
+        }
+        Self::of(&found.certs)
+    }
+
+    /// Trusts these certificates where the machine's would be.
+    pub fn of(roots: &[CertificateDer<'_>]) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let system = verifier(&provider, roots).ok();
+        Self { provider, system }
+    }
+
+    /// Whether there is anything to trust for this transport.
+    pub fn has_roots(&self, transport: &Transport) -> bool {
+        transport.ca.is_some() || self.system.is_some()
+    }
+
+    /// What a client of this transport offers and demands in TLS. Without roots it trusts nobody.
+    ///
+    /// # Errors
+    /// [`Reason::NoRoots`] when none of the named certificates can be read, [`Reason::Tls`] when TLS
+    /// cannot be set up.
+    pub fn client_config(&self, transport: &Transport) -> Result<ClientConfig, Reason> {
+        let verifier = match &transport.ca {
+            Some(ca) => {
+                let ca: Vec<_> = ca.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+                Some(verifier(&self.provider, &ca)?)
+            }
+            None => self.system.clone(),
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Reason::Tls(error.to_string()))?;
+        let mut config = match verifier {
+            Some(verifier) => builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth(),
+            None => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
+        };
+        config.alpn_protocols = match transport.http {
+            HttpVersions::Best => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            HttpVersions::One => vec![b"http/1.1".to_vec()],
+        };
+        Ok(config)
+    }
+}
+
+/// rustls' own verifier over some roots. Certificates that cannot be read are left out: system stores
+/// have had such for decades.
+fn verifier(
+    provider: &Arc<CryptoProvider>,
+    roots: &[CertificateDer<'_>],
+) -> Result<Arc<dyn ServerCertVerifier>, Reason> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots.iter().cloned().map(CertificateDer::into_owned));
+    if store.is_empty() {
+        return Err(Reason::NoRoots);
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
+        .build()
+        .map_err(|error| Reason::Tls(error.to_string()))?;
+    Ok(verifier)
+}

@@ -1,0 +1,147 @@
+//! Where a credential goes in a call.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use percent_encoding::utf8_percent_encode;
+
+use crate::base::secret::Secret;
+use crate::connection::{Connection, Credential};
+use crate::definition::plan::api::Placement;
+use crate::net::origin::SEGMENT;
+use crate::respond::Refusal;
+use crate::template::{TemplateError, Text};
+
+/// A credential as it stands in a call. Made once for a connection.
+#[derive(Default)]
+pub struct Placed {
+    header: Option<(HeaderName, HeaderValue)>,
+    query: Option<(String, Secret)>,
+}
+
+/// Names only.
+impl fmt::Debug for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = self.header.as_ref().map(|(name, _)| name);
+        let query = self.query.as_ref().map(|(name, _)| name);
+        f.debug_struct("Placed").field("header", &header).field("query", &query).finish_non_exhaustive()
+    }
+}
+
+/// Why a credential could not be placed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// The connection has another kind of credential than the API wants.
+    #[error("the API wants {wanted}, and the connection has {found}")]
+    Kind {
+        /// What `api.credential` needs.
+        wanted: &'static str,
+        /// What the connection has.
+        found: &'static str,
+    },
+    /// The connection has no token of this name.
+    #[error("the connection has no token `{0}`")]
+    NoToken(String),
+    /// The value's template gave nothing.
+    #[error("`api.credential`: {0}")]
+    Template(#[from] TemplateError),
+    /// The value cannot stand in a header.
+    #[error("the credential has characters that no header can carry, such as a line break")]
+    Header,
+    /// The name has a colon, which separates name and password (RFC 7617).
+    #[error("the name of a Basic credential has a colon")]
+    Colon,
+}
+
+impl PlaceError {
+    /// What the gateway answers because of it.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Kind { .. } | Self::NoToken(_) | Self::Header | Self::Colon => Refusal::ConnectionUnusable,
+            Self::Template(_) => Refusal::DefinitionFailed,
+        }
+    }
+}
+
+impl Placed {
+    /// A connection's credential in the place that the API wants, by the named token where one is named.
+    ///
+    /// # Errors
+    /// When the connection does not have what the place needs.
+    pub fn of(placement: &Placement, connection: &Connection, token: Option<&str>) -> Result<Self, PlaceError> {
+        let credential = &connection.credential;
+        match (placement, credential) {
+            (Placement::Nowhere, _) => Ok(Self::default()),
+            (Placement::Bearer, Credential::Tokens(tokens)) => {
+                let token = tokens.token(token).ok_or_else(|| no_token(token))?;
+                Ok(Self::in_header(header::AUTHORIZATION, header_value(&format!("Bearer {}", token.expose()))?))
+            }
+            (Placement::Bearer, _) => Err(PlaceError::Kind { wanted: "a token", found: credential.kind() }),
+            (Placement::Basic, Credential::Basic { username, password }) => Self::basic(username, password),
+            (Placement::Basic, _) => {
+                Err(PlaceError::Kind { wanted: "a name and a password", found: credential.kind() })
+            }
+            (Placement::Header { name, value }, _) => {
+                let value = render(value, connection, token)?;
+                Ok(Self::in_header(name.clone(), header_value(value.expose())?))
+            }
+            (Placement::Query { name, value }, _) => {
+                let value = render(value, connection, token)?;
+                let (key, value) = (utf8_percent_encode(name, SEGMENT), utf8_percent_encode(value.expose(), SEGMENT));
+                Ok(Self { header: None, query: Some((name.clone(), Secret::new(format!("{key}={value}")))) })
+            }
+        }
+    }
+
+    /// `Authorization: Basic` (RFC 7617), name and password as they are.
+    ///
+    /// # Errors
+    /// [`PlaceError::Colon`].
+    pub fn basic(username: &Secret, password: &Secret) -> Result<Self, PlaceError> {
+        if username.expose().contains(':') {
+            return Err(PlaceError::Colon);
+        }
+        let pair = Secret::new(format!("{}:{}", username.expose(), password.expose()));
+        let value = Secret::new(format!("Basic {}", STANDARD.encode(pair.expose())));
+        Ok(Self::in_header(header::AUTHORIZATION, header_value(value.expose())?))
+    }
+
+    fn in_header(name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some((name, value)), query: None }
+    }
+
+    /// The header that carries the credential; its value is marked sensitive.
+    pub fn header(&self) -> Option<(&HeaderName, &HeaderValue)> {
+        self.header.as_ref().map(|(name, value)| (name, value))
+    }
+
+    /// The query parameter that carries the credential: its name, which a caller must not send, and
+    /// `name=value`, percent-encoded, to be put after the query of the call.
+    pub fn query(&self) -> Option<(&str, &Secret)> {
+        self.query.as_ref().map(|(name, pair)| (name.as_str(), pair))
+    }
+
+    /// Puts the credential on headers, instead of whatever had its name.
+    pub fn put_on(&self, headers: &mut HeaderMap) {
+        if let Some((name, value)) = &self.header {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+}
+
+fn render(value: &Text, connection: &Connection, token: Option<&str>) -> Result<Secret, PlaceError> {
+    let context = connection.credential.visible(&connection.context, token).ok_or_else(|| no_token(token))?;
+    Ok(Secret::new(value.render(&context)?))
+}
+
+fn no_token(token: Option<&str>) -> PlaceError {
+    PlaceError::NoToken(token.unwrap_or("default").to_owned())
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, PlaceError> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| PlaceError::Header)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
