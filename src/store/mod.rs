@@ -4,6 +4,9 @@
 //! (`tests/it/store_contract.rs`). An engine knows nothing of definitions, HTTP or keys: bodies and
 //! sealed records are bytes to it. Called by `connection`, `queue`, `webhook` and `admin`.
 
+pub mod disk;
+pub mod embedded;
+pub mod journal;
 pub mod model;
 
 use std::sync::Arc;

@@ -1,0 +1,101 @@
+//! The audit log: entries in order, each with the SHA-256 of the one before.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+
+use super::Embedded;
+use crate::store::journal::{Durability, Journal, JournalOptions, mark, segment};
+use crate::store::model::{AuditEntry, AuditRecord};
+use crate::store::{Audit, StoreError};
+
+/// What the first entry's hash covers in place of a hash before it.
+const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The audit journal and the end of its chain.
+#[derive(Debug)]
+pub struct AuditLog {
+    journal: Journal<()>,
+    /// The last entry's sequence number and hash. Held while an entry is written, so that the chain has
+    /// one order.
+    tip: Mutex<(u64, String)>,
+    options: JournalOptions,
+}
+
+/// The hash of an entry: lower-case hex SHA-256 over the hash before it, its sequence number and its
+/// JSON text.
+pub fn chain(previous: &str, sequence: u64, entry: &AuditEntry) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(previous.as_bytes());
+    hasher.update(sequence.to_be_bytes());
+    hasher.update(serde_json::to_vec(entry).unwrap_or_default());
+    hasher.finalize().iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+}
+
+impl AuditLog {
+    /// Opens the audit journal.
+    pub fn open(options: JournalOptions) -> Result<Self, StoreError> {
+        let mut tip = (0, BEGINNING.to_owned());
+        // Whole segments before the durable mark need not be read to find the chain's end.
+        let durable = mark::read(&*options.disk, &options.directory).ok().flatten().unwrap_or(0);
+        let end =
+            segment::walk(&*options.disk, &options.directory, durable.max(1), &mut |sequence, pointer, payload| {
+                let record = decode(&options, pointer.offset, payload)?;
+                tip = (sequence, record.hash);
+                Ok(())
+            })?;
+        let journal = Journal::open(options.clone(), end, Box::new(|_, ()| {}))?;
+        Ok(Self { journal, tip: Mutex::new(tip), options })
+    }
+
+    async fn append(&self, entry: AuditEntry) -> Result<AuditRecord, StoreError> {
+        let mut tip = self.tip.lock().await;
+        let sequence = tip.0 + 1;
+        let record = AuditRecord { sequence, hash: chain(&tip.1, sequence, &entry), entry };
+        let payload = serde_json::to_vec(&record)
+            .map_err(|error| StoreError::Read(Arc::from(format!("an audit entry does not encode: {error}"))))?;
+        self.journal.append(payload, (), Durability::Synced).await?;
+        *tip = (sequence, record.hash.clone());
+        Ok(record)
+    }
+
+    fn read(&self, from: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        let mut records = Vec::new();
+        let walked = segment::walk(&*self.options.disk, &self.options.directory, from, &mut |_, pointer, payload| {
+            if records.len() >= max {
+                // Ends the walk; the error does not leave this function.
+                return Err(StoreError::Conflict(String::new()));
+            }
+            records.push(decode(&self.options, pointer.offset, payload)?);
+            Ok(())
+        });
+        match walked {
+            Ok(_) => Ok(records),
+            Err(StoreError::Conflict(_)) if records.len() >= max => Ok(records),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends the journal's thread.
+    pub async fn close(&self) {
+        self.journal.close().await;
+    }
+}
+
+fn decode(options: &JournalOptions, offset: u64, payload: &[u8]) -> Result<AuditRecord, StoreError> {
+    serde_json::from_slice(payload)
+        .map_err(|_| segment::damaged("an audit entry does not decode", &options.directory, offset))
+}
+
+#[async_trait]
+impl Audit for Embedded {
+    async fn append(&self, entry: AuditEntry) -> Result<AuditRecord, StoreError> {
+        self.audit.append(entry).await
+    }
+
+    async fn read(&self, from: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        self.audit.read(from, max)
+    }
+}

@@ -1,0 +1,157 @@
+//! Records: small named values. All keys are in memory with the place of their value; values are read
+//! from the journal. Versions grow by one with each write.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+use super::Embedded;
+use crate::store::journal::segment::{self, payload};
+use crate::store::journal::{Durability, Journal, JournalOptions, Pointer};
+use crate::store::model::RecordKey;
+use crate::store::{Records as RecordsTrait, StoreError};
+
+/// The most bytes of a record.
+pub const MAX_RECORD: usize = 256 << 10;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Write {
+    key: RecordKey,
+    version: u64,
+    /// `None` when the record was removed.
+    value: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    pointer: Pointer,
+    version: u64,
+}
+
+/// The records journal and its keys.
+#[derive(Debug)]
+pub struct Records {
+    journal: Journal<(RecordKey, u64, bool)>,
+    places: Arc<RwLock<BTreeMap<RecordKey, Place>>>,
+    /// Held while a record is compared and written.
+    writing: Mutex<()>,
+    options: JournalOptions,
+}
+
+impl Records {
+    /// Opens the records journal.
+    pub fn open(options: JournalOptions) -> Result<Self, StoreError> {
+        let mut found = BTreeMap::new();
+        let end = segment::walk(&*options.disk, &options.directory, 1, &mut |_, pointer, payload| {
+            let write: Write = postcard::from_bytes(payload)
+                .map_err(|_| segment::damaged("a record does not decode", &options.directory, pointer.offset))?;
+            match write.value {
+                Some(_) => drop(found.insert(write.key, Place { pointer, version: write.version })),
+                None => drop(found.remove(&write.key)),
+            }
+            Ok(())
+        })?;
+        let places = Arc::new(RwLock::new(found));
+        let told = Arc::clone(&places);
+        let sink = Box::new(
+            move |appended: crate::store::journal::Appended, (key, version, present): (RecordKey, u64, bool)| {
+                let mut places = told.write().unwrap_or_else(PoisonError::into_inner);
+                if present {
+                    places.insert(key, Place { pointer: appended.pointer, version });
+                } else {
+                    places.remove(&key);
+                }
+            },
+        );
+        let journal = Journal::open(options.clone(), end, sink)?;
+        Ok(Self { journal, places, writing: Mutex::new(()), options })
+    }
+
+    fn place(&self, key: &RecordKey) -> Option<Place> {
+        self.places.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    async fn write(&self, write: Write) -> Result<(), StoreError> {
+        let entry = (write.key.clone(), write.version, write.value.is_some());
+        let payload = postcard::to_allocvec(&write)
+            .map_err(|error| StoreError::Read(Arc::from(format!("a record does not encode: {error}"))))?;
+        self.journal.append(payload, entry, Durability::Synced).await.map(drop)
+    }
+
+    async fn put(&self, key: &RecordKey, value: &[u8], expected: Option<u64>) -> Result<u64, StoreError> {
+        if value.len() > MAX_RECORD {
+            return Err(StoreError::TooLarge { what: "the record", size: value.len(), limit: MAX_RECORD });
+        }
+        let _writing = self.writing.lock().await;
+        let current = self.place(key).map_or(0, |place| place.version);
+        if expected.is_some_and(|expected| expected != current) {
+            let what = format!("{}/{} has version {current}", key.collection, key.key);
+            return Err(StoreError::Conflict(what));
+        }
+        let version = current + 1;
+        self.write(Write { key: key.clone(), version, value: Some(value.to_vec()) }).await?;
+        Ok(version)
+    }
+
+    fn get(&self, key: &RecordKey) -> Result<Option<(Bytes, u64)>, StoreError> {
+        let Some(place) = self.place(key) else { return Ok(None) };
+        let path = segment::path(&self.options.directory, place.pointer.segment);
+        let file = self
+            .options
+            .disk
+            .read(&path)
+            .map_err(|error| StoreError::Read(Arc::from(format!("{}: {error}", path.display()))))?;
+        let payload = payload(&file, &self.options.directory, place.pointer)?;
+        let write: Write = postcard::from_bytes(&payload)
+            .map_err(|_| segment::damaged("a record does not decode", &path, place.pointer.offset))?;
+        Ok(write.value.map(|value| (Bytes::from(value), place.version)))
+    }
+
+    async fn remove(&self, key: &RecordKey) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().await;
+        match self.place(key) {
+            Some(place) => self.write(Write { key: key.clone(), version: place.version + 1, value: None }).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether records can be written.
+    pub fn state(&self) -> Result<(), StoreError> {
+        self.journal.state()
+    }
+
+    /// Ends the journal's thread.
+    pub async fn close(&self) {
+        self.journal.close().await;
+    }
+}
+
+#[async_trait]
+impl RecordsTrait for Embedded {
+    async fn put(&self, key: &RecordKey, value: Bytes, expected: Option<u64>) -> Result<u64, StoreError> {
+        self.records.put(key, &value, expected).await
+    }
+
+    async fn get(&self, key: &RecordKey) -> Result<Option<(Bytes, u64)>, StoreError> {
+        self.records.get(key)
+    }
+
+    async fn remove(&self, key: &RecordKey) -> Result<(), StoreError> {
+        self.records.remove(key).await
+    }
+
+    async fn keys(&self, collection: &str) -> Result<Vec<RecordKey>, StoreError> {
+        let places = self.records.places.read().unwrap_or_else(PoisonError::into_inner);
+        let first = RecordKey { collection: Arc::from(collection), key: Arc::from("") };
+        Ok(places
+            .range(first..)
+            .map(|(key, _)| key)
+            .take_while(|key| *key.collection == *collection)
+            .cloned()
+            .collect())
+    }
+}

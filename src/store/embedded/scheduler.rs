@@ -1,0 +1,318 @@
+//! Unfinished work, in memory: what is ready in which lane, what is leased until when.
+//!
+//! An item takes about 200 bytes, and there are at most [`MAX_ITEMS`]; beyond that new events are
+//! refused as if the disk were full. Every method is a few operations on ordered sets.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::op::{ItemKey, MATCH, Op};
+use crate::base::clock::Timestamp;
+use crate::base::id::{DeliveryId, EventId};
+use crate::store::model::{Claim, DeliveryState, Item, Lane, Lease, Leased, QueueDepth, Verdict};
+
+/// The most unfinished items.
+pub const MAX_ITEMS: usize = 1_000_000;
+
+/// Everything unfinished.
+#[derive(Debug, Default)]
+pub struct Scheduler {
+    items: HashMap<ItemKey, Entry>,
+    lanes: BTreeMap<Lane, BTreeSet<(Timestamp, ItemKey)>>,
+    leased: BTreeSet<(Timestamp, ItemKey)>,
+    events: BTreeMap<u128, u32>,
+    fence: u64,
+    ready: u64,
+    dead: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    lane: Lane,
+    rule: Arc<str>,
+    action: u16,
+    attempts: u32,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ready {
+        due: Timestamp,
+    },
+    Leased {
+        until: Timestamp,
+        fence: u64,
+    },
+    /// The holder of the lease has told what came of it, and the journal is being written.
+    Settling {
+        fence: u64,
+    },
+}
+
+/// A new item.
+#[derive(Debug)]
+pub struct NewItem {
+    /// Its key.
+    pub key: ItemKey,
+    /// Its lane.
+    pub lane: Lane,
+    /// The rule that asked for it; empty for a match item.
+    pub rule: Arc<str>,
+    /// The action's position in the rule.
+    pub action: u16,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it is due.
+    pub due: Timestamp,
+}
+
+impl Scheduler {
+    /// Whether there is no room for more.
+    pub fn is_full(&self) -> bool {
+        self.items.len() >= MAX_ITEMS
+    }
+
+    /// Adds an item that is ready.
+    pub fn insert(&mut self, new: NewItem) {
+        let NewItem { key, lane, rule, action, attempts, due } = new;
+        if self.items.contains_key(&key) {
+            return;
+        }
+        self.lanes.entry(lane.clone()).or_default().insert((due, key));
+        self.items.insert(key, Entry { lane, rule, action, attempts, state: State::Ready { due } });
+        *self.events.entry(key.0).or_default() += 1;
+        self.ready += 1;
+    }
+
+    /// Counts a dead delivery that was read from the index.
+    pub fn count_dead(&mut self) {
+        self.dead += 1;
+    }
+
+    /// Leases due items, first making those ready whose leases have run out.
+    pub fn claim(&mut self, claim: &Claim<'_>) -> Vec<Leased> {
+        self.expire(claim.now);
+        let mut claimed = Vec::new();
+        let candidates: Vec<(Timestamp, ItemKey)> = {
+            let open = self.lanes.iter().filter(|(lane, _)| !claim.busy.contains(lane));
+            let mut due: Vec<_> = open
+                .flat_map(|(_, ready)| ready.range(..=(claim.now, (u128::MAX, u16::MAX))).take(claim.per_lane))
+                .copied()
+                .collect();
+            due.sort_unstable();
+            due.truncate(claim.max);
+            due
+        };
+        for (due, key) in candidates {
+            claimed.extend(self.lease(due, key, claim.until));
+        }
+        claimed
+    }
+
+    fn lease(&mut self, due: Timestamp, key: ItemKey, until: Timestamp) -> Option<Leased> {
+        let entry = self.items.get_mut(&key)?;
+        self.fence += 1;
+        entry.state = State::Leased { until, fence: self.fence };
+        entry.attempts += 1;
+        if let Some(ready) = self.lanes.get_mut(&entry.lane) {
+            ready.remove(&(due, key));
+        }
+        self.leased.insert((until, key));
+        self.ready -= 1;
+        let event = EventId::from_u128(key.0);
+        let (ordinal, item) = match key.1 {
+            MATCH => (None, Item::Match(event)),
+            ordinal => {
+                let id = DeliveryId { event, ordinal };
+                (Some(ordinal), Item::Deliver { id, rule: entry.rule.to_string(), action: entry.action })
+            }
+        };
+        let lease = Lease { event, ordinal, fence: self.fence };
+        Some(Leased { lease, item, attempt: entry.attempts, lane: entry.lane.clone() })
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        while let Some(&(until, key)) = self.leased.first().filter(|(until, _)| *until <= now) {
+            self.leased.remove(&(until, key));
+            self.make_ready(key, now);
+        }
+    }
+
+    fn make_ready(&mut self, key: ItemKey, due: Timestamp) {
+        if let Some(entry) = self.items.get_mut(&key) {
+            entry.state = State::Ready { due };
+            self.lanes.entry(entry.lane.clone()).or_default().insert((due, key));
+            self.ready += 1;
+        }
+    }
+
+    /// Takes a lease out of the race while its outcome is written; false when it is lost.
+    pub fn settle(&mut self, lease: &Lease) -> bool {
+        let key = key_of(lease);
+        match self.items.get_mut(&key) {
+            Some(Entry { state: state @ State::Leased { .. }, .. }) => {
+                let State::Leased { until, fence } = *state else { return false };
+                if fence != lease.fence {
+                    return false;
+                }
+                *state = State::Settling { fence };
+                self.leased.remove(&(until, key));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Gives a lease back to its holder after its outcome could not be written.
+    pub fn unsettle(&mut self, lease: &Lease, until: Timestamp) {
+        let key = key_of(lease);
+        if let Some(entry) = self.items.get_mut(&key)
+            && entry.state == (State::Settling { fence: lease.fence })
+        {
+            entry.state = State::Leased { until, fence: lease.fence };
+            self.leased.insert((until, key));
+        }
+    }
+
+    /// Lengthens a lease; false when it is lost.
+    pub fn extend(&mut self, lease: &Lease, until: Timestamp) -> bool {
+        let still_held = self.settle(lease);
+        if still_held {
+            self.unsettle(lease, until);
+        }
+        still_held
+    }
+
+    /// Undoes a claim that could not be written, attempt included.
+    pub fn unclaim(&mut self, lease: &Lease, due: Timestamp) {
+        if self.settle(lease) {
+            let key = key_of(lease);
+            if let Some(entry) = self.items.get_mut(&key) {
+                entry.attempts = entry.attempts.saturating_sub(1);
+            }
+            self.make_ready(key, due);
+        }
+    }
+
+    /// Whether an event has unfinished items.
+    pub fn is_active(&self, event: u128) -> bool {
+        self.events.contains_key(&event)
+    }
+
+    /// Where an item stands; `None` when it is finished.
+    pub fn state(&self, key: ItemKey) -> Option<DeliveryState> {
+        self.items.get(&key).map(|entry| match entry.state {
+            State::Ready { due } => DeliveryState::Ready { due },
+            State::Leased { until, .. } => DeliveryState::Leased { until },
+            State::Settling { .. } => DeliveryState::Leased { until: Timestamp::from_millis(u64::MAX) },
+        })
+    }
+
+    /// Applies an operation that has been written.
+    pub fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Accepted(head) => self.insert(NewItem {
+                key: (head.id, MATCH),
+                lane: Lane::matching(),
+                rule: Arc::from(""),
+                action: 0,
+                attempts: 0,
+                due: head.received_at,
+            }),
+            // Claims are made here first, and written after.
+            // A replay of one delivery needs what the index knows of it; its caller inserts the item.
+            Op::Claimed { .. } | Op::ReplayedDelivery { .. } => {}
+            Op::Planned { event, deliveries } => {
+                for (ordinal, planned) in (0_u16..).zip(deliveries) {
+                    self.insert(NewItem {
+                        key: (*event, ordinal),
+                        lane: planned.lane.clone(),
+                        rule: Arc::from(planned.rule.as_str()),
+                        action: planned.action,
+                        attempts: 0,
+                        due: planned.due,
+                    });
+                }
+                self.remove((*event, MATCH));
+            }
+            Op::Finished { event, ordinal, verdict, .. } => self.finished((*event, *ordinal), *verdict),
+            Op::Released { event, ordinal, due } => {
+                if let Some(entry) = self.items.get_mut(&(*event, *ordinal)) {
+                    entry.attempts = entry.attempts.saturating_sub(1);
+                    self.make_ready((*event, *ordinal), *due);
+                }
+            }
+            Op::ReplayedEvent { event, at } => self.insert(NewItem {
+                key: (*event, MATCH),
+                lane: Lane::matching(),
+                rule: Arc::from(""),
+                action: 0,
+                attempts: 0,
+                due: *at,
+            }),
+        }
+    }
+
+    /// Takes dead deliveries that are replayed off the count.
+    pub fn uncount_dead(&mut self, count: u64) {
+        self.dead = self.dead.saturating_sub(count);
+    }
+
+    fn finished(&mut self, key: ItemKey, verdict: Verdict) {
+        match verdict {
+            Verdict::Retry { due } => self.make_ready(key, due),
+            Verdict::Done => self.remove(key),
+            Verdict::Dead => {
+                self.remove(key);
+                self.dead += 1;
+            }
+        }
+    }
+
+    fn remove(&mut self, key: ItemKey) {
+        let Some(entry) = self.items.remove(&key) else { return };
+        match entry.state {
+            State::Ready { due } => {
+                self.ready -= 1;
+                if let Some(ready) = self.lanes.get_mut(&entry.lane) {
+                    ready.remove(&(due, key));
+                }
+            }
+            State::Leased { until, .. } => drop(self.leased.remove(&(until, key))),
+            State::Settling { .. } => {}
+        }
+        if self.lanes.get(&entry.lane).is_some_and(BTreeSet::is_empty) {
+            self.lanes.remove(&entry.lane);
+        }
+        if let Some(open) = self.events.get_mut(&key.0) {
+            *open -= 1;
+            if *open == 0 {
+                self.events.remove(&key.0);
+            }
+        }
+    }
+
+    /// When the next item outside `busy` falls due, or the next lease runs out.
+    pub fn next_due(&self, busy: &[Lane]) -> Option<Timestamp> {
+        let ready = self.lanes.iter().filter(|(lane, _)| !busy.contains(lane));
+        let first = ready.filter_map(|(_, ready)| ready.first().map(|(due, _)| *due)).min();
+        let expiry = self.leased.first().map(|(until, _)| *until);
+        first.into_iter().chain(expiry).min()
+    }
+
+    /// Counts per state.
+    pub fn depth(&self) -> QueueDepth {
+        QueueDepth {
+            ready: self.ready,
+            leased: self.items.len() as u64 - self.ready,
+            dead: self.dead,
+            oldest: self.events.keys().next().map(|event| EventId::from_u128(*event).generated_at()),
+        }
+    }
+}
+
+/// The key of the item a lease is for.
+pub fn key_of(lease: &Lease) -> ItemKey {
+    (lease.event.to_u128(), lease.ordinal.unwrap_or(MATCH))
+}
