@@ -3,3 +3,6 @@
 
 #[path = "../rig/mod.rs"]
 mod rig;
+
+mod architecture;
+mod cli;

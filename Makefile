@@ -1,0 +1,27 @@
+# What people and continuous integration run. `make run` shows the real thing; `make test` proves it.
+.DEFAULT_GOAL := help
+.PHONY: help tools run test lint unit definitions dist clean
+
+CARGO ?= cargo
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+tools: ## Install what building needs (a C compiler and cmake), where root may
+	@scripts/tools
+
+test: tools lint unit ## Everything that must pass before a change lands
+
+lint: ## Format and lints, warnings refused
+	$(CARGO) fmt --check
+	$(CARGO) clippy --quiet --all-targets -- -D warnings
+
+unit: ## Unit and integration tests
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run --no-fail-fast; else $(CARGO) test --quiet; fi
+	$(CARGO) test --quiet --doc
+
+dist: tools ## The binary that images are built with
+	$(CARGO) build --profile dist
+
+clean: ## Remove what was built
+	$(CARGO) clean

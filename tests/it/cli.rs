@@ -1,0 +1,58 @@
+//! The command line as people meet it: exit codes, help, and what goes where.
+
+use std::process::{Command, Output};
+
+fn trunkline(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_trunkline")).args(arguments).env_remove("TRUNKLINE_ADMIN").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn help_names_every_command_and_the_exit_codes() {
+    let help = trunkline(&["--help"]);
+    let shown = text(&help.stdout);
+    assert!(help.status.success());
+    for word in ["keys", "healthcheck", "completions", "version", "Exit codes:"] {
+        assert!(shown.contains(word), "{word} is missing in:\n{shown}");
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_prints_nothing_to_stdout() {
+    for arguments in [&["no-such-command"][..], &[], &["keys", "generate", "--colour"]] {
+        let ended = trunkline(arguments);
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
+        assert!(ended.stdout.is_empty() && !ended.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn keys_differ_and_are_never_overwritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("master.key");
+    let generate = || trunkline(&["keys", "generate", "--out", path.to_str().unwrap()]);
+    assert!(generate().status.success());
+    let first = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(generate().status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), first);
+    assert_ne!(text(&trunkline(&["keys", "generate"]).stdout), first);
+}
+
+#[test]
+fn an_absent_gateway_is_unhealthy() {
+    let ended = trunkline(&["healthcheck", "--admin", "http://127.0.0.1:1"]);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(text(&ended.stderr).contains("http://127.0.0.1:1"), "{}", text(&ended.stderr));
+}
+
+#[test]
+fn versions_and_completions_are_printed() {
+    let version: serde_json::Value = serde_json::from_slice(&trunkline(&["version", "--json"]).stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(text(&trunkline(&["completions", shell]).stdout).contains("trunkline"), "{shell}");
+    }
+}
