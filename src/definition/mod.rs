@@ -13,4 +13,6 @@ pub mod live;
 pub mod load;
 pub mod shape;
 pub mod suggest;
+pub mod validate;
+pub mod render;
 pub mod plan;
