@@ -13,14 +13,12 @@
 mod context;
 mod engine;
 mod expr;
-mod syntax;
 mod text;
 mod tree;
 
 pub use context::{Context, Headers};
-pub use engine::{FILTERS, FUNCTIONS, LIMITS, Limits, TESTS};
+pub use engine::{FILTERS, LIMITS, Limits};
 pub use expr::Expr;
-pub use syntax::Name;
 pub use text::{Segment, Text};
 pub use tree::Tree;
 

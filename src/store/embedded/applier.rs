@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::index::{Batch, DeliveryRow, EventRow, Index, ItemKind, dedupe_hash};
-use super::op::{ItemKey, MATCH, Op};
+use super::index::{Batch, DeliveryRow, EventRow, Index, ItemKind, Stand, dedupe_hash};
+use super::op::{ItemKey, MATCH, Op, Outcome};
 use crate::store::StoreError;
 use crate::store::journal::Appended;
-use crate::store::model::{DeliveryState, EventState, Verdict};
+use crate::store::model::EventState;
 
 /// Operations that may wait; the journal waits when there are more.
 const WAITING: usize = 16_384;
@@ -215,7 +215,7 @@ impl Fold<'_> {
                         action: planned.action,
                         summary: planned.summary.clone(),
                         lane: planned.lane.clone(),
-                        state: DeliveryState::Ready { due: planned.due },
+                        stand: Stand::Ready(planned.due),
                         attempts: Vec::new(),
                         tried: 0,
                         strikes: 0,
@@ -228,29 +228,25 @@ impl Fold<'_> {
                     (row.deliveries, row.strikes) = (row.deliveries.max(count), 0);
                 })
             }
-            Op::Finished { event, ordinal, attempt, verdict } => {
+            Op::Finished { event, ordinal, attempt, outcome } => {
                 self.change_delivery((*event, *ordinal), |row| {
                     row.record(attempt);
                     row.strikes = 0;
-                    row.state = match verdict {
-                        Verdict::Done => DeliveryState::Done,
-                        Verdict::Dead => DeliveryState::Dead,
-                        Verdict::Retry { due } => DeliveryState::Ready { due: *due },
-                    };
+                    row.stand = (*outcome).into();
                 })?;
-                if matches!(verdict, Verdict::Retry { .. }) { Ok(()) } else { self.settle_event(*event) }
+                if matches!(outcome, Outcome::Retry(_)) { Ok(()) } else { self.settle_event(*event) }
             }
             Op::Released { event, ordinal: MATCH, .. } => {
                 self.change_event(*event, |row| row.strikes = row.strikes.saturating_sub(1))
             }
             Op::Released { event, ordinal, due } => self.change_delivery((*event, *ordinal), |row| {
                 (row.tried, row.strikes) = (row.tried.saturating_sub(1), row.strikes.saturating_sub(1));
-                row.state = DeliveryState::Ready { due: *due };
+                row.stand = Stand::Ready(*due);
             }),
             Op::ReplayedDelivery { event, ordinal, at } => {
                 self.change_delivery((*event, *ordinal), |row| {
                     (row.tried, row.strikes) = (0, 0);
-                    row.state = DeliveryState::Ready { due: *at };
+                    row.stand = Stand::Ready(*at);
                 })?;
                 self.change_event(*event, |row| row.state = EventState::Delivering)
             }
@@ -303,13 +299,13 @@ impl Fold<'_> {
         let (mut open, mut dead) = (false, false);
         for ordinal in 0..count {
             let state = match self.deliveries.get(&(event, ordinal)) {
-                Some(row) => Some(row.state),
-                None => self.index.delivery((event, ordinal))?.map(|row| row.state),
+                Some(row) => Some(row.stand),
+                None => self.index.delivery((event, ordinal))?.map(|row| row.stand),
             };
             match state {
-                Some(DeliveryState::Dead) => dead = true,
-                Some(DeliveryState::Ready { .. } | DeliveryState::Leased { .. }) => open = true,
-                Some(DeliveryState::Done) | None => {}
+                Some(Stand::Dead) => dead = true,
+                Some(Stand::Ready(_)) => open = true,
+                Some(Stand::Done) | None => {}
             }
         }
         let state = match (open, dead) {
@@ -326,7 +322,7 @@ impl Fold<'_> {
         let mut count = 0;
         self.change_event(event, |row| count = row.deliveries)?;
         for ordinal in 0..count {
-            self.change_delivery((event, ordinal), |row| row.state = DeliveryState::Done)?;
+            self.change_delivery((event, ordinal), |row| row.stand = Stand::Done)?;
         }
         Ok(())
     }
@@ -344,9 +340,9 @@ impl Fold<'_> {
         }
         for (key, row) in &self.deliveries {
             batch.delivery(*key, row)?;
-            let ended = matches!(row.state, DeliveryState::Done | DeliveryState::Dead);
+            let ended = !matches!(row.stand, Stand::Ready(_));
             batch.item(ItemKind::Active, *key, !ended);
-            batch.item(ItemKind::Dead, *key, row.state == DeliveryState::Dead);
+            batch.item(ItemKind::Dead, *key, row.stand == Stand::Dead);
         }
         Ok(batch)
     }

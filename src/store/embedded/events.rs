@@ -164,8 +164,14 @@ impl Events for Embedded {
     }
 
     async fn event(&self, id: EventId) -> Result<Option<Event>, StoreError> {
+        let active = self.scheduler().event_state(id.to_u128());
+        if active.is_none() {
+            self.applier.barrier().await?;
+        }
         let Some(row) = self.row(id)? else { return Ok(None) };
-        op::event(&row.head, content(self, &row)?, row.shown()).map(Some)
+        let mut shown = row.shown();
+        shown.state = active.unwrap_or(shown.state);
+        op::event(&row.head, content(self, &row)?, shown).map(Some)
     }
 
     async fn list(&self, filter: &EventFilter, page: PageRequest) -> Result<Page<EventHead>, StoreError> {

@@ -20,7 +20,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::op::{Head, ItemKey};
+use super::op::{Head, ItemKey, Outcome};
+use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::store::StoreError;
 use crate::store::journal::Pointer;
@@ -58,14 +59,35 @@ pub struct DeliveryRow {
     pub summary: String,
     /// Its lane.
     pub lane: Lane,
-    /// Where it stands; a lease is not kept.
-    pub state: DeliveryState,
+    /// Where it stands.
+    pub stand: Stand,
     /// The newest attempts.
     pub attempts: Vec<Attempt>,
     /// Attempts since the last replay, counting those under way.
     pub tried: u32,
     /// How often it was claimed without a result.
     pub strikes: u8,
+}
+
+/// Where a delivery stands, as far as the index knows: a lease is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stand {
+    /// It is tried at this moment.
+    Ready(Timestamp),
+    /// It succeeded.
+    Done,
+    /// It was given up.
+    Dead,
+}
+
+impl From<Outcome> for Stand {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Retry(due) => Self::Ready(due),
+            Outcome::Done => Self::Done,
+            Outcome::Dead => Self::Dead,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -271,7 +293,11 @@ impl DeliveryRow {
             action: self.action,
             summary: self.summary,
             lane: self.lane,
-            state: self.state,
+            state: match self.stand {
+                Stand::Ready(due) => DeliveryState::Ready { due },
+                Stand::Done => DeliveryState::Done,
+                Stand::Dead => DeliveryState::Dead,
+            },
             attempts: self.attempts,
         }
     }
@@ -281,6 +307,7 @@ impl DeliveryRow {
 pub fn dedupe_hash(head: &Head) -> Option<[u8; 16]> {
     let delivery = head.delivery_id.as_deref()?;
     let mut hasher = Sha256::new();
+    hasher.update([u8::from(head.endpoint.is_some())]);
     for part in [&*head.integration, head.endpoint.as_deref().unwrap_or_default(), delivery] {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());

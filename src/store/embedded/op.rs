@@ -45,7 +45,7 @@ pub enum Op {
         /// The try.
         attempt: Attempt,
         /// What follows.
-        verdict: Verdict,
+        outcome: Outcome,
     },
     /// An item was given back untried.
     Released {
@@ -72,6 +72,28 @@ pub enum Op {
         /// When.
         at: Timestamp,
     },
+}
+
+/// What follows from an attempt, as it is stored: the model's own types are tagged for people who
+/// read JSON, which a binary form cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It succeeded.
+    Done,
+    /// It is tried again then.
+    Retry(Timestamp),
+    /// It is given up.
+    Dead,
+}
+
+impl From<Verdict> for Outcome {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Done => Self::Done,
+            Verdict::Retry { due } => Self::Retry(due),
+            Verdict::Dead => Self::Dead,
+        }
+    }
 }
 
 /// What is known of an event besides its content.

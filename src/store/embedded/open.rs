@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use super::applier::{self, Applier};
 use super::audit::AuditLog;
 use super::events::Dedupe;
-use super::index::{Index, ItemKind};
-use super::op::{self, ItemKey, MATCH, Op};
+use super::index::{Index, ItemKind, Stand};
+use super::op::{self, ItemKey, MATCH, Op, Outcome};
 use super::records::Records;
 use super::scheduler::{NewItem, Scheduler};
 use super::{Embedded, events};
@@ -21,7 +21,7 @@ use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk};
 use crate::store::journal::segment::{self, End};
 use crate::store::journal::{Appended, Journal, JournalOptions};
-use crate::store::model::{Attempt, DeliveryState, Lane, Verdict};
+use crate::store::model::{Attempt, Lane};
 
 /// The newest format this version reads and the one it writes.
 pub const FORMAT: u32 = 1;
@@ -83,7 +83,7 @@ pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     prepare(options)?;
     let events_options = options.journal("events");
     let (index, end) = caught_up(options, &events_options.directory)?;
-    let scheduler = Arc::new(Mutex::new(scheduler(options, &index)?));
+    let scheduler = Arc::new(Mutex::new(scheduler(options, &index, end)?));
     let index = Arc::new(index);
     let wake = Arc::new(watch::Sender::new(0));
     let (applier, feed) =
@@ -207,9 +207,9 @@ fn catch_up(options: &Options, journal: &Path, index: &Index, applied: u64) -> R
 
 /// The scheduler as the index tells it. What was leased when the last process ended is ready again; an
 /// item that was claimed twice without a result is given up, because it may be what ended the process.
-fn scheduler(options: &Options, index: &Index) -> Result<Scheduler, StoreError> {
+fn scheduler(options: &Options, index: &Index, end: End) -> Result<Scheduler, StoreError> {
     let now = options.clock.now();
-    let mut scheduler = Scheduler::default();
+    let mut scheduler = Scheduler::beginning_at(end.sequence);
     let mut poison = Vec::new();
     for key in index.items(ItemKind::Active) {
         let key = key?;
@@ -241,9 +241,9 @@ fn active_item(
         }));
     }
     Ok(index.delivery(key)?.map(|row| {
-        let due = match row.state {
-            DeliveryState::Ready { due } => due,
-            _ => now,
+        let due = match row.stand {
+            Stand::Ready(due) => due,
+            Stand::Done | Stand::Dead => now,
         };
         let rule = Arc::from(row.rule.as_str());
         (NewItem { key, lane: row.lane, rule, action: row.action, attempts: row.tried, due }, row.strikes)
@@ -264,7 +264,7 @@ fn quarantine(index: &Index, poison: &[ItemKey], now: crate::base::clock::Timest
             let error = "given up: the process ended each time this was tried; replay it when the cause is found";
             let attempt =
                 Attempt { number: u32::from(STRIKES), started_at: now, duration_ms: 0, status: None, error: Some(error.to_owned()) };
-            Op::Finished { event, ordinal, attempt, verdict: Verdict::Dead }
+            Op::Finished { event, ordinal, attempt, outcome: Outcome::Dead }
         })
         .collect();
     let nowhere = crate::store::journal::Pointer { segment: 0, offset: 0, length: 0 };
@@ -406,7 +406,7 @@ mod tests {
             status: Some(200),
             error: None,
         };
-        store.finish(leased[0].lease, attempt, Verdict::Done).await.expect("finishes");
+        store.finish(leased[0].lease, attempt, crate::store::model::Verdict::Done).await.expect("finishes");
         store.close().await;
         drop(store);
         let store = open(&options(directory.path())).expect("opens a third time");

@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::op::{ItemKey, MATCH, Op};
+use super::op::{ItemKey, MATCH, Op, Outcome};
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
-use crate::store::model::{Claim, DeliveryState, Item, Lane, Lease, Leased, QueueDepth, Verdict};
+use crate::store::model::{Claim, DeliveryState, EventState, Item, Lane, Lease, Leased, QueueDepth};
 
 /// The most unfinished items.
 pub const MAX_ITEMS: usize = 1_000_000;
@@ -68,6 +68,12 @@ pub struct NewItem {
 }
 
 impl Scheduler {
+    /// An empty scheduler for a journal that ends at `sequence`: fences begin above all that processes
+    /// before this one gave out, since each claim was written.
+    pub fn beginning_at(sequence: u64) -> Self {
+        Self { fence: sequence << 20, ..Self::default() }
+    }
+
     /// Whether there is no room for more.
     pub fn is_full(&self) -> bool {
         self.items.len() >= MAX_ITEMS
@@ -200,6 +206,12 @@ impl Scheduler {
         self.events.contains_key(&event)
     }
 
+    /// Where an event stands that has unfinished items; `None` for any other.
+    pub fn event_state(&self, event: u128) -> Option<EventState> {
+        let queued = self.items.contains_key(&(event, MATCH));
+        self.is_active(event).then_some(if queued { EventState::Queued } else { EventState::Delivering })
+    }
+
     /// Where an item stands; `None` when it is finished.
     pub fn state(&self, key: ItemKey) -> Option<DeliveryState> {
         self.items.get(&key).map(|entry| match entry.state {
@@ -236,7 +248,7 @@ impl Scheduler {
                 }
                 self.remove((*event, MATCH));
             }
-            Op::Finished { event, ordinal, verdict, .. } => self.finished((*event, *ordinal), *verdict),
+            Op::Finished { event, ordinal, outcome, .. } => self.finished((*event, *ordinal), *outcome),
             Op::Released { event, ordinal, due } => {
                 if let Some(entry) = self.items.get_mut(&(*event, *ordinal)) {
                     entry.attempts = entry.attempts.saturating_sub(1);
@@ -259,11 +271,11 @@ impl Scheduler {
         self.dead = self.dead.saturating_sub(count);
     }
 
-    fn finished(&mut self, key: ItemKey, verdict: Verdict) {
-        match verdict {
-            Verdict::Retry { due } => self.make_ready(key, due),
-            Verdict::Done => self.remove(key),
-            Verdict::Dead => {
+    fn finished(&mut self, key: ItemKey, outcome: Outcome) {
+        match outcome {
+            Outcome::Retry(due) => self.make_ready(key, due),
+            Outcome::Done => self.remove(key),
+            Outcome::Dead => {
                 self.remove(key);
                 self.dead += 1;
             }

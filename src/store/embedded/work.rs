@@ -4,12 +4,13 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::Embedded;
+use super::index::Stand;
 use super::op::{self, MATCH, Op};
 use super::scheduler::{NewItem, key_of};
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::store::journal::Durability;
-use crate::store::model::{Attempt, Claim, DeliveryState, Lane, Lease, Leased, PlannedDelivery, QueueDepth, Verdict};
+use crate::store::model::{Attempt, Claim, Lane, Lease, Leased, PlannedDelivery, QueueDepth, Verdict};
 use crate::store::{StoreError, Work};
 
 /// How long a lease is held anew after its outcome could not be written.
@@ -64,7 +65,7 @@ impl Work for Embedded {
 
     async fn finish(&self, lease: Lease, attempt: Attempt, verdict: Verdict) -> Result<(), StoreError> {
         let (event, ordinal) = key_of(&lease);
-        self.settle(lease, Op::Finished { event, ordinal, attempt, verdict }).await
+        self.settle(lease, Op::Finished { event, ordinal, attempt, outcome: verdict.into() }).await
     }
 
     async fn extend(&self, lease: Lease, until: Timestamp) -> Result<(), StoreError> {
@@ -77,16 +78,16 @@ impl Work for Embedded {
     }
 
     async fn replay_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), StoreError> {
-        self.applier.barrier().await?;
         let key = (id.event.to_u128(), id.ordinal);
-        let row = self.index.delivery(key)?.ok_or_else(|| StoreError::NotFound(id.to_string()))?;
         if self.scheduler().state(key).is_some() || self.scheduler().state((key.0, MATCH)).is_some() {
             return Err(StoreError::Conflict(format!("{id} is still being worked on")));
         }
+        self.applier.barrier().await?;
+        let row = self.index.delivery(key)?.ok_or_else(|| StoreError::NotFound(id.to_string()))?;
         let op = Op::ReplayedDelivery { event: key.0, ordinal: key.1, at: now };
         self.events.append(op::encode(&op, &[])?, op, Durability::Synced).await?;
         let mut scheduler = self.scheduler();
-        scheduler.uncount_dead(u64::from(row.state == DeliveryState::Dead));
+        scheduler.uncount_dead(u64::from(row.stand == Stand::Dead));
         let rule = std::sync::Arc::from(row.rule.as_str());
         scheduler.insert(NewItem { key, lane: row.lane, rule, action: row.action, attempts: 0, due: now });
         drop(scheduler);
@@ -103,8 +104,8 @@ impl Work for Embedded {
         }
         let mut dead = 0;
         for ordinal in 0..row.deliveries {
-            let state = self.index.delivery((event, ordinal))?.map(|delivery| delivery.state);
-            dead += u64::from(state == Some(DeliveryState::Dead));
+            let state = self.index.delivery((event, ordinal))?.map(|delivery| delivery.stand);
+            dead += u64::from(state == Some(Stand::Dead));
         }
         let op = Op::ReplayedEvent { event, at: now };
         self.events.append(op::encode(&op, &[])?, op, Durability::Synced).await?;
