@@ -22,7 +22,7 @@ pub mod proxy;
 pub mod action;
 pub mod admin;
 pub mod mock;
-pub mod app;
 pub mod server;
 pub mod reload;
+pub mod app;
 pub mod cli;

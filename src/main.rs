@@ -1,3 +1,11 @@
 //! Arguments to exit code; everything else is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything else: a TLS client that is made earlier would find no provider and panic.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        return ExitCode::from(2);
+    }
+    trunkline::cli::run(std::env::args_os())
+}

@@ -56,6 +56,28 @@ impl Credential {
         }
     }
 
+    /// `text` without any part of the credential: services repeat what they were sent in their errors.
+    pub fn redact(&self, text: &str) -> String {
+        let mut clean = text.to_owned();
+        for secret in self.secrets() {
+            if secret.expose().len() >= 4 && clean.contains(secret.expose().as_str()) {
+                clean = clean.replace(secret.expose().as_str(), "[redacted]");
+            }
+        }
+        clean
+    }
+
+    fn secrets(&self) -> Vec<&Secret> {
+        match self {
+            Self::None => Vec::new(),
+            Self::ApiKey(key) => vec![key],
+            Self::Basic { username, password } => vec![username, password],
+            Self::Tokens(tokens) => {
+                std::iter::once(&tokens.default).chain(tokens.named.iter().map(|(_, token)| token)).collect()
+            }
+        }
+    }
+
     /// `context` with the values that the placement of a credential sees. Give it to no other template:
     /// what it renders is secret. `None` when the credential has no token of that name.
     pub(crate) fn visible(&self, context: &Context, token: Option<&str>) -> Option<Context> {

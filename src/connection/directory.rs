@@ -97,6 +97,11 @@ impl ConnectionError {
             Self::Unusable { .. } => Refusal::ConnectionUnusable,
         }
     }
+
+    /// Whether waiting may mend it: someone has to act, but nothing was sent.
+    pub fn passing(&self) -> bool {
+        matches!(self, Self::Unusable { .. })
+    }
 }
 
 /// Finds connections. A connection that a file declares comes before a stored one of the same name.

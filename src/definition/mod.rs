@@ -6,10 +6,13 @@
 //! holds the one set in force. Nothing above this room sees a raw type.
 
 pub mod problem;
-pub mod raw;
 pub mod document;
+pub mod raw;
+pub mod schema;
 pub mod live;
 pub mod load;
 pub mod shape;
 pub mod suggest;
+pub mod validate;
+pub mod render;
 pub mod plan;

@@ -4,7 +4,7 @@
 //! The validator says that something is wrong; this says what stands there, for merging, expanding
 //! references and finding good words. Read once from the generated JSON Schema, so that the grammar
 //! has one source. The marks are schema extensions: `x-secret`, `x-template`, `x-choice`,
-//! `x-expected`, `x-deferred`.
+//! `x-expected`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -29,8 +29,6 @@ pub struct Node {
     also: Vec<usize>,
     /// Subschemas of which one holds.
     either: Vec<usize>,
-    /// What holds for values of some types, and what for all others.
-    conditional: Option<Conditional>,
     /// The types a value may have; empty means any.
     types: Vec<Box<str>>,
     /// The values there are, where they are few.
@@ -41,20 +39,10 @@ pub struct Node {
     pub description: Option<Box<str>>,
     /// Whether it is a secret.
     pub secret: bool,
-    /// Whether references in it are left for later.
-    pub deferred: bool,
     /// Whether it is a template, and of which kind.
     pub template: Option<TemplateKind>,
     /// Whether it is a single-key map that names a kind.
     choice: bool,
-}
-
-/// `if` a value has one of some types, `then` one subschema holds, `else` another.
-#[derive(Debug)]
-struct Conditional {
-    types: Vec<Box<str>>,
-    then: Option<usize>,
-    other: Option<usize>,
 }
 
 /// The types of JSON Schema.
@@ -124,12 +112,6 @@ impl Shape {
         for next in node.also.iter().chain(&node.either) {
             self.gather(*next, kind, found);
         }
-        if let Some(Conditional { types, then, other }) = &node.conditional {
-            let branch = if types.iter().any(|known| fits(known, kind)) { then } else { other };
-            if let Some(next) = branch {
-                self.gather(*next, kind, found);
-            }
-        }
     }
 }
 
@@ -144,7 +126,6 @@ impl Node {
             && self.properties.is_empty()
             && self.also.is_empty()
             && self.either.is_empty()
-            && self.conditional.is_none()
             && self.options.is_empty()
             && self.template.is_none()
     }
@@ -196,25 +177,14 @@ impl<'a> View<'a> {
         self.nodes().any(|node| node.choice)
     }
 
-    /// The kinds of a choice.
+    /// The kinds of a choice; empty where the value is none.
     pub fn choices(&self) -> Vec<&'a str> {
-        let shape = self.shape;
-        let branches = self.nodes().filter(|node| node.choice).flat_map(|node| &node.either);
-        let mut names: Vec<&str> =
-            branches.flat_map(|id| shape.nodes[*id].properties.keys().map(|name| &**name)).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        if self.is_choice() { self.field_names() } else { Vec::new() }
     }
 
     /// Whether the value, or an item of a list that may stand in its place, is a secret.
     pub fn is_secret(&self) -> bool {
         self.nodes().any(|node| node.secret)
-    }
-
-    /// Whether references in it are left for later.
-    pub fn is_deferred(&self) -> bool {
-        self.nodes().any(|node| node.deferred)
     }
 
     /// How a text there is read as a template. A text where any value may stand is a template text.
@@ -261,8 +231,7 @@ impl<'a> Reader<'a> {
             types: texts(schema.get("type")),
             expected: text("x-expected"),
             description: text("description"),
-            secret: flag("x-secret"),
-            deferred: flag("x-deferred"),
+            secret: schema.get("x-secret").is_some_and(|mark| mark.as_bool() != Some(false)),
             choice: flag("x-choice"),
             template: match schema.get("x-template").and_then(Value::as_str) {
                 Some("expression") => Some(TemplateKind::Expression),
@@ -295,11 +264,6 @@ impl<'a> Reader<'a> {
         let list = |key: &str| schema.get(key).and_then(Value::as_array).into_iter().flatten();
         node.also.extend(list("allOf").map(|part| self.read(part)).collect::<Vec<_>>());
         node.either = list("oneOf").chain(list("anyOf")).map(|part| self.read(part)).collect();
-        if let Some(condition) = schema.get("if") {
-            let then = schema.get("then").map(|branch| self.read(branch));
-            let other = schema.get("else").map(|branch| self.read(branch));
-            node.conditional = Some(Conditional { types: texts(condition.get("type")), then, other });
-        }
     }
 }
 
@@ -338,25 +302,23 @@ mod tests {
             "type": "object",
             "properties": {
                 "auth": { "$ref": "#/$defs/Auth" },
-                "secrets": { "if": { "type": "array" }, "then": { "items": { "x-secret": true, "type": "string" } },
-                             "else": { "x-secret": true, "type": "string" } },
+                "secrets": { "type": ["string", "array"], "x-secret": "yes", "items": { "x-secret": "yes", "type": "string" } },
                 "json": true,
                 "tree": { "type": "object", "additionalProperties": { "$ref": "#" } },
             },
-            "$defs": { "Auth": { "x-choice": true, "oneOf": [
-                { "type": "object", "properties": { "basic": { "type": "object" } }, "required": ["basic"] },
-                { "type": "object", "properties": { "key": { "type": "string", "description": "A key." } } },
-            ] } },
+            "$defs": { "Auth": { "x-choice": true, "type": "object", "properties": {
+                "basic": { "type": "object" }, "key": { "type": "string", "description": "A key." },
+            } } },
         }))
     }
 
     #[test]
-    fn marks_are_found_through_references_and_conditions() {
+    fn marks_are_found_through_references() {
         let shape = shape();
         let document = json!({ "auth": { "basic": {} }, "secrets": ["a"], "tree": { "x": { "secrets": "b" } } });
         let at = |pointer| shape.at(&document, pointer);
         assert!(at("/auth").is_choice() && !at("/auth/basic").is_choice());
-        assert!(at("/secrets/0").is_secret() && !at("/secrets").is_secret());
+        assert!(at("/secrets/0").is_secret() && !at("/auth").is_secret());
         assert!(at("/tree/x/secrets").is_secret());
         assert_eq!(at("/auth").choices(), ["basic", "key"]);
         assert_eq!(at("/auth").field_description("key"), Some("A key."));

@@ -3,10 +3,63 @@
 //! [`Outbound::prepare`] gathers what all calls of a connection have in common: where they go, the
 //! API's headers, the placed credential, what may be dialled. The proxy door puts these on the calls it
 //! streams; the gateway's own calls go through [`Outbound::run`]. Stages, a file each: [`prepare`],
-//! [`credential`].
+//! [`credential`], [`call`] (fill, place, send, read), [`record`]. Limits, breaker, cache and retries
+//! take their places between `place` and `send`.
 
+pub mod call;
 pub mod credential;
+pub mod error;
 pub mod prepare;
+mod record;
 
+use std::sync::Arc;
+
+use crate::activity::Activity;
+use crate::base::clock::Clock;
+use crate::connection::{Connections, PerConnection};
+use crate::net::Clients;
+use crate::telemetry::metrics::Metrics;
+
+pub use call::{Call, test};
 pub use credential::{PlaceError, Placed};
-pub use prepare::{Outbound, OutboundError, Prepared};
+pub use error::{OutboundError, Unsuccessful, Why};
+pub use prepare::Prepared;
+
+/// The way out. One for the whole program.
+#[derive(Debug)]
+pub struct Outbound {
+    parts: Parts,
+    prepared: PerConnection<Arc<Prepared>>,
+}
+
+/// What the way out is made of.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The connections there are.
+    pub connections: Arc<Connections>,
+    /// What sends the gateway's own calls.
+    pub clients: Clients,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What happened.
+    pub activity: Arc<Activity>,
+}
+
+impl Outbound {
+    /// The way out over these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, prepared: PerConnection::default() }
+    }
+
+    /// What happened.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.parts.activity
+    }
+
+    /// The connections there are.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.parts.connections
+    }
+}

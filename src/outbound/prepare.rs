@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
-use super::credential::{PlaceError, Placed};
-use crate::connection::{Connection, ConnectionError, Connections, PerConnection};
+use super::Outbound;
+use super::credential::Placed;
+use super::error::OutboundError;
+use crate::connection::Connection;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Api;
 use crate::definition::plan::gateway::Gateway;
 use crate::net::{Base, BaseError, Reach};
-use crate::respond::Refusal;
 use crate::template::TemplateError;
 
 /// What all calls of one connection have in common.
@@ -29,74 +30,10 @@ pub struct Prepared {
     pub credential: Placed,
     /// What its calls may dial.
     pub reach: Reach,
-    gateway: Arc<Gateway>,
-}
-
-/// Why a call to a service was not made, or not successful.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum OutboundError {
-    /// There is no connection to use.
-    #[error(transparent)]
-    Connection(#[from] ConnectionError),
-    /// The definition has no API.
-    #[error("`{0}` has no `api`, so there is nothing to call")]
-    NoApi(Arc<str>),
-    /// The call may not go where it would.
-    #[error("`{integration}`: {reason}")]
-    Base {
-        /// The integration.
-        integration: Arc<str>,
-        /// Why not.
-        reason: BaseError,
-    },
-    /// The credential does not fit.
-    #[error("the connection `{integration}/{connection}` cannot be used: {reason}")]
-    Credential {
-        /// The integration.
-        integration: Arc<str>,
-        /// The connection.
-        connection: Arc<str>,
-        /// Why not.
-        reason: PlaceError,
-    },
-    /// One of the API's headers could not be made.
-    #[error("`{integration}`: `api.headers.{header}`: {reason}")]
-    Header {
-        /// The integration.
-        integration: Arc<str>,
-        /// The header.
-        header: HeaderName,
-        /// Why not.
-        reason: String,
-    },
-}
-
-impl OutboundError {
-    /// What the gateway answers because of it.
-    pub fn refusal(&self) -> Refusal {
-        match self {
-            Self::Connection(error) => error.refusal(),
-            Self::NoApi(_) => Refusal::NotFound,
-            Self::Base { reason, .. } => reason.refusal(),
-            Self::Credential { reason, .. } => reason.refusal(),
-            Self::Header { .. } => Refusal::DefinitionFailed,
-        }
-    }
-}
-
-/// The way out. One for the whole program.
-#[derive(Debug)]
-pub struct Outbound {
-    connections: Arc<Connections>,
-    prepared: PerConnection<Arc<Prepared>>,
+    pub(super) gateway: Arc<Gateway>,
 }
 
 impl Outbound {
-    /// The way out for these connections.
-    pub fn new(connections: Arc<Connections>) -> Self {
-        Self { connections, prepared: PerConnection::default() }
-    }
-
     /// What all calls of a connection have in common. Cheap after the first time, until the definition,
     /// the gateway's settings or the connection change.
     ///
@@ -108,7 +45,7 @@ impl Outbound {
         integration: &Arc<Integration>,
         connection: &str,
     ) -> Result<Arc<Prepared>, OutboundError> {
-        let resolved = self.connections.resolve(generation, integration, connection).await?;
+        let resolved = self.parts.connections.resolve(generation, integration, connection).await?;
         if let Some(prepared) = self.prepared.get(integration, connection)
             && Arc::ptr_eq(&prepared.connection, &resolved)
             && Arc::ptr_eq(&prepared.gateway, &generation.gateway)

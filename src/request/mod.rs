@@ -1,1 +1,17 @@
-//! Nothing yet.
+//! The one request shape: filled in, and its answer understood.
+//!
+//! [`fill`](fill::fill) makes a concrete call of a request and the values of one use; every value stays
+//! in its place, whatever characters it has. [`read`](answer::read) says what an answer means: whether
+//! it is a success, the service's words if not, what to keep and what to give back. Nothing here adds
+//! credentials or sends anything. [`standard_webhooks`] signs what goes to destinations. Called by
+//! `outbound`, and by `action` for messages to destinations.
+
+pub mod answer;
+pub mod fill;
+mod retry_after;
+mod slot;
+pub mod standard_webhooks;
+
+pub use answer::{AnswerError, Outcome};
+pub use fill::{FillError, Filled, Place};
+pub use retry_after::retry_after;

@@ -13,12 +13,14 @@
 mod context;
 mod engine;
 mod expr;
+mod syntax;
 mod text;
 mod tree;
 
 pub use context::{Context, Headers};
-pub use engine::{FILTERS, LIMITS, Limits};
+pub use engine::{FILTERS, FUNCTIONS, LIMITS, Limits, TESTS};
 pub use expr::Expr;
+pub use syntax::Name;
 pub use text::{Segment, Text};
 pub use tree::Tree;
 

@@ -11,7 +11,7 @@ use minijinja::value::Value;
 
 use super::engine::{LIMITS, environment, printed, translate};
 use super::expr::to_json;
-use super::{Context, Expr, TemplateError, TemplateErrorKind};
+use super::{Context, Expr, Name, TemplateError, TemplateErrorKind, syntax};
 
 /// A compiled text. Cheap to clone.
 #[derive(Clone)]
@@ -25,9 +25,9 @@ enum Form {
     /// Nothing to fill in.
     Literal,
     /// Slots only: each can be encoded for its place.
-    Segments(Arc<[Segment]>),
+    Segments(Arc<[Segment]>, Arc<[Name]>),
     /// With `{% … %}` or `{# … #}`: rendered as a whole.
-    Blocks(Arc<Environment<'static>>),
+    Blocks(Arc<Environment<'static>>, Arc<[Name]>),
 }
 
 /// A part of a text.
@@ -49,11 +49,13 @@ impl Text {
     /// When a slot or block does not compile; the range is within `source`.
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
         let form = if source.contains("{%") || source.contains("{#") {
+            let names = syntax::blocks(source)?;
             let mut env = environment();
             env.add_template_owned(BLOCKS, source.to_owned()).map_err(|error| translate(&error, 0))?;
-            Form::Blocks(Arc::new(env))
+            Form::Blocks(Arc::new(env), names.into())
         } else if source.contains("{{") {
-            Form::Segments(segments(source)?.into())
+            let (segments, names) = segments(source)?;
+            Form::Segments(segments.into(), names.into())
         } else {
             Form::Literal
         };
@@ -74,20 +76,21 @@ impl Text {
     pub fn segments(&self) -> Option<Cow<'_, [Segment]>> {
         match &self.form {
             Form::Literal => Some(Cow::Owned(vec![Segment::Literal((&*self.source).into())])),
-            Form::Segments(segments) => Some(Cow::Borrowed(segments)),
-            Form::Blocks(_) => None,
+            Form::Segments(segments, _) => Some(Cow::Borrowed(segments)),
+            Form::Blocks(..) => None,
         }
     }
 
-    /// The names it reads, dotted where they are.
+    /// The names it reads, without their places.
     pub fn names(&self) -> BTreeSet<String> {
+        self.reads().iter().map(|name| name.path.clone()).collect()
+    }
+
+    /// The names it reads, dotted where they are, with their places in the source.
+    pub fn reads(&self) -> &[Name] {
         match &self.form {
-            Form::Literal => BTreeSet::new(),
-            Form::Segments(segments) => segments.iter().filter_map(Segment::slot).flat_map(Expr::names).collect(),
-            Form::Blocks(env) => match env.get_template(BLOCKS) {
-                Ok(template) => template.undeclared_variables(true).into_iter().collect(),
-                Err(_) => BTreeSet::new(),
-            },
+            Form::Literal => &[],
+            Form::Segments(_, names) | Form::Blocks(_, names) => names,
         }
     }
 
@@ -113,8 +116,8 @@ impl Text {
     ) -> Result<String, TemplateError> {
         let segments = match &self.form {
             Form::Literal => return Ok(self.source.to_string()),
-            Form::Segments(segments) => segments,
-            Form::Blocks(env) => {
+            Form::Segments(segments, _) => segments,
+            Form::Blocks(env, _) => {
                 let mut out = String::new();
                 encode(&render_blocks(env, context)?, &mut out);
                 return Ok(out);
@@ -153,11 +156,11 @@ impl Text {
     /// The slot, when the text is nothing else.
     pub fn lone_slot(&self) -> Option<&Expr> {
         match &self.form {
-            Form::Segments(segments) => match &**segments {
+            Form::Segments(segments, _) => match &**segments {
                 [Segment::Slot(expr)] => Some(expr),
                 _ => None,
             },
-            Form::Literal | Form::Blocks(_) => None,
+            Form::Literal | Form::Blocks(..) => None,
         }
     }
 }
@@ -179,8 +182,8 @@ impl fmt::Debug for Text {
 }
 
 /// Splits a text at its slots. Whitespace control (`{{-`) is refused: it means nothing in one value.
-fn segments(source: &str) -> Result<Vec<Segment>, TemplateError> {
-    let mut parts = Vec::new();
+fn segments(source: &str) -> Result<(Vec<Segment>, Vec<Name>), TemplateError> {
+    let (mut parts, mut names) = (Vec::new(), Vec::new());
     let mut at = 0;
     while let Some(found) = source.get(at..).and_then(|rest| rest.find("{{")) {
         let open = at + found;
@@ -194,13 +197,19 @@ fn segments(source: &str) -> Result<Vec<Segment>, TemplateError> {
             range: Some(open..source.len()),
         })?;
         let expression = source.get(inner..close).unwrap_or_default();
-        parts.push(Segment::Slot(Expr::compile(expression).map_err(|error| shifted(error, inner))?));
+        let expr = Expr::compile(expression).map_err(|error| shifted(error, inner))?;
+        names.extend(
+            expr.reads()
+                .iter()
+                .map(|name| Name { range: name.range.start + inner..name.range.end + inner, ..name.clone() }),
+        );
+        parts.push(Segment::Slot(expr));
         at = close + 2;
     }
     if let Some(literal) = source.get(at..).filter(|literal| !literal.is_empty()) {
         parts.push(Segment::Literal(literal.into()));
     }
-    Ok(parts)
+    Ok((parts, names))
 }
 
 /// Where the `}}` of a slot that starts at `from` stands, outside quotes and inner braces.
@@ -326,7 +335,10 @@ mod tests {
     fn blocks_work_in_texts() {
         let soql = "SELECT Id{% if cursor %} WHERE x >= {{ cursor }}{% endif %} ORDER BY x";
         assert_eq!(render(soql), Ok("SELECT Id ORDER BY x".to_owned()));
-        assert!(Text::compile(soql).is_ok_and(|text| text.segments().is_none() && text.names().contains("cursor")));
+        assert!(
+            Text::compile(soql)
+                .is_ok_and(|text| text.segments().is_none() && text.reads().iter().any(|name| name.path == "cursor"))
+        );
     }
 
     #[test]
@@ -348,6 +360,11 @@ mod tests {
     #[test]
     fn hostile_templates_are_stopped() {
         let hostile = [
+            "{{ 'x' * 100000000 }}",
+            "{{ body.a * 99999999 ~ body.a * 99999999 }}",
+            "{% for a in range(30) %}{% for b in range(30) %}{{ 'x' * 100000 }}{% endfor %}{% endfor %}",
+            "{{ range(100000) | list * 100000 }}",
+            "{{ (range(9999) | join('yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy') * 999) | replace('y', 'zzzzzzzz') }}",
             "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
             "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
             "{{ body.a | replace('', 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy') | indent(1000000000) }}",

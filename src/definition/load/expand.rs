@@ -59,11 +59,12 @@ pub struct Expanded {
     pub dependencies: Vec<Dependency>,
 }
 
-/// Expands the references of a document in place.
-pub fn expand(document: &mut Document, shape: &Shape, environment: &dyn Environment) -> Expanded {
+/// Expands the references of a document in place. Those at the pointers of `later` stay as they are.
+pub fn expand(document: &mut Document, shape: &Shape, later: &[&str], environment: &dyn Environment) -> Expanded {
     let mut found = Vec::new();
     let view = shape.root(&document.value);
     collect(&document.value, &view, &mut String::new(), &mut found);
+    found.retain(|text| !later.contains(&text.pointer.as_str()) || !has_reference(document, &text.pointer));
     let mut expanded = Expanded::default();
     for text in found {
         one(document, &text, environment, &mut expanded);
@@ -83,7 +84,7 @@ fn collect(value: &Value, view: &View<'_>, pointer: &mut String, found: &mut Vec
     match value {
         Value::String(text) => {
             let secret = view.is_secret();
-            if (secret || has_dollar_form(text)) && !view.is_deferred() {
+            if secret || has_dollar_form(text) {
                 found.push(Candidate { pointer: pointer.clone(), secret, template: view.template() });
             }
         }
@@ -149,6 +150,10 @@ fn one(document: &mut Document, at: &Candidate, environment: &dyn Environment, e
         spot.verbatim = None;
         spot.written = referenced.then(|| text.into());
     }
+}
+
+fn has_reference(document: &Document, pointer: &str) -> bool {
+    document.value.pointer(pointer).and_then(Value::as_str).is_some_and(|text| text.contains("${"))
 }
 
 /// Writes a value into a template so that the template prints it as it is.
@@ -315,8 +320,8 @@ mod tests {
             "text": { "type": "string", "x-template": "text" },
             "if": { "type": "string", "x-template": "expression" },
             "json": true,
-            "secret": { "type": "string", "x-secret": true },
-            "key": { "type": "string", "x-deferred": true },
+            "secret": { "type": "string", "x-secret": "yes" },
+            "key": { "type": "string", "x-secret": "yes" },
         }}))
     }
 
@@ -324,7 +329,7 @@ mod tests {
         let mut document = parse(&Arc::new(PathBuf::from("a.yaml")), text).document.expect("a document");
         let environment: HashMap<String, String> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let expanded = expand(&mut document, &shape(), &environment);
+        let expanded = expand(&mut document, &shape(), &["/key"], &environment);
         (document, expanded)
     }
 

@@ -53,8 +53,8 @@ mod tests {
     }
 
     fn merged(base: &str, over: &str) -> Document {
-        let branch = |name: &str| json!({ "type": "object", "properties": { name: { "type": "object" } } });
-        let auth = json!({ "x-choice": true, "oneOf": [branch("basic"), branch("oauth2")] });
+        let kinds = json!({ "basic": { "type": "object" }, "oauth2": { "type": "object" } });
+        let auth = json!({ "x-choice": true, "type": "object", "properties": kinds });
         let shape = Shape::new(&json!({ "properties": { "auth": auth } }));
         merge(&document("base", base), document("over", over), &shape)
     }

@@ -1,18 +1,18 @@
 //! The `auth` block: how connections sign in.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::form::{OneOrMany, Ordered, ShortOr, single_key};
+use super::inputs::Input;
 use super::oauth2::{Client, OAuth2, TokenMap};
 use super::request::Request;
-use super::scalar::{DurationText, Expression, Ordered, SecretText, ShortOr, Template};
+use super::scalar::{DurationText, SecretText, Template, Tree};
 
 /// How connections sign in: one kind.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[schemars(extend("x-choice" = true))]
+#[schemars(transform = single_key, extend("x-sees" = "sign-in"))]
 pub enum Auth {
     /// OAuth 2.0 (RFC 6749) and its grants.
     #[serde(rename = "oauth2")]
@@ -47,13 +47,11 @@ pub struct NoAuth {}
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
     /// What the service calls it.
-    #[serde(default)]
     pub title: Option<String>,
     /// Where a person finds it: a page's address or a sentence.
-    #[serde(default)]
     pub help: Option<String>,
     /// A regular expression that keys match; catches a key pasted from the wrong place.
-    #[serde(default)]
+    #[schemars(extend("x-regex" = true))]
     pub pattern: Option<String>,
 }
 
@@ -62,13 +60,10 @@ pub struct ApiKey {
 #[serde(deny_unknown_fields)]
 pub struct Basic {
     /// What the service calls the name.
-    #[serde(default)]
     pub username_title: Option<String>,
     /// What the service calls the password.
-    #[serde(default)]
     pub password_title: Option<String>,
     /// Where a person finds them.
-    #[serde(default)]
     pub help: Option<String>,
 }
 
@@ -83,13 +78,10 @@ pub struct OAuth1 {
     /// Where the token is fetched.
     pub access_token: ShortOr<Request>,
     /// How requests are signed. Default `hmac_sha1`.
-    #[serde(default)]
     pub signature: Option<OAuth1Signature>,
     /// The `realm` of the Authorization header.
-    #[serde(default)]
     pub realm: Option<Template>,
     /// The application's own credentials.
-    #[serde(default)]
     pub client: Option<Client>,
 }
 
@@ -114,21 +106,15 @@ pub struct Assertion {
     /// The signature algorithm.
     pub algorithm: JwtAlgorithm,
     /// The key: PEM, JWK, or the text of a shared secret.
-    #[serde(default)]
     pub key: Option<SecretText>,
     /// How the key's text becomes key bytes, for HS algorithms: `utf8` (default), `hex`, `base64`.
-    #[serde(default)]
     pub key_encoding: Option<KeyEncoding>,
     /// The `kid` header.
-    #[serde(default)]
     pub key_id: Option<Template>,
-    /// The claims; `iat`, `exp` and `jti` are added. Texts are templates that see `input`, `client`,
-    /// `saved`.
-    #[serde(default, deserialize_with = "super::scalar::ordered")]
-    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
-    pub claims: Ordered<serde_json::Value>,
-    /// How long the token lives. Default 5m.
+    /// The claims; `iat`, `exp` and `jti` are added. Texts are templates.
     #[serde(default)]
+    pub claims: Ordered<Tree>,
+    /// How long the token lives. Default 5m.
     pub ttl: Option<DurationText>,
 }
 
@@ -179,6 +165,7 @@ pub struct SigV4 {
 #[serde(deny_unknown_fields)]
 pub struct Mtls {
     /// The certificate chain in PEM.
+    #[schemars(extend("x-pem" = "certificate"))]
     pub certificate: String,
     /// Its key in PEM.
     pub key: SecretText,
@@ -190,17 +177,14 @@ pub struct Mtls {
 pub struct Login {
     /// What a person must give.
     #[serde(default)]
-    pub fields: BTreeMap<String, super::integration::Input>,
+    pub fields: Ordered<Input>,
     /// The requests in order; each sees what those before it saved.
-    #[schemars(length(min = 1))]
-    pub steps: Vec<ShortOr<Request>>,
-    /// Where the last answer holds the token.
-    #[serde(default)]
-    pub tokens: Option<BTreeMap<String, TokenMap>>,
-    /// The access token, where there is one only.
-    #[serde(default)]
-    pub access: Option<Expression>,
+    pub steps: OneOrMany<ShortOr<Request>>,
+    /// Where the last answer holds the tokens, by name; the usual one is `default`.
+    #[schemars(extend("x-answer" = true))]
+    pub tokens: Ordered<TokenMap>,
+    /// Takes the token back when the connection is removed.
+    pub logout: Option<OneOrMany<ShortOr<Request>>>,
     /// How long a token lives when the answer does not say.
-    #[serde(default)]
     pub default_ttl: Option<DurationText>,
 }

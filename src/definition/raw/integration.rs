@@ -1,28 +1,63 @@
-//! A definition as a whole.
+//! A definition file as a whole.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Something a connection must tell before it can be used: `input.NAME` in templates.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+use super::api::Api;
+use super::auth::Auth;
+use super::connection::Connection;
+use super::form::Ordered;
+use super::inputs::Input;
+use super::rule::Rule;
+use super::scalar::{GrammarVersion, Id};
+use super::sync::Sync;
+use super::webhook::Webhook;
+
+/// A definition: a service, and what this deployment does with it.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Input {
-    /// What people call it.
-    #[serde(default)]
+#[schemars(title = "Trunkline integration")]
+pub struct Integration {
+    /// The grammar's version. Always 1.
+    pub trunkline: GrammarVersion,
+    /// What this deployment calls the integration: the first segment of its proxy path, the last of its
+    /// webhook address.
+    #[schemars(example = &"github")]
+    pub id: Id,
+    /// The catalogue entry to start from. Maps merge deeply, lists are replaced; in a choice such as
+    /// `auth` another key replaces the whole.
+    pub extends: Option<Id>,
+    /// What people call the service. Default: the id.
     pub title: Option<String>,
-    /// Where a person finds it.
+    /// What it is for, in a sentence.
+    pub summary: Option<String>,
+    /// The shelf of the marketplace it stands on, such as `payments`.
+    pub category: Option<String>,
+    /// What it offers, for the marketplace's filters.
     #[serde(default)]
-    pub help: Option<String>,
-    /// What stands in for it when a connection does not tell.
+    pub features: Vec<String>,
+    /// The service's own documentation.
+    #[schemars(extend("format" = "uri"))]
+    pub docs: Option<String>,
+    /// What each connection must tell, by name: `input.NAME` in templates.
     #[serde(default)]
-    pub default: Option<String>,
-    /// A regular expression that values match; anchor it with `^` and `$`.
+    #[schemars(extend("x-names" = "variable"))]
+    pub inputs: Ordered<Input>,
+    /// How connections sign in. Default: they do not.
+    pub auth: Option<Auth>,
+    /// The service's API.
+    pub api: Option<Api>,
+    /// Connections declared in this file: no click needed.
     #[serde(default)]
-    pub pattern: Option<String>,
-    /// The values there are, where they are few.
+    pub connections: Vec<Connection>,
+    /// How the service's webhooks come in, at `POST /webhooks/ID` of the public door.
+    pub webhook: Option<Webhook>,
+    /// Collections that are kept in copy here.
     #[serde(default)]
-    pub choices: Vec<String>,
-    /// Whether it is kept like a credential and shown nowhere.
+    #[schemars(extend("x-sees" = "sync"))]
+    pub syncs: Vec<Sync>,
+    /// What happens because of events.
     #[serde(default)]
-    pub secret: bool,
+    #[schemars(extend("x-sees" = "rule"))]
+    pub rules: Vec<Rule>,
 }

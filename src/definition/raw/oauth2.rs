@@ -1,69 +1,59 @@
 //! The `auth.oauth2` block.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::auth::Assertion;
+use super::auth::{Assertion, Mtls};
+use super::form::{OneOrMany, Ordered, Short, ShortOr, single_key};
+use super::limits::Moment;
 use super::request::{Identity, Request, request_shape};
-use super::scalar::{DurationText, Expression, Ordered, SecretText, Short, ShortOr, Template};
+use super::scalar::{DurationText, Expression, SecretText, Template, Tree};
 
 /// OAuth 2.0.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OAuth2 {
     /// How a token is come by. Default `authorization_code`.
-    #[serde(default)]
     pub grant: Option<Grant>,
     /// The issuer (RFC 8414, OpenID Connect discovery): fills in what is not written here, and is
     /// compared with the `iss` of callbacks (RFC 9207).
-    #[serde(default)]
     pub issuer: Option<Template>,
     /// Where the person is sent.
-    #[serde(default)]
     pub authorize: Option<ShortOr<Authorize>>,
-    /// How a code becomes a token.
-    #[serde(default)]
-    pub token: Option<ShortOr<TokenCall>>,
+    /// How a code becomes a token. A list is a pipeline: each step sees what those before it saved.
+    pub token: Option<OneOrMany<ShortOr<TokenCall>>>,
     /// How a token is renewed, where it differs from `token`.
-    #[serde(default)]
-    pub refresh: Option<ShortOr<RefreshCall>>,
+    pub refresh: Option<OneOrMany<ShortOr<TokenCall>>>,
+    /// What becomes of refresh tokens. Default `keep`.
+    pub refresh_tokens: Option<RefreshPolicy>,
     /// How a token is taken back at the service (RFC 7009).
-    #[serde(default)]
-    pub revoke: Option<ShortOr<Request>>,
+    pub revoke: Option<OneOrMany<ShortOr<Request>>>,
     /// How the service tells what a token is worth (RFC 7662), for services that give no expiry.
-    #[serde(default)]
     pub introspect: Option<ShortOr<TokenCall>>,
     /// The device authorization request (RFC 8628).
-    #[serde(default)]
     pub device: Option<ShortOr<Request>>,
     /// The signed assertion of `jwt_bearer` and of `private_key_jwt`.
-    #[serde(default)]
     pub assertion: Option<Assertion>,
     /// What is exchanged (RFC 8693).
-    #[serde(default)]
     pub exchange: Option<Exchange>,
     /// How the application proves itself in token calls. Default `form`.
-    #[serde(default)]
     pub client_auth: Option<ClientAuth>,
     /// The application's own credentials at the service.
-    #[serde(default)]
     pub client: Option<Client>,
     /// What can be asked for.
     #[serde(default)]
     pub scopes: Vec<Scope>,
     /// Proof Key for Code Exchange (RFC 7636): S256 unless it is turned off with a reason.
-    #[serde(default)]
     pub pkce: Option<Pkce>,
     /// Resources the token is for (RFC 8707), sent in every call that takes them.
     #[serde(default)]
     pub resource: Vec<Template>,
+    /// Registering the application at the service by itself (RFC 7591), for services that know no
+    /// other way.
+    pub registration: Option<ShortOr<Registration>>,
     /// What the callback brings besides the code.
-    #[serde(default)]
     pub callback: Option<Callback>,
     /// Who is signed in.
-    #[serde(default)]
     pub identity: Option<Identity>,
     /// Steps after connecting that choose an account or site.
     #[serde(default)]
@@ -91,69 +81,83 @@ pub enum Grant {
 #[serde(deny_unknown_fields)]
 pub struct Authorize {
     /// The address.
+    #[schemars(extend("x-url" = "https"))]
     pub url: Template,
-    /// More parameters. Sees `input`, `client`, `scopes`.
-    #[serde(default, deserialize_with = "super::scalar::ordered")]
-    #[schemars(with = "BTreeMap<String, Template>")]
+    /// More parameters.
+    #[serde(default)]
     pub params: Ordered<Template>,
     /// What stands between scopes. Default: a space.
-    #[serde(default)]
     pub scope_separator: Option<String>,
     /// Whether scopes are written without percent-encoding.
     #[serde(default)]
     pub raw_scope: bool,
     /// Names the service uses instead of the standard parameters', such as `client_id: client_key`.
     #[serde(default)]
-    pub rename: BTreeMap<String, String>,
+    pub rename: Ordered<String>,
+    /// Standard parameters that are not sent, such as `response_type`.
+    #[serde(default)]
+    pub omit: Vec<String>,
+    /// What stands behind a `#` at the end.
+    pub fragment: Option<String>,
 }
 
 impl Short for Authorize {
     const SHORT: &'static str = "an address";
+    const MARKS: &'static [(&'static str, &'static str)] = &[("x-template", "text"), ("x-url", "https")];
 
-    fn from_short(url: String) -> Self {
-        Self {
+    fn from_short(url: String) -> Result<Self, String> {
+        Ok(Self {
             url: Template(url),
-            params: Vec::new(),
+            params: Ordered::default(),
             scope_separator: None,
             raw_scope: false,
-            rename: BTreeMap::new(),
-        }
+            rename: Ordered::default(),
+            omit: Vec::new(),
+            fragment: None,
+        })
     }
 }
 
 request_shape! {
-    /// A token call. The standard parameters of its grant are sent in `form` unless `json` or `query`
-    /// is written.
+    /// A token call. The standard parameters of its grant go into the form unless `params_in` says
+    /// otherwise; `form`, `json` and `query` add to them.
     TokenCall {
-        /// Names the service uses instead of the standard parameters'.
+        /// Names the service uses instead of the standard parameters', such as
+        /// `client_id: client_key`.
         #[serde(default)]
-        rename: BTreeMap<String, String>,
+        rename: Ordered<String>,
+        /// Standard parameters that are not sent, such as `grant_type`.
+        #[serde(default)]
+        omit: Vec<String>,
         /// Where the standard parameters go. Default `form`.
-        #[serde(default)]
         params_in: Option<ParamsIn>,
-        /// Where the answer holds the tokens. Default: the standard fields, as `default`.
-        #[serde(default)]
-        tokens: Option<BTreeMap<String, TokenMap>>,
-        /// Whether an error is permanent, so that a person must act. Default: the RFC's codes.
-        #[serde(default)]
+        /// Where the answer holds the tokens, by name. Default: the standard fields, as `default`.
+        #[schemars(extend("x-answer" = true))]
+        tokens: Option<Ordered<TokenMap>>,
+        /// Whether an error is permanent, so that a person must act. Default: `invalid_grant` and
+        /// `unauthorized_client` are.
+        #[schemars(extend("x-answer" = true))]
         permanent: Option<Expression>,
-        /// How long a token lives when the answer does not say.
-        #[serde(default)]
+        /// How long a token lives when the answer does not say. Default: until the service refuses it.
         default_ttl: Option<DurationText>,
-        /// Calls after this one, such as the exchange of a short-lived token for a long-lived one.
-        #[serde(default)]
-        then: Vec<ShortOr<Request>>,
     }
 }
 
 impl Short for TokenCall {
-    const SHORT: &'static str = "an address";
+    const SHORT: &'static str = "an address, or method and address";
+    const MARKS: &'static [(&'static str, &'static str)] = &[("x-template", "text"), ("x-request", "post")];
 
-    fn from_short(url: String) -> Self {
-        Self {
+    fn from_short(url: String) -> Result<Self, String> {
+        Ok(Self {
+            rename: Ordered::default(),
+            omit: Vec::new(),
+            params_in: None,
+            tokens: None,
+            permanent: None,
+            default_ttl: None,
             request: post(url),
-            query: Vec::new(),
-            headers: Vec::new(),
+            query: Ordered::default(),
+            headers: Ordered::default(),
             form: None,
             json: None,
             text: None,
@@ -161,68 +165,10 @@ impl Short for TokenCall {
             credential: None,
             ok: None,
             error: None,
-            save: Vec::new(),
+            save: Ordered::default(),
             result: None,
             timeout: None,
-            rename: BTreeMap::new(),
-            params_in: None,
-            tokens: None,
-            permanent: None,
-            default_ttl: None,
-            then: Vec::new(),
-        }
-    }
-}
-
-request_shape! {
-    /// A refresh.
-    RefreshCall {
-        /// What becomes of the refresh token. Default `keep`: a new one replaces it where one comes.
-        #[serde(default)]
-        policy: Option<RefreshPolicy>,
-        /// Names the service uses instead of the standard parameters'.
-        #[serde(default)]
-        rename: BTreeMap<String, String>,
-        /// Where the standard parameters go. Default `form`.
-        #[serde(default)]
-        params_in: Option<ParamsIn>,
-        /// Where the answer holds the tokens.
-        #[serde(default)]
-        tokens: Option<BTreeMap<String, TokenMap>>,
-        /// Whether an error is permanent.
-        #[serde(default)]
-        permanent: Option<Expression>,
-        /// How long a token lives when the answer does not say.
-        #[serde(default)]
-        default_ttl: Option<DurationText>,
-    }
-}
-
-impl Short for RefreshCall {
-    const SHORT: &'static str = "an address";
-
-    fn from_short(url: String) -> Self {
-        Self {
-            request: post(url),
-            query: Vec::new(),
-            headers: Vec::new(),
-            form: None,
-            json: None,
-            text: None,
-            basic: None,
-            credential: None,
-            ok: None,
-            error: None,
-            save: Vec::new(),
-            result: None,
-            timeout: None,
-            policy: None,
-            rename: BTreeMap::new(),
-            params_in: None,
-            tokens: None,
-            permanent: None,
-            default_ttl: None,
-        }
+        })
     }
 }
 
@@ -262,27 +208,13 @@ pub struct TokenMap {
     /// The access token. Must not be none.
     pub access: Expression,
     /// The refresh token.
-    #[serde(default)]
     pub refresh: Option<Expression>,
     /// Seconds until it expires.
-    #[serde(default)]
     pub expires_in: Option<Expression>,
-    /// When it expires.
-    #[serde(default)]
-    pub expires_at: Option<ExpiresAt>,
+    /// When it expires, where that is not a number of seconds.
+    pub expires: Option<Moment>,
     /// The scopes that were granted.
-    #[serde(default)]
     pub scope: Option<Expression>,
-}
-
-/// When a token expires.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ExpiresAt {
-    /// The value.
-    pub value: Expression,
-    /// How it is written.
-    pub unit: super::api::TimeUnit,
 }
 
 /// What is exchanged (RFC 8693).
@@ -294,13 +226,10 @@ pub struct Exchange {
     /// Its type URI.
     pub subject_token_type: String,
     /// The token of who acts.
-    #[serde(default)]
     pub actor_token: Option<Template>,
     /// Its type URI.
-    #[serde(default)]
     pub actor_token_type: Option<String>,
     /// The type URI wanted.
-    #[serde(default)]
     pub requested_token_type: Option<String>,
     /// Who the token is for.
     #[serde(default)]
@@ -330,8 +259,9 @@ pub struct Client {
     /// The client id: not a secret, but kept out of the file as well.
     pub id: String,
     /// The client secret.
-    #[serde(default)]
     pub secret: Option<SecretText>,
+    /// A certificate that token calls are made with (RFC 8705).
+    pub certificate: Option<Mtls>,
 }
 
 /// Something that can be asked for.
@@ -346,17 +276,16 @@ pub struct Scope {
     #[serde(default)]
     pub default: bool,
     /// The named token it belongs to. Default: the default token.
-    #[serde(default)]
     pub token: Option<String>,
 }
 
 /// Proof Key for Code Exchange.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Pkce {
-    /// Why it is off: usually that the service refuses it.
-    #[schemars(length(min = 8))]
-    pub off: String,
+#[serde(rename_all = "snake_case")]
+#[schemars(transform = single_key)]
+pub enum Pkce {
+    /// It is off; the value is the reason, usually that the service refuses it.
+    Off(String),
 }
 
 /// What a callback brings.
@@ -364,26 +293,45 @@ pub struct Pkce {
 #[serde(deny_unknown_fields)]
 pub struct Callback {
     /// The parameter that holds the code. Default `code`.
-    #[serde(default)]
     pub code: Option<String>,
-    /// Values to keep from the query, seen later as `saved.NAME`. Sees `query`.
-    #[serde(default, deserialize_with = "super::scalar::ordered")]
-    #[schemars(with = "BTreeMap<String, Expression>")]
+    /// Values to keep from the query, seen later as `saved.NAME`.
+    #[serde(default)]
     pub save: Ordered<Expression>,
 }
 
 request_shape! {
     /// A step after connecting that finds accounts or sites, and lets a person choose one.
     Discover {
-        /// The list to choose from. Sees `body`.
+        /// The list to choose from.
+        #[schemars(extend("x-answer" = true))]
+            choices: Option<Expression>,
+        /// What is shown of a choice.
+        #[schemars(extend("x-sees" = "choice"))]
+            label: Option<Expression>,
+        /// What is kept of the choice, seen later as `saved.NAME`.
         #[serde(default)]
-        choices: Option<Expression>,
-        /// What is shown of a choice. Sees `choice`.
-        #[serde(default)]
-        label: Option<Expression>,
-        /// What is kept of the choice.
-        #[serde(default, deserialize_with = "super::scalar::ordered")]
-        #[schemars(with = "BTreeMap<String, Expression>")]
+        #[schemars(extend("x-sees" = "choice"))]
         set: Ordered<Expression>,
+    }
+}
+
+/// Registering the application at the service by itself.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// The registration endpoint.
+    #[schemars(extend("x-url" = "https"))]
+    pub url: Template,
+    /// Metadata besides the redirect address and the grant.
+    #[serde(default)]
+    pub metadata: Ordered<Tree>,
+}
+
+impl Short for Registration {
+    const SHORT: &'static str = "an address";
+    const MARKS: &'static [(&'static str, &'static str)] = &[("x-template", "text"), ("x-url", "https")];
+
+    fn from_short(url: String) -> Result<Self, String> {
+        Ok(Self { url: Template(url), metadata: Ordered::default() })
     }
 }

@@ -2,62 +2,58 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::scalar::{DurationText, Expression, Ordered, Short, Template};
+use super::form::{Ordered, Short};
+use super::scalar::{CredentialWord, DurationText, Expression, HeaderText, Template, Tree};
 
 /// Declares a struct that has the fields of the request shape, and others of its own. They are
 /// repeated rather than flattened because flattening gives up unknown-field errors.
 macro_rules! request_shape {
     ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
+        #[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
         #[serde(deny_unknown_fields)]
         pub struct $name {
+            $($(#[$field_meta])* pub $field: $type,)*
             /// Method and address: `GET /path` below the API's base URL, or `POST https://host/path`.
+            #[schemars(extend("x-request" = "call"))]
             pub request: $crate::definition::raw::scalar::Template,
-            /// Query parameters. A value that is none leaves its parameter out; a list repeats it.
-            #[serde(default, deserialize_with = "crate::definition::raw::scalar::ordered")]
-            #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
-            pub query: $crate::definition::raw::scalar::Ordered<serde_json::Value>,
+            /// Query parameters, after those of the address. A value that is none leaves its parameter
+            /// out; a list repeats it.
+            #[serde(default)]
+            pub query: $crate::definition::raw::form::Ordered<$crate::definition::raw::scalar::Tree>,
             /// Headers.
-            #[serde(default, deserialize_with = "crate::definition::raw::scalar::ordered")]
-            #[schemars(with = "std::collections::BTreeMap<String, crate::definition::raw::scalar::Template>")]
-            pub headers: $crate::definition::raw::scalar::Ordered<$crate::definition::raw::scalar::Template>,
-            /// Body as `application/x-www-form-urlencoded`.
             #[serde(default)]
-            #[schemars(with = "Option<std::collections::BTreeMap<String, serde_json::Value>>")]
-            pub form: Option<serde_json::Map<String, serde_json::Value>>,
+            #[schemars(extend("x-headers" = true))]
+            pub headers: $crate::definition::raw::form::Ordered<$crate::definition::raw::scalar::Template>,
+            /// Body as `application/x-www-form-urlencoded`. A value that is none leaves its field out;
+            /// a list repeats it.
+            pub form: Option<$crate::definition::raw::form::Ordered<$crate::definition::raw::scalar::Tree>>,
             /// Body as JSON: its texts are templates, its tree is not.
-            #[serde(default)]
-            pub json: Option<serde_json::Value>,
-            /// Body as text.
-            #[serde(default)]
+            pub json: Option<$crate::definition::raw::scalar::Tree>,
+            /// Body as text, under the `Content-Type` of `headers`, else `text/plain`.
             pub text: Option<$crate::definition::raw::scalar::Template>,
             /// Name and password for `Authorization: Basic`, instead of the connection's credential.
-            #[serde(default)]
             pub basic: Option<$crate::definition::raw::request::BasicPair>,
-            /// Which credential is added: `token` (default for calls to the API, identity, test and
-            /// revoke), `client` (the OAuth client's id and secret), `none`, or `token NAME`.
-            #[serde(default)]
-            pub credential: Option<$crate::definition::raw::request::CredentialWord>,
-            /// What makes an answer a success. Default: a 2xx status, and the API's own `ok`.
-            #[serde(default)]
+            /// Which credential is added: `token`, `token NAME` where the connection has several,
+            /// `client` (the OAuth client's own id and secret) or `none`. Default: `token`, and `none`
+            /// for token calls, which have `client_auth`.
+            pub credential: Option<$crate::definition::raw::scalar::CredentialWord>,
+            /// What makes an answer a success. Default: the API's `ok`, and a 2xx status.
+            #[schemars(extend("x-answer" = true))]
             pub ok: Option<$crate::definition::raw::scalar::Expression>,
             /// The service's words for what went wrong.
-            #[serde(default)]
+            #[schemars(extend("x-answer" = true))]
             pub error: Option<$crate::definition::raw::scalar::Expression>,
             /// Values to keep from the answer, seen later as `saved.NAME`.
-            #[serde(default, deserialize_with = "crate::definition::raw::scalar::ordered")]
-            #[schemars(with = "std::collections::BTreeMap<String, crate::definition::raw::scalar::Expression>")]
-            pub save: $crate::definition::raw::scalar::Ordered<$crate::definition::raw::scalar::Expression>,
+            #[serde(default)]
+            #[schemars(extend("x-answer" = true))]
+            pub save: $crate::definition::raw::form::Ordered<$crate::definition::raw::scalar::Expression>,
             /// What the caller gets: a JSON value whose texts are templates. Default: the answer's body.
-            #[serde(default)]
-            pub result: Option<serde_json::Value>,
-            /// Total time. Default: the API's `timeouts.total`.
-            #[serde(default)]
+            #[schemars(extend("x-answer" = true))]
+            pub result: Option<$crate::definition::raw::scalar::Tree>,
+            /// Total time from the start to the answer's end. Default: the API's `timeouts.total`.
             pub timeout: Option<$crate::definition::raw::scalar::DurationText>,
-            $($(#[$field_meta])* pub $field: $type,)*
         }
 
         impl $name {
@@ -79,7 +75,6 @@ macro_rules! request_shape {
                     timeout: self.timeout,
                 }
             }
-
         }
     };
 }
@@ -91,13 +86,13 @@ pub struct Shape<'a> {
     /// Method and address.
     pub request: &'a Template,
     /// Query parameters.
-    pub query: &'a Ordered<Value>,
+    pub query: &'a Ordered<Tree>,
     /// Headers.
     pub headers: &'a Ordered<Template>,
     /// Form body.
-    pub form: Option<&'a serde_json::Map<String, Value>>,
+    pub form: Option<&'a Ordered<Tree>>,
     /// JSON body.
-    pub json: Option<&'a Value>,
+    pub json: Option<&'a Tree>,
     /// Text body.
     pub text: Option<&'a Template>,
     /// Basic credentials.
@@ -111,7 +106,7 @@ pub struct Shape<'a> {
     /// Values to keep.
     pub save: &'a Ordered<Expression>,
     /// What the caller gets.
-    pub result: Option<&'a Value>,
+    pub result: Option<&'a Tree>,
     /// Total time.
     pub timeout: Option<DurationText>,
 }
@@ -123,12 +118,13 @@ request_shape! {
 
 impl Short for Request {
     const SHORT: &'static str = "method and address, such as `GET /user`";
+    const MARKS: &'static [(&'static str, &'static str)] = &[("x-template", "text"), ("x-request", "call")];
 
-    fn from_short(request: String) -> Self {
-        Self {
+    fn from_short(request: String) -> Result<Self, String> {
+        Ok(Self {
             request: Template(request),
-            query: Vec::new(),
-            headers: Vec::new(),
+            query: Ordered::default(),
+            headers: Ordered::default(),
             form: None,
             json: None,
             text: None,
@@ -136,10 +132,10 @@ impl Short for Request {
             credential: None,
             ok: None,
             error: None,
-            save: Vec::new(),
+            save: Ordered::default(),
             result: None,
             timeout: None,
-        }
+        })
     }
 }
 
@@ -147,36 +143,38 @@ request_shape! {
     /// The request that tells who is signed in, and where the answer says so.
     Identity {
         /// The account's id at the service. Must not be none.
+        #[schemars(extend("x-answer" = true))]
         id: Expression,
         /// What people call the account.
-        #[serde(default)]
+        #[schemars(extend("x-answer" = true))]
         name: Option<Expression>,
         /// The account's mail address.
-        #[serde(default)]
+        #[schemars(extend("x-answer" = true))]
         email: Option<Expression>,
     }
 }
 
-/// Name and password as templates.
+/// Name and password for `Authorization: Basic`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BasicPair {
     /// The name.
     pub username: Template,
-    /// The password; may be empty.
-    #[serde(default = "empty")]
-    pub password: Template,
+    /// The password. Default: empty.
+    pub password: Option<Template>,
 }
 
-fn empty() -> Template {
-    Template(String::new())
+/// Changes to a message that passes through.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// Headers to set.
+    #[serde(default)]
+    #[schemars(extend("x-headers" = true))]
+    pub headers: Ordered<Template>,
+    /// Headers to remove.
+    #[serde(default)]
+    pub remove_headers: Vec<HeaderText>,
+    /// The new body: a JSON value whose texts are templates. Default: the body passes unchanged.
+    pub json: Option<Tree>,
 }
-
-/// Which credential a request carries.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct CredentialWord(
-    /// `token`, `client`, `none`, or `token NAME`.
-    #[schemars(regex(pattern = r"^(token( [a-z0-9_]+)?|client|none)$"))]
-    pub String,
-);

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::request::request_shape;
-use super::scalar::{DurationText, Expression, Id};
+use super::scalar::{DurationText, Expression, Id, TimeUnit};
 
 request_shape! {
     /// An incremental copy of a remote collection.
@@ -16,43 +16,39 @@ request_shape! {
         scopes: Vec<String>,
         /// How often it runs.
         every: DurationText,
-        /// The list of records. Sees `body`, `headers`.
+        /// The list of records.
+        #[schemars(extend("x-answer" = true))]
         records: Expression,
-        /// A record's key. Sees `record`. Must not be none.
+        /// A record's key. Must not be none.
+        #[schemars(extend("x-sees" = "record"))]
         key: Expression,
-        /// Whether a record was deleted. Sees `record`.
-        #[serde(default)]
-        deleted: Option<Expression>,
+        /// Whether a record was deleted.
+        #[schemars(extend("x-sees" = "record"))]
+            deleted: Option<Expression>,
         /// How the collection comes in pages.
-        #[serde(default)]
-        page: Option<Page>,
+            page: Option<Page>,
         /// What a run begins with, and ends by saving.
-        #[serde(default)]
-        cursor: Option<Cursor>,
+            cursor: Option<Cursor>,
         /// How often a full pass is made, for changes that an incremental one does not show.
-        #[serde(default)]
-        full: Option<DurationText>,
+            full: Option<DurationText>,
     }
 }
 
 /// How answers come in pages: one of `link`, `url`, `query`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-sees" = "answer"))]
 pub struct Page {
     /// The relation in the `Link` header (RFC 8288) that leads to the next page, usually `next`.
-    #[serde(default)]
     pub link: Option<String>,
-    /// The next page's address. Sees `body`, `headers`.
-    #[serde(default)]
+    /// The next page's address.
     pub url: Option<Expression>,
     /// The query parameter that asks for the next page; needs `from`.
-    #[serde(default)]
     pub query: Option<String>,
-    /// The value of that parameter. Sees `body`, `headers`.
-    #[serde(default)]
+    /// The value of that parameter; the last page is where it is none.
     pub from: Option<Expression>,
-    /// Whether there is a next page, where its presence does not tell. Sees `body`, `headers`.
-    #[serde(default, rename = "while")]
+    /// Whether there is a next page, where the presence of a value does not tell.
+    #[serde(rename = "while")]
     pub more: Option<Expression>,
 }
 
@@ -60,27 +56,21 @@ pub struct Page {
 /// page.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-sees" = "answer"))]
 pub struct Cursor {
-    /// The value of a record whose greatest is saved. Sees `record`.
-    #[serde(default)]
+    /// The value of a record whose greatest is saved after the last page.
+    #[schemars(extend("x-sees" = "record"))]
     pub from: Option<Expression>,
-    /// The value of the last page that is saved. Sees `body`.
-    #[serde(default)]
+    /// The value of the last page that is saved.
     pub token: Option<Expression>,
     /// The query parameter that carries the cursor.
-    #[serde(default)]
     pub query: Option<String>,
     /// How a time is written, as strftime.
-    #[serde(default)]
     pub format: Option<String>,
     /// How a time is written, where it is a number.
-    #[serde(default)]
-    pub unit: Option<super::api::TimeUnit>,
+    pub unit: Option<TimeUnit>,
     /// How far a run reaches back behind the cursor, for rows that became visible late.
-    #[serde(default)]
     pub overlap: Option<DurationText>,
-    /// Whether the service no longer knows the cursor, so that a full pass is needed. Sees `status`,
-    /// `body`.
-    #[serde(default)]
+    /// Whether the service no longer knows the cursor, so that a full pass is needed.
     pub expired: Option<Expression>,
 }

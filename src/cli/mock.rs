@@ -1,0 +1,105 @@
+//! `trunkline mock`: this deployment's services, simulated on loopback, and the application it delivers
+//! to.
+
+use std::future::Future;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::net::TcpListener;
+
+use crate::base::clock::Clock;
+use crate::base::random::Random;
+use crate::base::secret::Secret;
+use crate::base::units::parse_duration;
+use crate::mock::app::App;
+use crate::mock::{Faults, Mock, Simulated};
+
+/// Simulates every service of this deployment on one address.
+///
+/// A gateway started with `serve --mock http://ADDRESS` sends all its calls here. People reach a service
+/// by its id: `curl http://127.0.0.1:9400/github/user -H 'Authorization: Bearer x'`.
+#[derive(Debug, Clone, Args)]
+pub struct MockArgs {
+    /// The deployment's directory or `trunkline.yaml`.
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Where the services are.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9400")]
+    pub listen: SocketAddr,
+    /// Plays your application as well: takes deliveries here, checks their signature, prints them.
+    #[arg(long, value_name = "ADDRESS")]
+    pub app: Option<SocketAddr>,
+    /// The variable that holds the application's signing secret.
+    #[arg(long, value_name = "NAME", default_value = "APP_WEBHOOK_SECRET")]
+    pub app_secret: String,
+    /// How long every answer takes, such as `200ms`.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "0ms")]
+    pub latency: Duration,
+    /// The share of calls answered with 503, from 0 to 1.
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = 0.0)]
+    pub error_rate: f64,
+    /// The share of calls whose connection breaks in the middle of the answer, from 0 to 1.
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = 0.0)]
+    pub reset_rate: f64,
+}
+
+impl MockArgs {
+    fn faults(&self) -> Faults {
+        let Self { latency, error_rate, reset_rate, .. } = *self;
+        Faults { latency, error_rate, reset_rate, ..Faults::default() }
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "expected a number from 0 to 1".to_owned())?;
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("expected a number from 0 to 1".to_owned()) }
+}
+
+/// What the command needs from outside.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// What limits are counted by.
+    pub clock: Arc<dyn Clock>,
+    /// What faults are drawn from.
+    pub random: Arc<dyn Random>,
+    /// The application's signing secret, where the variable is set.
+    pub app_secret: Option<Secret>,
+}
+
+/// Runs the command until `stop` is ready.
+///
+/// # Errors
+/// When an address cannot be listened at, or the application's secret is missing.
+pub async fn run<S>(
+    args: &MockArgs,
+    services: &[Simulated],
+    surroundings: Surroundings,
+    mut out: Box<dyn Write + Send>,
+    stop: impl Fn() -> S,
+) -> anyhow::Result<()>
+where
+    S: Future<Output = ()> + Send + 'static,
+{
+    let Surroundings { clock, random, app_secret } = surroundings;
+    let listen = |address: SocketAddr| async move {
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}"))
+    };
+    let mock = Arc::new(Mock::new(services, args.faults(), Arc::clone(&clock), random));
+    let listener = listen(args.listen).await?;
+    let ids: Vec<_> = services.iter().map(|service| service.integration.id.as_ref()).collect();
+    writeln!(out, "mock: {} at http://{}", ids.join(", "), listener.local_addr()?)?;
+    let Some(address) = args.app else { return Ok(mock.serve(listener, stop()).await?) };
+    let secret = app_secret.with_context(|| {
+        format!("`--app` checks signatures with the secret in {}, which is not set", args.app_secret)
+    })?;
+    let app_listener = listen(address).await?;
+    writeln!(out, "mock: your application at http://{}", app_listener.local_addr()?)?;
+    let app = Arc::new(App::new(secret, clock, out));
+    tokio::try_join!(mock.serve(listener, stop()), app.serve(app_listener, stop()))?;
+    Ok(())
+}

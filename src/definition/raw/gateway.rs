@@ -1,0 +1,223 @@
+//! The gateway file, `trunkline.yaml`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::form::{OneOrMany, Ordered, ShortOr, single_key};
+use super::limits::Retry;
+use super::plugin::Plugin;
+use super::scalar::{Cidr, DurationText, GrammarVersion, Id, Method, SecretText, SizeText, Template};
+
+/// Pointers of values whose references the reader leaves as they are, because what they name need not
+/// be there yet: in development mode the master key is made by itself.
+pub const UNEXPANDED: [&str; 1] = ["/secrets/key"];
+
+/// The settings of a deployment.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Trunkline gateway")]
+pub struct Gateway {
+    /// The grammar's version. Always 1.
+    pub trunkline: GrammarVersion,
+    /// What the gateway allows. Default `production`. `development` makes a master key by itself, lets
+    /// services be at plain HTTP on loopback, and allows `serve --mock`; it says so in the log, on the
+    /// page and in a metric. Takes effect at start.
+    pub mode: Option<Mode>,
+    /// Where the three doors listen. Takes effect at start.
+    pub listen: Option<Listen>,
+    /// Where services and people reach the public door from outside: the base of webhook and callback
+    /// addresses. Must be https outside development mode.
+    #[schemars(example = &"https://hooks.example.com", extend("x-url" = "public"))]
+    pub public_url: String,
+    /// Directories of integration files, relative to this file. Takes effect at start.
+    #[schemars(length(min = 1))]
+    pub integrations: Vec<String>,
+    /// Where state is kept. Takes effect at start.
+    pub state: Option<State>,
+    /// What seals credentials. Takes effect at start.
+    pub secrets: Option<Secrets>,
+    /// Places of your own that actions deliver to, by id.
+    #[serde(default)]
+    #[schemars(extend("x-sees" = "message", "x-names" = "id"))]
+    pub destinations: Ordered<Destination>,
+    /// Applications that may use the proxy door.
+    #[serde(default)]
+    pub callers: Vec<Caller>,
+    /// Networks that integrations with `allow_private` may reach. Default: none.
+    #[serde(default)]
+    pub private_networks: Vec<Cidr>,
+    /// How many deliveries run at once. Default 10.
+    #[schemars(range(min = 1, max = 1000))]
+    pub workers: Option<u32>,
+    /// Bounds of what the doors take in.
+    pub limits: Option<Limits>,
+    /// Certificates of the public door. Default: plain HTTP, for a TLS proxy before it.
+    pub tls: Option<Tls>,
+    /// Sandboxed modules, by name.
+    #[serde(default)]
+    #[schemars(extend("x-names" = "id"))]
+    pub plugins: Ordered<ShortOr<Plugin>>,
+}
+
+/// What the gateway allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// What a first try needs and production must not have.
+    Development,
+    /// Nothing of that.
+    Production,
+}
+
+/// Where the three doors listen: an address and port, or `unix:PATH`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Webhooks, callbacks, connect pages. Default `0.0.0.0:8080`.
+    #[schemars(extend("x-listen" = true))]
+    pub public: Option<String>,
+    /// The application's way out. Default `127.0.0.1:8081`.
+    #[schemars(extend("x-listen" = true))]
+    pub proxy: Option<String>,
+    /// The admin page, API, metrics, health. Default `127.0.0.1:8082`.
+    #[schemars(extend("x-listen" = true))]
+    pub admin: Option<String>,
+}
+
+/// Where state is kept: one kind.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(transform = single_key)]
+pub enum State {
+    /// In a directory of this host: a journal and its indexes. One process at a time.
+    Sled(Embedded),
+    /// In a `PostgreSQL` database that several processes share.
+    Postgres(Postgres),
+}
+
+/// State in a directory of this host.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Embedded {
+    /// The directory, relative to this file. Made when it is not there.
+    pub path: String,
+    /// The index's cache. Default 32MiB.
+    pub cache: Option<SizeText>,
+    /// Webhooks are refused with 503 when the disk has less than this free. Default 256MiB.
+    pub min_free: Option<SizeText>,
+    /// How long finished events are kept. Default 7d.
+    pub retention: Option<DurationText>,
+}
+
+/// State in a database.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    /// Its address with name and password, as `postgres://…`.
+    pub url: SecretText,
+    /// How many connections to it are kept. Default 10.
+    #[schemars(range(min = 1, max = 1000))]
+    pub connections: Option<u32>,
+    /// How long finished events are kept. Default 7d.
+    pub retention: Option<DurationText>,
+}
+
+/// What seals credentials.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// The master key: `${file:PATH}` or `${env:NAME}`. `trunkline keys generate` makes one.
+    pub key: SecretText,
+    /// Keys that were master keys before: they still open what they sealed.
+    #[serde(default)]
+    pub previous: OneOrMany<SecretText>,
+}
+
+/// A place of your own that actions deliver to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    /// Where messages go, by POST. Plain HTTP is for loopback and private networks.
+    #[schemars(extend("x-url" = "destination"))]
+    pub url: String,
+    /// What messages are signed with (Standard Webhooks: HMAC-SHA256 over id, time and body). Several
+    /// while rotating: each signs. A `whsec_` prefix means base 64.
+    #[serde(default)]
+    pub signing_secret: OneOrMany<SecretText>,
+    /// Headers that every message carries.
+    #[serde(default)]
+    #[schemars(extend("x-headers" = true))]
+    pub headers: Ordered<Template>,
+    /// How many messages are under way at once. Default 10.
+    #[schemars(range(min = 1, max = 1000))]
+    pub concurrency: Option<u32>,
+    /// How long an answer may take; a 2xx within it is success. Default 15s.
+    pub timeout: Option<DurationText>,
+    /// When to try again, where the rule does not say. Default: 3 attempts from 2s.
+    pub retry: Option<Retry>,
+}
+
+/// An application that may use the proxy door.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Caller {
+    /// What the log and the audit log call it.
+    pub id: Id,
+    /// Its key: what it sends as `Authorization: Bearer`. At least 16 bytes; only its digest is kept.
+    pub key: SecretText,
+    /// What it may do; any may match. Default: nothing.
+    #[serde(default)]
+    pub allow: Vec<Grant>,
+}
+
+/// What a caller may do.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Which integrations; `*` stands for any text.
+    pub integration: String,
+    /// Which connections; `*` stands for any text.
+    pub connection: String,
+    /// Which methods. Default: all.
+    #[serde(default)]
+    pub methods: Vec<Method>,
+    /// Which paths below the integration, such as `/v1/customers*`. Default: all.
+    #[serde(default)]
+    pub paths: Vec<String>,
+}
+
+/// Bounds of what the doors take in. What is beyond is refused and counted.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// The largest head of a request; more is refused with 431. Default 16KiB.
+    pub header_bytes: Option<SizeText>,
+    /// The most fields of a head. Default 64.
+    #[schemars(range(min = 8, max = 256))]
+    pub header_fields: Option<u32>,
+    /// The longest target; more is refused with 414. Default 8KiB.
+    pub uri_bytes: Option<SizeText>,
+    /// How long a head may take. Default 10s.
+    pub header_timeout: Option<DurationText>,
+    /// The least bytes a second of a body after its first 10 s. Default 1KiB.
+    pub min_body_rate: Option<SizeText>,
+    /// How long a connection may be idle. Default 60s.
+    pub idle_timeout: Option<DurationText>,
+    /// Open connections at one door. Default 10000, and never more than half of the file descriptors.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections: Option<u32>,
+    /// Open connections at the public door from one address. Default 200.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_per_source: Option<u32>,
+}
+
+/// Certificates of the public door.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate chain in PEM, usually `${file:tls/cert.pem}`.
+    #[schemars(extend("x-pem" = "certificate"))]
+    pub certificate: String,
+    /// Its key in PEM.
+    pub key: SecretText,
+}

@@ -1,0 +1,64 @@
+//! Problems for people and for programs: text with excerpts, JSON, SARIF.
+//!
+//! No renderer prints a value that is secret or may be one: excerpts go through [`redact`] first.
+//! Called by the CLI, the log and the admin door.
+
+mod json;
+pub mod redact;
+mod sarif;
+mod text;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::problem::{Problem, Severity};
+
+/// The texts of files, for excerpts.
+pub type Texts = HashMap<Arc<PathBuf>, Arc<str>>;
+
+/// What a look at files found.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// How many files were looked at.
+    pub files: usize,
+    /// What was found, sorted by file and place.
+    pub problems: Vec<Problem>,
+    /// The texts of the files that have problems.
+    pub texts: Texts,
+}
+
+impl Report {
+    /// How many problems are this bad.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.problems.iter().filter(|problem| problem.severity == severity).count()
+    }
+
+    /// Text for people. Colours are for terminals.
+    pub fn text(&self, colours: bool) -> String {
+        text::render(self, colours)
+    }
+
+    /// JSON for programs: `{"version": 1, "summary": …, "problems": […]}`. Fields may be added, never
+    /// renamed or removed, within a version.
+    pub fn json(&self) -> serde_json::Value {
+        json::render(self)
+    }
+
+    /// SARIF 2.1.0, for code hosts and editors.
+    pub fn sarif(&self) -> serde_json::Value {
+        sarif::render(self)
+    }
+}
+
+/// One problem as the JSON of [`Report::json`] has it.
+pub fn problem_json(problem: &Problem) -> serde_json::Value {
+    json::problem(problem)
+}
+
+/// One problem on one line, for the log: `path:line:col: message`.
+pub fn line(problem: &Problem) -> String {
+    let place = &problem.place;
+    let suggestion = problem.suggestion.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+    format!("{}:{}: {}{suggestion}", place.file.display(), place.span.start, problem.message)
+}

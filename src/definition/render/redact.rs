@@ -1,0 +1,167 @@
+//! Lines of files without the secrets in them.
+//!
+//! Secrets are known from the problems themselves (a literal secret's place), from what stands under a
+//! key that sounds like one, and from what looks like one anywhere. The last two matter in files that
+//! cannot be parsed, where nobody can say what is what; there, too much is hidden rather than too little.
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+/// What stands in for a secret, whatever its length.
+const MASK: &str = "••••••";
+
+/// A line that is safe to show.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The text: control characters are blanks.
+    pub text: String,
+    /// The hidden stretches of the original, in characters from zero.
+    hidden: Vec<Range<usize>>,
+}
+
+impl Line {
+    /// Where a character of the original stands now, both from zero.
+    pub fn column(&self, original: usize) -> usize {
+        let mask = MASK.chars().count();
+        let mut column = original;
+        for hidden in self.hidden.iter().rev() {
+            if original >= hidden.end {
+                column = column + mask - hidden.len();
+            } else if original > hidden.start {
+                column -= original - hidden.start;
+            }
+        }
+        column
+    }
+}
+
+/// A line without what is known to be secret (in characters from zero) and what looks it.
+pub fn line(original: &str, known: &[Range<usize>]) -> Line {
+    let mut hidden = known.to_vec();
+    let characters = |at: usize| original.get(..at).map_or(0, |head| head.chars().count());
+    let to_characters = |bytes: Range<usize>| characters(bytes.start)..characters(bytes.end);
+    hidden.extend(under_telling_keys(original).into_iter().map(to_characters));
+    hidden.extend(LOOKS_SECRET.find_iter(original).filter(looks_random).map(|found| to_characters(found.range())));
+    let hidden = joined(hidden);
+    let mut text = String::with_capacity(original.len());
+    for (at, character) in original.chars().enumerate() {
+        match hidden.iter().find(|range| range.contains(&at)) {
+            Some(range) if range.start == at => text.push_str(MASK),
+            Some(_) => {}
+            None => text.push(if character.is_control() { ' ' } else { character }),
+        }
+    }
+    Line { text, hidden }
+}
+
+fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<usize>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// What stands under keys that sound like secrets, unless it is a reference or template. In bytes.
+fn under_telling_keys(line: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for key in TELLING_KEY.find_iter(line) {
+        let rest = line.get(key.end()..).unwrap_or_default();
+        let value = rest.trim_start_matches([' ', '[', '"', '\'']);
+        let start = line.len() - value.len();
+        let harmless = value.starts_with("${") || value.starts_with("{{") || value.starts_with(['{', '#', '|', '>']);
+        if harmless || value.is_empty() || value.trim_end().ends_with(':') {
+            continue;
+        }
+        let opening = line.get(..start).and_then(|head| head.chars().next_back());
+        let in_braces = line.get(..key.start()).is_some_and(|head| head.contains('{'));
+        let length = match opening {
+            Some(quote @ ('"' | '\'')) => value.find(quote).unwrap_or(value.len()),
+            _ if in_braces => value.find([',', '}']).unwrap_or(value.len()),
+            _ => value.trim_end().len(),
+        };
+        found.push(start..start + length);
+    }
+    found
+}
+
+/// Long runs are secret when they mix digits and both cases, as words and paths do not. Those with a
+/// well-known prefix are shorter than that or begin with it.
+fn looks_random(found: &regex::Match<'_>) -> bool {
+    let text = found.as_str();
+    let has = |test: fn(char) -> bool| text.chars().any(test);
+    KNOWN_PREFIX.is_match(text)
+        || (has(|c| c.is_ascii_digit()) && has(|c| c.is_ascii_lowercase()) && has(|c| c.is_ascii_uppercase()))
+}
+
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static TELLING_KEY: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r#"(?i)[\w-]*(?:secrets?|secert|secrt|passw(?:or)?d|pass|api[_-]?key|private[_-]?key|signing[_-]?key|(?:access|refresh|auth)[_-]?token|bearer)["']?\s*:(?:\s|$)"#)
+        .expect("a pattern")
+});
+
+const PREFIXES: &str = r"(?:sk|rk|pk)_(?:live|test)_|gh[pousr]_|github_pat_|xox[abeprs]-|whsec_|AKIA|eyJ|ya29\.|glpat-|SG\.|AIza|npm_|shpat_";
+
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static KNOWN_PREFIX: LazyLock<Regex> = LazyLock::new(|| Regex::new(&format!("^(?:{PREFIXES})")).expect("a pattern"));
+
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static LOOKS_SECRET: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(&format!(r"\b(?:{PREFIXES})[A-Za-z0-9+/=_.\-]{{6,}}|[A-Za-z0-9+/_\-]{{32,}}={{0,2}}"))
+        .expect("a pattern")
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        line(text, &[]).text
+    }
+
+    #[test]
+    fn secrets_are_hidden_and_their_neighbours_are_not() {
+        for (text, expected) in [
+            ("  secret: hunter2 and more", "  secret: ••••••"),
+            ("client: { id: a, secret: \"hun,ter2\", x: y }", "client: { id: a, secret: \"••••••\", x: y }"),
+            ("client: { secret: \"never closed }", "client: { secret: \"••••••"),
+            ("secrets: [\"hunter2\"]", "secrets: [\"••••••\"]"),
+            ("secert: hunter2", "secert: ••••••"),
+            ("note: my key is sk_live_abcdefgh!", "note: my key is ••••••!"),
+            ("x: abcDEF0123456789abcDEF0123456789", "x: ••••••"),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_stays_readable() {
+        for text in [
+            "secrets: [\"${env:A}\"]",
+            "secret: ${env:A}",
+            "signing_secret: \"{{ x }}\"",
+            "key: record.id",
+            "token: https://slack.com/api/oauth.v2.access",
+            "credential: client",
+            "pattern: \"^(sk|rk)_(test|live)_\"",
+            "scopes: [\"https://www.googleapis.com/auth/calendar.readonly\"]",
+            "# yaml-language-server: $schema=../schemas/integration.schema.json",
+        ] {
+            assert_eq!(shown(text), text);
+        }
+    }
+
+    #[test]
+    fn columns_follow_what_was_hidden() {
+        let line = line("a: 0123456789 b", std::slice::from_ref(&(3..13)));
+        assert_eq!(line.text, "a: •••••• b");
+        assert_eq!([line.column(0), line.column(3), line.column(7), line.column(14)], [0, 3, 3, 10]);
+    }
+}

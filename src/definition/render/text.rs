@@ -1,0 +1,199 @@
+//! Problems as text with excerpts, carets and help.
+
+use std::fmt::{self, Write};
+use std::ops::Range;
+
+use super::{Report, redact};
+use crate::base::span::Span;
+use crate::definition::problem::{Code, Problem, Severity};
+
+/// The widest excerpt; longer lines are cut around the caret.
+const WIDTH: usize = 110;
+
+/// The escape sequences of a style, or nothing.
+struct Paint {
+    on: bool,
+}
+
+impl Paint {
+    fn write(&self, out: &mut String, style: &str, text: impl fmt::Display) -> fmt::Result {
+        if self.on { write!(out, "\u{1b}[{style}m{text}\u{1b}[0m") } else { write!(out, "{text}") }
+    }
+}
+
+const BOLD: &str = "1";
+const BLUE: &str = "1;34";
+const GREEN: &str = "1;32";
+
+pub(super) fn render(report: &Report, colours: bool) -> String {
+    let (paint, mut out) = (Paint { on: colours }, String::new());
+    for problem in &report.problems {
+        // Writing to a string cannot fail.
+        let written = one(&mut out, report, problem, &paint);
+        debug_assert!(written.is_ok());
+    }
+    out.push_str(&summary(report));
+    out
+}
+
+fn one(out: &mut String, report: &Report, problem: &Problem, paint: &Paint) -> fmt::Result {
+    let (word, colour) = match problem.severity {
+        Severity::Error => ("error", "1;31"),
+        Severity::Warning => ("warning", "1;33"),
+        Severity::Notice => ("notice", "1;36"),
+    };
+    paint.write(out, colour, format_args!("{word}[{}]", problem.code))?;
+    paint.write(out, BOLD, format_args!(": {}", problem.message))?;
+    let place = &problem.place;
+    let number = place.span.start.line.to_string();
+    let margin = " ".repeat(number.len());
+    out.push('\n');
+    paint.write(out, BLUE, format_args!("{margin}-->"))?;
+    writeln!(out, " {}:{}", place.file.display(), place.span.start)?;
+    if let Some(line) = line_of(report, problem) {
+        let excerpt = Excerpt::new(line, place.span, &secrets_on_line(report, problem));
+        paint.write(out, BLUE, format_args!("{margin} |"))?;
+        out.push('\n');
+        paint.write(out, BLUE, format_args!("{number} |"))?;
+        writeln!(out, " {}", excerpt.text)?;
+        paint.write(out, BLUE, format_args!("{margin} |"))?;
+        let carets = "^".repeat(excerpt.carets.len().max(1));
+        let label = problem.label.as_deref().map(|label| format!(" {label}")).unwrap_or_default();
+        write!(out, " {}", " ".repeat(excerpt.carets.start))?;
+        paint.write(out, colour, format_args!("{carets}{label}"))?;
+        out.push('\n');
+    }
+    for (head, text) in [
+        ("did you mean", problem.suggestion.as_ref().map(|name| format!("`{name}`?"))),
+        ("help:", problem.help.clone()),
+    ] {
+        let Some(text) = text else { continue };
+        paint.write(out, BLUE, format_args!("{margin} ="))?;
+        out.push(' ');
+        paint.write(out, GREEN, head)?;
+        writeln!(out, " {text}")?;
+    }
+    out.push('\n');
+    Ok(())
+}
+
+/// The line a problem begins on, when there is something to point at.
+fn line_of<'a>(report: &'a Report, problem: &Problem) -> Option<&'a str> {
+    let whole_file = problem.place.span.start == problem.place.span.end && problem.place.pointer.is_empty();
+    let text = report.texts.get(&problem.place.file).filter(|_| !whole_file)?;
+    text.lines().nth(problem.place.span.start.line.checked_sub(1)?)
+}
+
+/// The literal secrets on a problem's first line, in characters from zero.
+fn secrets_on_line(report: &Report, problem: &Problem) -> Vec<Range<usize>> {
+    let number = problem.place.span.start.line;
+    let known = report.problems.iter().filter(|other| {
+        other.code == Code::LiteralSecret
+            && other.place.file == problem.place.file
+            && (other.place.span.start.line..=other.place.span.end.line).contains(&number)
+    });
+    known
+        .map(|secret| {
+            let Span { start, end } = secret.place.span;
+            let from = if start.line == number { start.column.saturating_sub(1) } else { 0 };
+            let to = if end.line == number { end.column.saturating_sub(1) } else { usize::MAX };
+            from..to
+        })
+        .collect()
+}
+
+/// A line that is safe to show and fits, and where the carets stand in it.
+struct Excerpt {
+    text: String,
+    carets: Range<usize>,
+}
+
+impl Excerpt {
+    fn new(line: &str, span: Span, secrets: &[Range<usize>]) -> Self {
+        let length = line.chars().count();
+        let secrets: Vec<_> = secrets.iter().map(|range| range.start.min(length)..range.end.min(length)).collect();
+        let safe = redact::line(line.trim_end(), &secrets);
+        let width = safe.text.chars().count();
+        let start = safe.column(span.start.column.saturating_sub(1));
+        let end = if span.end.line > span.start.line { width } else { safe.column(span.end.column.saturating_sub(1)) };
+        let end = end.min(width).max(start + 1);
+        if width <= WIDTH {
+            return Self { text: safe.text, carets: start..end };
+        }
+        let from = start.saturating_sub(WIDTH / 3);
+        let shown: String = safe.text.chars().skip(from).take(WIDTH).collect();
+        let (head, shift) = if from > 0 { ("…", 1) } else { ("", 0) };
+        let tail = if from + WIDTH < width { "…" } else { "" };
+        let carets = start - from + shift..(end - from).min(WIDTH) + shift;
+        Self { text: format!("{head}{shown}{tail}"), carets }
+    }
+}
+
+/// `2 errors and 1 warning in 3 files`.
+fn summary(report: &Report) -> String {
+    let counted = |count: usize, noun: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {noun}")),
+        count => Some(format!("{count} {noun}s")),
+    };
+    let found = [
+        counted(report.count(Severity::Error), "error"),
+        counted(report.count(Severity::Warning), "warning"),
+        counted(report.count(Severity::Notice), "notice"),
+    ];
+    let found: Vec<String> = found.into_iter().flatten().collect();
+    let found = if found.is_empty() { "no problems".to_owned() } else { found.join(", ") };
+    let files = if report.files == 1 { "1 file".to_owned() } else { format!("{} files", report.files) };
+    format!("{found} in {files}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::span::Position;
+    use crate::definition::problem::Place;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    fn report(text: &str, problems: &[(Code, usize, Range<usize>)]) -> Report {
+        let file = Arc::new(PathBuf::from("a.yaml"));
+        let problems = problems.iter().map(|(code, line, columns)| {
+            let at = |column| Position { line: *line, column };
+            let span = Span { start: at(columns.start), end: at(columns.end) };
+            let place = Place { file: Arc::clone(&file), span, pointer: "/x".to_owned() };
+            Problem::error(*code, place, "something is wrong").label("here").help("Mend it.")
+        });
+        Report { files: 1, problems: problems.collect(), texts: [(Arc::clone(&file), text.into())].into() }
+    }
+
+    #[test]
+    fn a_problem_is_shown_with_its_line() {
+        let text = report("a: 1\nb: é wrong\n", &[(Code::WrongType, 2, 6..11)]).text(false);
+        let expected = "error[wrong-type]: something is wrong\n --> a.yaml:2:6\n  |\n2 | b: é wrong\n  |      ^^^^^ here\n  \
+                        = help: Mend it.\n\n1 error in 1 file\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_literal_secret_is_hidden_from_every_problem_on_its_line() {
+        let problems = [(Code::UnknownField, 1, 3..4), (Code::LiteralSecret, 1, 6..14), (Code::WrongType, 1, 19..20)];
+        let text = report("{ a: swordfis, c: d }", &problems).text(false);
+        assert!(!text.contains("swordfis"), "{text}");
+        assert!(text.contains("1 | { a: ••••••, c: d }\n  |                 ^ here"), "{text}");
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_the_caret() {
+        let line = format!("a: \"{}X{}\"", "-".repeat(400), "-".repeat(400));
+        let text = report(&line, &[(Code::BadFormat, 1, 405..406)]).text(false);
+        assert!(text.lines().all(|line| line.chars().count() < 130), "{text}");
+        let (shown, carets) = (text.lines().nth(3).expect("a line"), text.lines().nth(4).expect("carets"));
+        assert_eq!(shown.chars().position(|c| c == 'X'), carets.chars().position(|c| c == '^'));
+    }
+
+    #[test]
+    fn colours_are_for_terminals_only() {
+        let report = report("a: 1", &[(Code::WrongType, 1, 4..5)]);
+        assert!(report.text(true).contains("\u{1b}[") && !report.text(false).contains('\u{1b}'));
+    }
+}

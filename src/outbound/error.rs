@@ -1,0 +1,161 @@
+//! Why a call was not made or not successful, and whether it may be made again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::credential::PlaceError;
+use crate::connection::ConnectionError;
+use crate::definition::plan::NotYet;
+use crate::net::{BaseError, Failure, Sent};
+use crate::request::{AnswerError, FillError};
+use crate::respond::Refusal;
+
+/// A call that was not made or not successful. Its text is for people and has no secret in it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OutboundError {
+    /// There is no connection to use.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The definition has no API.
+    #[error("`{0}` has no `api`, so there is nothing to call")]
+    NoApi(Arc<str>),
+    /// The definition has no test request.
+    #[error("`{0}` has no `api.test`, so its connections cannot be tested")]
+    NoTest(Arc<str>),
+    /// The definition uses a part that is not run.
+    #[error("`{integration}`: {part}")]
+    NotYet {
+        /// The integration.
+        integration: Arc<str>,
+        /// The part.
+        part: NotYet,
+    },
+    /// The call may not go where it would.
+    #[error("`{integration}`: {reason}")]
+    Base {
+        /// The integration.
+        integration: Arc<str>,
+        /// Why not.
+        reason: BaseError,
+    },
+    /// The credential does not fit.
+    #[error("the connection `{integration}/{connection}` cannot be used: {reason}")]
+    Credential {
+        /// The integration.
+        integration: Arc<str>,
+        /// The connection.
+        connection: Arc<str>,
+        /// Why not.
+        reason: PlaceError,
+    },
+    /// One of the API's headers could not be made.
+    #[error("`{integration}`: `api.headers.{header}`: {reason}")]
+    Header {
+        /// The integration.
+        integration: Arc<str>,
+        /// The header.
+        header: HeaderName,
+        /// Why not.
+        reason: String,
+    },
+    /// The request could not be filled in.
+    #[error("`{integration}`: {reason}")]
+    Fill {
+        /// The integration.
+        integration: Arc<str>,
+        /// Why not.
+        reason: FillError,
+    },
+    /// The call was tried.
+    #[error("`{}`: {}", .0.integration, .0.reason)]
+    Tried(Box<Unsuccessful>),
+}
+
+/// A call that was tried without success.
+#[derive(Debug, Clone)]
+pub struct Unsuccessful {
+    /// The integration.
+    pub integration: Arc<str>,
+    /// Whether sending the call again has no further effect: by its method, or by the key it carries.
+    pub repeatable: bool,
+    /// Why it had no success.
+    pub reason: Why,
+}
+
+/// Why a call that was tried had no success.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Why {
+    /// There was no answer.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+    /// There was, and it is not a success.
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+}
+
+impl OutboundError {
+    /// What the gateway answers because of it.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Connection(error) => error.refusal(),
+            Self::NoApi(_) | Self::NoTest(_) => Refusal::NotFound,
+            Self::NotYet { .. } => Refusal::NotYetRun,
+            Self::Base { reason, .. } => reason.refusal(),
+            Self::Credential { reason, .. } => reason.refusal(),
+            Self::Header { .. } => Refusal::DefinitionFailed,
+            Self::Fill { reason, .. } => reason.refusal(),
+            Self::Tried(tried) => match &tried.reason {
+                Why::Failure(failure) => failure.refusal(),
+                Why::Answer(answer) => answer.refusal(),
+            },
+        }
+    }
+
+    /// Whether the service may have seen the call.
+    pub fn sent(&self) -> Sent {
+        match self {
+            Self::Tried(tried) => match &tried.reason {
+                Why::Failure(failure) => failure.sent,
+                Why::Answer(_) => Sent::Maybe,
+            },
+            _ => Sent::Nothing,
+        }
+    }
+
+    /// Whether the call should be made again later: it may then fare better, and making it again does
+    /// not do its work twice. A call that changes something and may have been seen is never one.
+    pub fn may_repeat(&self) -> bool {
+        match self {
+            Self::Connection(error) => error.passing(),
+            Self::Tried(tried) => match &tried.reason {
+                Why::Failure(failure) => failure.passing() && (tried.repeatable || failure.sent == Sent::Nothing),
+                Why::Answer(answer) => answer.passing() && (tried.repeatable || answer.turned_away()),
+            },
+            _ => false,
+        }
+    }
+
+    /// How long the service asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Tried(tried) => match &tried.reason {
+                Why::Answer(AnswerError::Refused { retry_after, .. }) => *retry_after,
+                Why::Answer(_) | Why::Failure(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The service's status, where it answered.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Tried(tried) => match &tried.reason {
+                Why::Answer(answer) => Some(answer.status()),
+                Why::Failure(_) => None,
+            },
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What an answer means.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use minijinja::value::Value;
+use serde_json::{Map, Value as Json};
+
+use super::retry_after::retry_after;
+use crate::base::clock::Timestamp;
+use crate::definition::plan::api::Api;
+use crate::definition::plan::request::Request;
+use crate::net::Received;
+use crate::respond::Refusal;
+use crate::template::{Context, Expr, TemplateError, Tree};
+
+/// The most characters of a service's words that are passed on.
+const WORDS: usize = 500;
+
+/// The answer to a successful call.
+#[derive(Clone)]
+pub struct Outcome {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as it came.
+    pub body: Bytes,
+    /// What the request says the caller gets: its `result`, else the body.
+    pub result: Json,
+    /// The values to keep; those the answer lacks are not among them.
+    pub saved: Map<String, Json>,
+}
+
+/// Status and size: the rest may be secret.
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Outcome({}, {} bytes)", self.status.as_u16(), self.body.len())
+    }
+}
+
+/// Why an answer is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// The service said no.
+    #[error("the service answered {status}{}", .words.as_ref().map(|words| format!(": {words}")).unwrap_or_default())]
+    Refused {
+        /// The status.
+        status: u16,
+        /// Its words, where the definition says where they are. At most 500 characters.
+        words: Option<String>,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The answer is not what it says it is, or lacks what the definition reads from it.
+    #[error("the service's answer ({status}) could not be used: {reason}")]
+    Invalid {
+        /// The status.
+        status: u16,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl AnswerError {
+    /// What the gateway answers because of it.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Refused { .. } => Refusal::ServiceRefused,
+            Self::Invalid { .. } => Refusal::ServiceAnswerInvalid,
+        }
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Refused { status, .. } | Self::Invalid { status, .. } => *status,
+        }
+    }
+
+    /// Whether the same call may fare better later: time-outs, limits and faults on the service's side.
+    pub fn passing(&self) -> bool {
+        matches!(self, Self::Refused { status: 408 | 425 | 429 | 500 | 502..=504 | 507 | 520..=530, .. })
+    }
+
+    /// Whether the status says that the call was turned away before it had any effect, so that it may be
+    /// sent again whatever it does.
+    pub fn turned_away(&self) -> bool {
+        matches!(self, Self::Refused { status: 425 | 429 | 503, .. })
+    }
+}
+
+/// How one request's answers are read, with the API's own words where the request has none.
+#[derive(Debug, Clone, Copy)]
+struct Reading<'a> {
+    ok: Option<&'a Expr>,
+    error: Option<&'a Expr>,
+    save: &'a [(String, Expr)],
+    result: Option<&'a Tree>,
+}
+
+/// What an answer to `request` means. `context` has what the request's templates saw; `body`, `headers`
+/// and `status` are added to it.
+///
+/// # Errors
+/// When the answer is not a success or cannot be used.
+pub fn read(
+    (request, api): (&Request, Option<&Api>),
+    context: &Context,
+    received: Received,
+    now: Timestamp,
+) -> Result<Outcome, AnswerError> {
+    let reading = Reading {
+        ok: request.ok.as_ref().or_else(|| api.and_then(|api| api.ok.as_ref())),
+        error: request.error.as_ref().or_else(|| api.and_then(|api| api.error.as_ref())),
+        save: &request.save,
+        result: request.result.as_ref(),
+    };
+    let answer = Answer::of(received);
+    let context = answer.seen(context);
+    if !answer.holds(reading.ok, &context)? {
+        return Err(answer.refused(reading.error, &context, now));
+    }
+    let saved = answer.saved(reading.save, &context)?;
+    let result = answer.result(reading.result, &context)?;
+    let Received { status, headers, body } = answer.received;
+    Ok(Outcome { status, headers, body, result, saved })
+}
+
+struct Answer {
+    received: Received,
+    parsed: Arc<OnceLock<Parsed>>,
+}
+
+/// A body as templates see it.
+enum Parsed {
+    Json(Json),
+    Text(String),
+    /// It is not what its headers say, or not text at all.
+    Unreadable(&'static str),
+}
+
+impl Answer {
+    fn of(received: Received) -> Self {
+        Self { received, parsed: Arc::default() }
+    }
+
+    fn status(&self) -> u16 {
+        self.received.status.as_u16()
+    }
+
+    fn parsed(&self) -> &Parsed {
+        self.parsed.get_or_init(|| parse(&self.received.headers, &self.received.body))
+    }
+
+    /// `context` with the answer, whose body is parsed only when a template reads it.
+    fn seen(&self, context: &Context) -> Context {
+        let headers = self.received.headers.iter();
+        let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let (parsed, source, body) =
+            (Arc::clone(&self.parsed), self.received.headers.clone(), self.received.body.clone());
+        context.clone().with("status", self.status()).with_headers("headers", headers).with_lazy("body", move || {
+            match parsed.get_or_init(|| parse(&source, &body)) {
+                Parsed::Json(json) => Value::from(minijinja::value::Serde(json)),
+                Parsed::Text(text) => Value::from(text.as_str()),
+                Parsed::Unreadable(_) => Value::UNDEFINED,
+            }
+        })
+    }
+
+    fn holds(&self, ok: Option<&Expr>, context: &Context) -> Result<bool, AnswerError> {
+        match ok {
+            Some(ok) => ok.holds(context).map_err(|error| self.invalid(&format!("`ok`: {error}"))),
+            None => Ok(self.received.status.is_success()),
+        }
+    }
+
+    fn refused(&self, error: Option<&Expr>, context: &Context, now: Timestamp) -> AnswerError {
+        // A success that cannot be read is not the service saying no.
+        if let (true, Parsed::Unreadable(reason)) = (self.received.status.is_success(), self.parsed()) {
+            return self.invalid(reason);
+        }
+        let words = error.and_then(|error| error.text(context).ok().flatten());
+        AnswerError::Refused {
+            status: self.status(),
+            words: words.as_deref().map(plain_words),
+            retry_after: retry_after(&self.received.headers, now),
+        }
+    }
+
+    fn saved(&self, save: &[(String, Expr)], context: &Context) -> Result<Map<String, Json>, AnswerError> {
+        let mut saved = Map::new();
+        for (name, expr) in save {
+            let value = expr.json(context).map_err(|error| self.invalid(&format!("`save.{name}`: {error}")))?;
+            if !value.is_null() {
+                saved.insert(name.clone(), value);
+            }
+        }
+        Ok(saved)
+    }
+
+    fn result(&self, result: Option<&Tree>, context: &Context) -> Result<Json, AnswerError> {
+        if let Some(tree) = result {
+            return tree.render(context).map_err(|error: TemplateError| self.invalid(&format!("`result`: {error}")));
+        }
+        match self.parsed() {
+            Parsed::Json(json) => Ok(json.clone()),
+            Parsed::Text(text) => Ok(Json::String(text.clone())),
+            Parsed::Unreadable(reason) => Err(self.invalid(reason)),
+        }
+    }
+
+    fn invalid(&self, reason: &str) -> AnswerError {
+        AnswerError::Invalid { status: self.status(), reason: reason.to_owned() }
+    }
+}
+
+fn parse(headers: &HeaderMap, body: &[u8]) -> Parsed {
+    if body.is_empty() {
+        return Parsed::Json(Json::Null);
+    }
+    let encoded = headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity");
+    if encoded {
+        return Parsed::Unreadable("its body is compressed, although that was not asked for");
+    }
+    let declared = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let says_json = media_type.ends_with("/json") || media_type.ends_with("+json");
+    let looks_json = body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| b"{[".contains(byte));
+    if says_json || looks_json {
+        match serde_json::from_slice(body) {
+            Ok(json) => return Parsed::Json(json),
+            Err(_) if says_json => return Parsed::Unreadable("its body says that it is JSON and is not"),
+            Err(_) => {}
+        }
+    }
+    match std::str::from_utf8(body) {
+        Ok(text) => Parsed::Text(text.to_owned()),
+        Err(_) => Parsed::Unreadable("its body is not text"),
+    }
+}
+
+/// A service's words on one line, without what a terminal or page would act on.
+fn plain_words(words: &str) -> String {
+    let visible = words.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let shown: String = visible.take(WORDS).collect();
+    shown.trim().to_owned()
+}

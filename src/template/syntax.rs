@@ -1,0 +1,258 @@
+//! What a template names, found when it is compiled: variables with their places, and filters, tests,
+//! functions and statements that there are not.
+//!
+//! This is the only use of the engine's syntax tree, which has no stable interface: `Cargo.lock` pins
+//! the engine, and the tests of this room fail when the tree changes its meaning.
+
+use std::ops::Range;
+
+use minijinja::machinery::ast::{self, CallArg, Expr, Stmt};
+use minijinja::machinery::{Span, parse, parse_expr};
+use minijinja::syntax::SyntaxConfig;
+
+use super::engine::{FILTERS, FUNCTIONS, TESTS, translate};
+use super::{TemplateError, TemplateErrorKind};
+
+/// A variable that a template reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// The name, dotted where it is: `body.action`.
+    pub path: String,
+    /// Where it stands in the source, in bytes.
+    pub range: Range<usize>,
+}
+
+/// Reads a bare expression.
+pub(super) fn expression(source: &str) -> Result<Vec<Name>, TemplateError> {
+    let parsed = parse_expr(source).map_err(|error| translate(&error, 0))?;
+    let mut walk = Walk::default();
+    walk.expression(&parsed);
+    walk.end()
+}
+
+/// Reads a text with blocks.
+pub(super) fn blocks(source: &str) -> Result<Vec<Name>, TemplateError> {
+    let parsed = parse(source, "text", SyntaxConfig::default()).map_err(|error| translate(&error, 0))?;
+    let mut walk = Walk::default();
+    walk.statement(&parsed);
+    walk.end()
+}
+
+#[derive(Default)]
+struct Walk<'a> {
+    names: Vec<Name>,
+    locals: Vec<&'a str>,
+    fault: Option<TemplateError>,
+}
+
+impl<'a> Walk<'a> {
+    fn end(self) -> Result<Vec<Name>, TemplateError> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => Ok(self.names),
+        }
+    }
+
+    fn known(&mut self, what: &str, name: &str, known: &[&str], span: Span) {
+        if known.contains(&name) || self.fault.is_some() {
+            return;
+        }
+        let near = known
+            .iter()
+            .copied()
+            .filter(|candidate| strsim::damerau_levenshtein(candidate, name) <= 2)
+            .min_by_key(|c| strsim::damerau_levenshtein(c, name));
+        let hint =
+            near.map_or_else(|| format!("there are {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+        self.refuse(format!("there is no {what} `{name}`: {hint}"), span);
+    }
+
+    fn refuse(&mut self, message: String, span: Span) {
+        let kind = TemplateErrorKind::UnknownFilter;
+        self.fault.get_or_insert(TemplateError { kind, message, range: Some(range(span)) });
+    }
+
+    fn statement(&mut self, statement: &Stmt<'a>) {
+        match statement {
+            Stmt::Template(template) => self.statements(&template.children),
+            Stmt::EmitExpr(emit) => self.expression(&emit.expr),
+            Stmt::EmitRaw(_) => {}
+            Stmt::IfCond(branch) => {
+                self.expression(&branch.expr);
+                self.statements(&branch.true_body);
+                self.statements(&branch.false_body);
+            }
+            Stmt::ForLoop(each) => self.each(each),
+            Stmt::Set(set) => {
+                self.expression(&set.expr);
+                self.bind(&set.target);
+            }
+            Stmt::WithBlock(block) => self.refuse("`with` is not available here".to_owned(), block.span()),
+            Stmt::SetBlock(block) => self.refuse("`set` blocks are not available here".to_owned(), block.span()),
+            Stmt::AutoEscape(block) => self.refuse("`autoescape` is not available here".to_owned(), block.span()),
+            Stmt::FilterBlock(block) => self.refuse("`filter` blocks are not available here".to_owned(), block.span()),
+            Stmt::Do(block) => self.refuse("`do` is not available here".to_owned(), block.span()),
+        }
+    }
+
+    fn statements(&mut self, statements: &[Stmt<'a>]) {
+        let locals = self.locals.len();
+        for statement in statements {
+            self.statement(statement);
+        }
+        // What an inner block sets is not seen after it.
+        self.locals.truncate(locals);
+    }
+
+    fn each(&mut self, each: &ast::ForLoop<'a>) {
+        self.expression(&each.iter);
+        let locals = self.locals.len();
+        self.locals.push("loop");
+        self.bind(&each.target);
+        each.filter_expr.iter().for_each(|filter| self.expression(filter));
+        self.statements(&each.body);
+        self.locals.truncate(locals);
+        self.statements(&each.else_body);
+    }
+
+    fn bind(&mut self, target: &Expr<'a>) {
+        match target {
+            Expr::Var(var) => self.locals.push(var.id),
+            Expr::List(list) => list.items.iter().for_each(|item| self.bind(item)),
+            Expr::Tuple(tuple) => tuple.items.iter().for_each(|item| self.bind(item)),
+            other => self.expression(other),
+        }
+    }
+
+    fn expression(&mut self, expr: &Expr<'a>) {
+        if let Some((root, path, span)) = path_of(expr) {
+            if !self.locals.contains(&root) {
+                self.names.push(Name { path, range: range(span) });
+            }
+            return;
+        }
+        match expr {
+            Expr::Var(_) | Expr::Const(_) => {}
+            Expr::Slice(slice) => {
+                self.expression(&slice.expr);
+                [&slice.start, &slice.stop, &slice.step].into_iter().flatten().for_each(|part| self.expression(part));
+            }
+            Expr::UnaryOp(unary) => self.expression(&unary.expr),
+            Expr::BinOp(binary) => {
+                self.expression(&binary.left);
+                self.expression(&binary.right);
+            }
+            Expr::Compare(compare) => {
+                self.expression(&compare.expr);
+                compare.ops.iter().for_each(|op| self.expression(&op.expr));
+            }
+            Expr::IfExpr(branch) => {
+                self.expression(&branch.test_expr);
+                self.expression(&branch.true_expr);
+                branch.false_expr.iter().for_each(|other| self.expression(other));
+            }
+            Expr::Filter(filter) => {
+                self.known("filter", filter.name, &FILTERS, filter.span());
+                filter.expr.iter().for_each(|inner| self.expression(inner));
+                self.arguments(&filter.args);
+            }
+            Expr::Test(test) => {
+                self.known("test", test.name, &TESTS, test.span());
+                self.expression(&test.expr);
+                self.arguments(&test.args);
+            }
+            Expr::GetAttr(get) => self.expression(&get.expr),
+            Expr::GetItem(get) => {
+                self.expression(&get.expr);
+                self.expression(&get.subscript_expr);
+            }
+            Expr::Call(call) => {
+                match &call.expr {
+                    Expr::Var(var) => self.known("function", var.id, &FUNCTIONS, var.span()),
+                    other => self.refuse("values have no methods here: use a filter".to_owned(), other.span()),
+                }
+                self.arguments(&call.args);
+            }
+            Expr::List(list) => list.items.iter().for_each(|item| self.expression(item)),
+            Expr::Tuple(tuple) => tuple.items.iter().for_each(|item| self.expression(item)),
+            Expr::Map(map) => map.keys.iter().chain(&map.values).for_each(|part| self.expression(part)),
+        }
+    }
+
+    fn arguments(&mut self, arguments: &[CallArg<'a>]) {
+        for argument in arguments {
+            match argument {
+                CallArg::Pos(value)
+                | CallArg::Kwarg(_, value)
+                | CallArg::PosSplat(value)
+                | CallArg::KwargSplat(value) => {
+                    self.expression(value);
+                }
+            }
+        }
+    }
+}
+
+/// The root and the dotted path of an expression that is nothing but names and dots.
+fn path_of<'a>(expr: &Expr<'a>) -> Option<(&'a str, String, Span)> {
+    match expr {
+        Expr::Var(var) => Some((var.id, var.id.to_owned(), var.span())),
+        Expr::GetAttr(get) => {
+            let (root, path, begin) = path_of(&get.expr)?;
+            let end = get.span();
+            let span = Span { end_line: end.end_line, end_col: end.end_col, end_offset: end.end_offset, ..begin };
+            Some((root, format!("{path}.{}", get.name), span))
+        }
+        _ => None,
+    }
+}
+
+fn range(span: Span) -> Range<usize> {
+    span.start_offset as usize..span.end_offset as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(source: &str) -> Vec<(String, String)> {
+        let found = blocks(source).expect("reads");
+        found.into_iter().map(|name| (source.get(name.range).unwrap_or_default().to_owned(), name.path)).collect()
+    }
+
+    #[test]
+    fn names_stand_where_they_are_told_to() {
+        let found =
+            names("{% for x in body.list %}{{ x.a }} {{ saved.b | default(input.c) }}{% endfor %}{{ headers['y'] }}");
+        let expected = ["body.list", "saved.b", "input.c", "headers"].map(|name| (name.to_owned(), name.to_owned()));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_there_is_not_is_refused_at_once() {
+        let cases = [
+            ("body | tojosn", "there is no filter `tojosn`: did you mean `tojson`?"),
+            ("body is definde", "there is no test `definde`: did you mean `defined`?"),
+            ("rnge(3)", "there is no function `rnge`: did you mean `range`?"),
+            ("body.items()", "values have no methods here: use a filter"),
+            ("body | indent(3)", "there is no filter `indent`"),
+        ];
+        for (source, message) in cases {
+            let error = expression(source).expect_err(source);
+            assert!(error.message.starts_with(message), "{source}: {error}");
+            assert!(error.range.is_some_and(|range| range.end <= source.len()), "{source}");
+        }
+    }
+
+    #[test]
+    fn everything_that_is_listed_is_there() {
+        use crate::template::{Context, Expr, TemplateErrorKind};
+        let context = Context::new().with("x", "text");
+        let filters = FILTERS.iter().map(|filter| format!("x | {filter}"));
+        let tests = TESTS.iter().map(|test| format!("x is {test}"));
+        for source in filters.chain(tests) {
+            let result = Expr::compile(&source).and_then(|expr| expr.value(&context));
+            assert!(!result.is_err_and(|error| error.kind == TemplateErrorKind::UnknownFilter), "{source}");
+        }
+    }
+}
