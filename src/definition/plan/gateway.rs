@@ -19,6 +19,8 @@ pub struct Gateway {
     pub fixed: Fixed,
     /// Where services and people reach the public door.
     pub public_url: Url,
+    /// Who may use the admin door.
+    pub admin: Admin,
     /// Places of the user's own that actions deliver to.
     pub destinations: Vec<Destination>,
     /// Applications that may use the proxy door.
@@ -36,6 +38,15 @@ impl Gateway {
     pub fn destination(&self, id: &str) -> Option<&Destination> {
         self.destinations.iter().find(|destination| &*destination.id == id)
     }
+}
+
+/// Who may use the admin door. The default is nobody from elsewhere than this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// SHA-256 of the token. Tokens are long, so a plain digest cannot be searched.
+    pub token_hash: Option<[u8; 32]>,
+    /// Names under which the door may be asked besides `localhost` and addresses; lower case, no port.
+    pub hosts: Vec<String>,
 }
 
 /// What cannot change while the program runs; a reload that changes one of these says so.

@@ -36,6 +36,8 @@ pub struct Gateway {
     pub state: Option<State>,
     /// What seals credentials. Takes effect at start.
     pub secrets: Option<Secrets>,
+    /// Who may use the admin door.
+    pub admin: Option<Admin>,
     /// Places of your own that actions deliver to, by id.
     #[serde(default)]
     #[schemars(extend("x-sees" = "message", "x-names" = "id"))]
@@ -131,6 +133,20 @@ pub struct Secrets {
     /// Keys that were master keys before: they still open what they sealed.
     #[serde(default)]
     pub previous: OneOrMany<SecretText>,
+}
+
+/// Who may use the admin door.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// What people and scripts send as `Authorization: Bearer`, at least 16 bytes. Without it the API
+    /// answers in development mode and on loopback only; metrics and health are open to all who reach
+    /// the door.
+    pub token: Option<SecretText>,
+    /// Names under which the door may be asked besides `localhost` and addresses, such as
+    /// `trunkline.internal`. A request for another name is refused with 421.
+    #[serde(default)]
+    pub hosts: Vec<String>,
 }
 
 /// A place of your own that actions deliver to.
