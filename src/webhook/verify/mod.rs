@@ -152,6 +152,11 @@ pub fn precheck(webhook: &Webhook, head: &RequestHead, now: Timestamp) -> Result
     }
 }
 
+/// The ids of the secrets that count now.
+pub fn current_ids(webhook: &Webhook, now: Timestamp) -> Vec<Arc<str>> {
+    current(&webhook.secrets, now).map(|(_, secret)| Arc::clone(&secret.id)).collect()
+}
+
 /// The secrets that count now, each with whether it is the first.
 fn current(secrets: &[WebhookSecret], now: Timestamp) -> impl Iterator<Item = (bool, &WebhookSecret)> {
     let counts = move |secret: &WebhookSecret| secret.expires_at.is_none_or(|end| now < end);
