@@ -1,5 +1,6 @@
 //! What a connection signs in with, as types that cannot be printed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minijinja::value::Value;
@@ -90,7 +91,7 @@ impl Credential {
             }
             Self::Tokens(tokens) => {
                 let access = tokens.token(token)?.expose().as_str();
-                context.with("token", Value::from_iter([("access", access)]))
+                context.with("token", Value::from(BTreeMap::from([("access", Value::from(access))])))
             }
         })
     }
