@@ -1,1 +1,246 @@
-//! Nothing yet.
+//! The proxy door: an application's calls to services, with the credential added here.
+//!
+//! [`ProxyDoor::handle`] is the list of what a call meets before a byte of it goes out; [`forward`] is
+//! Pingora's side of it, which streams. Nothing here opens sockets inwards (`server` does), and no
+//! Pingora type is known outside this room and `server`.
+
+pub mod answer;
+mod caller;
+pub mod endpoint;
+pub mod forward;
+mod headers;
+pub mod intake;
+mod path;
+mod peer;
+mod ready;
+mod record;
+mod respond;
+mod route;
+pub mod stream;
+mod transform;
+pub mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, header};
+
+use crate::base::clock::Clock;
+use crate::base::random::{Random, RandomUnavailable};
+use crate::definition::live::{Generation, Live};
+use crate::definition::plan::Integration;
+use crate::net::client::Clients;
+use crate::net::{Addresses, Dialer};
+use crate::outbound::Outbound;
+use crate::respond::{Answer, Refusal};
+use crate::telemetry::metrics::Metrics;
+use endpoint::NamedCall;
+use ready::{Ready, ReadyConnections};
+use route::Route;
+use transform::TransformedCall;
+
+/// What the proxy door is made of.
+pub struct Parts {
+    /// The definitions in force.
+    pub live: Arc<Live>,
+    /// What prepares connections for calls, makes those that are not streamed, and remembers them.
+    pub outbound: Arc<Outbound>,
+    /// What sends calls that cannot be streamed.
+    pub clients: Clients,
+    /// What is dialled through.
+    pub dialer: Arc<Dialer>,
+    /// The program's metrics.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The proxy door.
+pub struct ProxyDoor {
+    parts: Parts,
+    connections: ReadyConnections,
+    /// Names this process in `Via`, so that a call that comes back is known.
+    pseudonym: String,
+    via: HeaderValue,
+}
+
+/// A request as the stages see it.
+pub(crate) struct Incoming<'a> {
+    method: &'a Method,
+    path: &'a str,
+    query: Option<&'a str>,
+    headers: &'a HeaderMap,
+}
+
+/// A call that may go out.
+pub(crate) struct Call {
+    ready: Arc<Ready>,
+    /// Path and query as the service gets them.
+    target: String,
+    addresses: Addresses,
+    /// When connecting must be done, in monotonic time.
+    connect_by: Duration,
+}
+
+impl Call {
+    /// Where it goes: origin and path, without the query, which may hold the credential.
+    fn place(&self) -> (String, String) {
+        let path = self.target.split('?').next().unwrap_or_default();
+        (self.ready.common.base.origin.to_string(), path.to_owned())
+    }
+}
+
+/// Whose call it is, for those who read of it later.
+pub(crate) struct Subject {
+    generation: u64,
+    integration: Arc<str>,
+    connection: Arc<str>,
+    caller: Arc<str>,
+}
+
+/// What becomes of a request.
+pub(crate) enum Admitted {
+    /// It is streamed to the service.
+    Forward(Box<Call>),
+    /// It is changed on the way, and so read whole.
+    Transformed(Box<TransformedCall>),
+    /// It runs an endpoint by name.
+    Named(Box<NamedCall>),
+}
+
+impl ProxyDoor {
+    /// A door of these parts.
+    ///
+    /// # Errors
+    /// When there is no randomness to name this process with.
+    pub fn new(parts: Parts, random: &dyn Random) -> Result<Self, RandomUnavailable> {
+        let mut bytes = [0_u8; 6];
+        random.fill(&mut bytes)?;
+        let name = bytes.iter().fold(String::from("trunkline-"), |name, byte| format!("{name}{byte:02x}"));
+        let via = HeaderValue::from_str(&format!("1.1 {name}")).map_err(|_| RandomUnavailable)?;
+        let connections = ReadyConnections::new(Arc::clone(&parts.outbound));
+        Ok(Self { parts, connections, pseudonym: name, via })
+    }
+
+    /// What a call meets before a byte of it goes out.
+    async fn handle(&self, request: &Incoming<'_>) -> Result<(Admitted, Subject), Answer> {
+        let generation = self.parts.live.load();
+        self.refuse_loops(request.headers)?;
+        let caller = caller::identify(&generation.gateway, request.headers)?;
+        let route = route::read(request.path, request.query)?;
+        let connection = route::connection(request.headers)?;
+        caller::permit(caller, request.method, &route, connection)?;
+        let integration = find_integration(&generation, &route)?;
+        let subject = Subject::of(&generation, integration, connection, &caller.id);
+        if let Some(endpoint) = route.endpoint {
+            let endpoint = Arc::clone(&endpoint::find(integration, endpoint, request.method)?.id);
+            let integration = Arc::clone(integration);
+            let connection = Arc::clone(&subject.connection);
+            let (caller, generation) = (Arc::clone(&caller.id), Arc::clone(&generation));
+            let call = NamedCall { generation, integration, connection, caller, endpoint };
+            return Ok((Admitted::Named(Box::new(call)), subject));
+        }
+        let ready = self.connections.get(&generation, integration, connection).await?;
+        refuse_added_parameter(&ready, &route)?;
+        if let Some(endpoint) = transformed(integration, request.method, &route) {
+            let (suffix, query) = (route.suffix.to_owned(), route.query.map(str::to_owned));
+            let call = TransformedCall { ready, endpoint, suffix, query };
+            return Ok((Admitted::Transformed(Box::new(call)), subject));
+        }
+        let target = target(&ready, &route);
+        let connect_by = self.parts.clock.monotonic().saturating_add(ready.timeouts.connect);
+        let addresses = self.resolve(&ready).await?;
+        Ok((Admitted::Forward(Box::new(Call { ready, target, addresses, connect_by })), subject))
+    }
+
+    /// A call that has been through this process before would go round for ever.
+    fn refuse_loops(&self, headers: &HeaderMap) -> Result<(), Answer> {
+        let ours = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains(&self.pseudonym));
+        if headers.get_all(header::VIA).iter().any(ours) {
+            return Err(Refusal::LoopDetected.answer("`Via` names this gateway"));
+        }
+        Ok(())
+    }
+
+    async fn resolve(&self, ready: &Ready) -> Result<Addresses, Answer> {
+        let origin = &ready.common.base.origin;
+        let found = self.parts.dialer.addresses(&origin.host, origin.port, &ready.common.reach).await;
+        found.map_err(|error| {
+            let failure = respond::of_dialling(&error);
+            let labels = [&*ready.integration.id, failure.reason];
+            self.parts.metrics.upstream_errors.with_label_values(&labels).inc();
+            failure.answer(&origin.host)
+        })
+    }
+}
+
+impl Subject {
+    fn of(generation: &Generation, integration: &Integration, connection: &str, caller: &Arc<str>) -> Self {
+        let (integration, connection) = (Arc::clone(&integration.id), Arc::from(connection));
+        Self { generation: generation.number, integration, connection, caller: Arc::clone(caller) }
+    }
+}
+
+fn find_integration<'a>(generation: &'a Generation, route: &Route<'_>) -> Result<&'a Arc<Integration>, Answer> {
+    generation
+        .integration(route.integration)
+        .ok_or_else(|| Refusal::NotFound.answer(&format!("there is no integration `{}`", route.integration)))
+}
+
+/// The place of the endpoint with a transform that a call is for.
+fn transformed(integration: &Integration, method: &Method, route: &Route<'_>) -> Option<usize> {
+    let endpoints = &integration.api.as_ref()?.endpoints;
+    endpoints.iter().position(|endpoint| endpoint.transform.is_some() && endpoint.pattern.matches(method, route.suffix))
+}
+
+/// The credential must not be one of two parameters of the same name.
+fn refuse_added_parameter(ready: &Ready, route: &Route<'_>) -> Result<(), Answer> {
+    match (ready.common.credential.query(), route.query) {
+        (Some((name, _)), Some(query)) if has_parameter(query, name) => {
+            Err(Refusal::InvalidInput.answer(&format!("the query parameter `{name}` is set by the gateway")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Path and query as the service gets them: the base's path, the caller's, and what is added.
+fn target(ready: &Ready, route: &Route<'_>) -> String {
+    let base = &ready.common.base.path;
+    let mut target = String::with_capacity(base.len() + route.suffix.len() + 16);
+    target.push_str(base);
+    target.push_str(route.suffix);
+    if let Some(query) = route.query {
+        target.push('?');
+        target.push_str(query);
+    }
+    if let Some((_, added)) = ready.common.credential.query() {
+        target.push(if route.query.is_some() { '&' } else { '?' });
+        target.push_str(added.expose());
+    }
+    target
+}
+
+/// Whether a query has a parameter of this name, however it is encoded; also with `;` between
+/// parameters and with a bracket behind the name, as some servers read them.
+fn has_parameter(query: &str, name: &str) -> bool {
+    query.split(['&', ';']).any(|pair| {
+        let written = pair.split(['=', '[']).next().unwrap_or_default().replace('+', " ");
+        let decoded = percent_encoding::percent_decode_str(&written).decode_utf8_lossy();
+        decoded.trim().trim_matches('\0').split('[').next().is_some_and(|found| found.eq_ignore_ascii_case(name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_added_parameter_is_found_in_every_spelling() {
+        for query in ["key=1", "a=b&key=1", "a;key=1", "%6bey=1", "KEY=1", "key", "key[]=1", "key%5B%5D=1", "+key=1"] {
+            assert!(has_parameter(query, "key"), "{query}");
+        }
+        for query in ["", "keys=1", "a=key", "monkey=1", "a=b%26key=1"] {
+            assert!(!has_parameter(query, "key"), "{query}");
+        }
+    }
+}

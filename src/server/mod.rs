@@ -1,1 +1,75 @@
-//! Nothing yet.
+//! The doors of Pingora: who is let in, how long they may take, and how they are shown out.
+//!
+//! A door is a [`Listener`], an accept loop of our own on the program's one runtime, and a Pingora
+//! application that answers: the proxy door's (room `proxy`) and the public door's ([`public`]). This
+//! room knows nothing of what requests mean. Called by `app`.
+
+mod accept;
+mod caps;
+mod connection;
+mod head;
+pub mod hygiene;
+mod listen;
+pub mod public;
+
+use std::sync::Arc;
+
+use pingora::apps::HttpServerApp;
+use pingora::proxy::{ProxyHttp, http_proxy};
+use pingora::server::configuration::ServerConf;
+
+use crate::base::clock::Clock;
+use crate::definition::live::Live;
+use crate::proxy::ProxyDoor;
+use crate::telemetry::metrics::Metrics;
+use crate::webhook::door::Receive;
+
+pub use accept::{Drained, Running};
+pub use listen::{Address, CannotListen, Listener};
+
+/// What the doors share with the rest of the program.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The definitions in force.
+    pub live: Arc<Live>,
+    /// The program's metrics.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Idle connections to services that are kept in all, and tries of one call: more than any service has
+/// addresses worth trying.
+const POOL: usize = 1024;
+const TRIES: usize = 4;
+
+/// Opens the proxy door for callers. Must be called within the runtime.
+pub fn open_proxy(listener: Listener, shared: Shared, door: Arc<ProxyDoor>) -> Running {
+    let app = pingora_app(crate::proxy::forward::Forward::new(door));
+    accept::run(listener, "proxy", hygiene::Upgrades::WebSocket, shared, app)
+}
+
+/// Opens the public door for services and browsers. Must be called within the runtime.
+pub fn open_public(listener: Listener, shared: Shared, receiver: Arc<dyn Receive>) -> Running {
+    let app = pingora_app(public::PublicDoor::new(shared.clone(), receiver));
+    accept::run(listener, "public", hygiene::Upgrades::None, shared, app)
+}
+
+/// Opens a door for any Pingora application: for measurements against the doors above.
+pub fn open_bare<P>(listener: Listener, shared: Shared, proxy: P) -> Running
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    accept::run(listener, "bare", hygiene::Upgrades::WebSocket, shared, pingora_app(proxy))
+}
+
+fn pingora_app<P>(proxy: P) -> Arc<impl HttpServerApp + Send + Sync + 'static>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    let conf =
+        ServerConf { threads: 1, upstream_keepalive_pool_size: POOL, max_retries: TRIES, ..ServerConf::default() };
+    Arc::new(http_proxy(&Arc::new(conf), proxy))
+}

@@ -13,7 +13,6 @@
 mod context;
 mod engine;
 mod expr;
-pub mod payload;
 mod syntax;
 mod text;
 mod tree;

@@ -6,3 +6,7 @@ mod rig;
 
 mod architecture;
 mod cli;
+mod doors;
+mod hygiene;
+mod proxy;
+mod support;

@@ -1,0 +1,348 @@
+//! Pingora's side of the proxy door: its phases, each a line or two around a stage.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType};
+
+use super::endpoint::{self, MAX_INPUT};
+use super::record::{self, Ended};
+use super::stream::DoorStream;
+use super::watch::Watch;
+use super::{Admitted, Call, Incoming, ProxyDoor, Subject, answer, headers, intake, peer, respond, transform};
+use crate::base::clock::Timestamp;
+use crate::respond::{Answer, ERROR_HEADER, Refusal};
+
+/// Names a request in answers, logs and activity.
+const REQUEST_ID: HeaderName = HeaderName::from_static("trunkline-request-id");
+/// Interim answers (1xx) that one call may have; a service that sends more is not answering.
+const INTERIM: u8 = 16;
+/// The least time that one address of several is tried for.
+const LEAST_TRY: Duration = Duration::from_secs(1);
+
+/// The proxy door as a Pingora application.
+pub struct Forward {
+    door: Arc<ProxyDoor>,
+    requests: AtomicU64,
+}
+
+impl Forward {
+    /// An application for a door.
+    pub fn new(door: Arc<ProxyDoor>) -> Self {
+        let first = door.parts.clock.now().millis() << 20;
+        Self { door, requests: AtomicU64::new(first) }
+    }
+
+    fn now(&self) -> Duration {
+        self.door.parts.clock.monotonic()
+    }
+
+    /// Sends an answer of our own, marked with the request's id.
+    async fn answer(&self, session: &mut Session, context: &mut Context, given: Answer) -> pingora::Result<()> {
+        context.error = code_of(&given).and_then(|code| Refusal::ALL.iter().find(|refusal| refusal.code() == code));
+        answer::write(session, given.with(REQUEST_ID, context.id())).await
+    }
+}
+
+/// What is remembered of one request.
+pub struct Context {
+    id: u64,
+    at: Timestamp,
+    began: Duration,
+    call: Option<Box<Call>>,
+    /// Where a call went that is not streamed: origin and path.
+    sent_to: Option<(String, String)>,
+    subject: Option<Subject>,
+    tries: usize,
+    error: Option<&'static Refusal>,
+    sent: Duration,
+    service: Option<(Duration, u16)>,
+    interim: u8,
+}
+
+impl Context {
+    fn id(&self) -> HeaderValue {
+        HeaderValue::from_str(&format!("{:016x}", self.id)).unwrap_or(HeaderValue::from_static("0"))
+    }
+
+    fn call(&self) -> pingora::Result<&Call> {
+        self.call.as_deref().ok_or_else(|| Error::explain(ErrorType::InternalError, "the call was not admitted"))
+    }
+}
+
+fn watch(session: &Session) -> Option<&Watch> {
+    session.stream().and_then(DoorStream::below).map(DoorStream::watch)
+}
+
+fn is_websocket(session: &Session) -> bool {
+    session.req_header().headers.contains_key(header::UPGRADE)
+}
+
+#[async_trait]
+impl ProxyHttp for Forward {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context {
+            id: self.requests.fetch_add(1, Ordering::Relaxed),
+            at: self.door.parts.clock.now(),
+            began: self.now(),
+            call: None,
+            sent_to: None,
+            subject: None,
+            tries: 0,
+            error: None,
+            sent: Duration::ZERO,
+            service: None,
+            interim: 0,
+        }
+    }
+
+    /// No module: answers pass as they come, compressed or not.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora::Result<bool> {
+        let request = session.req_header();
+        let uri = &request.uri;
+        let (method, headers) = (&request.method, &request.headers);
+        let incoming = Incoming { method, path: uri.path(), query: uri.query(), headers };
+        let admitted = self.door.handle(&incoming).await.map(|(admitted, subject)| {
+            context.subject = Some(subject);
+            admitted
+        });
+        let given = match admitted {
+            Ok(Admitted::Forward(call)) => {
+                context.call = Some(call);
+                // A service that does not know `100 Continue` would leave the caller waiting.
+                if headers_expect(session) {
+                    session.write_continue_response().await?;
+                }
+                return Ok(false);
+            }
+            Ok(Admitted::Transformed(call)) => {
+                let (method, from) = (method.clone(), headers.clone());
+                context.sent_to = Some(call.place());
+                match intake::whole_body(session, call.max_body()).await {
+                    Ok(body) => {
+                        context.sent = self.now();
+                        let given = transform::run(&self.door, &call, &method, &from, body).await;
+                        let took = self.now().saturating_sub(context.sent);
+                        context.service = Some((took, given.status.as_u16())).filter(|_| code_of(&given).is_none());
+                        given
+                    }
+                    Err(refused) => refused,
+                }
+            }
+            Ok(Admitted::Named(call)) => match intake::whole_body(session, MAX_INPUT).await {
+                Ok(body) => endpoint::run(&self.door.parts.outbound, &call, &body).await,
+                Err(refused) => refused,
+            },
+            Err(refused) => refused,
+        };
+        self.answer(session, context, given).await.map(|()| true)
+    }
+
+    /// Each try takes the next address. The time for connecting is that of all tries together.
+    async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> pingora::Result<Box<HttpPeer>> {
+        let call = context.call()?;
+        let left = call.connect_by.saturating_sub(self.now());
+        let tries = call.addresses.count().saturating_sub(context.tries).max(1);
+        let share = left / u32::try_from(tries).unwrap_or(1);
+        let connect = share.max(LEAST_TRY).min(left.max(Duration::from_millis(1)));
+        let address = call.addresses.at_try(context.tries);
+        let http_one = call.ready.http_one || is_websocket(session);
+        let redirected = self.door.parts.dialer.redirect().is_some();
+        let peer = peer::peer(&call.ready, address, connect, http_one, redirected);
+        context.tries += 1;
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Context,
+    ) -> pingora::Result<()> {
+        let mock = self.door.parts.dialer.redirect().is_some();
+        let call = context.call()?;
+        headers::to_service(request, call, &self.door.via, mock)?;
+        let timeouts = call.ready.timeouts;
+        context.sent = self.now();
+        let limit = if session.is_body_done() { timeouts.response } else { timeouts.idle };
+        if let Some(watch) = watch(session) {
+            watch.expect_service(context.sent, limit);
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end: bool,
+        context: &mut Context,
+    ) -> pingora::Result<()> {
+        let timeouts = context.call()?.ready.timeouts;
+        let Some(watch) = watch(session) else { return Ok(()) };
+        // Once the answer has begun, silence is measured between its parts.
+        let awaited = context.service.is_none();
+        if end {
+            watch.body_ended();
+        }
+        watch.expect_service(self.now(), if end && awaited { timeouts.response } else { timeouts.idle });
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> pingora::Result<()> {
+        let idle = context.call()?.ready.timeouts.idle;
+        let now = self.now();
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+            context.interim += 1;
+            if context.interim > INTERIM {
+                return Err(Error::explain(ErrorType::InvalidHTTPHeader, "too many interim answers").into_up());
+            }
+            return Ok(());
+        }
+        context.service = Some((now.saturating_sub(context.sent), response.status.as_u16()));
+        headers::to_caller(response);
+        response.insert_header(REQUEST_ID, context.id())?;
+        if let Some(watch) = watch(session) {
+            watch.expect_service(now, idle);
+            if response.status == StatusCode::SWITCHING_PROTOCOLS {
+                watch.become_tunnel();
+            }
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut Context,
+    ) -> pingora::Result<Option<Duration>> {
+        let idle = context.call()?.ready.timeouts.idle;
+        if let Some(watch) = watch(session) {
+            watch.expect_service(self.now(), idle);
+        }
+        Ok(None)
+    }
+
+    /// Nothing was sent yet, so the next address may be tried, except where the certificate is wrong.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let more = context.call.as_ref().is_some_and(|call| context.tries < call.addresses.count());
+        let time = context.call.as_ref().is_some_and(|call| self.now() < call.connect_by);
+        error.set_retry(more && time && !matches!(error.etype, ErrorType::InvalidCert));
+        error
+    }
+
+    /// A call is tried again only when a kept connection turned out to be closed before anything of an
+    /// answer came, and only when doing it twice is the same as doing it once.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        context: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        let again = error.esource == ErrorSource::Upstream
+            && context.service.is_none()
+            && session.req_header().method.is_idempotent()
+            && !session.as_ref().retry_buffer_truncated();
+        if again {
+            error.retry.decide_reuse(reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        let overdue = watch(session).and_then(Watch::overdue);
+        let Some(failure) = respond::of_call(error, overdue) else { return gone };
+        let (integration, host) = match &context.call {
+            Some(call) => (call.ready.integration.id.clone(), call.ready.common.base.origin.host.clone()),
+            None => (Arc::from("other"), String::from("the service")),
+        };
+        self.door.parts.metrics.upstream_errors.with_label_values(&[&*integration, failure.reason]).inc();
+        tracing::debug!(integration = &*integration, reason = failure.reason, "a call failed: {error}");
+        context.error = Refusal::ALL.iter().find(|refusal| **refusal == failure.refusal);
+        // An answer that has begun cannot be taken back: the connection closes in the middle of it.
+        if session.response_written().is_some_and(|written| !written.status.is_informational()) {
+            return gone;
+        }
+        if self.answer(session, context, failure.answer(&host).closing()).await.is_err() {
+            return gone;
+        }
+        if !session.is_body_done() {
+            session.shutdown().await;
+        }
+        FailToProxy { error_code: failure.refusal.status(), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
+        let status = session.response_written().map_or(0, |written| written.status.as_u16());
+        let streamed = context.call.as_ref().map(|call| call.place());
+        let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+        record::record(
+            &self.door,
+            Ended {
+                at: context.at,
+                id: format!("{:016x}", context.id),
+                subject: context.subject.take(),
+                place: streamed.or_else(|| context.sent_to.take()),
+                method: session.req_header().method.clone(),
+                status,
+                error: context.error.map(|refusal| refusal.code()),
+                took: self.now().saturating_sub(context.began),
+                service: context.service,
+                bytes,
+            },
+        );
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _context: &Context,
+        _error: &Error,
+        _of: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+/// The gateway's error code, where an answer is the gateway's own.
+fn code_of(given: &Answer) -> Option<&HeaderValue> {
+    given.headers.iter().find(|(name, _)| *name == ERROR_HEADER).map(|(_, code)| code)
+}
+
+fn headers_expect(session: &mut Session) -> bool {
+    session.req_header().headers.contains_key(header::EXPECT) && !session.is_body_done()
+}

@@ -1,0 +1,151 @@
+//! Which headers cross the proxy door, in both directions.
+//!
+//! What a caller must not decide (who is called, with which credential, on whose behalf) and what
+//! belongs to one connection only is dropped before anything is added. Called by [`super::forward`].
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::Call;
+use crate::net::dial::MOCK_HEADER;
+
+/// What is dropped from requests by exact name. Names that begin with `x-forwarded-`, `proxy-` and
+/// `trunkline-` go as well.
+fn is_ours_to_set(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::AUTHORIZATION
+            | header::COOKIE
+            | header::HOST
+            | header::FORWARDED
+            | header::VIA
+            | header::EXPECT
+            | header::CONNECTION
+            | header::UPGRADE
+            | header::TE
+            | header::TRAILER
+    ) || matches!(
+        name.as_str(),
+        "x-real-ip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "true-client-ip"
+            | "cf-connecting-ip"
+            | "x-original-url"
+            | "x-rewrite-url"
+            | "x-original-host"
+            | "x-host"
+            | "x-api-key"
+            | "x-http-method-override"
+            | "x-http-method"
+            | "x-method-override"
+            | "keep-alive"
+            | "http2-settings"
+            | "cookie2"
+    ) || has_prefix(name, &["x-forwarded", "proxy-", "trunkline-"])
+}
+
+fn has_prefix(name: &HeaderName, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| name.as_str().starts_with(prefix))
+}
+
+/// Makes a caller's request head into the one that the service gets. Pingora has taken out what
+/// `Connection` names before this runs, so nothing that is added here can be named by it.
+///
+/// # Errors
+/// When the target or a header cannot be written, which checks before have excluded.
+pub fn to_service(request: &mut RequestHeader, call: &Call, via: &HeaderValue, mock: bool) -> pingora::Result<()> {
+    let websocket = request.headers.contains_key(header::UPGRADE);
+    let dropped: Vec<HeaderName> = request.headers.keys().filter(|name| is_ours_to_set(name)).cloned().collect();
+    for name in dropped {
+        request.remove_header(&name);
+    }
+    request.set_raw_path(call.target.as_bytes())?;
+    request.insert_header(header::HOST, call.ready.common.host.clone())?;
+    request.insert_header(header::VIA, via.clone())?;
+    if websocket {
+        request.insert_header(header::CONNECTION, "Upgrade")?;
+        request.insert_header(header::UPGRADE, "websocket")?;
+    }
+    let common = &call.ready.common;
+    for (name, value) in common.headers.iter().map(|(name, value)| (name, value)).chain(common.credential.header()) {
+        request.insert_header(name.clone(), value.clone())?;
+    }
+    if mock {
+        request.insert_header(MOCK_HEADER, &*call.ready.integration.id)?;
+    }
+    Ok(())
+}
+
+/// The headers of a caller's request that a call of our own carries on.
+pub fn kept(from: &HeaderMap) -> HeaderMap {
+    let named = nominated(from);
+    let stays = |name: &HeaderName| !is_ours_to_set(name) && !named.contains(name);
+    from.iter().filter(|(name, _)| stays(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The headers of a service's answer that a caller gets.
+pub fn kept_of_answer(from: &HeaderMap) -> HeaderMap {
+    let named = nominated(from);
+    let stays = |name: &HeaderName| !is_not_for_the_caller(name, false) && !named.contains(name);
+    from.iter().filter(|(name, _)| stays(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Takes out of a service's answer what is not for the caller: cookies (a caller is not the account's
+/// browser), offers of other routes to the service, and names that only the gateway may use.
+pub fn to_caller(response: &mut ResponseHeader) {
+    let switching = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
+    let nominated = if switching { Vec::new() } else { nominated(&response.headers) };
+    let dropped: Vec<HeaderName> = response
+        .headers
+        .keys()
+        .filter(|name| is_not_for_the_caller(name, switching) || nominated.contains(name))
+        .cloned()
+        .collect();
+    for name in dropped {
+        response.remove_header(&name);
+    }
+}
+
+fn is_not_for_the_caller(name: &HeaderName, switching: bool) -> bool {
+    matches!(*name, header::SET_COOKIE | header::ALT_SVC | header::STRICT_TRANSPORT_SECURITY | header::TRAILER)
+        || matches!(name.as_str(), "set-cookie2" | "keep-alive" | "alt-used")
+        || !switching && *name == header::UPGRADE
+        || has_prefix(name, &["trunkline-", "proxy-"])
+}
+
+/// The headers that `Connection` names, framing aside.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let names =
+        headers.get_all(header::CONNECTION).into_iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    names
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !matches!(*name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::CONTENT_TYPE))
+        .take(16)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_services_answer_keeps_what_is_for_the_caller() {
+        let mut response = ResponseHeader::build(200, None).expect("a head");
+        for (name, value) in [
+            ("set-cookie", "a=b"),
+            ("alt-svc", "h3"),
+            ("trunkline-error", "spoofed"),
+            ("connection", "x-hop, close"),
+            ("x-hop", "1"),
+            ("x-ratelimit-remaining", "7"),
+            ("content-type", "text/plain"),
+        ] {
+            response.append_header(name, value).expect("a header");
+        }
+        to_caller(&mut response);
+        let mut left: Vec<_> = response.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["connection", "content-type", "x-ratelimit-remaining"]);
+    }
+}

@@ -1,0 +1,109 @@
+//! Reads a request's whole body through Pingora: within a cap, counted, and at a bearable pace.
+//!
+//! For the few places that need all of it: webhooks, endpoints by name, transforms. Everything else
+//! streams. Called by both doors.
+
+use bytes::{Bytes, BytesMut};
+use http::header;
+use pingora::proxy::Session;
+
+use super::stream::DoorStream;
+use super::watch::Overdue;
+use crate::respond::{Answer, Refusal};
+
+/// The most that is set aside for a body before any of it has come.
+const FIRST: usize = 64 << 10;
+/// Pieces a body may come in besides one for each [`PIECE`] bytes: thousands of one-byte chunks cost more
+/// than they carry.
+const PIECES: usize = 256;
+/// See [`PIECES`].
+const PIECE: usize = 32;
+
+/// The declared length of the body; `None` when it is chunked.
+pub fn declared_length(session: &Session) -> Option<u64> {
+    let fields = &session.req_header().headers;
+    match fields.get(header::CONTENT_LENGTH) {
+        Some(value) => value.to_str().ok().and_then(|digits| digits.parse().ok()),
+        None => (!fields.contains_key(header::TRANSFER_ENCODING)).then_some(0),
+    }
+}
+
+/// The whole body, at most `max` bytes of it. A client that waits for `100 Continue` gets it first.
+///
+/// # Errors
+/// The answer to give instead: 413, 408 or 400, each of which closes the connection.
+pub async fn whole_body(session: &mut Session, max: u64) -> Result<Bytes, Answer> {
+    let declared = declared_length(session);
+    if declared.is_some_and(|length| length > max) {
+        return Err(too_large(max));
+    }
+    if session.req_header().headers.contains_key(header::EXPECT) && declared != Some(0) {
+        session.write_continue_response().await.map_err(|_| gone())?;
+    }
+    let mut body = Gathered { limit: usize::try_from(max).unwrap_or(usize::MAX), ..Gathered::default() };
+    loop {
+        match session.read_request_body().await {
+            Ok(Some(piece)) => body.add(piece, declared, max)?,
+            Ok(None) => {
+                if let Some(watch) = session.stream().and_then(DoorStream::below).map(DoorStream::watch) {
+                    watch.body_ended();
+                }
+                return Ok(body.finish());
+            }
+            Err(_) => return Err(broken_off(session)),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Gathered {
+    first: Bytes,
+    rest: BytesMut,
+    pieces: usize,
+    limit: usize,
+}
+
+impl Gathered {
+    fn add(&mut self, piece: Bytes, declared: Option<u64>, max: u64) -> Result<(), Answer> {
+        let length = self.first.len() + self.rest.len() + piece.len();
+        if length > self.limit {
+            return Err(too_large(max));
+        }
+        self.pieces += 1;
+        if self.pieces > PIECES + length / PIECE {
+            return Err(Refusal::MalformedRequest.answer("the body comes in too many pieces").closing());
+        }
+        if self.first.is_empty() && self.rest.is_empty() {
+            self.first = piece;
+            return Ok(());
+        }
+        if self.rest.is_empty() {
+            let declared = usize::try_from(declared.unwrap_or_default()).unwrap_or(FIRST);
+            self.rest.reserve(declared.clamp(length, FIRST.max(length)));
+            self.rest.extend_from_slice(&self.first);
+            self.first = Bytes::new();
+        }
+        self.rest.extend_from_slice(&piece);
+        Ok(())
+    }
+
+    fn finish(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
+}
+
+fn too_large(max: u64) -> Answer {
+    Refusal::BodyTooLarge.answer(&format!("the body may have at most {max} bytes")).closing()
+}
+
+fn gone() -> Answer {
+    Refusal::MalformedRequest.answer("the connection broke off").closing()
+}
+
+fn broken_off(session: &Session) -> Answer {
+    let overdue = session.stream().and_then(DoorStream::below).and_then(|stream| stream.watch().overdue());
+    if overdue == Some(Overdue::ClientSending) {
+        return Refusal::RequestTimeout.answer("the body arrived too slowly").closing();
+    }
+    Refusal::MalformedRequest.answer("the body is not well-formed, or broke off").closing()
+}

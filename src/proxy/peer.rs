@@ -1,0 +1,40 @@
+//! How Pingora dials a service: an address that was checked, every time limit set, verification on.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pingora::protocols::ALPN;
+use pingora::upstreams::peer::HttpPeer;
+
+use super::ready::Ready;
+use crate::net::Scheme;
+
+/// Streams of one HTTP/2 connection to a service at once.
+const STREAMS: usize = 100;
+/// How long a connection may lie in the pool. Services close idle ones after a minute or more; one that
+/// is closed while a request is on its way to it makes an error.
+const POOLED: Duration = Duration::from_secs(45);
+/// Added to the limit per read, which is only the second line of defence: the client's connection keeps
+/// the exact ones.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// The peer to dial for a call.
+///
+/// `connect` bounds TCP and TLS together. `http_one` keeps to HTTP/1.1, as WebSocket needs.
+pub fn peer(ready: &Ready, address: SocketAddr, connect: Duration, http_one: bool, redirected: bool) -> HttpPeer {
+    let tls = ready.common.base.origin.scheme == Scheme::Https && !redirected;
+    // Verification is by this name; Pingora turns it off when the name is empty, which no base is.
+    let name = ready.common.base.origin.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let mut peer = HttpPeer::new(address, tls, if tls { name } else { String::new() });
+    peer.group_key = ready.pool;
+    let (timeouts, options) = (&ready.timeouts, &mut peer.options);
+    options.connection_timeout = Some(connect);
+    options.total_connection_timeout = Some(connect);
+    options.read_timeout = Some(timeouts.response.max(timeouts.idle) + SLACK);
+    options.write_timeout = Some(timeouts.idle);
+    options.idle_timeout = Some(POOLED);
+    options.max_h2_streams = STREAMS;
+    options.alpn = if http_one || !tls { ALPN::H1 } else { ALPN::H2H1 };
+    options.ca.clone_from(&ready.ca);
+    peer
+}

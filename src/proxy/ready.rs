@@ -1,0 +1,102 @@
+//! What Pingora needs of a connection besides what all calls have in common: its own pool, and trust in
+//! Pingora's terms. Made once and kept while nothing of it changes.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use pingora::protocols::tls::CaType;
+use pingora::utils::tls::{WrappedX509, parse_x509};
+
+use crate::connection::PerConnection;
+use crate::definition::live::Generation;
+use crate::definition::plan::Integration;
+use crate::definition::plan::api::{Api, HttpVersions, Timeouts};
+use crate::net::Scheme;
+use crate::outbound::{Outbound, Prepared};
+use crate::respond::{Answer, Refusal};
+
+/// A connection, ready for calls through the proxy door.
+pub struct Ready {
+    /// The integration.
+    pub integration: Arc<Integration>,
+    /// What all its calls have in common.
+    pub common: Arc<Prepared>,
+    /// How long each phase of a call may take.
+    pub timeouts: Timeouts,
+    /// The connection pool that its calls share with nobody else's.
+    pub pool: u64,
+    /// Whether only HTTP/1.1 is offered to the service.
+    pub http_one: bool,
+    /// Certificates that are trusted instead of the system's.
+    pub ca: Option<Arc<CaType>>,
+}
+
+/// The connections that are ready.
+pub struct ReadyConnections {
+    outbound: Arc<Outbound>,
+    kept: PerConnection<Arc<Ready>>,
+}
+
+impl ReadyConnections {
+    /// Connections as `outbound` prepares them.
+    pub fn new(outbound: Arc<Outbound>) -> Self {
+        Self { outbound, kept: PerConnection::default() }
+    }
+
+    /// A connection, ready.
+    ///
+    /// # Errors
+    /// The answer when the connection or its definition cannot be used.
+    pub async fn get(
+        &self,
+        generation: &Generation,
+        integration: &Arc<Integration>,
+        connection: &str,
+    ) -> Result<Arc<Ready>, Answer> {
+        let api = integration.api.as_ref().ok_or_else(|| no_api(integration))?;
+        let prepared = self.outbound.prepare(generation, integration, connection).await;
+        let common = prepared.map_err(|error| error.refusal().answer(&error.to_string()))?;
+        if let Some(ready) = self.kept.get(integration, connection)
+            && Arc::ptr_eq(&ready.common, &common)
+        {
+            return Ok(ready);
+        }
+        let ready = Arc::new(Ready::of(integration, api, common));
+        self.kept.keep(generation, integration, connection, Arc::clone(&ready));
+        Ok(ready)
+    }
+}
+
+impl Ready {
+    fn of(integration: &Arc<Integration>, api: &Api, common: Arc<Prepared>) -> Self {
+        Self {
+            integration: Arc::clone(integration),
+            timeouts: api.timeouts,
+            pool: pool_of(api, &common),
+            http_one: api.transport.http == HttpVersions::One || common.base.origin.scheme == Scheme::Http,
+            ca: api.transport.ca.as_deref().map(trusted),
+            common,
+        }
+    }
+}
+
+/// The answer of an integration that has no API.
+pub fn no_api(integration: &Integration) -> Answer {
+    Refusal::NotFound.answer(&format!("`{}` has no API to call", integration.id))
+}
+
+/// Pingora's pool knows neither credentials nor certificate authorities nor offered versions: all that
+/// must not be shared goes into this number.
+fn pool_of(api: &Api, common: &Prepared) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let connection = &common.connection;
+    (&*connection.integration, &*connection.id, &common.base.origin).hash(&mut hasher);
+    (api.transport.http == HttpVersions::One, &api.transport.ca).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Definitions are compiled only when their certificates parse, which Pingora's parser does not survive
+/// otherwise.
+fn trusted(certificates: &[Vec<u8>]) -> Arc<CaType> {
+    certificates.iter().map(|der| WrappedX509::new(der.clone(), parse_x509)).collect::<Vec<_>>().into()
+}

@@ -1,0 +1,108 @@
+//! What is written down of a request when it has ended: metrics, activity and a line in the log.
+
+use std::time::Duration;
+
+use http::Method;
+
+use super::{ProxyDoor, Subject};
+use crate::activity::{Asker, CallRecord};
+use crate::base::clock::Timestamp;
+
+/// What metrics call a request that is for no known integration.
+const OTHER: &str = "other";
+/// Characters of a path that are kept.
+const PATH: usize = 256;
+
+/// A request that has ended.
+pub struct Ended {
+    /// When it began.
+    pub at: Timestamp,
+    /// Its id.
+    pub id: String,
+    /// Whose call it was, where that was found out.
+    pub subject: Option<Subject>,
+    /// Where it went, where this door called: origin and path.
+    pub place: Option<(String, String)>,
+    /// The method.
+    pub method: Method,
+    /// The status the caller got; zero when none.
+    pub status: u16,
+    /// Our error code, where the answer was ours.
+    pub error: Option<&'static str>,
+    /// How long it took.
+    pub took: Duration,
+    /// How long the service took to its answer's head, where there was one, and the answer's status.
+    pub service: Option<(Duration, u16)>,
+    /// Bytes of both bodies.
+    pub bytes: (u64, u64),
+}
+
+/// Writes a request down.
+pub fn record(door: &ProxyDoor, ended: Ended) {
+    let integration = ended.subject.as_ref().map_or(OTHER, |subject| &*subject.integration);
+    count(door, integration, &ended);
+    tracing::debug!(
+        integration,
+        request.id = ended.id,
+        http.status = ended.status,
+        error = ended.error,
+        took_ms = u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX),
+        "{} {integration}: {}",
+        ended.method,
+        ended.status
+    );
+    // Endpoints by name are recorded where they are run.
+    let Some((subject, (origin, mut path))) = ended.subject.zip(ended.place) else { return };
+    // Checked paths are ASCII.
+    path.truncate(PATH);
+    door.parts.outbound.activity().record(CallRecord {
+        at: ended.at,
+        generation: subject.generation,
+        integration: subject.integration,
+        connection: subject.connection,
+        asker: Asker::Caller(subject.caller),
+        endpoint: None,
+        method: ended.method,
+        origin,
+        path,
+        status: ended.service.map(|(_, status)| status),
+        error: ended.error,
+        duration_ms: u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX),
+        sent_bytes: ended.bytes.0,
+        received_bytes: ended.bytes.1,
+    });
+}
+
+fn count(door: &ProxyDoor, integration: &str, ended: &Ended) {
+    let metrics = &door.parts.metrics;
+    let code = Code::new(ended.status);
+    metrics.http_requests.with_label_values(&["proxy", integration, code.as_str()]).inc();
+    let took = ended.took.as_secs_f64();
+    metrics.http_request_duration.with_label_values(&["proxy", integration]).observe(took);
+    if let Some(error) = ended.error {
+        metrics.http_refusals.with_label_values(&["proxy", error]).inc();
+    }
+    if let Some((took, status)) = ended.service {
+        metrics.upstream_requests.with_label_values(&[integration, Code::new(status).as_str()]).inc();
+        metrics.upstream_request_duration.with_label_values(&[integration]).observe(took.as_secs_f64());
+    }
+}
+
+/// A status as a label, without allocating.
+struct Code(http::StatusCode);
+
+impl Code {
+    fn new(status: u16) -> Option<Self> {
+        http::StatusCode::from_u16(status).ok().map(Self)
+    }
+}
+
+trait Label {
+    fn as_str(&self) -> &str;
+}
+
+impl Label for Option<Code> {
+    fn as_str(&self) -> &str {
+        self.as_ref().map_or("none", |code| code.0.as_str())
+    }
+}

@@ -1,0 +1,71 @@
+//! Reads where a call is to go: `/{integration}/{path…}`, or `/{integration}/-/{endpoint}`.
+
+use http::HeaderMap;
+
+use super::path::{self, Unsafe};
+use crate::respond::{Answer, Refusal};
+
+/// The header that names the connection.
+pub const CONNECTION_HEADER: &str = "trunkline-connection";
+/// The connection of calls that name none.
+const DEFAULT_CONNECTION: &str = "default";
+
+/// Where a call is to go; nothing of it is known to exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route<'a> {
+    /// The integration's id.
+    pub integration: &'a str,
+    /// The path below the API's base, checked; begins with a slash.
+    pub suffix: &'a str,
+    /// The query, checked.
+    pub query: Option<&'a str>,
+    /// The endpoint's id, where one is called by name.
+    pub endpoint: Option<&'a str>,
+}
+
+/// Reads a request's path and query.
+///
+/// # Errors
+/// 404 when the path names no integration, 400 when the rest of it does not pass the gate.
+pub fn read<'a>(path: &'a str, query: Option<&'a str>) -> Result<Route<'a>, Answer> {
+    let rest = path.strip_prefix('/').unwrap_or_default();
+    let (integration, suffix) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let checked = path::check_path(suffix).and_then(|()| query.map_or(Ok(()), path::check_query));
+    checked.map_err(|Unsafe(detail)| Refusal::UnsafePath.answer(detail))?;
+    if !is_id(integration) {
+        return Err(Refusal::NotFound.answer("the path is not /{integration}/{path}"));
+    }
+    Ok(Route { integration, suffix, query, endpoint: suffix.strip_prefix("/-/") })
+}
+
+/// The connection that a call names.
+///
+/// # Errors
+/// 404 when the name cannot be one.
+pub fn connection(headers: &HeaderMap) -> Result<&str, Answer> {
+    let Some(value) = headers.get(CONNECTION_HEADER) else { return Ok(DEFAULT_CONNECTION) };
+    let name = value.to_str().ok().filter(|name| !name.is_empty() && name.len() <= 128);
+    name.ok_or_else(|| Refusal::ConnectionUnknown.answer("Trunkline-Connection is not the id of a connection"))
+}
+
+fn is_id(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 64
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_integration_and_suffix() {
+        let read = |path| read(path, None).map(|route| (route.integration, route.suffix, route.endpoint)).ok();
+        assert_eq!(read("/stripe/v1/customers"), Some(("stripe", "/v1/customers", None)));
+        assert_eq!(read("/stripe"), Some(("stripe", "/", None)));
+        assert_eq!(read("/stripe/-/create"), Some(("stripe", "/-/create", Some("create"))));
+        for path in ["/", "//x", "/Stripe/x", "/../x", "/a%2fb/x", "/stripe//evil", "/stripe/../x", "/.", "/a.b/"] {
+            assert_eq!(read(path), None, "{path}");
+        }
+    }
+}

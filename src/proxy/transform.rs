@@ -1,0 +1,186 @@
+//! Calls of endpoints with `transform`: read whole, changed, sent as a call of our own, and the answer
+//! likewise. What streams cannot be changed, so these calls have a size cap in both directions.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use minijinja::value::Value;
+
+use super::ready::Ready;
+use super::{ProxyDoor, headers};
+use crate::definition::plan::api::{Change, Transform};
+use crate::net::client::Clients;
+use crate::net::exchange::{BodyLimit, Excess, Follow, Outgoing, Received, Towards};
+use crate::respond::{Answer, Refusal};
+use crate::template::{Context, Headers, TemplateError, TemplateErrorKind};
+
+/// A call of an endpoint with a transform, admitted.
+pub struct TransformedCall {
+    pub(super) ready: Arc<Ready>,
+    /// The endpoint's place in its API.
+    pub(super) endpoint: usize,
+    pub(super) suffix: String,
+    pub(super) query: Option<String>,
+}
+
+impl TransformedCall {
+    fn transform(&self) -> Option<&Transform> {
+        self.ready.integration.api.as_ref()?.endpoints.get(self.endpoint)?.transform.as_ref()
+    }
+
+    /// Where it goes: origin and path.
+    pub fn place(&self) -> (String, String) {
+        let base = &self.ready.common.base;
+        (base.origin.to_string(), format!("{}{}", base.path, self.suffix))
+    }
+
+    /// The most bytes that the request's body may have.
+    pub fn max_body(&self) -> u64 {
+        self.transform().map_or(0, |transform| transform.max_body)
+    }
+}
+
+/// Makes the call: change, send, change.
+pub async fn run(door: &ProxyDoor, call: &TransformedCall, method: &Method, from: &HeaderMap, body: Bytes) -> Answer {
+    let Some(transform) = call.transform() else { return Refusal::Internal.answer("the endpoint has no transform") };
+    let outgoing = match outgoing(door, call, method, from, body) {
+        Ok(outgoing) => outgoing,
+        Err(refused) => return refused,
+    };
+    let received = match send(&door.parts.clients, outgoing).await {
+        Ok(received) => received,
+        Err(refused) => return refused,
+    };
+    answer(transform, received).unwrap_or_else(|error| failed("response", &error))
+}
+
+fn outgoing(
+    door: &ProxyDoor,
+    call: &TransformedCall,
+    method: &Method,
+    from: &HeaderMap,
+    body: Bytes,
+) -> Result<Outgoing, Answer> {
+    let (ready, common) = (&call.ready, &call.ready.common);
+    let Some((api, transform)) = ready.integration.api.as_ref().zip(call.transform()) else {
+        return Err(Refusal::Internal.answer("the endpoint has no transform"));
+    };
+    let mut kept = headers::kept(from);
+    // A compressed answer could not be changed.
+    kept.remove(header::ACCEPT_ENCODING);
+    kept.insert(header::VIA, door.via.clone());
+    let mut body = body;
+    if let Some(change) = &transform.request {
+        let context = common
+            .connection
+            .context
+            .clone()
+            .with("headers", visible(&kept))
+            .with("query", query_values(call.query.as_deref().unwrap_or_default()))
+            .with_lazy("body", json_of(body.clone()));
+        body = changed(change, &context, &mut kept, body).map_err(|error| failed("request", &error))?;
+    }
+    for (name, value) in &common.headers {
+        kept.insert(name.clone(), value.clone());
+    }
+    common.credential.put_on(&mut kept);
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION] {
+        kept.remove(name);
+    }
+    let limit = BodyLimit { bytes: usize::try_from(transform.max_body).unwrap_or(usize::MAX), excess: Excess::Refuse };
+    let secret =
+        common.credential.query().map(|(_, pair)| Arc::new(crate::base::secret::Secret::new(pair.expose().clone())));
+    Ok(Outgoing {
+        towards: Towards::Service {
+            integration: Arc::clone(&ready.integration.id),
+            transport: api.transport.clone(),
+            reach: common.reach.clone(),
+        },
+        method: method.clone(),
+        origin: common.base.origin.clone(),
+        path: format!("{}{}", common.base.path, call.suffix),
+        query: call.query.clone(),
+        secret_query: secret,
+        headers: kept,
+        body,
+        timeouts: ready.timeouts,
+        limit,
+        follow: Follow::default(),
+    })
+}
+
+async fn send(clients: &Clients, outgoing: Outgoing) -> Result<Received, Answer> {
+    clients.send(outgoing).await.map_err(|failure| failure.refusal().answer(&failure.to_string()))
+}
+
+fn answer(transform: &Transform, received: Received) -> Result<Answer, TemplateError> {
+    let mut kept = headers::kept_of_answer(&received.headers);
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION] {
+        kept.remove(name);
+    }
+    let mut body = received.body;
+    if let Some(change) = &transform.response {
+        let context = Context::new()
+            .with("status", received.status.as_u16())
+            .with("headers", visible(&kept))
+            .with_lazy("body", json_of(body.clone()));
+        body = changed(change, &context, &mut kept, body)?;
+    }
+    let headers = kept.into_iter().scan(None::<HeaderName>, |last, (name, value)| {
+        // A header map names a header once and then gives its further values without a name.
+        *last = name.or_else(|| last.take());
+        last.clone().map(|name| (name, value))
+    });
+    Ok(Answer { status: received.status, headers: headers.collect(), body, close: false })
+}
+
+/// Applies a change to headers and body.
+fn changed(change: &Change, context: &Context, headers: &mut HeaderMap, body: Bytes) -> Result<Bytes, TemplateError> {
+    for (name, text) in &change.headers {
+        if text.value(context)?.is_null() {
+            headers.remove(name);
+            continue;
+        }
+        let value = HeaderValue::from_str(&text.render(context)?).map_err(|_| TemplateError {
+            kind: TemplateErrorKind::WrongType,
+            message: format!("`{name}` would hold characters that no header can carry"),
+            range: None,
+        })?;
+        headers.insert(name.clone(), value);
+    }
+    let Some(tree) = &change.json else { return Ok(body) };
+    let new = tree.render(context)?;
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.remove(header::CONTENT_ENCODING);
+    headers.remove(header::ETAG);
+    Ok(Bytes::from(new.to_string()))
+}
+
+/// A body as JSON, where it is JSON; undefined where it is not.
+fn json_of(body: Bytes) -> impl Fn() -> Value + Send + Sync + 'static {
+    move || match serde_json::from_slice::<serde_json::Value>(&body) {
+        Ok(json) => Value::from(minijinja::value::Serde(&json)),
+        Err(_) => Value::UNDEFINED,
+    }
+}
+
+fn visible(headers: &HeaderMap) -> Value {
+    Headers::from_pairs(headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))))
+}
+
+/// A query's parameters; of several with one name the first.
+fn query_values(query: &str) -> Value {
+    let mut seen: Vec<(String, String)> = Vec::new();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if seen.iter().all(|(known, _)| *known != name) {
+            seen.push((name.into_owned(), value.into_owned()));
+        }
+    }
+    let map: serde_json::Map<String, serde_json::Value> = seen.into_iter().map(|(k, v)| (k, v.into())).collect();
+    Value::from(minijinja::value::Serde(&map))
+}
+
+fn failed(which: &str, error: &TemplateError) -> Answer {
+    Refusal::DefinitionFailed.answer(&format!("`transform.{which}`: {error}"))
+}

@@ -1,0 +1,156 @@
+//! What a connection watches while a request is under way: how long the service may stay silent, and
+//! how slowly the client may send or read.
+//!
+//! Pingora has one time limit per read and none over a whole body. Every wait of a proxied request goes
+//! through the client's connection, which is always polled, so the connection is where limits are kept:
+//! phases of the request set them here, [`super::stream::DoorStream`] enforces them.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Why a wait was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overdue {
+    /// The service stayed silent for too long.
+    Service,
+    /// The client sent too slowly.
+    ClientSending,
+    /// The client read too slowly.
+    ClientReading,
+}
+
+/// No deadline.
+const NONE: u64 = u64::MAX;
+
+/// Limits of one connection, set by the request's phases and read by the connection.
+#[derive(Debug)]
+pub struct Watch {
+    /// Monotonic milliseconds at which the service's silence ends the request.
+    service: AtomicU64,
+    body: AtomicBool,
+    tunnel: AtomicBool,
+    overdue: AtomicU8,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            service: AtomicU64::new(NONE),
+            body: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
+            overdue: AtomicU8::new(0),
+        }
+    }
+}
+
+impl Watch {
+    /// Forgets the last request; `body` says whether this one has a body to come.
+    pub fn begin(&self, body: bool) {
+        self.service.store(NONE, Ordering::Relaxed);
+        self.body.store(body, Ordering::Relaxed);
+        self.tunnel.store(false, Ordering::Relaxed);
+        self.overdue.store(0, Ordering::Relaxed);
+    }
+
+    /// The service must be heard before `now + limit`.
+    pub fn expect_service(&self, now: Duration, limit: Duration) {
+        self.service.store(millis(now.saturating_add(limit)), Ordering::Relaxed);
+    }
+
+    /// The client's body has ended.
+    pub fn body_ended(&self) {
+        self.body.store(false, Ordering::Relaxed);
+    }
+
+    /// From here on both sides exchange bytes as they like: rates no longer count.
+    pub fn become_tunnel(&self) {
+        self.tunnel.store(true, Ordering::Relaxed);
+    }
+
+    /// Why the connection ended a wait, if it did.
+    pub fn overdue(&self) -> Option<Overdue> {
+        match self.overdue.load(Ordering::Relaxed) {
+            1 => Some(Overdue::Service),
+            2 => Some(Overdue::ClientSending),
+            3 => Some(Overdue::ClientReading),
+            _ => None,
+        }
+    }
+
+    pub(super) fn service_is_overdue(&self, now: Duration) -> bool {
+        millis(now) >= self.service.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn expects_body(&self) -> bool {
+        self.body.load(Ordering::Relaxed) && !self.tunnel.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn has_deadline(&self) -> bool {
+        self.service.load(Ordering::Relaxed) != NONE
+    }
+
+    pub(super) fn end(&self, why: Overdue) {
+        let code = match why {
+            Overdue::Service => 1,
+            Overdue::ClientSending => 2,
+            Overdue::ClientReading => 3,
+        };
+        self.overdue.store(code, Ordering::Relaxed);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(NONE - 1).min(NONE - 1)
+}
+
+/// How fast one direction moves, counting only the time that was spent waiting for the other side.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    bytes: u64,
+    waited: Duration,
+    since: Option<Duration>,
+}
+
+impl Pace {
+    /// Waiting that is not yet held against anyone.
+    const GRACE: Duration = Duration::from_secs(10);
+
+    /// Bytes moved.
+    pub(super) fn moved(&mut self, bytes: usize, now: impl FnOnce() -> Duration) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        if let Some(since) = self.since.take() {
+            self.waited = self.waited.saturating_add(now().saturating_sub(since));
+        }
+    }
+
+    /// Nothing moves; whether that has lasted so long that the rate is below `minimum` bytes a second.
+    pub(super) fn waits(&mut self, now: Duration, minimum: u64) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let waited = self.waited.saturating_add(now.saturating_sub(since));
+        waited > Self::GRACE && u128::from(self.bytes) < u128::from(minimum) * waited.as_millis() / 1_000
+    }
+
+    /// Counts from here.
+    pub(super) fn begin(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_counts_waiting_only() {
+        let (mut pace, second) = (Pace::default(), Duration::from_secs);
+        assert!(!pace.waits(second(0), 1_024) && !pace.waits(second(10), 1_024));
+        assert!(pace.waits(second(11), 1_024), "nothing in eleven seconds");
+        pace.moved(20_000, || second(11));
+        assert!(!pace.waits(second(500), 1_024), "the pause between was not spent waiting");
+        assert!(pace.waits(second(509), 1_024));
+    }
+}

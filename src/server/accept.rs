@@ -1,0 +1,183 @@
+//! The accept loop of a door, and its end.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use pingora::apps::HttpServerApp;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Shared;
+use super::caps::{Caps, Full, Place};
+use super::connection::{DoorContext, serve};
+use super::hygiene::Upgrades;
+use super::listen::{Address, Listener};
+use crate::proxy::stream::{DoorStream, Socket};
+
+/// Pauses after a failed accept: the first, and the longest. Without file descriptors the loop would
+/// otherwise spin.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// What a connection beyond a cap is told before it is closed.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n\
+    Trunkline-Error: unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 133\r\n\r\n\
+    {\"type\":\"urn:trunkline:error:unavailable\",\"title\":\"Too many connections\",\
+    \"status\":503,\"code\":\"unavailable\",\"detail\":\"connection cap\"}";
+
+/// A door at which someone answers. Dropping it does not close the door; [`Running::drain`] does.
+#[derive(Debug)]
+pub struct Running {
+    address: Address,
+    stop: watch::Sender<bool>,
+    cut: CancellationToken,
+    connections: TaskTracker,
+    accepting: JoinHandle<()>,
+    caps: Arc<Caps>,
+}
+
+/// How a door was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut because their request did not end in time.
+    pub cut: usize,
+}
+
+impl Running {
+    /// Where the door can be reached.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// How many connections are open.
+    pub fn open_connections(&self) -> usize {
+        self.caps.open()
+    }
+
+    /// Closes the door: accepts no more, lets requests under way end within `grace`, then cuts the rest.
+    pub async fn drain(self, grace: Duration) -> Drained {
+        self.stop.send_replace(true);
+        // The loop ends by itself; a panic in it has been logged by the runtime's hook.
+        drop(self.accepting.await);
+        self.connections.close();
+        if tokio::time::timeout(grace, self.connections.wait()).await.is_ok() {
+            return Drained { cut: 0 };
+        }
+        let cut = self.connections.len();
+        self.cut.cancel();
+        self.connections.wait().await;
+        Drained { cut }
+    }
+}
+
+/// Starts to accept.
+pub(super) fn run<A: HttpServerApp + Send + Sync + 'static>(
+    listener: Listener,
+    name: &'static str,
+    upgrades: Upgrades,
+    shared: Shared,
+    app: Arc<A>,
+) -> Running {
+    let (stop, drain) = watch::channel(false);
+    let address = listener.address().clone();
+    let caps = Arc::new(Caps::default());
+    let (cut, connections) = (CancellationToken::new(), TaskTracker::new());
+    let door = Arc::new(DoorContext { name, app, shared, upgrades });
+    let entrance =
+        Entrance { door, caps: Arc::clone(&caps), drain, cut: cut.clone(), connections: connections.clone() };
+    let accepting = tokio::spawn(entrance.accept_all(listener));
+    Running { address, stop, cut, connections, accepting, caps }
+}
+
+struct Entrance<A> {
+    door: Arc<DoorContext<A>>,
+    caps: Arc<Caps>,
+    drain: watch::Receiver<bool>,
+    cut: CancellationToken,
+    connections: TaskTracker,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
+    async fn accept_all(mut self, listener: Listener) {
+        let mut pause = PAUSE.0;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = self.drain.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok(socket) => {
+                    pause = PAUSE.0;
+                    self.let_in(socket);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::error!(door = self.door.name, "connections cannot be accepted: {error}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+            }
+        }
+    }
+
+    fn let_in(&self, socket: Socket) {
+        let shared = &self.door.shared;
+        let limits = shared.live.load().gateway.limits;
+        let stream = DoorStream::new(socket, limits.min_body_rate, Arc::clone(&shared.clock));
+        // Callers of the proxy door are ours and few: only strangers are counted by address.
+        let source = if self.door.name == "public" { stream.source() } else { None };
+        let place = match self.caps.enter(source, &limits) {
+            Ok(place) => place,
+            Err(full) => return self.turn_away(&stream, full),
+        };
+        shared.metrics.door_connections.with_label_values(&[self.door.name]).inc();
+        let (door, drain, cut) = (Arc::clone(&self.door), self.drain.clone(), self.cut.clone());
+        self.connections.spawn(async move {
+            let serving = AssertUnwindSafe(serve(&door, stream, drain)).catch_unwind();
+            let panicked = tokio::select! {
+                served = serving => served.is_err(),
+                () = cut.cancelled() => false,
+            };
+            leave(&door, place, panicked);
+        });
+    }
+
+    fn turn_away(&self, stream: &DoorStream, full: Full) {
+        let metrics = &self.door.shared.metrics;
+        metrics.door_connections_refused.with_label_values(&[self.door.name, full.as_str()]).inc();
+        stream.send_now(FULL);
+    }
+}
+
+fn leave<A>(door: &DoorContext<A>, place: Place, panicked: bool) {
+    drop(place);
+    let metrics = &door.shared.metrics;
+    metrics.door_connections.with_label_values(&[door.name]).dec();
+    if panicked {
+        metrics.panics.with_label_values(&[door.name]).inc();
+        tracing::error!(door = door.name, "a request ended in a panic; its connection was closed");
+    }
+}
+
+/// Whether a failed accept is the fault of the one connection that was accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected | InvalidInput)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_of_a_full_door_is_whole() {
+        let text = std::str::from_utf8(FULL).expect("ASCII");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+}

@@ -1,0 +1,67 @@
+//! One connection, from accept to close: head, check, request, and again.
+//!
+//! Pingora's own loop reads heads without a deadline and parses them leniently. Here each head is read
+//! and checked first; Pingora gets it as bytes that were already read, one request at a time.
+
+use std::sync::Arc;
+
+use pingora::apps::HttpServerApp;
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+
+use super::hygiene::{Fault, Framing, Upgrades};
+use super::{Shared, head};
+use crate::proxy::answer;
+use crate::proxy::stream::DoorStream;
+
+/// What all connections of a door have in common.
+pub struct DoorContext<A> {
+    /// Its name in metrics: `public` or `proxy`.
+    pub name: &'static str,
+    /// What answers.
+    pub app: Arc<A>,
+    /// What the program shares.
+    pub shared: Shared,
+    /// Which switches of protocol it takes part in.
+    pub upgrades: Upgrades,
+}
+
+/// Serves a connection until it ends. Once `drain` is true, the request under way is the last.
+pub async fn serve<A: HttpServerApp + Send + Sync + 'static>(
+    door: &DoorContext<A>,
+    stream: DoorStream,
+    mut drain: watch::Receiver<bool>,
+) {
+    let mut stream = Box::new(stream);
+    loop {
+        let limits = door.shared.live.load().gateway.limits;
+        stream.watch().begin(false);
+        let head = match head::read(&mut stream, &limits, door.upgrades, &mut drain).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return,
+            Err(fault) => return refuse(door, &mut stream, fault).await,
+        };
+        stream.begin(head.checked.framing != Framing::Empty);
+        let mut session = ServerSession::new_http1(stream as Stream);
+        session.set_pipelined_prefix(head.bytes);
+        session.set_read_timeout(Some(limits.idle_timeout));
+        session.set_write_timeout(Some(limits.idle_timeout));
+        let Some(reused) = door.app.process_new_http(session, &drain).await else { return };
+        let (below, _settings) = reused.consume();
+        let Some(back) = DoorStream::back(below) else { return };
+        stream = back;
+    }
+}
+
+/// Answers a head that was not let in, and closes.
+async fn refuse<A>(door: &DoorContext<A>, stream: &mut DoorStream, fault: Fault) {
+    let metrics = &door.shared.metrics;
+    metrics.http_refusals.with_label_values(&[door.name, fault.refusal.code()]).inc();
+    tracing::debug!(door = door.name, code = fault.refusal.code(), "a request head was refused: {}", fault.detail);
+    let bytes = answer::on_wire(&fault.refusal.answer(fault.detail));
+    if stream.write_all(&bytes).await.is_ok() {
+        stream.linger().await;
+    }
+}

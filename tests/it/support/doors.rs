@@ -1,0 +1,248 @@
+//! Both doors in this process, over definitions made by hand.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderName, Method, StatusCode};
+use serde_json::{Map, json};
+use sha2::{Digest, Sha256};
+use trunkline::activity::Activity;
+use trunkline::base::clock::{Clock, SystemClock, Timestamp};
+use trunkline::base::random::SystemRandom;
+use trunkline::base::secret::Secret;
+use trunkline::connection::Connections;
+use trunkline::definition::live::{Generation, Live};
+use trunkline::definition::plan::api::{Api, Placement, Timeouts, Transport};
+use trunkline::definition::plan::gateway::{
+    Admin, Caller, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State,
+};
+use trunkline::definition::plan::rule::Glob;
+use trunkline::definition::plan::{Auth, DeclaredConnection, DeclaredCredential, Fingerprint, Integration};
+use trunkline::net::client::Clients;
+use trunkline::net::resolve::{Found, Lookup, Resolver, Unresolved};
+use trunkline::net::trust::Trust;
+use trunkline::net::{Dialer, Redirect};
+use trunkline::outbound::{self, Outbound};
+use trunkline::proxy::{Parts, ProxyDoor};
+use trunkline::respond::{Answer, Refusal};
+use trunkline::server::{Listener, Running, Shared, open_proxy, open_public};
+use trunkline::telemetry::metrics::Metrics;
+use trunkline::template::Text;
+use trunkline::webhook::door::{Admission, Receive, RequestHead};
+
+/// The key of the caller that may do everything.
+pub const KEY: &str = "test-key-0123456789abcdef";
+
+/// An integration `svc` whose API is at `base_url`, with an API key `sk_test` as Bearer.
+pub fn service(base_url: &str) -> Integration {
+    let api = Api {
+        base_url: Text::compile(base_url).unwrap(),
+        hosts: Vec::new(),
+        headers: Vec::new(),
+        credential: header_credential("Bearer {{ api_key }}"),
+        test: None,
+        endpoints: Vec::new(),
+        ok: None,
+        error: None,
+        idempotency_key: None,
+        timeouts: Timeouts::default(),
+        transport: Transport::default(),
+    };
+    let connection = DeclaredConnection {
+        id: Arc::from("default"),
+        credential: DeclaredCredential::ApiKey(Secret::from("sk_test")),
+        inputs: Map::new(),
+        saved: Map::new(),
+    };
+    Integration {
+        id: Arc::from("svc"),
+        title: "Service".to_owned(),
+        fingerprint: Fingerprint([0; 32]),
+        inputs: Vec::new(),
+        auth: Auth::ApiKey { pattern: None },
+        api: Some(api),
+        connections: vec![connection],
+        webhook: None,
+        rules: Vec::new(),
+    }
+}
+
+/// `Authorization` with this value.
+pub fn header_credential(value: &str) -> Placement {
+    Placement::Header { name: HeaderName::from_static("authorization"), value: Text::compile(value).unwrap() }
+}
+
+/// How the doors are set up.
+pub struct Setup {
+    pub integrations: Vec<Integration>,
+    pub limits: Limits,
+    pub mode: Mode,
+    pub callers: Vec<Caller>,
+    pub private_networks: Vec<Network>,
+    pub names: Vec<(&'static str, Vec<&'static str>)>,
+    pub proxy: Listen,
+    pub mock: Option<SocketAddr>,
+}
+
+impl Setup {
+    /// Doors for one integration, in development mode, so that loopback may be called.
+    pub fn of(integration: Integration) -> Self {
+        let everything =
+            Grant { integration: Glob::new("*"), connection: Glob::new("*"), methods: Vec::new(), paths: Vec::new() };
+        Self {
+            integrations: vec![integration],
+            limits: Limits::default(),
+            mode: Mode::Development,
+            callers: vec![caller("app", KEY, everything)],
+            private_networks: Vec::new(),
+            names: Vec::new(),
+            proxy: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
+            mock: None,
+        }
+    }
+}
+
+/// A caller with one grant.
+pub fn caller(id: &str, key: &str, grant: Grant) -> Caller {
+    Caller { id: Arc::from(id), key_hash: Sha256::digest(key).into(), allow: vec![grant] }
+}
+
+/// Names that DNS knows in a test; addresses are never looked up anywhere else.
+#[derive(Debug)]
+struct Names(Vec<(&'static str, Vec<&'static str>)>);
+
+#[async_trait]
+impl Lookup for Names {
+    async fn lookup(&self, name: &str) -> Result<Found, Unresolved> {
+        let known = self.0.iter().find(|(known, _)| *known == name).ok_or(Unresolved::NoAddress)?;
+        let addresses = known.1.iter().map(|address| address.parse().unwrap()).collect();
+        Ok(Found { addresses, ttl: Duration::from_mins(1) })
+    }
+}
+
+/// Takes webhooks for `svc` and remembers them.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    live: Mutex<Option<Arc<Live>>>,
+    pub received: Mutex<Vec<(RequestHead, Bytes)>>,
+}
+
+#[async_trait]
+impl Receive for Inbox {
+    async fn admit(&self, head: &RequestHead) -> Result<Admission, Answer> {
+        let generation = self.live.lock().unwrap().as_ref().unwrap().load();
+        let known = generation.integration(&head.integration).cloned();
+        let integration = known.ok_or_else(|| Refusal::NotFound.answer("no such webhook"))?;
+        Ok(Admission { generation, integration, max_body: 100_000 })
+    }
+
+    async fn receive(&self, _admission: Admission, head: RequestHead, body: Bytes) -> Answer {
+        let answer = Answer::json(StatusCode::OK, &json!({ "bytes": body.len() }));
+        self.received.lock().unwrap().push((head, body));
+        answer
+    }
+}
+
+/// Both doors, open.
+pub struct Doors {
+    pub public: SocketAddr,
+    pub proxy: SocketAddr,
+    pub inbox: Arc<Inbox>,
+    pub metrics: Arc<Metrics>,
+    pub activity: Arc<Activity>,
+    pub running: [Running; 2],
+}
+
+impl Doors {
+    pub fn start(setup: Setup) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let (public, proxy) = (Listener::bind(&listen).unwrap(), Listener::bind(&setup.proxy).unwrap());
+        let names = Arc::new(Names(setup.names.clone()));
+        let redirect = setup.mock.map(|address| Redirect { address });
+        let dialer = Arc::new(Dialer::new(Resolver::new(names, Arc::clone(&clock)), redirect));
+        let live = Arc::new(Live::new(generation(setup)));
+        let shared = Shared { live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock: Arc::clone(&clock) };
+        let activity = Arc::new(Activity::default());
+        let clients = Clients::new(Arc::clone(&dialer), Trust::of(&[]));
+        let outbound = Outbound::new(outbound::Parts {
+            connections: Arc::new(Connections::declared()),
+            clients: clients.clone(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            activity: Arc::clone(&activity),
+        });
+        let parts = Parts {
+            live: Arc::clone(&live),
+            outbound: Arc::new(outbound),
+            clients,
+            dialer,
+            metrics: Arc::clone(&metrics),
+            clock,
+        };
+        let door = Arc::new(ProxyDoor::new(parts, &SystemRandom::default()).unwrap());
+        let inbox = Arc::new(Inbox { live: Mutex::new(Some(Arc::clone(&live))), ..Inbox::default() });
+        let running = [
+            open_public(public, shared.clone(), Arc::clone(&inbox) as Arc<dyn Receive>),
+            open_proxy(proxy, shared, door),
+        ];
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let [public, proxy] = [0, 1].map(|door| running[door].address().tcp().unwrap_or(nowhere));
+        Self { public, proxy, inbox, metrics, activity, running }
+    }
+
+    /// The value of a metric's sample, as `name{labels}` reads in the exposition.
+    pub fn metric(&self, sample: &str) -> f64 {
+        let text = String::from_utf8(self.metrics.render().unwrap()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok());
+        line.unwrap_or(0.0)
+    }
+}
+
+fn generation(setup: Setup) -> Generation {
+    let fixed = Fixed {
+        mode: setup.mode,
+        public: setup.proxy.clone(),
+        proxy: setup.proxy.clone(),
+        admin: setup.proxy,
+        integrations: Vec::new(),
+        state: State::Sled { path: PathBuf::new(), cache: 0, min_free: 0, retention: Duration::ZERO },
+        key: KeySource::Missing,
+    };
+    let gateway = Gateway {
+        fixed,
+        public_url: "http://localhost:8080".parse().unwrap(),
+        admin: Admin::default(),
+        destinations: Vec::new(),
+        callers: setup.callers,
+        private_networks: setup.private_networks,
+        workers: 1,
+        limits: setup.limits,
+    };
+    let by_id = |integration: Integration| (Arc::clone(&integration.id), Arc::new(integration));
+    let integrations: HashMap<_, _> = setup.integrations.into_iter().map(by_id).collect();
+    Generation {
+        number: 1,
+        since: Timestamp::default(),
+        fingerprint: Fingerprint([0; 32]),
+        gateway: Arc::new(gateway),
+        files: Vec::new(),
+        integrations,
+    }
+}
+
+/// A grant for some methods and paths of one integration and connection.
+pub fn grant(integration: &str, connection: &str, methods: &[Method], paths: &[&str]) -> Grant {
+    Grant {
+        integration: Glob::new(integration),
+        connection: Glob::new(connection),
+        methods: methods.to_vec(),
+        paths: paths.iter().map(|path| Glob::new(path)).collect(),
+    }
+}
