@@ -53,6 +53,79 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// Reads an RFC 3339 time, with any offset and any number of fractional digits; what is finer than
+    /// a millisecond is cut off. `None` for anything else, for moments before 1970 and for leap seconds
+    /// beyond `:60`.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        let number = |range: std::ops::Range<usize>| {
+            let digits = text.get(range).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+            digits.parse::<u64>().ok()
+        };
+        let mark = |place: usize, accepted: &[u8]| bytes.get(place).is_some_and(|byte| accepted.contains(byte));
+        if !(mark(4, b"-") && mark(7, b"-") && mark(10, b"Tt ") && mark(13, b":") && mark(16, b":")) {
+            return None;
+        }
+        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+        let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+        if !(1..=12).contains(&month) || !(1..=days_in(year, month)).contains(&day) {
+            return None;
+        }
+        if hour > 23 || minute > 59 || second > 60 || year < 1970 {
+            return None;
+        }
+        let (millis, zone) = fraction(text.get(19..)?)?;
+        let local =
+            days_from_civil(year, month, day) * 86_400_000 + (hour * 3_600 + minute * 60 + second) * 1_000 + millis;
+        let utc = i64::try_from(local).ok()?.checked_sub(offset_millis(zone)?)?;
+        u64::try_from(utc).ok().map(Self)
+    }
+}
+
+/// The milliseconds of a fraction of a second, and what follows it.
+fn fraction(text: &str) -> Option<(u64, &str)> {
+    let Some(rest) = text.strip_prefix('.') else { return Some((0, text)) };
+    let length = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (digits, zone) = rest.split_at(length);
+    let millis = digits.bytes().chain(*b"00").take(3).fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    (!digits.is_empty()).then_some((millis, zone))
+}
+
+/// What a zone is ahead of UTC.
+fn offset_millis(zone: &str) -> Option<i64> {
+    if zone.eq_ignore_ascii_case("z") {
+        return Some(0);
+    }
+    let (sign, rest) = match (zone.strip_prefix('+'), zone.strip_prefix('-')) {
+        (Some(rest), _) => (1, rest),
+        (None, Some(rest)) => (-1, rest),
+        (None, None) => return None,
+    };
+    let (hours, minutes) = rest.split_once(':').filter(|(h, m)| h.len() == 2 && m.len() == 2)?;
+    let read = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<i64>().ok())?;
+    let (hours, minutes) = (read(hours)?, read(minutes)?);
+    (hours <= 23 && minutes <= 59).then_some(sign * (hours * 60 + minutes) * 60_000)
+}
+
+/// Days in a month of the Gregorian calendar.
+fn days_in(year: u64, month: u64) -> u64 {
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    match month {
+        2 => 28 + u64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// A Gregorian date to days since the epoch. Howard Hinnant's `days_from_civil`, for years from 1970.
+fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
+    let year = year - u64::from(month <= 2);
+    let of_era = year % 400;
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    (year / 400) * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
 /// RFC 3339 in UTC with milliseconds: `2026-01-31T10:00:00.000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -173,6 +246,34 @@ mod tests {
         ];
         for (millis, text) in cases {
             assert_eq!(Timestamp::from_millis(millis).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn rfc_3339_is_read_with_offsets_and_fractions() {
+        let read = |text| Timestamp::parse_rfc3339(text).map(Timestamp::millis);
+        assert_eq!(read("2026-01-31T12:00:00.123456789+02:00"), Some(1_769_853_600_123));
+        assert_eq!(read("1969-12-31t23:30:00-00:30"), None);
+        assert_eq!(read("1970-01-01T00:00:00-00:30"), Some(1_800_000));
+        for bad in ["", "2026-01-31", "2026-02-29T00:00:00Z", "2026-01-31T10:00:00", "2026-01-31T10:00:00.Z"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        for bad in ["2026-01-31T24:00:00Z", "2026-01-31T10:00:00+2:00", "2026-01-31T10:00:00Zx", "+026-01-31T10:00:00Z"]
+        {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_written_time_reads_back(millis in 0_u64..253_402_300_799_999) {
+            let text = Timestamp(millis).to_string();
+            proptest::prop_assert_eq!(Timestamp::parse_rfc3339(&text), Some(Timestamp(millis)));
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_of_times_fail(text in "\\PC{0,40}") {
+            let _read = Timestamp::parse_rfc3339(&text);
         }
     }
 

@@ -1,6 +1,9 @@
 //! What a connection signs in with, as types that cannot be printed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use minijinja::value::Value;
 
 use crate::base::secret::Secret;
 use crate::definition::plan::DeclaredCredential;
@@ -88,7 +91,7 @@ impl Credential {
             }
             Self::Tokens(tokens) => {
                 let access = tokens.token(token)?.expose().as_str();
-                context.with_json("token", &serde_json::json!({ "access": access }))
+                context.with("token", Value::from(BTreeMap::from([("access", Value::from(access))])))
             }
         })
     }

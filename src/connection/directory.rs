@@ -1,15 +1,22 @@
 //! Which connections there are, and what each is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use minijinja::value::Value;
+use serde::Serialize;
 use serde_json::{Map, Value as Json};
+use tokio::sync::RwLock;
 
 use super::credential::Credential;
 use super::held::PerConnection;
+use super::stored::{Content, Stored, StoredError};
+use crate::base::id::ConnectionId;
 use crate::definition::live::Generation;
 use crate::definition::plan::{Auth, DeclaredConnection, Integration, NotYet};
 use crate::respond::Refusal;
+use crate::store::StoreError;
 use crate::template::Context;
 
 /// The name a connection has when nobody names one.
@@ -42,7 +49,7 @@ impl Connection {
     fn new(integration: &Integration, id: Arc<str>, credential: Credential, values: Values) -> Self {
         let Values { inputs, saved } = values;
         let context = Context::new()
-            .with_json("connection", &serde_json::json!({ "id": &*id }))
+            .with("connection", Value::from(BTreeMap::from([("id", Value::from(&*id))])))
             .with_json("input", &Json::Object(inputs.clone()))
             .with_json("saved", &Json::Object(saved.clone()));
         Self { integration: Arc::clone(&integration.id), id, credential, context, inputs, saved }
@@ -85,6 +92,26 @@ pub enum ConnectionError {
         /// What it lacks, and what to do.
         reason: String,
     },
+    /// It does not fit the definition.
+    #[error("the connection `{integration}/{connection}` does not fit the definition: {reason}")]
+    Invalid {
+        /// The integration.
+        integration: Arc<str>,
+        /// The connection.
+        connection: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The store failed.
+    #[error("the connection `{integration}/{connection}` could not be read or written: {reason}")]
+    Store {
+        /// The integration.
+        integration: Arc<str>,
+        /// The connection.
+        connection: String,
+        /// Why not.
+        reason: StoreError,
+    },
 }
 
 impl ConnectionError {
@@ -94,32 +121,65 @@ impl ConnectionError {
             Self::Unknown { .. } => Refusal::ConnectionUnknown,
             Self::NotYet { .. } => Refusal::NotYetRun,
             Self::Unusable { .. } => Refusal::ConnectionUnusable,
+            Self::Invalid { .. } => Refusal::InvalidInput,
+            Self::Store { .. } => Refusal::StoreUnavailable,
         }
     }
 
     /// Whether waiting may mend it: someone has to act, but nothing was sent.
     pub fn passing(&self) -> bool {
-        matches!(self, Self::Unusable { .. })
+        matches!(self, Self::Unusable { .. } | Self::Store { .. })
     }
+}
+
+/// What lists show of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConnectionHead {
+    /// Its id in the whole deployment.
+    pub id: ConnectionId,
+    /// The integration's id.
+    pub integration: String,
+    /// Its name within the integration.
+    pub name: String,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A file declares it.
+    Declared,
+    /// The store keeps it.
+    Stored,
 }
 
 /// Finds connections. A connection that a file declares comes before a stored one of the same name.
 #[derive(Debug, Default)]
 pub struct Connections {
+    stored: Option<Stored>,
     held: PerConnection<Arc<Connection>>,
+    /// Held for writing while a stored connection changes, so that nobody keeps the one it replaces.
+    changing: RwLock<()>,
 }
 
 impl Connections {
-    /// Only those that files declare.
+    /// Only those that files declare: a deployment without a master key.
     pub fn declared() -> Self {
         Self::default()
     }
 
-    /// The connection of this name.
+    /// Those that files declare and those in the store.
+    pub fn with_stored(stored: Stored) -> Self {
+        Self { stored: Some(stored), ..Self::default() }
+    }
+
+    /// The connection of this name. Cheap after the first time, until the definition or the connection
+    /// changes.
     ///
     /// # Errors
     /// When there is none, or it cannot be used.
-    #[expect(clippy::unused_async, reason = "stored connections, which come next, are read from the store")]
     pub async fn resolve(
         &self,
         generation: &Generation,
@@ -129,13 +189,127 @@ impl Connections {
         if let Some(connection) = self.held.get(integration, id) {
             return Ok(connection);
         }
+        let _unchanged = self.changing.read().await;
         let connection = match integration.connection(id) {
             Some(declared) => of_declared(integration, declared),
-            None => without_declaration(integration, id)?,
+            None => match self.stored_one(integration, id).await? {
+                Some(stored) => stored,
+                None => without_declaration(integration, id)?,
+            },
         };
         let connection = Arc::new(connection);
         self.held.keep(generation, integration, id, Arc::clone(&connection));
         Ok(connection)
+    }
+
+    async fn stored_one(&self, integration: &Integration, id: &str) -> Result<Option<Connection>, ConnectionError> {
+        let Some(stored) = self.stored.as_ref().filter(|_| is_name(id)) else { return Ok(None) };
+        let content =
+            stored.get(&integration.id, id).await.map_err(|reason| stored_error(&integration.id, id, reason))?;
+        let Some(Content { credential, inputs, saved }) = content else { return Ok(None) };
+        let inputs = checked_inputs(integration, id, inputs)?;
+        Ok(Some(Connection::new(integration, Arc::from(id), credential, Values { inputs, saved })))
+    }
+
+    /// Stores a connection, sealed, in place of one of the same name. The audit log has it first.
+    /// `actor` is who does it, as in `operator`.
+    ///
+    /// # Errors
+    /// When it does not fit the definition, a file declares one of that name, or the store fails.
+    pub async fn put(
+        &self,
+        actor: &str,
+        integration: &Integration,
+        id: &str,
+        content: Content,
+    ) -> Result<ConnectionId, ConnectionError> {
+        let invalid = |reason: &str| ConnectionError::Invalid {
+            integration: Arc::clone(&integration.id),
+            connection: id.to_owned(),
+            reason: reason.to_owned(),
+        };
+        if !is_name(id) {
+            return Err(invalid("a name has 1 to 128 letters, digits and `. _ - @ : +`"));
+        }
+        if integration.connection(id).is_some() {
+            return Err(invalid("a file declares a connection of this name"));
+        }
+        fits(integration, &content.credential).map_err(|reason| invalid(&reason))?;
+        let inputs = checked_inputs(integration, id, content.inputs)?;
+        let content = Content { inputs, ..content };
+        let stored = self.stored.as_ref().ok_or_else(|| invalid("there is no master key to seal it with"))?;
+        let _alone = self.changing.write().await;
+        let put = stored.put(actor, (&integration.id, id), &content).await;
+        self.held.forget(&integration.id, id);
+        put.map_err(|reason| stored_error(&integration.id, id, reason))?;
+        Ok(ConnectionId::of(&integration.id, id))
+    }
+
+    /// Removes a stored connection; `false` when there was none. The audit log has it first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn remove(&self, actor: &str, integration: &str, id: &str) -> Result<bool, ConnectionError> {
+        let Some(stored) = &self.stored else { return Ok(false) };
+        let _alone = self.changing.write().await;
+        let removed = stored.remove(actor, integration, id).await;
+        self.held.forget(integration, id);
+        removed.map_err(|reason| stored_error(integration, id, reason))
+    }
+
+    /// All connections of a generation, by integration and name: those of its files, and those stored
+    /// for its integrations.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list(&self, generation: &Generation) -> Result<Vec<ConnectionHead>, ConnectionError> {
+        let head = |integration: &str, name: &str, origin| ConnectionHead {
+            id: ConnectionId::of(integration, name),
+            integration: integration.to_owned(),
+            name: name.to_owned(),
+            origin,
+        };
+        let declared = generation.integrations.values().flat_map(|integration| {
+            integration.connections.iter().map(|declared| head(&integration.id, &declared.id, Origin::Declared))
+        });
+        let mut heads: Vec<_> = declared.collect();
+        if let Some(stored) = &self.stored {
+            let names = stored.names().await.map_err(|reason| stored_error("*", "*", reason))?;
+            let hidden = |integration: &str, name: &str| {
+                generation.integration(integration).is_none_or(|of| of.connection(name).is_some())
+            };
+            let shown = names.iter().filter(|(integration, name)| !hidden(integration, name));
+            heads.extend(shown.map(|(integration, name)| head(integration, name, Origin::Stored)));
+        }
+        heads.sort_by(|a, b| (&a.integration, &a.name).cmp(&(&b.integration, &b.name)));
+        Ok(heads)
+    }
+}
+
+/// Whether a text can be the name of a stored connection.
+fn is_name(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@:+".contains(&byte))
+}
+
+fn stored_error(integration: &str, connection: &str, reason: StoredError) -> ConnectionError {
+    let (integration, connection) = (Arc::from(integration), connection.to_owned());
+    match reason {
+        StoredError::Store(reason) => ConnectionError::Store { integration, connection, reason },
+        reason => ConnectionError::Unusable { integration, connection, reason: reason.to_string() },
+    }
+}
+
+/// Whether a credential is of the kind that the definition asks for.
+fn fits(integration: &Integration, credential: &Credential) -> Result<(), String> {
+    match (&integration.auth, credential) {
+        (Auth::ApiKey { pattern: Some(pattern) }, Credential::ApiKey(key)) if !pattern.is_match(key.expose()) => {
+            Err(format!("the key does not look like one of this service: expected `{pattern}`"))
+        }
+        (Auth::ApiKey { .. }, Credential::ApiKey(_))
+        | (Auth::Basic, Credential::Basic { .. })
+        | (Auth::None, Credential::None) => Ok(()),
+        (Auth::NotYet(part), _) => Err(part.to_string()),
+        (_, credential) => Err(format!("this service does not sign in with {}", credential.kind())),
     }
 }
 
@@ -150,7 +324,7 @@ fn without_declaration(integration: &Integration, id: &str) -> Result<Connection
     match &integration.auth {
         Auth::NotYet(part) => Err(ConnectionError::NotYet { integration: name, connection, part: part.clone() }),
         Auth::None if id == DEFAULT => {
-            let inputs = default_inputs(integration)?;
+            let inputs = checked_inputs(integration, DEFAULT, Map::new())?;
             let values = Values { inputs, saved: Map::new() };
             Ok(Connection::new(integration, Arc::from(DEFAULT), Credential::None, values))
         }
@@ -160,14 +334,162 @@ fn without_declaration(integration: &Integration, id: &str) -> Result<Connection
     }
 }
 
-fn default_inputs(integration: &Integration) -> Result<Map<String, Json>, ConnectionError> {
-    let value = |input: &crate::definition::plan::Input| match &input.default {
-        Some(default) => Ok((input.name.to_string(), Json::from(default.as_str()))),
-        None => Err(ConnectionError::Unusable {
-            integration: Arc::clone(&integration.id),
-            connection: DEFAULT.to_owned(),
-            reason: format!("the input `{}` has no default: declare the connection with a value for it", input.name),
-        }),
+/// The inputs of a connection, defaults filled in, each checked against the definition.
+fn checked_inputs(
+    integration: &Integration,
+    id: &str,
+    mut given: Map<String, Json>,
+) -> Result<Map<String, Json>, ConnectionError> {
+    let unusable = |reason: String| ConnectionError::Invalid {
+        integration: Arc::clone(&integration.id),
+        connection: id.to_owned(),
+        reason,
     };
-    integration.inputs.iter().map(value).collect()
+    let mut inputs = Map::new();
+    for input in &integration.inputs {
+        let default = || input.default.as_deref().map(Json::from);
+        let value = given
+            .shift_remove(&*input.name)
+            .or_else(default)
+            .ok_or_else(|| unusable(format!("the input `{}` is missing and has no default", input.name)))?;
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        if input.pattern.as_ref().is_some_and(|pattern| !pattern.is_match(&text)) {
+            return Err(unusable(format!("the input `{}` does not match its pattern", input.name)));
+        }
+        inputs.insert(input.name.to_string(), value);
+    }
+    match given.keys().next() {
+        Some(unknown) => Err(unusable(format!("the definition has no input `{unknown}`"))),
+        None => Ok(inputs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keyring::{KeyRing, MasterKey};
+    use super::super::memory::{Memory, generation, integration};
+    use super::super::vault::Vault;
+    use super::*;
+    use crate::base::clock::{ManualClock, Timestamp};
+    use crate::base::random::SystemRandom;
+    use crate::definition::plan::Input;
+    use crate::store::Records;
+
+    struct Fixture {
+        memory: Arc<Memory>,
+        connections: Connections,
+    }
+
+    fn fixture() -> Fixture {
+        let memory = Arc::new(Memory::default());
+        let key = MasterKey::generate(&SystemRandom::default()).expect("random");
+        let vault = Vault::new(KeyRing::of(key), Arc::new(SystemRandom::default()));
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1)));
+        let stored = Stored::new(vault, memory.clone(), memory.clone(), clock);
+        Fixture { memory, connections: Connections::with_stored(stored) }
+    }
+
+    fn key(key: &str) -> Content {
+        Content { credential: Credential::ApiKey(key.into()), inputs: Map::new(), saved: Map::new() }
+    }
+
+    fn api_key_of(connection: &Connection) -> &str {
+        match &connection.credential {
+            Credential::ApiKey(key) => key.expose(),
+            other => other.kind(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stored_connection_is_found_replaced_and_removed() {
+        let Fixture { connections, memory } = fixture();
+        let generation = generation(vec![integration("a", Auth::ApiKey { pattern: None })]);
+        let a = generation.integration("a").expect("there");
+        for value in ["canary-1", "canary-2"] {
+            connections.put("operator", a, "team", key(value)).await.expect("stored");
+            let found = connections.resolve(&generation, a, "team").await.expect("found");
+            assert_eq!(api_key_of(&found), value);
+            assert!(!format!("{found:?}{connections:?}").contains("canary"));
+        }
+        assert!(connections.remove("operator", "a", "team").await.expect("removed"));
+        let gone = connections.resolve(&generation, a, "team").await.expect_err("gone");
+        assert_eq!(gone.refusal(), Refusal::ConnectionUnknown);
+        assert!(!connections.remove("operator", "a", "team").await.expect("nothing to remove"));
+        let audit = memory.audit.lock().expect("no panic").clone();
+        let target = "connection:a/team".to_owned();
+        let expected = [("connection.put", 0), ("connection.put", 1), ("connection.remove", 1)];
+        assert_eq!(audit, expected.map(|(action, stored_then)| (format!("{action} {target}"), stored_then)));
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_is_sealed() {
+        let Fixture { connections, memory } = fixture();
+        let generation = generation(vec![integration("a", Auth::ApiKey { pattern: None })]);
+        connections
+            .put("o", generation.integration("a").expect("there"), "x", key("canary-0123456789"))
+            .await
+            .expect("stored");
+        let record = memory.keys("connections").await.expect("keys").remove(0);
+        let (sealed, _) = memory.get(&record).await.expect("read").expect("there");
+        assert!(!String::from_utf8_lossy(&sealed).contains("canary"));
+        let elsewhere = RecordKeyOf("a/y");
+        memory.put(&elsewhere.key(), sealed, None).await.expect("swapped");
+        let a = generation.integration("a").expect("there");
+        let error = connections.resolve(&generation, a, "y").await.expect_err("another record's content");
+        assert_eq!(error.refusal(), Refusal::ConnectionUnusable);
+    }
+
+    struct RecordKeyOf(&'static str);
+
+    impl RecordKeyOf {
+        fn key(&self) -> crate::store::model::RecordKey {
+            crate::store::model::RecordKey { collection: Arc::from("connections"), key: Arc::from(self.0) }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_the_definition_is_refused() {
+        let Fixture { connections, memory } = fixture();
+        let pattern = regex::Regex::new("^sk_").expect("a pattern");
+        let mut wants_key = integration("a", Auth::ApiKey { pattern: Some(pattern) });
+        wants_key.inputs.push(Input { name: "site".into(), default: None, pattern: None, secret: false });
+        let with = |credential, site: &[(&str, &str)]| Content {
+            credential,
+            inputs: site.iter().map(|(name, value)| ((*name).to_owned(), Json::from(*value))).collect(),
+            saved: Map::new(),
+        };
+        let good = || Credential::ApiKey("sk_1".into());
+        for (id, content) in [
+            ("x", with(Credential::ApiKey("pk_1".into()), &[("site", "s")])),
+            ("x", with(Credential::None, &[("site", "s")])),
+            ("x", with(good(), &[])),
+            ("x", with(good(), &[("site", "s"), ("other", "o")])),
+            ("a/b", with(good(), &[("site", "s")])),
+            ("", with(good(), &[("site", "s")])),
+        ] {
+            let error = connections.put("o", &wants_key, id, content).await.expect_err("refused");
+            assert_eq!(error.refusal(), Refusal::InvalidInput, "{error}");
+        }
+        assert!(memory.audit.lock().expect("no panic").is_empty());
+        connections.put("o", &wants_key, "x", with(good(), &[("site", "s")])).await.expect("it fits");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_declared_is_answered_by_the_kind_of_sign_in() {
+        let part = crate::definition::plan::NotYet { part: "auth.oauth2".to_owned() };
+        let generation = generation(vec![
+            integration("open", Auth::None),
+            integration("keyed", Auth::ApiKey { pattern: None }),
+            integration("later", Auth::NotYet(part)),
+        ]);
+        let connections = Connections::declared();
+        let mut answers = Vec::new();
+        for (integration, id) in [("open", "default"), ("open", "x"), ("keyed", "default"), ("later", "team")] {
+            let integration = generation.integration(integration).expect("there");
+            answers
+                .push(connections.resolve(&generation, integration, id).await.map_err(|error| error.refusal()).err());
+        }
+        let unknown = Some(Refusal::ConnectionUnknown);
+        assert_eq!(answers, [None, unknown, unknown, Some(Refusal::NotYetRun)]);
+    }
 }

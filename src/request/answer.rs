@@ -249,3 +249,96 @@ fn plain_words(words: &str) -> String {
     let shown: String = visible.take(WORDS).collect();
     shown.trim().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::plan::request::{Body, CredentialUse, Target};
+    use crate::template::Text;
+    use http::{HeaderValue, Method};
+    use serde_json::json;
+
+    fn request(ok: Option<&str>, error: Option<&str>) -> Request {
+        let expr = |source: &str| Expr::compile(source).expect("compiles");
+        Request {
+            method: Method::GET,
+            target: Target::Path { path: Text::compile("/").expect("compiles"), query: None },
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Body::Empty,
+            basic: None,
+            credential: CredentialUse::None,
+            ok: ok.map(expr),
+            error: error.map(expr),
+            save: vec![("team".to_owned(), expr("body.team.id")), ("none".to_owned(), expr("body.gone"))],
+            result: None,
+            timeout: None,
+        }
+    }
+
+    fn answered(request: &Request, status: u16, content_type: &str, body: &[u8]) -> Result<Outcome, AnswerError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(content_type).expect("visible"));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
+        let status = StatusCode::from_u16(status).expect("a status");
+        let received = Received { status, headers, body: Bytes::copy_from_slice(body) };
+        read((request, None), &Context::new(), received, Timestamp::default())
+    }
+
+    #[test]
+    fn a_success_that_says_error_is_refused_in_the_services_words() {
+        let slack = request(Some("body.ok"), Some("body.error"));
+        let error = answered(&slack, 200, "application/json", br#"{"ok":false,"error":"not_authed\u0007\nx"}"#);
+        let error = error.expect_err("refused");
+        assert_eq!(error.to_string(), "the service answered 200: not_authed  x");
+        assert!(!error.passing() && !error.turned_away());
+        let outcome = answered(&slack, 200, "application/json", br#"{"ok":true,"team":{"id":"T1"}}"#).expect("ok");
+        assert_eq!(Json::Object(outcome.saved), json!({ "team": "T1" }));
+        assert_eq!(outcome.result, json!({ "ok": true, "team": { "id": "T1" } }));
+    }
+
+    #[test]
+    fn the_definitions_ok_alone_decides_where_there_is_one() {
+        let revoke = request(Some("status in [204, 404]"), None);
+        assert!(answered(&revoke, 404, "text/html", b"<html>gone").is_ok());
+        assert!(answered(&revoke, 200, "application/json", b"{}").is_err());
+        let plain = request(None, None);
+        assert_eq!(answered(&plain, 204, "", b"").expect("no content").result, json!(null));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_what_it_says_is_invalid_and_not_a_refusal() {
+        let slack = request(Some("body.ok"), Some("body.error"));
+        for (content_type, body) in
+            [("application/json", &b"<html>"[..]), ("application/problem+json", b"{\"a\":"), ("image/png", b"\xff\xd8")]
+        {
+            let error = answered(&slack, 200, content_type, body).expect_err("invalid");
+            assert_eq!(error.refusal(), Refusal::ServiceAnswerInvalid, "{content_type}");
+        }
+        let error = answered(&slack, 502, "application/json", b"<html>").expect_err("refused");
+        assert!(matches!(error, AnswerError::Refused { status: 502, words: None, .. }), "{error:?}");
+    }
+
+    #[test]
+    fn bodies_are_read_by_type_or_by_look() {
+        let plain = request(None, None);
+        let result = |content_type, body| answered(&plain, 200, content_type, body).map(|outcome| outcome.result);
+        assert_eq!(result("text/plain", b" {\"a\": 1}"), Ok(json!({ "a": 1 })));
+        assert_eq!(result("application/vnd.x+json; charset=utf-8", b"1"), Ok(json!(1)));
+        assert_eq!(result("text/html", b"{not json"), Ok(json!("{not json")));
+        assert_eq!(result("text/plain", b"1"), Ok(json!("1")));
+    }
+
+    #[test]
+    fn faults_that_pass_are_told_from_those_that_stay() {
+        let plain = request(None, None);
+        let of = |status| {
+            let error = answered(&plain, status, "text/plain", b"no").expect_err("refused");
+            assert!(matches!(&error, AnswerError::Refused { retry_after: Some(wait), .. } if wait.as_secs() == 7));
+            (error.passing(), error.turned_away())
+        };
+        assert_eq!([429, 503].map(of), [(true, true); 2]);
+        assert_eq!([408, 500, 502, 504].map(of), [(true, false); 4]);
+        assert_eq!([301, 400, 401, 403, 404, 409, 422, 501].map(of), [(false, false); 8]);
+    }
+}

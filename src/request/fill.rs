@@ -187,7 +187,7 @@ fn header_value(name: &HeaderName, text: &Text, context: &Context) -> Result<Opt
     {
         return Ok(None);
     }
-    HeaderValue::from_str(text.render(context)?.trim()).map(Some).map_err(|_| Fault::Header)
+    HeaderValue::from_str(text.render(context)?.trim_matches([' ', '\t'])).map(Some).map_err(|_| Fault::Header)
 }
 
 fn fill_body(body: &Body, context: &Context, headers: &mut HeaderMap) -> Result<Bytes, FillError> {
@@ -240,5 +240,177 @@ fn at(
     move |fault| {
         let reads_input = names().iter().any(|name| name == "input" || name.starts_with("input."));
         FillError { field: field(), fault, reads_input }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::plan::request::CredentialUse;
+    use crate::template::Tree;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn text(source: &str) -> Text {
+        Text::compile(source).expect("compiles")
+    }
+
+    fn tree(value: &Value) -> Tree {
+        Tree::compile(value, &mut |_, error| panic!("{error}"))
+    }
+
+    fn request(path: &str) -> Request {
+        Request {
+            method: Method::POST,
+            target: Target::Path { path: text(path), query: None },
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Body::Empty,
+            basic: None,
+            credential: CredentialUse::None,
+            ok: None,
+            error: None,
+            save: Vec::new(),
+            result: None,
+            timeout: None,
+        }
+    }
+
+    fn context(value: &Value) -> Context {
+        Context::new().with_json("input", &json!({ "v": value }))
+    }
+
+    fn path_of(path: &str, value: &str) -> Result<String, Fault> {
+        match fill(&request(path), &context(&json!(value))).map_err(|error| error.fault)?.place {
+            Place::Below(path) | Place::At { path, .. } => Ok(path),
+        }
+    }
+
+    #[test]
+    fn a_value_is_one_segment_of_the_path() {
+        assert_eq!(path_of("/a/{{ input.v }}/b", "x/../y?z#é ").as_deref(), Ok("/a/x%2F..%2Fy%3Fz%23%C3%A9%20/b"));
+        assert_eq!(path_of("/a/{{ input.v }}.json", "..").as_deref(), Ok("/a/...json"));
+        assert_eq!(path_of("/a/{{ input.v }}", "%2e%2e").as_deref(), Ok("/a/%252e%252e"));
+        for (path, value, fault) in [
+            ("/a/{{ input.v }}/b", "..", Fault::Dots),
+            ("/a/{{ input.v }}", ".", Fault::Dots),
+            ("/a/{{ input.v }}{{ input.v }}", ".", Fault::Dots),
+            ("/a/.{{ input.v }}/b", ".", Fault::Dots),
+            ("/a/{{ input.v }}/b", "", Fault::EmptySegment),
+        ] {
+            assert_eq!(path_of(path, value), Err(fault), "{path} {value}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_are_none_are_left_out_and_lists_repeat() {
+        let mut request = request("/x");
+        request.query = ["{{ input.v.a }}", "{{ input.v.none }}", "{{ input.v.list }}", "{{ input.v.yes }}"]
+            .map(|slot| ("p q".to_owned(), tree(&json!(slot))))
+            .to_vec();
+        request.body = Body::Form(request.query.clone());
+        let value = json!({ "a": "1&2=3 +é", "none": null, "list": [1, "b"], "yes": true });
+        let filled = fill(&request, &context(&value)).expect("filled");
+        assert_eq!(filled.query, "p%20q=1%262%3D3%20%2B%C3%A9&p%20q=1&p%20q=b&p%20q=true");
+        assert_eq!(filled.body, "p+q=1%262%3D3+%2B%C3%A9&p+q=1&p+q=b&p+q=true");
+        assert_eq!(filled.headers[header::CONTENT_TYPE], "application/x-www-form-urlencoded");
+    }
+
+    #[test]
+    fn a_whole_url_keeps_values_in_their_place() {
+        let place = |url: &str, value: &str| {
+            let request = Request { target: Target::Url(text(url)), ..request("/") };
+            let filled = fill(&request, &context(&json!(value))).map_err(|error| error.fault)?;
+            let Place::At { origin, literal_host, path } = filled.place else { panic!("a whole URL") };
+            Ok((format!("{origin}{path}?{}", filled.query), literal_host))
+        };
+        let ok = |url: &str, literal| Ok((url.to_owned(), literal));
+        assert_eq!(
+            place("https://a.example/{{ input.v }}?q={{ input.v }}", "x/&?"),
+            ok("https://a.example/x%2F%26%3F?q=x%2F%26%3F", true)
+        );
+        assert_eq!(place("https://{{ input.v }}.example/p", "a-1"), ok("https://a-1.example/p?", false));
+        assert_eq!(place("{{ input.v }}", "https://b.example/n?c=1"), ok("https://b.example/n?c=1", false));
+        for value in ["evil.example/", "a@b", "a:1", "a#", "a?", "a\\b"] {
+            assert_eq!(place("https://{{ input.v }}.example/p", value), Err(Fault::Host), "{value}");
+        }
+        for value in ["ftp://a/", "https://u@a/", "//a/", "https://a/../b", "/x"] {
+            assert!(place("{{ input.v }}", value).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn headers_take_nothing_that_ends_a_line_and_none_of_the_connections_own() {
+        let with = |name: HeaderName, value: &Value| {
+            let request = Request { headers: vec![(name, text("{{ input.v }}"))], ..request("/") };
+            fill(&request, &context(value)).map(|filled| filled.headers).map_err(|error| error.fault)
+        };
+        assert!(with(header::ACCEPT, &json!(null)).expect("left out").is_empty());
+        assert_eq!(with(header::ACCEPT, &json!("a b")).expect("filled")[header::ACCEPT], "a b");
+        for value in ["a\r\nX: y", "a\nb", "a\0b", "\u{7f}", "é\n"] {
+            assert_eq!(with(header::ACCEPT, &json!(value)).err(), Some(Fault::Header), "{value:?}");
+        }
+        for name in OWN_HEADERS {
+            assert_eq!(with(name.clone(), &json!("x")).err(), Some(Fault::OwnHeader), "{name}");
+        }
+    }
+
+    #[test]
+    fn basic_is_raw_and_its_value_is_never_printed() {
+        let basic = |name: &str| {
+            let request = Request { basic: Some((text(name), text("p:+/%"))), ..request("/") };
+            fill(&request, &Context::new()).map_err(|error| error.fault)
+        };
+        let filled = basic("u+&").expect("filled");
+        assert_eq!(filled.headers[header::AUTHORIZATION], format!("Basic {}", STANDARD.encode("u+&:p:+/%")));
+        assert!(!format!("{filled:?} {:?}", filled.headers).contains("Basic"));
+        assert_eq!(basic("u:x").err(), Some(Fault::Colon));
+    }
+
+    #[test]
+    fn a_missing_input_is_the_callers_fault_and_a_missing_saved_value_is_not() {
+        let refusal = |source: &str| fill(&request(source), &context(&json!(1))).map_err(|error| error.refusal()).err();
+        assert_eq!(refusal("/{{ input.gone }}"), Some(Refusal::InvalidInput));
+        assert_eq!(refusal("/{{ saved.gone }}"), Some(Refusal::DefinitionFailed));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_value_the_call_keeps_its_structure(value in any::<String>()) {
+            let mut request = request("/a/{{ input.v }}/b");
+            request.query = vec![("q".to_owned(), tree(&json!("{{ input.v }}"))), ("z".to_owned(), tree(&json!("1")))];
+            request.body = Body::Json(tree(&json!({ "k": "{{ input.v }}", "text": "<{{ input.v }}>" })));
+            match fill(&request, &context(&json!(value))) {
+                Err(error) => prop_assert!(matches!(&*value, "" | "." | ".."), "{}", error),
+                Ok(filled) => {
+                    let Place::Below(path) = &filled.place else { panic!("a path") };
+                    let url = url::Url::parse(&format!("https://h.example{path}?{}", filled.query)).expect("a URL");
+                    let segments: Vec<_> = url.path_segments().expect("segments").collect();
+                    prop_assert_eq!((segments.len(), segments[0], segments[2]), (3, "a", "b"));
+                    let pairs: Vec<_> = url.query_pairs().collect();
+                    prop_assert_eq!(pairs, [("q".into(), value.as_str().into()), ("z".into(), "1".into())]);
+                    let body: Value = serde_json::from_slice(&filled.body).expect("JSON");
+                    prop_assert_eq!(body, json!({ "k": value, "text": format!("<{value}>") }));
+                }
+            }
+        }
+
+        #[test]
+        fn a_form_reads_back_as_it_was_meant(value in any::<String>()) {
+            let mut request = request("/");
+            request.body = Body::Form(vec![("a".to_owned(), tree(&json!("{{ input.v }}"))), ("b".to_owned(), tree(&json!("2")))]);
+            let filled = fill(&request, &context(&json!(value))).expect("any text fits a form");
+            let pairs: Vec<_> = url::form_urlencoded::parse(&filled.body).collect();
+            prop_assert_eq!(pairs, [("a".into(), value.as_str().into()), ("b".into(), "2".into())]);
+        }
+
+        #[test]
+        fn a_header_is_one_line_or_none(value in any::<String>()) {
+            let request = Request { headers: vec![(header::ACCEPT, text("{{ input.v }}"))], ..request("/") };
+            if let Ok(filled) = fill(&request, &context(&json!(value))) {
+                let sent = filled.headers[header::ACCEPT].as_bytes();
+                prop_assert!(!sent.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t'));
+            }
+        }
     }
 }

@@ -142,3 +142,79 @@ fn mac(secret: &Secret, [id, timestamp]: [&str; 2], body: &[u8]) -> Option<Hmac<
     }
     Some(mac)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::Value;
+
+    const TOLERANCE: Duration = Duration::from_mins(5);
+
+    fn vectors() -> Vec<Value> {
+        serde_json::from_str(include_str!("../../tests/vectors/standard_webhooks.json")).expect("JSON")
+    }
+
+    fn verdict(vector: &Value) -> Result<(), VerifyError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in vector["request"]["headers"].as_object().expect("headers") {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            headers.insert(name, HeaderValue::from_str(value.as_str().expect("text")).expect("a value"));
+        }
+        let body = STANDARD.decode(vector["request"]["body_base64"].as_str().expect("a body")).expect("base 64");
+        let secret = Secret::from(vector["secret"]["value"].as_str().expect("a secret"));
+        let now = Timestamp::from_seconds(vector["now"].as_u64().expect("a time"));
+        verify(&[secret], &headers, &body, now, TOLERANCE)
+    }
+
+    #[test]
+    fn every_published_vector_gets_its_verdict() {
+        let vectors = vectors();
+        assert!(vectors.len() >= 10);
+        for vector in vectors {
+            let expected = vector["expected"].as_bool().expect("a verdict");
+            assert_eq!(verdict(&vector).is_ok(), expected, "{}", vector["id"]);
+        }
+    }
+
+    #[test]
+    fn the_published_message_is_signed_as_published() {
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let headers = sign(
+            &[secret.into()],
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            Timestamp::from_seconds(1_614_265_330),
+            br#"{"test": 2432232314}"#,
+        );
+        let signature = headers.expect("signed")[SIGNATURE].clone();
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn each_secret_signs_and_any_one_of_them_verifies() {
+        let secrets = || ["whsec_AAAAAAAAAAAAAAAAAAAAAAAA", "whsec_BBBBBBBBBBBBBBBBBBBBBBBB"].map(Secret::from);
+        let now = Timestamp::from_seconds(1_700_000_000);
+        let headers = sign(&secrets(), "msg_1", now, b"body").expect("signed");
+        for secret in secrets() {
+            assert_eq!(verify(&[secret], &headers, b"body", now, TOLERANCE), Ok(()));
+        }
+        assert_eq!(verify(&secrets(), &headers, b"Body", now, TOLERANCE), Err(VerifyError::Signature));
+        let late = now.after(Duration::from_secs(301));
+        assert_eq!(verify(&secrets(), &headers, b"body", late, TOLERANCE), Err(VerifyError::Stale));
+    }
+
+    #[test]
+    fn what_cannot_be_signed_is_refused() {
+        let sign = |secrets: &[&str], id| {
+            let secrets: Vec<_> = secrets.iter().map(|secret| Secret::from(*secret)).collect();
+            sign(&secrets, id, Timestamp::default(), b"").err()
+        };
+        assert_eq!(sign(&[], "a"), Some(SignError::NoSecret));
+        for short in ["", "whsec_", "whsec_AAAA", "not base 64 at all"] {
+            assert_eq!(sign(&[short], "a"), Some(SignError::Secret), "{short}");
+        }
+        for id in ["", "a.b", "a\nb"] {
+            assert_eq!(sign(&["whsec_AAAAAAAAAAAAAAAAAAAAAAAA"], id), Some(SignError::Id), "{id:?}");
+        }
+    }
+}

@@ -13,6 +13,7 @@
 mod context;
 mod engine;
 mod expr;
+pub mod payload;
 mod syntax;
 mod text;
 mod tree;

@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -45,6 +46,8 @@ pub struct Admission {
     pub integration: Arc<Integration>,
     /// The most bytes its body may have; the door refuses a longer one with 413.
     pub max_body: u64,
+    /// When it was admitted, by the monotonic clock; from here the acknowledgement is timed.
+    pub admitted_at: Duration,
 }
 
 /// Takes webhooks in.

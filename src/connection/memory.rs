@@ -1,0 +1,111 @@
+//! Records and audit in memory, and small definitions, for the tests of this room.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::base::clock::Timestamp;
+use crate::definition::live::Generation;
+use crate::definition::plan::gateway::{Fixed, Gateway, KeySource, Limits, Listen, Mode, State};
+use crate::definition::plan::{Auth, Fingerprint, Integration};
+use crate::store::model::{AuditEntry, AuditRecord, RecordKey};
+use crate::store::{Audit, Records, StoreError};
+
+/// A store that forgets.
+#[derive(Debug, Default)]
+pub struct Memory {
+    records: Mutex<BTreeMap<RecordKey, (Bytes, u64)>>,
+    /// What was written to the audit log, with the number of records at that moment.
+    pub audit: Mutex<Vec<(String, usize)>>,
+}
+
+#[async_trait]
+impl Records for Memory {
+    async fn put(&self, key: &RecordKey, value: Bytes, expected: Option<u64>) -> Result<u64, StoreError> {
+        let mut records = self.records.lock().expect("no panic");
+        let version = records.get(key).map_or(0, |(_, version)| *version);
+        if expected.is_some_and(|expected| expected != version) {
+            return Err(StoreError::Conflict("version".to_owned()));
+        }
+        records.insert(key.clone(), (value, version + 1));
+        Ok(version + 1)
+    }
+
+    async fn get(&self, key: &RecordKey) -> Result<Option<(Bytes, u64)>, StoreError> {
+        Ok(self.records.lock().expect("no panic").get(key).cloned())
+    }
+
+    async fn remove(&self, key: &RecordKey) -> Result<(), StoreError> {
+        self.records.lock().expect("no panic").remove(key);
+        Ok(())
+    }
+
+    async fn keys(&self, collection: &str) -> Result<Vec<RecordKey>, StoreError> {
+        let records = self.records.lock().expect("no panic");
+        Ok(records.keys().filter(|key| &*key.collection == collection).cloned().collect())
+    }
+}
+
+#[async_trait]
+impl Audit for Memory {
+    async fn append(&self, entry: AuditEntry) -> Result<AuditRecord, StoreError> {
+        let records = self.records.lock().expect("no panic").len();
+        self.audit.lock().expect("no panic").push((format!("{} {}", entry.action, entry.target), records));
+        Ok(AuditRecord { sequence: 1, entry, hash: String::new() })
+    }
+
+    async fn read(&self, _from: u64, _max: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+/// An integration with nothing but a way to sign in.
+pub fn integration(id: &str, auth: Auth) -> Integration {
+    Integration {
+        id: Arc::from(id),
+        title: id.to_owned(),
+        fingerprint: Fingerprint([0; 32]),
+        inputs: Vec::new(),
+        auth,
+        api: None,
+        connections: Vec::new(),
+        webhook: None,
+        rules: Vec::new(),
+    }
+}
+
+/// A generation of these integrations.
+pub fn generation(integrations: Vec<Integration>) -> Generation {
+    let listen = || Listen::Unix("/nonexistent".into());
+    let fixed = Fixed {
+        mode: Mode::Production,
+        public: listen(),
+        proxy: listen(),
+        admin: listen(),
+        integrations: Vec::new(),
+        state: State::Postgres,
+        key: KeySource::Missing,
+    };
+    let gateway = Gateway {
+        fixed,
+        public_url: url::Url::parse("https://gateway.example").expect("a URL"),
+        admin: crate::definition::plan::gateway::Admin::default(),
+        destinations: Vec::new(),
+        callers: Vec::new(),
+        private_networks: Vec::new(),
+        workers: 1,
+        limits: Limits::default(),
+    };
+    let integrations: HashMap<_, _> =
+        integrations.into_iter().map(|integration| (Arc::clone(&integration.id), Arc::new(integration))).collect();
+    Generation {
+        number: 1,
+        since: Timestamp::default(),
+        fingerprint: Fingerprint([0; 32]),
+        gateway: Arc::new(gateway),
+        integrations,
+        files: Vec::new(),
+    }
+}

@@ -1,0 +1,201 @@
+//! Connections kept in the store, sealed.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+use zeroize::Zeroizing;
+
+use super::credential::{Credential, Tokens};
+use super::vault::{OpenError, Vault};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::random::RandomUnavailable;
+use crate::base::secret::Secret;
+use crate::store::model::{AuditEntry, RecordKey};
+use crate::store::{Audit, Records, StoreError};
+
+/// The collection of sealed connections.
+pub const COLLECTION: &str = "connections";
+/// The field that is sealed.
+const FIELD: &str = "content";
+
+/// What a stored connection holds.
+#[derive(Debug)]
+pub struct Content {
+    /// What it signs in with.
+    pub credential: Credential,
+    /// Its inputs.
+    pub inputs: Map<String, Json>,
+    /// Values that its sign-in saved.
+    pub saved: Map<String, Json>,
+}
+
+/// Sealed connections in a store.
+pub struct Stored {
+    vault: Vault,
+    records: Arc<dyn Records>,
+    audit: Arc<dyn Audit>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stored").field("vault", &self.vault).finish_non_exhaustive()
+    }
+}
+
+/// Why a stored connection could not be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoredError {
+    /// It does not open.
+    #[error("its stored record does not open: {0}")]
+    Open(#[from] OpenError),
+    /// It opens and holds something else than a connection.
+    #[error("its stored record has a form that this version does not read")]
+    Form,
+    /// There is no randomness to seal with.
+    #[error(transparent)]
+    Random(#[from] RandomUnavailable),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Stored {
+    /// Sealed connections in `records`, changes to which are written to `audit` first. Call
+    /// [`Vault::check`] before.
+    pub fn new(vault: Vault, records: Arc<dyn Records>, audit: Arc<dyn Audit>, clock: Arc<dyn Clock>) -> Self {
+        Self { vault, records, audit, clock }
+    }
+
+    pub(super) async fn get(&self, integration: &str, id: &str) -> Result<Option<Content>, StoredError> {
+        let key = record_key(integration, id);
+        let Some((sealed, _)) = self.records.get(&key).await? else { return Ok(None) };
+        let plain = self.vault.open(&key, FIELD, &sealed)?;
+        let wire: Wire<'_> = serde_json::from_slice(plain.expose()).map_err(|_| StoredError::Form)?;
+        Ok(Some(wire.content()))
+    }
+
+    pub(super) async fn put(
+        &self,
+        actor: &str,
+        (integration, id): (&str, &str),
+        content: &Content,
+    ) -> Result<(), StoredError> {
+        let key = record_key(integration, id);
+        let now = self.clock.now();
+        let plain = Wire::of(content, now).plain()?;
+        let sealed = self.vault.seal(&key, FIELD, &plain)?;
+        let detail = serde_json::json!({ "credential": content.credential.kind() });
+        self.audit.append(entry(now, actor, "connection.put", &key, detail)).await?;
+        self.records.put(&key, Bytes::from(sealed), None).await?;
+        Ok(())
+    }
+
+    /// Removes one; `false` when there was none.
+    pub(super) async fn remove(&self, actor: &str, integration: &str, id: &str) -> Result<bool, StoredError> {
+        let key = record_key(integration, id);
+        if self.records.get(&key).await?.is_none() {
+            return Ok(false);
+        }
+        let removal = entry(self.clock.now(), actor, "connection.remove", &key, Json::Null);
+        self.audit.append(removal).await?;
+        self.records.remove(&key).await?;
+        Ok(true)
+    }
+
+    /// Integration and name of each.
+    pub(super) async fn names(&self) -> Result<Vec<(String, String)>, StoredError> {
+        let keys = self.records.keys(COLLECTION).await?;
+        let split = |key: &RecordKey| key.key.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned()));
+        Ok(keys.iter().filter_map(split).collect())
+    }
+}
+
+fn record_key(integration: &str, id: &str) -> RecordKey {
+    RecordKey { collection: Arc::from(COLLECTION), key: Arc::from(format!("{integration}/{id}")) }
+}
+
+fn entry(at: Timestamp, actor: &str, action: &str, key: &RecordKey, detail: Json) -> AuditEntry {
+    let target = format!("connection:{}", key.key);
+    AuditEntry { at, actor: actor.to_owned(), action: action.to_owned(), target, detail }
+}
+
+/// A connection as it is written before it is sealed. Never leaves this file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire<'a> {
+    format: u32,
+    #[serde(borrow)]
+    credential: WireCredential<'a>,
+    inputs: Cow<'a, Map<String, Json>>,
+    saved: Cow<'a, Map<String, Json>>,
+    updated_at: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireCredential<'a> {
+    None,
+    #[serde(borrow)]
+    ApiKey(Cow<'a, str>),
+    Basic {
+        #[serde(borrow)]
+        username: Cow<'a, str>,
+        #[serde(borrow)]
+        password: Cow<'a, str>,
+    },
+    Tokens {
+        #[serde(borrow)]
+        default: Cow<'a, str>,
+        #[serde(borrow)]
+        named: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+    },
+}
+
+impl<'a> Wire<'a> {
+    fn of(content: &'a Content, now: Timestamp) -> Self {
+        let text = |secret: &'a Secret| Cow::Borrowed(secret.expose().as_str());
+        let credential = match &content.credential {
+            Credential::None => WireCredential::None,
+            Credential::ApiKey(key) => WireCredential::ApiKey(text(key)),
+            Credential::Basic { username, password } => {
+                WireCredential::Basic { username: text(username), password: text(password) }
+            }
+            Credential::Tokens(tokens) => WireCredential::Tokens {
+                default: text(&tokens.default),
+                named: tokens.named.iter().map(|(name, token)| (Cow::Borrowed(&**name), text(token))).collect(),
+            },
+        };
+        let (inputs, saved) = (Cow::Borrowed(&content.inputs), Cow::Borrowed(&content.saved));
+        Self { format: 1, credential, inputs, saved, updated_at: now }
+    }
+
+    /// The bytes to seal, wiped when they are dropped.
+    fn plain(&self) -> Result<Zeroizing<Vec<u8>>, StoredError> {
+        // Room for all but unusual connections, so that no copy is left behind by growing.
+        let mut plain = Zeroizing::new(Vec::with_capacity(16 << 10));
+        serde_json::to_writer(&mut *plain, self).map_err(|_| StoredError::Form)?;
+        Ok(plain)
+    }
+
+    fn content(self) -> Content {
+        let secret = |text: Cow<'_, str>| Secret::new(text.into_owned());
+        let credential = match self.credential {
+            WireCredential::None => Credential::None,
+            WireCredential::ApiKey(key) => Credential::ApiKey(secret(key)),
+            WireCredential::Basic { username, password } => {
+                Credential::Basic { username: secret(username), password: secret(password) }
+            }
+            WireCredential::Tokens { default, named } => Credential::Tokens(Tokens {
+                default: secret(default),
+                named: named.into_iter().map(|(name, token)| (Arc::from(&*name), secret(token))).collect(),
+            }),
+        };
+        Content { credential, inputs: self.inputs.into_owned(), saved: self.saved.into_owned() }
+    }
+}

@@ -1,0 +1,174 @@
+//! How much is taken in from whom.
+//!
+//! Two budgets, kept apart so that a flood of bad signatures never starves good ones:
+//! - What verified counts against the integration's `rate`, and nothing else does.
+//! - What did not verify counts against its source's `rate_per_source`. A source that has used that up
+//!   is still heard as far as verifying costs no more than reading a head: without a body, or with one of
+//!   at most [`CHEAP_BODY`]. So good requests that share an address with bad ones, as behind a common
+//!   proxy, still get in.
+//!
+//! The state is kept by integration id and address, not by definition: a reload leaves it as it is, and a
+//! changed rate takes effect on what is left. Called by `receive`.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::base::units::Rate;
+
+/// The largest body that is verified for a source whose budget is used up.
+pub const CHEAP_BODY: u64 = 64 << 10;
+/// The most sources that are remembered; beyond that the unknown ones share one budget.
+const SOURCES: usize = 65_536;
+/// The most integrations that are remembered; more than a deployment has.
+const INTEGRATIONS: usize = 65_536;
+
+/// Both budgets of every integration.
+#[derive(Debug, Default)]
+pub struct Limits {
+    verified: Mutex<Buckets<Arc<str>>>,
+    unverified: Mutex<Buckets<(Arc<str>, Option<IpAddr>)>>,
+}
+
+impl Limits {
+    /// Takes one verified request from the integration's budget.
+    ///
+    /// # Errors
+    /// How long until there is room for one.
+    pub fn take_verified(&self, integration: &Arc<str>, rate: Rate, now: Duration) -> Result<(), Duration> {
+        let mut buckets = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.make_room(INTEGRATIONS, now);
+        let full = buckets.full_at.entry(Arc::clone(integration)).or_default();
+        take(full, rate, now)
+    }
+
+    /// Charges one unverified request to its source.
+    ///
+    /// # Errors
+    /// How long until there is room for one.
+    pub fn charge_unverified(
+        &self,
+        integration: &Arc<str>,
+        source: Option<IpAddr>,
+        rate: Rate,
+        now: Duration,
+    ) -> Result<(), Duration> {
+        let mut buckets = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = (Arc::clone(integration), source.map(network));
+        let room = buckets.make_room(SOURCES, now) || buckets.full_at.contains_key(&known);
+        let key = if room { known } else { (Arc::from(""), None) };
+        take(buckets.full_at.entry(key).or_default(), rate, now)
+    }
+
+    /// How long until a source has room for one unverified request; `None` when it has.
+    pub fn wait_of(
+        &self,
+        integration: &Arc<str>,
+        source: Option<IpAddr>,
+        rate: Rate,
+        now: Duration,
+    ) -> Option<Duration> {
+        let buckets = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = buckets.full_at.get(&(Arc::clone(integration), source.map(network)))?;
+        take(&mut full.clone(), rate, now).err()
+    }
+}
+
+/// Budgets by key. Each is one number, the time at which it will be full again (GCRA); one that is full is
+/// the same as none.
+#[derive(Debug)]
+struct Buckets<K> {
+    full_at: HashMap<K, Duration>,
+}
+
+impl<K> Default for Buckets<K> {
+    fn default() -> Self {
+        Self { full_at: HashMap::new() }
+    }
+}
+
+impl<K: Hash + Eq> Buckets<K> {
+    /// Whether there is room for one more key, once those that are full again are forgotten.
+    fn make_room(&mut self, most: usize, now: Duration) -> bool {
+        if self.full_at.len() >= most {
+            self.full_at.retain(|_, full_at| *full_at > now);
+        }
+        self.full_at.len() < most
+    }
+}
+
+/// Takes one of a budget of `rate.count` that refills over `rate.period`.
+fn take(full_at: &mut Duration, rate: Rate, now: Duration) -> Result<(), Duration> {
+    let next = (*full_at).max(now) + rate.period / rate.count.max(1);
+    match next.checked_sub(now + rate.period) {
+        Some(wait) if !wait.is_zero() => Err(wait),
+        _ => {
+            *full_at = next;
+            Ok(())
+        }
+    }
+}
+
+/// What counts as one source: an IPv4 address, or the /64 that one IPv6 subscriber usually has.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATE: Rate = Rate { count: 3, period: Duration::from_secs(1) };
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_budget_is_a_burst_that_refills_evenly() {
+        let (limits, id) = (Limits::default(), Arc::from("a"));
+        let take = |millis| limits.take_verified(&id, RATE, at(millis)).map_err(|wait| wait.as_millis());
+        assert_eq!([take(0), take(0), take(0)], [Ok(()), Ok(()), Ok(())]);
+        assert_eq!(take(0), Err(333));
+        assert_eq!(take(334), Ok(()));
+        assert!(take(334).is_err());
+    }
+
+    #[test]
+    fn one_source_never_uses_up_anothers_budget() {
+        let (limits, id) = (Limits::default(), Arc::from("a"));
+        let source = |last| Some(IpAddr::from([192, 0, 2, last]));
+        while limits.charge_unverified(&id, source(1), RATE, at(0)).is_ok() {}
+        assert!(limits.wait_of(&id, source(1), RATE, at(0)).is_some());
+        assert_eq!(limits.wait_of(&id, source(2), RATE, at(0)), None);
+        assert_eq!(limits.take_verified(&id, RATE, at(0)), Ok(()));
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_is_one_source() {
+        let (limits, id) = (Limits::default(), Arc::from("a"));
+        let source = |text: &str| text.parse::<IpAddr>().ok();
+        for n in 0..3 {
+            assert_eq!(limits.charge_unverified(&id, source(&format!("2001:db8::{n}")), RATE, at(0)), Ok(()));
+        }
+        assert!(limits.wait_of(&id, source("2001:db8::ffff"), RATE, at(0)).is_some());
+        assert_eq!(limits.wait_of(&id, source("2001:db8:0:1::1"), RATE, at(0)), None);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_full_budgets_are_forgotten() {
+        let (limits, id) = (Limits::default(), Arc::from("a"));
+        let source = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
+        let count = u32::try_from(SOURCES).expect("fits") + 10;
+        let refused = (0..count).filter(|n| limits.charge_unverified(&id, source(*n), RATE, at(0)).is_err()).count();
+        assert_eq!(refused, 7, "those beyond share one budget of three");
+        assert_eq!(limits.charge_unverified(&id, source(count), RATE, at(5_000)), Ok(()));
+        let kept = limits.unverified.lock().map(|buckets| buckets.full_at.len()).unwrap_or_default();
+        assert_eq!(kept, 1);
+    }
+}

@@ -1,0 +1,351 @@
+//! A webhook's way in, one line a stage: [`Receiver::admit`] by the head, [`Receiver::receive`] with the
+//! body.
+//!
+//! A success is answered when the event, its dedupe mark and its work item are durable, and not before.
+//! Refusals that cost least come first. Called by `server` through [`Receive`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::door::{Admission, Receive, RequestHead};
+use super::identify::{self, Identity};
+use super::limits::{CHEAP_BODY, Limits};
+use super::readings::Readings;
+use super::refused::{Refused, RefusedList};
+use super::scope::{Scope, query_without_secret};
+use super::verify::{self, Failure, Request, Verified};
+use super::{handshake, keep};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::id::EventId;
+use crate::base::random::Random;
+use crate::definition::live::Live;
+use crate::definition::plan::gateway::Mode;
+use crate::definition::plan::webhook::Webhook;
+use crate::respond::{Answer, Refusal};
+use crate::store::model::{Accepted, NewEvent};
+use crate::store::{Events, StoreError};
+use crate::telemetry::metrics::Metrics;
+
+/// The header of an acknowledgement that names the event.
+pub const EVENT_HEADER: HeaderName = HeaderName::from_static("trunkline-event");
+/// When a sender should come again while nothing can be stored.
+const STORE_RETRY: Duration = Duration::from_secs(10);
+/// The label of metrics for what names no integration of ours.
+const OTHER: &str = "other";
+
+/// What a receiver works with.
+#[derive(Clone)]
+pub struct Parts {
+    /// The definitions in force.
+    pub live: Arc<Live>,
+    /// Where events are stored.
+    pub events: Arc<dyn Events>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness for event ids.
+    pub random: Arc<dyn Random>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Takes webhooks in.
+pub struct Receiver {
+    parts: Parts,
+    limits: Limits,
+    readings: Readings,
+    refused: Arc<RefusedList>,
+}
+
+impl Receiver {
+    /// A receiver with full budgets that has refused nothing.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, limits: Limits::default(), readings: Readings::default(), refused: Arc::default() }
+    }
+
+    /// What was refused lately.
+    pub fn refused(&self) -> Arc<RefusedList> {
+        Arc::clone(&self.refused)
+    }
+}
+
+#[async_trait]
+impl Receive for Receiver {
+    async fn admit(&self, head: &RequestHead) -> Result<Admission, Answer> {
+        let admission = self.find(head)?;
+        let visit = self.visit(&admission, head)?;
+        visit.is_secure()?;
+        visit.is_wanted()?;
+        visit.fits()?;
+        visit.can_be_verified()?;
+        visit.has_budget()?;
+        Ok(admission)
+    }
+
+    async fn receive(&self, admission: Admission, head: RequestHead, body: Bytes) -> Answer {
+        let taken = match self.visit(&admission, &head) {
+            Ok(visit) => visit.take(body).await,
+            Err(refused) => Err(refused),
+        };
+        taken.unwrap_or_else(|refused| refused)
+    }
+}
+
+impl Receiver {
+    fn find(&self, head: &RequestHead) -> Result<Admission, Answer> {
+        let generation = self.parts.live.load();
+        let found = generation.integration(&head.integration).and_then(|integration| {
+            integration.webhook.as_ref().map(|webhook| (Arc::clone(integration), webhook.max_body))
+        });
+        let Some((integration, max_body)) = found else {
+            self.count(OTHER, Refusal::NotFound.code());
+            return Err(Refusal::NotFound.answer("no integration of this name takes webhooks"));
+        };
+        Ok(Admission { generation, integration, max_body, admitted_at: self.parts.clock.monotonic() })
+    }
+
+    fn visit<'a>(&'a self, admission: &'a Admission, head: &'a RequestHead) -> Result<Visit<'a>, Answer> {
+        match &admission.integration.webhook {
+            Some(webhook) => Ok(Visit { receiver: self, admission, head, webhook, now: self.parts.clock.now() }),
+            None => Err(Refusal::NotFound.answer("no integration of this name takes webhooks")),
+        }
+    }
+
+    fn count(&self, integration: &str, result: &str) {
+        self.parts.metrics.webhooks_received.with_label_values(&[integration, result]).inc();
+    }
+}
+
+/// One request at one integration's webhook.
+struct Visit<'a> {
+    receiver: &'a Receiver,
+    admission: &'a Admission,
+    head: &'a RequestHead,
+    webhook: &'a Webhook,
+    now: Timestamp,
+}
+
+/// The stages that need no body.
+impl Visit<'_> {
+    /// Outside development mode a webhook comes by HTTPS: to a `public_url` that is, and by what a proxy
+    /// before us says.
+    fn is_secure(&self) -> Result<(), Answer> {
+        let gateway = &self.admission.generation.gateway;
+        if gateway.fixed.mode == Mode::Development {
+            return Ok(());
+        }
+        let plain = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"https");
+        let forwarded_plain = self.head.headers.get("x-forwarded-proto").is_some_and(plain);
+        if gateway.public_url.scheme() == "https" && !forwarded_plain {
+            return Ok(());
+        }
+        Err(self.refuse(Refusal::HttpsRequired, "webhooks are taken by HTTPS only: `public_url` must be an https URL"))
+    }
+
+    fn is_wanted(&self) -> Result<(), Answer> {
+        if handshake::takes(self.webhook, &self.head.method) {
+            return Ok(());
+        }
+        let answer = self.refuse(Refusal::MethodNotAllowed, "webhooks come by POST");
+        Err(answer.with(header::ALLOW, HeaderValue::from_static("POST")))
+    }
+
+    fn fits(&self) -> Result<(), Answer> {
+        match self.head.content_length {
+            Some(length) if length > self.webhook.max_body => {
+                let detail = format!("the body has {length} bytes, more than {}", self.webhook.max_body);
+                Err(self.refuse(Refusal::BodyTooLarge, &detail).closing())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn can_be_verified(&self) -> Result<(), Answer> {
+        if handshake::may_be_unverified(self.webhook, &self.head.method) {
+            return Ok(());
+        }
+        verify::precheck(self.webhook, self.head, self.now).map_err(|failure| self.unverified(&failure, None))
+    }
+
+    fn has_budget(&self) -> Result<(), Answer> {
+        if self.head.content_length.is_some_and(|length| length <= CHEAP_BODY) {
+            return Ok(());
+        }
+        let (id, rate) = (&self.admission.integration.id, self.webhook.rate_per_source);
+        match self.receiver.limits.wait_of(id, self.head.source, rate, self.receiver.parts.clock.monotonic()) {
+            Some(wait) => Err(self.too_many(wait).closing()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The stages that have the body.
+impl Visit<'_> {
+    async fn take(&self, body: Bytes) -> Result<Answer, Answer> {
+        let scope = Scope::of(self.head, &body, &self.receiver.readings.of(self.admission, self.webhook));
+        if let Some(reply) = self.handshake_unverified(&scope)? {
+            return Ok(reply);
+        }
+        let verified = self.verify(&body, &scope)?;
+        if let Some(reply) = self.handshake_verified(&scope) {
+            return Ok(reply);
+        }
+        self.is_event()?;
+        self.has_room()?;
+        let identity = self.identify(&scope, &verified)?;
+        self.accept(body, identity).await
+    }
+
+    fn handshake_unverified(&self, scope: &Scope) -> Result<Option<Answer>, Answer> {
+        let Some(found) = handshake::find(self.webhook, &self.head.method, &scope.context, false) else {
+            return Ok(None);
+        };
+        self.charge()?;
+        self.receiver.count(&self.admission.integration.id, "handshake");
+        Ok(Some(handshake::answer(&found.reply, &scope.context)))
+    }
+
+    fn verify(&self, body: &Bytes, scope: &Scope) -> Result<Verified, Answer> {
+        let public_url = &self.admission.generation.gateway.public_url;
+        let request = Request { head: self.head, body, public_url, context: &scope.context, now: self.now };
+        let verified =
+            verify::verify(self.webhook, &request).map_err(|failure| self.unverified(&failure, Some(body)))?;
+        let (integration, secret) = (&*self.admission.integration.id, &*verified.secret);
+        if verified.first {
+            tracing::debug!(integration, secret, "webhook verified");
+        } else {
+            tracing::info!(integration, secret, "webhook verified with a secret that is not the first of the list");
+        }
+        Ok(verified)
+    }
+
+    fn handshake_verified(&self, scope: &Scope) -> Option<Answer> {
+        let found = handshake::find(self.webhook, &self.head.method, &scope.context, true)?;
+        self.receiver.count(&self.admission.integration.id, "handshake");
+        Some(handshake::answer(&found.reply, &scope.context))
+    }
+
+    fn is_event(&self) -> Result<(), Answer> {
+        if self.head.method == Method::POST {
+            return Ok(());
+        }
+        Err(self.refuse(Refusal::MethodNotAllowed, "this request is none of the handshakes, and events come by POST"))
+    }
+
+    fn has_room(&self) -> Result<(), Answer> {
+        let id = &self.admission.integration.id;
+        let now = self.receiver.parts.clock.monotonic();
+        self.receiver.limits.take_verified(id, self.webhook.rate, now).map_err(|wait| self.too_many(wait))
+    }
+
+    fn identify(&self, scope: &Scope, verified: &Verified) -> Result<Identity, Answer> {
+        let identity = identify::identify(self.webhook, scope, verified)
+            .map_err(|error| self.refuse(Refusal::MalformedRequest, &error.to_string()))?;
+        if let Some(fault) = scope.fault() {
+            let (integration, event_type) = (&*self.admission.integration.id, &*identity.event_type);
+            tracing::warn!(integration, event.r#type = event_type, "webhook stored although {fault}");
+        }
+        Ok(identity)
+    }
+
+    async fn accept(&self, body: Bytes, identity: Identity) -> Result<Answer, Answer> {
+        let parts = &self.receiver.parts;
+        let unavailable = |detail: &str| {
+            self.receiver.count(&self.admission.integration.id, Refusal::StoreUnavailable.code());
+            Refusal::StoreUnavailable.answer_after(detail, STORE_RETRY)
+        };
+        let id = EventId::generate(self.now, &*parts.random).map_err(|error| unavailable(&error.to_string()))?;
+        let event = NewEvent {
+            id,
+            integration: Arc::clone(&self.admission.integration.id),
+            endpoint: None,
+            event_type: identity.event_type,
+            delivery_id: identity.delivery_id,
+            dedupe_window: self.webhook.dedupe_window,
+            received_at: self.now,
+            query: query_without_secret(&self.head.query, &self.webhook.verify),
+            headers: keep::headers(&self.head.headers, &self.webhook.verify),
+            body,
+        };
+        match parts.events.accept(event).await {
+            Ok(accepted) => Ok(self.acknowledge(id, accepted)),
+            Err(StoreError::TooLarge { .. }) => {
+                Err(self.refuse(Refusal::BodyTooLarge, "the event is larger than the store accepts"))
+            }
+            Err(error) => {
+                tracing::warn!(integration = &*self.admission.integration.id, "a webhook was not stored: {error}");
+                Err(unavailable("the event could not be made durable; send it again"))
+            }
+        }
+    }
+
+    fn acknowledge(&self, id: EventId, accepted: Accepted) -> Answer {
+        let integration = &*self.admission.integration.id;
+        let taken = self.receiver.parts.clock.monotonic().saturating_sub(self.admission.admitted_at);
+        let metrics = &self.receiver.parts.metrics;
+        metrics.webhook_ack_duration.with_label_values(&[integration]).observe(taken.as_secs_f64());
+        let (status, id, result) = match accepted {
+            Accepted::New => (StatusCode::ACCEPTED, id, "accepted"),
+            Accepted::Duplicate(first) => (StatusCode::OK, first, "duplicate"),
+        };
+        self.receiver.count(integration, result);
+        let id = id.to_string();
+        let answer = Answer::json(status, &serde_json::json!({ "event": id, "result": result }));
+        match HeaderValue::from_str(&id) {
+            Ok(value) => answer.with(EVENT_HEADER, value),
+            Err(_) => answer,
+        }
+    }
+}
+
+/// Refusing.
+impl Visit<'_> {
+    fn refuse(&self, refusal: Refusal, detail: &str) -> Answer {
+        self.receiver.count(&self.admission.integration.id, refusal.code());
+        refusal.answer(detail)
+    }
+
+    fn too_many(&self, wait: Duration) -> Answer {
+        self.receiver.count(&self.admission.integration.id, Refusal::RateLimited.code());
+        Refusal::RateLimited.answer_after("this webhook takes no more requests for now", wait)
+    }
+
+    /// Charges the source for a request that did not verify.
+    fn charge(&self) -> Result<(), Answer> {
+        let (id, rate) = (&self.admission.integration.id, self.webhook.rate_per_source);
+        let now = self.receiver.parts.clock.monotonic();
+        let charged = self.receiver.limits.charge_unverified(id, self.head.source, rate, now);
+        charged.map_err(|wait| self.too_many(wait))
+    }
+
+    /// The answer to a request that could not be verified. What a source sends beyond its budget is
+    /// counted and not kept, so that a flood does not wash out the list.
+    fn unverified(&self, failure: &Failure, body: Option<&Bytes>) -> Answer {
+        if let Err(too_many) = self.charge() {
+            return too_many;
+        }
+        let (integration, reason) = (&*self.admission.integration.id, failure.reason());
+        tracing::info!(integration, reason, "webhook refused: {failure}");
+        self.receiver.refused.record(Refused {
+            at: self.now,
+            integration: Arc::clone(&self.admission.integration.id),
+            reason,
+            detail: failure.to_string(),
+            headers: self.head.headers.keys().map(|name| name.as_str().to_owned()).collect(),
+            timestamp_skew_ms: match failure {
+                Failure::Stale { skew_ms } => Some(*skew_ms),
+                _ => None,
+            },
+            secrets: match failure {
+                Failure::Mismatch => verify::current_ids(self.webhook, self.now),
+                _ => Vec::new(),
+            },
+            body_bytes: body.map(|body| body.len() as u64),
+            body_sha256: body.map(|body| identify::digest(body)),
+        });
+        self.refuse(failure.refusal(), &failure.to_string())
+    }
+}
