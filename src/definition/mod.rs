@@ -16,3 +16,6 @@ pub mod suggest;
 pub mod validate;
 pub mod render;
 pub mod plan;
+pub mod not_yet;
+pub mod templates;
+pub mod compile;

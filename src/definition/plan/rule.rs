@@ -64,8 +64,11 @@ impl Glob {
 pub struct Action {
     /// What.
     pub what: What,
-    /// When to try again.
-    pub retry: Retry,
+    /// When to try again, where the action or its rule says; else its destination may, and else it is
+    /// [`Retry::default`].
+    pub retry: Option<Retry>,
+    /// How long one try may take, where the action says.
+    pub timeout: Option<Duration>,
 }
 
 /// What an action does.

@@ -78,8 +78,6 @@ pub struct CredentialPlacement {
     pub header: Option<HeaderText>,
     /// The query parameter that carries it.
     pub query: Option<String>,
-    /// The field of a JSON or form body that carries it.
-    pub body: Option<String>,
     /// The value, such as `Bearer {{ api_key }}`.
     pub value: Template,
 }

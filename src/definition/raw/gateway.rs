@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::form::{OneOrMany, Ordered, ShortOr, single_key};
-use super::limits::Retry;
+use super::limits::DeliveryRetry;
 use super::plugin::Plugin;
 use super::scalar::{Cidr, DurationText, GrammarVersion, Id, Method, SecretText, SizeText, Template};
 
@@ -32,7 +32,7 @@ pub struct Gateway {
     /// Directories of integration files, relative to this file. Takes effect at start.
     #[schemars(length(min = 1))]
     pub integrations: Vec<String>,
-    /// Where state is kept. Takes effect at start.
+    /// Where state is kept. Default: `sled` in `./data`. Takes effect at start.
     pub state: Option<State>,
     /// What seals credentials. Takes effect at start.
     pub secrets: Option<Secrets>,
@@ -170,7 +170,7 @@ pub struct Destination {
     /// How long an answer may take; a 2xx within it is success. Default 15s.
     pub timeout: Option<DurationText>,
     /// When to try again, where the rule does not say. Default: 3 attempts from 2s.
-    pub retry: Option<Retry>,
+    pub retry: Option<DeliveryRetry>,
 }
 
 /// An application that may use the proxy door.

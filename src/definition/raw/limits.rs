@@ -71,7 +71,7 @@ pub struct Moment {
     pub unit: TimeUnit,
 }
 
-/// When a call or delivery is tried again: pauses double from `backoff` to `max_backoff`, each drawn
+/// When a call is tried again: pauses double from `backoff` to `max_backoff`, each drawn
 /// evenly from zero to its width.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -79,9 +79,9 @@ pub struct Retry {
     /// How often at most, the first try included. Default 3.
     #[schemars(range(min = 1, max = 100))]
     pub attempts: Option<u32>,
-    /// The widest pause before the first retry; it doubles with each. Default 2s.
+    /// The widest pause before the first retry; it doubles with each. Default 1s.
     pub backoff: Option<DurationText>,
-    /// The widest pause before any retry. Default 1h for deliveries, 30s for calls.
+    /// The widest pause before any retry. Default 30s.
     pub max_backoff: Option<DurationText>,
     /// Statuses that are tried again, besides 429, 502, 503 and 504.
     #[serde(default)]
@@ -91,6 +91,20 @@ pub struct Retry {
     pub idempotency_key: Option<HeaderText>,
     /// What the service says about when to come back. Default: `Retry-After`, in both its forms.
     pub retry_after: Option<Moment>,
+}
+
+/// When a delivery is tried again: pauses double from `backoff` to `max_backoff`, each drawn evenly from
+/// zero to its width. A destination's own `Retry-After` is kept where it is longer.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeliveryRetry {
+    /// How often at most, the first try included. Then it goes to the dead letters. Default 3.
+    #[schemars(range(min = 1, max = 100))]
+    pub attempts: Option<u32>,
+    /// The widest pause before the first retry. Default 2s.
+    pub backoff: Option<DurationText>,
+    /// The widest pause before any retry. Default 1h.
+    pub max_backoff: Option<DurationText>,
 }
 
 /// When calls are refused for a while because the service is failing.

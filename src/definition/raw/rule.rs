@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::form::{OneOrMany, Ordered};
-use super::limits::Retry;
+use super::limits::DeliveryRetry;
 use super::plugin::PluginUse;
 use super::scalar::{DurationText, EndpointName, Expression, Id, Template, Tree};
 
@@ -25,7 +25,7 @@ pub struct Rule {
     #[schemars(length(min = 1))]
     pub actions: Vec<Action>,
     /// When its actions are tried again. Default: 3 attempts from 2s, doubling, at most 1h apart.
-    pub retry: Option<Retry>,
+    pub retry: Option<DeliveryRetry>,
 }
 
 /// One thing to do: exactly one of `call`, `deliver`, `run`, `log`, and what goes with it.
@@ -55,7 +55,7 @@ pub struct Action {
     /// How loud that line is. Default `info`.
     pub level: Option<Level>,
     /// When this action is tried again. Default: as the rule or the destination says.
-    pub retry: Option<Retry>,
+    pub retry: Option<DeliveryRetry>,
     /// How long one try may take. Default: as the destination or endpoint says.
     pub timeout: Option<DurationText>,
 }

@@ -314,8 +314,8 @@ pub struct Signature {
     pub form: Option<String>,
     /// The value is a list of `name=value` pairs, as in `t=…,v1=…`; those with this name are signatures.
     pub pairs: Option<String>,
-    /// The value is a list, and this item, from 0, is a signature. Negative counts from the end.
-    pub position: Option<i8>,
+    /// The value is a list, and this item, from 0, is a signature.
+    pub position: Option<u8>,
     /// The value is a list, and any item may be a signature; at most ten are tried.
     #[serde(default)]
     pub list: bool,
@@ -356,7 +356,7 @@ pub struct Timestamp {
     /// The header is a list of `name=value` pairs, and the one with this name is it.
     pub pairs: Option<String>,
     /// The header is a list, and this item, from 0, is it.
-    pub position: Option<i8>,
+    pub position: Option<u8>,
     /// What stands between pairs or items. Default: a comma.
     #[schemars(length(min = 1, max = 1))]
     pub separator: Option<String>,

@@ -1,0 +1,278 @@
+//! The gateway file, compiled.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::place::{Fault, Place};
+use super::{read, rule};
+use crate::base::secret::Secret;
+use crate::definition::document::Document;
+use crate::definition::load::reference::{Part, Reference, parts};
+use crate::definition::plan::gateway::{
+    Admin, Caller, Destination, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State,
+};
+use crate::definition::plan::rule::Glob;
+use crate::definition::problem::Code;
+use crate::definition::raw::gateway as raw;
+use crate::definition::raw::scalar::{Cidr, Method};
+use crate::definition::templates::Templates;
+
+const WORKERS: u32 = 10;
+const CONCURRENCY: u32 = 10;
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
+const STORE_CACHE: u64 = 32 << 20;
+const MIN_FREE: u64 = 256 << 20;
+const RETENTION: Duration = Duration::from_hours(7 * 24);
+
+/// Compiles a gateway file. Paths in it are relative to the directory it is in.
+///
+/// # Errors
+/// What is wrong, at its place.
+pub fn gateway(document: &Document, templates: &Templates) -> Result<Gateway, Fault> {
+    let place = Place::root(document, templates);
+    let raw: raw::Gateway = read(document)?;
+    let callers = raw.callers.iter();
+    let networks = raw.private_networks.iter().enumerate();
+    let destinations = place.at("destinations");
+    Ok(Gateway {
+        fixed: fixed(&raw, &place)?,
+        public_url: address(&raw.public_url, &place.at("public_url"))?,
+        admin: admin(raw.admin.as_ref()),
+        destinations: raw
+            .destinations
+            .iter()
+            .map(|(id, raw)| destination(id, raw, &destinations.at(id)))
+            .collect::<Result<_, _>>()?,
+        callers: callers.map(caller).collect(),
+        private_networks: networks
+            .map(|(index, text)| network(text, &place.at("private_networks").item(index)))
+            .collect::<Result<_, _>>()?,
+        workers: count(raw.workers.unwrap_or(WORKERS)),
+        limits: limits(raw.limits.as_ref()),
+    })
+}
+
+fn fixed(raw: &raw::Gateway, place: &Place<'_>) -> Result<Fixed, Fault> {
+    let directory = place.document().file.parent().unwrap_or(Path::new("")).to_owned();
+    let listen = |key: &str, written: Option<&String>, usual: &str| {
+        let text = written.map_or(usual, String::as_str);
+        let at = place.at("listen").at(key);
+        listen_at(text, &directory)
+            .ok_or_else(|| at.problem(Code::BadFormat, format!("`{text}` is not an address and port or `unix:PATH`")))
+    };
+    let doors = raw.listen.clone().unwrap_or_default();
+    Ok(Fixed {
+        mode: match raw.mode {
+            None | Some(raw::Mode::Production) => Mode::Production,
+            Some(raw::Mode::Development) => Mode::Development,
+        },
+        public: listen("public", doors.public.as_ref(), "0.0.0.0:8080")?,
+        proxy: listen("proxy", doors.proxy.as_ref(), "127.0.0.1:8081")?,
+        admin: listen("admin", doors.admin.as_ref(), "127.0.0.1:8082")?,
+        integrations: raw.integrations.iter().map(|path| below(&directory, path)).collect(),
+        state: state(raw.state.as_ref(), &directory),
+        key: match &raw.secrets {
+            None => KeySource::Missing,
+            Some(secrets) => key_source(secrets, &directory, &place.at("secrets").at("key"))?,
+        },
+    })
+}
+
+/// A path as the file means it, without `.` parts.
+fn below(directory: &Path, path: &str) -> PathBuf {
+    directory.join(path).components().filter(|part| *part != std::path::Component::CurDir).collect()
+}
+
+fn listen_at(text: &str, directory: &Path) -> Option<Listen> {
+    match text.strip_prefix("unix:") {
+        Some("") => None,
+        Some(path) => Some(Listen::Unix(below(directory, path))),
+        None => text.parse::<SocketAddr>().ok().map(Listen::Tcp),
+    }
+}
+
+fn state(raw: Option<&raw::State>, directory: &Path) -> State {
+    let embedded = match raw {
+        Some(raw::State::Postgres(_)) => return State::Postgres,
+        Some(raw::State::Sled(embedded)) => Some(embedded),
+        None => None,
+    };
+    State::Sled {
+        path: below(directory, embedded.map_or("./data", |embedded| &embedded.path)),
+        cache: embedded.and_then(|embedded| embedded.cache).map_or(STORE_CACHE, |size| size.0),
+        min_free: embedded.and_then(|embedded| embedded.min_free).map_or(MIN_FREE, |size| size.0),
+        retention: embedded.and_then(|embedded| embedded.retention).map_or(RETENTION, |time| time.0),
+    }
+}
+
+/// Where the master key is. The reference is kept as written, because in development mode what it names
+/// is made by the program.
+fn key_source(secrets: &raw::Secrets, directory: &Path, place: &Place<'_>) -> Result<KeySource, Fault> {
+    let written = place.document().written(place.pointer()).unwrap_or(secrets.key.0.expose());
+    match parts(written).as_slice() {
+        [Part::Reference(Reference::File(path), _)] => Ok(KeySource::File(below(directory, path))),
+        [Part::Reference(Reference::Env(name, None), _)] => Ok(KeySource::Environment((*name).to_owned())),
+        _ => {
+            Err(place.problem(Code::LiteralSecret, "the master key is one reference: `${file:PATH}` or `${env:NAME}`"))
+        }
+    }
+}
+
+fn address(text: &str, place: &Place<'_>) -> Result<Url, Fault> {
+    let url = Url::parse(text).map_err(|error| place.problem(Code::BadFormat, format!("not a URL: {error}")))?;
+    let plain = matches!(url.scheme(), "http" | "https") && url.host().is_some();
+    let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    if plain && bare {
+        Ok(url)
+    } else {
+        Err(place.problem(Code::BadFormat, "expected an http or https address without name, password or fragment"))
+    }
+}
+
+fn destination(id: &str, raw: &raw::Destination, place: &Place<'_>) -> Result<Destination, Fault> {
+    Ok(Destination {
+        id: id.into(),
+        url: address(&raw.url, &place.at("url"))?,
+        signing_secrets: raw.signing_secret.0.iter().map(|secret| Secret::new(secret.0.expose().clone())).collect(),
+        headers: place.at("headers").headers(&raw.headers)?,
+        concurrency: count(raw.concurrency.unwrap_or(CONCURRENCY)),
+        timeout: raw.timeout.map_or(DELIVERY_TIMEOUT, |time| time.0),
+        retry: raw.retry.map(rule::retry),
+    })
+}
+
+fn caller(raw: &raw::Caller) -> Caller {
+    let grant = |raw: &raw::Grant| Grant {
+        integration: Glob::new(&raw.integration),
+        connection: Glob::new(&raw.connection),
+        methods: raw.methods.iter().copied().map(Method::to_http).collect(),
+        paths: raw.paths.iter().map(|path| Glob::new(path)).collect(),
+    };
+    Caller {
+        id: raw.id.0.as_str().into(),
+        key_hash: Sha256::digest(raw.key.0.expose()).into(),
+        allow: raw.allow.iter().map(grant).collect(),
+    }
+}
+
+fn admin(raw: Option<&raw::Admin>) -> Admin {
+    let Some(raw) = raw else { return Admin::default() };
+    Admin {
+        token_hash: raw.token.as_ref().map(|token| Sha256::digest(token.0.expose()).into()),
+        hosts: raw.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+    }
+}
+
+fn network(text: &Cidr, place: &Place<'_>) -> Result<Network, Fault> {
+    read_network(&text.0).ok_or_else(|| {
+        place.problem(Code::BadFormat, format!("`{}` is not an address range, such as 10.0.0.0/8", text.0))
+    })
+}
+
+/// Reads an address range in CIDR notation; the bits behind the prefix must be zero, as in the ranges
+/// people mean.
+pub(in crate::definition) fn read_network(text: &str) -> Option<Network> {
+    let (address, prefix) = text.split_once('/')?;
+    let (address, prefix): (IpAddr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
+    let (bits, width) = match address {
+        IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
+        IpAddr::V6(v6) => (u128::from(v6), 128),
+    };
+    let rest = bits.checked_shl(u32::from(prefix)).unwrap_or(0);
+    (prefix <= width && rest == 0).then_some(Network { address, prefix })
+}
+
+fn limits(raw: Option<&raw::Limits>) -> Limits {
+    let usual = Limits::default();
+    let Some(raw) = raw else { return usual };
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    Limits {
+        header_bytes: raw.header_bytes.map_or(usual.header_bytes, |size| bytes(size.0)),
+        header_fields: raw.header_fields.map_or(usual.header_fields, count),
+        uri_bytes: raw.uri_bytes.map_or(usual.uri_bytes, |size| bytes(size.0)),
+        header_timeout: raw.header_timeout.map_or(usual.header_timeout, |time| time.0),
+        min_body_rate: raw.min_body_rate.map_or(usual.min_body_rate, |size| size.0),
+        idle_timeout: raw.idle_timeout.map_or(usual.idle_timeout, |time| time.0),
+        connections: raw.connections.map_or(usual.connections, count),
+        connections_per_source: raw.connections_per_source.map_or(usual.connections_per_source, count),
+    }
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn compiled(more: &Value) -> Result<Gateway, Fault> {
+        let mut value =
+            json!({ "trunkline": 1, "public_url": "https://hooks.example.com", "integrations": ["./integrations"] });
+        value.as_object_mut().expect("a map").extend(more.as_object().expect("a map").clone());
+        gateway(&Document::unplaced("/etc/trunkline/trunkline.yaml".into(), value), &Templates::new())
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let gateway = compiled(&json!({
+            "secrets": { "key": "${file:./data/master.key}" }, "listen": { "proxy": "unix:run/proxy.sock" },
+        }));
+        let fixed = gateway.expect("compiles").fixed;
+        assert_eq!(fixed.integrations, [PathBuf::from("/etc/trunkline/integrations")]);
+        assert_eq!(fixed.key, KeySource::File("/etc/trunkline/data/master.key".into()));
+        assert_eq!(fixed.proxy, Listen::Unix("/etc/trunkline/run/proxy.sock".into()));
+        assert!(matches!(fixed.state, State::Sled { path, .. } if path == Path::new("/etc/trunkline/data")));
+    }
+
+    #[test]
+    fn the_master_key_is_a_reference() {
+        let key = |text: &str| compiled(&json!({ "secrets": { "key": text } })).map(|gateway| gateway.fixed.key);
+        assert_eq!(key("${env:KEY}"), Ok(KeySource::Environment("KEY".to_owned())));
+        for bad in ["hunter2", "${env:A}${env:B}", "x${env:A}", "${env:A:-weak}"] {
+            let problem = key(bad).expect_err(bad);
+            assert!(problem.code == Code::LiteralSecret && !problem.message.contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn callers_keys_are_kept_as_digests() {
+        let gateway = compiled(
+            &json!({ "callers": [{ "id": "a", "key": "k", "allow": [{ "integration": "*", "connection": "*" }] }] }),
+        );
+        let caller = &gateway.expect("compiles").callers[0];
+        assert_eq!(caller.key_hash, <[u8; 32]>::from(Sha256::digest("k")));
+        assert!(caller.allow[0].integration.matches("github"));
+    }
+
+    #[test]
+    fn ranges_are_read_strictly() {
+        for (text, fits) in [
+            ("10.0.0.0/8", true),
+            ("10.1.2.3/32", true),
+            ("0.0.0.0/0", true),
+            ("fd00::/8", true),
+            ("::1/128", true),
+            ("10.1.2.3/8", false),
+            ("10.0.0.0/33", false),
+            ("fd00::1/8", false),
+            ("ten/8", false),
+        ] {
+            assert_eq!(read_network(text).is_some(), fits, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_destinations_are_plain() {
+        let destination = |url: &str| compiled(&json!({ "destinations": { "app": { "url": url } } }));
+        assert!(destination("http://127.0.0.1:3000/events").is_ok());
+        for bad in ["ftp://a/b", "https://u:p@a/b", "/events", "https://a/b#c"] {
+            assert!(destination(bad).is_err(), "{bad}");
+        }
+    }
+}

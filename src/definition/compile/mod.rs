@@ -1,0 +1,261 @@
+//! Raw to plan: names typed, templates and patterns compiled, every default decided.
+//!
+//! A document that `validate` and `check` find no error in compiles. What is wrong all the same comes
+//! back as a located problem, never as a panic. Nothing here reads files or knows other files: names
+//! that point elsewhere are kept as names. Called by the load of a generation.
+
+mod address;
+mod api;
+mod gateway;
+mod place;
+mod request;
+mod rule;
+mod verify;
+mod webhook;
+
+use std::sync::Arc;
+
+use regex::Regex;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::document::Document;
+use super::not_yet;
+use super::plan::{Auth, DeclaredConnection, DeclaredCredential, Fingerprint, Input, Integration, NotYet};
+use super::problem::{Code, Problem};
+use super::raw;
+use super::templates::Templates;
+use crate::base::secret::Secret;
+use place::Place;
+
+pub use place::Fault;
+
+pub use address::{Address, read_address};
+pub use gateway::gateway;
+
+/// Compiles a resolved definition.
+///
+/// # Errors
+/// What is wrong, at its place.
+pub fn integration(document: &Document, templates: &Templates) -> Result<Integration, Fault> {
+    let place = Place::root(document, templates);
+    let raw: raw::integration::Integration = read(document)?;
+    let id: Arc<str> = raw.id.0.as_str().into();
+    let inputs = inputs(&raw, &place.at("inputs"))?;
+    let connections = raw.connections.iter().enumerate();
+    Ok(Integration {
+        title: raw.title.clone().unwrap_or_else(|| raw.id.0.clone()),
+        fingerprint: fingerprint(&document.value),
+        auth: auth(raw.auth.as_ref(), &place.at("auth"))?,
+        api: raw.api.as_ref().map(|api| api::compile(api, raw.auth.as_ref(), &place.at("api"))).transpose()?,
+        connections: connections
+            .map(|(index, connection)| declared(connection, &raw, &place.at("connections").item(index)))
+            .collect::<Result<_, _>>()?,
+        webhook: raw.webhook.as_ref().map(|webhook| webhook::compile(webhook, &place.at("webhook"))).transpose()?,
+        rules: rule::compile_all(&raw.rules, &place.at("rules"))?,
+        inputs,
+        id,
+    })
+}
+
+/// Reads a document into its type.
+fn read<'a, T: serde::Deserialize<'a>>(document: &'a Document) -> Result<T, Fault> {
+    raw::read(&document.value)
+        .map_err(|error| Box::new(Problem::error(Code::WrongType, document.place(&error.pointer), error.message)))
+}
+
+/// SHA-256 over a resolved document, references expanded: the order of a map's keys counts, because it
+/// is the order in which headers and parameters are sent.
+pub fn fingerprint(document: &Value) -> Fingerprint {
+    let mut digest = Sha256::new();
+    hash(document, &mut digest);
+    Fingerprint(digest.finalize().into())
+}
+
+fn hash(value: &Value, digest: &mut Sha256) {
+    let mut put = |kind: &[u8], length: usize| {
+        digest.update(kind);
+        digest.update(length.to_le_bytes());
+    };
+    match value {
+        Value::Null => put(b"n", 0),
+        Value::Bool(value) => put(b"b", usize::from(*value)),
+        Value::Number(number) => {
+            let text = number.to_string();
+            put(b"#", text.len());
+            digest.update(text);
+        }
+        Value::String(text) => {
+            put(b"s", text.len());
+            digest.update(text);
+        }
+        Value::Array(items) => {
+            put(b"[", items.len());
+            for item in items {
+                hash(item, digest);
+            }
+        }
+        Value::Object(map) => {
+            put(b"{", map.len());
+            for (key, item) in map {
+                digest.update(key.len().to_le_bytes());
+                digest.update(key);
+                hash(item, digest);
+            }
+        }
+    }
+}
+
+fn inputs(raw: &raw::integration::Integration, place: &Place<'_>) -> Result<Vec<Input>, Fault> {
+    let input = |(name, input): (&str, &raw::inputs::Input)| {
+        let at = place.at(name);
+        let pattern = match &input.pattern {
+            Some(pattern) => Some(at.at("pattern").regex(pattern)?),
+            None => one_of(&input.choices, &at)?,
+        };
+        Ok(Input { name: name.into(), default: input.default.clone(), pattern, secret: input.secret })
+    };
+    raw.inputs.iter().map(input).collect()
+}
+
+/// A pattern for a few fixed values.
+fn one_of(choices: &[String], place: &Place<'_>) -> Result<Option<Regex>, Fault> {
+    if choices.is_empty() {
+        return Ok(None);
+    }
+    let escaped: Vec<_> = choices.iter().map(|choice| regex::escape(choice)).collect();
+    place.at("choices").regex(&format!("^(?:{})$", escaped.join("|"))).map(Some)
+}
+
+fn auth(raw: Option<&raw::auth::Auth>, place: &Place<'_>) -> Result<Auth, Fault> {
+    use raw::auth::Auth as Raw;
+    Ok(match raw {
+        None | Some(Raw::None(_)) => Auth::None,
+        Some(Raw::Basic(_)) => Auth::Basic,
+        Some(Raw::ApiKey(key)) => {
+            let at = place.at("api_key").at("pattern");
+            Auth::ApiKey { pattern: key.pattern.as_ref().map(|pattern| at.regex(pattern)).transpose()? }
+        }
+        Some(other) => Auth::NotYet(NotYet { part: format!("auth.{}", kind(other)) }),
+    })
+}
+
+/// The word by which a file names a kind of sign-in.
+fn kind(auth: &raw::auth::Auth) -> &'static str {
+    use raw::auth::Auth as Raw;
+    match auth {
+        Raw::OAuth2(_) => "oauth2",
+        Raw::ApiKey(_) => "api_key",
+        Raw::Basic(_) => "basic",
+        Raw::OAuth1(_) => "oauth1",
+        Raw::Jwt(_) => "jwt",
+        Raw::SigV4(_) => "sigv4",
+        Raw::Mtls(_) => "mtls",
+        Raw::Login(_) => "login",
+        Raw::None(_) => "none",
+    }
+}
+
+fn declared(
+    raw: &raw::connection::Connection,
+    whole: &raw::integration::Integration,
+    place: &Place<'_>,
+) -> Result<DeclaredConnection, Fault> {
+    use raw::auth::Auth as Raw;
+    let missing = |field: &str, kind: &str| {
+        let message = format!("connection `{}` has no `{field}`, which `auth: {kind}` needs", raw.id.0);
+        place.problem(Code::MissingField, message)
+    };
+    let credential = match &whole.auth {
+        Some(Raw::ApiKey(_)) => {
+            let key = raw.api_key.as_ref().ok_or_else(|| missing("api_key", "api_key"))?;
+            DeclaredCredential::ApiKey(Secret::new(key.0.expose().clone()))
+        }
+        Some(Raw::Basic(_)) => {
+            let username = raw.username.clone().ok_or_else(|| missing("username", "basic"))?;
+            let password = raw.password.as_ref().map(|password| password.0.expose().clone()).unwrap_or_default();
+            DeclaredCredential::Basic { username: Secret::new(username), password: Secret::new(password) }
+        }
+        _ => DeclaredCredential::None,
+    };
+    let mut inputs = Map::new();
+    for (name, input) in whole.inputs.iter() {
+        match raw.inputs.get(name).or(input.default.as_ref()) {
+            Some(value) => _ = inputs.insert(name.to_owned(), Value::String(value.clone())),
+            None if input.optional => {}
+            None => {
+                let message = format!("connection `{}` does not tell `{name}`", raw.id.0);
+                return Err(place.problem(Code::MissingField, message));
+            }
+        }
+    }
+    let saved = raw.saved.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    Ok(DeclaredConnection { id: raw.id.0.as_str().into(), credential, inputs, saved })
+}
+
+/// The part of the grammar at a place, when this version does not run it.
+fn not_run(place: &Place<'_>) -> Option<NotYet> {
+    let here = |part: &&not_yet::Part| part.uses(&place.document().value).iter().any(|at| at == place.pointer());
+    not_yet::INTEGRATION.iter().find(here).map(|part| NotYet { part: part.name() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::path::PathBuf;
+
+    pub(super) fn document(value: Value) -> Document {
+        Document::unplaced(PathBuf::from("a.yaml"), value)
+    }
+
+    pub(super) fn compiled(value: Value) -> Result<Integration, Fault> {
+        integration(&document(value), &Templates::new())
+    }
+
+    #[test]
+    fn connections_get_their_inputs_defaults_and_credential() {
+        let integration = compiled(json!({
+            "trunkline": 1, "id": "a", "auth": { "basic": {} },
+            "inputs": { "region": { "default": "eu" }, "site": {}, "team": { "optional": true } },
+            "connections": [{ "id": "default", "username": "u", "inputs": { "site": "s" }, "saved": { "n": 1 } }],
+        }))
+        .expect("compiles");
+        let connection = integration.connection("default").expect("declared");
+        assert_eq!(Value::Object(connection.inputs.clone()), json!({ "region": "eu", "site": "s" }));
+        assert_eq!(Value::Object(connection.saved.clone()), json!({ "n": 1 }));
+        assert!(
+            matches!(&connection.credential, DeclaredCredential::Basic { password, .. } if password.expose().is_empty())
+        );
+    }
+
+    #[test]
+    fn what_a_connection_must_tell_is_asked_for() {
+        let told = |connection: Value| {
+            let document = json!({
+                "trunkline": 1, "id": "a", "auth": { "api_key": {} }, "inputs": { "site": {} }, "connections": [connection],
+            });
+            compiled(document).expect_err("incomplete").message
+        };
+        assert_eq!(told(json!({ "id": "c", "api_key": "k" })), "connection `c` does not tell `site`");
+        assert!(told(json!({ "id": "c" })).contains("has no `api_key`"));
+    }
+
+    #[test]
+    fn kinds_of_sign_in_to_come_are_named() {
+        let integration = compiled(json!({
+            "trunkline": 1, "id": "a", "auth": { "sigv4": { "service": "s3", "region": "eu" } },
+        }));
+        let auth = integration.expect("compiles").auth;
+        assert!(matches!(auth, Auth::NotYet(not_yet) if not_yet.part == "auth.sigv4"));
+    }
+
+    #[test]
+    fn fingerprints_tell_contents_apart() {
+        let print = |value: Value| fingerprint(&value);
+        assert_eq!(print(json!({ "a": [1, "b"] })), print(json!({ "a": [1, "b"] })));
+        assert_ne!(print(json!({ "a": ["1", "b"] })), print(json!({ "a": [1, "b"] })));
+        assert_ne!(print(json!(["ab", "c"])), print(json!(["a", "bc"])));
+        assert_ne!(print(json!({ "a": 1, "b": 2 })), print(json!({ "b": 2, "a": 1 })));
+    }
+}

@@ -1,0 +1,247 @@
+//! The parts of the grammar that are read and checked, and that this version does not run.
+//!
+//! This table is the only list of them. `check` tells each use as a notice, and what would need such a
+//! part answers with these words instead of doing something else. An engine that lands takes its lines
+//! out.
+
+use serde_json::Value;
+
+use super::document::push_token;
+
+/// A part of the grammar that this version does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Where it stands: an RFC 6901 pointer in which `*` is any one token.
+    pub pointer: &'static str,
+    /// When a value there is meant.
+    pub when: When,
+    /// What follows for the block it stands in.
+    pub effect: Effect,
+}
+
+/// When a value is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Whatever it is.
+    Written,
+    /// It is one of these words.
+    Word(&'static [&'static str]),
+    /// It is a text that ends so.
+    Ends(&'static str),
+    /// It is a template in which one of these variables stands.
+    Names(&'static [&'static str]),
+}
+
+/// What follows from a part that is not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing else depends on it.
+    Rests,
+    /// What stands around it cannot be done without: it refuses.
+    Refuses,
+}
+
+const fn rests(pointer: &'static str) -> Part {
+    Part { pointer, when: When::Written, effect: Effect::Rests }
+}
+
+const fn refuses(pointer: &'static str) -> Part {
+    Part { pointer, when: When::Written, effect: Effect::Refuses }
+}
+
+/// How times are written that the receiver of webhooks cannot read yet.
+const UNREAD_TIMES: When = When::Word(&["epoch_micros", "http_date", "seconds", "millis", "minutes", "jwt_exp"]);
+/// What `signed` may name that the receiver of webhooks cannot compute yet.
+const UNCOMPUTED: When = When::Names(&[
+    "path",
+    "url_without_query",
+    "url_decoded",
+    "form",
+    "form_sorted",
+    "secret",
+    "body_crc32",
+    "headers_listed",
+    "lines",
+]);
+
+/// Parts of definitions.
+pub const INTEGRATION: &[Part] = &[
+    refuses("/auth/oauth2"),
+    refuses("/auth/oauth1"),
+    refuses("/auth/jwt"),
+    refuses("/auth/sigv4"),
+    refuses("/auth/mtls"),
+    refuses("/auth/login"),
+    rests("/connections/*/token"),
+    rests("/api/limits"),
+    rests("/api/quota"),
+    rests("/api/retry"),
+    rests("/api/breaker"),
+    rests("/api/cache"),
+    rests("/api/endpoints/*/limits"),
+    rests("/api/endpoints/*/cache"),
+    rests("/api/endpoints/*/retry"),
+    rests("/api/endpoints/*/page"),
+    refuses("/webhook/verify/digest"),
+    refuses("/webhook/verify/ed25519"),
+    refuses("/webhook/verify/ecdsa"),
+    refuses("/webhook/verify/rsa"),
+    refuses("/webhook/verify/jwt"),
+    refuses("/webhook/verify/http_signature"),
+    refuses("/webhook/verify/mtls"),
+    refuses("/webhook/verify/all"),
+    refuses("/webhook/verify/any"),
+    refuses("/webhook/verify/plugin"),
+    refuses("/webhook/verify/token/json"),
+    refuses("/webhook/verify/token/form"),
+    refuses("/webhook/verify/hmac/key/normalise"),
+    refuses("/webhook/verify/hmac/key/derive"),
+    refuses("/webhook/verify/hmac/key/id_header"),
+    refuses("/webhook/verify/hmac/signature/query"),
+    refuses("/webhook/verify/hmac/signature/json"),
+    refuses("/webhook/verify/hmac/signature/form"),
+    refuses("/webhook/verify/hmac/signature/*/query"),
+    refuses("/webhook/verify/hmac/signature/*/json"),
+    refuses("/webhook/verify/hmac/signature/*/form"),
+    Part { pointer: "/webhook/verify/hmac/signature/header", when: When::Ends("*"), effect: Effect::Refuses },
+    Part { pointer: "/webhook/verify/hmac/signature/*/header", when: When::Ends("*"), effect: Effect::Refuses },
+    Part { pointer: "/webhook/verify/hmac/timestamp/unit", when: UNREAD_TIMES, effect: Effect::Refuses },
+    Part { pointer: "/webhook/verify/hmac/signed", when: UNCOMPUTED, effect: Effect::Refuses },
+    refuses("/webhook/verify/hmac/lines"),
+    refuses("/webhook/verify/hmac/listed_headers"),
+    refuses("/webhook/verify/hmac/body_digest"),
+    refuses("/webhook/require"),
+    refuses("/webhook/batch"),
+    refuses("/webhook/sources"),
+    refuses("/webhook/acknowledge"),
+    Part { pointer: "/webhook/address", when: When::Word(&["unguessable"]), effect: Effect::Refuses },
+    refuses("/webhook/handshake/*/secret"),
+    refuses("/webhook/handshake/*/confirm"),
+    refuses("/webhook/handshake/*/reply/digest"),
+    rests("/webhook/occurred_at"),
+    rests("/webhook/register"),
+    rests("/webhook/unregister"),
+    rests("/syncs"),
+    refuses("/rules/*/do/*/run"),
+];
+
+/// Parts of the gateway file.
+pub const GATEWAY: &[Part] =
+    &[refuses("/state/postgres"), rests("/secrets/previous"), refuses("/tls"), rests("/plugins")];
+
+impl Part {
+    /// Its name, as in `auth.oauth2`.
+    pub fn name(&self) -> String {
+        let tokens: Vec<_> = self.pointer.split('/').skip(1).filter(|token| *token != "*").collect();
+        tokens.join(".")
+    }
+
+    /// The pointers of its uses in a document.
+    pub fn uses(&self, document: &Value) -> Vec<String> {
+        let mut found = Vec::new();
+        let tokens: Vec<_> = self.pointer.split('/').skip(1).collect();
+        descend(document, &tokens, &mut String::new(), &mut |value, pointer| {
+            if self.when.means(value) {
+                found.push(pointer.to_owned());
+            }
+        });
+        found
+    }
+}
+
+impl When {
+    fn means(self, value: &Value) -> bool {
+        match self {
+            Self::Written => true,
+            Self::Word(words) => value.as_str().is_some_and(|text| words.contains(&text)),
+            Self::Ends(end) => value.as_str().is_some_and(|text| text.ends_with(end)),
+            Self::Names(names) => value.as_str().is_some_and(|source| {
+                crate::template::Text::compile(source).is_ok_and(|text| {
+                    text.names().iter().any(|name| names.contains(&name.split('.').next().unwrap_or(name)))
+                })
+            }),
+        }
+    }
+}
+
+fn descend(value: &Value, tokens: &[&str], pointer: &mut String, found: &mut dyn FnMut(&Value, &str)) {
+    let Some((token, rest)) = tokens.split_first() else {
+        found(value, pointer);
+        return;
+    };
+    let mut below = |key: &str, value: &Value| {
+        let length = pointer.len();
+        push_token(pointer, key);
+        descend(value, rest, pointer, found);
+        pointer.truncate(length);
+    };
+    match value {
+        Value::Object(map) if *token != "*" => {
+            if let Some(value) = map.get(*token) {
+                below(token, value);
+            }
+        }
+        Value::Array(items) if *token == "*" => {
+            for (index, item) in items.iter().enumerate() {
+                below(&index.to_string(), item);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The first part of a definition under a pointer without which what stands there cannot be done.
+pub fn first_refusal(document: &Value, below: &str) -> Option<String> {
+    let refusing = INTEGRATION.iter().filter(|part| part.effect == Effect::Refuses && part.pointer.starts_with(below));
+    refusing.filter(|part| !part.uses(document).is_empty()).map(Part::name).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn uses_are_found_in_maps_and_lists() {
+        let document = json!({ "api": { "limits": [], "endpoints": [{ "id": "a" }, { "id": "b", "cache": "5m" }] } });
+        let found: Vec<_> = INTEGRATION.iter().flat_map(|part| part.uses(&document)).collect();
+        assert_eq!(found, ["/api/limits", "/api/endpoints/1/cache"]);
+        assert_eq!(
+            INTEGRATION.iter().find(|part| part.pointer.ends_with("*/cache")).map(Part::name),
+            Some("api.endpoints.cache".into())
+        );
+    }
+
+    #[test]
+    fn a_webhook_that_needs_more_refuses() {
+        let webhook = |verify: Value| first_refusal(&json!({ "webhook": { "verify": verify } }), "/webhook");
+        assert_eq!(webhook(json!({ "hmac": { "signed": "{{ timestamp }}.{{ body }}" } })), None);
+        assert_eq!(
+            webhook(json!({ "hmac": { "signed": "{{ form_sorted }}" } })).as_deref(),
+            Some("webhook.verify.hmac.signed")
+        );
+        assert_eq!(webhook(json!({ "jwt": {} })).as_deref(), Some("webhook.verify.jwt"));
+    }
+
+    #[test]
+    fn every_line_of_the_table_names_a_place_of_the_grammar() {
+        for (schema, parts) in
+            [(super::super::schema::integration(), INTEGRATION), (super::super::schema::gateway(), GATEWAY)]
+        {
+            for part in parts {
+                assert!(known(schema, schema, part.pointer), "{} is not in the grammar", part.pointer);
+            }
+        }
+    }
+
+    fn known(root: &Value, schema: &Value, pointer: &str) -> bool {
+        if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+            return root.pointer(target.trim_start_matches('#')).is_some_and(|target| known(root, target, pointer));
+        }
+        let Some(rest) = pointer.strip_prefix('/') else { return true };
+        let (token, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let below =
+            if token == "*" { schema.get("items") } else { schema.get("properties").and_then(|p| p.get(token)) };
+        below.is_some_and(|below| known(root, below, rest))
+    }
+}
