@@ -107,17 +107,20 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(NONE - 1).min(NONE - 1)
 }
 
-/// How fast one direction moves, counting only the time that was spent waiting for the other side.
+/// How fast one direction moves, counting only the time that was spent waiting for the other side. It is
+/// looked at window by window, and two slow ones in a row are too many: a fast start does not pay for a
+/// standstill later, and a hiccup is none.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     bytes: u64,
     waited: Duration,
     since: Option<Duration>,
+    slow_before: bool,
 }
 
 impl Pace {
-    /// Waiting that is not yet held against anyone.
-    const GRACE: Duration = Duration::from_secs(10);
+    /// The waiting of one window.
+    const WINDOW: Duration = Duration::from_secs(5);
 
     /// Bytes moved.
     pub(super) fn moved(&mut self, bytes: usize, now: impl FnOnce() -> Duration) {
@@ -131,7 +134,13 @@ impl Pace {
     pub(super) fn waits(&mut self, now: Duration, minimum: u64) -> bool {
         let since = *self.since.get_or_insert(now);
         let waited = self.waited.saturating_add(now.saturating_sub(since));
-        waited > Self::GRACE && u128::from(self.bytes) < u128::from(minimum) * waited.as_millis() / 1_000
+        if waited < Self::WINDOW {
+            return false;
+        }
+        let slow = u128::from(self.bytes) < u128::from(minimum) * waited.as_millis() / 1_000;
+        let too_slow = slow && (self.slow_before || waited >= Self::WINDOW * 2);
+        *self = Self { bytes: 0, waited: Duration::ZERO, since: Some(now), slow_before: slow };
+        too_slow
     }
 
     /// Counts from here.
@@ -147,10 +156,13 @@ mod tests {
     #[test]
     fn a_pace_counts_waiting_only() {
         let (mut pace, second) = (Pace::default(), Duration::from_secs);
-        assert!(!pace.waits(second(0), 1_024) && !pace.waits(second(10), 1_024));
-        assert!(pace.waits(second(11), 1_024), "nothing in eleven seconds");
-        pace.moved(20_000, || second(11));
+        assert!(!pace.waits(second(0), 1_024) && !pace.waits(second(5), 1_024));
+        assert!(pace.waits(second(10), 1_024), "nothing in two windows");
+        pace.begin();
+        pace.moved(1_000_000, || second(11));
         assert!(!pace.waits(second(500), 1_024), "the pause between was not spent waiting");
-        assert!(pace.waits(second(509), 1_024));
+        assert!(!pace.waits(second(505), 1_024), "a fast window");
+        assert!(!pace.waits(second(510), 1_024), "one slow window");
+        assert!(pace.waits(second(515), 1_024), "the fast start does not pay for the standstill");
     }
 }

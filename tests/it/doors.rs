@@ -86,6 +86,28 @@ async fn a_body_that_trickles_in_is_refused() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let origin = serve(|mut stream| async move {
+        read_head(&mut stream).await;
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await);
+        let piece = vec![7; 65_536];
+        while stream.write_all(&piece).await.is_ok() {}
+    })
+    .await;
+    let doors = Doors::start(Setup::of(service(&format!("http://{origin}"))));
+    let mut wire = Wire::open(doors.proxy).await;
+    wire.send(format!("GET /svc/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n\r\n")).await;
+    wire.head().await;
+    let cut = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        while doors.running[1].open_connections() > 0 {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(18), cut).await.expect("still held");
+}
+
+#[tokio::test]
 async fn sizes_are_bounded() {
     let doors = with_limits(Limits::default());
     let long = "x".repeat(9_000);
