@@ -1,1 +1,102 @@
-//! Nothing yet.
+//! The admin door: metrics, health and the API for people and scripts.
+//!
+//! [`guard`] says who may ask, [`api`] has a resource a file, [`serve`] owns connections. Every error is
+//! a problem document made by `respond`. Nothing here changes definitions or adds credentials; what it
+//! does change (replays, reloads) is in the audit log first. Called by `app`.
+
+pub mod api;
+pub mod guard;
+pub mod readiness;
+mod refusal;
+pub mod serve;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+
+use crate::activity::Activity;
+use crate::base::clock::Clock;
+use crate::definition::live::Live;
+use crate::definition::plan::gateway::Listen;
+use crate::respond::Refusal;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+use readiness::Readiness;
+use refusal::Refused;
+
+/// The most bytes of a request's body; what this door takes is small.
+const MAX_BODY: usize = 256 << 10;
+/// How long an answer may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the door is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// The definitions in force.
+    pub live: Arc<Live>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The program's metrics.
+    pub metrics: Arc<Metrics>,
+    /// The newest calls.
+    pub activity: Arc<Activity>,
+    /// Whether the program serves.
+    pub readiness: Arc<Readiness>,
+    /// What reads the files again.
+    pub reload: Arc<dyn Reload>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where the door really listens.
+    pub listen: Listen,
+}
+
+/// Reads the files again on demand.
+#[async_trait]
+pub trait Reload: Send + Sync + 'static {
+    /// Looks at every file now, and puts what changed into force. Returns after the swap.
+    async fn reload(&self) -> Reloaded;
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// A new generation is in force, and every file counts.
+    Applied,
+    /// Nothing had changed.
+    Unchanged,
+    /// At least one file has errors; the others are in force.
+    Rejected,
+}
+
+/// The door's routes, guarded.
+pub fn router(parts: Parts) -> Router {
+    let parts = Arc::new(parts);
+    api::routes()
+        .fallback(|| async { Refused::new(Refusal::NotFound, "there is nothing at this path") })
+        .method_not_allowed_fallback(|| async { Refused::new(Refusal::MethodNotAllowed, "try another method") })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(Arc::clone(&parts), admit))
+        .with_state(parts)
+}
+
+/// What every request meets: the guard, the deadline, the count.
+async fn admit(State(parts): State<Arc<Parts>>, request: Request, next: Next) -> Response {
+    let gateway = Arc::clone(&parts.live.load().gateway);
+    let response = match guard::judge(&request, &guard::Access::of(&gateway, &parts.listen)) {
+        Err(refused) => refused.into_response(),
+        Ok(()) => match tokio::time::timeout(DEADLINE, next.run(request)).await {
+            Ok(response) => response,
+            Err(_elapsed) => Refused::new(Refusal::Unavailable, "the answer took longer than 30 s").into_response(),
+        },
+    };
+    parts.metrics.http_requests.with_label_values(&["admin", "other", response.status().as_str()]).inc();
+    if let Some(code) = response.headers().get(crate::respond::ERROR_HEADER).and_then(|code| code.to_str().ok()) {
+        parts.metrics.http_refusals.with_label_values(&["admin", code]).inc();
+    }
+    response
+}

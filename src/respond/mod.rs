@@ -96,6 +96,12 @@ refusals! {
     SignatureStale = 401 "signature_stale" "The webhook's timestamp is outside the tolerance";
     /// The webhook has no secret to be verified with.
     SecretMissing = 401 "secret_missing" "No secret is set for this webhook, so nothing can be verified";
+    /// There is no admin token, or it is wrong.
+    AdminUnknown = 401 "admin_unknown" "The admin token is missing or wrong";
+    /// The admin door is shut to requests without a token, and no token is set.
+    AdminClosed = 403 "admin_closed" "The admin door needs a token, and none is set";
+    /// The request was made by a page of another site.
+    OriginForbidden = 403 "origin_forbidden" "Requests from other sites are not accepted";
     /// The caller may not use this integration, connection, method or path.
     CallerForbidden = 403 "caller_forbidden" "The caller is not allowed to do this";
     /// The connection was not granted a scope that the endpoint needs.

@@ -1,0 +1,88 @@
+//! `/api/deliveries`: the dead-letter list, and trying again.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use http::{StatusCode, Uri};
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::config::operator;
+use super::events::delivery;
+use super::query::{Asked, EventQuery, Named, next_page};
+use crate::admin::Parts;
+use crate::admin::refusal::Refused;
+use crate::base::id::{DeliveryId, EventId};
+use crate::respond::Refusal;
+use crate::store::StoreError;
+use crate::store::model::{Delivery, DeliveryState, EventState};
+
+/// Deliveries that were given up, by event, newest first. `state=dead` must be said: other states are
+/// those of their events. `limit` counts events.
+pub async fn list(
+    State(parts): Shared,
+    uri: Uri,
+    Asked(query): Asked<EventQuery>,
+) -> Result<impl IntoResponse, Refused> {
+    let (dead, next) = dead(&parts, &query).await?;
+    let rows: Vec<_> = dead.iter().map(|(event, row)| with_event(event, delivery(row))).collect();
+    Ok((next_page(&uri, next), Json(rows)))
+}
+
+/// Tries one delivery again.
+pub async fn replay(State(parts): Shared, Named(id): Named<DeliveryId>) -> Result<impl IntoResponse, Refused> {
+    let known = parts.store.deliveries(id.event).await?;
+    if !known.iter().any(|delivery| delivery.id == id) {
+        return Err(Refused::new(Refusal::NotFound, &format!("{id} is not in the store")));
+    }
+    parts.store.append(operator(&parts, "delivery.replay", format!("delivery:{id}"), Value::Null)).await?;
+    parts.store.replay_delivery(id, parts.clock.now()).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "replayed": id }))))
+}
+
+/// Tries all dead deliveries of the events that a filter selects again; at most `limit` events at once.
+pub async fn replay_all(
+    State(parts): Shared,
+    uri: Uri,
+    Asked(query): Asked<EventQuery>,
+) -> Result<impl IntoResponse, Refused> {
+    let (dead, next) = dead(&parts, &query).await?;
+    let ids: Vec<_> = dead.iter().map(|(_, row)| row.id).collect();
+    let detail = json!({ "deliveries": ids });
+    parts.store.append(operator(&parts, "delivery.replay", "deliveries:dead".to_owned(), detail)).await?;
+    let mut replayed = Vec::new();
+    for id in ids {
+        match parts.store.replay_delivery(id, parts.clock.now()).await {
+            Ok(()) => replayed.push(id),
+            // Someone else was quicker, or retention was: either way it is not dead any more.
+            Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((StatusCode::ACCEPTED, next_page(&uri, next), Json(json!({ "replayed": replayed }))))
+}
+
+type Dead = (Arc<str>, Delivery);
+
+async fn dead(parts: &Parts, query: &EventQuery) -> Result<(Vec<Dead>, Option<EventId>), Refused> {
+    if query.state() != Some(EventState::Dead) {
+        return Err(Refused::new(Refusal::InvalidInput, "say `state=dead`: other deliveries are listed by event"));
+    }
+    let page = parts.store.list(&query.filter(parts.clock.now())?, query.page()?).await?;
+    let mut found = Vec::new();
+    for head in page.rows {
+        let deliveries = parts.store.deliveries(head.id).await?;
+        let given_up = deliveries.into_iter().filter(|delivery| delivery.state == DeliveryState::Dead);
+        found.extend(given_up.map(|delivery| (Arc::clone(&head.integration), delivery)));
+    }
+    Ok((found, page.next))
+}
+
+fn with_event(integration: &Arc<str>, mut row: Value) -> Value {
+    if let Some(map) = row.as_object_mut() {
+        map.insert("integration".to_owned(), Value::from(&**integration));
+    }
+    row
+}

@@ -1,0 +1,44 @@
+//! The API, a resource a file.
+//!
+//! Lists are bare arrays; where there are more rows, `Link: <…>; rel="next"` says how to go on
+//! (RFC 8288). Times are RFC 3339 in UTC. Unknown query parameters are refused, so that a filter with a
+//! slip in its name does not silently select everything.
+
+mod activity;
+mod config;
+mod connections;
+mod deliveries;
+mod events;
+mod health;
+mod integrations;
+mod query;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use super::Parts;
+
+/// What handlers share.
+type Shared = axum::extract::State<Arc<Parts>>;
+
+/// Every route of the door.
+pub fn routes() -> Router<Arc<Parts>> {
+    Router::new()
+        .route("/metrics", get(health::metrics))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/healthz", get(health::readyz))
+        .route("/api/config", get(config::show))
+        .route("/api/reload", post(config::reload))
+        .route("/api/integrations", get(integrations::list))
+        .route("/api/connections", get(connections::list))
+        .route("/api/events", get(events::list))
+        .route("/api/events/{id}", get(events::show))
+        .route("/api/events/{id}/replay", post(events::replay))
+        .route("/api/deliveries", get(deliveries::list))
+        .route("/api/deliveries/replay", post(deliveries::replay_all))
+        .route("/api/deliveries/{id}/replay", post(deliveries::replay))
+        .route("/api/activity", get(activity::list))
+}

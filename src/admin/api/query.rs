@@ -1,0 +1,151 @@
+//! Query parameters and path segments, refused with a problem document when they are wrong.
+
+use std::str::FromStr;
+
+use axum::extract::FromRequestParts;
+use axum::extract::{Path, Query};
+use http::request::Parts as Head;
+use http::{HeaderMap, HeaderValue, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::admin::refusal::Refused;
+use crate::base::clock::Timestamp;
+use crate::base::id::EventId;
+use crate::base::units::parse_duration;
+use crate::respond::Refusal;
+use crate::store::model::{EventFilter, EventState, PageRequest};
+
+/// The query's parameters.
+pub struct Asked<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(head: &mut Head, state: &S) -> Result<Self, Refused> {
+        let asked = Query::<T>::from_request_parts(head, state).await;
+        asked.map(|Query(value)| Self(value)).map_err(|error| Refused::new(Refusal::InvalidInput, &error.body_text()))
+    }
+}
+
+/// An id in the path.
+pub struct Named<T>(pub T);
+
+impl<T: FromStr, S: Send + Sync> FromRequestParts<S> for Named<T>
+where
+    T::Err: std::fmt::Display,
+{
+    type Rejection = Refused;
+
+    async fn from_request_parts(head: &mut Head, state: &S) -> Result<Self, Refused> {
+        let refuse = |detail: String| Refused::new(Refusal::InvalidInput, &detail);
+        let text = Path::<String>::from_request_parts(head, state).await.map_err(|error| refuse(error.body_text()))?;
+        text.parse().map(Self).map_err(|error: T::Err| refuse(format!("`{}`: {error}", *text)))
+    }
+}
+
+/// Which events are meant.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventQuery {
+    integration: Option<String>,
+    state: Option<EventState>,
+    r#type: Option<String>,
+    delivery_id: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    limit: Option<usize>,
+    after: Option<EventId>,
+}
+
+/// Rows of a page when nobody says.
+const ROWS: usize = 50;
+/// The most rows of a page.
+const MAX_ROWS: usize = 1_000;
+
+impl EventQuery {
+    /// The filter; times are read against `now`.
+    ///
+    /// # Errors
+    /// When a time is not one.
+    pub fn filter(&self, now: Timestamp) -> Result<EventFilter, Refused> {
+        let time = |text: &Option<String>| text.as_deref().map(|text| moment(text, now)).transpose();
+        Ok(EventFilter {
+            integration: self.integration.clone(),
+            state: self.state,
+            event_type: self.r#type.clone(),
+            delivery_id: self.delivery_id.clone(),
+            since: time(&self.since)?,
+            until: time(&self.until)?,
+        })
+    }
+
+    /// The page.
+    ///
+    /// # Errors
+    /// When the limit is out of bounds.
+    pub fn page(&self) -> Result<PageRequest, Refused> {
+        Ok(PageRequest { after: self.after, limit: rows(self.limit)? })
+    }
+
+    /// The state that was asked for.
+    pub fn state(&self) -> Option<EventState> {
+        self.state
+    }
+}
+
+/// How many rows are wanted.
+///
+/// # Errors
+/// When it is none, or too many.
+pub fn rows(limit: Option<usize>) -> Result<usize, Refused> {
+    match limit.unwrap_or(ROWS) {
+        limit @ 1..=MAX_ROWS => Ok(limit),
+        other => Err(Refused::new(Refusal::InvalidInput, &format!("limit: {other} is not between 1 and {MAX_ROWS}"))),
+    }
+}
+
+/// A moment: RFC 3339 in UTC, or a duration that lies that far back.
+fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Refused> {
+    if let Ok(back) = parse_duration(text) {
+        return Ok(now.before(back));
+    }
+    let detail = || format!("`{text}` is not a time: expected 2026-01-31T10:00:00Z, or a duration back such as 2h");
+    text.parse().map_err(|_| Refused::new(Refusal::InvalidInput, &detail()))
+}
+
+/// The header that names the next page: this request with another `after`.
+pub fn next_page(uri: &http::Uri, next: Option<EventId>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let Some(next) = next else { return headers };
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    let given = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    query.extend_pairs(given.filter(|(name, _)| name != "after")).append_pair("after", &next.to_string());
+    let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish());
+    if let Ok(value) = HeaderValue::from_str(&link) {
+        headers.insert(header::LINK, value);
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_moments_or_lie_back() {
+        let now = Timestamp::from_seconds(10_000);
+        let read = |text| moment(text, now).map(Timestamp::seconds).ok();
+        assert_eq!(read("1h"), Some(6_400));
+        assert_eq!(read("1970-01-01T00:00:05Z"), Some(5));
+        assert_eq!(read("yesterday"), None);
+    }
+
+    #[test]
+    fn the_next_page_keeps_the_filter() {
+        let uri = "/api/events?type=a%20b&after=evt_00000000000000000000000000".parse().expect("a target");
+        let link = next_page(&uri, Some(EventId::from_u128(1)));
+        assert_eq!(link[header::LINK], "</api/events?type=a+b&after=evt_00000000000000000000000001>; rel=\"next\"");
+        assert!(next_page(&uri, None).is_empty());
+    }
+}

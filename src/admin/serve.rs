@@ -1,0 +1,108 @@
+//! Connections of the admin door: bounded in number, in time and in the size of heads.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Open connections at once: people, probes and scrapers are few.
+const CONNECTIONS: usize = 256;
+/// How long a head may take, and a connection may wait for its next one.
+const HEAD: Duration = Duration::from_secs(10);
+/// Bytes of a head, and of what is read at once.
+const BUFFER: usize = 16 << 10;
+/// How long to wait after a failed accept; without file descriptors the loop would spin.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Where connections come from.
+#[async_trait]
+pub trait Entrance: Send + Sync + 'static {
+    /// The next connection.
+    ///
+    /// # Errors
+    /// As accept(2).
+    async fn accept(&self) -> io::Result<Box<dyn Io>>;
+}
+
+/// A door at which the router answers.
+#[derive(Debug)]
+pub struct Running {
+    stop: CancellationToken,
+    connections: TaskTracker,
+    accepting: JoinHandle<()>,
+}
+
+impl Running {
+    /// Closes the door: accepts no more, lets answers under way end within `grace`.
+    pub async fn drain(self, grace: Duration) {
+        self.stop.cancel();
+        // The loop ends by itself; a panic in it has been logged by the process's hook.
+        drop(self.accepting.await);
+        self.connections.close();
+        drop(tokio::time::timeout(grace, self.connections.wait()).await);
+    }
+}
+
+/// Starts to answer. Must be called within the runtime.
+pub fn serve(entrance: impl Entrance, router: Router) -> Running {
+    let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
+    let accepting = tokio::spawn(accept_all(entrance, router, stop.clone(), connections.clone()));
+    Running { stop, connections, accepting }
+}
+
+async fn accept_all(entrance: impl Entrance, router: Router, stop: CancellationToken, connections: TaskTracker) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            accepted = entrance.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(door = "admin", "a connection could not be accepted: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        // Beyond the cap a connection is closed at once: dropping it does that.
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(async move {
+            converse(stream, router, stop).await;
+            drop(place);
+        });
+    }
+}
+
+async fn converse(stream: Box<dyn Io>, router: Router, stop: CancellationToken) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(BUFFER);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(door = "admin", "a connection ended early: {error}");
+    }
+}
