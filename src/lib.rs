@@ -9,7 +9,6 @@ pub mod telemetry;
 pub mod respond;
 pub mod template;
 pub mod definition;
-pub mod config;
 pub mod store;
 pub mod net;
 pub mod request;

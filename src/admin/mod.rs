@@ -21,11 +21,13 @@ use axum::response::{IntoResponse, Response};
 
 use crate::activity::Activity;
 use crate::base::clock::Clock;
+use crate::connection::Connections;
 use crate::definition::live::Live;
 use crate::definition::plan::gateway::Listen;
 use crate::respond::Refusal;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+use crate::webhook::refused::RefusedList;
 use readiness::Readiness;
 use refusal::Refused;
 
@@ -45,6 +47,10 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The newest calls.
     pub activity: Arc<Activity>,
+    /// Webhooks that could not be verified.
+    pub refused: Arc<RefusedList>,
+    /// Which connections there are.
+    pub connections: Arc<Connections>,
     /// Whether the program serves.
     pub readiness: Arc<Readiness>,
     /// What reads the files again.

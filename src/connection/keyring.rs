@@ -236,8 +236,12 @@ impl KeyRing {
     }
 }
 
-/// Writes a key file so that it is whole and on disk, or not there.
-fn make(path: &Path, key: &MasterKey) -> io::Result<()> {
+/// Writes a key file, mode 0600, so that it is whole and on disk, or not there.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] when there is a file: it is never overwritten. Others as the system
+/// has them.
+pub fn make(path: &Path, key: &MasterKey) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     let partial = path.with_extension(format!("partial-{}", std::process::id()));

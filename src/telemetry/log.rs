@@ -159,7 +159,7 @@ static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
         | (?P<field> \b (?:authorization|cookie|[a-z_-]*api[_-]?key|[a-z_]*secret|[a-z_]*token|password)
             \\? "? \s* [:=] \s* \\? "? ) (?: (?:bearer|basic) \s+ )? [^\s",&}]+
         | (?P<query> [a-z0-9/.%_:@-] \? ) [a-z0-9_.\[\]%-]+ = [^\s"<>]*
-        | (?P<prefix> \b (?:tlk1|whsec|sk_live|sk_test|rk_live|rk_test|xox[abpr]|gh[pousr])[_-] ) [a-z0-9+/=_-]{6,}
+        | (?P<prefix> \b (?:trunkline-key-1\.[0-9a-f]+\.|(?:whsec|sk_live|sk_test|rk_live|rk_test|xox[abpr]|gh[pousr])[_-]) ) [a-z0-9+/=_-]{6,}
         "#,
     )
     .expect("a literal pattern")
@@ -192,7 +192,7 @@ mod tests {
             ("GET https://a.example/x?code=s3cret&state=1 failed", "GET https://a.example/x?… failed"),
             (r#"{"access_token":"s3cret","ok":true}"#, r#"{"access_token":"…","ok":true}"#),
             ("client_secret=s3cret&x=1", "client_secret=…&x=1"),
-            ("key tlk1_AAAAAAAAAAAA read", "key tlk1_… read"),
+            ("key trunkline-key-1.00ff.AAAAAAAA read", "key trunkline-key-1.00ff.… read"),
         ];
         for (text, expected) in cases {
             assert_eq!(redact(text), expected);

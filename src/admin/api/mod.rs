@@ -12,6 +12,7 @@ mod events;
 mod health;
 mod integrations;
 mod query;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -40,5 +41,6 @@ pub fn routes() -> Router<Arc<Parts>> {
         .route("/api/deliveries", get(deliveries::list))
         .route("/api/deliveries/replay", post(deliveries::replay_all))
         .route("/api/deliveries/{id}/replay", post(deliveries::replay))
+        .route("/api/webhooks/refused", get(webhooks::refused))
         .route("/api/activity", get(activity::list))
 }

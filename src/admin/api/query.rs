@@ -111,7 +111,7 @@ fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Refused> {
         return Ok(now.before(back));
     }
     let detail = || format!("`{text}` is not a time: expected 2026-01-31T10:00:00Z, or a duration back such as 2h");
-    text.parse().map_err(|_| Refused::new(Refusal::InvalidInput, &detail()))
+    Timestamp::parse_rfc3339(text).ok_or_else(|| Refused::new(Refusal::InvalidInput, &detail()))
 }
 
 /// The header that names the next page: this request with another `after`.
