@@ -235,7 +235,9 @@ fn url_of(outgoing: &Outgoing) -> Result<Url, Reason> {
     }
     let url = Url::parse(&text).map_err(|_| changed.clone())?;
     let same_path = url.path() == outgoing.path || outgoing.path.is_empty() && url.path() == "/";
-    let same_host = url.host_str() == Some(&outgoing.origin.host);
+    let host = &outgoing.origin.host;
+    let same_address = |theirs| literal_address(host).is_some_and(|ours| literal_address(theirs) == Some(ours));
+    let same_host = url.host_str().is_some_and(|theirs| theirs == host || same_address(theirs));
     let same_port = url.port_or_known_default() == Some(outgoing.origin.port);
     let whole = url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
     if same_path && same_host && same_port && whole { Ok(url) } else { Err(changed) }

@@ -91,7 +91,7 @@ impl Default for BodyLimit {
 
 /// What to do when an answer is a redirect. Within one origin a GET or HEAD is sent again in full, and
 /// a 303 makes a GET of any method. At another origin only a GET or HEAD goes on, without any of the
-/// call's headers but `Accept` and without its credential, and only to a host that is listed here. From
+/// call's headers but `Accept`, without its body and its credential, and only to a host that is listed here. From
 /// HTTPS to plain HTTP nothing goes on. What may not go on is answered as it came.
 #[derive(Debug, Clone, Default)]
 pub struct Follow {
@@ -99,6 +99,8 @@ pub struct Follow {
     pub hops: u8,
     /// Other hosts that may be gone on to.
     pub hosts: Vec<HostPattern>,
+    /// What may be dialled there.
+    pub reach: Reach,
 }
 
 /// An answer, read to its end.

@@ -170,9 +170,12 @@ fn causes(error: &reqwest::Error) -> Vec<&(dyn StdError + 'static)> {
     causes
 }
 
-/// The TLS library's error, which the I/O error that carries it does not name as its cause.
+/// The TLS library's error, which the I/O errors that carry it do not name as their cause.
 fn tls_error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    cause.downcast_ref::<rustls::Error>().or_else(|| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref())
+    match cause.downcast_ref::<io::Error>() {
+        Some(carrier) => tls_error(carrier.get_ref()?),
+        None => cause.downcast_ref(),
+    }
 }
 
 fn tls_reason(error: &rustls::Error) -> Reason {

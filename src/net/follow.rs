@@ -7,7 +7,6 @@ use http::{HeaderMap, Method, StatusCode, header};
 use url::{Host, Url};
 
 use super::exchange::{Outgoing, Received, Towards};
-use super::guard::Reach;
 use super::origin::{Origin, Scheme};
 use crate::base::secret::Secret;
 
@@ -88,10 +87,11 @@ fn at_another_origin(mut next: Outgoing, from: &Outgoing, origin: &Origin, metho
         return None;
     }
     next.secret_query = None;
+    next.body = Bytes::new();
     next.headers =
         from.headers.get(header::ACCEPT).map(|accept| (header::ACCEPT, accept.clone())).into_iter().collect();
     match &mut next.towards {
-        Towards::Service { reach, .. } => *reach = Reach::public(),
+        Towards::Service { reach, .. } => reach.clone_from(&from.follow.reach),
         Towards::Destination { .. } => return None,
     }
     Some(next)

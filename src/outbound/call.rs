@@ -146,8 +146,13 @@ impl Underway<'_> {
             body: filled.body,
             timeouts,
             limit: BodyLimit::default(),
-            follow: Follow { hops: HOPS, hosts: self.api.hosts.clone() },
+            follow: self.follow(),
         })
+    }
+
+    fn follow(&self) -> Follow {
+        let reach = Reach::of_integration(&self.prepared.gateway, self.api.transport.allow_private, None);
+        Follow { hops: HOPS, hosts: self.api.hosts.clone(), reach }
     }
 
     fn target(&self, place: Place) -> Result<(origin::Origin, String, bool), OutboundError> {

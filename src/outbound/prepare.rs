@@ -88,8 +88,10 @@ fn api_headers(api: &Api, connection: &Connection) -> Result<Vec<(HeaderName, He
     let fill = |(name, text): &(HeaderName, crate::template::Text)| {
         let fault = |reason: String| (name.clone(), reason);
         let value = text.render(&connection.context).map_err(|error: TemplateError| fault(error.to_string()))?;
-        let value = HeaderValue::from_str(&value)
+        let mut value = HeaderValue::from_str(&value)
             .map_err(|_| fault("the value has characters that no header can carry".to_owned()))?;
+        // It may be made of inputs, and inputs may be secret.
+        value.set_sensitive(true);
         Ok((name.clone(), value))
     };
     api.headers.iter().map(fill).collect()

@@ -45,7 +45,7 @@ pub enum Place {
     },
 }
 
-/// Method and place: the rest may hold secrets.
+/// Method and shape: the rest may hold secrets.
 impl fmt::Debug for Filled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Filled({} {:?}, {} bytes)", self.method, self.place, self.body.len())

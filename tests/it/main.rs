@@ -5,6 +5,7 @@
 mod rig;
 
 mod architecture;
+mod calls;
 mod cli;
 mod doors;
 mod hygiene;

@@ -107,7 +107,6 @@ pub enum Auth {
 }
 
 /// A connection that a file declares.
-#[derive(Debug)]
 pub struct DeclaredConnection {
     /// Its id within the integration: the value of `Trunkline-Connection`.
     pub id: Arc<str>,
@@ -117,6 +116,16 @@ pub struct DeclaredConnection {
     pub inputs: serde_json::Map<String, serde_json::Value>,
     /// Values that a sign-in would have saved.
     pub saved: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Names only: inputs may be secret.
+impl fmt::Debug for DeclaredConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inputs: Vec<_> = self.inputs.keys().collect();
+        let mut shown = f.debug_struct("DeclaredConnection");
+        shown.field("id", &self.id).field("credential", &self.credential).field("inputs", &inputs);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// The credential of a declared connection.
