@@ -10,4 +10,5 @@ mod cli;
 mod doors;
 mod hygiene;
 mod proxy;
+mod signing;
 mod support;
