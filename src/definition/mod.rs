@@ -19,3 +19,4 @@ pub mod plan;
 pub mod not_yet;
 pub mod templates;
 pub mod compile;
+pub mod check;

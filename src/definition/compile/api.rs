@@ -113,7 +113,7 @@ fn transport(api: &raw::Api, place: &Place<'_>) -> Result<Transport, Fault> {
 ///
 /// # Errors
 /// What is wrong with them, in words; never their text.
-pub(in crate::definition) fn certificates(text: &str) -> Result<Arc<[Vec<u8>]>, String> {
+pub fn certificates(text: &str) -> Result<Arc<[Vec<u8>]>, String> {
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
         let certificate = certificate.map_err(|_| "this is not PEM text with certificates".to_owned())?;

@@ -175,7 +175,7 @@ fn network(text: &Cidr, place: &Place<'_>) -> Result<Network, Fault> {
 
 /// Reads an address range in CIDR notation; the bits behind the prefix must be zero, as in the ranges
 /// people mean.
-pub(in crate::definition) fn read_network(text: &str) -> Option<Network> {
+pub fn read_network(text: &str) -> Option<Network> {
     let (address, prefix) = text.split_once('/')?;
     let (address, prefix): (IpAddr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
     let (bits, width) = match address {

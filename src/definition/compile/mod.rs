@@ -28,10 +28,12 @@ use super::templates::Templates;
 use crate::base::secret::Secret;
 use place::Place;
 
-pub use place::Fault;
+pub use api::certificates;
+pub use place::{Fault, read_pattern};
+pub use webhook::{BODY_MOST, DEDUPE_MOST};
 
 pub use address::{Address, read_address};
-pub use gateway::gateway;
+pub use gateway::{gateway, read_network};
 
 /// Compiles a resolved definition.
 ///

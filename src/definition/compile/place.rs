@@ -119,9 +119,8 @@ impl<'a> Place<'a> {
     }
 
     pub(super) fn regex(&self, pattern: &str) -> Result<Regex, Fault> {
-        RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).build().map_err(|error| {
-            self.problem(Code::BadFormat, format!("the pattern does not compile: {}", in_one_line(&error.to_string())))
-        })
+        read_pattern(pattern)
+            .map_err(|error| self.problem(Code::BadFormat, format!("the pattern does not compile: {error}")))
     }
 
     pub(super) fn hosts(&self, source: &[String]) -> Result<Vec<HostPattern>, Fault> {
@@ -134,8 +133,14 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The last line of the regex library's drawing, which says what is wrong.
-pub(in crate::definition) fn in_one_line(error: &str) -> String {
-    let last = error.lines().last().unwrap_or(error);
-    last.trim_start_matches("error: ").to_owned()
+/// Compiles a pattern within bounds.
+///
+/// # Errors
+/// What is wrong with it, in one line.
+pub fn read_pattern(pattern: &str) -> Result<Regex, String> {
+    RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).build().map_err(|error| {
+        // The last line of the library's drawing says what is wrong.
+        let drawing = error.to_string();
+        drawing.lines().last().unwrap_or(&drawing).trim_start_matches("error: ").to_owned()
+    })
 }

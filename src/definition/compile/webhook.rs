@@ -19,11 +19,11 @@ use crate::definition::raw::webhook as raw;
 /// How long a delivery id is remembered.
 const DEDUPE: Duration = Duration::from_hours(72);
 /// The longest a delivery id may be remembered.
-pub(in crate::definition) const DEDUPE_MOST: Duration = Duration::from_hours(30 * 24);
+pub const DEDUPE_MOST: Duration = Duration::from_hours(30 * 24);
 /// The largest body.
 const BODY: u64 = 1 << 20;
 /// The largest body that a definition may allow.
-pub(in crate::definition) const BODY_MOST: u64 = 25 << 20;
+pub const BODY_MOST: u64 = 25 << 20;
 const RATE: Rate = Rate { count: 1000, period: Duration::from_secs(1) };
 const RATE_PER_SOURCE: Rate = Rate { count: 100, period: Duration::from_secs(1) };
 

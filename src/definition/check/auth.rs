@@ -1,0 +1,149 @@
+//! Ways of signing in whose parts do not go together.
+
+use super::Findings;
+use super::conflicts::request;
+use crate::definition::problem::Code;
+use crate::definition::raw::auth::{Assertion, Auth, JwtAlgorithm};
+use crate::definition::raw::integration::Integration;
+use crate::definition::raw::oauth2::{ClientAuth, Grant, OAuth2, Pkce};
+
+/// The shortest reason that tells a reader something.
+const REASON: usize = 8;
+
+pub(super) fn check(raw: &Integration, found: &mut Findings<'_>) {
+    match &raw.auth {
+        Some(Auth::OAuth2(oauth2)) => self::oauth2(oauth2, found),
+        Some(Auth::Jwt(assertion)) => self::assertion(assertion, "/auth/jwt", found),
+        Some(Auth::Login(login)) if login.tokens.get("default").is_none() => {
+            found.error(Code::MissingField, "/auth/login", "`tokens` names no `default`");
+        }
+        _ => {}
+    }
+}
+
+fn oauth2(oauth2: &OAuth2, found: &mut Findings<'_>) {
+    let grant = oauth2.grant.unwrap_or(Grant::AuthorizationCode);
+    let at = "/auth/oauth2";
+    let needs = [
+        ("token", oauth2.token.is_none() && oauth2.issuer.is_none(), true),
+        ("authorize", oauth2.authorize.is_none() && oauth2.issuer.is_none(), grant == Grant::AuthorizationCode),
+        ("device", oauth2.device.is_none() && oauth2.issuer.is_none(), grant == Grant::DeviceCode),
+        ("assertion", oauth2.assertion.is_none(), grant == Grant::JwtBearer),
+        ("assertion", oauth2.assertion.is_none(), oauth2.client_auth == Some(ClientAuth::PrivateKeyJwt)),
+        ("exchange", oauth2.exchange.is_none(), grant == Grant::TokenExchange),
+    ];
+    for (field, missing, needed) in needs {
+        if missing && needed {
+            found.error(Code::MissingField, at, format!("this way of signing in needs `{field}`"));
+        }
+    }
+    let strangers = [
+        ("exchange", oauth2.exchange.is_some(), grant == Grant::TokenExchange),
+        ("device", oauth2.device.is_some(), grant == Grant::DeviceCode),
+        ("authorize", oauth2.authorize.is_some(), matches!(grant, Grant::AuthorizationCode | Grant::DeviceCode)),
+        ("pkce", oauth2.pkce.is_some(), grant == Grant::AuthorizationCode),
+    ];
+    for (field, written, fits) in strangers {
+        if written && !fits {
+            found.error(Code::Conflict, &format!("{at}/{field}"), format!("`{field}` is for another `grant`"));
+        }
+    }
+    if let Some(Pkce::Off(reason)) = &oauth2.pkce
+        && reason.trim().len() < REASON
+    {
+        let problem = found.error(Code::BadFormat, &format!("{at}/pkce/off"), "turning PKCE off needs a reason");
+        problem.help = Some("Say why in a few words, such as: the service refuses code_challenge.".to_owned());
+    }
+    client(oauth2, grant, found);
+    scopes(oauth2, found);
+    if let Some(identity) = &oauth2.identity {
+        request(identity.shape(), &format!("{at}/identity"), found);
+    }
+    if let Some(assertion) = &oauth2.assertion {
+        self::assertion(assertion, &format!("{at}/assertion"), found);
+    }
+}
+
+fn client(oauth2: &OAuth2, grant: Grant, found: &mut Findings<'_>) {
+    let way = oauth2.client_auth.unwrap_or(ClientAuth::Form);
+    let Some(client) = &oauth2.client else { return };
+    let needs_secret = matches!(way, ClientAuth::Form | ClientAuth::Basic | ClientAuth::BasicRaw);
+    if needs_secret && client.secret.is_none() {
+        let problem = found.error(Code::MissingField, "/auth/oauth2/client", "the application has no `secret`");
+        problem.help = Some("A public client says so: `client_auth: none`.".to_owned());
+    }
+    if way == ClientAuth::None && grant == Grant::ClientCredentials {
+        found.error(
+            Code::Conflict,
+            "/auth/oauth2/client_auth",
+            "an application without credentials cannot act for itself",
+        );
+    }
+    if way == ClientAuth::None && matches!(oauth2.pkce, Some(Pkce::Off(_))) {
+        let problem =
+            found.error(Code::Conflict, "/auth/oauth2/pkce", "a public client without PKCE is open to stolen codes");
+        problem.help = Some("Leave PKCE on, or give the application a secret (RFC 9700 §2.1.1).".to_owned());
+    }
+}
+
+fn scopes(oauth2: &OAuth2, found: &mut Findings<'_>) {
+    let mut seen = std::collections::HashSet::new();
+    let tokens = oauth2.token.as_ref().into_iter().flat_map(|calls| &calls.0).filter_map(|call| call.0.tokens.as_ref());
+    let named: Vec<&str> = tokens.flat_map(|tokens| tokens.iter().map(|(name, _)| name)).collect();
+    for (index, scope) in oauth2.scopes.iter().enumerate() {
+        let at = format!("/auth/oauth2/scopes/{index}");
+        if !seen.insert((&scope.name, &scope.token)) {
+            found.error(Code::DuplicateId, &format!("{at}/name"), format!("the scope `{}` is there twice", scope.name));
+        }
+        if let Some(token) = scope.token.as_deref().filter(|token| *token != "default" && !named.contains(token)) {
+            let near = crate::definition::suggest::nearest(token, named.iter().copied());
+            let message = format!("`{token}` is not one of the tokens that `token.tokens` names");
+            found.error(Code::UnknownName, &format!("{at}/token"), message).suggestion = near;
+        }
+    }
+}
+
+fn assertion(assertion: &Assertion, at: &str, found: &mut Findings<'_>) {
+    let shared = matches!(assertion.algorithm, JwtAlgorithm::HS256 | JwtAlgorithm::HS384 | JwtAlgorithm::HS512);
+    if assertion.key_encoding.is_some() && !shared {
+        found.error(Code::Conflict, &format!("{at}/key_encoding"), "only the keys of HS algorithms have an encoding");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::with;
+    use serde_json::{Value, json};
+
+    fn told(more: &Value) -> String {
+        let mut oauth2 = json!({ "authorize": "https://a.example/auth", "token": "https://a.example/token" });
+        oauth2.as_object_mut().expect("a map").extend(more.as_object().expect("a map").clone());
+        with(&json!({ "auth": { "oauth2": oauth2 } })).concat()
+    }
+
+    #[test]
+    fn a_grant_needs_its_parts() {
+        assert_eq!(told(&json!({})), "");
+        assert!(told(&json!({ "grant": "token_exchange" })).contains("needs `exchange`"));
+        assert!(told(&json!({ "grant": "jwt_bearer" })).contains("needs `assertion`"));
+        assert!(told(&json!({ "client_auth": "private_key_jwt" })).contains("needs `assertion`"));
+        assert!(told(&json!({ "grant": "client_credentials" })).contains("`authorize` is for another `grant`"));
+    }
+
+    #[test]
+    fn pkce_is_not_turned_off_lightly() {
+        assert_eq!(told(&json!({ "pkce": { "off": "the service refuses code_challenge" } })), "");
+        assert!(told(&json!({ "pkce": { "off": "no" } })).contains("needs a reason"));
+        let public =
+            json!({ "client": { "id": "a" }, "client_auth": "none", "pkce": { "off": "the service refuses it" } });
+        assert!(told(&public).contains("open to stolen codes"));
+    }
+
+    #[test]
+    fn scopes_belong_to_tokens_that_are_named() {
+        let scope = json!({ "name": "s", "grants": "Reading", "token": "usr" });
+        let tokens = json!({ "default": { "access": "body.a" }, "user": { "access": "body.b" } });
+        let token = json!({ "request": "POST https://a.example/token", "tokens": tokens });
+        assert!(told(&json!({ "token": token, "scopes": [scope] })).contains("`usr` is not one of the tokens"));
+    }
+}

@@ -1,0 +1,336 @@
+//! Values of a definition that are each fine and do not go together.
+
+use serde_json::Value;
+
+use super::Findings;
+use super::values::is_loopback;
+use crate::definition::problem::Code;
+use crate::definition::raw::auth::Auth;
+use crate::definition::raw::integration::Integration;
+use crate::definition::raw::request::Shape;
+use crate::definition::raw::rule::{Action, Rule};
+
+pub(super) fn check(raw: &Integration, found: &mut Findings<'_>) {
+    found.duplicates("/connections", "connections", raw.connections.iter().map(|connection| connection.id.0.as_str()));
+    found.duplicates("/rules", "rules", raw.rules.iter().map(|rule| rule.id.0.as_str()));
+    found.duplicates("/syncs", "syncs", raw.syncs.iter().map(|sync| sync.id.0.as_str()));
+    inputs(raw, found);
+    connections(raw, found);
+    api(raw, found);
+    for (index, rule) in raw.rules.iter().enumerate() {
+        self::rule(rule, &format!("/rules/{index}"), found);
+    }
+    if raw.webhook.is_none() && !raw.rules.is_empty() {
+        let problem =
+            found.warning(Code::Conflict, "/rules", "without a `webhook` no event comes, so no rule ever runs");
+        problem.help = Some("Declare `webhook`, or extend a catalogue entry that has one.".to_owned());
+    }
+}
+
+fn inputs(raw: &Integration, found: &mut Findings<'_>) {
+    for (name, input) in raw.inputs.iter() {
+        let at = super::below("/inputs", name);
+        if input.pattern.is_some() && !input.choices.is_empty() {
+            found.error(Code::Conflict, &at, "an input has a `pattern` or `choices`, not both");
+        }
+        let Some(default) = &input.default else { continue };
+        let chosen = input.choices.is_empty() || input.choices.contains(default);
+        let pattern = input.pattern.as_deref().and_then(|pattern| regex::Regex::new(pattern).ok());
+        if !chosen || pattern.is_some_and(|pattern| !pattern.is_match(default)) {
+            found.error(Code::Conflict, &format!("{at}/default"), "the default is not a value that the input takes");
+        }
+        if input.secret {
+            found.error(Code::Conflict, &format!("{at}/default"), "a secret has no default");
+        }
+    }
+}
+
+fn connections(raw: &Integration, found: &mut Findings<'_>) {
+    for (index, connection) in raw.connections.iter().enumerate() {
+        let at = format!("/connections/{index}");
+        let id = &connection.id.0;
+        let fields = [
+            ("api_key", connection.api_key.is_some()),
+            ("username", connection.username.is_some()),
+            ("password", connection.password.is_some()),
+        ];
+        let wanted: &[&str] = match raw.auth {
+            Some(Auth::ApiKey(_)) => &["api_key"],
+            Some(Auth::Basic(_)) => &["username", "password"],
+            _ => &[],
+        };
+        for (field, written) in fields {
+            if written && !wanted.contains(&field) {
+                found.error(
+                    Code::Conflict,
+                    &format!("{at}/{field}"),
+                    format!("`{field}` is for another kind of `auth`"),
+                );
+            } else if !written && wanted.contains(&field) && field != "password" {
+                found.error(Code::MissingField, &at, format!("connection `{id}` has no `{field}`"));
+            }
+        }
+        for (name, input) in raw.inputs.iter() {
+            if connection.inputs.get(name).is_none() && input.default.is_none() && !input.optional {
+                found.error(Code::MissingField, &at, format!("connection `{id}` does not tell `{name}`"));
+            }
+        }
+        for (name, value) in connection.inputs.iter() {
+            let value_at = super::below(&format!("{at}/inputs"), name);
+            match raw.inputs.get(name) {
+                None => {
+                    let known = raw.inputs.iter().map(|(name, _)| name);
+                    let near = crate::definition::suggest::nearest(name, known);
+                    let problem =
+                        found.error(Code::UnknownName, &value_at, format!("`{name}` is not one of the `inputs`"));
+                    problem.suggestion = near;
+                }
+                Some(input) => {
+                    let pattern = input.pattern.as_deref().and_then(|pattern| regex::Regex::new(pattern).ok());
+                    let fits = pattern.is_none_or(|pattern| pattern.is_match(value))
+                        && (input.choices.is_empty() || input.choices.contains(value));
+                    if !fits {
+                        found.error(Code::BadFormat, &value_at, format!("this is not a value that `{name}` takes"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn api(raw: &Integration, found: &mut Findings<'_>) {
+    let Some(api) = &raw.api else { return };
+    found.duplicates("/api/endpoints", "endpoints", api.endpoints.iter().map(|endpoint| endpoint.id.0.as_str()));
+    let host = api.base_url.0.split_once("://").map_or(api.base_url.0.as_str(), |(_, rest)| rest);
+    let host = host.split(['/', '?']).next().unwrap_or_default();
+    if host.contains("{{") && api.hosts.is_empty() {
+        let problem = found.error(
+            Code::MissingField,
+            "/api/base_url",
+            "this address takes its host from a value, and `hosts` does not say where it may point",
+        );
+        problem.help =
+            Some("List the hosts under `api.hosts`, such as `*.example.com`: credentials go nowhere else.".to_owned());
+    }
+    if api.allow_private && api.hosts.is_empty() && is_loopback(host) {
+        found.warning(Code::Conflict, "/api/allow_private", "loopback is open in development mode without this");
+    }
+    credential(raw, found);
+    if let Some(test) = &api.test {
+        request(test.0.shape(), "/api/test", found);
+    }
+    for (index, endpoint) in api.endpoints.iter().enumerate() {
+        let at = format!("/api/endpoints/{index}");
+        request(endpoint.shape(), &at, found);
+        let whole = endpoint.request.0.contains("://");
+        if whole && endpoint.transform.is_some() {
+            found.error(
+                Code::Conflict,
+                &format!("{at}/transform"),
+                "an endpoint with an address of its own matches nothing that passes through",
+            );
+        }
+        scopes(raw, &endpoint.scopes, &at, found);
+    }
+    for (index, sync) in raw.syncs.iter().enumerate() {
+        request(sync.shape(), &format!("/syncs/{index}"), found);
+        scopes(raw, &sync.scopes, &format!("/syncs/{index}"), found);
+    }
+}
+
+/// Scopes that are asked for must be among those a connection can be granted.
+fn scopes(raw: &Integration, wanted: &[String], at: &str, found: &mut Findings<'_>) {
+    let Some(Auth::OAuth2(oauth2)) = &raw.auth else { return };
+    for (index, scope) in wanted.iter().enumerate() {
+        let known = || oauth2.scopes.iter().map(|scope| scope.name.as_str());
+        if known().all(|name| name != scope) {
+            let near = crate::definition::suggest::nearest(scope, known());
+            let message = format!("`{scope}` is not one of `auth.oauth2.scopes`");
+            found.error(Code::UnknownName, &format!("{at}/scopes/{index}"), message).suggestion = near;
+        }
+    }
+}
+
+fn credential(raw: &Integration, found: &mut Findings<'_>) {
+    let Some(api) = &raw.api else { return };
+    match (&raw.auth, &api.credential) {
+        (Some(Auth::ApiKey(_)), None) => {
+            let problem = found.error(
+                Code::MissingField,
+                "/api",
+                "`auth: api_key` needs `api.credential`, which says where the key goes",
+            );
+            problem.help =
+                Some("For example: credential: { header: Authorization, value: \"Bearer {{ api_key }}\" }".to_owned());
+        }
+        (None | Some(Auth::None(_)), Some(_)) => {
+            found.error(Code::Conflict, "/api/credential", "without `auth` there is no credential to place");
+        }
+        (_, Some(placement)) => {
+            if placement.header.is_some() == placement.query.is_some() {
+                found.error(Code::Conflict, "/api/credential", "a credential goes into one place: `header` or `query`");
+            }
+            let header = placement.header.as_ref().map(|header| header.0.to_ascii_lowercase());
+            if let Some((name, _)) = api.headers.iter().find(|(name, _)| Some(name.to_ascii_lowercase()) == header) {
+                let at = super::below("/api/headers", name);
+                found.error(
+                    Code::Conflict,
+                    &at,
+                    format!("`{name}` carries the credential; it cannot be set here as well"),
+                );
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What of a request does not go together.
+pub(super) fn request(shape: Shape<'_>, at: &str, found: &mut Findings<'_>) {
+    let bodies = [("form", shape.form.is_some()), ("json", shape.json.is_some()), ("text", shape.text.is_some())];
+    let mut written = bodies.iter().filter(|(_, written)| *written).map(|(name, _)| *name);
+    let (first, second) = (written.next(), written.next());
+    if let (Some(first), Some(second)) = (first, second) {
+        let message = format!("a request has one body, and this one has `{first}` and `{second}`");
+        found.error(Code::Conflict, &format!("{at}/{second}"), message);
+    }
+    let method = shape.request.0.split(' ').next().unwrap_or_default();
+    if let (Some(body), "GET" | "HEAD") = (first, method) {
+        let problem = found.warning(
+            Code::Conflict,
+            &format!("{at}/{body}"),
+            format!("a {method} with a body means nothing to most services"),
+        );
+        problem.help = Some("Use POST, or put the values under `query`.".to_owned());
+    }
+    if shape.basic.is_some() && shape.credential.is_some_and(|word| word.0 != "none") {
+        found.error(
+            Code::Conflict,
+            &format!("{at}/basic"),
+            "`basic` stands instead of `credential`: write one of them",
+        );
+    }
+    for (name, _) in shape.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+        let problem = found.warning(
+            Code::Conflict,
+            &super::below(&format!("{at}/headers"), name),
+            "this header is where credentials go",
+        );
+        problem.help = Some("Use `credential`, `basic` or `api.credential`.".to_owned());
+    }
+}
+
+fn rule(rule: &Rule, at: &str, found: &mut Findings<'_>) {
+    for (index, glob) in rule.when.0.iter().enumerate() {
+        if glob.trim().is_empty() || glob.contains(char::is_whitespace) {
+            let listed = found.document.value.pointer(&format!("{at}/when")).is_some_and(Value::is_array);
+            let glob_at = if listed { format!("{at}/when/{index}") } else { format!("{at}/when") };
+            found.error(Code::BadFormat, &glob_at, "an event type is one word, in which `*` stands for any text");
+        }
+    }
+    for (index, action) in rule.actions.iter().enumerate() {
+        self::action(action, &format!("{at}/do/{index}"), found);
+    }
+}
+
+fn action(action: &Action, at: &str, found: &mut Findings<'_>) {
+    let kinds = [
+        ("call", action.call.is_some()),
+        ("deliver", action.deliver.is_some()),
+        ("run", action.run.is_some()),
+        ("log", action.log.is_some()),
+    ];
+    let written: Vec<&str> = kinds.iter().filter(|(_, written)| *written).map(|(name, _)| *name).collect();
+    let [kind] = written[..] else {
+        let message = match written[..] {
+            [] => "an action says what to do: `call`, `deliver`, `run` or `log`".to_owned(),
+            _ => format!("an action does one thing, and this one has `{}`", written.join("` and `")),
+        };
+        found.error(if written.is_empty() { Code::MissingField } else { Code::Conflict }, at, message);
+        return;
+    };
+    let parts = [
+        ("connection", action.connection.is_some(), "call"),
+        ("input", action.input.is_some(), "call"),
+        ("json", action.json.is_some(), "deliver"),
+        ("headers", !action.headers.is_empty(), "deliver"),
+        ("level", action.level.is_some(), "log"),
+    ];
+    for (part, written, owner) in parts {
+        if written && owner != kind {
+            found.error(
+                Code::Conflict,
+                &format!("{at}/{part}"),
+                format!("`{part}` goes with `{owner}`, not with `{kind}`"),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::with;
+    use serde_json::{Value, json};
+
+    fn action(action: &Value) -> String {
+        with(&json!({ "rules": [{ "id": "r", "when": "*", "do": [action] }]})).concat()
+    }
+
+    #[test]
+    fn an_action_does_one_thing_with_what_belongs_to_it() {
+        assert!(action(&json!({})).contains("says what to do"));
+        assert!(action(&json!({ "call": "a.b", "log": "x" })).contains("`call` and `log`"));
+        assert!(action(&json!({ "log": "x", "input": {} })).contains("`input` goes with `call`, not with `log`"));
+        assert_eq!(action(&json!({ "deliver": "app", "json": {}, "headers": { "X-A": "b" } })), "");
+    }
+
+    #[test]
+    fn a_key_needs_a_place_and_only_one() {
+        let told = |credential: Option<Value>| {
+            let mut api = json!({ "base_url": "https://a.example", "headers": { "x-key": "v" } });
+            if let (Some(credential), Some(map)) = (credential, api.as_object_mut()) {
+                map.insert("credential".to_owned(), credential);
+            }
+            with(&json!({ "auth": { "api_key": {} }, "api": api })).concat()
+        };
+        assert!(told(None).contains("needs `api.credential`"));
+        assert!(told(Some(json!({ "header": "X-A", "query": "k", "value": "{{ api_key }}" }))).contains("one place"));
+        assert!(told(Some(json!({ "header": "X-Key", "value": "{{ api_key }}" }))).contains("carries the credential"));
+    }
+
+    #[test]
+    fn a_host_from_a_value_needs_bounds() {
+        let told = |api: Value| with(&json!({ "inputs": { "site": {} }, "api": api })).concat();
+        assert!(told(json!({ "base_url": "https://{{ input.site }}.example.com" })).contains("`hosts` does not say"));
+        assert_eq!(told(json!({ "base_url": "https://a.example/{{ input.site }}" })), "");
+    }
+
+    #[test]
+    fn connections_tell_what_they_must_and_nothing_else() {
+        let told = |connection: Value| {
+            let inputs = json!({ "region": { "choices": ["eu", "us"] } });
+            with(&json!({ "auth": { "basic": {} }, "inputs": inputs, "connections": [connection] })).concat()
+        };
+        assert_eq!(told(json!({ "id": "c", "username": "u", "inputs": { "region": "eu" } })), "");
+        assert!(told(json!({ "id": "c", "inputs": { "region": "eu" } })).contains("has no `username`"));
+        assert!(told(json!({ "id": "c", "username": "u" })).contains("does not tell `region`"));
+        assert!(told(json!({ "id": "c", "username": "u", "inputs": { "region": "mars" } })).contains("not a value"));
+        assert!(
+            told(json!({ "id": "c", "username": "u", "api_key": "k", "inputs": { "region": "eu" } }))
+                .contains("another kind")
+        );
+    }
+
+    #[test]
+    fn requests_have_one_body_and_one_credential() {
+        let told = |endpoint: Value| {
+            with(&json!({ "api": { "base_url": "https://a.example", "endpoints": [endpoint] } })).concat()
+        };
+        assert!(told(json!({ "id": "e", "request": "POST /", "json": {}, "form": {} })).contains("one body"));
+        assert!(told(json!({ "id": "e", "request": "GET /", "json": {} })).contains("means nothing"));
+        let basic = json!({ "username": "u" });
+        assert!(
+            told(json!({ "id": "e", "request": "GET /", "basic": basic, "credential": "token" }))
+                .contains("instead of")
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! Settings of the gateway file that do not go together.
+
+use std::net::SocketAddr;
+
+use url::Url;
+
+use super::{Findings, below};
+use crate::definition::compile::read_network;
+use crate::definition::problem::Code;
+use crate::definition::raw::gateway::{Gateway, Mode};
+
+/// The fewest bytes of a key or token that cannot be found by trying.
+const KEY: usize = 16;
+
+pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
+    let development = matches!(raw.mode, Some(Mode::Development));
+    public_url(raw, development, found);
+    listen(raw, found);
+    found.duplicates("/callers", "callers", raw.callers.iter().map(|caller| caller.id.0.as_str()));
+    for (index, caller) in raw.callers.iter().enumerate() {
+        let at = format!("/callers/{index}");
+        if caller.key.0.expose().len() < KEY && !development {
+            let problem = found.error(Code::OutOfRange, &format!("{at}/key"), "this key is shorter than 16 bytes");
+            problem.help = Some("Make one with `openssl rand -hex 32`.".to_owned());
+        }
+        if caller.allow.is_empty() {
+            found.warning(Code::Conflict, &at, format!("caller `{}` may do nothing: it has no `allow`", caller.id.0));
+        }
+    }
+    if let Some(token) = raw.admin.as_ref().and_then(|admin| admin.token.as_ref())
+        && token.0.expose().len() < KEY
+    {
+        found.error(Code::OutOfRange, "/admin/token", "this token is shorter than 16 bytes");
+    }
+    for (index, network) in raw.private_networks.iter().enumerate() {
+        if read_network(&network.0).is_none() {
+            let at = format!("/private_networks/{index}");
+            let problem = found.error(Code::BadFormat, &at, format!("`{}` is not an address range", network.0));
+            problem.help = Some("Write the first address and how many bits count, such as 10.0.0.0/8.".to_owned());
+        }
+    }
+    for (id, destination) in raw.destinations.iter() {
+        let at = below("/destinations", id);
+        if let Err(message) = plain_address(&destination.url) {
+            found.error(Code::BadFormat, &format!("{at}/url"), message);
+        }
+        if destination.signing_secret.0.is_empty() {
+            let problem = found.warning(Code::MissingField, &at, format!("messages to `{id}` are not signed"));
+            problem.help = Some("Give a `signing_secret`, so that the application knows who speaks.".to_owned());
+        }
+    }
+    if raw.secrets.is_none() && !development {
+        let problem = found.warning(Code::MissingField, "", "there is no master key, so no credential can be kept");
+        problem.help = Some("Make one with `trunkline keys generate`, and name it under `secrets.key`.".to_owned());
+    }
+}
+
+fn public_url(raw: &Gateway, development: bool, found: &mut Findings<'_>) {
+    match plain_address(&raw.public_url) {
+        Err(message) => _ = found.error(Code::BadFormat, "/public_url", message),
+        Ok(url) if url.scheme() == "http" && !development => {
+            let problem = found.error(Code::Conflict, "/public_url", "services must reach the public door by https");
+            problem.help = Some("Write the https address; plain HTTP is for `mode: development`.".to_owned());
+        }
+        Ok(url) if url.query().is_some() => _ = found.error(Code::BadFormat, "/public_url", "this address has a query"),
+        Ok(_) => {}
+    }
+}
+
+fn plain_address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("this is not an address: {error}"))?;
+    let known = matches!(url.scheme(), "http" | "https") && url.host().is_some();
+    let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    match (known, bare) {
+        (true, true) => Ok(url),
+        (false, _) => Err("expected an http or https address".to_owned()),
+        (true, false) => Err("an address has no name, password or fragment in it".to_owned()),
+    }
+}
+
+fn listen(raw: &Gateway, found: &mut Findings<'_>) {
+    let Some(listen) = &raw.listen else { return };
+    let doors = [("public", &listen.public), ("proxy", &listen.proxy), ("admin", &listen.admin)];
+    for (door, text) in doors {
+        let Some(text) = text else { continue };
+        let at = format!("/listen/{door}");
+        let address = text.parse::<SocketAddr>();
+        if address.is_err() && text.strip_prefix("unix:").is_none_or(str::is_empty) {
+            let problem = found.error(Code::BadFormat, &at, format!("`{text}` is not a place to listen"));
+            problem.help = Some("Write an address and port, such as 127.0.0.1:8081, or unix:PATH.".to_owned());
+        }
+        let open = address.is_ok_and(|address| !address.ip().is_loopback());
+        let guarded = raw.admin.as_ref().is_some_and(|admin| admin.token.is_some());
+        if door == "admin" && open && !guarded {
+            let problem =
+                found.warning(Code::Conflict, &at, "the admin door is open to other machines and has no `admin.token`");
+            problem.help = Some("Its API answers only on loopback without one; metrics answer everyone.".to_owned());
+        }
+        if doors.iter().any(|(other, address)| *other < door && address.as_ref() == Some(text)) && !text.ends_with(":0")
+        {
+            found.error(Code::Conflict, &at, "two doors cannot listen at one place");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::told;
+    use serde_json::{Value, json};
+
+    fn gateway(more: &Value) -> String {
+        let mut value = json!({
+            "trunkline": 1, "public_url": "https://hooks.example.com", "integrations": ["./integrations"],
+            "secrets": { "key": "${file:./key}" },
+        });
+        value.as_object_mut().expect("a map").extend(more.as_object().expect("a map").clone());
+        told(value).concat()
+    }
+
+    #[test]
+    fn production_demands_https_and_long_keys() {
+        assert_eq!(gateway(&json!({})), "");
+        assert!(gateway(&json!({ "public_url": "http://hooks.example.com" })).contains("by https"));
+        assert_eq!(gateway(&json!({ "public_url": "http://localhost:8080", "mode": "development" })), "");
+        let caller = json!({ "id": "a", "key": "short", "allow": [{ "integration": "*", "connection": "*" }] });
+        assert!(gateway(&json!({ "callers": [caller] })).contains("shorter than 16"));
+        assert_eq!(gateway(&json!({ "callers": [caller], "mode": "development" })), "");
+    }
+
+    #[test]
+    fn doors_listen_at_places_of_their_own() {
+        assert!(gateway(&json!({ "listen": { "public": "8080" } })).contains("not a place to listen"));
+        assert!(gateway(&json!({ "listen": { "public": "0.0.0.0:1", "proxy": "0.0.0.0:1" } })).contains("two doors"));
+        assert!(gateway(&json!({ "listen": { "admin": "0.0.0.0:8082" } })).contains("no `admin.token`"));
+    }
+
+    #[test]
+    fn destinations_are_addresses_and_sign() {
+        let destination = |value: Value| gateway(&json!({ "destinations": { "app": value } }));
+        assert_eq!(destination(json!({ "url": "http://127.0.0.1:3000", "signing_secret": "s" })), "");
+        assert!(destination(json!({ "url": "http://127.0.0.1:3000" })).contains("not signed"));
+        assert!(destination(json!({ "url": "https://u:p@a.example", "signing_secret": "s" })).contains("password"));
+    }
+
+    #[test]
+    fn networks_are_ranges() {
+        assert!(gateway(&json!({ "private_networks": ["10.1.2.3/8"] })).contains("not an address range"));
+    }
+}

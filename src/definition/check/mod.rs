@@ -1,0 +1,181 @@
+//! What a schema cannot say: whether templates compile and name what there is, whether values that are
+//! each fine go together, whether names point at something.
+//!
+//! Every fault is told at once; nothing stops at the first. A document should have passed `validate`,
+//! but needs not: what cannot be read is left out. Secrets written out and missing references are found
+//! earlier, by `load`, which alone knows what was written. Called by the load of a generation and by
+//! `trunkline check`.
+
+mod auth;
+mod conflicts;
+mod gateway;
+mod names;
+mod templates;
+mod values;
+mod webhook;
+
+use serde_json::Value;
+
+use super::document::{Document, push_token};
+use super::not_yet::{self, Effect, Part};
+use super::problem::{Code, Problem};
+use super::raw;
+use super::schema;
+use super::templates::Templates;
+
+pub use names::{Scope, gateway_names, names};
+
+/// What is wrong inside one resolved definition.
+pub fn integration(document: &Document, templates: &Templates) -> Vec<Problem> {
+    let mut found = Findings::new(document);
+    walk(schema::integration(), &mut found, templates);
+    if let Ok(raw) = raw::read::<raw::integration::Integration>(&document.value) {
+        conflicts::check(&raw, &mut found);
+        auth::check(&raw, &mut found);
+        if let Some(webhook) = &raw.webhook {
+            webhook::check(webhook, &mut found, templates);
+        }
+    }
+    not_run(not_yet::INTEGRATION, &mut found);
+    found.problems
+}
+
+/// What is wrong inside a gateway file.
+pub fn gateway(document: &Document, templates: &Templates) -> Vec<Problem> {
+    let mut found = Findings::new(document);
+    walk(schema::gateway(), &mut found, templates);
+    if let Ok(raw) = raw::read::<raw::gateway::Gateway>(&document.value) {
+        gateway::check(&raw, &mut found);
+    }
+    not_run(not_yet::GATEWAY, &mut found);
+    found.problems
+}
+
+fn walk(schema: &Value, found: &mut Findings<'_>, templates: &Templates) {
+    let document = found.document;
+    let inputs = declared_inputs(&document.value);
+    schema::walk::walk(schema, &document.value, &mut |visit| {
+        templates::check(visit, inputs.as_deref(), found, templates);
+        values::check(visit, found);
+    });
+}
+
+/// The names under `inputs`; `None` for a file that can have none.
+fn declared_inputs(document: &Value) -> Option<Vec<String>> {
+    let inputs = document.get("inputs").and_then(Value::as_object);
+    let is_definition = document.get("id").is_some();
+    is_definition.then(|| inputs.into_iter().flat_map(|map| map.keys().cloned()).collect())
+}
+
+/// Tells each use of what this version does not run.
+fn not_run(parts: &[Part], found: &mut Findings<'_>) {
+    for part in parts {
+        for pointer in part.uses(&found.document.value) {
+            let place = found.document.key_place(&pointer);
+            let message = format!("`{}` is declared, and not yet run by this version", part.name());
+            let help = match part.effect {
+                Effect::Rests => "It is read and checked; nothing else depends on it.",
+                Effect::Refuses => "It is read and checked; what needs it answers with this sentence.",
+            };
+            found.problems.push(Problem::notice(Code::NotYetRun, place, message).help(help));
+        }
+    }
+}
+
+/// What was found so far, and where to look places up.
+struct Findings<'a> {
+    document: &'a Document,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Findings<'a> {
+    fn new(document: &'a Document) -> Self {
+        Self { document, problems: Vec::new() }
+    }
+
+    /// An error about a value.
+    fn error(&mut self, code: Code, pointer: &str, message: impl Into<String>) -> &mut Problem {
+        self.push(Problem::error(code, self.document.place(pointer), message))
+    }
+
+    /// A warning about a value.
+    fn warning(&mut self, code: Code, pointer: &str, message: impl Into<String>) -> &mut Problem {
+        self.push(Problem::warning(code, self.document.place(pointer), message))
+    }
+
+    fn push(&mut self, problem: Problem) -> &mut Problem {
+        let last = self.problems.len();
+        self.problems.push(problem);
+        &mut self.problems[last]
+    }
+
+    /// Two entries of a list with one id.
+    fn duplicates<'i>(&mut self, pointer: &str, what: &str, ids: impl IntoIterator<Item = &'i str>) {
+        let mut seen = std::collections::HashSet::new();
+        for (index, id) in ids.into_iter().enumerate() {
+            if !seen.insert(id) {
+                let at = format!("{pointer}/{index}/id");
+                self.error(Code::DuplicateId, &at, format!("there are two {what} with the id `{id}`"));
+            }
+        }
+    }
+}
+
+/// A pointer with one more key.
+fn below(pointer: &str, key: &str) -> String {
+    let mut whole = pointer.to_owned();
+    push_token(&mut whole, key);
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Each problem as `code pointer: message`, notices left out.
+    pub(super) fn told(value: Value) -> Vec<String> {
+        let document = Document::unplaced("a.yaml".into(), value);
+        let gateway_file = document.value.get("public_url").is_some();
+        let templates = Templates::new();
+        let problems = if gateway_file { gateway(&document, &templates) } else { integration(&document, &templates) };
+        let loud = problems.into_iter().filter(|problem| problem.code != Code::NotYetRun);
+        loud.map(|problem| format!("{} {}: {}", problem.code, problem.place.pointer, problem.message)).collect()
+    }
+
+    /// A definition with some more blocks; rules get a webhook to come from.
+    pub(super) fn with(more: &Value) -> Vec<String> {
+        let mut value = json!({ "trunkline": 1, "id": "a" });
+        let map = value.as_object_mut().expect("a map");
+        if more.get("rules").is_some() {
+            map.insert(
+                "webhook".to_owned(),
+                json!({
+                    "verify": { "token": { "header": "X" } }, "secrets": "0123456789abcdef",
+                    "event": "body.type", "delivery_id": "body.id",
+                }),
+            );
+        }
+        map.extend(more.as_object().expect("a map").clone());
+        told(value)
+    }
+
+    #[test]
+    fn what_is_not_run_is_a_notice_at_its_place() {
+        let value =
+            json!({ "trunkline": 1, "id": "a", "syncs": [], "api": { "base_url": "https://a.b", "cache": "5m" } });
+        let document = Document::unplaced("a.yaml".into(), value);
+        let notices = integration(&document, &Templates::new());
+        let told: Vec<_> = notices.iter().map(|problem| (problem.code, problem.place.pointer.as_str())).collect();
+        assert_eq!(told, [(Code::NotYetRun, "/api/cache"), (Code::NotYetRun, "/syncs")]);
+    }
+
+    #[test]
+    fn ids_are_unique_in_their_list() {
+        let rule = json!({ "id": "r", "when": "*", "do": [{ "log": "x" }] });
+        assert_eq!(
+            with(&json!({ "rules": [rule, rule] })),
+            ["duplicate-id /rules/1/id: there are two rules with the id `r`"]
+        );
+    }
+}
