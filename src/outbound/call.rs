@@ -233,7 +233,12 @@ fn context(call: &Call<'_>, prepared: &Prepared) -> Context {
 /// Whether sending the call again has no further effect (RFC 9110, 9.2.2), or the service will see that
 /// it is the same.
 fn is_repeatable(call: &Call<'_>, api: &Api) -> bool {
-    let method = &call.request.method;
+    repeats_safely(call.request, api, call.idempotency_key.is_some())
+}
+
+/// Whether a request of an API may be sent again when it may have been seen: by its method (RFC 9110,
+/// 9.2.2), or because the API takes an idempotency key and the caller gives one (`keyed`).
+pub fn repeats_safely(request: &Request, api: &Api, keyed: bool) -> bool {
     let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
-    idempotent.contains(method) || api.idempotency_key.is_some() && call.idempotency_key.is_some()
+    idempotent.contains(&request.method) || api.idempotency_key.is_some() && keyed
 }

@@ -1,1 +1,46 @@
-//! Nothing yet.
+//! Durable work: events matched against rules, deliveries tried until they are done or dead.
+//!
+//! The store keeps the work and its leases ([`crate::store::Work`]); this room claims it ([`worker`]), shares out
+//! slots ([`lanes`]), runs one item at a time from lease to record (`attempt`), decides on another try
+//! ([`schedule`]), and shows and replays ([`view`], [`replay`]). What an action does is behind [`Act`], which
+//! `action` implements. Called by `app` and `admin`.
+
+mod attempt;
+pub mod content;
+pub mod job;
+pub mod lanes;
+pub mod matching;
+pub mod replay;
+pub mod schedule;
+pub mod view;
+pub mod worker;
+
+use std::sync::Arc;
+
+use crate::base::clock::Clock;
+use crate::base::random::Random;
+use crate::definition::live::Live;
+use crate::store::{Events, Work};
+use crate::telemetry::metrics::Metrics;
+
+pub use job::{Act, Again, Failed, Report, Task};
+pub use worker::{Running, start};
+
+/// What workers work with.
+#[derive(Clone)]
+pub struct Parts {
+    /// The definitions in force.
+    pub live: Arc<Live>,
+    /// The events.
+    pub events: Arc<dyn Events>,
+    /// The work because of them.
+    pub work: Arc<dyn Work>,
+    /// What carries actions out.
+    pub act: Arc<dyn Act>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness for jitter.
+    pub random: Arc<dyn Random>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+}

@@ -80,7 +80,7 @@ metrics! {
     queue_oldest_age: gauge "trunkline_queue_oldest_message_age_seconds" "Age of the oldest event that is not finished." [];
     delivery_attempts: counter "trunkline_delivery_attempts_total" "Attempts at deliveries by action (call, deliver, log, run) and result (done, retry, dead)." ["integration", "action", "result"];
     delivery_duration: histogram "trunkline_delivery_duration_seconds" "Time an attempt at a delivery took." ["integration", "action"];
-    events_finished: counter "trunkline_events_finished_total" "Events that ended: done, discarded, dead." ["integration", "state"];
+    events_matched: counter "trunkline_events_matched_total" "Events whose rules were matched: planned, discarded." ["integration", "result"];
     workers: gauge "trunkline_workers" "How many deliveries may run at once." [];
     workers_busy: gauge "trunkline_workers_busy" "How many deliveries run." [];
     store_bytes: gauge "trunkline_store_bytes" "Bytes the store takes on disk." [];

@@ -12,6 +12,7 @@ use minijinja::value::Value;
 
 use super::door::RequestHead;
 use crate::definition::plan::webhook::{Hmac, ReplyBody, SignedPart, TokenPlace, ValuePlace, Verify, Webhook};
+use crate::queue::content;
 use crate::template::payload::{self, PayloadError, Wanted};
 use crate::template::{Context, Expr};
 
@@ -64,7 +65,7 @@ impl Scope {
             context = context.with_headers("headers", pairs);
         }
         if wanted.get("query").is_some() {
-            context = context.with("query", query_map(&head.query));
+            context = context.with("query", content::query_map(&head.query));
         }
         if let Some(wanted) = wanted.get("body") {
             let media = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -88,17 +89,6 @@ impl Scope {
     pub fn fault(&self) -> Option<&PayloadError> {
         self.read.get().and_then(Option::as_ref)
     }
-}
-
-/// A query string as a map; of several with one name the first is seen, as with headers.
-fn query_map(query: &str) -> Value {
-    let mut seen: Vec<(String, String)> = Vec::new();
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        if seen.iter().all(|(known, _)| *known != name) {
-            seen.push((name.into_owned(), value.into_owned()));
-        }
-    }
-    Value::from_pairs(seen)
 }
 
 /// The query string without the parameter that holds a shared value.

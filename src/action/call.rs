@@ -1,0 +1,69 @@
+//! `call`: an endpoint of any integration, by its one policy for calls.
+
+use serde_json::Value;
+
+use super::idempotency_key;
+use crate::activity::Asker;
+use crate::definition::plan::rule::What;
+use crate::net::Sent;
+use crate::outbound::{Call, Outbound, OutboundError, call};
+use crate::queue::{Again, Report, Task};
+
+/// Runs the endpoint once.
+pub async fn run(outbound: &Outbound, task: &Task, what: &What) -> Report {
+    let What::Call { integration, endpoint, connection, input } = what else {
+        return Report::failed(None, "not a call", Again::Never);
+    };
+    let Some(target) = task.generation.integration(integration) else {
+        let error = format!("the integration `{integration}` that is called is not loaded");
+        return Report::failed(None, error, Again::Scheduled);
+    };
+    let Some(found) = target.api.as_ref().and_then(|api| api.endpoint(endpoint)) else {
+        return Report::failed(None, format!("`{integration}` has no endpoint `{endpoint}`"), Again::Never);
+    };
+    let input = match input.render(&task.context) {
+        Ok(Value::Object(input)) => input,
+        Ok(_) => return Report::failed(None, "`input` is not a map", Again::Never),
+        Err(error) => return Report::failed(None, format!("`input` cannot be made: {error}"), Again::Never),
+    };
+    let key = idempotency_key(task.delivery);
+    let call = Call {
+        generation: &task.generation,
+        integration: target,
+        connection,
+        request: &found.request,
+        endpoint: Some(found.id.clone()),
+        input: &input,
+        asker: Asker::Delivery(task.delivery.to_string()),
+        idempotency_key: Some(&key),
+        deadline: None,
+    };
+    match outbound.run(call).await {
+        Ok(outcome) => Report::done(Some(outcome.status.as_u16())),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &OutboundError) -> Report {
+    if error.may_repeat() {
+        let again = error.retry_after().map_or(Again::Scheduled, Again::After);
+        return Report::failed(error.status(), error.to_string(), again);
+    }
+    // Without an answer nobody knows whether the service did the work.
+    let unknown = error.sent() == Sent::Maybe && error.status().is_none_or(|status| status >= 500);
+    let hint = if unknown {
+        "; it is not sent again by itself, because it may have been carried out: check at the service, then replay"
+    } else {
+        ""
+    };
+    Report::failed(error.status(), format!("{error}{hint}"), Again::Never)
+}
+
+/// Whether the call may be made again when nobody knows whether it was.
+pub fn repeats_safely(task: &Task, what: &What) -> bool {
+    let What::Call { integration, endpoint, .. } = what else { return true };
+    let api = task.generation.integration(integration).and_then(|target| target.api.as_ref());
+    // What is not there is not called, so nothing can be done twice.
+    api.and_then(|api| Some((api.endpoint(endpoint)?, api)))
+        .is_none_or(|(endpoint, api)| call::repeats_safely(&endpoint.request, api, true))
+}

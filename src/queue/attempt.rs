@@ -1,0 +1,331 @@
+//! One claimed item, from its lease to what is recorded of it.
+//!
+//! Whatever happens in between, also a panic, ends in a record: a plan, an attempt with its verdict, or the
+//! lease given back. What cannot be recorded because the store fails is left to its lease, which runs out.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::job::{Again, Report, Task};
+use super::matching::{self, NO_RULE};
+use super::{Parts, content, schedule};
+use crate::base::clock::Timestamp;
+use crate::base::id::{DeliveryId, EventId};
+use crate::definition::plan::gateway::Gateway;
+use crate::definition::plan::rule::{Action, Retry, What};
+use crate::store::StoreError;
+use crate::store::model::{Attempt, Item, Lane, Lease, Leased, PlannedDelivery, Verdict};
+use crate::template::payload::Wanted;
+
+/// How long work waits for an integration that is not loaded, from its event's arrival: a file with a
+/// fault must not cost events.
+const WAIT_FOR_INTEGRATION: Duration = Duration::from_hours(24);
+/// How often such work looks again.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// The most bytes of an error text that are recorded.
+const LONGEST_ERROR: usize = 1_024;
+
+/// An item that is no longer under way.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub lease: Lease,
+    pub lane: Lane,
+    /// Whether the other side was well, where that is known.
+    pub well: Option<bool>,
+}
+
+/// Runs a claimed item to its end, or until `cut`.
+pub(super) async fn run(parts: Arc<Parts>, leased: Leased, cut: CancellationToken) -> Ended {
+    let one = One { parts: &parts, leased: &leased, cut: &cut };
+    let well = match AssertUnwindSafe(one.run()).catch_unwind().await {
+        Ok(well) => well,
+        Err(_) => one.after_panic().await,
+    };
+    Ended { lease: leased.lease, lane: leased.lane.clone(), well }
+}
+
+struct One<'a> {
+    parts: &'a Parts,
+    leased: &'a Leased,
+    cut: &'a CancellationToken,
+}
+
+/// A delivery about to be tried, or what is already known of it.
+enum Ready {
+    Task(Box<Task>),
+    /// Nothing is to be tried: this is recorded.
+    Settled(Report, Verdict),
+    /// The store did not answer: the lease runs out and another look is taken.
+    Unread,
+}
+
+impl One<'_> {
+    async fn run(&self) -> Option<bool> {
+        match &self.leased.item {
+            Item::Match(event) => {
+                self.match_rules(*event).await;
+                None
+            }
+            Item::Deliver { id, rule, action } => self.deliver(*id, rule, *action).await,
+        }
+    }
+
+    async fn match_rules(&self, id: EventId) {
+        let event = match self.parts.events.event(id).await {
+            Ok(Some(event)) => Arc::new(event),
+            Ok(None) => return self.plan(Vec::new()).await,
+            Err(error) => return self.unread(&error),
+        };
+        let now = self.parts.clock.now();
+        let name = &event.head.integration;
+        let generation = self.parts.live.load();
+        match generation.integration(name) {
+            Some(integration) => {
+                let plan = matching::plan(integration, &event, now);
+                let result = if plan.is_empty() { "discarded" } else { "planned" };
+                self.parts.metrics.events_matched.with_label_values(&[&**name, result]).inc();
+                self.plan(plan).await;
+            }
+            None if now.since(event.head.received_at) < WAIT_FOR_INTEGRATION => {
+                let verdict = Verdict::Retry { due: now.after(LOOK_AGAIN) };
+                self.record(now, &unloaded(name), verdict).await;
+            }
+            None => self.plan(vec![matching::unmatched(name, "it is not loaded", now)]).await,
+        }
+    }
+
+    async fn deliver(&self, id: DeliveryId, rule: &str, action: u16) -> Option<bool> {
+        let started = self.parts.clock.now();
+        let begun = self.parts.clock.monotonic();
+        let (report, verdict, task) = match self.ready(id, rule, action, started).await {
+            Ready::Unread => return None,
+            Ready::Settled(report, verdict) => (report, verdict, None),
+            Ready::Task(task) => {
+                let Some(report) = self.attempt(&task).await else {
+                    self.give_back().await;
+                    return None;
+                };
+                let retry =
+                    task.action().map_or_else(Retry::default, |action| retry_of(action, &task.generation.gateway));
+                let now = self.parts.clock.now();
+                let verdict = schedule::verdict(&report, self.leased.attempt, &retry, now, &*self.parts.random);
+                (report, verdict, Some(task))
+            }
+        };
+        let took = self.parts.clock.monotonic().saturating_sub(begun);
+        if let Some(task) = &task {
+            self.count(task, verdict, took);
+        }
+        self.tell(id, &report, verdict);
+        self.record_taking(started, took, &report, verdict).await;
+        match &report.result {
+            Ok(()) => Some(true),
+            Err(failed) if failed.again == Again::Never => None,
+            Err(_) => Some(false),
+        }
+    }
+
+    /// Tries the action. `None` when it was cut and may be tried again from the start.
+    async fn attempt(&self, task: &Task) -> Option<Report> {
+        let tried = AssertUnwindSafe(self.parts.act.act(task)).catch_unwind();
+        tokio::select! {
+            tried = tried => Some(tried.unwrap_or_else(|_| self.panicked(task))),
+            () = self.cut.cancelled() => {
+                (!self.parts.act.may_be_cut(task)).then(|| Report::failed(None, INTERRUPTED, Again::Never))
+            }
+        }
+    }
+
+    fn panicked(&self, task: &Task) -> Report {
+        self.parts.metrics.panics.with_label_values(&["delivery"]).inc();
+        let again = if self.parts.act.may_be_cut(task) { Again::Scheduled } else { Again::Never };
+        Report::failed(None, "the gateway itself failed while it carried this out (a panic): its log says where", again)
+    }
+
+    async fn ready(&self, id: DeliveryId, rule: &str, action: u16, now: Timestamp) -> Ready {
+        let dead = |why: String| Ready::Settled(Report::failed(None, why, Again::Never), Verdict::Dead);
+        let event = match self.parts.events.event(id.event).await {
+            Ok(Some(event)) => Arc::new(event),
+            Ok(None) => return dead("the event is past its retention, so there is nothing to carry out".to_owned()),
+            Err(error) => {
+                self.unread(&error);
+                return Ready::Unread;
+            }
+        };
+        let name = &event.head.integration;
+        if rule == NO_RULE {
+            return dead(format!("the rules of `{name}` could not be matched: mend the cause and replay the event"));
+        }
+        let generation = self.parts.live.load();
+        let Some(integration) = generation.integration(name).map(Arc::clone) else {
+            let waits = now.since(event.head.received_at) < WAIT_FOR_INTEGRATION;
+            let verdict = if waits { Verdict::Retry { due: now.after(LOOK_AGAIN) } } else { Verdict::Dead };
+            return Ready::Settled(unloaded(name), verdict);
+        };
+        let place = integration.rules.iter().position(|known| &*known.id == rule);
+        let exists =
+            place.and_then(|place| integration.rules.get(place)?.actions.get(usize::from(action)).map(|_| place));
+        let Some(place) = exists else {
+            return dead(format!(
+                "the rule `{rule}` of `{name}` no longer has this action: replay the event to match its rules anew"
+            ));
+        };
+        let context = content::context(&event, Wanted::all());
+        let task = Task {
+            generation,
+            integration,
+            event: Arc::clone(&event),
+            context,
+            delivery: id,
+            rule: place,
+            action: usize::from(action),
+        };
+        self.checked(task).await
+    }
+
+    /// The rule's condition decides once more, by the definition in force; and what may not be done twice is
+    /// not tried after a try of unknown end.
+    async fn checked(&self, task: Task) -> Ready {
+        let holds =
+            task.rule().and_then(|rule| rule.condition.as_ref()).map(|condition| condition.holds(&task.context));
+        match holds {
+            Some(Err(error)) => {
+                let rule = task.rule().map(|rule| Arc::clone(&rule.id)).unwrap_or_default();
+                let why = format!("`if` of the rule `{rule}` cannot be decided: {error}");
+                return Ready::Settled(Report::failed(None, why, Again::Never), Verdict::Dead);
+            }
+            Some(Ok(false)) => return Ready::Settled(Report::done(None), Verdict::Done),
+            Some(Ok(true)) | None => {}
+        }
+        if self.leased.attempt > 1 && !self.parts.act.may_be_cut(&task) {
+            match self.is_interrupted(task.delivery).await {
+                Ok(false) => {}
+                Ok(true) => return Ready::Settled(Report::failed(None, INTERRUPTED, Again::Never), Verdict::Dead),
+                Err(error) => {
+                    self.unread(&error);
+                    return Ready::Unread;
+                }
+            }
+        }
+        Ready::Task(Box::new(task))
+    }
+
+    /// Whether the try before this one left no record.
+    async fn is_interrupted(&self, id: DeliveryId) -> Result<bool, StoreError> {
+        let deliveries = self.parts.events.deliveries(id.event).await?;
+        let known = deliveries.iter().find(|delivery| delivery.id == id).and_then(|delivery| delivery.attempts.last());
+        Ok(known.map(|attempt| attempt.number) != Some(self.leased.attempt - 1))
+    }
+
+    fn count(&self, task: &Task, verdict: Verdict, took: Duration) {
+        let integration = &*task.integration.id;
+        let action = task.action().map_or("run", matching::label);
+        let result = word(verdict);
+        self.parts.metrics.delivery_attempts.with_label_values(&[integration, action, result]).inc();
+        self.parts.metrics.delivery_duration.with_label_values(&[integration, action]).observe(took.as_secs_f64());
+    }
+
+    fn tell(&self, id: DeliveryId, report: &Report, verdict: Verdict) {
+        let (attempt, lane) = (self.leased.attempt, &*self.leased.lane.0);
+        match (&report.result, verdict) {
+            (Err(failed), Verdict::Dead) => {
+                tracing::warn!(delivery.id = %id, attempt, lane, "delivery given up: {}", failed.error);
+            }
+            (Err(failed), _) => {
+                tracing::info!(delivery.id = %id, attempt, lane, "delivery will be tried again: {}", failed.error);
+            }
+            (Ok(()), _) => tracing::debug!(delivery.id = %id, attempt, lane, "delivery done"),
+        }
+    }
+
+    async fn record(&self, started: Timestamp, report: &Report, verdict: Verdict) {
+        self.record_taking(started, Duration::ZERO, report, verdict).await;
+    }
+
+    async fn record_taking(&self, started_at: Timestamp, took: Duration, report: &Report, verdict: Verdict) {
+        let error = report.result.as_ref().err().map(|failed| bounded(&failed.error));
+        let attempt = Attempt {
+            number: self.leased.attempt,
+            started_at,
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            status: report.status,
+            error,
+        };
+        let recorded = self.parts.work.finish(self.leased.lease, attempt, verdict).await;
+        self.told(recorded, "an attempt");
+    }
+
+    async fn plan(&self, deliveries: Vec<PlannedDelivery>) {
+        let recorded = self.parts.work.plan(self.leased.lease, deliveries).await;
+        self.told(recorded, "a plan");
+    }
+
+    async fn give_back(&self) {
+        let recorded = self.parts.work.release(self.leased.lease).await;
+        self.told(recorded, "a lease given back");
+    }
+
+    async fn after_panic(&self) -> Option<bool> {
+        self.parts.metrics.panics.with_label_values(&["queue"]).inc();
+        let now = self.parts.clock.now();
+        let why = "the gateway itself failed (a panic): its log says where";
+        match &self.leased.item {
+            Item::Match(_) => self.plan(vec![matching::unmatched("this event", why, now)]).await,
+            Item::Deliver { .. } => self.record(now, &Report::failed(None, why, Again::Never), Verdict::Dead).await,
+        }
+        None
+    }
+
+    fn told(&self, recorded: Result<(), StoreError>, what: &str) {
+        let event = self.leased.lease.event;
+        match recorded {
+            Ok(()) => {}
+            Err(StoreError::LeaseLost) => {
+                tracing::info!(event.id = %event, "{what} came too late: the lease had run out");
+            }
+            Err(error) => tracing::warn!(event.id = %event, "{what} was not recorded: {error}"),
+        }
+    }
+
+    fn unread(&self, error: &StoreError) {
+        tracing::warn!(event.id = %self.leased.lease.event, "an event could not be read, and is looked at again later: {error}");
+    }
+}
+
+/// What is said of a try whose end nobody knows and which may not be made twice.
+const INTERRUPTED: &str = "interrupted while the call was under way: it may have been carried out, and the service was \
+    given no idempotency key, so it is not sent again by itself; check at the service, then replay";
+
+fn unloaded(integration: &str) -> Report {
+    let error = format!(
+        "the integration `{integration}` is not loaded: it was removed, or its file has faults that `trunkline check` shows"
+    );
+    Report::failed(None, error, Again::Scheduled)
+}
+
+/// The action's schedule; the destination's where the action says nothing of its own.
+fn retry_of(action: &Action, gateway: &Gateway) -> Retry {
+    match &action.what {
+        What::Deliver { destination, .. } if action.retry == Retry::default() => {
+            gateway.destination(destination).and_then(|destination| destination.retry).unwrap_or(action.retry)
+        }
+        _ => action.retry,
+    }
+}
+
+const fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Done => "done",
+        Verdict::Retry { .. } => "retry",
+        Verdict::Dead => "dead",
+    }
+}
+
+fn bounded(error: &str) -> String {
+    let (kept, _) = error.split_at(error.floor_char_boundary(LONGEST_ERROR));
+    kept.to_owned()
+}

@@ -1,0 +1,81 @@
+//! From an event to its deliveries: which rules are for it, and what they ask for.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::content;
+use crate::base::clock::Timestamp;
+use crate::definition::plan::Integration;
+use crate::definition::plan::rule::{Action, Rule, What};
+use crate::store::model::{Event, Lane, PlannedDelivery};
+use crate::template::Expr;
+use crate::template::payload::Wanted;
+
+/// The rule of a planned delivery that only tells that rules could not be matched.
+pub const NO_RULE: &str = "";
+
+/// The deliveries that an integration's rules ask for, in the order they are written. A rule whose `if`
+/// cannot be decided is planned all the same: its deliveries find out why and say so in the dead-letter
+/// list, from where they can be replayed.
+pub fn plan(integration: &Integration, event: &Arc<Event>, now: Timestamp) -> Vec<PlannedDelivery> {
+    let rules: Vec<&Rule> = integration.rules.iter().filter(|rule| rule.is_for(&event.head.event_type)).collect();
+    let names: BTreeSet<String> =
+        rules.iter().filter_map(|rule| rule.condition.as_ref()).flat_map(Expr::names).collect();
+    let context = content::context(event, Wanted::of(names).get("body").cloned().unwrap_or_default());
+    let wants = |rule: &&Rule| rule.condition.as_ref().is_none_or(|expr| expr.holds(&context).unwrap_or(true));
+    rules.into_iter().filter(wants).flat_map(|rule| deliveries(integration, rule, now)).collect()
+}
+
+fn deliveries<'a>(
+    integration: &'a Integration,
+    rule: &'a Rule,
+    now: Timestamp,
+) -> impl Iterator<Item = PlannedDelivery> + 'a {
+    (0_u16..).zip(&rule.actions).map(move |(place, action)| PlannedDelivery {
+        rule: rule.id.to_string(),
+        action: place,
+        summary: summary(action),
+        lane: lane(integration, action),
+        due: now,
+    })
+}
+
+/// A delivery that only tells why the rules could not be matched.
+pub fn unmatched(integration: &str, why: &str, now: Timestamp) -> PlannedDelivery {
+    PlannedDelivery {
+        rule: NO_RULE.to_owned(),
+        action: 0,
+        summary: format!("match the rules of {integration}: {why}"),
+        lane: Lane::matching(),
+        due: now,
+    }
+}
+
+/// An action in words.
+fn summary(action: &Action) -> String {
+    match &action.what {
+        What::Call { integration, endpoint, .. } => format!("call {integration}.{endpoint}"),
+        What::Deliver { destination, .. } => format!("deliver {destination}"),
+        What::Log { .. } => "log".to_owned(),
+        What::NotYet(part) => format!("{} (not yet run)", part.part),
+    }
+}
+
+/// What an action competes for.
+fn lane(integration: &Integration, action: &Action) -> Lane {
+    Lane(match &action.what {
+        What::Call { integration, .. } => format!("integration:{integration}").into(),
+        What::Deliver { destination, .. } => format!("destination:{destination}").into(),
+        What::Log { .. } | What::NotYet(_) => format!("log:{}", integration.id).into(),
+    })
+}
+
+/// The label of an action in metrics.
+pub fn label(action: &Action) -> &'static str {
+    match &action.what {
+        What::Call { .. } => "call",
+        What::Deliver { .. } => "deliver",
+        What::Log { .. } => "log",
+        What::NotYet(_) => "run",
+    }
+}

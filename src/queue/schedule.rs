@@ -1,0 +1,65 @@
+//! What follows from a try: done, another try, or the dead-letter list.
+
+use std::time::Duration;
+
+use super::job::{Again, Report};
+use crate::base::clock::Timestamp;
+use crate::base::random::Random;
+use crate::definition::plan::rule::Retry;
+use crate::store::model::Verdict;
+
+/// The longest wait that another side may ask for.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// What follows from try number `attempt` (from one) under a schedule. A wait that the other side asks for
+/// is kept to, at most a day, and the schedule's own jitter comes on top of it, so that a crowd that was
+/// told one time does not come back at once.
+pub fn verdict(report: &Report, attempt: u32, retry: &Retry, now: Timestamp, random: &dyn Random) -> Verdict {
+    let Err(failed) = &report.result else { return Verdict::Done };
+    if attempt >= retry.attempts {
+        return Verdict::Dead;
+    }
+    let pause = retry.backoff.pause(attempt, random);
+    match failed.again {
+        Again::Never => Verdict::Dead,
+        Again::Scheduled => Verdict::Retry { due: now.after(pause) },
+        Again::After(asked) => Verdict::Retry { due: now.after(asked.min(LONGEST)).after(pause) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random::SeededRandom;
+    use proptest::prelude::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000);
+
+    fn follows(again: Again, attempt: u32) -> Verdict {
+        verdict(&Report::failed(None, "no", again), attempt, &Retry::default(), NOW, &SeededRandom::new(7))
+    }
+
+    #[test]
+    fn the_third_try_is_the_last() {
+        assert!(matches!(follows(Again::Scheduled, 2), Verdict::Retry { .. }));
+        assert_eq!(follows(Again::Scheduled, 3), Verdict::Dead);
+        assert_eq!(follows(Again::Never, 1), Verdict::Dead);
+        let done = verdict(&Report::done(None), 9, &Retry::default(), NOW, &SeededRandom::new(7));
+        assert_eq!(done, Verdict::Done);
+    }
+
+    proptest! {
+        #[test]
+        fn waits_lie_between_what_was_asked_and_what_the_schedule_adds(
+            asked in 0_u64..200_000, attempt in 1_u32..3, seed in any::<u64>(),
+        ) {
+            let random = SeededRandom::new(seed);
+            let report = Report::failed(Some(429), "later", Again::After(Duration::from_secs(asked)));
+            let Verdict::Retry { due } = verdict(&report, attempt, &Retry::default(), NOW, &random) else {
+                return Err(TestCaseError::fail("another try was due"));
+            };
+            let (least, most) = (asked.min(86_400), asked.min(86_400) + 4);
+            prop_assert!((least..=most).contains(&due.since(NOW).as_secs()));
+        }
+    }
+}
