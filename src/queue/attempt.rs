@@ -307,14 +307,13 @@ fn unloaded(integration: &str) -> Report {
     Report::failed(None, error, Again::Scheduled)
 }
 
-/// The action's schedule; the destination's where the action says nothing of its own.
+/// The action's schedule; where it says nothing, the destination's, and without that the usual one.
 fn retry_of(action: &Action, gateway: &Gateway) -> Retry {
-    match &action.what {
-        What::Deliver { destination, .. } if action.retry == Retry::default() => {
-            gateway.destination(destination).and_then(|destination| destination.retry).unwrap_or(action.retry)
-        }
-        _ => action.retry,
-    }
+    let of_destination = || match &action.what {
+        What::Deliver { destination, .. } => gateway.destination(destination)?.retry,
+        _ => None,
+    };
+    action.retry.or_else(of_destination).unwrap_or_default()
 }
 
 const fn word(verdict: Verdict) -> &'static str {
