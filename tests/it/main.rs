@@ -11,4 +11,7 @@ mod doors;
 mod hygiene;
 mod proxy;
 mod signing;
+mod store_contract;
+mod store_damage;
+mod store_faults;
 mod support;

@@ -1,5 +1,6 @@
 //! The audit log: entries in order, each with the SHA-256 of the one before.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,7 +8,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use super::Embedded;
-use crate::store::journal::{Durability, Journal, JournalOptions, mark, segment};
+use super::lock::Lock;
+use crate::store::journal::{Counts, Durability, Journal, JournalOptions, mark, segment};
 use crate::store::model::{AuditEntry, AuditRecord};
 use crate::store::{Audit, StoreError};
 
@@ -36,17 +38,17 @@ pub fn chain(previous: &str, sequence: u64, entry: &AuditEntry) -> String {
 
 impl AuditLog {
     /// Opens the audit journal.
-    pub fn open(options: JournalOptions) -> Result<Self, StoreError> {
+    pub fn open(options: JournalOptions, lock: Arc<Lock>) -> Result<Self, StoreError> {
         let mut tip = (0, BEGINNING.to_owned());
         // Whole segments before the durable mark need not be read to find the chain's end.
-        let durable = mark::read(&*options.disk, &options.directory).ok().flatten().unwrap_or(0);
+        let bounds = mark::read(&*options.disk, &options.directory).ok().flatten().unwrap_or_default();
         let end =
-            segment::walk(&*options.disk, &options.directory, durable.max(1), &mut |sequence, pointer, payload| {
+            segment::walk(&*options.disk, &options.directory, bounds.durable, &mut |sequence, pointer, payload| {
                 let record = decode(&options, pointer.offset, payload)?;
                 tip = (sequence, record.hash);
-                Ok(())
+                Ok(ControlFlow::Continue(()))
             })?;
-        let journal = Journal::open(options.clone(), end, Box::new(|_, ()| {}))?;
+        let journal = Journal::open(options.clone(), end, Box::new(|_, ()| {}), lock)?;
         Ok(Self { journal, tip: Mutex::new(tip), options })
     }
 
@@ -63,19 +65,24 @@ impl AuditLog {
 
     fn read(&self, from: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError> {
         let mut records = Vec::new();
-        let walked = segment::walk(&*self.options.disk, &self.options.directory, from, &mut |_, pointer, payload| {
+        segment::walk(&*self.options.disk, &self.options.directory, from, &mut |_, pointer, payload| {
             if records.len() >= max {
-                // Ends the walk; the error does not leave this function.
-                return Err(StoreError::Conflict(String::new()));
+                return Ok(ControlFlow::Break(()));
             }
             records.push(decode(&self.options, pointer.offset, payload)?);
-            Ok(())
-        });
-        match walked {
-            Ok(_) => Ok(records),
-            Err(StoreError::Conflict(_)) if records.len() >= max => Ok(records),
-            Err(error) => Err(error),
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(records)
+    }
+
+    /// Whether entries can be written.
+    pub fn state(&self) -> Result<(), StoreError> {
+        self.journal.state()
+    }
+
+    /// What was written since the opening.
+    pub fn counts(&self) -> &Counts {
+        self.journal.counts()
     }
 
     /// Ends the journal's thread.
@@ -92,10 +99,14 @@ fn decode(options: &JournalOptions, offset: u64, payload: &[u8]) -> Result<Audit
 #[async_trait]
 impl Audit for Embedded {
     async fn append(&self, entry: AuditEntry) -> Result<AuditRecord, StoreError> {
-        self.audit.append(entry).await
+        // In a task of its own: a caller that goes away while its entry is written must not leave the
+        // chain's end behind.
+        let audit = Arc::clone(&self.audit);
+        tokio::spawn(async move { audit.append(entry).await }).await.map_err(super::records::ended)?
     }
 
     async fn read(&self, from: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError> {
-        self.audit.read(from, max)
+        let audit = Arc::clone(&self.audit);
+        tokio::task::spawn_blocking(move || audit.read(from, max)).await.map_err(super::records::ended)?
     }
 }

@@ -1,128 +1,81 @@
 //! Events: accepted once, read, listed.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
-use super::Embedded;
-use super::index::{EventRow, ItemKind, dedupe_hash};
-use super::op::{self, Head, Op};
-use super::open::content;
+use super::dedupe::{self, Known};
+use super::index::ItemKind;
+use super::op::{self, Content, MATCH, Op};
+use super::row::{EventRow, Head, Mark};
 use super::scheduler::MAX_ITEMS;
-use crate::base::clock::Timestamp;
+use super::{Embedded, Entry};
 use crate::base::id::EventId;
 use crate::definition::plan::rule::Glob;
-use crate::store::journal::Durability;
+use crate::store::journal::{Durability, Pointer, segment};
 use crate::store::model::{Accepted, Delivery, Event, EventFilter, EventHead, EventState, NewEvent, Page, PageRequest};
 use crate::store::{Events, StoreError};
 
 /// The most event rows a list looks at before it answers with what it has and a cursor.
 const SCAN: usize = 20_000;
-/// Delivery ids remembered in memory beyond those under way.
-const RECENT: usize = 65_536;
-
-/// Delivery ids that are being accepted or are not in the index yet.
-#[derive(Debug, Default)]
-pub struct Dedupe(Mutex<HashMap<[u8; 16], Entry>>);
-
-#[derive(Debug, Clone)]
-enum Entry {
-    /// Being written: wait, and look again.
-    Writing(watch::Receiver<()>),
-    /// Written as this event, received then, and remembered until the moment given.
-    Written { event: u128, until: Timestamp },
-}
-
-impl Dedupe {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 16], Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Holds a delivery id while its event is written; gives it up when dropped before that.
-struct Claim<'a> {
-    dedupe: &'a Dedupe,
-    hash: [u8; 16],
-    written: Option<(u128, Timestamp)>,
-    _done: watch::Sender<()>,
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        let mut entries = self.dedupe.lock();
-        match self.written {
-            Some((event, until)) => drop(entries.insert(self.hash, Entry::Written { event, until })),
-            None => drop(entries.remove(&self.hash)),
-        }
-    }
-}
 
 impl Embedded {
     /// Takes a delivery id, or tells whose it is.
-    async fn claim_delivery_id(&self, head: &Head) -> Result<Result<Option<Claim<'_>>, EventId>, StoreError> {
-        let Some(hash) = dedupe_hash(head) else { return Ok(Ok(None)) };
+    async fn claim_delivery_id(
+        &self,
+        head: &Head,
+        hash: [u8; 16],
+        mark: Mark,
+    ) -> Result<Result<dedupe::Claim, EventId>, StoreError> {
         loop {
-            let mut writing = {
-                let mut entries = self.dedupe.lock();
-                match entries.get(&hash) {
-                    Some(Entry::Writing(done)) => done.clone(),
-                    Some(Entry::Written { event, until }) if *until > head.received_at => {
-                        return Ok(Err(EventId::from_u128(*event)));
-                    }
-                    Some(Entry::Written { .. }) | None => {
-                        let (done, waiter) = watch::channel(());
-                        entries.insert(hash, Entry::Writing(waiter));
-                        drop(entries);
-                        let claim = Claim { dedupe: &self.dedupe, hash, written: None, _done: done };
-                        return match self.indexed_duplicate(&hash, head.received_at)? {
-                            Some(first) => Ok(Err(first)),
-                            None => Ok(Ok(Some(claim))),
-                        };
-                    }
+            match self.dedupe.claim(head, hash, mark) {
+                Known::Written(first) => return Ok(Err(EventId::from_u128(first.event))),
+                // An error means that the writer is through, which is what is waited for.
+                Known::Writing(mut done) => drop(done.changed().await),
+                Known::Claimed(claim) => {
+                    let known = self.index.mark(&hash)?.filter(|first| first.until > head.received_at);
+                    return Ok(known.map_or(Ok(claim), |first| Err(EventId::from_u128(first.event))));
                 }
-            };
-            // An error means that the writer is through, which is what is waited for.
-            drop(writing.changed().await);
-        }
-    }
-
-    fn indexed_duplicate(&self, hash: &[u8; 16], now: Timestamp) -> Result<Option<EventId>, StoreError> {
-        let Some(event) = self.index.duplicate_of(hash)? else { return Ok(None) };
-        let row = self.index.event(event)?;
-        let counts = row.is_some_and(|row| dedupe_until(&row.head) > now);
-        Ok(counts.then(|| EventId::from_u128(event)))
-    }
-
-    /// Forgets remembered delivery ids that the index has by now.
-    async fn trim_dedupe(&self) -> Result<(), StoreError> {
-        if self.dedupe.lock().len() <= RECENT {
-            return Ok(());
-        }
-        // Only what was written before the barrier is in the index after it.
-        let written: Vec<[u8; 16]> = self
-            .dedupe
-            .lock()
-            .iter()
-            .filter(|(_, entry)| matches!(entry, Entry::Written { .. }))
-            .map(|(hash, _)| *hash)
-            .collect();
-        self.applier.barrier().await?;
-        let mut entries = self.dedupe.lock();
-        for hash in written {
-            if matches!(entries.get(&hash), Some(Entry::Written { .. })) {
-                entries.remove(&hash);
             }
         }
-        Ok(())
     }
 
-    pub(super) fn row(&self, id: EventId) -> Result<Option<EventRow>, StoreError> {
-        match self.applier.pending(id.to_u128()) {
+    pub(super) fn row(&self, id: u128) -> Result<Option<EventRow>, StoreError> {
+        match self.applier.pending(id) {
             Some(row) => Ok(Some(row)),
-            None => self.index.event(id.to_u128()),
+            None => self.index.event(id),
         }
+    }
+
+    /// Reads an operation and the content after it back from the events journal.
+    pub(super) fn payload(&self, pointer: Pointer) -> Result<Vec<u8>, StoreError> {
+        let directory = self.directory.join("events");
+        let path = segment::path(&directory, pointer.segment);
+        match self.disk.read(&path) {
+            Ok(file) => segment::payload(&file, &directory, pointer),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(segment::damaged("the segment is missing", &path, pointer.offset))
+            }
+            Err(error) => Err(StoreError::Read(Arc::from(format!("{}: {error}", path.display())))),
+        }
+    }
+
+    fn list_dead(&self, filter: &EventFilter, page: PageRequest) -> Result<Page<EventHead>, StoreError> {
+        let after = page.after.map_or(u128::MAX, EventId::to_u128);
+        let (mut rows, mut last) = (Vec::new(), None);
+        for key in self.index.items(ItemKind::Dead)?.rev() {
+            let (event, _) = key?;
+            if event >= after || last == Some(event) {
+                continue;
+            }
+            last = Some(event);
+            let Some(row) = self.index.event(event)?.filter(|row| matches(filter, row)) else { continue };
+            if rows.len() == page.limit {
+                return Ok(page_of(rows));
+            }
+            rows.push(row.shown());
+        }
+        Ok(Page { rows, next: None })
     }
 }
 
@@ -134,85 +87,76 @@ impl Events for Embedded {
             let what = format!("{MAX_ITEMS} deliveries wait already");
             return Err(StoreError::Unavailable(Arc::from(what)));
         }
+        let head = Head::of(&event)?;
+        let claim = match head.mark() {
+            None => None,
+            Some((hash, mark)) => match self.claim_delivery_id(&head, hash, mark).await? {
+                Ok(claim) => Some(claim),
+                Err(first) => return Ok(Accepted::Duplicate(first)),
+            },
+        };
         let headers = op::encode_headers(&event.headers)?;
-        let head = Head {
-            id: event.id.to_u128(),
-            integration: event.integration,
-            endpoint: event.endpoint,
-            event_type: event.event_type,
-            delivery_id: event.delivery_id,
-            dedupe_ms: u64::try_from(event.dedupe_window.as_millis()).unwrap_or(u64::MAX),
-            received_at: event.received_at,
-            query: event.query,
-            header_bytes: u32::try_from(headers.len()).unwrap_or(u32::MAX),
-            body_bytes: event.body.len() as u64,
-        };
-        let mut claim = match self.claim_delivery_id(&head).await? {
-            Ok(claim) => claim,
-            Err(first) => return Ok(Accepted::Duplicate(first)),
-        };
-        let (id, until) = (head.id, dedupe_until(&head));
-        let op = Op::Accepted(head);
+        let header_bytes = u32::try_from(headers.len()).unwrap_or(u32::MAX);
+        let op = Op::Accepted { head, content: Content { query: event.query, header_bytes } };
         let payload = op::encode(&op, &[&headers, &event.body])?;
-        self.events.append(payload, op, Durability::New).await?;
-        if let Some(claim) = claim.as_mut() {
-            claim.written = Some((id, until));
-        }
-        drop(claim);
-        self.trim_dedupe().await?;
+        drop(event.body);
+        self.events.append(payload, Entry { delivery_id: claim, ..Entry::of(op) }, Durability::New).await?;
         Ok(Accepted::New)
     }
 
     async fn event(&self, id: EventId) -> Result<Option<Event>, StoreError> {
         let active = self.scheduler().event_state(id.to_u128());
         if active.is_none() {
-            self.applier.barrier().await?;
+            self.settled().await;
         }
-        let Some(row) = self.row(id)? else { return Ok(None) };
-        let mut shown = row.shown();
-        shown.state = active.unwrap_or(shown.state);
-        op::event(&row.head, content(self, &row)?, shown).map(Some)
+        let Some(row) = self.row(id.to_u128())? else { return Ok(None) };
+        let mut head = row.shown();
+        head.state = active.unwrap_or(head.state);
+        let read = self.payload(row.pointer).and_then(|payload| op::event(payload, head));
+        match (read, self.row(id.to_u128())?) {
+            (Ok(event), _) => Ok(Some(event)),
+            // It was carried to another segment, or retired, between the two reads.
+            (Err(_), None) => Ok(None),
+            (Err(_), Some(moved)) if moved.pointer != row.pointer => {
+                let mut head = moved.shown();
+                head.state = active.unwrap_or(head.state);
+                self.payload(moved.pointer).and_then(|payload| op::event(payload, head)).map(Some)
+            }
+            (Err(error), Some(_)) => Err(error),
+        }
     }
 
     async fn list(&self, filter: &EventFilter, page: PageRequest) -> Result<Page<EventHead>, StoreError> {
-        self.applier.barrier().await?;
-        let limit = page.limit.clamp(1, 1_000);
-        let mut rows = Vec::new();
+        self.settled().await;
+        let page = PageRequest { limit: page.limit.clamp(1, 1_000), ..page };
         if filter.state == Some(EventState::Dead) {
             // Dead events are few among many, and have a set of their own.
-            let mut dead: Vec<u128> =
-                self.index.items(ItemKind::Dead).map(|key| key.map(|key| key.0)).collect::<Result<_, _>>()?;
-            dead.dedup();
-            let after = page.after.map_or(u128::MAX, EventId::to_u128);
-            for event in dead.into_iter().rev().filter(|event| *event < after) {
-                let Some(row) = self.index.event(event)? else { continue };
-                if matches(filter, &row) {
-                    rows.push(row.shown());
-                }
-                if rows.len() == limit {
-                    return Ok(Page { next: rows.last().map(|row| row.id), rows });
-                }
-            }
-            return Ok(Page { rows, next: None });
+            return self.list_dead(filter, page);
         }
-        for (looked, row) in self.index.events_before(page.after.map(EventId::to_u128)).enumerate() {
+        let mut rows = Vec::new();
+        for (looked, row) in self.index.events_before(page.after.map(EventId::to_u128))?.enumerate() {
             let row = row?;
-            if matches(filter, &row) {
-                rows.push(row.shown());
+            if looked >= SCAN {
+                return Ok(Page { rows, next: Some(EventId::from_u128(row.head.id + 1)) });
             }
-            if rows.len() == limit || looked >= SCAN {
-                return Ok(Page { rows, next: Some(EventId::from_u128(row.head.id)) });
+            if !matches(filter, &row) {
+                continue;
             }
+            if rows.len() == page.limit {
+                return Ok(page_of(rows));
+            }
+            rows.push(row.shown());
         }
         Ok(Page { rows, next: None })
     }
 
     async fn deliveries(&self, id: EventId) -> Result<Vec<Delivery>, StoreError> {
-        self.applier.barrier().await?;
-        let Some(row) = self.index.event(id.to_u128())? else { return Ok(Vec::new()) };
+        self.settled().await;
+        let event = id.to_u128();
+        let Some(row) = self.index.event(event)? else { return Ok(Vec::new()) };
         let mut deliveries = Vec::with_capacity(row.deliveries.into());
-        for ordinal in 0..row.deliveries {
-            let key = (id.to_u128(), ordinal);
+        for ordinal in (0..row.deliveries).filter(|ordinal| *ordinal != MATCH) {
+            let key = (event, ordinal);
             let Some(delivery) = self.index.delivery(key)? else { continue };
             let mut shown = delivery.shown(key);
             if let Some(state) = self.scheduler().state(key) {
@@ -224,16 +168,9 @@ impl Events for Embedded {
     }
 }
 
-fn dedupe_until(head: &Head) -> Timestamp {
-    head.received_at.after(std::time::Duration::from_millis(head.dedupe_ms))
-}
-
-/// The content after an accepted event's operation.
-pub(super) fn content_of(payload: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-    let length = op::decode(&payload)?.1.len();
-    let mut payload = payload;
-    payload.drain(..payload.len() - length);
-    Ok(payload)
+/// A page that is followed by another.
+fn page_of(rows: Vec<EventHead>) -> Page<EventHead> {
+    Page { next: rows.last().map(|row| row.id), rows }
 }
 
 /// Whether an event is one of those asked for.

@@ -2,105 +2,93 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `m` | meta: the journal sequence applied, format |
+//! | `m` | meta: format, the journal sequence applied, digests of all other entries |
 //! | `e` event | [`EventRow`] |
 //! | `d` event ordinal | [`DeliveryRow`] |
 //! | `a` event ordinal | nothing: the item is unfinished |
-//! | `x` event ordinal | nothing: the delivery is dead |
-//! | `k` hash of integration, endpoint and delivery id | event id |
+//! | `x` event ordinal | nothing: the item was given up |
+//! | `k` hash of integration, endpoint and delivery id | [`Mark`] |
 //!
-//! Numbers in keys are big-endian. A value is a version byte, postcard, and a CRC32C of both; one that
-//! does not match is damage, and the index is rebuilt from the journal. Values stay below 6 KiB.
+//! Numbers in keys are big-endian. A value is a version byte, postcard, and a CRC32C of both. sled is
+//! known to lose entries silently when its files are damaged; therefore each batch also carries sums of
+//! a hash of every entry, and what is read back must add up to them. The index is rebuilt from the
+//! journal when it does not: it never holds the only copy of anything.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::op::{Head, ItemKey, Outcome};
-use crate::base::clock::Timestamp;
-use crate::base::id::{DeliveryId, EventId};
+use super::op::ItemKey;
+use super::row::{DeliveryRow, EventRow, Mark};
 use crate::store::StoreError;
-use crate::store::journal::Pointer;
-use crate::store::model::{Attempt, DeliveryState, EventHead, EventState, Lane};
 
-const VERSION: u8 = 1;
-/// Attempts that are kept of a delivery.
-const ATTEMPTS: usize = 20;
-/// Bytes of an attempt's error that are kept.
-const ERROR_BYTES: usize = 200;
+const VERSION: u8 = 2;
+/// Rows that are checked against their digest before the index is used; more are checked behind.
+const CHECKED_AT_OPEN: u64 = 20_000;
 
-/// What is known of an event.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct EventRow {
-    /// What it said when it came.
-    pub head: Head,
-    /// Where its content stands.
-    pub pointer: Pointer,
-    /// Where it stands.
-    pub state: EventState,
-    /// How many deliveries it has.
-    pub deliveries: u16,
-    /// How often its match item was claimed without a result.
-    pub strikes: u8,
+/// A sum over entries that does not depend on their order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Digest {
+    sum: u64,
+    count: u64,
 }
 
-/// What is known of a delivery.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DeliveryRow {
-    /// The rule that asked for it.
-    pub rule: String,
-    /// The action's position in the rule.
-    pub action: u16,
-    /// The action in words.
-    pub summary: String,
-    /// Its lane.
-    pub lane: Lane,
-    /// Where it stands.
-    pub stand: Stand,
-    /// The newest attempts.
-    pub attempts: Vec<Attempt>,
-    /// Attempts since the last replay, counting those under way.
-    pub tried: u32,
-    /// How often it was claimed without a result.
-    pub strikes: u8,
-}
-
-/// Where a delivery stands, as far as the index knows: a lease is not kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Stand {
-    /// It is tried at this moment.
-    Ready(Timestamp),
-    /// It succeeded.
-    Done,
-    /// It was given up.
-    Dead,
-}
-
-impl From<Outcome> for Stand {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Retry(due) => Self::Ready(due),
-            Outcome::Done => Self::Done,
-            Outcome::Dead => Self::Dead,
-        }
+impl Digest {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        (self.sum, self.count) = (self.sum.wrapping_add(hash(key, value)), self.count.wrapping_add(1));
     }
+
+    fn remove(&mut self, key: &[u8], value: &[u8]) {
+        (self.sum, self.count) = (self.sum.wrapping_sub(hash(key, value)), self.count.wrapping_sub(1));
+    }
+}
+
+/// `SplitMix64`'s finish over both checksums, so that sums of them do not cancel out.
+fn hash(key: &[u8], value: &[u8]) -> u64 {
+    let mut mixed = u64::from(crc32c::crc32c(key)) << 32 | u64::from(crc32c::crc32c(value));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Meta {
     applied: u64,
+    /// Of `a` and `x`.
+    items: Digest,
+    /// Of `e`, `d` and `k`.
+    rows: Digest,
 }
 
-/// The open index.
+/// How far the rows have been read back and added up since the index was opened.
+#[derive(Debug, Default)]
+struct Scrub {
+    cursor: Vec<u8>,
+    seen: Digest,
+    done: bool,
+}
+
 #[derive(Debug)]
-pub struct Index {
+struct Open {
     db: sled::Db,
     file: File,
+    written: Mutex<(Meta, Scrub)>,
+}
+
+/// The index. It can be closed and opened again in place.
+#[derive(Debug)]
+pub struct Index {
     directory: PathBuf,
+    cache_bytes: u64,
+    open: RwLock<Option<Arc<Open>>>,
+    /// Something was read that is not what was written.
+    suspect: AtomicBool,
+    applied: AtomicU64,
 }
 
 impl Index {
@@ -108,45 +96,173 @@ impl Index {
     /// first.
     ///
     /// # Errors
-    /// When it cannot be opened; the caller may rebuild it from the journal.
+    /// [`StoreError::Damaged`] when it does not read back as it was written; the caller may rebuild it
+    /// from the journal. [`StoreError::Unavailable`] for any other reason.
     pub fn open(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
-        remove_unfinished_snapshots(directory);
-        let opened = std::panic::catch_unwind(|| {
-            sled::Config::new()
-                .path(directory)
-                .cache_capacity(cache_bytes)
-                .use_compression(false)
-                .flush_every_ms(Some(200))
-                .mode(sled::Mode::LowSpace)
-                .open()
-        });
-        // sled panics on some kinds of damage instead of answering.
-        let db = match opened {
-            Ok(Ok(db)) => db,
-            Ok(Err(error)) => return Err(failed(&error)),
-            Err(_) => return Err(damaged(directory, "sled cannot open it")),
+        let index = Self {
+            directory: directory.to_owned(),
+            cache_bytes,
+            open: RwLock::new(None),
+            suspect: AtomicBool::new(false),
+            applied: AtomicU64::new(0),
         };
+        index.reopen()?;
+        Ok(index)
+    }
+
+    /// Opens the index after it was closed or failed.
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        self.close();
+        remove_unfinished_snapshots(&self.directory);
+        let open = guarded(&self.directory, || self.open_sled())?;
+        self.applied.store(open.written().0.applied, Ordering::Release);
+        self.suspect.store(false, Ordering::Release);
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(open));
+        Ok(())
+    }
+
+    fn open_sled(&self) -> Result<Open, StoreError> {
+        let db = sled::Config::new()
+            .path(&self.directory)
+            .cache_capacity(self.cache_bytes)
+            .use_compression(false)
+            .flush_every_ms(Some(200))
+            .mode(sled::Mode::LowSpace)
+            .open()
+            .map_err(|error| self.failed(&error))?;
         let file = File::options()
             .write(true)
-            .open(directory.join("db"))
-            .map_err(|error| StoreError::Read(Arc::from(format!("{}: {error}", directory.display()))))?;
-        Ok(Self { db, file, directory: directory.to_owned() })
+            .open(self.directory.join("db"))
+            .map_err(|error| StoreError::Unavailable(Arc::from(format!("{}: {error}", self.directory.display()))))?;
+        let meta = match db.get(b"m").map_err(|error| self.failed(&error))? {
+            Some(value) => self.decode(b"m", &value)?,
+            None => Meta::default(),
+        };
+        let open = Open { db, file, written: Mutex::new((meta, Scrub::default())) };
+        self.check_items(&open)?;
+        if open.written().0.rows.count <= CHECKED_AT_OPEN {
+            while self.scrub_step(&open, 4_096)? {}
+        }
+        Ok(open)
+    }
+
+    fn check_items(&self, open: &Open) -> Result<(), StoreError> {
+        let mut seen = Digest::default();
+        for kind in [ItemKind::Active, ItemKind::Dead] {
+            for entry in open.db.scan_prefix([kind as u8]) {
+                let (key, value) = entry.map_err(|error| self.failed(&error))?;
+                seen.add(&key, &value);
+            }
+        }
+        if seen != open.written().0.items {
+            return Err(self.damaged("its work items are not those that were written"));
+        }
+        Ok(())
+    }
+
+    /// Checks some of the rows that have not been checked since the index was opened; false when there
+    /// are no more.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when all are read and do not add up.
+    pub fn scrub(&self, rows: usize) -> Result<bool, StoreError> {
+        let open = self.get_open()?;
+        guarded(&self.directory, || self.scrub_step(&open, rows))
+    }
+
+    fn scrub_step(&self, open: &Open, rows: usize) -> Result<bool, StoreError> {
+        let mut written = open.written();
+        let (meta, scrub) = &mut *written;
+        if scrub.done {
+            return Ok(false);
+        }
+        let mut read = 0;
+        for entry in open.db.range(scrub.cursor.clone()..).take(rows) {
+            let (key, value) = entry.map_err(|error| self.failed(&error))?;
+            if is_row(&key) {
+                scrub.seen.add(&key, &value);
+            }
+            read += 1;
+            scrub.cursor.clear();
+            scrub.cursor.extend_from_slice(&key);
+            scrub.cursor.push(0);
+        }
+        if read == rows {
+            return Ok(true);
+        }
+        scrub.done = true;
+        if scrub.seen == meta.rows { Ok(false) } else { Err(self.damaged("its rows are not those that were written")) }
+    }
+
+    /// Lets go of sled and its lock, as soon as those who read now are through.
+    pub fn close(&self) {
+        drop(self.open.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Removes all of it and begins anew, empty.
+    pub fn wipe(&self) -> Result<(), StoreError> {
+        self.close();
+        match std::fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::Unavailable(Arc::from(format!("{}: {error}", self.directory.display()))))
+            }
+            _ => self.reopen(),
+        }
+    }
+
+    /// Whether something was read since the opening that is not what was written.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
     }
 
     /// The journal sequence up to which the index is applied.
-    pub fn applied(&self) -> Result<u64, StoreError> {
-        Ok(self.get::<Meta>(b"m")?.unwrap_or_default().applied)
+    pub fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
     }
 
     /// Applies a batch as one step and makes it durable, sled's own flush included, which alone does
     /// not reach the disk.
-    pub fn write(&self, mut batch: Batch, applied: u64) -> Result<(), StoreError> {
-        batch.put(b"m".to_vec(), &Meta { applied })?;
-        self.db.apply_batch(batch.0).map_err(|error| failed(&error))?;
-        self.db.flush().map_err(|error| failed(&error))?;
-        self.file
+    pub fn write(&self, batch: Batch, applied: u64) -> Result<(), StoreError> {
+        let open = self.get_open()?;
+        guarded(&self.directory, || self.write_to(&open, batch, applied))?;
+        self.applied.store(applied, Ordering::Release);
+        Ok(())
+    }
+
+    fn write_to(&self, open: &Open, batch: Batch, applied: u64) -> Result<(), StoreError> {
+        let mut written = open.written();
+        let (meta, scrub) = &mut *written;
+        let mut next = Meta { applied, ..*meta };
+        let mut seen = scrub.seen;
+        let mut changes = sled::Batch::default();
+        for (key, value) in batch.0 {
+            let old = open.db.get(&key).map_err(|error| self.failed(&error))?;
+            if old.as_deref() == value.as_deref() {
+                continue;
+            }
+            let digest = if is_row(&key) { &mut next.rows } else { &mut next.items };
+            let read = is_row(&key) && key < scrub.cursor;
+            if let Some(old) = &old {
+                digest.remove(&key, old);
+                read.then(|| seen.remove(&key, old));
+            }
+            match value {
+                Some(value) => {
+                    digest.add(&key, &value);
+                    read.then(|| seen.add(&key, &value));
+                    changes.insert(key, value);
+                }
+                None => changes.remove(key),
+            }
+        }
+        changes.insert(b"m", encode(&next)?);
+        open.db.apply_batch(changes).map_err(|error| self.failed(&error))?;
+        open.db.flush().map_err(|error| self.failed(&error))?;
+        open.file
             .sync_data()
-            .map_err(|error| StoreError::Unavailable(Arc::from(format!("syncing the index failed: {error}"))))
+            .map_err(|error| StoreError::Unavailable(Arc::from(format!("syncing the index failed: {error}"))))?;
+        (*meta, scrub.seen) = (next, seen);
+        Ok(())
     }
 
     /// An event's row.
@@ -159,50 +275,95 @@ impl Index {
         self.get(&item_key(b'd', key))
     }
 
-    /// The event that a delivery id stands for.
-    pub fn duplicate_of(&self, hash: &[u8; 16]) -> Result<Option<u128>, StoreError> {
-        self.get(&dedupe_key(hash))
+    /// The mark of a delivery id.
+    pub fn mark(&self, hash: &[u8; 16]) -> Result<Option<Mark>, StoreError> {
+        self.get(&mark_key(hash))
     }
 
     /// Event rows from newest to oldest, beginning before `after`.
-    pub fn events_before(&self, after: Option<u128>) -> impl Iterator<Item = Result<EventRow, StoreError>> + '_ {
+    pub fn events_before(
+        &self,
+        after: Option<u128>,
+    ) -> Result<impl Iterator<Item = Result<EventRow, StoreError>> + '_, StoreError> {
         let upper = after.map_or_else(|| vec![b'e' + 1], |event| event_key(event).to_vec());
-        self.db.range(vec![b'e']..upper).rev().map(|entry| {
-            let (key, value) = entry.map_err(|error| failed(&error))?;
+        Ok(self.get_open()?.db.range(vec![b'e']..upper).rev().map(|entry| {
+            let (key, value) = entry.map_err(|error| self.failed(&error))?;
             self.decode(&key, &value)
-        })
+        }))
     }
 
-    /// Keys of unfinished items (`a`) or dead deliveries (`x`), oldest event first.
-    pub fn items(&self, kind: ItemKind) -> impl Iterator<Item = Result<ItemKey, StoreError>> + '_ {
-        self.db.scan_prefix([kind as u8]).keys().map(|key| {
-            let key = key.map_err(|error| failed(&error))?;
+    /// Keys of unfinished or dead items, oldest event first.
+    pub fn items(
+        &self,
+        kind: ItemKind,
+    ) -> Result<impl DoubleEndedIterator<Item = Result<ItemKey, StoreError>> + '_, StoreError> {
+        Ok(self.get_open()?.db.scan_prefix([kind as u8]).map(|entry| {
+            let (key, _) = entry.map_err(|error| self.failed(&error))?;
             let event = key.get(1..17).and_then(|bytes| bytes.try_into().ok()).map(u128::from_be_bytes);
             let ordinal = key.get(17..19).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
-            event.zip(ordinal).ok_or_else(|| damaged(&self.directory, "an item's key is malformed"))
-        })
+            event.zip(ordinal).ok_or_else(|| self.damaged("an item's key is malformed"))
+        }))
     }
 
     /// Bytes the index takes on disk.
     pub fn bytes_on_disk(&self) -> u64 {
-        self.file.metadata().map_or(0, |meta| meta.len())
+        self.get_open().ok().and_then(|open| open.file.metadata().ok()).map_or(0, |meta| meta.len())
+    }
+
+    fn get_open(&self) -> Result<Arc<Open>, StoreError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.clone().ok_or_else(|| StoreError::Unavailable(Arc::from("the index is being opened anew, or closed")))
     }
 
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
-        match self.db.get(key).map_err(|error| failed(&error))? {
+        match self.get_open()?.db.get(key).map_err(|error| self.failed(&error))? {
             Some(value) => self.decode(key, &value).map(Some),
             None => Ok(None),
         }
     }
 
     fn decode<T: DeserializeOwned>(&self, key: &[u8], value: &[u8]) -> Result<T, StoreError> {
-        let bad = || damaged(&self.directory, &format!("the value under {} is not what was written", hex(key)));
+        let bad = || self.damaged(&format!("the value under {} is not what was written", hex(key)));
         let (content, crc) = value.split_last_chunk::<4>().ok_or_else(bad)?;
         if crc32c::crc32c(content) != u32::from_le_bytes(*crc) || content.first() != Some(&VERSION) {
             return Err(bad());
         }
         postcard::from_bytes(content.get(1..).unwrap_or_default()).map_err(|_| bad())
     }
+
+    /// Anything sled answers that the machine does not explain is damage: it can be rebuilt.
+    fn failed(&self, error: &sled::Error) -> StoreError {
+        use std::io::ErrorKind::{OutOfMemory, PermissionDenied, ReadOnlyFilesystem, StorageFull, WouldBlock};
+        match error {
+            sled::Error::Io(io)
+                if matches!(
+                    io.kind(),
+                    OutOfMemory | PermissionDenied | ReadOnlyFilesystem | StorageFull | WouldBlock
+                ) || io.raw_os_error() == Some(libc::EMFILE) =>
+            {
+                StoreError::Unavailable(Arc::from(format!("the index failed: {error}")))
+            }
+            _ => self.damaged(&error.to_string()),
+        }
+    }
+
+    /// The error for an index that does not read back as it was written.
+    pub fn damaged(&self, what: &str) -> StoreError {
+        self.suspect.store(true, Ordering::Release);
+        damaged(&self.directory, what)
+    }
+}
+
+impl Open {
+    fn written(&self) -> MutexGuard<'_, (Meta, Scrub)> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// sled panics on some kinds of damage instead of answering.
+fn guarded<T>(directory: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(damaged(directory, "sled cannot read it")))
 }
 
 /// Which set of items.
@@ -211,108 +372,49 @@ impl Index {
 pub enum ItemKind {
     /// Unfinished.
     Active = b'a',
-    /// Dead.
+    /// Given up.
     Dead = b'x',
 }
 
 /// Changes that are applied as one step.
 #[derive(Debug, Default)]
-pub struct Batch(sled::Batch);
+pub struct Batch(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
 
 impl Batch {
-    fn put<T: Serialize>(&mut self, key: Vec<u8>, value: &T) -> Result<(), StoreError> {
-        let encoded = postcard::to_extend(value, vec![VERSION])
-            .map_err(|error| StoreError::Read(Arc::from(format!("a row does not encode: {error}"))))?;
-        let mut encoded = encoded;
-        let crc = crc32c::crc32c(&encoded);
-        encoded.extend_from_slice(&crc.to_le_bytes());
-        self.0.insert(key, encoded);
-        Ok(())
-    }
-
     /// Stores an event's row.
     pub fn event(&mut self, row: &EventRow) -> Result<(), StoreError> {
-        self.put(event_key(row.head.id).to_vec(), row)
+        self.0.insert(event_key(row.head.id).to_vec(), Some(encode(row)?));
+        Ok(())
     }
 
     /// Stores a delivery's row.
     pub fn delivery(&mut self, key: ItemKey, row: &DeliveryRow) -> Result<(), StoreError> {
-        self.put(item_key(b'd', key).to_vec(), row)
+        self.0.insert(item_key(b'd', key).to_vec(), Some(encode(row)?));
+        Ok(())
     }
 
-    /// Remembers which event a delivery id stands for.
-    pub fn duplicate(&mut self, hash: &[u8; 16], event: u128) -> Result<(), StoreError> {
-        self.put(dedupe_key(hash).to_vec(), &event)
+    /// Remembers a delivery id, or forgets it.
+    pub fn mark(&mut self, hash: &[u8; 16], mark: Option<&Mark>) -> Result<(), StoreError> {
+        self.0.insert(mark_key(hash).to_vec(), mark.map(encode).transpose()?);
+        Ok(())
     }
 
     /// Puts an item into a set, or takes it out.
     pub fn item(&mut self, kind: ItemKind, key: ItemKey, present: bool) {
-        let key = item_key(kind as u8, key).to_vec();
-        if present { self.0.insert(key, Vec::new()) } else { self.0.remove(key) }
+        self.0.insert(item_key(kind as u8, key).to_vec(), present.then(Vec::new));
     }
 }
 
-impl EventRow {
-    /// What lists show of the event.
-    pub fn shown(&self) -> EventHead {
-        EventHead {
-            id: EventId::from_u128(self.head.id),
-            integration: Arc::clone(&self.head.integration),
-            endpoint: self.head.endpoint.clone(),
-            event_type: self.head.event_type.clone(),
-            delivery_id: self.head.delivery_id.clone(),
-            received_at: self.head.received_at,
-            body_bytes: self.head.body_bytes,
-            state: self.state,
-        }
-    }
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    let mut encoded = postcard::to_extend(value, vec![VERSION])
+        .map_err(|error| StoreError::Read(Arc::from(format!("a row does not encode: {error}"))))?;
+    let crc = crc32c::crc32c(&encoded);
+    encoded.extend_from_slice(&crc.to_le_bytes());
+    Ok(encoded)
 }
 
-impl DeliveryRow {
-    /// Adds an attempt, keeping the newest within bounds.
-    pub fn record(&mut self, attempt: &Attempt) {
-        let mut attempt = attempt.clone();
-        if let Some(error) = attempt.error.as_mut() {
-            let mut end = error.len().min(ERROR_BYTES);
-            while !error.is_char_boundary(end) {
-                end -= 1;
-            }
-            error.truncate(end);
-        }
-        self.attempts.push(attempt);
-        if self.attempts.len() > ATTEMPTS {
-            self.attempts.remove(0);
-        }
-    }
-
-    /// What the API shows of the delivery.
-    pub fn shown(self, key: ItemKey) -> crate::store::model::Delivery {
-        crate::store::model::Delivery {
-            id: DeliveryId { event: EventId::from_u128(key.0), ordinal: key.1 },
-            rule: self.rule,
-            action: self.action,
-            summary: self.summary,
-            lane: self.lane,
-            state: match self.stand {
-                Stand::Ready(due) => DeliveryState::Ready { due },
-                Stand::Done => DeliveryState::Done,
-                Stand::Dead => DeliveryState::Dead,
-            },
-            attempts: self.attempts,
-        }
-    }
-}
-
-/// What a delivery id is remembered by; `None` for an event without one.
-pub fn dedupe_hash(head: &Head) -> Option<[u8; 16]> {
-    let delivery = head.delivery_id.as_deref()?;
-    let mut hasher = Sha256::new();
-    hasher.update([u8::from(head.endpoint.is_some())]);
-    for part in [&*head.integration, head.endpoint.as_deref().unwrap_or_default(), delivery] {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    hasher.finalize().first_chunk().copied()
+fn is_row(key: &[u8]) -> bool {
+    matches!(key.first(), Some(b'e' | b'd' | b'k'))
 }
 
 fn event_key(event: u128) -> [u8; 17] {
@@ -328,7 +430,7 @@ fn item_key(kind: u8, (event, ordinal): ItemKey) -> [u8; 19] {
     key
 }
 
-fn dedupe_key(hash: &[u8; 16]) -> [u8; 17] {
+fn mark_key(hash: &[u8; 16]) -> [u8; 17] {
     let mut key = [b'k'; 17];
     key[1..].copy_from_slice(hash);
     key
@@ -348,10 +450,6 @@ fn remove_unfinished_snapshots(directory: &Path) {
     }
 }
 
-fn failed(error: &sled::Error) -> StoreError {
-    StoreError::Unavailable(Arc::from(format!("the index failed: {error}")))
-}
-
 fn damaged(directory: &Path, what: &str) -> StoreError {
     StoreError::Damaged {
         what: what.to_owned(),
@@ -361,5 +459,5 @@ fn damaged(directory: &Path, what: &str) -> StoreError {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }

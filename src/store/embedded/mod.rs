@@ -10,11 +10,15 @@
 
 mod applier;
 mod audit;
+mod dedupe;
 mod events;
+mod fold;
 mod index;
+mod lock;
 mod op;
 mod open;
 mod records;
+mod row;
 mod scheduler;
 mod work;
 
@@ -31,10 +35,10 @@ use crate::store::disk::Disk;
 use crate::store::journal::Journal;
 use crate::store::{Store, StoreError};
 use applier::Applier;
-use events::Dedupe;
+use dedupe::Dedupe;
 use index::Index;
 use op::Op;
-use scheduler::Scheduler;
+use scheduler::{NewItem, Scheduler};
 
 /// An open embedded store. Dropping it without [`Embedded::close`] is like a kill: nothing durable is
 /// lost, and the next opening has more to read.
@@ -43,15 +47,49 @@ pub struct Embedded {
     directory: PathBuf,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
-    events: Journal<Op>,
+    events: Journal<Entry>,
     scheduler: Arc<Mutex<Scheduler>>,
     applier: Applier,
     index: Arc<Index>,
-    dedupe: Dedupe,
+    dedupe: Arc<Dedupe>,
     wake: Arc<watch::Sender<u64>>,
-    records: records::Records,
-    audit: audit::AuditLog,
-    lock: open::Lock,
+    records: Arc<records::Records>,
+    audit: Arc<audit::AuditLog>,
+    bytes_at_open: u64,
+    lock: Arc<lock::Lock>,
+}
+
+/// What goes into the events journal's queue beside the bytes.
+#[derive(Debug)]
+struct Entry {
+    op: Op,
+    /// The delivery id that is held meanwhile.
+    delivery_id: Option<dedupe::Claim>,
+    /// What is out of the race meanwhile.
+    settling: Option<work::Settling>,
+    /// What a replay makes ready, and the dead it takes off the count.
+    replay: Option<(Option<NewItem>, u64)>,
+}
+
+impl Entry {
+    fn of(op: Op) -> Self {
+        Self { op, delivery_id: None, settling: None, replay: None }
+    }
+}
+
+/// Figures of an open store, for metrics; reading them costs nothing that matters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Frames written to the events journal since the opening.
+    pub frames: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Syncs of the events journal.
+    pub syncs: u64,
+    /// Times any journal failed and was opened anew.
+    pub failures: u64,
+    /// Operations that are durable and not in the index yet.
+    pub index_lag: u64,
 }
 
 impl Embedded {
@@ -64,19 +102,43 @@ impl Embedded {
         self.lock.release();
     }
 
+    /// Figures for metrics.
+    pub fn stats(&self) -> Stats {
+        let counts = self.events.counts();
+        let failures = |counts: &crate::store::journal::Counts| counts.failures.load(Ordering::Relaxed);
+        Stats {
+            frames: counts.frames.load(Ordering::Relaxed),
+            bytes: counts.bytes.load(Ordering::Relaxed),
+            syncs: counts.syncs.load(Ordering::Relaxed),
+            failures: failures(counts) + failures(self.records.counts()) + failures(self.audit.counts()),
+            index_lag: self.applier.lag(),
+        }
+    }
+
+    /// The directory the store is in.
+    pub fn directory(&self) -> &std::path::Path {
+        &self.directory
+    }
+
     fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
         // A panic while the lock was held leaves counts and sets as they were between two statements;
         // the lease that was being changed runs out and is claimed again.
         self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rouse(&self) {
-        self.wake.send_modify(|count| *count = count.wrapping_add(1));
+    /// Waits until the index has what was written before.
+    async fn up_to_date(&self) -> Result<(), StoreError> {
+        if self.applier.lag() > 0 {
+            self.events.sync().await?;
+        }
+        self.applier.barrier().await
     }
 
-    /// The directory the store is in.
-    pub fn directory(&self) -> &std::path::Path {
-        &self.directory
+    /// Waits until the index has what was written before; when it cannot, readers see what there is.
+    async fn settled(&self) {
+        if let Err(error) = self.up_to_date().await {
+            tracing::debug!(error = %error, "reading from an index that lags");
+        }
     }
 }
 
@@ -84,11 +146,12 @@ impl Store for Embedded {
     fn writable(&self) -> Result<(), StoreError> {
         self.applier.state()?;
         self.events.state()?;
-        self.records.state()
+        self.records.state()?;
+        self.audit.state()
     }
 
     fn bytes_on_disk(&self) -> u64 {
-        let journals = self.events.counts().bytes.load(Ordering::Relaxed);
-        self.index.bytes_on_disk() + self.lock.bytes_at_open() + journals
+        let written = self.events.counts().bytes.load(Ordering::Relaxed);
+        self.index.bytes_on_disk() + self.bytes_at_open + written
     }
 }

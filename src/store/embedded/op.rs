@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::row::{DeliveryRow, EventRow, Head, Mark};
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::model::{Attempt, Event, EventHead, PlannedDelivery, Verdict};
@@ -23,11 +24,21 @@ pub type ItemKey = (u128, u16);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Op {
     /// An event was accepted; its content follows the operation.
-    Accepted(Head),
-    /// Items were claimed, each with the time its lease runs out.
+    Accepted {
+        /// What lists show.
+        head: Head,
+        /// How the content is to be read.
+        content: Content,
+    },
+    /// Items were claimed.
     Claimed {
         /// Which.
-        items: Vec<(u128, u16)>,
+        items: Vec<ItemKey>,
+    },
+    /// The process that held these items ended without telling what came of them.
+    Interrupted {
+        /// Which.
+        items: Vec<ItemKey>,
     },
     /// An event's rules were matched.
     Planned {
@@ -36,11 +47,11 @@ pub enum Op {
         /// What its rules ask for; empty means discarded.
         deliveries: Vec<PlannedDelivery>,
     },
-    /// A delivery was tried.
+    /// An item was tried. A match item ends so only when it is given up.
     Finished {
         /// Which event.
         event: u128,
-        /// Which delivery.
+        /// Which item.
         ordinal: u16,
         /// The try.
         attempt: Attempt,
@@ -72,6 +83,37 @@ pub enum Op {
         /// When.
         at: Timestamp,
     },
+    /// An event was written again with all that is known of it, so that its old segment can go; its
+    /// content follows the operation.
+    Carried {
+        /// The event.
+        row: EventRow,
+        /// Its deliveries in plan order.
+        deliveries: Vec<DeliveryRow>,
+        /// How the content is to be read.
+        content: Content,
+    },
+    /// Dedupe marks that outlive their events.
+    Remembered {
+        /// The marks.
+        marks: Vec<([u8; 16], Mark)>,
+    },
+}
+
+impl Op {
+    /// The event that arrives with it.
+    pub fn arrival(&self) -> Option<&Head> {
+        if let Self::Accepted { head, .. } = self { Some(head) } else { None }
+    }
+}
+
+/// How the bytes that follow an operation are to be read: headers, then body.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Content {
+    /// The query string.
+    pub query: String,
+    /// Bytes of the headers; the body is the rest.
+    pub header_bytes: u32,
 }
 
 /// What follows from an attempt, as it is stored: the model's own types are tagged for people who
@@ -96,35 +138,10 @@ impl From<Verdict> for Outcome {
     }
 }
 
-/// What is known of an event besides its content.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Head {
-    /// The event's id.
-    pub id: u128,
-    /// Its integration.
-    pub integration: Arc<str>,
-    /// Its managed endpoint.
-    pub endpoint: Option<Arc<str>>,
-    /// Its type.
-    pub event_type: String,
-    /// The sender's id of the delivery.
-    pub delivery_id: Option<String>,
-    /// How long that counts, in milliseconds.
-    pub dedupe_ms: u64,
-    /// When it arrived.
-    pub received_at: Timestamp,
-    /// The query string.
-    pub query: String,
-    /// Bytes of the headers that follow the operation; the body is the rest.
-    pub header_bytes: u32,
-    /// Bytes of the body.
-    pub body_bytes: u64,
-}
-
 /// Encodes an operation and the content that follows it.
 pub fn encode(op: &Op, content: &[&[u8]]) -> Result<Vec<u8>, StoreError> {
     let length: usize = content.iter().map(|part| part.len()).sum();
-    let mut payload = Vec::with_capacity(length + 256);
+    let mut payload = Vec::with_capacity(length + 512);
     payload.extend_from_slice(&[0; 4]);
     let mut payload = postcard::to_extend(op, payload).map_err(|error| unreadable(&error))?;
     let operation = u32::try_from(payload.len() - 4).unwrap_or(u32::MAX);
@@ -151,14 +168,20 @@ pub fn encode_headers(headers: &[(String, Bytes)]) -> Result<Vec<u8>, StoreError
     postcard::to_allocvec(&borrowed).map_err(|error| unreadable(&error))
 }
 
-/// Puts an event together from its head and the content of its journal entry.
-pub fn event(head: &Head, content: Vec<u8>, shown: EventHead) -> Result<Event, StoreError> {
-    let content = Bytes::from(content);
-    let split = (head.header_bytes as usize).min(content.len());
+/// Puts an event together from the journal entry that holds its content.
+pub fn event(payload: Vec<u8>, head: EventHead) -> Result<Event, StoreError> {
+    let (op, bytes) = decode(&payload)?;
+    let length = bytes.len();
+    let (Op::Accepted { content, .. } | Op::Carried { content, .. }) = op else {
+        return Err(StoreError::Read(Arc::from("another operation stands where the event should")));
+    };
+    let all = Bytes::from(payload);
+    let bytes = all.slice(all.len() - length..);
+    let split = (content.header_bytes as usize).min(length);
     let headers: Vec<(String, Vec<u8>)> =
-        postcard::from_bytes(&content.slice(..split)).map_err(|error| unreadable(&error))?;
+        postcard::from_bytes(&bytes.slice(..split)).map_err(|error| unreadable(&error))?;
     let headers = headers.into_iter().map(|(name, value)| (name, Bytes::from(value))).collect();
-    Ok(Event { head: shown, query: head.query.clone(), headers, body: content.slice(split..) })
+    Ok(Event { head, query: content.query, headers, body: bytes.slice(split..) })
 }
 
 fn unreadable(error: &postcard::Error) -> StoreError {

@@ -1,34 +1,36 @@
 //! Opening a store: lock, format, journals, index, scheduler.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::applier::{self, Applier};
+use super::applier::{self, Applier, Surroundings};
 use super::audit::AuditLog;
-use super::events::Dedupe;
-use super::index::{Index, ItemKind, Stand};
-use super::op::{self, ItemKey, MATCH, Op, Outcome};
+use super::dedupe::Dedupe;
+use super::index::{Index, ItemKind};
+use super::lock::Lock;
+use super::op::{self, ItemKey, MATCH, Op};
 use super::records::Records;
+use super::row::{Stand, Tries};
 use super::scheduler::{NewItem, Scheduler};
-use super::{Embedded, events};
-use crate::base::clock::Clock;
+use super::{Embedded, Entry};
+use crate::base::clock::{Clock, Timestamp};
 use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk};
 use crate::store::journal::segment::{self, End};
-use crate::store::journal::{Appended, Journal, JournalOptions};
-use crate::store::model::{Attempt, Lane};
+use crate::store::journal::{Appended, Durability, Journal, JournalOptions};
+use crate::store::model::Lane;
 
 /// The newest format this version reads and the one it writes.
-pub const FORMAT: u32 = 1;
-/// Operations applied in one step while catching up.
-const CATCH_UP: usize = 4_096;
-/// An item that was claimed this often without a result has killed its worker each time.
-const STRIKES: u8 = 2;
+pub const FORMAT: u32 = 2;
+/// The journals, each a directory.
+pub const JOURNALS: [&str; 3] = ["events", "records", "audit"];
+/// An item that this many processes held when they ended is given up.
+const DEATHS: u8 = 2;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -61,13 +63,14 @@ impl Options {
         }
     }
 
-    fn journal(&self, name: &str) -> JournalOptions {
+    pub(super) fn journal(&self, name: &str) -> JournalOptions {
         JournalOptions {
             directory: self.directory.join(name),
             segment_bytes: self.segment_bytes,
             min_free: self.min_free,
             disk: Arc::clone(&self.disk),
             clock: Arc::clone(&self.clock),
+            synced: Arc::default(),
         }
     }
 }
@@ -79,31 +82,63 @@ impl Options {
 /// [`StoreError::InUse`], [`StoreError::NewerFormat`], [`StoreError::Damaged`],
 /// [`StoreError::Unavailable`]. A damaged index alone is not an error: it is rebuilt.
 pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
-    let lock = Lock::take(&options.directory)?;
+    let lock = Arc::new(Lock::take(&options.directory)?);
     prepare(options)?;
-    let events_options = options.journal("events");
-    let (index, end) = caught_up(options, &events_options.directory)?;
-    let scheduler = Arc::new(Mutex::new(scheduler(options, &index, end)?));
-    let index = Arc::new(index);
+    let dedupe = Arc::<Dedupe>::default();
+    let surroundings = Surroundings {
+        disk: Arc::clone(&options.disk),
+        clock: Arc::clone(&options.clock),
+        journal: options.directory.join("events"),
+        dedupe: Arc::clone(&dedupe),
+        synced: Arc::default(),
+    };
+    let synced = Arc::clone(&surroundings.synced);
+    let (index, end) = caught_up(options, &surroundings)?;
+    let (found, interrupted) = scheduler(options, &index, end)?;
+    let (index, scheduler) = (Arc::new(index), Arc::new(Mutex::new(found)));
     let wake = Arc::new(watch::Sender::new(0));
-    let (applier, feed) =
-        Applier::start(Arc::clone(&index)).map_err(|error| unavailable(&options.directory, &error))?;
+    let records = Arc::new(Records::open(options.journal("records"), Arc::clone(&lock))?);
+    let audit = Arc::new(AuditLog::open(options.journal("audit"), Arc::clone(&lock))?);
+    let (applier, feed) = Applier::start(Arc::clone(&index), surroundings, Arc::clone(&lock) as _)
+        .map_err(|error| unavailable(&options.directory, &error))?;
     let sink = sink(Arc::clone(&scheduler), Arc::clone(&wake), feed);
+    let journal = JournalOptions { synced, ..options.journal("events") };
     let store = Embedded {
         directory: options.directory.clone(),
         disk: Arc::clone(&options.disk),
         clock: Arc::clone(&options.clock),
-        events: Journal::open(events_options, end, sink)?,
+        events: Journal::open(journal, end, sink, Arc::clone(&lock) as _)?,
         scheduler,
         applier,
         index,
-        dedupe: Dedupe::default(),
+        dedupe,
         wake,
-        records: Records::open(options.journal("records"))?,
-        audit: AuditLog::open(options.journal("audit"))?,
+        records,
+        audit,
+        bytes_at_open: bytes_of_journals(&options.directory),
         lock,
     };
+    store.take_up(interrupted)?;
     Ok(Arc::new(store))
+}
+
+impl Embedded {
+    /// Takes note of the items that the last process held when it ended, and gives up those that the
+    /// one before held as well.
+    fn take_up(&self, interrupted: Vec<(ItemKey, u8)>) -> Result<(), StoreError> {
+        if interrupted.is_empty() {
+            return Ok(());
+        }
+        let op = Op::Interrupted { items: interrupted.iter().map(|(key, _)| *key).collect() };
+        self.events.append_blocking(op::encode(&op, &[])?, Entry::of(op), Durability::Written)?;
+        let poison = interrupted.into_iter().filter(|(_, deaths)| *deaths + 1 >= DEATHS);
+        for ((event, ordinal), _) in poison {
+            let id = crate::base::id::EventId::from_u128(event);
+            tracing::error!(event = %id, ordinal, "two processes ended while they tried this; it is given up");
+            self.condemn((event, ordinal), self.clock.now())?;
+        }
+        Ok(())
+    }
 }
 
 /// What each written operation is told to: the scheduler, whoever waits for work, and the index.
@@ -111,9 +146,20 @@ fn sink(
     scheduler: Arc<Mutex<Scheduler>>,
     wake: Arc<watch::Sender<u64>>,
     feed: applier::Feed,
-) -> Box<dyn FnMut(Appended, Op) + Send> {
-    Box::new(move |appended, op| {
-        scheduler.lock().unwrap_or_else(PoisonError::into_inner).apply(&op);
+) -> Box<dyn FnMut(Appended, Entry) + Send> {
+    Box::new(move |appended, entry| {
+        let Entry { op, delivery_id, settling, replay } = entry;
+        let mut state = scheduler.lock().unwrap_or_else(PoisonError::into_inner);
+        state.apply(&op);
+        if let Some((item, revived)) = replay {
+            state.uncount_dead(revived);
+            if let Some(item) = item {
+                state.insert(item);
+            }
+        }
+        drop(state);
+        delivery_id.into_iter().for_each(super::dedupe::Claim::written);
+        settling.into_iter().for_each(super::work::Settling::written);
         let work = !matches!(op, Op::Claimed { .. });
         feed.push(appended, op);
         if work {
@@ -123,60 +169,81 @@ fn sink(
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Format {
     format: u32,
 }
 
 /// Makes the layout, or checks that all of it is there.
 fn prepare(options: &Options) -> Result<(), StoreError> {
-    let directory = &options.directory;
+    let (directory, disk) = (&options.directory, &options.disk);
     let io = |error: std::io::Error| unavailable(directory, &error);
     let format = directory.join("format");
-    let parts = ["events", "records", "audit"].map(|part| directory.join(part));
+    let parts = JOURNALS.map(|part| directory.join(part));
     match fs::read(&format) {
         Ok(bytes) => {
-            let read: Format = serde_json::from_slice(&bytes)
-                .map_err(|_| segment::damaged("the format file does not read", &format, 0))?;
-            if read.format > FORMAT {
-                let path = directory.display().to_string();
-                return Err(StoreError::NewerFormat { path, found: read.format, supported: FORMAT });
-            }
-            match parts.iter().find(|part| !part.is_dir()) {
-                Some(missing) => Err(segment::damaged("a directory of the store is missing", missing, 0)),
-                None => Ok(()),
-            }
+            read_format(&bytes, &format)?;
+            let missing = parts.iter().find(|part| !part.is_dir());
+            missing.map_or(Ok(()), |part| Err(segment::damaged("a directory of the store is missing", part, 0)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if let Some(found) = parts.iter().find(|part| part.exists()) {
-                let nothing_in_it = fs::read_dir(found).is_ok_and(|mut entries| entries.next().is_none());
-                if !nothing_in_it {
+            // The format is written last, before anything is in the journals.
+            for part in parts.iter().filter(|part| part.exists()) {
+                if fs::read_dir(part).map_err(io)?.next().is_some() {
                     return Err(segment::damaged("the format file is missing, but the store is not empty", &format, 0));
                 }
             }
             parts.iter().try_for_each(fs::create_dir_all).map_err(io)?;
-            let text = serde_json::to_vec(&Format { format: FORMAT }).unwrap_or_default();
-            let mut file = File::create(&format).map_err(io)?;
-            file.write_all(&text).and_then(|()| file.sync_all()).map_err(io)?;
-            options.disk.sync_directory(directory).map_err(io)?;
-            directory.parent().map_or(Ok(()), |parent| options.disk.sync_directory(parent)).map_err(io)
+            write_format(directory).map_err(io)?;
+            disk.sync_directory(directory).map_err(io)?;
+            directory.parent().map_or(Ok(()), |parent| disk.sync_directory(parent)).map_err(io)
         }
         Err(error) => Err(io(error)),
     }
 }
 
+fn read_format(bytes: &[u8], path: &Path) -> Result<(), StoreError> {
+    let read: Format =
+        serde_json::from_slice(bytes).map_err(|_| segment::damaged("the format file does not read", path, 0))?;
+    match read.format {
+        FORMAT => Ok(()),
+        newer if newer > FORMAT => {
+            let directory = path.parent().unwrap_or(path).display().to_string();
+            Err(StoreError::NewerFormat { path: directory, found: newer, supported: FORMAT })
+        }
+        other => Err(segment::damaged(&format!("the format file says {other}, which never was one"), path, 0)),
+    }
+}
+
+/// Writes the format file so that it is whole or not there.
+pub fn write_format(directory: &Path) -> std::io::Result<()> {
+    let begun = directory.join("format.new");
+    let mut file = File::create(&begun)?;
+    file.write_all(&serde_json::to_vec(&Format { format: FORMAT }).unwrap_or_default())?;
+    file.sync_all()?;
+    fs::rename(begun, directory.join("format"))
+}
+
 /// The index, brought up to the journal's end; made anew when it is damaged.
-fn caught_up(options: &Options, journal: &Path) -> Result<(Index, End), StoreError> {
+fn caught_up(options: &Options, from: &Surroundings) -> Result<(Index, End), StoreError> {
     let path = options.directory.join("index");
-    let opened = Index::open(&path, options.cache_bytes).and_then(|index| {
-        let applied = index.applied()?;
-        catch_up(options, journal, &index, applied).map(|end| (index, end))
-    });
-    match opened {
+    // The index is no longer needed where the journal itself is damaged, nor would it be whole.
+    let whole = |index: Index| {
+        let end = applier::catch_up(from, &index, u64::MAX)?;
+        if end.sequence < index.applied() {
+            // Power loss took operations that were written but not synced, and which the index has.
+            // Their numbers will be used again for others.
+            return Err(index.damaged("it is ahead of the journal"));
+        }
+        Ok((index, end))
+    };
+    match Index::open(&path, options.cache_bytes).and_then(whole) {
         Err(error @ StoreError::Damaged { .. }) if is_about(&error, &path) => {
             tracing::warn!(error = %error, "the index is made anew from the journal");
-            fs::remove_dir_all(&path).map_err(|error| unavailable(&path, &error))?;
-            let index = Index::open(&path, options.cache_bytes)?;
-            catch_up(options, journal, &index, 0).map(|end| (index, end))
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unavailable(&path, &error)),
+                _ => Index::open(&path, options.cache_bytes).and_then(whole),
+            }
         }
         other => other,
     }
@@ -186,129 +253,51 @@ fn is_about(error: &StoreError, path: &Path) -> bool {
     matches!(error, StoreError::Damaged { place, .. } if place.starts_with(&*path.to_string_lossy()))
 }
 
-fn catch_up(options: &Options, journal: &Path, index: &Index, applied: u64) -> Result<End, StoreError> {
-    let mut waiting: Vec<(Appended, Op)> = Vec::new();
-    let end = segment::walk(&*options.disk, journal, applied + 1, &mut |sequence, pointer, payload| {
-        waiting.push((Appended { sequence, pointer }, op::decode(payload)?.0));
-        if waiting.len() >= CATCH_UP {
-            applier::apply(index, waiting.iter().map(|(appended, op)| (*appended, op)))?;
-            waiting.clear();
-        }
-        Ok(())
-    })?;
-    applier::apply(index, waiting.iter().map(|(appended, op)| (*appended, op)))?;
-    if end.sequence < applied {
-        // Power loss took operations that were written but not synced, and which the index has. Their
-        // numbers will be used again, so the index must not take the next ones for known.
-        index.write(super::index::Batch::default(), end.sequence)?;
-    }
-    Ok(end)
-}
-
-/// The scheduler as the index tells it. What was leased when the last process ended is ready again; an
-/// item that was claimed twice without a result is given up, because it may be what ended the process.
-fn scheduler(options: &Options, index: &Index, end: End) -> Result<Scheduler, StoreError> {
+/// The scheduler as the index tells it, and what was held when the last process ended, with how many
+/// before it had.
+fn scheduler(options: &Options, index: &Index, end: End) -> Result<(Scheduler, Vec<(ItemKey, u8)>), StoreError> {
     let now = options.clock.now();
-    let mut scheduler = Scheduler::beginning_at(end.sequence);
-    let mut poison = Vec::new();
-    for key in index.items(ItemKind::Active) {
+    let (mut scheduler, mut interrupted) = (Scheduler::beginning_at(end.sequence), Vec::new());
+    for key in index.items(ItemKind::Active)? {
         let key = key?;
-        match active_item(index, key, now)? {
-            Some((_, strikes)) if strikes >= STRIKES && key.1 != MATCH => poison.push(key),
-            Some((item, _)) => scheduler.insert(item),
-            None => {}
+        let (item, tries) = active_item(index, key, now)?;
+        if tries.claimed {
+            interrupted.push((key, tries.deaths));
         }
+        scheduler.insert(item);
     }
-    quarantine(index, &poison, now)?;
-    for key in index.items(ItemKind::Dead) {
+    for key in index.items(ItemKind::Dead)? {
         key?;
         scheduler.count_dead();
     }
-    Ok(scheduler)
+    Ok((scheduler, interrupted))
 }
 
-fn active_item(
-    index: &Index,
-    key: ItemKey,
-    now: crate::base::clock::Timestamp,
-) -> Result<Option<(NewItem, u8)>, StoreError> {
+fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, Tries), StoreError> {
+    let missing = || index.damaged("a work item has no row");
+    let suspect = |tries: Tries| tries.claimed || tries.deaths > 0;
+    let event = index.event(key.0)?.ok_or_else(missing)?;
     if key.1 == MATCH {
-        let row = index.event(key.0)?;
-        return Ok(row.map(|row| {
-            let due = row.head.received_at;
-            let attempts = u32::from(row.strikes);
-            (NewItem { key, lane: Lane::matching(), rule: Arc::from(""), action: 0, attempts, due }, row.strikes)
-        }));
+        let (due, tries, lane) = (event.head.received_at, event.tries, Lane::matching());
+        let rule = Arc::from("");
+        return Ok((
+            NewItem { key, lane, rule, action: 0, attempts: tries.begun, due, suspect: suspect(tries) },
+            tries,
+        ));
     }
-    Ok(index.delivery(key)?.map(|row| {
-        let due = match row.stand {
-            Stand::Ready(due) => due,
-            Stand::Done | Stand::Dead => now,
-        };
-        let rule = Arc::from(row.rule.as_str());
-        (NewItem { key, lane: row.lane, rule, action: row.action, attempts: row.tried, due }, row.strikes)
-    }))
+    let row = index.delivery(key)?.ok_or_else(missing)?;
+    let due = match row.stand {
+        Stand::Ready(due) => due,
+        Stand::Done | Stand::Dead => now,
+    };
+    let (rule, tries) = (Arc::from(row.rule.as_str()), row.tries);
+    let item =
+        NewItem { key, lane: row.lane, rule, action: row.action, attempts: tries.begun, due, suspect: suspect(tries) };
+    Ok((item, tries))
 }
 
-/// Gives up items that ended the process each time they were tried. It is told to the index only: a
-/// rebuilt index finds the same strikes in the journal and decides the same.
-fn quarantine(index: &Index, poison: &[ItemKey], now: crate::base::clock::Timestamp) -> Result<(), StoreError> {
-    if poison.is_empty() {
-        return Ok(());
-    }
-    let sequence = index.applied()?;
-    let ops: Vec<Op> = poison
-        .iter()
-        .map(|&(event, ordinal)| {
-            tracing::error!(event = %crate::base::id::EventId::from_u128(event), ordinal, "a delivery ended the process twice and is given up");
-            let error = "given up: the process ended each time this was tried; replay it when the cause is found";
-            let attempt =
-                Attempt { number: u32::from(STRIKES), started_at: now, duration_ms: 0, status: None, error: Some(error.to_owned()) };
-            Op::Finished { event, ordinal, attempt, outcome: Outcome::Dead }
-        })
-        .collect();
-    let nowhere = crate::store::journal::Pointer { segment: 0, offset: 0, length: 0 };
-    applier::apply(index, ops.iter().map(|op| (Appended { sequence, pointer: nowhere }, op)))
-}
-
-/// The lock that keeps a second process off the store.
-#[derive(Debug)]
-pub struct Lock {
-    file: Mutex<Option<File>>,
-    bytes_at_open: u64,
-}
-
-impl Lock {
-    fn take(directory: &Path) -> Result<Self, StoreError> {
-        let io = |error: std::io::Error| unavailable(directory, &error);
-        fs::create_dir_all(directory).map_err(io)?;
-        let path = directory.join("lock");
-        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(io)?;
-        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            // What the file says only helps a person; the lock itself is the kernel's.
-            drop(file.read_to_string(&mut holder));
-            let path = directory.display().to_string();
-            return Err(StoreError::InUse { path, holder: holder.trim().to_owned() });
-        }
-        file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
-        write!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(Self { file: Mutex::new(Some(file)), bytes_at_open: bytes_below(directory) })
-    }
-
-    /// Lets another process in.
-    pub fn release(&self) {
-        drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-
-    /// Bytes of the journals when the store was opened.
-    pub fn bytes_at_open(&self) -> u64 {
-        self.bytes_at_open
-    }
-}
-
-fn bytes_below(directory: &Path) -> u64 {
-    let journals = ["events", "records", "audit"].map(|part| directory.join(part));
+fn bytes_of_journals(directory: &Path) -> u64 {
+    let journals = JOURNALS.map(|part| directory.join(part));
     let files = journals.iter().filter_map(|journal| fs::read_dir(journal).ok()).flatten().flatten();
     files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
 }
@@ -317,22 +306,12 @@ pub(super) fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unavailable(Arc::from(format!("{}: {error}", path.display())))
 }
 
-/// Reads the content that follows an accepted event's operation.
-pub(super) fn content(store: &Embedded, row: &super::index::EventRow) -> Result<Vec<u8>, StoreError> {
-    let directory = store.directory.join("events");
-    let path = segment::path(&directory, row.pointer.segment);
-    let file =
-        store.disk.read(&path).map_err(|error| StoreError::Read(Arc::from(format!("{}: {error}", path.display()))))?;
-    let payload = segment::payload(&file, &directory, row.pointer)?;
-    events::content_of(payload)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::clock::{SystemClock, Timestamp};
     use crate::base::id::EventId;
-    use crate::store::model::{Accepted, Claim, EventState, Item, NewEvent, PlannedDelivery};
+    use crate::store::model::{Accepted, Attempt, Claim, EventState, Item, NewEvent, PlannedDelivery};
     use crate::store::{Events, Work};
     use bytes::Bytes;
     use std::time::Duration;

@@ -2,6 +2,7 @@
 //! from the journal. Versions grow by one with each write.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -10,13 +11,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::Embedded;
+use super::lock::Lock;
 use crate::store::journal::segment::{self, payload};
-use crate::store::journal::{Durability, Journal, JournalOptions, Pointer};
+use crate::store::journal::{Appended, Counts, Durability, Journal, JournalOptions, Pointer};
 use crate::store::model::RecordKey;
 use crate::store::{Records as RecordsTrait, StoreError};
 
 /// The most bytes of a record.
 pub const MAX_RECORD: usize = 256 << 10;
+/// The most bytes of a collection's name, and of a key's.
+const MAX_NAME: usize = 256;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Write {
@@ -44,7 +48,7 @@ pub struct Records {
 
 impl Records {
     /// Opens the records journal.
-    pub fn open(options: JournalOptions) -> Result<Self, StoreError> {
+    pub fn open(options: JournalOptions, lock: Arc<Lock>) -> Result<Self, StoreError> {
         let mut found = BTreeMap::new();
         let end = segment::walk(&*options.disk, &options.directory, 1, &mut |_, pointer, payload| {
             let write: Write = postcard::from_bytes(payload)
@@ -53,21 +57,19 @@ impl Records {
                 Some(_) => drop(found.insert(write.key, Place { pointer, version: write.version })),
                 None => drop(found.remove(&write.key)),
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         let places = Arc::new(RwLock::new(found));
         let told = Arc::clone(&places);
-        let sink = Box::new(
-            move |appended: crate::store::journal::Appended, (key, version, present): (RecordKey, u64, bool)| {
-                let mut places = told.write().unwrap_or_else(PoisonError::into_inner);
-                if present {
-                    places.insert(key, Place { pointer: appended.pointer, version });
-                } else {
-                    places.remove(&key);
-                }
-            },
-        );
-        let journal = Journal::open(options.clone(), end, sink)?;
+        let sink = Box::new(move |appended: Appended, (key, version, present): (RecordKey, u64, bool)| {
+            let mut places = told.write().unwrap_or_else(PoisonError::into_inner);
+            if present {
+                places.insert(key, Place { pointer: appended.pointer, version });
+            } else {
+                places.remove(&key);
+            }
+        });
+        let journal = Journal::open(options.clone(), end, sink, lock)?;
         Ok(Self { journal, places, writing: Mutex::new(()), options })
     }
 
@@ -83,6 +85,10 @@ impl Records {
     }
 
     async fn put(&self, key: &RecordKey, value: &[u8], expected: Option<u64>) -> Result<u64, StoreError> {
+        let name = key.collection.len().max(key.key.len());
+        if name > MAX_NAME {
+            return Err(StoreError::TooLarge { what: "the record's key", size: name, limit: MAX_NAME });
+        }
         if value.len() > MAX_RECORD {
             return Err(StoreError::TooLarge { what: "the record", size: value.len(), limit: MAX_RECORD });
         }
@@ -119,6 +125,11 @@ impl Records {
         }
     }
 
+    /// What was written since the opening.
+    pub fn counts(&self) -> &Counts {
+        self.journal.counts()
+    }
+
     /// Whether records can be written.
     pub fn state(&self) -> Result<(), StoreError> {
         self.journal.state()
@@ -130,10 +141,18 @@ impl Records {
     }
 }
 
+/// The error of a task that did not come to its end: the runtime is shutting down, or it panicked.
+pub(super) fn ended(_: tokio::task::JoinError) -> StoreError {
+    StoreError::Unavailable(Arc::from("the process is ending"))
+}
+
 #[async_trait]
 impl RecordsTrait for Embedded {
     async fn put(&self, key: &RecordKey, value: Bytes, expected: Option<u64>) -> Result<u64, StoreError> {
-        self.records.put(key, &value, expected).await
+        // In a task of its own: a caller that goes away must not let the next one compare with a version
+        // that is being replaced.
+        let (records, key) = (Arc::clone(&self.records), key.clone());
+        tokio::spawn(async move { records.put(&key, &value, expected).await }).await.map_err(ended)?
     }
 
     async fn get(&self, key: &RecordKey) -> Result<Option<(Bytes, u64)>, StoreError> {
@@ -141,7 +160,8 @@ impl RecordsTrait for Embedded {
     }
 
     async fn remove(&self, key: &RecordKey) -> Result<(), StoreError> {
-        self.records.remove(key).await
+        let (records, key) = (Arc::clone(&self.records), key.clone());
+        tokio::spawn(async move { records.remove(&key).await }).await.map_err(ended)?
     }
 
     async fn keys(&self, collection: &str) -> Result<Vec<RecordKey>, StoreError> {

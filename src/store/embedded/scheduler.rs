@@ -3,7 +3,7 @@
 //! An item takes about 200 bytes, and there are at most [`MAX_ITEMS`]; beyond that new events are
 //! refused as if the disk were full. Every method is a few operations on ordered sets.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::op::{ItemKey, MATCH, Op, Outcome};
@@ -17,13 +17,17 @@ pub const MAX_ITEMS: usize = 1_000_000;
 /// Everything unfinished.
 #[derive(Debug, Default)]
 pub struct Scheduler {
-    items: HashMap<ItemKey, Entry>,
+    items: BTreeMap<ItemKey, Entry>,
     lanes: BTreeMap<Lane, BTreeSet<(Timestamp, ItemKey)>>,
     leased: BTreeSet<(Timestamp, ItemKey)>,
     events: BTreeMap<u128, u32>,
     fence: u64,
     ready: u64,
     dead: u64,
+    /// Suspects under way; one at most, so that what ends the process next is known.
+    suspects: u64,
+    /// Events that are being carried to a new segment: nothing may happen to them meanwhile.
+    held: HashSet<u128>,
 }
 
 #[derive(Debug)]
@@ -32,6 +36,8 @@ struct Entry {
     rule: Arc<str>,
     action: u16,
     attempts: u32,
+    /// A process has ended while it held this.
+    suspect: bool,
     state: State,
 }
 
@@ -65,6 +71,8 @@ pub struct NewItem {
     pub attempts: u32,
     /// When it is due.
     pub due: Timestamp,
+    /// Whether a process has ended while it held this.
+    pub suspect: bool,
 }
 
 impl Scheduler {
@@ -81,12 +89,12 @@ impl Scheduler {
 
     /// Adds an item that is ready.
     pub fn insert(&mut self, new: NewItem) {
-        let NewItem { key, lane, rule, action, attempts, due } = new;
+        let NewItem { key, lane, rule, action, attempts, due, suspect } = new;
         if self.items.contains_key(&key) {
             return;
         }
         self.lanes.entry(lane.clone()).or_default().insert((due, key));
-        self.items.insert(key, Entry { lane, rule, action, attempts, state: State::Ready { due } });
+        self.items.insert(key, Entry { lane, rule, action, attempts, suspect, state: State::Ready { due } });
         *self.events.entry(key.0).or_default() += 1;
         self.ready += 1;
     }
@@ -111,6 +119,10 @@ impl Scheduler {
             due
         };
         for (due, key) in candidates {
+            let suspect = self.items.get(&key).is_some_and(|entry| entry.suspect);
+            if (suspect && self.suspects > 0) || self.held.contains(&key.0) {
+                continue;
+            }
             claimed.extend(self.lease(due, key, claim.until));
         }
         claimed
@@ -121,6 +133,7 @@ impl Scheduler {
         self.fence += 1;
         entry.state = State::Leased { until, fence: self.fence };
         entry.attempts += 1;
+        self.suspects += u64::from(entry.suspect);
         if let Some(ready) = self.lanes.get_mut(&entry.lane) {
             ready.remove(&(due, key));
         }
@@ -145,12 +158,27 @@ impl Scheduler {
         }
     }
 
-    fn make_ready(&mut self, key: ItemKey, due: Timestamp) {
+    /// Makes an item ready that is leased, or taken out of the race.
+    pub fn make_ready(&mut self, key: ItemKey, due: Timestamp) {
         if let Some(entry) = self.items.get_mut(&key) {
+            if !matches!(entry.state, State::Ready { .. }) {
+                self.suspects -= u64::from(entry.suspect);
+                self.ready += 1;
+            }
             entry.state = State::Ready { due };
             self.lanes.entry(entry.lane.clone()).or_default().insert((due, key));
-            self.ready += 1;
         }
+    }
+
+    /// Keeps an event's items from being claimed and the event from being held by another; false when
+    /// another holds it.
+    pub fn hold(&mut self, event: u128) -> bool {
+        self.held.insert(event)
+    }
+
+    /// Ends [`Self::hold`] and [`Self::hold_idle`].
+    pub fn let_go(&mut self, event: u128) {
+        self.held.remove(&event);
     }
 
     /// Takes a lease out of the race while its outcome is written; false when it is lost.
@@ -167,6 +195,19 @@ impl Scheduler {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Takes an item out of the race that has no lease, to be given up.
+    pub fn condemn(&mut self, key: ItemKey) {
+        let Some(entry) = self.items.get_mut(&key) else { return };
+        if let State::Ready { due } = entry.state {
+            entry.state = State::Settling { fence: 0 };
+            self.suspects += u64::from(entry.suspect);
+            self.ready -= 1;
+            if let Some(ready) = self.lanes.get_mut(&entry.lane) {
+                ready.remove(&(due, key));
+            }
         }
     }
 
@@ -224,7 +265,8 @@ impl Scheduler {
     /// Applies an operation that has been written.
     pub fn apply(&mut self, op: &Op) {
         match op {
-            Op::Accepted(head) => self.insert(NewItem {
+            Op::Accepted { head, .. } => self.insert(NewItem {
+                suspect: false,
                 key: (head.id, MATCH),
                 lane: Lane::matching(),
                 rule: Arc::from(""),
@@ -232,12 +274,17 @@ impl Scheduler {
                 attempts: 0,
                 due: head.received_at,
             }),
-            // Claims are made here first, and written after.
-            // A replay of one delivery needs what the index knows of it; its caller inserts the item.
-            Op::Claimed { .. } | Op::ReplayedDelivery { .. } => {}
+            // Claims are made here first, and written after. A replay of one delivery needs what the index
+            // knows of it, and brings its item along.
+            Op::Claimed { .. }
+            | Op::Interrupted { .. }
+            | Op::Carried { .. }
+            | Op::Remembered { .. }
+            | Op::ReplayedDelivery { .. } => {}
             Op::Planned { event, deliveries } => {
                 for (ordinal, planned) in (0_u16..).zip(deliveries) {
                     self.insert(NewItem {
+                        suspect: false,
                         key: (*event, ordinal),
                         lane: planned.lane.clone(),
                         rule: Arc::from(planned.rule.as_str()),
@@ -256,6 +303,7 @@ impl Scheduler {
                 }
             }
             Op::ReplayedEvent { event, at } => self.insert(NewItem {
+                suspect: false,
                 key: (*event, MATCH),
                 lane: Lane::matching(),
                 rule: Arc::from(""),
@@ -272,6 +320,11 @@ impl Scheduler {
     }
 
     fn finished(&mut self, key: ItemKey, outcome: Outcome) {
+        if let Some(entry) = self.items.get_mut(&key).filter(|entry| entry.suspect) {
+            // It ended, and not the process.
+            self.suspects -= u64::from(!matches!(entry.state, State::Ready { .. }));
+            entry.suspect = false;
+        }
         match outcome {
             Outcome::Retry(due) => self.make_ready(key, due),
             Outcome::Done => self.remove(key),
@@ -291,8 +344,11 @@ impl Scheduler {
                     ready.remove(&(due, key));
                 }
             }
-            State::Leased { until, .. } => drop(self.leased.remove(&(until, key))),
-            State::Settling { .. } => {}
+            State::Leased { until, .. } => {
+                self.leased.remove(&(until, key));
+                self.suspects -= u64::from(entry.suspect);
+            }
+            State::Settling { .. } => self.suspects -= u64::from(entry.suspect),
         }
         if self.lanes.get(&entry.lane).is_some_and(BTreeSet::is_empty) {
             self.lanes.remove(&entry.lane);

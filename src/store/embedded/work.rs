@@ -1,12 +1,14 @@
 //! Work: claimed, planned, finished, replayed.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::Embedded;
-use super::index::Stand;
-use super::op::{self, MATCH, Op};
-use super::scheduler::{NewItem, key_of};
+use super::op::{self, ItemKey, MATCH, Op};
+use super::row::{Stand, check_plan};
+use super::scheduler::{NewItem, Scheduler, key_of};
+use super::{Embedded, Entry};
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::store::journal::Durability;
@@ -16,21 +18,90 @@ use crate::store::{StoreError, Work};
 /// How long a lease is held anew after its outcome could not be written.
 const AFTER_FAILURE: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// Leases whose change is on its way into the journal. Dropped without [`Settling::written`], which is
+/// when the journal refused it, the change is taken back.
+#[derive(Debug)]
+pub struct Settling {
+    scheduler: Arc<Mutex<Scheduler>>,
+    back: Option<Back>,
+}
+
+/// What is done when the change was refused.
+#[derive(Debug)]
+enum Back {
+    /// The holder has its lease again, until then.
+    Lease(Lease, Timestamp),
+    /// What was claimed is ready again, due then.
+    Unclaim(Vec<Lease>, Timestamp),
+    /// What was to be given up is ready again, due then.
+    Pardon(ItemKey, Timestamp),
+    /// The event can be worked on again, as it can when the change was written.
+    LetGo(u128),
+}
+
+impl Settling {
+    /// The change is in the journal.
+    pub fn written(mut self) {
+        if !matches!(self.back, Some(Back::LetGo(_))) {
+            self.back = None;
+        }
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        let Some(back) = self.back.take() else { return };
+        let mut scheduler = self.scheduler.lock().unwrap_or_else(PoisonError::into_inner);
+        match back {
+            Back::Lease(lease, until) => scheduler.unsettle(&lease, until),
+            Back::Unclaim(leases, due) => leases.iter().for_each(|lease| scheduler.unclaim(lease, due)),
+            Back::Pardon(key, due) => scheduler.make_ready(key, due),
+            Back::LetGo(event) => scheduler.let_go(event),
+        }
+    }
+}
+
 impl Embedded {
     /// Writes what came of a lease. The lease is out of the race meanwhile, and comes back to its
     /// holder when the writing fails.
     async fn settle(&self, lease: Lease, op: Op) -> Result<(), StoreError> {
+        let payload = op::encode(&op, &[])?;
         if !self.scheduler().settle(&lease) {
             return Err(StoreError::LeaseLost);
         }
+        let settling = self.settling(Back::Lease(lease, self.clock.now().after(AFTER_FAILURE)));
+        let entry = Entry { settling: Some(settling), ..Entry::of(op) };
+        self.events.append(payload, entry, Durability::Written).await.map(drop)
+    }
+
+    fn settling(&self, back: Back) -> Settling {
+        Settling { scheduler: Arc::clone(&self.scheduler), back: Some(back) }
+    }
+
+    /// Gives up an item that no one holds. Blocks.
+    pub(super) fn condemn(&self, key: ItemKey, now: Timestamp) -> Result<(), StoreError> {
+        let error = "given up: the process ended each time this was tried; replay it when the cause is found";
+        let attempt =
+            Attempt { number: 2, started_at: now, duration_ms: 0, status: None, error: Some(error.to_owned()) };
+        let op = Op::Finished { event: key.0, ordinal: key.1, attempt, outcome: op::Outcome::Dead };
         let payload = op::encode(&op, &[])?;
-        match self.events.append(payload, op, Durability::Written).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                self.scheduler().unsettle(&lease, self.clock.now().after(AFTER_FAILURE));
-                Err(error)
-            }
+        self.scheduler().condemn(key);
+        let settling = Some(self.settling(Back::Pardon(key, now)));
+        self.events.append_blocking(payload, Entry { settling, ..Entry::of(op) }, Durability::Synced).map(drop)
+    }
+
+    /// Holds an event for a replay, with what is in the index of it up to date.
+    async fn hold_for_replay(&self, event: EventId, items: &[ItemKey]) -> Result<Settling, StoreError> {
+        let conflict = || StoreError::Conflict(format!("{event} is still being worked on"));
+        if !self.scheduler().hold(event.to_u128()) {
+            return Err(conflict());
         }
+        let held = self.settling(Back::LetGo(event.to_u128()));
+        if items.iter().any(|key| self.scheduler().state(*key).is_some()) {
+            return Err(conflict());
+        }
+        self.up_to_date().await?;
+        Ok(held)
     }
 }
 
@@ -41,18 +112,12 @@ impl Work for Embedded {
         if claimed.is_empty() {
             return Ok(claimed);
         }
-        let op = Op::Claimed { items: claimed.iter().map(|leased| key_of(&leased.lease)).collect() };
+        let leases: Vec<Lease> = claimed.iter().map(|leased| leased.lease).collect();
+        let op = Op::Claimed { items: leases.iter().map(key_of).collect() };
+        let settling = Some(self.settling(Back::Unclaim(leases, claim.now)));
         let payload = op::encode(&op, &[])?;
-        match self.events.append(payload, op, Durability::Written).await {
-            Ok(_) => Ok(claimed),
-            Err(error) => {
-                let mut scheduler = self.scheduler();
-                for leased in &claimed {
-                    scheduler.unclaim(&leased.lease, claim.now);
-                }
-                Err(error)
-            }
-        }
+        self.events.append(payload, Entry { settling, ..Entry::of(op) }, Durability::Written).await?;
+        Ok(claimed)
     }
 
     async fn plan(&self, lease: Lease, deliveries: Vec<PlannedDelivery>) -> Result<(), StoreError> {
@@ -60,6 +125,7 @@ impl Work for Embedded {
             let (size, limit) = (deliveries.len(), usize::from(MATCH) - 1);
             return Err(StoreError::TooLarge { what: "the plan", size, limit });
         }
+        check_plan(&deliveries)?;
         self.settle(lease, Op::Planned { event: lease.event.to_u128(), deliveries }).await
     }
 
@@ -79,38 +145,38 @@ impl Work for Embedded {
 
     async fn replay_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), StoreError> {
         let key = (id.event.to_u128(), id.ordinal);
-        if self.scheduler().state(key).is_some() || self.scheduler().state((key.0, MATCH)).is_some() {
-            return Err(StoreError::Conflict(format!("{id} is still being worked on")));
+        let held = self.hold_for_replay(id.event, &[key, (key.0, MATCH)]).await?;
+        let unknown = || StoreError::NotFound(id.to_string());
+        let event = self.index.event(key.0)?.filter(|event| key.1 < event.deliveries).ok_or_else(unknown)?;
+        if event.given_up {
+            return Err(StoreError::Conflict(format!("the rules of {} were not matched: replay the event", id.event)));
         }
-        self.applier.barrier().await?;
-        let row = self.index.delivery(key)?.ok_or_else(|| StoreError::NotFound(id.to_string()))?;
+        let row = self.index.delivery(key)?.ok_or_else(unknown)?;
+        let revived = u64::from(row.stand == Stand::Dead);
+        let rule = Arc::from(row.rule.as_str());
+        let item = NewItem { key, lane: row.lane, rule, action: row.action, attempts: 0, due: now, suspect: false };
         let op = Op::ReplayedDelivery { event: key.0, ordinal: key.1, at: now };
-        self.events.append(op::encode(&op, &[])?, op, Durability::Synced).await?;
-        let mut scheduler = self.scheduler();
-        scheduler.uncount_dead(u64::from(row.stand == Stand::Dead));
-        let rule = std::sync::Arc::from(row.rule.as_str());
-        scheduler.insert(NewItem { key, lane: row.lane, rule, action: row.action, attempts: 0, due: now });
-        drop(scheduler);
-        self.rouse();
-        Ok(())
+        let payload = op::encode(&op, &[])?;
+        let entry = Entry { settling: Some(held), replay: Some((Some(item), revived)), ..Entry::of(op) };
+        self.events.append(payload, entry, Durability::Synced).await.map(drop)
     }
 
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<(), StoreError> {
-        self.applier.barrier().await?;
         let event = id.to_u128();
-        let row = self.index.event(event)?.ok_or_else(|| StoreError::NotFound(id.to_string()))?;
+        let held = self.hold_for_replay(id, &[]).await?;
         if self.scheduler().is_active(event) {
             return Err(StoreError::Conflict(format!("{id} is still being worked on")));
         }
-        let mut dead = 0;
+        let row = self.index.event(event)?.ok_or_else(|| StoreError::NotFound(id.to_string()))?;
+        let mut revived = u64::from(row.given_up);
         for ordinal in 0..row.deliveries {
-            let state = self.index.delivery((event, ordinal))?.map(|delivery| delivery.stand);
-            dead += u64::from(state == Some(Stand::Dead));
+            let stand = self.index.delivery((event, ordinal))?.map(|delivery| delivery.stand);
+            revived += u64::from(stand == Some(Stand::Dead));
         }
         let op = Op::ReplayedEvent { event, at: now };
-        self.events.append(op::encode(&op, &[])?, op, Durability::Synced).await?;
-        self.scheduler().uncount_dead(dead);
-        Ok(())
+        let payload = op::encode(&op, &[])?;
+        let entry = Entry { settling: Some(held), replay: Some((None, revived)), ..Entry::of(op) };
+        self.events.append(payload, entry, Durability::Synced).await.map(drop)
     }
 
     fn wake(&self) -> watch::Receiver<u64> {

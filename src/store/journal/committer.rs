@@ -1,201 +1,116 @@
 //! The one thread that writes a journal.
 //!
-//! Its state is its position in [`Committer::run`]: *open*, in which batches are written, or *failed*,
-//! in which everything is refused while it tries to begin a new segment.
+//! Its state is its position in the code: [`Committer::run`], in which batches are written, or
+//! [`Committer::failed`], in which everything is refused while it tries to begin a new segment.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::mark::Mark;
+use super::mark::{Bounds, Mark};
+use super::queue::{Queue, Taken};
 use super::segment::{self, End};
-use super::{Pointer, frame};
-use crate::base::clock::Clock;
+use super::watermark::Watermark;
+use super::{Appended, Counts, Durability, JournalOptions, Pointer, Sink, frame};
 use crate::store::StoreError;
-use crate::store::disk::{Disk, DiskFile};
+use crate::store::disk::DiskFile;
 
-/// Bytes that may wait to be written; callers beyond that wait their turn.
-const WAITING_BYTES: usize = 64 << 20;
 /// Bytes that one write takes.
 const BATCH_BYTES: usize = 8 << 20;
 /// Bytes that may be written without a sync; their copy is kept so that a failed sync loses nothing.
 const UNSYNCED_BYTES: usize = 4 << 20;
-/// How old the knowledge of free space may be.
-const SPACE_AGE: Duration = Duration::from_millis(500);
+/// How long what was written may wait for a sync when nothing else asks for one.
+const UNSYNCED_AGE: Duration = Duration::from_millis(200);
 /// How long a failed journal waits before it tries again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
-/// Where and how a journal writes.
-#[derive(Debug, Clone)]
-pub struct JournalOptions {
-    /// The directory of its segments.
-    pub directory: PathBuf,
-    /// A segment this large is followed by a new one.
-    pub segment_bytes: u64,
-    /// With less than this free, nothing new is accepted.
-    pub min_free: u64,
-    /// The file system.
-    pub disk: Arc<dyn Disk>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
+/// What callers ask of the committer.
+pub enum Request<T> {
+    /// Append a payload.
+    Append {
+        /// The bytes.
+        payload: Vec<u8>,
+        /// What the sink is told.
+        entry: T,
+        /// When to answer.
+        durability: Durability,
+        /// The caller.
+        reply: oneshot::Sender<Result<Appended, StoreError>>,
+    },
+    /// Remove the segments before the one that begins with a sequence number.
+    Retire {
+        /// That number.
+        first: u64,
+        /// The caller.
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// Sync all that was written before.
+    Sync {
+        /// The caller, who is told the last sequence number.
+        reply: oneshot::Sender<Result<u64, StoreError>>,
+    },
 }
 
-/// When an append is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// When it is written: survives a kill of the process.
-    Written,
-    /// When it is synced: survives power loss as well.
-    Synced,
-    /// As [`Self::Synced`], and refused when the disk is nearly full: for new facts, so that work on
-    /// those already accepted can go on.
-    New,
+impl<T> Request<T> {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Append { payload, .. } => payload.len() + frame::HEADER,
+            Self::Retire { .. } | Self::Sync { .. } => 0,
+        }
+    }
+
+    /// Answers with a refusal, letting go of the entry first.
+    fn refuse(self, told: &StoreError) {
+        match self {
+            Self::Append { payload, entry, durability, reply } => {
+                Append { payload, entry, durability, reply }.refuse(told);
+            }
+            Self::Retire { reply, .. } => answer(reply, Err(told.clone())),
+            Self::Sync { reply } => answer(reply, Err(told.clone())),
+        }
+    }
 }
 
-/// An append that happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    /// Its sequence number.
-    pub sequence: u64,
-    /// Where it stands.
-    pub pointer: Pointer,
-}
-
-/// What is told of each append, in order of sequence, before its caller is answered.
-pub type Sink<T> = Box<dyn FnMut(Appended, T) + Send>;
-
-struct Request<T> {
+struct Append<T> {
     payload: Vec<u8>,
     entry: T,
     durability: Durability,
     reply: oneshot::Sender<Result<Appended, StoreError>>,
 }
 
-/// Counts of a journal since it was opened.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Frames written.
-    pub frames: AtomicU64,
-    /// Bytes written.
-    pub bytes: AtomicU64,
-    /// Syncs of segments.
-    pub syncs: AtomicU64,
-    /// Times it failed and was opened anew.
-    pub failures: AtomicU64,
+impl<T> Append<T> {
+    fn refuse(self, told: &StoreError) {
+        drop(self.entry);
+        answer(self.reply, Err(told.clone()));
+    }
 }
 
-/// A journal that is open for appending. `T` is what the sink is told besides the place.
-pub struct Journal<T> {
-    sender: Mutex<Option<mpsc::Sender<Request<T>>>>,
-    outlet: mpsc::WeakSender<Request<T>>,
-    room: Semaphore,
-    thread: std::sync::Mutex<Option<JoinHandle<()>>>,
-    counts: Arc<Counts>,
-    state: Arc<std::sync::RwLock<Result<(), StoreError>>>,
+/// Why nothing is written now, shared with callers.
+pub type Health = Arc<RwLock<Result<(), StoreError>>>;
+
+/// What the committer shares with its journal.
+pub struct Shared<T> {
+    /// Where requests come from.
+    pub queue: Arc<Queue<Request<T>>>,
+    /// Whether it writes.
+    pub health: Health,
+    /// What it wrote.
+    pub counts: Arc<Counts>,
+    /// Whether there is room.
+    pub watermark: Arc<Watermark>,
+}
+
+/// The thread's own.
+pub struct Committer<T> {
+    shared: Shared<T>,
     options: JournalOptions,
-}
-
-impl<T> std::fmt::Debug for Journal<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journal").field("counts", &self.counts).finish_non_exhaustive()
-    }
-}
-
-impl<T: Send + 'static> Journal<T> {
-    /// Opens a journal for appending after `end`, cutting the torn tail off.
-    ///
-    /// # Errors
-    /// When the tail cannot be cut or the first segment cannot be made.
-    pub fn open(options: JournalOptions, end: End, sink: Sink<T>) -> Result<Self, StoreError> {
-        let (sender, receiver) = mpsc::channel(4_096);
-        let (counts, state) = (Arc::<Counts>::default(), Arc::new(std::sync::RwLock::new(Ok(()))));
-        let failed = |error: std::io::Error| unavailable(&options, &error);
-        let mark = Mark::open(&*options.disk, &options.directory).map_err(failed)?;
-        let mut committer = Committer {
-            file: None,
-            segment: end.segment.unwrap_or(0),
-            offset: end.offset,
-            written: end.sequence,
-            synced: end.sequence,
-            synced_offset: end.offset,
-            unsynced: Vec::new(),
-            mark,
-            space: None,
-            since_space: 0,
-            sink,
-            counts: Arc::clone(&counts),
-            state: Arc::clone(&state),
-            options: options.clone(),
-        };
-        committer.reopen().map_err(failed)?;
-        let thread = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || committer.run(receiver))
-            .map_err(failed)?;
-        Ok(Self {
-            outlet: sender.downgrade(),
-            sender: Mutex::new(Some(sender)),
-            room: Semaphore::new(WAITING_BYTES),
-            thread: std::sync::Mutex::new(Some(thread)),
-            counts,
-            state,
-            options,
-        })
-    }
-
-    /// Appends a payload. Answered as `durability` says.
-    ///
-    /// # Errors
-    /// [`StoreError::TooLarge`], [`StoreError::Full`], [`StoreError::Unavailable`]. After an error the
-    /// payload is not in the journal, unless the process dies before the journal has been opened anew.
-    pub async fn append(&self, payload: Vec<u8>, entry: T, durability: Durability) -> Result<Appended, StoreError> {
-        if payload.len() > frame::MAX_PAYLOAD {
-            return Err(StoreError::TooLarge { what: "the entry", size: payload.len(), limit: frame::MAX_PAYLOAD });
-        }
-        let closed = || StoreError::Unavailable(Arc::from("the store is closed"));
-        let bytes = u32::try_from(payload.len() + frame::HEADER).unwrap_or(u32::MAX);
-        let _room = self.room.acquire_many(bytes).await.map_err(|_| closed())?;
-        let (reply, answer) = oneshot::channel();
-        let outlet = self.outlet.upgrade().ok_or_else(closed)?;
-        outlet.send(Request { payload, entry, durability, reply }).await.map_err(|_| closed())?;
-        drop(outlet);
-        answer.await.map_err(|_| closed())?
-    }
-
-    /// Whether new facts are taken now. A full disk is looked at again, so that the answer changes
-    /// when space returns, even while nobody appends.
-    pub fn state(&self) -> Result<(), StoreError> {
-        let state = self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        match state {
-            Err(StoreError::Full { .. }) => match room(&self.options) {
-                Some((free, needed)) if free < needed => Err(StoreError::Full { free, needed }),
-                _ => Ok(()),
-            },
-            other => other,
-        }
-    }
-
-    /// What was written since the journal was opened.
-    pub fn counts(&self) -> &Counts {
-        &self.counts
-    }
-
-    /// Writes and syncs what waits, and ends the thread. Appends after this are refused.
-    pub async fn close(&self) {
-        drop(self.sender.lock().await.take());
-        let thread = self.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            // A panic of the thread has been reported by the panic hook; there is nothing left to close.
-            drop(tokio::task::spawn_blocking(move || thread.join()).await);
-        }
-    }
-}
-
-struct Committer<T> {
+    sink: Sink<T>,
+    mark: Mark,
+    /// The first sequence number that is kept.
+    first: u64,
     file: Option<Box<dyn DiskFile>>,
     segment: u64,
     offset: u64,
@@ -205,138 +120,183 @@ struct Committer<T> {
     synced_offset: u64,
     /// The frames between those two.
     unsynced: Vec<u8>,
-    mark: Mark,
-    /// When it was last asked, and the free and needed bytes.
-    space: Option<(Duration, u64, u64)>,
-    since_space: u64,
-    sink: Sink<T>,
-    counts: Arc<Counts>,
-    state: Arc<std::sync::RwLock<Result<(), StoreError>>>,
-    options: JournalOptions,
 }
 
 impl<T> Committer<T> {
-    fn run(mut self, mut receiver: mpsc::Receiver<Request<T>>) {
-        while let Some(first) = receiver.blocking_recv() {
-            let mut batch = vec![first];
-            let mut bytes = batch.iter().map(|request| request.payload.len()).sum::<usize>();
-            while bytes < BATCH_BYTES {
-                let Ok(next) = receiver.try_recv() else { break };
-                bytes += next.payload.len();
-                batch.push(next);
-            }
-            let batch = self.refuse_new_when_full(batch);
-            if let Err(error) = self.commit(batch) {
-                self.failed(&mut receiver, &error);
+    /// A committer that goes on after `end`, in a segment of its own. What a process before this one
+    /// wrote is synced first: it may have been killed between writing and syncing.
+    pub fn begin(options: JournalOptions, end: End, sink: Sink<T>, shared: Shared<T>) -> io::Result<Self> {
+        let mark = Mark::open(&*options.disk, &options.directory)?;
+        let mut committer = Self {
+            first: mark.bounds().first.max(1),
+            shared,
+            sink,
+            mark,
+            file: None,
+            segment: end.segment.unwrap_or(0),
+            offset: end.offset,
+            written: end.sequence,
+            synced: end.sequence,
+            synced_offset: end.offset,
+            unsynced: Vec::new(),
+            options,
+        };
+        committer.reopen()?;
+        Ok(committer)
+    }
+
+    /// Writes until the queue is closed.
+    pub fn run(mut self) {
+        loop {
+            let patience = (self.synced < self.written).then_some(UNSYNCED_AGE);
+            let result = match self.shared.queue.take(patience, BATCH_BYTES, Request::weight) {
+                Taken::Batch(batch) => self.serve(batch),
+                Taken::Idle => self.sync(),
+                Taken::Closed => break,
+            };
+            if let Err(error) = result {
+                self.failed(&error);
             }
         }
         // Nobody waits for these; a failure here is found, and told, when the journal is next opened.
-        let ended = self.sync().and_then(|()| self.mark.sync());
-        if let Err(error) = ended {
+        if let Err(error) = self.sync().and_then(|()| self.mark.sync()) {
             tracing::warn!(error = %error, "the journal could not be synced while closing");
         }
     }
 
-    /// Takes new facts out of a batch while the disk is nearly full.
-    fn refuse_new_when_full(&mut self, batch: Vec<Request<T>>) -> Vec<Request<T>> {
-        if batch.iter().all(|request| request.durability != Durability::New) {
-            return batch;
-        }
-        let Some((free, needed)) = self.shortage() else { return batch };
-        let error = StoreError::Full { free, needed };
-        self.tell(Err(error.clone()));
-        let (new, follow): (Vec<_>, Vec<_>) = batch.into_iter().partition(|r| r.durability == Durability::New);
-        for request in new {
-            answer(request.reply, Err(error.clone()));
-        }
-        follow
-    }
-
-    /// Free and needed bytes, when fewer are free than needed.
-    fn shortage(&mut self) -> Option<(u64, u64)> {
-        let now = self.options.clock.monotonic();
-        let fresh =
-            self.since_space < 16 << 20 && self.space.is_some_and(|(at, ..)| now.saturating_sub(at) < SPACE_AGE);
-        if !fresh {
-            let (free, needed) = room(&self.options)?;
-            self.space = Some((now, free, needed));
-            self.since_space = 0;
-            if free >= needed {
-                self.tell(Ok(()));
+    fn serve(&mut self, batch: Vec<Request<T>>) -> io::Result<()> {
+        let (mut appends, mut others) = (Vec::with_capacity(batch.len()), Vec::new());
+        for request in batch {
+            match request {
+                Request::Append { payload, entry, durability, reply } => {
+                    appends.push(Append { payload, entry, durability, reply });
+                }
+                other => others.push(other),
             }
         }
-        self.space.map(|(_, free, needed)| (free, needed)).filter(|(free, needed)| free < needed)
+        let appended = self.append(appends);
+        for request in others {
+            if appended.is_ok() {
+                self.serve_other(request)?;
+            } else {
+                request.refuse(&StoreError::Unavailable(Arc::from("the journal failed")));
+            }
+        }
+        appended
     }
 
-    /// Writes a batch, syncs it where one of it asks for that, tells the sink, answers.
-    fn commit(&mut self, batch: Vec<Request<T>>) -> Result<(), StoreError> {
+    fn serve_other(&mut self, request: Request<T>) -> io::Result<()> {
+        match request {
+            Request::Retire { first, reply } => {
+                let done = self.retire(first);
+                answer(reply, done.map_err(|error| self.shared.watermark.explain(&error)));
+                Ok(())
+            }
+            Request::Sync { reply } => {
+                let done = self.sync();
+                let told = done.as_ref().map(|()| self.synced).map_err(|error| self.shared.watermark.explain(error));
+                answer(reply, told);
+                done
+            }
+            Request::Append { .. } => Ok(()),
+        }
+    }
+
+    fn append(&mut self, batch: Vec<Append<T>>) -> io::Result<()> {
+        let batch = self.refuse_new_when_full(batch);
         if batch.is_empty() {
             return Ok(());
         }
-        let rolled = self.roll();
-        let before = (self.unsynced.len(), self.written, self.offset);
-        let written = rolled.and_then(|()| self.write(&batch));
-        let sync = batch.iter().any(|request| request.durability != Durability::Written);
-        let done = written.and_then(|places| {
-            if sync || self.unsynced.len() > UNSYNCED_BYTES { self.sync().map(|()| places) } else { Ok(places) }
-        });
-        match done {
+        let before = (self.unsynced.len(), self.written);
+        match self.commit(&batch) {
             Ok(places) => {
-                for (request, appended) in batch.into_iter().zip(places) {
-                    (self.sink)(appended, request.entry);
-                    answer(request.reply, Ok(appended));
+                for (append, place) in batch.into_iter().zip(places) {
+                    (self.sink)(place, append.entry);
+                    answer(append.reply, Ok(place));
                 }
                 Ok(())
             }
             Err(error) => {
-                // What is refused must not be written again when the journal is opened anew.
+                // What is refused must not come back when the rest is written anew.
                 self.unsynced.truncate(before.0);
-                (self.written, self.offset) = (before.1, before.2);
-                let error = unavailable(&self.options, &error);
-                for request in batch {
-                    answer(request.reply, Err(error.clone()));
+                self.written = before.1;
+                let told = self.shared.watermark.explain(&error);
+                self.tell(Err(told.clone()));
+                for append in batch {
+                    append.refuse(&told);
                 }
                 Err(error)
             }
         }
     }
 
-    fn write(&mut self, batch: &[Request<T>]) -> std::io::Result<Vec<Appended>> {
-        let Some(file) = self.file.as_mut() else { return Err(std::io::Error::other("no segment is open")) };
+    /// Takes new facts out of a batch while the disk is nearly full.
+    fn refuse_new_when_full(&mut self, batch: Vec<Append<T>>) -> Vec<Append<T>> {
+        if batch.iter().all(|append| append.durability != Durability::New) {
+            return batch;
+        }
+        let Err(full) = self.shared.watermark.check() else { return batch };
+        let (new, follow): (Vec<_>, Vec<_>) = batch.into_iter().partition(|a| a.durability == Durability::New);
+        for append in new {
+            append.refuse(&full);
+        }
+        follow
+    }
+
+    /// Writes a batch, and syncs it where one of it asks for that.
+    fn commit(&mut self, batch: &[Append<T>]) -> io::Result<Vec<Appended>> {
+        self.roll()?;
+        let places = self.write(batch)?;
+        let sync = batch.iter().any(|append| append.durability != Durability::Written);
+        if sync || self.unsynced.len() > UNSYNCED_BYTES {
+            self.sync()?;
+        }
+        Ok(places)
+    }
+
+    fn write(&mut self, batch: &[Append<T>]) -> io::Result<Vec<Appended>> {
+        let Some(file) = self.file.as_mut() else { return Err(io::Error::other("no segment is open")) };
         let (begin, mut places) = (self.unsynced.len(), Vec::with_capacity(batch.len()));
         let mut sequence = self.written;
-        for request in batch {
+        for append in batch {
             sequence += 1;
             let offset = self.offset + (self.unsynced.len() - begin) as u64;
-            let length = u32::try_from(request.payload.len()).unwrap_or(u32::MAX);
+            let length = u32::try_from(append.payload.len()).unwrap_or(u32::MAX);
             places.push(Appended { sequence, pointer: Pointer { segment: self.segment, offset, length } });
-            frame::encode(sequence, &request.payload, &mut self.unsynced);
+            frame::encode(sequence, &append.payload, &mut self.unsynced);
         }
         let bytes = self.unsynced.get(begin..).unwrap_or_default();
         let length = bytes.len() as u64;
         file.write_all(bytes)?;
         (self.offset, self.written) = (self.offset + length, sequence);
-        self.since_space += length;
-        self.counts.frames.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        self.counts.bytes.fetch_add(length, Ordering::Relaxed);
+        self.shared.watermark.count(length);
+        self.shared.counts.frames.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.shared.counts.bytes.fetch_add(length, Ordering::Relaxed);
         Ok(places)
     }
 
-    fn sync(&mut self) -> std::io::Result<()> {
+    /// Makes all that was written durable, and says so in the mark.
+    fn sync(&mut self) -> io::Result<()> {
         if self.synced == self.written {
             return Ok(());
         }
-        let Some(file) = self.file.as_mut() else { return Err(std::io::Error::other("no segment is open")) };
+        let Some(file) = self.file.as_mut() else { return Err(io::Error::other("no segment is open")) };
         file.sync_data()?;
-        self.counts.syncs.fetch_add(1, Ordering::Relaxed);
+        self.shared.counts.syncs.fetch_add(1, Ordering::Relaxed);
+        self.mark.write(Bounds { first: self.first, durable: self.written })?;
+        self.advance();
+        self.unsynced.shrink_to(UNSYNCED_BYTES);
+        Ok(())
+    }
+
+    fn advance(&mut self) {
         (self.synced, self.synced_offset) = (self.written, self.offset);
         self.unsynced.clear();
-        self.unsynced.shrink_to(UNSYNCED_BYTES);
-        self.mark.write(self.synced)
+        self.options.synced.store(self.synced, Ordering::Release);
     }
 
     /// Begins a new segment when this one is full.
-    fn roll(&mut self) -> std::io::Result<()> {
+    fn roll(&mut self) -> io::Result<()> {
         if self.file.is_some() && self.offset < self.options.segment_bytes {
             return Ok(());
         }
@@ -345,7 +305,7 @@ impl<T> Committer<T> {
         self.begin_segment()
     }
 
-    fn begin_segment(&mut self) -> std::io::Result<()> {
+    fn begin_segment(&mut self) -> io::Result<()> {
         self.file = None;
         let first = self.synced + 1;
         self.file = Some(segment::create(&*self.options.disk, &self.options.directory, first)?);
@@ -353,81 +313,109 @@ impl<T> Committer<T> {
         Ok(())
     }
 
+    /// Removes old segments. The mark says first that they are not kept, so that their absence is
+    /// never taken for damage.
+    fn retire(&mut self, first: u64) -> io::Result<()> {
+        let (disk, directory) = (Arc::clone(&self.options.disk), self.options.directory.clone());
+        let segments = segment::list(&*disk, &directory)?;
+        if !segments.contains(&first) || first > self.segment {
+            return Err(io::Error::other(format!("no segment begins with {first}")));
+        }
+        self.mark.settle(Bounds { first, durable: self.synced })?;
+        self.first = first;
+        for old in segments.into_iter().filter(|old| *old < first) {
+            disk.remove(&segment::path(&directory, old))?;
+        }
+        disk.sync_directory(&directory)
+    }
+
     /// Refuses everything until a new segment holds all that was acknowledged.
-    fn failed(&mut self, receiver: &mut mpsc::Receiver<Request<T>>, error: &StoreError) {
-        tracing::error!(error = %error, journal = %self.options.directory.display(), "the journal takes no writes; it will be opened anew");
-        self.counts.failures.fetch_add(1, Ordering::Relaxed);
-        self.tell(Err(error.clone()));
-        loop {
-            while let Ok(request) = receiver.try_recv() {
-                answer(request.reply, Err(error.clone()));
-            }
-            if receiver.is_closed() && receiver.is_empty() {
-                return;
-            }
-            std::thread::sleep(REOPEN_PAUSE);
+    fn failed(&mut self, error: &io::Error) {
+        let directory = self.options.directory.display().to_string();
+        tracing::error!(error = %error, journal = directory, "the journal takes no writes; it will be opened anew");
+        self.shared.counts.failures.fetch_add(1, Ordering::Relaxed);
+        let mut told = self.shared.watermark.explain(error);
+        self.tell(Err(told.clone()));
+        let mut closed = false;
+        while !closed {
+            closed = self.refuse_for(REOPEN_PAUSE, &told);
             match self.reopen() {
-                Ok(()) => break,
-                Err(again) => tracing::warn!(error = %again, "the journal still takes no writes"),
+                Ok(()) => {
+                    tracing::info!(journal = directory, "the journal takes writes again");
+                    self.tell(Ok(()));
+                    return;
+                }
+                Err(again) => {
+                    tracing::warn!(error = %again, journal = directory, "the journal still takes no writes");
+                    told = self.shared.watermark.explain(&again);
+                    self.tell(Err(told.clone()));
+                }
             }
         }
-        tracing::info!(journal = %self.options.directory.display(), "the journal takes writes again");
-        self.tell(Ok(()));
+    }
+
+    /// Refuses what comes in for a while; true when nothing more will come.
+    fn refuse_for(&self, pause: Duration, told: &StoreError) -> bool {
+        let end = self.options.clock.monotonic() + pause;
+        loop {
+            match self.shared.queue.take(Some(pause), BATCH_BYTES, Request::weight) {
+                Taken::Closed => return true,
+                Taken::Idle => return false,
+                Taken::Batch(batch) => batch.into_iter().for_each(|request| request.refuse(told)),
+            }
+            if self.options.clock.monotonic() >= end {
+                return false;
+            }
+        }
     }
 
     /// Cuts the current segment to what is known to be synced, checks that it reads back, and writes
-    /// what was acknowledged but not synced into a new one. The failed descriptor is dropped unsynced.
-    fn reopen(&mut self) -> std::io::Result<()> {
+    /// what was acknowledged but not synced into a new one. The failed descriptor is dropped unsynced:
+    /// a second sync of it may succeed without having written what the first one lost.
+    fn reopen(&mut self) -> io::Result<()> {
         self.file = None;
         let (disk, directory) = (Arc::clone(&self.options.disk), self.options.directory.clone());
-        if self.segment > 0 {
-            let path = segment::path(&directory, self.segment);
-            let empty = self.synced < self.segment;
-            let next_exists = segment::list(&*disk, &directory)?.last().is_some_and(|last| *last > self.segment);
-            if next_exists {
-                // An earlier attempt made the next segment and failed after that.
-                disk.remove(&segment::path(&directory, self.synced + 1))?;
-            }
-            if empty {
-                disk.remove(&path)?;
-                disk.sync_directory(&directory)?;
-            } else {
-                let mut file = disk.append(&path)?;
+        // The mark may already tell of frames that were refused because writing it failed; it must say
+        // less before they are cut off, or their absence would pass for damage.
+        self.mark = Mark::open(&*disk, &directory)?;
+        self.mark.settle(Bounds { first: self.first, durable: self.synced })?;
+        for first in segment::list(&*disk, &directory)? {
+            // Segments after the current one are from earlier attempts at this, and an empty one gives
+            // its name to the new one.
+            if first > self.segment || (first == self.segment && self.synced < first) || first < self.first {
+                disk.remove(&segment::path(&directory, first))?;
+            } else if first == self.segment {
+                let mut file = disk.append(&segment::path(&directory, first))?;
                 file.truncate(self.synced_offset)?;
                 file.sync_data()?;
             }
         }
+        disk.sync_directory(&directory)?;
         let end =
-            segment::walk(&*disk, &directory, self.synced, &mut |_, _, _| Ok(())).map_err(std::io::Error::other)?;
-        if end.segment.is_some() && end.sequence != self.synced {
-            return Err(std::io::Error::other(format!("it ends with {} instead of {}", end.sequence, self.synced)));
+            segment::walk(&*disk, &directory, self.synced, &mut |_, _, _| Ok(std::ops::ControlFlow::Continue(())))
+                .map_err(io::Error::other)?;
+        if end.sequence != self.synced {
+            return Err(io::Error::other(format!("it ends with {} instead of {}", end.sequence, self.synced)));
         }
-        self.mark = Mark::open(&*disk, &directory)?;
-        self.begin_segment()?;
-        if let Some(file) = self.file.as_mut().filter(|_| !self.unsynced.is_empty()) {
+        let mut file = segment::create(&*disk, &directory, self.synced + 1)?;
+        if !self.unsynced.is_empty() {
             file.write_all(&self.unsynced)?;
-            self.offset += self.unsynced.len() as u64;
+            file.sync_data()?;
         }
-        self.sync()
+        let length = self.unsynced.len() as u64;
+        self.mark.write(Bounds { first: self.first, durable: self.written })?;
+        (self.segment, self.offset) = (self.synced + 1, segment::HEADER + length);
+        self.advance();
+        self.file = Some(file);
+        Ok(())
     }
 
-    fn tell(&self, state: Result<(), StoreError>) {
-        *self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner) = state;
+    fn tell(&self, health: Result<(), StoreError>) {
+        *self.shared.health.write().unwrap_or_else(PoisonError::into_inner) = health;
     }
 }
 
 /// Answers a caller, who may have gone away.
-fn answer(reply: oneshot::Sender<Result<Appended, StoreError>>, result: Result<Appended, StoreError>) {
+fn answer<A>(reply: oneshot::Sender<A>, result: A) {
     let _gone = reply.send(result).is_err();
-}
-
-/// Free and needed bytes. A file system that cannot be asked is taken to have room: the write itself
-/// will tell.
-fn room(options: &JournalOptions) -> Option<(u64, u64)> {
-    let space = options.disk.space(&options.directory).ok()?;
-    Some((space.free, options.min_free.min(space.total / 20)))
-}
-
-fn unavailable(options: &JournalOptions, error: &std::io::Error) -> StoreError {
-    StoreError::Unavailable(Arc::from(format!("writing to {} failed: {error}", options.directory.display())))
 }

@@ -1,21 +1,41 @@
 //! The journal: append-only segment files, the truth of the store.
 //!
 //! A segment is a header and frames. A frame is a length, a CRC32C, a sequence number and a payload;
-//! the payload is bytes to this room. One [`Committer`](committer) thread per journal groups what
-//! many callers append into one write and one `fdatasync`, and answers them only then. After a failed
-//! write or sync nothing is acknowledged until a new segment has been begun; the failed descriptor is
-//! never synced again, because a second sync may succeed without having written what the first lost.
+//! the payload is bytes to this room. One [`committer`] thread per journal groups what many callers
+//! append into one write and one `fdatasync`, and answers them only then. After a failed write or sync
+//! nothing is acknowledged until a new segment has been begun; the failed descriptor is never synced
+//! again, because a second sync may succeed without having written what the first lost.
 //!
-//! The last durable sequence number is also kept in a [`mark`] beside the segments. A journal that
-//! ends before its mark has lost acknowledged facts, and is refused; a torn tail after the mark is the
-//! ordinary end of a crash, and is cut off. Called by the embedded engine.
+//! Where the journal begins and how far it is durable is also kept in a [`mark`] beside the segments.
+//! A journal that ends before its mark, or misses a segment, has lost acknowledged facts and is
+//! refused; a torn tail after the mark is the ordinary end of a crash, and is cut off. Called by the
+//! embedded engine.
 
 pub mod committer;
 pub mod frame;
 pub mod mark;
+pub mod queue;
 pub mod segment;
+pub mod watermark;
 
-pub use committer::{Appended, Durability, Journal, JournalOptions};
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::base::clock::Clock;
+use crate::store::StoreError;
+use crate::store::disk::Disk;
+use committer::{Committer, Health, Request, Shared};
+use queue::Queue;
+use segment::End;
+use watermark::Watermark;
+
+/// Bytes that may wait to be written; callers beyond that wait their turn.
+const WAITING_BYTES: usize = 64 << 20;
 
 /// Where a payload stands: enough to read it back without a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -26,4 +46,188 @@ pub struct Pointer {
     pub offset: u64,
     /// Bytes of its payload.
     pub length: u32,
+}
+
+/// Where and how a journal writes.
+#[derive(Debug, Clone)]
+pub struct JournalOptions {
+    /// The directory of its segments.
+    pub directory: PathBuf,
+    /// A segment this large is followed by a new one.
+    pub segment_bytes: u64,
+    /// With less than this free, nothing new is accepted.
+    pub min_free: u64,
+    /// The file system.
+    pub disk: Arc<dyn Disk>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where the journal tells the last sequence number that is durable.
+    pub synced: Arc<AtomicU64>,
+}
+
+/// When an append is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// When it is written: survives a kill of the process. It is synced within 200 ms.
+    Written,
+    /// When it is synced: survives power loss as well.
+    Synced,
+    /// As [`Self::Synced`], and refused when the disk is nearly full: for new facts, so that work on
+    /// those already accepted can go on.
+    New,
+}
+
+/// An append that happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Where it stands.
+    pub pointer: Pointer,
+}
+
+/// What is told of each append in order of sequence, once it is as durable as was asked for and before
+/// its caller is answered, who may have gone. The entry of a refused append is dropped instead.
+pub type Sink<T> = Box<dyn FnMut(Appended, T) + Send>;
+
+/// Counts of a journal since it was opened.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Frames written.
+    pub frames: AtomicU64,
+    /// Bytes written.
+    pub bytes: AtomicU64,
+    /// Syncs of segments.
+    pub syncs: AtomicU64,
+    /// Times it failed and was opened anew.
+    pub failures: AtomicU64,
+}
+
+/// A journal that is open for appending. `T` is what the sink is told besides the place. Dropping it
+/// closes it without waiting.
+pub struct Journal<T> {
+    queue: Arc<Queue<Request<T>>>,
+    room: Semaphore,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    counts: Arc<Counts>,
+    health: Health,
+    watermark: Arc<Watermark>,
+}
+
+impl<T> std::fmt::Debug for Journal<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("counts", &self.counts).finish_non_exhaustive()
+    }
+}
+
+impl<T> Drop for Journal<T> {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl<T: Send + 'static> Journal<T> {
+    /// Opens a journal for appending after `end`, cutting the torn tail off. `held` is kept until the
+    /// journal's thread has ended.
+    ///
+    /// # Errors
+    /// When the tail cannot be cut or the first segment cannot be made.
+    pub fn open(
+        options: JournalOptions,
+        end: End,
+        sink: Sink<T>,
+        held: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Self, StoreError> {
+        let watermark = Arc::new(Watermark::new(
+            options.directory.clone(),
+            options.min_free,
+            Arc::clone(&options.disk),
+            Arc::clone(&options.clock),
+        ));
+        let (queue, health) = (Arc::<Queue<Request<T>>>::default(), Arc::new(RwLock::new(Ok(()))));
+        let counts = Arc::<Counts>::default();
+        let shared = Shared {
+            queue: Arc::clone(&queue),
+            health: Arc::clone(&health),
+            counts: Arc::clone(&counts),
+            watermark: Arc::clone(&watermark),
+        };
+        let begun = Committer::begin(options, end, sink, shared).and_then(|committer| {
+            std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+                committer.run();
+                drop(held);
+            })
+        });
+        let thread = begun.map_err(|error| watermark.explain(&error))?;
+        let room = Semaphore::new(WAITING_BYTES);
+        Ok(Self { queue, room, thread: Mutex::new(Some(thread)), counts, health, watermark })
+    }
+
+    /// Appends a payload. Answered as `durability` says.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`], [`StoreError::Full`], [`StoreError::Unavailable`]. After an error the
+    /// payload is not in the journal, unless the process dies before the journal has been opened anew.
+    pub async fn append(&self, payload: Vec<u8>, entry: T, durability: Durability) -> Result<Appended, StoreError> {
+        if payload.len() > frame::MAX_PAYLOAD {
+            return Err(StoreError::TooLarge { what: "the entry", size: payload.len(), limit: frame::MAX_PAYLOAD });
+        }
+        let bytes = u32::try_from(payload.len() + frame::HEADER).unwrap_or(u32::MAX);
+        let _room = self.room.acquire_many(bytes).await.map_err(|_| closed())?;
+        self.ask(|reply| Request::Append { payload, entry, durability, reply }).await
+    }
+
+    /// As [`Self::append`], for a thread that may block, also one that drives a runtime.
+    pub fn append_blocking(&self, payload: Vec<u8>, entry: T, durability: Durability) -> Result<Appended, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(Request::Append { payload, entry, durability, reply }).map_err(|_| closed())?;
+        // A thread of its own, because one that drives a runtime must not wait for its channels.
+        std::thread::scope(|scope| scope.spawn(|| answer.blocking_recv()).join())
+            .map_err(|_| closed())?
+            .map_err(|_| closed())?
+    }
+
+    /// Removes all segments before the one that begins with sequence number `first`.
+    pub async fn retire(&self, first: u64) -> Result<(), StoreError> {
+        self.ask(|reply| Request::Retire { first, reply }).await
+    }
+
+    /// Makes durable all that was appended before; returns the last sequence number.
+    pub async fn sync(&self) -> Result<u64, StoreError> {
+        self.ask(|reply| Request::Sync { reply }).await
+    }
+
+    async fn ask<A>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<A, StoreError>>) -> Request<T>,
+    ) -> Result<A, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(request(reply)).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Whether new facts are taken now. Asks the disk for its free space twice a second at most.
+    pub fn state(&self) -> Result<(), StoreError> {
+        self.health.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        self.watermark.check()
+    }
+
+    /// What was written since the journal was opened.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Writes and syncs what waits, and ends the thread. Appends after this are refused.
+    pub async fn close(&self) {
+        self.queue.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic of the thread has been reported by the panic hook; there is nothing left to close.
+            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+        }
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable(Arc::from("the store is closed"))
 }

@@ -1,20 +1,34 @@
 //! Segments: files named by their first sequence number, a header and frames.
+//!
+//! A header tells the segment before it and how long that one is, so that a file that is missing or
+//! was cut short is found without reading all of them.
 
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::frame::{self, Read};
+use super::mark::Bounds;
 use super::{Pointer, mark};
 use crate::store::StoreError;
 use crate::store::disk::{Disk, DiskFile, read_all, read_exact_at};
 
-/// Bytes before the first frame: magic, first sequence number, CRC32C of both.
-pub const HEADER: u64 = 20;
+/// Bytes before the first frame: magic, own first sequence number, the previous segment's first
+/// sequence number and length (zeros where there was none), CRC32C of all.
+pub const HEADER: u64 = 36;
 
-const MAGIC: &[u8; 8] = b"TLJRNL\0\x01";
+const HEADER_BYTES: usize = 36;
+const MAGIC: &[u8; 8] = b"TLJRNL\0\x02";
 const HELP: &str = "run `trunkline store check` to see what is left, and restore a backup if facts are missing";
+
+/// The segment before another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Link {
+    first: u64,
+    bytes: u64,
+}
 
 /// The file of the segment that begins with a sequence number.
 pub fn path(directory: &Path, first: u64) -> PathBuf {
@@ -35,57 +49,117 @@ pub fn list(disk: &dyn Disk, directory: &Path) -> io::Result<Vec<u64>> {
 
 /// Begins a segment: the file, its header, and its entry in the directory, all durable.
 pub fn create(disk: &dyn Disk, directory: &Path, first: u64) -> io::Result<Box<dyn DiskFile>> {
+    let previous = match list(disk, directory)?.into_iter().rfind(|other| *other < first) {
+        Some(previous) => Link { first: previous, bytes: disk.read(&path(directory, previous))?.metadata()?.len() },
+        None => Link::default(),
+    };
     let mut file = disk.create(&path(directory, first))?;
-    let mut header = Vec::with_capacity(20);
-    header.extend_from_slice(MAGIC);
-    header.extend_from_slice(&first.to_le_bytes());
-    header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
-    file.write_all(&header)?;
+    file.write_all(&header(first, previous))?;
     file.sync_data()?;
     disk.sync_directory(directory)?;
     Ok(file)
 }
 
+fn header(first: u64, previous: Link) -> Vec<u8> {
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    header.extend_from_slice(MAGIC);
+    for number in [first, previous.first, previous.bytes] {
+        header.extend_from_slice(&number.to_le_bytes());
+    }
+    header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
+    header
+}
+
+/// The link in a header that is whole and belongs to this segment.
+fn read_header(bytes: &[u8], first: u64) -> Option<Link> {
+    let covered = bytes.get(..HEADER_BYTES - 4)?;
+    let whole = covered.starts_with(MAGIC)
+        && frame::u64_at(bytes, 8) == Some(first)
+        && frame::u32_at(bytes, HEADER_BYTES - 4) == Some(crc32c::crc32c(covered));
+    let link = Link { first: frame::u64_at(bytes, 16)?, bytes: frame::u64_at(bytes, 24)? };
+    whole.then_some(link)
+}
+
 /// What a walk over a journal found at its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct End {
     /// The last whole frame's sequence number; zero when there is none.
     pub sequence: u64,
     /// The newest segment, where there is one.
     pub segment: Option<u64>,
-    /// Where its last whole frame ends.
+    /// Where its last whole frame ends; zero when its header is not whole.
     pub offset: u64,
     /// Bytes after that which are no whole frame: the torn tail of a crash.
     pub torn: u64,
 }
 
-/// Is told each frame: sequence number, place, payload. Its error ends the walk.
-pub type Visit<'a> = dyn FnMut(u64, Pointer, &[u8]) -> Result<(), StoreError> + 'a;
+/// What is called with each frame: its sequence number, its place and its payload. A break ends the
+/// walk early, and then the rest is not checked.
+pub type Visit<'a> = &'a mut dyn FnMut(u64, Pointer, &[u8]) -> Result<ControlFlow<()>, StoreError>;
 
-/// Walks over every frame from sequence number `from`, oldest first, and checks all it passes.
+/// Walks over every frame from sequence number `from`, oldest first, and checks all it passes. Of the
+/// segments before `from` it is checked that they are there and as long as they were.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] when a frame before the mark is not whole, a number is missing, or a
-/// segment in the middle is torn; [`StoreError::Read`] when reading fails; what `visit` answers.
-pub fn walk(disk: &dyn Disk, directory: &Path, from: u64, visit: &mut Visit<'_>) -> Result<End, StoreError> {
-    let read_failed = |error: io::Error| StoreError::Read(Arc::from(format!("{}: {error}", directory.display())));
-    let segments = list(disk, directory).map_err(read_failed)?;
-    let durable =
-        mark::read(disk, directory).map_err(|error| damaged(&error.to_string(), &mark::path(directory), 0))?;
-    let mut end = End { sequence: 0, segment: None, offset: 0, torn: 0 };
+/// segment is missing or torn in the middle; [`StoreError::Read`] when reading fails; what `visit`
+/// answers.
+pub fn walk(disk: &dyn Disk, directory: &Path, from: u64, visit: Visit<'_>) -> Result<End, StoreError> {
+    let bounds = mark::read(disk, directory)
+        .map_err(|error| damaged(&error.to_string(), &mark::path(directory), 0))?
+        .unwrap_or_default();
+    let segments = chained(disk, directory, bounds)?;
+    let mut end = End { sequence: bounds.first.saturating_sub(1), ..End::default() };
     for (place, &first) in segments.iter().enumerate() {
         let following = segments.get(place + 1).copied();
-        if end.segment.is_some() && first != end.sequence + 1 {
-            let what = format!("sequence {} is missing before this segment", end.sequence + 1);
-            return Err(damaged(&what, &path(directory, first), 0));
+        if let Some(following) = following.filter(|following| *following <= from) {
+            end = End { sequence: following - 1, segment: Some(first), offset: 0, torn: 0 };
+            continue;
         }
-        end = Segment { disk, directory, first, following, durable: durable.unwrap_or(0), from }.walk(visit)?;
+        match (Segment { disk, directory, first, following, durable: bounds.durable, from }).walk(visit)? {
+            ControlFlow::Continue(reached) => end = reached,
+            ControlFlow::Break(reached) => return Ok(reached),
+        }
     }
-    if end.sequence < durable.unwrap_or(0) {
-        let what = format!("it ends with sequence {}, but {} was acknowledged", end.sequence, durable.unwrap_or(0));
+    if end.sequence < bounds.durable {
+        let what = format!("it ends with sequence {}, but {} was acknowledged", end.sequence, bounds.durable);
         return Err(damaged(&what, directory, end.offset));
     }
     Ok(end)
+}
+
+/// The segments that are kept, after checking that none is missing and that all but the newest are as
+/// long as the next one says.
+fn chained(disk: &dyn Disk, directory: &Path, bounds: Bounds) -> Result<Vec<u64>, StoreError> {
+    let failed = |error: io::Error| StoreError::Read(Arc::from(format!("{}: {error}", directory.display())));
+    let mut segments = list(disk, directory).map_err(failed)?;
+    // What is before the bounds was being removed when the process ended.
+    segments.retain(|first| *first >= bounds.first);
+    if segments.first().is_some_and(|first| bounds.first > 0 && *first != bounds.first)
+        || (segments.is_empty() && bounds.durable >= bounds.first.max(1))
+    {
+        return Err(damaged("its oldest segment is missing", &path(directory, bounds.first), 0));
+    }
+    for pair in segments.windows(2) {
+        let &[previous, first] = pair else { continue };
+        let (own, before) = (path(directory, first), path(directory, previous));
+        let head = disk.read(&own).and_then(|file| read_exact_at(&file, 0, HEADER_BYTES));
+        let Some(link) = head.ok().and_then(|head| read_header(&head, first)) else {
+            if segments.last() == Some(&first) && bounds.durable < first {
+                // A crash while the newest segment was begun: nothing acknowledged is in it.
+                continue;
+            }
+            return Err(damaged("its header is not whole", &own, 0));
+        };
+        let bytes = disk.read(&before).and_then(|file| file.metadata()).map_err(failed)?.len();
+        if link.first != previous {
+            return Err(damaged("the segment is missing", &path(directory, link.first), 0));
+        }
+        if link.bytes != bytes {
+            return Err(damaged(&format!("it has {bytes} bytes instead of {}", link.bytes), &before, bytes));
+        }
+    }
+    Ok(segments)
 }
 
 struct Segment<'a> {
@@ -98,44 +172,41 @@ struct Segment<'a> {
 }
 
 impl Segment<'_> {
-    fn walk(&self, visit: &mut Visit<'_>) -> Result<End, StoreError> {
+    fn walk(&self, visit: Visit<'_>) -> Result<ControlFlow<End, End>, StoreError> {
         let before = End { sequence: self.first - 1, segment: Some(self.first), offset: HEADER, torn: 0 };
-        if let Some(following) = self.following.filter(|following| *following <= self.from) {
-            return Ok(End { sequence: following - 1, ..before });
-        }
         let path = path(self.directory, self.first);
         let bytes = self
             .disk
             .read(&path)
             .and_then(|mut file| read_all(&mut file))
             .map_err(|error| StoreError::Read(Arc::from(format!("{}: {error}", path.display()))))?;
-        if !header_is_whole(&bytes, self.first) {
+        if read_header(&bytes, self.first).is_none() {
             // A crash between creating the file and syncing its header leaves nothing acknowledged in it.
-            let fresh = self.following.is_none() && self.durable < self.first && bytes.len() <= 20;
-            return if fresh {
-                Ok(End { offset: 0, torn: bytes.len() as u64, ..before })
-            } else {
-                Err(damaged("its header is not whole", &path, 0))
-            };
+            if self.following.is_none() && self.durable < self.first {
+                return Ok(ControlFlow::Continue(End { offset: 0, torn: bytes.len() as u64, ..before }));
+            }
+            return Err(damaged("its header is not whole", &path, 0));
         }
-        let (mut at, mut end) = (20_usize, before);
+        let (mut at, mut end) = (HEADER_BYTES, before);
         loop {
             match frame::decode(bytes.get(at..).unwrap_or_default()) {
-                Read::End => return self.complete(end),
+                Read::End => return self.complete(end).map(ControlFlow::Continue),
                 Read::Frame(frame, taken) if frame.sequence == end.sequence + 1 => {
                     let length = u32::try_from(frame.payload.len()).unwrap_or(u32::MAX);
                     let pointer = Pointer { segment: self.first, offset: at as u64, length };
-                    if frame.sequence >= self.from {
-                        visit(frame.sequence, pointer, frame.payload)?;
-                    }
                     at += taken;
                     end = End { sequence: frame.sequence, offset: at as u64, ..end };
+                    if frame.sequence >= self.from && visit(frame.sequence, pointer, frame.payload)?.is_break() {
+                        return Ok(ControlFlow::Break(end));
+                    }
                 }
                 Read::Frame(..) => return Err(damaged("a frame has the wrong sequence number", &path, at as u64)),
                 Read::Bad(what) if self.following.is_some() || end.sequence < self.durable => {
                     return Err(damaged(what, &path, at as u64));
                 }
-                Read::Bad(_) => return Ok(End { torn: (bytes.len() - at) as u64, ..end }),
+                Read::Bad(_) => {
+                    return Ok(ControlFlow::Continue(End { torn: (bytes.len() - at) as u64, ..end }));
+                }
             }
         }
     }
@@ -150,11 +221,6 @@ impl Segment<'_> {
             _ => Ok(end),
         }
     }
-}
-
-fn header_is_whole(bytes: &[u8], first: u64) -> bool {
-    let crc = bytes.get(..16).map(crc32c::crc32c);
-    bytes.starts_with(MAGIC) && frame::u64_at(bytes, 8) == Some(first) && frame::u32_at(bytes, 16) == crc
 }
 
 /// Reads one payload back and checks it.

@@ -1,7 +1,9 @@
-//! What the tests of the doors are made of: doors over hand-made definitions, origins with manners and
-//! without, and a client that sends exactly the bytes it is given.
+//! What the tests stand on: doors over hand-made definitions, origins with manners and without, a client
+//! that sends exactly the bytes it is given, a disk that fails when told to.
 
+pub mod disk;
 pub mod doors;
 pub mod origin;
 pub mod raw;
+pub mod store;
 pub mod tls;

@@ -1,0 +1,42 @@
+//! The lock that keeps a second process off the store.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use super::open::unavailable;
+use crate::store::StoreError;
+
+/// The lock. It is the kernel's, and ends with the process at the latest.
+#[derive(Debug)]
+pub struct Lock(Mutex<Option<File>>);
+
+impl Lock {
+    /// Takes the lock of a directory, making the directory where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when another has it.
+    pub fn take(directory: &Path) -> Result<Self, StoreError> {
+        let io = |error: std::io::Error| unavailable(directory, &error);
+        std::fs::create_dir_all(directory).map_err(io)?;
+        let path = directory.join("lock");
+        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(io)?;
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = Vec::new();
+            // What the file says only helps a person.
+            drop(file.read_to_end(&mut holder));
+            let holder: String =
+                String::from_utf8_lossy(&holder).chars().filter(char::is_ascii_digit).take(20).collect();
+            return Err(StoreError::InUse { path: directory.display().to_string(), holder });
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
+        write!(file, "{}", std::process::id()).map_err(io)?;
+        Ok(Self(Mutex::new(Some(file))))
+    }
+
+    /// Lets another process in.
+    pub fn release(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}

@@ -1,0 +1,74 @@
+//! Cases of replays.
+
+use trunkline::base::id::{DeliveryId, EventId};
+use trunkline::store::StoreError;
+use trunkline::store::model::{EventState, Item, Verdict};
+
+use super::{Engine, Lab};
+
+pub async fn a_dead_delivery_is_ready_again_with_a_fresh_count<E: Engine>(lab: Lab<E>) {
+    let id = lab.dead().await;
+    lab.store().replay_delivery(id, lab.now()).await.unwrap();
+    assert_eq!((lab.state(id.event).await, lab.store().depth().dead), (EventState::Delivering, 0));
+    let leased = lab.claim_one().await;
+    assert_eq!(leased.attempt, 1);
+    lab.finish(&leased, Verdict::Done).await;
+    assert_eq!(lab.state(id.event).await, EventState::Done);
+    assert_eq!(lab.store().deliveries(id.event).await.unwrap()[0].attempts.len(), 2);
+}
+
+pub async fn a_done_delivery_can_be_replayed<E: Engine>(lab: Lab<E>) {
+    let event = lab.planned(&["a"]).await;
+    let leased = lab.claim_one().await;
+    lab.finish(&leased, Verdict::Done).await;
+    lab.store().replay_delivery(DeliveryId { event, ordinal: 0 }, lab.now()).await.unwrap();
+    let again = lab.claim_one().await;
+    assert!(again.lease.fence > leased.lease.fence);
+}
+
+pub async fn a_replayed_event_is_matched_anew<E: Engine>(lab: Lab<E>) {
+    let id = lab.dead().await.event;
+    lab.store().replay_event(id, lab.now()).await.unwrap();
+    assert_eq!((lab.state(id).await, lab.store().depth().dead), (EventState::Queued, 0));
+    let matching = lab.claim_one().await;
+    assert_eq!((&matching.item, matching.attempt), (&Item::Match(id), 1));
+    lab.store().plan(matching.lease, vec![lab.plan(0, "b"), lab.plan(1, "c")]).await.unwrap();
+    for leased in lab.claim(10).await {
+        lab.finish(&leased, Verdict::Done).await;
+    }
+    assert_eq!(lab.state(id).await, EventState::Done);
+}
+
+pub async fn a_replay_survives_a_crash<E: Engine>(lab: Lab<E>) {
+    let (one, other) = (lab.dead().await, lab.dead().await);
+    lab.store().replay_delivery(one, lab.now()).await.unwrap();
+    lab.store().replay_event(other.event, lab.now()).await.unwrap();
+    let lab = lab.crash().await;
+    let items: Vec<_> = lab.claim(10).await.into_iter().map(|leased| leased.item).collect();
+    assert_eq!(items.len(), 2);
+    assert!(items.contains(&Item::Match(other.event)), "{items:?}");
+}
+
+pub async fn what_is_unknown_cannot_be_replayed<E: Engine>(lab: Lab<E>) {
+    let known = lab.dead().await.event;
+    let (unknown, now) = (EventId::from_u128(9), lab.now());
+    let answers = [
+        lab.store().replay_event(unknown, now).await,
+        lab.store().replay_delivery(DeliveryId { event: unknown, ordinal: 0 }, now).await,
+        lab.store().replay_delivery(DeliveryId { event: known, ordinal: 1 }, now).await,
+    ];
+    assert!(answers.iter().all(|answer| matches!(answer, Err(StoreError::NotFound(_)))), "{answers:?}");
+}
+
+pub async fn what_is_being_worked_on_cannot_be_replayed<E: Engine>(lab: Lab<E>) {
+    let queued = lab.accept().await;
+    assert!(matches!(lab.store().replay_event(queued, lab.now()).await, Err(StoreError::Conflict(_))));
+    let matching = lab.claim_one().await;
+    assert!(matches!(lab.store().replay_event(queued, lab.now()).await, Err(StoreError::Conflict(_))));
+    lab.store().plan(matching.lease, vec![lab.plan(0, "a")]).await.unwrap();
+    let id = DeliveryId { event: queued, ordinal: 0 };
+    assert!(matches!(lab.store().replay_delivery(id, lab.now()).await, Err(StoreError::Conflict(_))));
+    lab.claim_one().await;
+    assert!(matches!(lab.store().replay_delivery(id, lab.now()).await, Err(StoreError::Conflict(_))));
+    assert!(matches!(lab.store().replay_event(queued, lab.now()).await, Err(StoreError::Conflict(_))));
+}
