@@ -1,6 +1,6 @@
 //! Accounts at services: what a connection is, and how its credential is kept and found.
 //!
-//! [`Connections`] finds a connection by the name that callers use; [`Credential`] is what it signs in
+//! [`Connections::open`] reads and checks the master keys; [`Connections`] finds a connection by the name that callers use; [`Credential`] is what it signs in
 //! with; [`Vault`] seals what the store keeps of it, under the master keys of a [`KeyRing`]. Nothing here sends a request or knows where a credential goes in one: that is `outbound`.
 
 pub mod credential;
@@ -9,6 +9,7 @@ mod held;
 pub mod keyring;
 #[cfg(test)]
 mod memory;
+pub mod opening;
 pub mod stored;
 pub mod vault;
 
@@ -16,5 +17,6 @@ pub use credential::{Credential, Tokens};
 pub use directory::{Connection, ConnectionError, ConnectionHead, Connections, Origin};
 pub use held::PerConnection;
 pub use keyring::{KeyError, KeyRing, MasterKey};
+pub use opening::{Opening, OpeningError};
 pub use stored::{Content, Stored, StoredError};
 pub use vault::{Vault, VaultError};

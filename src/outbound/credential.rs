@@ -145,3 +145,64 @@ fn header_value(text: &str) -> Result<HeaderValue, PlaceError> {
     value.set_sensitive(true);
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Tokens;
+    use crate::template::Context;
+    use std::sync::Arc;
+
+    fn connection(credential: Credential) -> Connection {
+        Connection {
+            integration: Arc::from("a"),
+            id: Arc::from("default"),
+            credential,
+            context: Context::new(),
+            inputs: serde_json::Map::new(),
+            saved: serde_json::Map::new(),
+        }
+    }
+
+    fn tokens() -> Connection {
+        let named = vec![(Arc::from("user"), Secret::from("canary-u"))];
+        connection(Credential::Tokens(Tokens { default: "canary-d".into(), named }))
+    }
+
+    #[test]
+    fn a_token_is_a_bearer_by_default_and_by_name() {
+        let value = |token| {
+            let placed = Placed::of(&Placement::Bearer, &tokens(), token)?;
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, HeaderValue::from_static("the caller's own"));
+            placed.put_on(&mut headers);
+            assert!(!format!("{placed:?}{headers:?}").contains("canary"));
+            assert_eq!(headers.get_all(header::AUTHORIZATION).iter().count(), 1);
+            Ok(headers[header::AUTHORIZATION].to_str().expect("visible").to_owned())
+        };
+        assert_eq!(value(None), Ok("Bearer canary-d".to_owned()));
+        assert_eq!(value(Some("user")), Ok("Bearer canary-u".to_owned()));
+        assert_eq!(value(Some("bot")), Err(PlaceError::NoToken("bot".to_owned())));
+    }
+
+    #[test]
+    fn what_no_header_can_carry_is_refused_without_being_repeated() {
+        let placement = Placement::Header {
+            name: HeaderName::from_static("x-key"),
+            value: Text::compile("Key {{ api_key }}").expect("compiles"),
+        };
+        for secret in ["canary\r\nX-Evil: 1", "canary\n", "canary\0"] {
+            let error = Placed::of(&placement, &connection(Credential::ApiKey(secret.into())), None).expect_err(secret);
+            assert_eq!(error, PlaceError::Header);
+            assert!(!error.to_string().contains("canary"));
+        }
+        let colon = Credential::Basic { username: "a:b".into(), password: "p".into() };
+        assert_eq!(Placed::of(&Placement::Basic, &connection(colon), None).err(), Some(PlaceError::Colon));
+    }
+
+    #[test]
+    fn nothing_is_placed_where_the_service_wants_nothing() {
+        let placed = Placed::of(&Placement::Nowhere, &tokens(), None).expect("nothing to place");
+        assert!(placed.header().is_none() && placed.query().is_none());
+    }
+}

@@ -1,7 +1,7 @@
 //! The gateway's own calls over real sockets: where credentials go, what is dialled, what is believed.
 
 mod service;
-mod world;
+pub mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -450,4 +450,20 @@ async fn a_prepared_connection_is_made_once_and_anew_after_a_change() {
 async fn prepared(world: &world::World) -> Arc<trunkline::outbound::Prepared> {
     let integration = world.generation.integration("svc").unwrap();
     world.outbound.prepare(&world.generation, integration, "default").await.unwrap()
+}
+
+#[tokio::test]
+async fn proxies_of_the_environment_are_not_used() {
+    let proxy = Service::start(|_| Answer::json(200, "{}")).await;
+    let address = format!("http://{}", proxy.address);
+    let test = "calls::each_placement_puts_the_credential_in_its_place";
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+        child.env(variable, &address);
+    }
+    child.args(["--exact", test]);
+    let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && shown.contains("1 passed"), "{shown}");
+    assert_eq!(proxy.connections(), 0);
 }

@@ -7,6 +7,7 @@ mod rig;
 mod architecture;
 mod calls;
 mod cli;
+mod credentials;
 mod doors;
 mod hygiene;
 mod proxy;

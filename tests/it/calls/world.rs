@@ -134,7 +134,8 @@ impl Setting {
     }
 }
 
-fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
+/// Settings in which little is set.
+pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
     let listen = || Listen::Unix("/nonexistent".into());
     let fixed = Fixed {
         mode,
