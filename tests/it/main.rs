@@ -10,6 +10,8 @@ mod cli;
 mod credentials;
 mod doors;
 mod hygiene;
+mod outside;
+mod power;
 mod proxy;
 mod signing;
 mod store_contract;

@@ -29,6 +29,8 @@ pub enum Cut {
     Kernel,
     /// Each with a chance that is drawn anew for each cut, from 0 to 80 %.
     Drive,
+    /// None: to see that the rig loses what was not flushed.
+    Nothing,
 }
 
 /// A disk in use.
@@ -101,7 +103,12 @@ impl Disk {
         let mut image = state.durable.clone();
         let share = chance() * 0.8;
         for (number, block) in &state.log {
-            if how == Cut::Kernel || chance() < share {
+            let kept = match how {
+                Cut::Kernel => true,
+                Cut::Drive => chance() < share,
+                Cut::Nothing => false,
+            };
+            if kept {
                 image.blocks.insert(*number, Arc::clone(block));
             }
         }

@@ -5,7 +5,7 @@
 //! missing or misplaced sync. The layers are real from the journal's write down to the block device:
 //!
 //! ```text
-//! gateway → ext4 (journal, barriers) → loop device → one file of a FUSE file system → Disk (this process)
+//! gateway → ext4 (journal, barriers) → loop device → one file of a FUSE file system → Disk (keeper)
 //! ```
 //!
 //! [`disk::Disk`] applies writes to its *current* content and logs every 4 KiB block written since the
@@ -23,27 +23,27 @@
 //! nothing else has to be installed. Two to six seconds a cut, most of it mounting.
 #![expect(clippy::print_stderr, reason = "what a machine leaves behind must be seen")]
 
-pub mod disk;
+mod disk;
 mod fuse;
+mod keeper;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-pub use disk::{Cut, Disk, Image};
+pub use disk::Cut;
+pub use keeper::Image;
 
 /// A running machine: its file system is mounted until this is dropped.
 pub struct Machine {
-    disk: Arc<Disk>,
     place: PathBuf,
+    disk: Option<String>,
     device: Option<String>,
     mounted: bool,
-    served: Option<std::thread::JoinHandle<()>>,
 }
 
 /// Why there is no machine here.
@@ -55,16 +55,15 @@ static MACHINES: AtomicU32 = AtomicU32::new(0);
 impl Machine {
     /// A fresh disk with an empty ext4, as an image to boot from.
     pub fn blank(size: u64) -> Result<Image, Unavailable> {
-        let mut machine = Self::attach(Image::empty(size))?;
+        let machine = Self::attach(&Image::empty(size)?)?;
         let device = machine.device.clone().unwrap_or_default();
         let options = ["-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"];
         run(Command::new("mkfs.ext4").args(options).arg(&device))?;
-        machine.detach();
-        Ok(machine.disk.cut(Cut::Kernel, || 0.0))
+        machine.cut(Cut::Kernel, 0)
     }
 
     /// Boots from an image: attaches the disk and mounts its file system, which replays its journal.
-    pub fn boot(image: Image) -> Result<Self, Unavailable> {
+    pub fn boot(image: &Image) -> Result<Self, Unavailable> {
         let mut machine = Self::attach(image)?;
         let device = machine.device.clone().unwrap_or_default();
         mount(device.as_str(), machine.root(), "ext4", MountFlags::empty(), None)
@@ -78,21 +77,20 @@ impl Machine {
         self.place.join("root")
     }
 
-    /// What the disk would hold if the power failed now. The machine runs on.
-    pub fn cut(&self, how: Cut, chance: impl FnMut() -> f64) -> Image {
-        self.disk.cut(how, chance)
+    /// What the disk would hold if the power failed now; `seed` decides what is kept. The machine runs on.
+    pub fn cut(&self, how: Cut, seed: u64) -> Result<Image, Unavailable> {
+        Image::cut(self.disk.as_deref().unwrap_or_default(), how, seed)
     }
 
-    fn attach(image: Image) -> Result<Self, Unavailable> {
+    fn attach(image: &Image) -> Result<Self, Unavailable> {
         let number = MACHINES.fetch_add(1, Ordering::Relaxed);
         let place = std::env::temp_dir().join(format!("trunkline-rig-{}-{number}", std::process::id()));
         let unavailable = |error: io::Error| Unavailable(format!("{}: {error}", place.display()));
         for below in ["fuse", "root"] {
             fs::create_dir_all(place.join(below)).map_err(unavailable)?;
         }
-        let disk = Arc::new(Disk::new(image));
-        let mut machine = Self { disk, place, device: None, mounted: false, served: None };
-        machine.served = Some(fuse::serve(Arc::clone(&machine.disk), &machine.place.join("fuse"))?);
+        let mut machine = Self { place, disk: None, device: None, mounted: false };
+        machine.disk = Some(image.attach(&machine.place)?);
         let output = run(Command::new("losetup").args(["--find", "--show"]).arg(machine.place.join("fuse/disk")))?;
         machine.device = Some(output.trim().to_owned());
         Ok(machine)
@@ -107,11 +105,8 @@ impl Machine {
             let detached = run(Command::new("losetup").arg("-d").arg(device));
             report("losetup -d", detached.map(drop).map_err(|Unavailable(why)| io::Error::other(why)));
         }
-        if let Some(served) = self.served.take() {
-            report("unmounting FUSE", unmount(self.place.join("fuse"), UnmountFlags::DETACH).map_err(io::Error::from));
-            if served.join().is_err() {
-                eprintln!("rig: the disk's thread panicked");
-            }
+        if let Some(disk) = self.disk.take() {
+            report("detaching the disk", keeper::detach(&disk).map_err(|Unavailable(why)| io::Error::other(why)));
         }
         report("removing", remove_place(&self.place));
     }
@@ -169,16 +164,16 @@ mod tests {
     /// A rig that keeps everything would pass every test; this one must lose what was not synced.
     #[test]
     fn a_cut_keeps_what_was_synced_and_loses_what_was_not() {
-        let booted = Machine::blank(64 << 20).and_then(Machine::boot);
+        let booted = Machine::blank(64 << 20).and_then(|image| Machine::boot(&image));
         let machine = match booted {
             Ok(machine) => machine,
             Err(Unavailable(why)) => return eprintln!("SKIPPED: no power-cut rig here: {why}"),
         };
         write(&machine.root().join("synced"), true);
         write(&machine.root().join("unsynced"), false);
-        let image = machine.cut(Cut::Drive, || 0.0);
+        let image = machine.cut(Cut::Nothing, 0).unwrap();
         drop(machine);
-        let after = Machine::boot(image).expect("the cut image mounts");
+        let after = Machine::boot(&image).expect("the cut image mounts");
         assert_eq!(fs::read(after.root().join("synced")).unwrap(), content());
         let unsynced = fs::read(after.root().join("unsynced")).unwrap_or_default();
         assert_ne!(unsynced, content(), "unsynced data must not survive a cut that keeps nothing");
