@@ -91,7 +91,7 @@ async fn plant(connections: &Connections, generation: &Generation) {
 
 /// A secret in every form in which it might leak.
 fn spellings(secret: &str) -> Vec<String> {
-    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = secret.bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     let escaped = serde_json::to_string(secret).unwrap().trim_matches('"').to_owned();
     let encoded = percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string();
     vec![secret.to_owned(), STANDARD.encode(secret), URL_SAFE_NO_PAD.encode(secret), hex, escaped, encoded]
