@@ -10,6 +10,7 @@ mod cli;
 mod credentials;
 mod doors;
 mod hygiene;
+mod mock;
 mod outside;
 mod power;
 mod proxy;

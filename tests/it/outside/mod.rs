@@ -1,6 +1,8 @@
 //! What fault tests share: how long they run, and chance that can be repeated.
 #![expect(clippy::print_stdout, reason = "a failing run must tell its seed")]
 
+pub mod http;
+
 use std::time::Duration;
 
 use trunkline::base::clock::{Clock, SystemClock};
