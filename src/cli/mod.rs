@@ -5,12 +5,15 @@
 //! request); 2 it could not be done (wrong usage, an unreadable file, an unreachable gateway).
 //! Called by `main`.
 
+pub mod check;
 mod completions;
 mod healthcheck;
 mod keys;
 pub mod mock;
 pub mod output;
 pub mod remote;
+pub mod schema;
+pub mod show;
 pub mod trigger;
 mod version;
 
@@ -21,6 +24,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use output::Output;
+
+use crate::definition::load::environment::ProcessEnvironment;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -65,6 +70,9 @@ pub enum Colours {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::CheckArgs),
+    Show(show::ShowArgs),
+    Schema(schema::SchemaArgs),
     /// Make a master key
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -110,6 +118,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
     let Cli { common, command } = cli;
     match command {
+        Command::Check(args) => check::run(&common, &args, &ProcessEnvironment, output),
+        Command::Show(args) => show::run(&common, &args, &ProcessEnvironment, output),
+        Command::Schema(args) => schema::run(&args, output),
         Command::Keys(command) => keys::run(&command, output),
         Command::Healthcheck(gateway) => healthcheck::run(&common, &gateway, output),
         Command::Completions(command) => completions::run(&command, output),

@@ -92,10 +92,14 @@ impl Document {
         Self { places: Arc::new(Spot::new(Arc::clone(&file), Span::default())), file, value }
     }
 
-    /// The place of the value at `pointer`, or of its nearest ancestor, for a problem about it.
+    /// The place of the value at `pointer`, or of its nearest ancestor, for a problem about it. A map or
+    /// list that begins on a line below its key is pointed at by its key: its own first line is that of
+    /// the first value in it.
     pub fn place(&self, pointer: &str) -> Place {
         let (spot, _) = self.places.find(pointer);
-        Place { file: Arc::clone(&spot.file), span: spot.span, pointer: pointer.to_owned() }
+        let key_above =
+            spot.key.filter(|key| !matches!(spot.below, Below::Nothing) && key.start.line < spot.span.start.line);
+        Place { file: Arc::clone(&spot.file), span: key_above.unwrap_or(spot.span), pointer: pointer.to_owned() }
     }
 
     /// The place of the key at `pointer`, for a problem about a name.

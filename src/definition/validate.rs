@@ -3,6 +3,8 @@
 //! The schema is compiled once. A fault inside a choice is told for the kind that was chosen, never as
 //! "not valid under any of the given schemas". No value that is secret, or may be, is quoted.
 
+use std::collections::HashSet;
+
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
@@ -43,7 +45,7 @@ impl Schema {
         for error in self.validator.iter_errors(&document.value) {
             judge.tell(&error);
         }
-        judge.problems
+        judge.without_consequences()
     }
 }
 
@@ -155,7 +157,7 @@ impl<'a> Judge<'a> {
         let message = format!("{} is {found}, not {expected}", owner(pointer));
         let problem = Problem::error(Code::WrongType, self.document.place(pointer), message);
         let mut problem = problem.label(format!("expected {expected}"));
-        problem.help = self.type_help(pointer, value, types);
+        problem.help = if marked.is_some() { None } else { self.type_help(pointer, value, types) };
         self.push(problem, pointer);
     }
 
@@ -303,6 +305,18 @@ impl<'a> Judge<'a> {
         at.faulty
     }
 
+    /// What is wrong, without what only follows: a value of the wrong type is no known word either.
+    fn without_consequences(self) -> Vec<Problem> {
+        let mistyped: HashSet<String> = self
+            .problems
+            .iter()
+            .filter(|problem| problem.code == Code::WrongType)
+            .map(|problem| problem.place.pointer.clone())
+            .collect();
+        let follows = |problem: &Problem| problem.code != Code::WrongType && mistyped.contains(&problem.place.pointer);
+        self.problems.into_iter().filter(|problem| !follows(problem)).collect()
+    }
+
     fn push(&mut self, mut problem: Problem, pointer: &str) {
         pointer.clone_into(&mut problem.place.pointer);
         if !self.problems.contains(&problem) {
@@ -448,7 +462,7 @@ mod tests {
             ("id: a\nattempts: 0", "2:11 out-of-range `attempts` is 0, not at least 1"),
             ("id: a\nverify:", "2:1 wrong-type `verify` has no value"),
             ("id: a\nshort: 5", "2:8 wrong-type `short` is a whole number, not text or a map"),
-            ("id: a\nshort: { ulr: x }", "2:8 missing-field `short` has no `url`"),
+            ("id: a\nshort: { ulr: x }", "2:1 missing-field `short` has no `url`"),
         ] {
             assert_eq!(told(text).first().map(String::as_str), Some(expected), "{text}");
         }

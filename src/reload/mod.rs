@@ -1,1 +1,259 @@
-//! Nothing yet.
+//! Definitions into force while traffic flows.
+//!
+//! One [`Reloader`] owns the way from files to [`Live`]: it is the only writer. [`Reloader::reload`]
+//! reads what changed and swaps the whole set at once; [`watch`] calls it when files change, on SIGHUP
+//! and every few seconds besides, because a watch can lose events. One reload runs at a time. Called by
+//! `app` (to start and to watch) and by the admin door (to reload by hand).
+
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tracing::{info, warn};
+
+use crate::base::clock::Clock;
+use crate::definition::assemble::assemble;
+use crate::definition::live::{FileState, Generation, Live};
+use crate::definition::load::environment::Environment;
+use crate::definition::problem::{Problem, Severity};
+use crate::definition::render::{self, Report};
+use crate::definition::workspace::{Deployment, Reading, Selection};
+use crate::telemetry::metrics::Metrics;
+
+pub use watch::{Timing, watch};
+
+/// How long a file that has gone may take to come back before it counts as removed. Editors and volume
+/// updates take a name away for a moment.
+const ABSENCE: Duration = Duration::from_millis(50);
+
+/// The way from files to what is in force.
+#[derive(Debug)]
+pub struct Reloader {
+    live: Arc<Live>,
+    selection: Selection,
+    seams: Seams,
+    /// The last reading. Held only to copy it out or in.
+    last: Mutex<Arc<Deployment>>,
+    /// Held for the whole of a reload.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// What a reloader needs from outside.
+#[derive(Debug, Clone)]
+pub struct Seams {
+    /// What references are looked up in.
+    pub environment: Arc<dyn Environment>,
+    /// Tells when a generation came into force.
+    pub clock: Arc<dyn Clock>,
+    /// Where reloads are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// How it ended.
+    pub result: ReloadResult,
+    /// The generation in force after it.
+    pub generation: u64,
+    /// Integrations that are new.
+    pub added: Vec<Arc<str>>,
+    /// Integrations that are another version now.
+    pub changed: Vec<Arc<str>>,
+    /// Integrations that are gone.
+    pub removed: Vec<Arc<str>>,
+    /// Files whose present content does not count.
+    pub rejected: Vec<RejectedFile>,
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReloadResult {
+    /// Something changed, and all files count.
+    Applied,
+    /// Nothing changed, and all files count.
+    Unchanged,
+    /// Some files do not count; what changed in the others is in force.
+    Rejected,
+}
+
+impl ReloadResult {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// A file whose present content does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RejectedFile {
+    /// The file.
+    pub file: String,
+    /// Whether its last good version is in force.
+    pub state: FileState,
+    /// What is wrong, each as `path:line:col: message`.
+    pub problems: Vec<String>,
+}
+
+impl Reloader {
+    /// Reads a deployment for the first time. Files with faults do not keep the others from starting.
+    ///
+    /// # Errors
+    /// What is wrong, when the gateway file itself does not count.
+    pub fn start(selection: Selection, seams: Seams) -> Result<(Self, Arc<Live>), Box<Report>> {
+        let reading = Reading { environment: &*seams.environment, previous: None, keep_documents: false };
+        let deployment = reading.read(&selection);
+        let first = assemble(None, &deployment, seams.clock.now());
+        let Some(first) = first else { return Err(Box::new(deployment.report())) };
+        tell(&first, &deployment, &seams.metrics);
+        let live = Arc::new(Live::new(first));
+        let last = Mutex::new(Arc::new(deployment));
+        let turn = tokio::sync::Mutex::new(());
+        Ok((Self { live: Arc::clone(&live), selection, seams, last, turn }, live))
+    }
+
+    /// What is in force.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// The files as they were last read.
+    pub fn deployment(&self) -> Arc<Deployment> {
+        Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads what changed and puts it into force. A second call waits for the first.
+    pub async fn reload(self: &Arc<Self>) -> Outcome {
+        let _turn = self.turn.lock().await;
+        let before = self.deployment();
+        let mut next = self.read(&before).await;
+        if lost_files(&before, &next) {
+            tokio::time::sleep(ABSENCE).await;
+            next = self.read(&before).await;
+        }
+        let outcome = self.apply(&next);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        outcome
+    }
+
+    async fn read(self: &Arc<Self>, before: &Arc<Deployment>) -> Arc<Deployment> {
+        let (this, last) = (Arc::clone(self), Arc::clone(before));
+        let read = tokio::task::spawn_blocking(move || {
+            let environment = &*this.seams.environment;
+            let reading = Reading { environment, previous: Some(&last), keep_documents: false };
+            Arc::new(reading.read(&this.selection))
+        });
+        match read.await {
+            Ok(deployment) => deployment,
+            // A reader that panicked changes nothing; the panic itself is in the log.
+            Err(_) => Arc::clone(before),
+        }
+    }
+
+    fn apply(&self, deployment: &Deployment) -> Outcome {
+        let metrics = &self.seams.metrics;
+        let previous = self.live.load();
+        let now = self.seams.clock.now();
+        let Some(next) = assemble(Some(&previous), deployment, now) else {
+            // Only a selection without a gateway file ends here, and such a one never started.
+            return outcome(&previous, &previous);
+        };
+        let outcome = outcome(&previous, &next);
+        let same = next.fingerprint == previous.fingerprint && same_files(&next, &previous);
+        metrics.config_reloads.with_label_values(&[outcome.result.label()]).inc();
+        if outcome.rejected.is_empty() {
+            let seconds = i64::try_from(now.seconds()).unwrap_or(i64::MAX);
+            metrics.config_last_success.with_label_values::<&str>(&[]).set(seconds);
+        }
+        if same {
+            return Outcome { generation: previous.number, ..outcome };
+        }
+        if previous.gateway.fixed != next.gateway.fixed {
+            warn!("settings changed that take effect when the gateway is started again");
+        }
+        tell(&next, deployment, metrics);
+        self.live.swap(next);
+        outcome
+    }
+}
+
+/// Whether a file or directory that was there is not there now.
+fn lost_files(before: &Deployment, after: &Deployment) -> bool {
+    let now: std::collections::HashSet<_> = after.integrations.iter().map(|read| &read.file).collect();
+    let unread = |read: &Problem| read.code == crate::definition::problem::Code::Unreadable;
+    before.integrations.iter().any(|read| !now.contains(&read.file))
+        || !after.unreadable.is_empty()
+        || after.integrations.iter().any(|read| read.problems.iter().any(unread))
+        || after.gateway.as_ref().is_some_and(|read| read.problems.iter().any(unread))
+}
+
+fn same_files(a: &Generation, b: &Generation) -> bool {
+    let same = |(a, b): (&crate::definition::live::FileStatus, &crate::definition::live::FileStatus)| {
+        a.file == b.file && a.state == b.state && a.problems == b.problems
+    };
+    a.files.len() == b.files.len() && a.files.iter().zip(&b.files).all(same)
+}
+
+fn outcome(previous: &Generation, next: &Generation) -> Outcome {
+    let (old, new): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        (previous.integrations.iter().collect(), next.integrations.iter().collect());
+    let ids = |keep: &dyn Fn(&Arc<str>) -> bool, of: &BTreeMap<&Arc<str>, _>| -> Vec<Arc<str>> {
+        of.keys().filter(|id| keep(id)).map(|id| Arc::clone(id)).collect()
+    };
+    let added = ids(&|id| !old.contains_key(id), &new);
+    let removed = ids(&|id| !new.contains_key(id), &old);
+    let changed = ids(&|id| old.get(id).is_some_and(|before| !Arc::ptr_eq(before, new[id])), &new);
+    let rejected: Vec<RejectedFile> = next.rejected().map(RejectedFile::of).collect();
+    let result = match (rejected.is_empty(), previous.fingerprint == next.fingerprint) {
+        (false, _) => ReloadResult::Rejected,
+        (true, true) => ReloadResult::Unchanged,
+        (true, false) => ReloadResult::Applied,
+    };
+    Outcome { result, generation: next.number, added, changed, removed, rejected }
+}
+
+impl RejectedFile {
+    fn of(status: &crate::definition::live::FileStatus) -> Self {
+        let errors = status.problems.iter().filter(|problem| problem.is_error());
+        let (file, state) = (status.file.display().to_string(), status.state);
+        Self { file, state, problems: errors.map(render::line).collect() }
+    }
+}
+
+/// Says in the log and the metrics what came into force.
+fn tell(generation: &Generation, deployment: &Deployment, metrics: &Metrics) {
+    let rejected = generation.rejected().count();
+    let loaded = generation.files.len() - rejected;
+    let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    metrics.config_generation.with_label_values::<&str>(&[]).set(i64::try_from(generation.number).unwrap_or(i64::MAX));
+    metrics.definitions.with_label_values(&["loaded"]).set(gauge(loaded));
+    metrics.definitions.with_label_values(&["rejected"]).set(gauge(rejected));
+    for status in &generation.files {
+        for problem in status.problems.iter() {
+            let (code, line) = (problem.code.to_string(), render::line(problem));
+            match problem.severity {
+                Severity::Error => {
+                    warn!(problem.code = code, config.file = %status.file.display(), "definition refused: {line}");
+                }
+                Severity::Warning => info!(problem.code = code, "definition warned about: {line}"),
+                Severity::Notice => {}
+            }
+        }
+    }
+    info!(
+        config.generation = generation.number,
+        config.integrations = generation.integrations.len(),
+        config.rejected = rejected,
+        config.directories = deployment.directories.len(),
+        "configuration generation {} is in force: {} integrations, {rejected} files refused",
+        generation.number,
+        generation.integrations.len(),
+    );
+}

@@ -14,6 +14,7 @@ mod mock;
 mod outside;
 mod power;
 mod proxy;
+mod rejected;
 mod signing;
 mod store_contract;
 mod store_damage;

@@ -72,7 +72,7 @@ async fn describe_file(file: &FileStatus) -> Value {
         && let Some(map) = shown.as_object_mut()
     {
         let texts = read_texts(file).await;
-        let report = Report { files: 1, problems: file.problems.to_vec(), texts };
+        let report = Report { files: 1, problems: file.problems.to_vec(), texts, ..Report::default() };
         map.insert("report".to_owned(), Value::from(report.text(false)));
     }
     shown

@@ -1,5 +1,5 @@
 //! What a schema cannot say: whether templates compile and name what there is, whether values that are
-//! each fine go together, whether names point at something.
+//! each fine go together. Whether names point at something in other files is for `scope`.
 //!
 //! Every fault is told at once; nothing stops at the first. A document should have passed `validate`,
 //! but needs not: what cannot be read is left out. Secrets written out and missing references are found
@@ -9,7 +9,6 @@
 mod auth;
 mod conflicts;
 mod gateway;
-mod names;
 mod templates;
 mod values;
 mod webhook;
@@ -22,8 +21,6 @@ use super::problem::{Code, Problem};
 use super::raw;
 use super::schema;
 use super::templates::Templates;
-
-pub use names::{Scope, gateway_names, names};
 
 /// What is wrong inside one resolved definition.
 pub fn integration(document: &Document, templates: &Templates) -> Vec<Problem> {

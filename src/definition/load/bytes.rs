@@ -65,7 +65,7 @@ fn end_of(text: &str) -> Position {
 }
 
 /// An I/O error without the operating system's number.
-pub(super) fn reason(error: &std::io::Error) -> String {
+pub(in crate::definition) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string().to_lowercase();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 use super::environment::{Environment, read_text};
 use super::reference::{Fault, Part, Reference, has_dollar_form, parts};
 use crate::definition::document::{Below, Document, Spot, push_token};
-use crate::definition::problem::{Code, Problem};
+use crate::definition::problem::{Code, Place, Problem};
+use crate::definition::render::redact::is_telling;
 use crate::definition::shape::{Shape, TemplateKind, View};
 use crate::definition::suggest::nearest;
 
@@ -40,6 +41,11 @@ impl Dependency {
         Self { source, digest: value.map(|value| Sha256::digest(value).into()) }
     }
 
+    /// Stands for what it held; all zero when it held nothing.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest.unwrap_or_default()
+    }
+
     /// Whether it still holds what it held.
     pub fn is_current(&self, environment: &dyn Environment) -> bool {
         let value = match &self.source {
@@ -57,15 +63,22 @@ pub struct Expanded {
     pub problems: Vec<Problem>,
     /// What the document depends on.
     pub dependencies: Vec<Dependency>,
+    /// Where values stand that may be secrets written out: in no excerpt are they shown.
+    pub hidden: Vec<Place>,
 }
 
 /// Expands the references of a document in place. Those at the pointers of `later` stay as they are.
 pub fn expand(document: &mut Document, shape: &Shape, later: &[&str], environment: &dyn Environment) -> Expanded {
-    let mut found = Vec::new();
+    let (mut found, mut hidden) = (Vec::new(), Vec::new());
     let view = shape.root(&document.value);
-    collect(&document.value, &view, &mut String::new(), &mut found);
+    visit(&document.value, &view, false, &mut String::new(), &mut |visited| {
+        if visited.is_hidden() {
+            hidden.push(document.place(visited.pointer));
+        }
+        found.extend(Candidate::of(visited));
+    });
     found.retain(|text| !later.contains(&text.pointer.as_str()) || !has_reference(document, &text.pointer));
-    let mut expanded = Expanded::default();
+    let mut expanded = Expanded { hidden, ..Expanded::default() };
     for text in found {
         one(document, &text, environment, &mut expanded);
     }
@@ -79,30 +92,56 @@ struct Candidate {
     template: Option<TemplateKind>,
 }
 
-fn collect(value: &Value, view: &View<'_>, pointer: &mut String, found: &mut Vec<Candidate>) {
+impl Candidate {
+    fn of(visited: &Visited<'_>) -> Option<Self> {
+        let text = visited.value.as_str()?;
+        let secret = visited.view.is_secret();
+        let template = visited.view.template();
+        (secret || has_dollar_form(text)).then(|| Self { pointer: visited.pointer.to_owned(), secret, template })
+    }
+}
+
+/// A scalar, and what the schema says of it.
+struct Visited<'a> {
+    pointer: &'a str,
+    value: &'a Value,
+    view: &'a View<'a>,
+    /// Whether it stands in a block that is or may be a secret.
+    in_secret: bool,
+}
+
+impl Visited<'_> {
+    /// Whether it may be a secret written out: it is one, or stands in the place of one in a form that
+    /// nobody knows.
+    fn is_hidden(&self) -> bool {
+        let unknown = self.view.nodes().next().is_none();
+        let telling = self.pointer.rsplit('/').next().is_some_and(is_telling);
+        let reference = self.value.as_str().is_some_and(|text| text.contains("${"));
+        (self.view.is_secret() || (unknown && (self.in_secret || telling))) && !reference
+    }
+}
+
+/// Visits every scalar.
+fn visit(value: &Value, view: &View<'_>, in_secret: bool, pointer: &mut String, see: &mut dyn FnMut(&Visited<'_>)) {
     let length = pointer.len();
+    let inside = in_secret || view.is_secret();
     match value {
-        Value::String(text) => {
-            let secret = view.is_secret();
-            if secret || has_dollar_form(text) {
-                found.push(Candidate { pointer: pointer.clone(), secret, template: view.template() });
-            }
-        }
         Value::Array(items) => {
             for (place, item) in items.iter().enumerate() {
                 push_token(pointer, &place.to_string());
-                collect(item, &view.item(item), pointer, found);
+                visit(item, &view.item(item), inside, pointer, see);
                 pointer.truncate(length);
             }
         }
         Value::Object(map) => {
             for (key, item) in map {
                 push_token(pointer, key);
-                collect(item, &view.field(key, item), pointer, found);
+                visit(item, &view.field(key, item), inside, pointer, see);
                 pointer.truncate(length);
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::Null => {}
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => see(&Visited { pointer, value, view, in_secret }),
     }
 }
 
@@ -197,7 +236,7 @@ impl Trouble {
         Self { code, message, suggestion: None, help: None }
     }
 
-    fn at(self, place: crate::definition::problem::Place) -> Problem {
+    fn at(self, place: Place) -> Problem {
         let problem = Problem::error(self.code, place, self.message).suggestion(self.suggestion);
         Problem { help: self.help, ..problem }
     }

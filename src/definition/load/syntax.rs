@@ -10,7 +10,7 @@ pub(super) fn explain(info: &str) -> (String, Option<String>) {
 }
 
 /// A part of a complaint, what it means, what to do.
-const KNOWN: [(&str, &str, &str); 16] = [
+const KNOWN: [(&str, &str, &str); 17] = [
     (
         "quoted scalar, found unexpected end of stream",
         "this quote is never closed",
@@ -35,6 +35,11 @@ const KNOWN: [(&str, &str, &str); 16] = [
         "flow sequence, expected ',' or ']'",
         "expected `,` or `]`: a list in brackets is not closed",
         "Close the `[` that was opened before this place.",
+    ),
+    (
+        "did not find expected node content",
+        "expected a value here",
+        "Remove the extra `,` or write the value that is missing.",
     ),
     ("block mapping, did not find expected key", "expected a key here", "Check the indentation of this line."),
     (

@@ -429,7 +429,7 @@ mod tests {
         let document = read("a:\n  b: [1, \"é x\"]\n  c: >-\n    f g\n").document.expect("a document");
         assert_eq!(document.value, json!({ "a": { "b": [1, "é x"], "c": "f g" } }));
         let start = |pointer| document.place(pointer).span.to_string();
-        assert_eq!([start("/a"), start("/a/b"), start("/a/b/1")], ["2:3-5:1", "2:6-2:16", "2:10-2:15"]);
+        assert_eq!([start("/a"), start("/a/b"), start("/a/b/1")], ["1:1-1:2", "2:6-2:16", "2:10-2:15"]);
         assert_eq!(document.key_place("/a/b").span.to_string(), "2:3-2:4");
         assert_eq!(document.place_within("/a/b/1", 3..4).span.to_string(), "2:13-2:14");
     }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::problem::{Problem, Severity};
+use super::problem::{Place, Problem, Severity, settle};
 
 /// The texts of files, for excerpts.
 pub type Texts = HashMap<Arc<PathBuf>, Arc<str>>;
@@ -26,12 +26,23 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// The texts of the files that have problems.
     pub texts: Texts,
+    /// Where values stand that no excerpt may show.
+    pub hidden: Vec<Place>,
 }
 
 impl Report {
     /// How many problems are this bad.
     pub fn count(&self, severity: Severity) -> usize {
         self.problems.iter().filter(|problem| problem.severity == severity).count()
+    }
+
+    /// Takes in what another look found.
+    pub fn extend(&mut self, other: Self) {
+        self.files += other.files;
+        self.problems.extend(other.problems);
+        self.texts.extend(other.texts);
+        self.hidden.extend(other.hidden);
+        settle(&mut self.problems);
     }
 
     /// Text for people. Colours are for terminals.

@@ -37,12 +37,23 @@ impl Line {
     }
 }
 
+/// Whether a document says what is secret, or the text alone must do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// All secrets of the line are among those given.
+    All,
+    /// There may be more.
+    Some,
+}
+
 /// A line without what is known to be secret (in characters from zero) and what looks it.
-pub fn line(original: &str, known: &[Range<usize>]) -> Line {
+pub fn line(original: &str, known: &[Range<usize>], how_well: Known) -> Line {
     let mut hidden = known.to_vec();
     let characters = |at: usize| original.get(..at).map_or(0, |head| head.chars().count());
     let to_characters = |bytes: Range<usize>| characters(bytes.start)..characters(bytes.end);
-    hidden.extend(under_telling_keys(original).into_iter().map(to_characters));
+    if how_well == Known::Some {
+        hidden.extend(under_telling_keys(original).into_iter().map(to_characters));
+    }
     hidden.extend(LOOKS_SECRET.find_iter(original).filter(looks_random).map(|found| to_characters(found.range())));
     let hidden = joined(hidden);
     let mut text = String::with_capacity(original.len());
@@ -69,6 +80,11 @@ fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     joined
 }
 
+/// Whether a key sounds as if a secret stood under it.
+pub fn is_telling(key: &str) -> bool {
+    TELLING_KEY.find(&format!("{key}: ")).is_some_and(|found| found.start() == 0)
+}
+
 /// What stands under keys that sound like secrets, unless it is a reference or template. In bytes.
 fn under_telling_keys(line: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
@@ -84,6 +100,7 @@ fn under_telling_keys(line: &str) -> Vec<Range<usize>> {
         let in_braces = line.get(..key.start()).is_some_and(|head| head.contains('{'));
         let length = match opening {
             Some(quote @ ('"' | '\'')) => value.find(quote).unwrap_or(value.len()),
+            Some('[') => value.find(']').unwrap_or(value.len()),
             _ if in_braces => value.find([',', '}']).unwrap_or(value.len()),
             _ => value.trim_end().len(),
         };
@@ -123,7 +140,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        line(text, &[]).text
+        line(text, &[], Known::Some).text
     }
 
     #[test]
@@ -160,7 +177,7 @@ mod tests {
 
     #[test]
     fn columns_follow_what_was_hidden() {
-        let line = line("a: 0123456789 b", std::slice::from_ref(&(3..13)));
+        let line = line("a: 0123456789 b", std::slice::from_ref(&(3..13)), Known::All);
         assert_eq!(line.text, "a: •••••• b");
         assert_eq!([line.column(0), line.column(3), line.column(7), line.column(14)], [0, 3, 3, 10]);
     }

@@ -104,7 +104,7 @@ mod tests {
             Problem::error(Code::Syntax, place("./a b.yaml"), "x").suggestion(Some("y".to_owned())),
             Problem::notice(Code::NotYetRun, place("/c.yaml"), "z").help("Wait."),
         ];
-        let sarif = Report { files: 2, problems, texts: super::super::Texts::new() }.sarif();
+        let sarif = Report { files: 2, problems, ..Report::default() }.sarif();
         let faults: Vec<String> = jsonschema::validator_for(&schema())
             .expect("a schema")
             .iter_errors(&sarif)

@@ -3,7 +3,8 @@
 use std::fmt::{self, Write};
 use std::ops::Range;
 
-use super::{Report, redact};
+use super::Report;
+use super::redact::{self, Known};
 use crate::base::span::Span;
 use crate::definition::problem::{Code, Problem, Severity};
 
@@ -51,7 +52,7 @@ fn one(out: &mut String, report: &Report, problem: &Problem, paint: &Paint) -> f
     paint.write(out, BLUE, format_args!("{margin}-->"))?;
     writeln!(out, " {}:{}", place.file.display(), place.span.start)?;
     if let Some(line) = line_of(report, problem) {
-        let excerpt = Excerpt::new(line, place.span, &secrets_on_line(report, problem));
+        let excerpt = Excerpt::new(line, place.span, &secrets_on_line(report, problem), how_well(report, problem));
         paint.write(out, BLUE, format_args!("{margin} |"))?;
         out.push('\n');
         paint.write(out, BLUE, format_args!("{number} |"))?;
@@ -87,19 +88,26 @@ fn line_of<'a>(report: &'a Report, problem: &Problem) -> Option<&'a str> {
 /// The literal secrets on a problem's first line, in characters from zero.
 fn secrets_on_line(report: &Report, problem: &Problem) -> Vec<Range<usize>> {
     let number = problem.place.span.start.line;
-    let known = report.problems.iter().filter(|other| {
-        other.code == Code::LiteralSecret
-            && other.place.file == problem.place.file
-            && (other.place.span.start.line..=other.place.span.end.line).contains(&number)
+    let literal = report.problems.iter().filter(|other| other.code == Code::LiteralSecret).map(|other| &other.place);
+    let known = report.hidden.iter().chain(literal).filter(|secret| {
+        secret.file == problem.place.file && (secret.span.start.line..=secret.span.end.line).contains(&number)
     });
     known
         .map(|secret| {
-            let Span { start, end } = secret.place.span;
+            let Span { start, end } = secret.span;
             let from = if start.line == number { start.column.saturating_sub(1) } else { 0 };
             let to = if end.line == number { end.column.saturating_sub(1) } else { usize::MAX };
             from..to
         })
         .collect()
+}
+
+/// In a file that could not be read as YAML, or in which a value was passed over, the document does not
+/// tell all secrets.
+fn how_well(report: &Report, problem: &Problem) -> Known {
+    let passes_over = |code| matches!(code, Code::Syntax | Code::UnsupportedYaml | Code::DuplicateKey | Code::TooLarge);
+    let unread = |other: &Problem| passes_over(other.code) && other.place.file == problem.place.file;
+    if report.problems.iter().any(unread) { Known::Some } else { Known::All }
 }
 
 /// A line that is safe to show and fits, and where the carets stand in it.
@@ -109,10 +117,10 @@ struct Excerpt {
 }
 
 impl Excerpt {
-    fn new(line: &str, span: Span, secrets: &[Range<usize>]) -> Self {
+    fn new(line: &str, span: Span, secrets: &[Range<usize>], known: Known) -> Self {
         let length = line.chars().count();
         let secrets: Vec<_> = secrets.iter().map(|range| range.start.min(length)..range.end.min(length)).collect();
-        let safe = redact::line(line.trim_end(), &secrets);
+        let safe = redact::line(line.trim_end(), &secrets, known);
         let width = safe.text.chars().count();
         let start = safe.column(span.start.column.saturating_sub(1));
         let end = if span.end.line > span.start.line { width } else { safe.column(span.end.column.saturating_sub(1)) };
@@ -163,7 +171,12 @@ mod tests {
             let place = Place { file: Arc::clone(&file), span, pointer: "/x".to_owned() };
             Problem::error(*code, place, "something is wrong").label("here").help("Mend it.")
         });
-        Report { files: 1, problems: problems.collect(), texts: [(Arc::clone(&file), text.into())].into() }
+        Report {
+            files: 1,
+            problems: problems.collect(),
+            texts: [(Arc::clone(&file), text.into())].into(),
+            hidden: Vec::new(),
+        }
     }
 
     #[test]

@@ -1,0 +1,207 @@
+//! `trunkline show`: a definition as it counts, and where each value comes from.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+use serde_json::Value;
+
+use super::output::Output;
+use super::{Common, Ended};
+use crate::definition::catalogue;
+use crate::definition::document::{Below, Document, Spot};
+use crate::definition::load::environment::Environment;
+use crate::definition::problem::Problem;
+use crate::definition::resolve::Kind;
+use crate::definition::shape::View;
+use crate::definition::suggest::nearest;
+use crate::definition::workspace::{Reading, select};
+
+/// Show a definition as it counts: laid over its catalogue entry, each value with the place it was
+/// written at
+///
+/// What comes from the environment or a file is shown as the reference, never as its value.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    /// The integration's id; else a catalogue entry's
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// The deployment's directory or gateway file. Default: that of `--config`
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The whole definition, not only what it consists of
+    #[arg(long)]
+    pub resolved: bool,
+}
+
+/// Runs the command.
+pub fn run(
+    common: &Common,
+    args: &ShowArgs,
+    environment: &dyn Environment,
+    output: &mut Output,
+) -> anyhow::Result<Ended> {
+    let path = args.dir.clone().unwrap_or_else(|| common.config.clone());
+    let mut ids: Vec<String> = catalogue::ids().map(str::to_owned).collect();
+    for selection in if path.exists() { select(&[path]) } else { Vec::new() } {
+        let reading = Reading { environment, previous: None, keep_documents: true };
+        for read in reading.read(&selection).integrations {
+            let Some((id, _)) = &read.id else { continue };
+            ids.push(id.to_string());
+            if **id != *args.id {
+                continue;
+            }
+            let Some(document) = &read.document else { bail!("`{}` cannot be read; see `trunkline check`", args.id) };
+            show(document, args.resolved, output)?;
+            if read.problems.iter().any(Problem::is_error) {
+                output.note("this file has errors and does not count; see `trunkline check`");
+                return Ok(Ended::No);
+            }
+            return Ok(Ended::Done);
+        }
+    }
+    match catalogue::entry(&args.id) {
+        Some(entry) => show(&entry.document, args.resolved, output).map(|()| Ended::Done),
+        None => match nearest(&args.id, ids.iter().map(String::as_str)) {
+            Some(near) => bail!("there is no integration `{}`; did you mean `{near}`?", args.id),
+            None => bail!("there is no integration `{}`", args.id),
+        },
+    }
+}
+
+fn show(document: &Document, resolved: bool, output: &mut Output) -> anyhow::Result<()> {
+    let view = Kind::Integration.schema().shape().root(&document.value);
+    let mut page = Page { out: String::new(), lines: Vec::new() };
+    if resolved {
+        page.map(&Part { value: &document.value, spot: &document.places, view }, 0);
+    } else {
+        page.outline(document);
+    }
+    output.raw(page.finish().as_bytes())?;
+    Ok(())
+}
+
+/// YAML with a comment behind each value.
+struct Page {
+    out: String,
+    lines: Vec<(String, String)>,
+}
+
+impl Page {
+    fn outline(&mut self, document: &Document) {
+        let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let names = |pointer: &str, key: &str| {
+            let items = document.value.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+            let names: Vec<_> = items.filter_map(|item| item.get(key).unwrap_or(item).as_str()).collect();
+            names.join(", ")
+        };
+        let kinds = |pointer: &str| {
+            let map = document.value.pointer(pointer).and_then(Value::as_object);
+            map.map(|map| map.keys().cloned().collect::<Vec<_>>().join(", ")).unwrap_or_default()
+        };
+        for (label, words) in [
+            ("id", text("/id").to_owned()),
+            ("title", text("/title").to_owned()),
+            ("file", document.file.display().to_string()),
+            ("extends", text("/extends").to_owned()),
+            ("auth", kinds("/auth")),
+            ("api", text("/api/base_url").to_owned()),
+            ("endpoints", names("/api/endpoints", "id")),
+            ("connections", names("/connections", "id")),
+            ("verify", kinds("/webhook/verify")),
+            ("events", names("/webhook/events", "")),
+            ("rules", names("/rules", "id")),
+            ("syncs", names("/syncs", "id")),
+        ] {
+            if !words.is_empty() {
+                self.lines.push((format!("{label:<12} {words}"), String::new()));
+            }
+        }
+    }
+
+    fn map(&mut self, part: &Part<'_>, depth: usize) {
+        let Some(map) = part.value.as_object() else { return };
+        for (key, item) in map {
+            let Some(spot) = part.spot.child(key) else { continue };
+            let head = format!("{}{}:", "  ".repeat(depth), scalar(&Value::String(key.clone())));
+            self.entry(head, &Part { value: item, spot, view: part.view.field(key, item) }, depth);
+        }
+    }
+
+    fn entry(&mut self, head: String, part: &Part<'_>, depth: usize) {
+        match (part.value, &part.spot.below) {
+            (Value::Object(map), Below::Map(_)) if !map.is_empty() => {
+                self.lines.push((head, String::new()));
+                self.map(part, depth + 1);
+            }
+            (Value::Array(items), Below::List(spots)) if !items.is_empty() => {
+                self.lines.push((head, String::new()));
+                for (value, spot) in items.iter().zip(spots) {
+                    self.item(&Part { value, spot, view: part.view.item(value) }, depth + 1);
+                }
+            }
+            _ => {
+                let place = format!("# {}:{}", part.spot.file.display(), part.spot.span.start.line);
+                self.lines.push((format!("{head} {}", part.shown()), place));
+            }
+        }
+    }
+
+    /// An item of a list: a map's first key stands behind the dash.
+    fn item(&mut self, part: &Part<'_>, depth: usize) {
+        let dash = format!("{}-", "  ".repeat(depth));
+        if part.value.as_object().is_none_or(serde_json::Map::is_empty) {
+            return self.entry(dash, part, depth);
+        }
+        let first = self.lines.len();
+        self.map(part, depth + 1);
+        if let Some((text, _)) = self.lines.get_mut(first) {
+            *text = format!("{dash} {}", text.trim_start());
+        }
+    }
+
+    fn finish(mut self) -> String {
+        let widest = |lines: &[(String, String)]| {
+            let widths = lines.iter().map(|(text, _)| text.chars().count());
+            widths.filter(|width| *width <= 72).max().unwrap_or(0)
+        };
+        let width = widest(&self.lines);
+        for (text, place) in &self.lines {
+            // Writing to a string cannot fail.
+            let line = format!("{text:width$}  {place}");
+            let written = writeln!(self.out, "{}", line.trim_end());
+            debug_assert!(written.is_ok());
+        }
+        self.out
+    }
+}
+
+/// A value, where it was written, and what the schema says of it.
+struct Part<'a> {
+    value: &'a Value,
+    spot: &'a Spot,
+    view: View<'a>,
+}
+
+impl Part<'_> {
+    /// The value as YAML on one line; what references brought in as the reference, a secret not at all.
+    fn shown(&self) -> String {
+        let is_reference = self.value.as_str().is_some_and(|text| text.contains("${"));
+        match &self.spot.written {
+            Some(written) => scalar(&Value::String(written.to_string())),
+            None if self.view.is_secret() && !is_reference => "••••••".to_owned(),
+            None => scalar(self.value),
+        }
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    let multiline = value.as_str().is_some_and(|text| text.contains('\n'));
+    let yaml = if multiline { None } else { serde_yaml::to_string(value).ok() };
+    // JSON is YAML; what has several lines as YAML is written that way.
+    match yaml.as_deref().map(str::trim_end).filter(|yaml| !yaml.contains('\n')) {
+        Some(yaml) => yaml.to_owned(),
+        None => value.to_string(),
+    }
+}

@@ -1,0 +1,185 @@
+//! One file from text to what counts: parsed, laid over the catalogue, expanded, judged, checked,
+//! compiled.
+//!
+//! Every step tells all it finds. A step that needs sound input works on what the steps before left
+//! sound, so that a bad template is told beside an unknown field. Called by `workspace`.
+
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use serde_json::Value;
+
+use super::catalogue;
+use super::document::{Below, Document};
+use super::load::environment::Environment;
+use super::load::expand::{Dependency, expand};
+use super::load::extends::merge;
+use super::load::tree::parse;
+use super::problem::{Code, Place, Problem, Severity, settle};
+use super::raw::gateway::UNEXPANDED;
+use super::schema;
+use super::suggest::nearest;
+use super::validate::Schema;
+
+/// A file as far as it could be read.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// The document: merged, references expanded. `None` when the text is not YAML.
+    pub document: Option<Document>,
+    /// The same without what is faulty in it, for checks that need sound input; `None` when nothing is.
+    pub sound: Option<Sound>,
+    /// What was found so far.
+    pub problems: Vec<Problem>,
+    /// What the file depends on besides its text.
+    pub dependencies: Vec<Dependency>,
+    /// Where values stand that may be secrets written out.
+    pub hidden: Vec<Place>,
+}
+
+/// A document without its faulty parts.
+#[derive(Debug)]
+pub struct Sound {
+    /// What is left.
+    pub document: Document,
+    /// The pointers of what was taken out.
+    taken: Vec<String>,
+}
+
+impl Sound {
+    /// Whether a problem of what is left is one of the file, and no consequence of what was taken out.
+    pub fn counts(&self, problem: &Problem) -> bool {
+        let at = &problem.place.pointer;
+        let around = |taken: &String| taken.strip_prefix(at.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let within = |taken: &String| {
+            at.strip_prefix(taken.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        !self.taken.iter().any(|taken| around(taken) || within(taken))
+    }
+}
+
+/// What kind of file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A definition.
+    Integration,
+    /// The gateway file.
+    Gateway,
+}
+
+impl Kind {
+    /// The schema of such files, compiled once.
+    pub fn schema(self) -> &'static Schema {
+        static INTEGRATION: LazyLock<Schema> = LazyLock::new(|| compiled(schema::integration()));
+        static GATEWAY: LazyLock<Schema> = LazyLock::new(|| compiled(schema::gateway()));
+        match self {
+            Self::Integration => &INTEGRATION,
+            Self::Gateway => &GATEWAY,
+        }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "the generated schemas are part of the program and tested")]
+fn compiled(schema: &Value) -> Schema {
+    Schema::new(schema).expect("the generated schema is a JSON Schema")
+}
+
+/// Reads a text as far as its references and its schema's verdict.
+pub fn resolve(kind: Kind, file: &Arc<PathBuf>, text: &str, environment: &dyn Environment) -> Resolved {
+    let parsed = parse(file, text);
+    let mut problems = parsed.problems;
+    let Some(mut document) = parsed.document else {
+        return Resolved { problems, ..Resolved::default() };
+    };
+    let schema = kind.schema();
+    let base_is_missing = kind == Kind::Integration && !lay_over_catalogue(&mut document, schema, &mut problems);
+    let later: &[&str] = if kind == Kind::Gateway { &UNEXPANDED } else { &[] };
+    let expanded = expand(&mut document, schema.shape(), later, environment);
+    problems.extend(expanded.problems);
+    let mut faults = schema.judge(&document);
+    // Without the entry it starts from, nobody can say what is missing.
+    faults.retain(|fault| !(base_is_missing && fault.code == Code::MissingField));
+    problems.retain(|problem| !is_told_better(problem, &faults));
+    let is_sound = !faults.iter().chain(&problems).any(Problem::is_error);
+    let sound = (!is_sound).then(|| sound(&document, &faults, &problems));
+    problems.extend(faults);
+    Resolved { document: Some(document), sound, problems, dependencies: expanded.dependencies, hidden: expanded.hidden }
+}
+
+/// Lays a definition over the entry it extends; false when there is no such entry.
+fn lay_over_catalogue(document: &mut Document, schema: &Schema, problems: &mut Vec<Problem>) -> bool {
+    let Some(name) = document.value.get("extends").and_then(Value::as_str) else { return true };
+    let Some(entry) = catalogue::entry(name) else {
+        let message = format!("the catalogue has no entry `{name}`");
+        let problem = Problem::error(Code::UnknownName, document.place("/extends"), message);
+        let known: Vec<String> = catalogue::ids().map(|id| format!("`{id}`")).collect();
+        let problem = problem.suggestion(nearest(name, catalogue::ids()));
+        problems.push(problem.help(format!("It has {}.", known.join(", "))));
+        return false;
+    };
+    let taken = std::mem::replace(document, Document::unplaced(PathBuf::new(), Value::Null));
+    *document = merge(&entry.document, taken, schema.shape());
+    true
+}
+
+/// A warning about a word's older meaning says nothing new where the word is an error anyway.
+fn is_told_better(problem: &Problem, faults: &[Problem]) -> bool {
+    problem.severity == Severity::Warning && faults.iter().any(|fault| fault.place.span == problem.place.span)
+}
+
+/// Takes out what is faulty. A list loses no item, because that would move the others: where an item is
+/// faulty as a whole, the list goes.
+fn sound(document: &Document, faults: &[Problem], read: &[Problem]) -> Sound {
+    let mut sound = Sound { document: document.clone(), taken: Vec::new() };
+    for fault in faults.iter().chain(read).filter(|fault| fault.is_error()) {
+        let mut at = fault.place.pointer.as_str();
+        while let Some((parent, key)) = at.rsplit_once('/') {
+            if let Some(Value::Object(map)) = sound.document.value.pointer_mut(parent) {
+                map.shift_remove(&key.replace("~1", "/").replace("~0", "~"));
+                sound.taken.push(at.to_owned());
+                break;
+            }
+            at = parent;
+        }
+    }
+    sound.taken.extend(faulty_spots(document));
+    if let Value::Object(root) = &mut sound.document.value {
+        // What every file must have, so that the rest can be read; that it is missing was told.
+        root.entry("trunkline").or_insert(Value::from(1));
+        root.entry("id").or_insert(Value::from("unnamed"));
+    }
+    sound
+}
+
+/// The pointers of values whose fault was told when they were read.
+fn faulty_spots(document: &Document) -> Vec<String> {
+    let (mut found, mut open) = (Vec::new(), vec![(String::new(), &document.places)]);
+    while let Some((pointer, spot)) = open.pop() {
+        if spot.faulty {
+            found.push(pointer.clone());
+        }
+        let below = |token: &str| {
+            let mut at = pointer.clone();
+            super::document::push_token(&mut at, token);
+            at
+        };
+        match &spot.below {
+            Below::Nothing => {}
+            Below::List(items) => {
+                open.extend(items.iter().enumerate().map(|(place, item)| (below(&place.to_string()), item)));
+            }
+            Below::Map(entries) => open.extend(entries.iter().map(|(key, item)| (below(key), item))),
+        }
+    }
+    found
+}
+
+/// Puts a file's problems in order. Those that are at the same place and say the same are one.
+pub fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
+    settle(&mut problems);
+    problems
+}
+
+/// The place of the id of a file, for a problem about it.
+pub fn id_place(document: &Document) -> Place {
+    document.place("/id")
+}

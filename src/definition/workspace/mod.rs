@@ -1,0 +1,256 @@
+//! A whole deployment from its files: the gateway file and the definitions it names.
+//!
+//! Reading is parallel and incremental: a file whose bytes and references are what they were is taken
+//! over as it is, with its compiled definition. What is wrong is told for all files at once, and what
+//! files need of each other is looked at last. Called by `reload`, the CLI and tests.
+
+mod definition;
+mod scan;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use super::catalogue;
+use super::load::bytes;
+use super::load::environment::Environment;
+use super::plan;
+use super::plan::gateway::Gateway;
+use super::problem::{Code, Place, Problem, settle};
+use super::render::{Report, Texts};
+use super::resolve::resolve;
+use super::scope::{Outline, Scope};
+use super::templates::Templates;
+
+pub use definition::{Compiled, Definition};
+pub use scan::{Selection, select};
+
+/// The name of the gateway file in a deployment's directory.
+pub const GATEWAY_FILE: &str = "trunkline.yaml";
+
+/// A deployment as its files stand.
+#[derive(Debug, Default)]
+pub struct Deployment {
+    /// The gateway file; `None` when only definitions were asked for.
+    pub gateway: Option<Arc<Definition<Gateway>>>,
+    /// The definitions, by path.
+    pub integrations: Vec<Arc<Definition<plan::Integration>>>,
+    /// What is wrong with files because of others or of directories, by file.
+    pub crossing: HashMap<Arc<PathBuf>, Vec<Problem>>,
+    /// The directories in which definitions were looked for, and those below them.
+    pub directories: BTreeSet<PathBuf>,
+    /// Directories that could not be read: nobody can say what is in them.
+    pub unreadable: Vec<PathBuf>,
+    /// Whether these are all definitions of a deployment, and no single files.
+    complete: bool,
+}
+
+/// How to read a deployment.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    /// What references are looked up in.
+    pub environment: &'a dyn Environment,
+    /// The last reading of the same deployment, from which unchanged files are taken.
+    pub previous: Option<&'a Deployment>,
+    /// Whether resolved documents are kept, for `show`.
+    pub keep_documents: bool,
+}
+
+impl Reading<'_> {
+    /// Reads what was selected.
+    pub fn read(&self, selection: &Selection) -> Deployment {
+        let previous = self.previous.and_then(|last| last.gateway.as_ref());
+        let gateway = selection.gateway.as_ref().map(|file| {
+            let last = previous.filter(|last| last.file == *file);
+            self.one(file, last, &Templates::new())
+        });
+        let mut scanned = scan::definitions(selection, gateway.as_deref());
+        let integrations = self.all(&scanned.files);
+        let mut deployment = Deployment {
+            gateway,
+            integrations,
+            crossing: std::mem::take(&mut scanned.problems),
+            directories: scanned.directories,
+            unreadable: scanned.unreadable,
+            complete: selection.files.is_empty(),
+        };
+        deployment.cross(self.previous);
+        deployment
+    }
+
+    /// Reads definitions on all cores.
+    fn all(&self, files: &[Arc<PathBuf>]) -> Vec<Arc<Definition<plan::Integration>>> {
+        let last: HashMap<&PathBuf, _> =
+            self.previous.iter().flat_map(|last| &last.integrations).map(|last| (&*last.file, last)).collect();
+        let templates = Templates::new();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(files.len() / 8).max(1);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            while let Some((place, file)) = take(&next, files) {
+                done.push((place, self.one(file, last.get(&**file).copied(), &templates)));
+            }
+            done
+        };
+        let mut read = if cores == 1 {
+            work()
+        } else {
+            std::thread::scope(|scope| {
+                let others: Vec<_> = (1..cores).map(|_| scope.spawn(work)).collect();
+                let mut done = work();
+                // A reader that panicked took its files with it; they are read here instead.
+                done.extend(others.into_iter().filter_map(|other| other.join().ok()).flatten());
+                done
+            })
+        };
+        read.sort_by_key(|(place, _)| *place);
+        read.into_iter().map(|(_, definition)| definition).collect()
+    }
+
+    /// Reads a file, or takes it over when nothing about it changed.
+    fn one<T: Compiled>(
+        &self,
+        file: &Arc<PathBuf>,
+        last: Option<&Arc<Definition<T>>>,
+        templates: &Templates,
+    ) -> Arc<Definition<T>> {
+        let content = match bytes::read(file) {
+            Ok(content) => content,
+            Err(problem) => return Arc::new(Definition::unread(file, *problem, last.map(|last| &**last))),
+        };
+        let digest: [u8; 32] = Sha256::digest(&content).into();
+        if let Some(last) = last {
+            let same = last.digest == Some(digest) && (last.document.is_some() || !self.keep_documents);
+            if same && last.dependencies.iter().all(|dependency| dependency.is_current(self.environment)) {
+                return Arc::clone(last);
+            }
+        }
+        let text = match bytes::text(file, &content) {
+            Ok(text) => text,
+            Err(problem) => return Arc::new(Definition::unread(file, *problem, last.map(|last| &**last))),
+        };
+        let resolved = resolve(T::KIND, file, &text, self.environment);
+        let unreadable = resolved.document.is_none();
+        let mut definition = Definition::of(resolved, file, templates, self.keep_documents);
+        definition.digest = Some(digest);
+        definition.text = (!definition.problems.is_empty() || !definition.links.is_empty()).then_some(text);
+        if let (true, Some(last)) = (unreadable, last) {
+            definition.id.clone_from(&last.id);
+            definition.outline = Outline { complete: false, ..last.outline.clone() };
+            definition.offers.clone_from(&last.offers);
+            definition.directories.clone_from(&last.directories);
+        }
+        Arc::new(definition)
+    }
+}
+
+fn take<'a, T>(next: &AtomicUsize, items: &'a [T]) -> Option<(usize, &'a T)> {
+    let place = next.fetch_add(1, Ordering::Relaxed);
+    items.get(place).map(|item| (place, item))
+}
+
+impl Deployment {
+    /// Looks at what files need of each other. Of two files with one id the one that had it before keeps
+    /// it, so that a new file cannot take over one that is in force; else the first by path.
+    fn cross(&mut self, previous: Option<&Self>) {
+        let mut scope = Scope {
+            gateway: self.gateway.as_ref().map(|gateway| gateway.offers.clone()),
+            complete: self.complete,
+            ..Scope::default()
+        };
+        let mut first: HashMap<Arc<str>, &Place> = HashMap::new();
+        let owned: BTreeSet<(&Path, &str)> = previous.iter().flat_map(|last| last.owners()).collect();
+        let is_owner = |read: &&Arc<Definition<_>>| {
+            read.id.as_ref().is_some_and(|(id, _)| owned.contains(&(read.file.as_path(), &**id)))
+        };
+        let (owners, others): (Vec<_>, Vec<_>) = self.integrations.iter().partition(is_owner);
+        for definition in owners.into_iter().chain(others) {
+            let Some((id, place)) = &definition.id else { continue };
+            if let Some(earlier) = first.get(id) {
+                let message = format!("another file defines `{id}` as well");
+                let at = format!("{}:{}", earlier.file.display(), earlier.span.start);
+                let problem = Problem::error(Code::DuplicateId, place.clone(), message);
+                let problem = problem.help(format!("It is {at}; give one of them another id."));
+                self.crossing.entry(Arc::clone(&definition.file)).or_default().push(problem);
+            } else {
+                first.insert(Arc::clone(id), place);
+                scope.integrations.insert(Arc::clone(id), definition.outline.clone());
+            }
+        }
+        let links = self.integrations.iter().map(|read| (&read.file, &read.links));
+        let links = links.chain(self.gateway.iter().map(|read| (&read.file, &read.links)));
+        for (file, links) in links {
+            let faults: Vec<Problem> = links.iter().filter_map(|link| scope.fault(link)).collect();
+            if !faults.is_empty() {
+                self.crossing.entry(Arc::clone(file)).or_default().extend(faults);
+            }
+        }
+    }
+
+    /// The files that own their id, with it.
+    fn owners(&self) -> impl Iterator<Item = (&Path, &str)> {
+        let is_duplicate = |file: &Arc<PathBuf>| {
+            let crossing = self.crossing.get(file).into_iter().flatten();
+            crossing.into_iter().any(|problem| problem.code == Code::DuplicateId)
+        };
+        let owners = self.integrations.iter().filter(move |read| !is_duplicate(&read.file));
+        owners.filter_map(|read| Some((read.file.as_path(), &*read.id.as_ref()?.0)))
+    }
+
+    /// All that is wrong with a file.
+    pub fn problems(&self, own: &[Problem], file: &PathBuf) -> Vec<Problem> {
+        let mut problems = own.to_vec();
+        problems.extend(self.crossing.get(file).into_iter().flatten().cloned());
+        settle(&mut problems);
+        problems
+    }
+
+    /// Stands for the gateway file and what it refers to.
+    pub fn gateway_digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        if let Some(gateway) = &self.gateway {
+            digest.update(gateway.digest.unwrap_or_default());
+            for dependency in &gateway.dependencies {
+                digest.update(dependency.digest());
+            }
+        }
+        digest.finalize().into()
+    }
+
+    /// The files that references name, anywhere in the deployment.
+    pub fn referenced_files(&self) -> BTreeSet<PathBuf> {
+        let files = self.integrations.iter().flat_map(|read| read.referenced_files());
+        files.chain(self.gateway.iter().flat_map(|read| read.referenced_files())).map(Path::to_owned).collect()
+    }
+
+    /// What was found in all files.
+    pub fn report(&self) -> Report {
+        let mut report = Report { files: self.integrations.len(), ..Report::default() };
+        for definition in &self.integrations {
+            report.problems.extend(definition.problems.iter().cloned());
+            report.hidden.extend(definition.hidden.iter().cloned());
+            keep_text(&mut report.texts, &definition.file, definition.text.as_ref());
+        }
+        if let Some(gateway) = &self.gateway {
+            report.files += 1;
+            report.problems.extend(gateway.problems.iter().cloned());
+            report.hidden.extend(gateway.hidden.iter().cloned());
+            keep_text(&mut report.texts, &gateway.file, gateway.text.as_ref());
+        }
+        report.problems.extend(self.crossing.values().flatten().cloned());
+        for entry in catalogue::ids().filter_map(catalogue::entry) {
+            keep_text(&mut report.texts, &entry.document.file, Some(&entry.text));
+        }
+        settle(&mut report.problems);
+        report
+    }
+}
+
+fn keep_text(texts: &mut Texts, file: &Arc<PathBuf>, text: Option<&Arc<str>>) {
+    if let Some(text) = text {
+        texts.insert(Arc::clone(file), Arc::clone(text));
+    }
+}

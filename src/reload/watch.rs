@@ -1,0 +1,155 @@
+//! When to reload: file events, SIGHUP, and a slow poll besides.
+//!
+//! What is watched are directories, never files: an editor or a volume update puts another file in a
+//! name's place, and a watch on the old one goes deaf. Events only say that it is time to look; the
+//! look itself compares content, so a lost, merged or misread event costs at most one poll interval.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Reloader;
+use crate::definition::workspace::Deployment;
+
+/// How long things are waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Without a further event for this long, a change is complete. Default 100 ms.
+    pub quiet: Duration,
+    /// A change is looked at after this long, events or not. Default 2 s.
+    pub most: Duration,
+    /// How often files are looked at without any event. Default 10 s.
+    pub poll: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { quiet: Duration::from_millis(100), most: Duration::from_secs(2), poll: Duration::from_secs(10) }
+    }
+}
+
+/// How often files are looked at when there is no watcher.
+const POLL_ALONE: Duration = Duration::from_secs(2);
+
+/// Reloads whenever there is reason to, until `stop` is cancelled.
+pub async fn watch(reloader: Arc<Reloader>, timing: Timing, stop: CancellationToken) {
+    let (woken, mut wake) = mpsc::channel(1);
+    let mut watcher = Watcher::new(woken);
+    let poll = if watcher.is_some() { timing.poll } else { timing.poll.min(POLL_ALONE) };
+    let mut hangup = signal(SignalKind::hangup()).ok();
+    // What changed between the first read and the start of the watch is found by this first look.
+    loop {
+        if let Some(watcher) = &mut watcher {
+            watcher.follow(&reloader.deployment());
+        }
+        reloader.reload().await;
+        if let Some(watcher) = &mut watcher {
+            watcher.follow(&reloader.deployment());
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(poll) => {}
+            () = next_hangup(&mut hangup) => info!("reading the configuration again because of SIGHUP"),
+            Some(()) = wake.recv() => settle(&mut wake, timing).await,
+        }
+    }
+}
+
+async fn next_hangup(hangup: &mut Option<tokio::signal::unix::Signal>) {
+    match hangup {
+        Some(hangup) => {
+            hangup.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until no event comes for a while, but not for ever.
+async fn settle(wake: &mut mpsc::Receiver<()>, timing: Timing) {
+    let quiet = async { while let Ok(Some(())) = tokio::time::timeout(timing.quiet, wake.recv()).await {} };
+    // Either end is a reason to look.
+    drop(tokio::time::timeout(timing.most, quiet).await);
+}
+
+/// The directories that are watched.
+struct Watcher {
+    system: RecommendedWatcher,
+    watched: BTreeSet<PathBuf>,
+    refused: BTreeSet<PathBuf>,
+}
+
+impl Watcher {
+    /// A watcher, or `None` where the system has none left; then polling does.
+    fn new(woken: mpsc::Sender<()>) -> Option<Self> {
+        let handler = move |event: notify::Result<notify::Event>| {
+            if event.as_ref().map_or(true, is_change) {
+                // When the channel is full, a look is due already.
+                woken.try_send(()).unwrap_or_default();
+            }
+        };
+        match notify::recommended_watcher(handler) {
+            Ok(watcher) => Some(Self { system: watcher, watched: BTreeSet::new(), refused: BTreeSet::new() }),
+            Err(error) => {
+                warn!("files are polled, because they cannot be watched: {error}");
+                None
+            }
+        }
+    }
+
+    /// Watches the directories that a deployment depends on, and no others.
+    fn follow(&mut self, deployment: &Deployment) {
+        let wanted = directories(deployment);
+        for gone in self.watched.difference(&wanted) {
+            // A directory that is gone took its watch with it.
+            drop(self.system.unwatch(gone));
+        }
+        self.watched.retain(|directory| wanted.contains(directory));
+        for directory in wanted {
+            if self.watched.contains(&directory) {
+                continue;
+            }
+            match self.system.watch(&directory, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.refused.remove(&directory);
+                    self.watched.insert(directory);
+                }
+                Err(error) if self.refused.insert(directory.clone()) => {
+                    warn!(config.directory = %directory.display(), "a directory is polled, because it cannot be watched: {error}");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Reading a file is an event too, and no change.
+fn is_change(event: &notify::Event) -> bool {
+    match event.kind {
+        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    }
+}
+
+/// The directories whose entries matter: those of definitions, those they stand in (a directory may be a
+/// link that is put in place), the gateway file's, and those of referenced files.
+fn directories(deployment: &Deployment) -> BTreeSet<PathBuf> {
+    let parent = |path: &Path| match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        parent => parent.map(Path::to_owned),
+    };
+    let mut directories = deployment.directories.clone();
+    directories.extend(deployment.directories.iter().filter_map(|directory| parent(directory)));
+    directories.extend(deployment.unreadable.iter().filter_map(|directory| parent(directory)));
+    directories.extend(deployment.gateway.iter().filter_map(|gateway| parent(&gateway.file)));
+    directories.extend(deployment.integrations.iter().filter_map(|read| parent(&read.file)));
+    directories.extend(deployment.referenced_files().iter().filter_map(|file| parent(file)));
+    directories
+}
