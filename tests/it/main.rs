@@ -19,4 +19,5 @@ mod signing;
 mod store_contract;
 mod store_damage;
 mod store_faults;
+mod store_maintenance;
 mod support;

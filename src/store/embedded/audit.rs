@@ -14,7 +14,7 @@ use crate::store::model::{AuditEntry, AuditRecord};
 use crate::store::{Audit, StoreError};
 
 /// What the first entry's hash covers in place of a hash before it.
-const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+pub(super) const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// The audit journal and the end of its chain.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl AuditLog {
     }
 }
 
-fn decode(options: &JournalOptions, offset: u64, payload: &[u8]) -> Result<AuditRecord, StoreError> {
+pub(super) fn decode(options: &JournalOptions, offset: u64, payload: &[u8]) -> Result<AuditRecord, StoreError> {
     serde_json::from_slice(payload)
         .map_err(|_| segment::damaged("an audit entry does not decode", &options.directory, offset))
 }

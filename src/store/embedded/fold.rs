@@ -15,7 +15,13 @@ use crate::store::model::{EventState, PlannedDelivery};
 /// Applies operations to the index as one step; those it has already are passed over.
 pub fn apply<'a>(index: &Index, ops: impl Iterator<Item = (Appended, &'a Op)>) -> Result<(), StoreError> {
     let already = index.applied();
-    let mut fold = Fold { index, events: BTreeMap::new(), deliveries: BTreeMap::new(), marks: Vec::new() };
+    let mut fold = Fold {
+        index,
+        events: BTreeMap::new(),
+        deliveries: BTreeMap::new(),
+        marks: BTreeMap::new(),
+        forgotten: Vec::new(),
+    };
     let mut applied = None;
     for (appended, op) in ops.filter(|(appended, _)| appended.sequence > already) {
         fold.apply(appended.pointer, op)?;
@@ -32,14 +38,16 @@ struct Fold<'a> {
     index: &'a Index,
     events: BTreeMap<u128, EventRow>,
     deliveries: BTreeMap<ItemKey, DeliveryRow>,
-    marks: Vec<([u8; 16], Mark)>,
+    /// `None` for a mark that is taken away.
+    marks: BTreeMap<[u8; 16], Option<Mark>>,
+    forgotten: Vec<EventRow>,
 }
 
 impl Fold<'_> {
     fn apply(&mut self, pointer: Pointer, op: &Op) -> Result<(), StoreError> {
         match op {
             Op::Accepted { head, .. } => {
-                self.marks.extend(head.mark());
+                self.marks.extend(head.mark().map(|(hash, mark)| (hash, Some(mark))));
                 self.events.insert(head.id, EventRow::arrived(head.clone(), pointer));
                 Ok(())
             }
@@ -76,14 +84,43 @@ impl Fold<'_> {
                 self.events.insert(row.head.id, EventRow { pointer, ..row.clone() });
                 let rows = (0..).zip(deliveries.iter().cloned());
                 self.deliveries.extend(rows.map(|(ordinal, delivery)| ((row.head.id, ordinal), delivery)));
-                self.marks.extend(row.head.mark());
-                Ok(())
+                self.remember(row.head.mark())
             }
-            Op::Remembered { marks } => {
-                self.marks.extend(marks.iter().copied());
-                Ok(())
+            Op::Forgotten { events, marks } => self.forgotten(events, marks),
+            Op::Remembered { marks } => self.remember(marks.iter().copied()),
+        }
+    }
+
+    /// Takes marks along, unless the delivery id has come again since.
+    fn remember(&mut self, marks: impl IntoIterator<Item = ([u8; 16], Mark)>) -> Result<(), StoreError> {
+        for (hash, mark) in marks {
+            if self.mark(&hash)?.is_none_or(|known| known.until < mark.until) {
+                self.marks.insert(hash, Some(mark));
             }
         }
+        Ok(())
+    }
+
+    fn mark(&self, hash: &[u8; 16]) -> Result<Option<Mark>, StoreError> {
+        match self.marks.get(hash) {
+            Some(mark) => Ok(*mark),
+            None => self.index.mark(hash),
+        }
+    }
+
+    fn forgotten(&mut self, events: &[u128], marks: &[([u8; 16], u128)]) -> Result<(), StoreError> {
+        for event in events {
+            if self.event(*event)?.is_some() {
+                self.forgotten.extend(self.events.remove(event));
+                self.deliveries.retain(|key, _| key.0 != *event);
+            }
+        }
+        for (hash, event) in marks {
+            if self.mark(hash)?.is_some_and(|mark| mark.event == *event) {
+                self.marks.insert(*hash, None);
+            }
+        }
+        Ok(())
     }
 
     fn planned(&mut self, event: u128, deliveries: &[PlannedDelivery]) -> Result<(), StoreError> {
@@ -122,6 +159,7 @@ impl Fold<'_> {
 
     fn event(&mut self, event: u128) -> Result<Option<&mut EventRow>, StoreError> {
         if !self.events.contains_key(&event)
+            && !self.forgotten.iter().any(|row| row.head.id == event)
             && let Some(row) = self.index.event(event)?
         {
             self.events.insert(event, row);
@@ -179,7 +217,10 @@ impl Fold<'_> {
     fn batch(&self) -> Result<Batch, StoreError> {
         let mut batch = Batch::default();
         for (hash, mark) in &self.marks {
-            batch.mark(hash, Some(mark))?;
+            batch.mark(hash, mark.as_ref())?;
+        }
+        for row in &self.forgotten {
+            batch.forget(row);
         }
         for (event, row) in &self.events {
             batch.event(row)?;

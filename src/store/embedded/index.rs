@@ -305,6 +305,12 @@ impl Index {
         }))
     }
 
+    /// Entries that are not meta.
+    pub fn entries(&self) -> Result<u64, StoreError> {
+        let meta = self.get_open()?.written().0;
+        Ok(meta.items.count + meta.rows.count)
+    }
+
     /// Bytes the index takes on disk.
     pub fn bytes_on_disk(&self) -> u64 {
         self.get_open().ok().and_then(|open| open.file.metadata().ok()).map_or(0, |meta| meta.len())
@@ -402,6 +408,16 @@ impl Batch {
     /// Puts an item into a set, or takes it out.
     pub fn item(&mut self, kind: ItemKind, key: ItemKey, present: bool) {
         self.0.insert(item_key(kind as u8, key).to_vec(), present.then(Vec::new));
+    }
+
+    /// Forgets an event with all that belongs to it but the mark of its delivery id.
+    pub fn forget(&mut self, row: &EventRow) {
+        self.0.insert(event_key(row.head.id).to_vec(), None);
+        for ordinal in (0..row.deliveries).chain([super::op::MATCH]) {
+            for kind in [b'd', b'a', b'x'] {
+                self.0.insert(item_key(kind, (row.head.id, ordinal)).to_vec(), None);
+            }
+        }
     }
 }
 

@@ -35,6 +35,18 @@ impl Lock {
         Ok(Self(Mutex::new(Some(file))))
     }
 
+    /// Takes the lock of a store that is there.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is none; as [`Self::take`].
+    pub fn take_existing(directory: &Path) -> Result<Self, StoreError> {
+        let known = ["format", "events", "records", "audit"];
+        if !known.iter().any(|part| directory.join(part).exists()) {
+            return Err(StoreError::NotFound(format!("a store at {}", directory.display())));
+        }
+        Self::take(directory)
+    }
+
     /// Lets another process in.
     pub fn release(&self) {
         drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -15,14 +15,17 @@ mod events;
 mod fold;
 mod index;
 mod lock;
+pub mod maintenance;
 mod op;
 mod open;
 mod records;
+mod retire;
 mod row;
 mod scheduler;
 mod work;
 
-pub use open::{Options, open};
+pub use open::{Options, Retention, open};
+pub use retire::Retired;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -56,6 +59,9 @@ pub struct Embedded {
     records: Arc<records::Records>,
     audit: Arc<audit::AuditLog>,
     bytes_at_open: u64,
+    retention: open::Retention,
+    /// Held while segments are retired.
+    retiring: tokio::sync::Mutex<()>,
     lock: Arc<lock::Lock>,
 }
 

@@ -93,6 +93,13 @@ pub enum Op {
         /// How the content is to be read.
         content: Content,
     },
+    /// Finished events and dedupe marks whose time is over.
+    Forgotten {
+        /// The events.
+        events: Vec<u128>,
+        /// The marks, each with the event it names.
+        marks: Vec<([u8; 16], u128)>,
+    },
     /// Dedupe marks that outlive their events.
     Remembered {
         /// The marks.

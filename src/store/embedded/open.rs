@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -44,10 +45,28 @@ pub struct Options {
     pub min_free: u64,
     /// A segment this large is followed by a new one. Default 64 MiB.
     pub segment_bytes: u64,
+    /// How long things are kept.
+    pub retention: Retention,
     /// The file system.
     pub disk: Arc<dyn Disk>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// How long finished events are kept. Unfinished and dead ones, and dedupe marks within their window,
+/// are kept in any case. The audit log is kept for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// At least this long after they came, unless `bytes` is exceeded. Default 7 days.
+    pub age: Duration,
+    /// The oldest go when the events journal is larger than this. Default none.
+    pub bytes: Option<u64>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { age: Duration::from_hours(7 * 24), bytes: None }
+    }
 }
 
 impl Options {
@@ -58,8 +77,20 @@ impl Options {
             cache_bytes: 32 << 20,
             min_free: 256 << 20,
             segment_bytes: 64 << 20,
+            retention: Retention::default(),
             disk: Arc::new(SystemDisk),
             clock,
+        }
+    }
+
+    /// What the applier needs of it.
+    pub(super) fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            disk: Arc::clone(&self.disk),
+            clock: Arc::clone(&self.clock),
+            journal: self.directory.join("events"),
+            dedupe: Arc::<Dedupe>::default(),
+            synced: Arc::default(),
         }
     }
 
@@ -84,14 +115,8 @@ impl Options {
 pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     let lock = Arc::new(Lock::take(&options.directory)?);
     prepare(options)?;
-    let dedupe = Arc::<Dedupe>::default();
-    let surroundings = Surroundings {
-        disk: Arc::clone(&options.disk),
-        clock: Arc::clone(&options.clock),
-        journal: options.directory.join("events"),
-        dedupe: Arc::clone(&dedupe),
-        synced: Arc::default(),
-    };
+    let surroundings = options.surroundings();
+    let dedupe = Arc::clone(&surroundings.dedupe);
     let synced = Arc::clone(&surroundings.synced);
     let (index, end) = caught_up(options, &surroundings)?;
     let (found, interrupted) = scheduler(options, &index, end)?;
@@ -116,6 +141,8 @@ pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
         records,
         audit,
         bytes_at_open: bytes_of_journals(&options.directory),
+        retention: options.retention,
+        retiring: tokio::sync::Mutex::new(()),
         lock,
     };
     store.take_up(interrupted)?;
@@ -202,7 +229,7 @@ fn prepare(options: &Options) -> Result<(), StoreError> {
     }
 }
 
-fn read_format(bytes: &[u8], path: &Path) -> Result<(), StoreError> {
+pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<(), StoreError> {
     let read: Format =
         serde_json::from_slice(bytes).map_err(|_| segment::damaged("the format file does not read", path, 0))?;
     match read.format {
@@ -216,7 +243,7 @@ fn read_format(bytes: &[u8], path: &Path) -> Result<(), StoreError> {
 }
 
 /// Writes the format file so that it is whole or not there.
-pub fn write_format(directory: &Path) -> std::io::Result<()> {
+pub(super) fn write_format(directory: &Path) -> std::io::Result<()> {
     let begun = directory.join("format.new");
     let mut file = File::create(&begun)?;
     file.write_all(&serde_json::to_vec(&Format { format: FORMAT }).unwrap_or_default())?;
@@ -225,7 +252,7 @@ pub fn write_format(directory: &Path) -> std::io::Result<()> {
 }
 
 /// The index, brought up to the journal's end; made anew when it is damaged.
-fn caught_up(options: &Options, from: &Surroundings) -> Result<(Index, End), StoreError> {
+pub(super) fn caught_up(options: &Options, from: &Surroundings) -> Result<(Index, End), StoreError> {
     let path = options.directory.join("index");
     // The index is no longer needed where the journal itself is damaged, nor would it be whole.
     let whole = |index: Index| {
@@ -314,7 +341,6 @@ mod tests {
     use crate::store::model::{Accepted, Attempt, Claim, EventState, Item, NewEvent, PlannedDelivery};
     use crate::store::{Events, Work};
     use bytes::Bytes;
-    use std::time::Duration;
 
     fn options(directory: &Path) -> Options {
         Options { min_free: 0, ..Options::new(directory, Arc::new(SystemClock::new())) }

@@ -22,12 +22,13 @@ pub const MAX_RECORD: usize = 256 << 10;
 /// The most bytes of a collection's name, and of a key's.
 const MAX_NAME: usize = 256;
 
+/// An entry of the records journal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Write {
-    key: RecordKey,
+pub(super) struct Write {
+    pub(super) key: RecordKey,
     version: u64,
     /// `None` when the record was removed.
-    value: Option<Vec<u8>>,
+    pub(super) value: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -123,6 +124,37 @@ impl Records {
             Some(place) => self.write(Write { key: key.clone(), version: place.version + 1, value: None }).await,
             None => Ok(()),
         }
+    }
+
+    /// Writes what is live in the oldest segments again and removes them, as long as that frees at least
+    /// half of them. Returns how many were removed.
+    pub async fn compact(&self) -> Result<usize, StoreError> {
+        let (disk, directory) = (&self.options.disk, &self.options.directory);
+        let failed = |error: std::io::Error| super::open::unavailable(directory, &error);
+        let segments = segment::list(&**disk, directory).map_err(failed)?;
+        let mut removed = 0;
+        for pair in segments.windows(2) {
+            let &[oldest, next] = pair else { continue };
+            let bytes =
+                disk.read(&segment::path(directory, oldest)).and_then(|file| file.metadata()).map_err(failed)?.len();
+            let _writing = self.writing.lock().await;
+            let live: Vec<(RecordKey, Place)> = {
+                let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
+                let live = places.iter().filter(|(_, place)| place.pointer.segment == oldest);
+                live.map(|(key, place)| (key.clone(), *place)).collect()
+            };
+            let live_bytes: u64 = live.iter().map(|(_, place)| u64::from(place.pointer.length)).sum();
+            if live_bytes * 2 > bytes {
+                break;
+            }
+            for (key, place) in live {
+                let value = self.get(&key)?.map(|(value, _)| value.to_vec());
+                self.write(Write { key, version: place.version, value }).await?;
+            }
+            self.journal.retire(next).await?;
+            removed += 1;
+        }
+        Ok(removed)
     }
 
     /// What was written since the opening.

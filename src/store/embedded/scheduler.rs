@@ -108,24 +108,33 @@ impl Scheduler {
     pub fn claim(&mut self, claim: &Claim<'_>) -> Vec<Leased> {
         self.expire(claim.now);
         let mut claimed = Vec::new();
-        let candidates: Vec<(Timestamp, ItemKey)> = {
-            let open = self.lanes.iter().filter(|(lane, _)| !claim.busy.contains(lane));
-            let mut due: Vec<_> = open
-                .flat_map(|(_, ready)| ready.range(..=(claim.now, (u128::MAX, u16::MAX))).take(claim.per_lane))
-                .copied()
-                .collect();
-            due.sort_unstable();
-            due.truncate(claim.max);
-            due
-        };
+        let mut candidates: Vec<(Timestamp, ItemKey)> = self
+            .lanes
+            .iter()
+            .filter(|(lane, _)| !claim.busy.contains(lane))
+            .flat_map(|(_, ready)| {
+                let due = ready.range(..=(claim.now, (u128::MAX, u16::MAX)));
+                due.filter(|(_, key)| self.is_free(*key)).take(claim.per_lane)
+            })
+            .copied()
+            .collect();
+        candidates.sort_unstable();
+        candidates.truncate(claim.max);
         for (due, key) in candidates {
             let suspect = self.items.get(&key).is_some_and(|entry| entry.suspect);
-            if (suspect && self.suspects > 0) || self.held.contains(&key.0) {
+            if suspect && self.suspects > 0 {
                 continue;
             }
             claimed.extend(self.lease(due, key, claim.until));
         }
         claimed
+    }
+
+    /// Whether a ready item may be claimed now: not while its event is held, and of suspects one at a
+    /// time.
+    fn is_free(&self, key: ItemKey) -> bool {
+        let waits = self.suspects > 0 && self.items.get(&key).is_some_and(|entry| entry.suspect);
+        !waits && (self.held.is_empty() || !self.held.contains(&key.0))
     }
 
     fn lease(&mut self, due: Timestamp, key: ItemKey, until: Timestamp) -> Option<Leased> {
@@ -168,6 +177,17 @@ impl Scheduler {
             entry.state = State::Ready { due };
             self.lanes.entry(entry.lane.clone()).or_default().insert((due, key));
         }
+    }
+
+    /// Keeps an event from being worked on while it is carried to a new segment; false when someone
+    /// works on it now.
+    pub fn hold_idle(&mut self, event: u128) -> bool {
+        let open = self.items_of(event).any(|entry| !matches!(entry.state, State::Ready { .. }));
+        !open && self.held.insert(event)
+    }
+
+    fn items_of(&self, event: u128) -> impl Iterator<Item = &Entry> {
+        self.items.range((event, 0)..=(event, MATCH)).map(|(_, entry)| entry)
     }
 
     /// Keeps an event's items from being claimed and the event from being held by another; false when
@@ -280,6 +300,7 @@ impl Scheduler {
             | Op::Interrupted { .. }
             | Op::Carried { .. }
             | Op::Remembered { .. }
+            | Op::Forgotten { .. }
             | Op::ReplayedDelivery { .. } => {}
             Op::Planned { event, deliveries } => {
                 for (ordinal, planned) in (0_u16..).zip(deliveries) {
@@ -364,7 +385,8 @@ impl Scheduler {
     /// When the next item outside `busy` falls due, or the next lease runs out.
     pub fn next_due(&self, busy: &[Lane]) -> Option<Timestamp> {
         let ready = self.lanes.iter().filter(|(lane, _)| !busy.contains(lane));
-        let first = ready.filter_map(|(_, ready)| ready.first().map(|(due, _)| *due)).min();
+        let first =
+            ready.filter_map(|(_, ready)| ready.iter().find(|(_, key)| self.is_free(*key)).map(|(due, _)| *due)).min();
         let expiry = self.leased.first().map(|(until, _)| *until);
         first.into_iter().chain(expiry).min()
     }

@@ -23,6 +23,7 @@ const AFTER_FAILURE: std::time::Duration = std::time::Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Settling {
     scheduler: Arc<Mutex<Scheduler>>,
+    wake: Arc<watch::Sender<u64>>,
     back: Option<Back>,
 }
 
@@ -58,6 +59,8 @@ impl Drop for Settling {
             Back::Pardon(key, due) => scheduler.make_ready(key, due),
             Back::LetGo(event) => scheduler.let_go(event),
         }
+        drop(scheduler);
+        self.wake.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
@@ -75,7 +78,7 @@ impl Embedded {
     }
 
     fn settling(&self, back: Back) -> Settling {
-        Settling { scheduler: Arc::clone(&self.scheduler), back: Some(back) }
+        Settling { scheduler: Arc::clone(&self.scheduler), wake: Arc::clone(&self.wake), back: Some(back) }
     }
 
     /// Gives up an item that no one holds. Blocks.
@@ -88,6 +91,11 @@ impl Embedded {
         self.scheduler().condemn(key);
         let settling = Some(self.settling(Back::Pardon(key, now)));
         self.events.append_blocking(payload, Entry { settling, ..Entry::of(op) }, Durability::Synced).map(drop)
+    }
+
+    /// Keeps an event that no one works on as it is until what is returned is dropped.
+    pub(super) fn hold_idle(&self, event: u128) -> Option<Settling> {
+        self.scheduler().hold_idle(event).then(|| self.settling(Back::LetGo(event)))
     }
 
     /// Holds an event for a replay, with what is in the index of it up to date.

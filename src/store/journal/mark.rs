@@ -48,6 +48,11 @@ impl Mark {
         Ok(Self { file, count, bounds })
     }
 
+    /// Makes the mark of a journal that has none yet.
+    pub fn begin(disk: &dyn Disk, directory: &Path) -> io::Result<Self> {
+        Ok(Self { file: disk.update(&path(directory))?, count: 0, bounds: Bounds::default() })
+    }
+
     /// What it says.
     pub fn bounds(&self) -> Bounds {
         self.bounds

@@ -108,6 +108,17 @@ pub fn walk(disk: &dyn Disk, directory: &Path, from: u64, visit: Visit<'_>) -> R
     let bounds = mark::read(disk, directory)
         .map_err(|error| damaged(&error.to_string(), &mark::path(directory), 0))?
         .unwrap_or_default();
+    walk_within(disk, directory, bounds, from, visit)
+}
+
+/// As [`walk`], with bounds that the mark does not tell.
+pub fn walk_within(
+    disk: &dyn Disk,
+    directory: &Path,
+    bounds: Bounds,
+    from: u64,
+    visit: Visit<'_>,
+) -> Result<End, StoreError> {
     let segments = chained(disk, directory, bounds)?;
     let mut end = End { sequence: bounds.first.saturating_sub(1), ..End::default() };
     for (place, &first) in segments.iter().enumerate() {
@@ -240,6 +251,40 @@ pub fn payload(file: &File, directory: &Path, pointer: Pointer) -> Result<Vec<u8
         Read::Frame(..) | Read::End => Err(damaged("another frame stands there", &path, pointer.offset)),
         Read::Bad(what) => Err(damaged(what, &path, pointer.offset)),
     }
+}
+
+/// Checks each segment by itself, and that none is missing, so that all damage is told at once.
+pub fn check(disk: &dyn Disk, directory: &Path, visit: Visit<'_>) -> Vec<StoreError> {
+    let mut found = Vec::new();
+    let bounds = mark::read(disk, directory).unwrap_or_else(|error| {
+        found.push(damaged(&error.to_string(), &mark::path(directory), 0));
+        None
+    });
+    let bounds = bounds.unwrap_or_default();
+    found.extend(chained(disk, directory, bounds).err());
+    let segments = match list(disk, directory) {
+        Ok(segments) => segments,
+        Err(error) => {
+            found.push(StoreError::Read(Arc::from(format!("{}: {error}", directory.display()))));
+            return found;
+        }
+    };
+    let mut last = 0;
+    for (place, &first) in segments.iter().enumerate() {
+        let following = segments.get(place + 1).copied();
+        match (Segment { disk, directory, first, following, durable: bounds.durable, from: 0 }).walk(visit) {
+            Ok(ControlFlow::Continue(end) | ControlFlow::Break(end)) => last = end.sequence,
+            Err(error) => {
+                found.push(error);
+                last = following.map_or(u64::MAX, |following| following - 1);
+            }
+        }
+    }
+    if last < bounds.durable {
+        let what = format!("it ends with sequence {last}, but {} was acknowledged", bounds.durable);
+        found.push(damaged(&what, directory, 0));
+    }
+    found
 }
 
 /// The error for a place in a file that is not what was written.

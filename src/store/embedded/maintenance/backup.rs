@@ -1,0 +1,224 @@
+//! Backups: the journals up to now, with a manifest of their checksums. The index is left out, because
+//! it is made anew from them.
+//!
+//! A backup is a directory. It can be made while a gateway runs on the store: segments only grow at
+//! their end, and what is taken of each journal is what was whole when it was read. What was delivered
+//! is in the journal as delivered, so a restored store does not send it again.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::lock::Lock;
+use super::super::open::{FORMAT, JOURNALS, Options, unavailable, write_format};
+use crate::base::clock::Timestamp;
+use crate::store::StoreError;
+use crate::store::disk::{Disk, SystemDisk};
+use crate::store::journal::mark::{self, Bounds, Mark};
+use crate::store::journal::segment;
+
+/// How often a journal is read again whose oldest segments are removed meanwhile.
+const TRIES: usize = 5;
+
+/// What a backup holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupReport {
+    /// The store's format.
+    pub format: u32,
+    /// When it was begun.
+    pub created_at: Timestamp,
+    /// The journals.
+    pub journals: Vec<JournalBackup>,
+}
+
+/// A journal in a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournalBackup {
+    /// Its name.
+    pub name: String,
+    /// The sequence number it begins with.
+    pub first: u64,
+    /// The last sequence number.
+    pub last: u64,
+    /// Its segments, oldest first.
+    pub segments: Vec<SegmentBackup>,
+}
+
+/// A segment in a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentBackup {
+    /// Its first sequence number, which names the file.
+    pub first: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// The CRC32C of them.
+    pub crc32c: u32,
+}
+
+/// The manifest's file: the report, and the CRC32C of its JSON text.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    backup: BackupReport,
+    crc32c: u32,
+}
+
+/// Writes a backup of a store, which may be in use, into a directory that is empty or not there.
+///
+/// # Errors
+/// [`StoreError::NotFound`] when there is no store; [`StoreError::Conflict`] when the target is not
+/// empty; [`StoreError::Damaged`] when the store's journal is.
+pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> {
+    if !options.directory.join("format").exists() {
+        return Err(StoreError::NotFound(format!("a store at {}", options.directory.display())));
+    }
+    empty_directory(to)?;
+    let created_at = options.clock.now();
+    // The audit log is read last: it has what was done before, whatever the others have of the effects.
+    let journals = JOURNALS.iter().map(|name| copy_journal(options, name, to)).collect::<Result<Vec<_>, _>>()?;
+    let report = BackupReport { format: FORMAT, created_at, journals };
+    write_manifest(&report, to).map_err(|error| unavailable(to, &error))?;
+    verify(to)
+}
+
+fn copy_journal(options: &Options, name: &str, to: &Path) -> Result<JournalBackup, StoreError> {
+    let target = to.join(name);
+    for _ in 1..TRIES {
+        match copy_once(options, name, &target) {
+            Ok(journal) => return Ok(journal),
+            // Its oldest segment may have been removed between two looks at the directory.
+            Err(error) => tracing::debug!(error = %error, journal = name, "the journal is copied again"),
+        }
+        fs::remove_dir_all(&target).map_err(|error| unavailable(&target, &error))?;
+    }
+    copy_once(options, name, &target)
+}
+
+fn copy_once(options: &Options, name: &str, target: &Path) -> Result<JournalBackup, StoreError> {
+    let (disk, directory) = (&*options.disk, options.directory.join(name));
+    fs::create_dir_all(target).map_err(|error| unavailable(target, &error))?;
+    let end = segment::walk(disk, &directory, 0, &mut |_, _, _| Ok(ControlFlow::Continue(())))?;
+    let bounds = mark::read(disk, &directory).map_err(|error| unavailable(&directory, &error))?.unwrap_or_default();
+    let segments = segment::list(disk, &directory).map_err(|error| unavailable(&directory, &error))?;
+    let mut copied = Vec::new();
+    for first in segments.into_iter().filter(|first| *first >= bounds.first && Some(*first) <= end.segment) {
+        let from = segment::path(&directory, first);
+        let mut bytes = fs::read(&from).map_err(|error| unavailable(&from, &error))?;
+        if Some(first) == end.segment {
+            bytes.truncate(usize::try_from(end.offset).unwrap_or(usize::MAX));
+        }
+        write_file(&segment::path(target, first), &bytes).map_err(|error| unavailable(target, &error))?;
+        copied.push(SegmentBackup { first, bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) });
+    }
+    let first = copied.first().map_or(1, |segment| segment.first);
+    sync_directory(target)?;
+    Ok(JournalBackup { name: name.to_owned(), first, last: end.sequence, segments: copied })
+}
+
+/// Checks that a backup is whole: the manifest, each file's length and checksum, each frame.
+///
+/// # Errors
+/// [`StoreError::Damaged`] says which file; [`StoreError::NewerFormat`].
+pub fn verify(from: &Path) -> Result<BackupReport, StoreError> {
+    let path = from.join("manifest.json");
+    let bytes = fs::read(&path).map_err(|error| damaged(&format!("the manifest cannot be read: {error}"), &path))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&bytes).map_err(|_| damaged("the manifest does not read", &path))?;
+    let report = manifest.backup;
+    if checksum(&report) != manifest.crc32c {
+        return Err(damaged("the manifest is not what was written", &path));
+    }
+    if report.format > FORMAT {
+        let path = from.display().to_string();
+        return Err(StoreError::NewerFormat { path, found: report.format, supported: FORMAT });
+    }
+    if !report.journals.iter().map(|journal| journal.name.as_str()).eq(JOURNALS) {
+        return Err(damaged("the manifest does not name the journals", &path));
+    }
+    report.journals.iter().try_for_each(|journal| verify_journal(journal, &from.join(&journal.name)))?;
+    Ok(report)
+}
+
+fn verify_journal(journal: &JournalBackup, directory: &Path) -> Result<(), StoreError> {
+    for segment in &journal.segments {
+        let path = segment::path(directory, segment.first);
+        let bytes = fs::read(&path).map_err(|error| damaged(&format!("it cannot be read: {error}"), &path))?;
+        if bytes.len() as u64 != segment.bytes || crc32c::crc32c(&bytes) != segment.crc32c {
+            return Err(damaged("it is not what was written", &path));
+        }
+    }
+    let bounds = Bounds { first: journal.first, durable: journal.last };
+    segment::walk_within(&SystemDisk, directory, bounds, 0, &mut |_, _, _| Ok(ControlFlow::Continue(())))?;
+    Ok(())
+}
+
+/// Makes a store from a backup, after checking it, in a directory that is empty or not there.
+///
+/// # Errors
+/// As [`verify`]; [`StoreError::Conflict`] when the directory holds anything.
+pub fn restore(from: &Path, options: &Options) -> Result<BackupReport, StoreError> {
+    let report = verify(from)?;
+    let directory = &options.directory;
+    empty_directory(directory)?;
+    let _lock = Arc::new(Lock::take(directory)?);
+    for journal in &report.journals {
+        let (source, target) = (from.join(&journal.name), directory.join(&journal.name));
+        let failed = |error: std::io::Error| unavailable(&target, &error);
+        fs::create_dir_all(&target).map_err(failed)?;
+        for copied in &journal.segments {
+            let bytes = fs::read(segment::path(&source, copied.first)).map_err(failed)?;
+            write_file(&segment::path(&target, copied.first), &bytes).map_err(failed)?;
+        }
+        let mut mark = Mark::begin(&*options.disk, &target).map_err(failed)?;
+        mark.settle(Bounds { first: journal.first, durable: journal.last }).map_err(failed)?;
+        sync_directory(&target)?;
+    }
+    // Written last: a restore that is cut off leaves a directory that is refused, not half a store.
+    write_format(directory).map_err(|error| unavailable(directory, &error))?;
+    sync_directory(directory)?;
+    Ok(report)
+}
+
+fn empty_directory(directory: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(directory).map_err(|error| unavailable(directory, &error))?;
+    let mut entries = fs::read_dir(directory).map_err(|error| unavailable(directory, &error))?;
+    match entries.next() {
+        None => Ok(()),
+        Some(_) => Err(StoreError::Conflict(format!("{} is not empty", directory.display()))),
+    }
+}
+
+fn write_manifest(report: &BackupReport, to: &Path) -> std::io::Result<()> {
+    let manifest = Manifest { crc32c: checksum(report), backup: report.clone() };
+    write_file(&to.join("manifest.json"), &serde_json::to_vec_pretty(&manifest)?)?;
+    SystemDisk.sync_directory(to)
+}
+
+fn checksum(report: &BackupReport) -> u32 {
+    crc32c::crc32c(&serde_json::to_vec(report).unwrap_or_default())
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    SystemDisk.sync_directory(directory).map_err(|error| unavailable(directory, &error))
+}
+
+fn damaged(what: &str, path: &Path) -> StoreError {
+    StoreError::Damaged {
+        what: what.to_owned(),
+        place: path.display().to_string(),
+        help: "use another backup: this one is not whole".to_owned(),
+    }
+}

@@ -1,0 +1,77 @@
+//! What an operator does with a store: check it, make its index anew, back it up, restore it.
+//!
+//! Everything here blocks, for as long as the store is large; call it from a thread that may wait.
+//! Called by the command line and the admin API.
+
+mod backup;
+mod check;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::lock::Lock;
+use super::open::{JOURNALS, Options, caught_up, unavailable};
+use crate::store::StoreError;
+use crate::store::journal::mark::{self, Bounds, Mark};
+use crate::store::journal::segment;
+
+pub use backup::{BackupReport, backup, restore, verify};
+pub use check::{Report, check};
+
+/// What making the index anew came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rebuilt {
+    /// The last operation of the events journal, which the index has now.
+    pub sequence: u64,
+    /// Entries of the index.
+    pub entries: u64,
+    /// Journals whose mark was missing or damaged and was written anew, by name.
+    pub marks: Vec<String>,
+}
+
+/// Makes the index anew from the journal: `trunkline store rebuild`. A mark that is missing or damaged
+/// is written anew as well, from what the journal holds; then nothing can tell whether the journal once
+/// held more.
+///
+/// # Errors
+/// [`StoreError::InUse`] while a gateway runs on the store; [`StoreError::Damaged`] when the journal
+/// itself is damaged, which only a backup helps.
+pub fn rebuild(options: &Options) -> Result<Rebuilt, StoreError> {
+    let _lock = Arc::new(Lock::take_existing(&options.directory)?);
+    let mut marks = Vec::new();
+    for name in JOURNALS {
+        if remake_mark(options, name)? {
+            marks.push(name.to_owned());
+        }
+    }
+    let index = options.directory.join("index");
+    match std::fs::remove_dir_all(&index) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unavailable(&index, &error)),
+        _ => {}
+    }
+    let (index, end) = caught_up(options, &options.surroundings())?;
+    Ok(Rebuilt { sequence: end.sequence, entries: index.entries()?, marks })
+}
+
+/// Writes a journal's mark from its segments when the mark cannot be read; true when it did.
+fn remake_mark(options: &Options, name: &str) -> Result<bool, StoreError> {
+    let (disk, directory) = (&*options.disk, options.directory.join(name));
+    if mark::read(disk, &directory).is_ok() {
+        return Ok(false);
+    }
+    let failed = |error: std::io::Error| unavailable(&directory, &error);
+    let first = segment::list(disk, &directory).map_err(failed)?.first().copied().unwrap_or(1);
+    let end = segment::walk_within(disk, &directory, Bounds { first, durable: 0 }, first, &mut |_, _, _| {
+        Ok(std::ops::ControlFlow::Continue(()))
+    })?;
+    let path = mark::path(&directory);
+    match disk.remove(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let mut mark = Mark::begin(disk, &directory).map_err(failed)?;
+    mark.settle(Bounds { first, durable: end.sequence }).map_err(failed)?;
+    disk.sync_directory(&directory).map_err(failed)?;
+    Ok(true)
+}

@@ -1,0 +1,323 @@
+//! Retention, checking, rebuilding, backups and restores of the embedded store.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use trunkline::base::clock::{Clock, ManualClock, Timestamp};
+use trunkline::base::id::{DeliveryId, EventId};
+use trunkline::base::random::SeededRandom;
+use trunkline::store::embedded::{Embedded, Options, Retention, maintenance};
+use trunkline::store::model::{
+    Accepted, Attempt, AuditEntry, Claim, EventState, Lane, Leased, NewEvent, PlannedDelivery, RecordKey, Verdict,
+};
+use trunkline::store::{Audit, Events, Records, StoreError, Work};
+
+use crate::support::store::{open, options};
+
+const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+const WINDOW: Duration = Duration::from_hours(72);
+
+struct Lab {
+    directory: TempDir,
+    clock: Arc<ManualClock>,
+    random: SeededRandom,
+    store: Arc<Embedded>,
+}
+
+impl Lab {
+    async fn begin() -> Self {
+        let (directory, clock) = (TempDir::new().unwrap(), Arc::new(ManualClock::at(NOW)));
+        let store = open(small(directory.path(), &clock)).await.unwrap();
+        Self { directory, clock, random: SeededRandom::new(5), store }
+    }
+
+    async fn reopen(self) -> Self {
+        self.store.close().await;
+        let store = open(small(self.directory.path(), &self.clock)).await.unwrap();
+        Self { store, ..self }
+    }
+
+    fn options(&self) -> Options {
+        small(self.directory.path(), &self.clock)
+    }
+
+    fn event(&self) -> NewEvent {
+        let id = EventId::generate(self.clock.now(), &self.random).unwrap();
+        NewEvent {
+            id,
+            integration: Arc::from("stripe"),
+            endpoint: None,
+            event_type: "charge.paid".to_owned(),
+            delivery_id: Some(id.to_string()),
+            dedupe_window: WINDOW,
+            received_at: self.clock.now(),
+            query: "q=1".to_owned(),
+            headers: vec![("x-a".to_owned(), Bytes::from_static(b"b"))],
+            body: Bytes::from(id.to_string().into_bytes().repeat(40)),
+        }
+    }
+
+    async fn accept(&self) -> EventId {
+        let event = self.event();
+        let id = event.id;
+        assert_eq!(self.store.accept(event).await.unwrap(), Accepted::New);
+        id
+    }
+
+    async fn claim(&self) -> Leased {
+        let now = self.clock.now();
+        let claim = Claim { now, until: now.after(Duration::from_mins(1)), max: 1, busy: &[], per_lane: 1 };
+        self.store.claim(claim).await.unwrap().remove(0)
+    }
+
+    /// An event with one delivery, ended in this way.
+    async fn ended(&self, verdict: Verdict) -> EventId {
+        let id = self.accept().await;
+        let planned = PlannedDelivery {
+            rule: "forward".to_owned(),
+            action: 0,
+            summary: "deliver app".to_owned(),
+            lane: Lane(Arc::from("destination:app")),
+            due: self.clock.now(),
+        };
+        self.store.plan(self.claim().await.lease, vec![planned]).await.unwrap();
+        let started_at = self.clock.now();
+        let attempt = Attempt { number: 1, started_at, duration_ms: 3, status: Some(500), error: None };
+        self.store.finish(self.claim().await.lease, attempt, verdict).await.unwrap();
+        id
+    }
+
+    async fn state(&self, id: EventId) -> Option<EventState> {
+        let event = self.store.event(id).await.unwrap()?;
+        assert_eq!(event.body, id.to_string().into_bytes().repeat(40));
+        Some(event.head.state)
+    }
+
+    /// Fills the segment that is being written, so that the next event begins another.
+    async fn fill_segment(&self) {
+        for _ in 0..12 {
+            self.ended(Verdict::Done).await;
+        }
+    }
+
+    fn segments(&self, journal: &str) -> usize {
+        let entries = fs::read_dir(self.directory.path().join(journal)).unwrap();
+        entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|ext| ext == "journal")).count()
+    }
+}
+
+fn small(directory: &Path, clock: &Arc<ManualClock>) -> Options {
+    let retention = Retention { age: Duration::from_hours(24), bytes: None };
+    Options { retention, ..options(directory, clock.clone()) }
+}
+
+#[tokio::test]
+async fn old_segments_go_and_what_is_live_in_them_stays() {
+    let lab = Lab::begin().await;
+    let (done, dead) = (lab.ended(Verdict::Done).await, lab.ended(Verdict::Dead).await);
+    lab.fill_segment().await;
+    let queued = lab.accept().await;
+    lab.fill_segment_behind(queued).await;
+    lab.clock.advance(Duration::from_hours(25));
+    let before = lab.segments("events");
+    let retired = lab.store.retire().await.unwrap();
+    assert!(retired.segments > 0 && lab.segments("events") < before, "{retired:?}");
+    let lab = lab.reopen().await;
+    for _ in 0..2 {
+        assert_eq!(lab.state(done).await, None);
+        assert_eq!(lab.state(dead).await, Some(EventState::Dead));
+        assert_eq!(lab.state(queued).await, Some(EventState::Queued));
+        assert_eq!((lab.store.depth().dead, lab.store.depth().ready), (1, 1));
+        assert_eq!(lab.store.deliveries(dead).await.unwrap()[0].attempts.len(), 1);
+    }
+    lab.store.replay_delivery(DeliveryId { event: dead, ordinal: 0 }, lab.clock.now()).await.unwrap();
+    assert_eq!(lab.store.depth().ready, 2);
+}
+
+impl Lab {
+    /// Finishes other events while one stays queued: it is leased, and given back at the end.
+    async fn fill_segment_behind(&self, queued: EventId) {
+        let held = self.claim().await;
+        assert_eq!(held.item.event(), queued);
+        self.fill_segment().await;
+        self.store.release(held.lease).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_rebuilt_index_after_retention_tells_the_same() {
+    let lab = Lab::begin().await;
+    let dead = lab.ended(Verdict::Dead).await;
+    lab.fill_segment().await;
+    lab.fill_segment().await;
+    lab.clock.advance(Duration::from_hours(25));
+    lab.store.retire().await.unwrap();
+    let kept = lab.accept().await;
+    lab.store.close().await;
+    let rebuilt = maintenance::rebuild(&lab.options()).unwrap();
+    assert!(rebuilt.entries > 0 && rebuilt.marks.is_empty());
+    let lab = lab.reopen().await;
+    assert_eq!(lab.state(dead).await, Some(EventState::Dead));
+    assert_eq!(lab.state(kept).await, Some(EventState::Queued));
+    assert_eq!(lab.store.depth().dead, 1);
+}
+
+#[tokio::test]
+async fn a_dedupe_mark_outlives_its_event_and_ends_with_its_window() {
+    let lab = Lab::begin().await;
+    let first = lab.event();
+    let again = |lab: &Lab| NewEvent { received_at: lab.clock.now(), id: lab.event().id, ..first.clone() };
+    lab.store.accept(first.clone()).await.unwrap();
+    lab.store.plan(lab.claim().await.lease, Vec::new()).await.unwrap();
+    lab.fill_segment().await;
+    lab.fill_segment().await;
+    lab.clock.advance(Duration::from_hours(25));
+    assert!(lab.store.retire().await.unwrap().segments > 0);
+    let lab = lab.reopen().await;
+    assert_eq!(lab.state(first.id).await, None);
+    assert_eq!(lab.store.accept(again(&lab)).await.unwrap(), Accepted::Duplicate(first.id));
+    lab.clock.advance(WINDOW);
+    assert_eq!(lab.store.accept(again(&lab)).await.unwrap(), Accepted::New);
+}
+
+#[tokio::test]
+async fn records_are_compacted() {
+    let lab = Lab::begin().await;
+    let key = |name: &str| RecordKey { collection: Arc::from("connections"), key: Arc::from(name) };
+    lab.store.put(&key("kept"), Bytes::from_static(b"kept"), None).await.unwrap();
+    for round in 0..60_u8 {
+        lab.store.put(&key("often"), Bytes::from(vec![round; 1_000]), None).await.unwrap();
+    }
+    let before = lab.segments("records");
+    assert!(lab.store.retire().await.unwrap().record_segments > 0);
+    assert!(lab.segments("records") < before);
+    let lab = lab.reopen().await;
+    assert_eq!(lab.store.get(&key("kept")).await.unwrap(), Some((Bytes::from_static(b"kept"), 1)));
+    assert_eq!(lab.store.get(&key("often")).await.unwrap(), Some((Bytes::from(vec![59; 1_000]), 60)));
+}
+
+#[tokio::test]
+async fn checking_a_sound_store_finds_nothing_wrong() {
+    let lab = filled().await;
+    assert!(matches!(maintenance::check(&lab.options()), Err(StoreError::InUse { .. })));
+    lab.store.close().await;
+    let report = maintenance::check(&lab.options()).unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!((report.events, report.records, report.audit_entries), (14, 1, 1));
+    let nothing = Options { directory: lab.directory.path().join("nothing"), ..lab.options() };
+    assert!(matches!(maintenance::check(&nothing), Err(StoreError::NotFound(_))));
+    assert!(!nothing.directory.exists());
+}
+
+#[tokio::test]
+async fn checking_a_damaged_store_names_each_place() {
+    let lab = filled().await;
+    lab.store.close().await;
+    let mut damaged = Vec::new();
+    for journal in ["events", "audit"] {
+        let segments = fs::read_dir(lab.directory.path().join(journal)).unwrap().map(|entry| entry.unwrap().path());
+        let path = segments.filter(|path| path.extension().is_some_and(|ext| ext == "journal")).min().unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[60] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        damaged.push(path.display().to_string());
+    }
+    let report = maintenance::check(&lab.options()).unwrap();
+    assert!(damaged.iter().all(|path| report.problems.iter().any(|told| told.contains(path))), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_lost_mark_is_refused_and_written_anew_by_a_rebuild() {
+    let lab = filled().await;
+    lab.store.close().await;
+    fs::remove_file(lab.directory.path().join("records/mark")).unwrap();
+    assert!(matches!(open(lab.options()).await, Err(StoreError::Damaged { .. })));
+    assert_eq!(maintenance::rebuild(&lab.options()).unwrap().marks, ["records"]);
+    assert!(maintenance::check(&lab.options()).unwrap().is_sound());
+    open(lab.options()).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_backup_of_a_running_store_restores_to_the_same_and_sends_nothing_twice() {
+    let lab = filled().await;
+    let (done, dead, queued) = (lab.ended(Verdict::Done).await, lab.ended(Verdict::Dead).await, lab.accept().await);
+    let backup = TempDir::new().unwrap();
+    let made = maintenance::backup(&lab.options(), backup.path()).unwrap();
+    assert_eq!(maintenance::verify(backup.path()).unwrap(), made);
+    lab.accept().await;
+    let (target, audit) = (TempDir::new().unwrap(), lab.store.read(1, 10).await.unwrap());
+    let options = Options { directory: target.path().join("state"), ..lab.options() };
+    maintenance::restore(backup.path(), &options).unwrap();
+    let restored = Lab { store: open(options).await.unwrap(), ..lab };
+    assert_eq!(restored.state(done).await, Some(EventState::Done));
+    assert_eq!(restored.state(dead).await, Some(EventState::Dead));
+    assert_eq!((restored.store.depth().ready, restored.store.depth().dead), (1, 1));
+    assert_eq!(restored.claim().await.item.event(), queued);
+    assert_eq!(restored.store.read(1, 10).await.unwrap(), audit);
+    restored.store.close().await;
+}
+
+#[tokio::test]
+async fn a_restore_refuses_a_full_directory_and_a_damaged_backup() {
+    let lab = filled().await;
+    let (backup, target) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    maintenance::backup(&lab.options(), backup.path()).unwrap();
+    assert!(matches!(maintenance::backup(&lab.options(), backup.path()), Err(StoreError::Conflict(_))));
+    assert!(matches!(maintenance::restore(backup.path(), &lab.options()), Err(StoreError::Conflict(_))));
+    let path = backup.path().join("records/00000000000000000001.journal");
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let options = Options { directory: target.path().to_owned(), ..lab.options() };
+    let refused = maintenance::restore(backup.path(), &options);
+    assert!(matches!(&refused, Err(StoreError::Damaged { place, .. }) if place.contains("records")), "{refused:?}");
+    assert!(fs::read_dir(target.path()).unwrap().next().is_none());
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused() {
+    let lab = filled().await;
+    lab.store.close().await;
+    fs::write(lab.directory.path().join("format"), "{\"format\":99}").unwrap();
+    let newer = |error: &StoreError| matches!(error, StoreError::NewerFormat { found: 99, .. });
+    assert!(newer(&open(lab.options()).await.unwrap_err()));
+    assert!(newer(&maintenance::check(&lab.options()).unwrap_err()));
+}
+
+#[tokio::test]
+async fn an_index_that_is_lost_or_not_sleds_is_made_anew() {
+    let lab = filled().await;
+    let dead = lab.ended(Verdict::Dead).await;
+    lab.store.close().await;
+    fs::write(lab.directory.path().join("index/db"), "not what sled wrote").unwrap();
+    let lab = lab.reopen().await;
+    assert_eq!(lab.state(dead).await, Some(EventState::Dead));
+    lab.store.close().await;
+    fs::remove_dir_all(lab.directory.path().join("index")).unwrap();
+    let lab = lab.reopen().await;
+    assert_eq!((lab.state(dead).await, lab.store.depth().dead), (Some(EventState::Dead), 1));
+}
+
+/// A store with a record, an audit entry and fourteen events, all done.
+async fn filled() -> Lab {
+    let lab = Lab::begin().await;
+    let key = RecordKey { collection: Arc::from("connections"), key: Arc::from("a") };
+    lab.store.put(&key, Bytes::from_static(b"sealed"), None).await.unwrap();
+    let entry = AuditEntry {
+        at: NOW,
+        actor: "operator".to_owned(),
+        action: "connection.put".to_owned(),
+        target: "connection:a".to_owned(),
+        detail: serde_json::Value::Null,
+    };
+    lab.store.append(entry).await.unwrap();
+    lab.fill_segment().await;
+    lab.ended(Verdict::Done).await;
+    lab.ended(Verdict::Done).await;
+    lab
+}
