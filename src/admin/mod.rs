@@ -24,6 +24,7 @@ use crate::base::clock::Clock;
 use crate::connection::Connections;
 use crate::definition::live::Live;
 use crate::definition::plan::gateway::Listen;
+use crate::definition::render::Report;
 use crate::respond::Refusal;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -66,6 +67,9 @@ pub struct Parts {
 pub trait Reload: Send + Sync + 'static {
     /// Looks at every file now, and puts what changed into force. Returns after the swap.
     async fn reload(&self) -> Reloaded;
+
+    /// What was found when the files were last read, with the texts for excerpts.
+    fn report(&self) -> Report;
 }
 
 /// What a reload did.

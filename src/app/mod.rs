@@ -1,1 +1,171 @@
-//! Nothing yet.
+//! The program put together: every part made once, in order, with every seam a parameter.
+//!
+//! [`App::start`] opens the store, puts the first generation into force, opens the doors and starts the
+//! workers; [`Running::stop`] takes it all down again in the opposite order. Both `serve` and the
+//! integration tests begin here, so that what is tested is what runs. Nothing here decides anything about
+//! a request. Called by `cli` and tests.
+
+mod admin;
+mod doors;
+mod error;
+mod running;
+mod state;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::readiness::{Phase, Readiness};
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::random::{Random, SystemRandom};
+use crate::definition::live::{Generation, Live};
+use crate::definition::load::environment::{Environment, ProcessEnvironment};
+use crate::definition::plan::gateway::Mode;
+use crate::definition::workspace::{GATEWAY_FILE, Selection};
+use crate::net::resolve::{Lookup, SystemDns};
+use crate::net::trust::Trust;
+use crate::reload::{self, Reloader, Timing};
+use crate::store::disk::{Disk, SystemDisk};
+use crate::telemetry::metrics::Metrics;
+
+pub use error::StartError;
+pub use running::Running;
+
+/// How to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The gateway file, or the directory it is in.
+    pub gateway: PathBuf,
+    /// Development mode whatever the file says.
+    pub development: bool,
+    /// Where every service's traffic goes instead; only in development mode.
+    pub mock: Option<SocketAddr>,
+    /// The world outside.
+    pub seams: Seams,
+}
+
+/// The world outside, as parameters.
+#[derive(Debug, Clone)]
+pub struct Seams {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// What references in files are looked up in.
+    pub environment: Arc<dyn Environment>,
+    /// Names to addresses.
+    pub lookup: Arc<dyn Lookup>,
+    /// Root certificates.
+    pub trust: Trust,
+    /// The file system below the store.
+    pub disk: Arc<dyn Disk>,
+    /// Where things are counted.
+    pub metrics: Arc<Metrics>,
+    /// How quickly changed files are looked at.
+    pub timing: Timing,
+}
+
+impl Seams {
+    /// Those of this machine.
+    ///
+    /// # Errors
+    /// When the system's resolver settings cannot be read, or the list of metrics is faulty.
+    pub fn of_system() -> Result<Self, StartError> {
+        Ok(Self {
+            clock: Arc::new(SystemClock::new()),
+            random: Arc::new(SystemRandom::default()),
+            environment: Arc::new(ProcessEnvironment),
+            lookup: Arc::new(SystemDns::new()?),
+            trust: Trust::of_system(),
+            disk: Arc::new(SystemDisk),
+            metrics: Arc::new(Metrics::new()?),
+            timing: Timing::default(),
+        })
+    }
+}
+
+/// The program before it runs.
+#[derive(Debug)]
+pub struct App;
+
+impl App {
+    /// Starts everything and returns once every door is open. Must be called within a multi-threaded
+    /// runtime. Whatever was started is taken down again when a later step fails.
+    ///
+    /// # Errors
+    /// What stands in the way, in words a person can act on.
+    pub async fn start(options: Options) -> Result<Running, StartError> {
+        let seams = options.seams.clone();
+        let (reloader, live) = first_generation(&options).await?;
+        let generation = live.load();
+        check_mode(&options, &generation)?;
+        let store = state::open(&generation.gateway, &seams).await?;
+        let opened = doors::open(&options, &live, Arc::clone(&store)).await;
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                store.close().await;
+                return Err(error);
+            }
+        };
+        let readiness = Arc::new(Readiness::default());
+        let (door, listener) = (opened.admin_parts(&live, &reloader, &readiness, &seams), opened.admin);
+        let admin = admin::serve(listener, door);
+        let stop = CancellationToken::new();
+        let watching = tokio::spawn(reload::watch(Arc::clone(&reloader), seams.timing, stop.clone()));
+        readiness.enter(Phase::Serving);
+        describe(&seams.metrics, &generation);
+        Ok(Running {
+            public: opened.public,
+            proxy: opened.proxy,
+            admin,
+            workers: opened.workers,
+            activity: opened.activity,
+            watching,
+            stop,
+            readiness,
+            reloader,
+            live,
+            store,
+            metrics: seams.metrics,
+        })
+    }
+}
+
+async fn first_generation(options: &Options) -> Result<(Arc<Reloader>, Arc<Live>), StartError> {
+    let gateway = if options.gateway.is_dir() { options.gateway.join(GATEWAY_FILE) } else { options.gateway.clone() };
+    if !gateway.exists() {
+        return Err(StartError::NoGatewayFile(gateway));
+    }
+    let selection = Selection { gateway: Some(Arc::new(gateway)), ..Selection::default() };
+    let reload_seams = reload::Seams {
+        environment: Arc::clone(&options.seams.environment),
+        clock: Arc::clone(&options.seams.clock),
+        metrics: Arc::clone(&options.seams.metrics),
+    };
+    let started = tokio::task::spawn_blocking(move || Reloader::start(selection, reload_seams)).await;
+    let started = started.map_err(|error| StartError::panicked(&error))?;
+    let (reloader, live) = started.map_err(StartError::configuration)?;
+    Ok((Arc::new(reloader), live))
+}
+
+fn check_mode(options: &Options, generation: &Generation) -> Result<(), StartError> {
+    if options.mock.is_some() && generation.gateway.fixed.mode != Mode::Development {
+        return Err(StartError::MockInProduction);
+    }
+    Ok(())
+}
+
+fn describe(metrics: &Metrics, generation: &Generation) {
+    let development = generation.gateway.fixed.mode == Mode::Development;
+    metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    metrics.development_mode.with_label_values::<&str>(&[]).set(i64::from(development));
+    if development {
+        tracing::warn!(
+            "development mode: keys are made here, services may be plain HTTP on loopback, and the admin door needs no \
+             token on loopback. Never serve customers like this"
+        );
+    }
+}

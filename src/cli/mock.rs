@@ -25,9 +25,9 @@ use crate::mock::{Faults, Mock, Simulated};
 /// by its id: `curl http://127.0.0.1:9400/github/user -H 'Authorization: Bearer x'`.
 #[derive(Debug, Clone, Args)]
 pub struct MockArgs {
-    /// The deployment's directory or `trunkline.yaml`.
-    #[arg(value_name = "DIR", default_value = ".")]
-    pub dir: PathBuf,
+    /// The deployment's directory or gateway file [default: what --config says]
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
     /// Where the services are.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9400")]
     pub listen: SocketAddr,

@@ -5,15 +5,24 @@
 //! request); 2 it could not be done (wrong usage, an unreadable file, an unreachable gateway).
 //! Called by `main`.
 
-pub mod check;
+mod call;
+mod catalog;
+mod check;
 mod completions;
+mod connections;
+mod deployment;
+mod events;
 mod healthcheck;
 mod keys;
 pub mod mock;
+mod new;
 pub mod output;
+mod reload;
 pub mod remote;
-pub mod schema;
-pub mod show;
+mod schema;
+mod serve;
+mod show;
+mod simulate;
 pub mod trigger;
 mod version;
 
@@ -23,9 +32,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use output::Output;
-
 use crate::definition::load::environment::ProcessEnvironment;
+use output::Output;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -70,9 +78,33 @@ pub enum Colours {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the gateway
+    Serve(serve::Serve),
+    /// Simulate this deployment's services on loopback, and the application it delivers to
+    Mock(mock::MockArgs),
+    /// Check files without running anything: every fault of every file at once
     Check(check::CheckArgs),
+    /// Show a definition as it counts, and where each value was written
     Show(show::ShowArgs),
+    /// Print the grammar as JSON Schema, or write it into a directory
     Schema(schema::SchemaArgs),
+    /// Begin a definition from a catalogue entry
+    New(new::New),
+    /// The definitions that come with the program
+    #[command(subcommand)]
+    Catalog(catalog::Catalog),
+    /// Events of a running gateway: what came in, and what became of it
+    #[command(subcommand)]
+    Events(events::Events),
+    /// Connections of a running gateway
+    #[command(subcommand)]
+    Connections(connections::Connections),
+    /// Make a call through a running gateway, as the application would
+    Call(call::Call),
+    /// Send a signed sample event to a running gateway
+    Trigger(trigger::TriggerArgs),
+    /// Make a running gateway read its files now
+    Reload(remote::Gateway),
     /// Make a master key
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -118,9 +150,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
     let Cli { common, command } = cli;
     match command {
-        Command::Check(args) => check::run(&common, &args, &ProcessEnvironment, output),
-        Command::Show(args) => show::run(&common, &args, &ProcessEnvironment, output),
-        Command::Schema(args) => schema::run(&args, output),
+        Command::Serve(arguments) => serve::run(&common, &arguments, output),
+        Command::Mock(arguments) => simulate::mock(&common, &arguments),
+        Command::Check(arguments) => check::run(&common, &arguments, &ProcessEnvironment, output),
+        Command::Show(arguments) => show::run(&common, &arguments, &ProcessEnvironment, output),
+        Command::Schema(arguments) => schema::run(&arguments, output),
+        Command::New(arguments) => new::run(&arguments, output),
+        Command::Catalog(command) => catalog::run(&command, output),
+        Command::Events(command) => events::run(&common, &command, output),
+        Command::Connections(command) => connections::run(&common, &command, output),
+        Command::Call(call) => call::run(&common, &call, output),
+        Command::Trigger(arguments) => simulate::trigger(&common, &arguments),
+        Command::Reload(gateway) => reload::run(&common, &gateway, output),
         Command::Keys(command) => keys::run(&command, output),
         Command::Healthcheck(gateway) => healthcheck::run(&common, &gateway, output),
         Command::Completions(command) => completions::run(&command, output),

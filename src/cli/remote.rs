@@ -1,4 +1,4 @@
-//! A running gateway as its commands see it: the admin API over HTTP/1.1, on TCP or a Unix socket.
+//! A running gateway as its commands see it: its doors over HTTP/1.1, on TCP or a Unix socket.
 //!
 //! This is the operator's own machine talking to the operator's own gateway, so it takes no redirects, no
 //! proxies and no addresses from definitions. Called by the commands that need a running gateway.
@@ -21,10 +21,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Common;
+use super::deployment::Settings;
 use crate::base::secret::Secret;
 
-/// Where the admin door is when nobody says.
-const DEFAULT: &str = "http://127.0.0.1:8082";
+/// Where doors are when nobody says.
+const ADMIN: &str = "http://127.0.0.1:8082";
+const PROXY: &str = "http://127.0.0.1:8081";
 /// How long an answer may take in all.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The most bytes of an answer.
@@ -102,14 +104,27 @@ impl Answer {
 }
 
 impl Remote {
-    /// The admin door that the arguments name, or the default one.
+    /// The admin door that the arguments name, else the one that the settings name, else the default.
     ///
     /// # Errors
-    /// When the address is not one.
-    pub fn find(_common: &Common, gateway: &Gateway) -> anyhow::Result<Self> {
-        let url = gateway.admin.as_deref().unwrap_or(DEFAULT);
-        let address = parse(url)?;
-        Ok(Self { address, token: gateway.admin_token.clone().map(Secret::new) })
+    /// When the settings cannot be read, or the address is not one.
+    pub fn find(common: &Common, gateway: &Gateway) -> anyhow::Result<Self> {
+        let settings = if gateway.admin.is_none() { Settings::read(common)? } else { None };
+        let named = settings.as_ref().and_then(|settings| settings.door("admin"));
+        let address = parse(gateway.admin.as_deref().or(named.as_deref()).unwrap_or(ADMIN))?;
+        let token = gateway.admin_token.clone().or_else(|| settings.as_ref()?.admin_token());
+        Ok(Self { address, token: token.map(Secret::new) })
+    }
+
+    /// The proxy door, found alike; `key` is a caller's.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn proxy(common: &Common, url: Option<&str>, key: Option<String>) -> anyhow::Result<Self> {
+        let settings = if url.is_none() { Settings::read(common)? } else { None };
+        let named = settings.as_ref().and_then(|settings| settings.door("proxy"));
+        let address = parse(url.or(named.as_deref()).unwrap_or(PROXY))?;
+        Ok(Self { address, token: key.map(Secret::new) })
     }
 
     /// GETs a path.

@@ -31,9 +31,9 @@ pub struct TriggerArgs {
     pub integration: String,
     /// The event's type, such as `pull_request.opened`. Without it the known types are listed.
     pub event: Option<String>,
-    /// The deployment's directory or `trunkline.yaml`.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub dir: PathBuf,
+    /// The deployment's directory or gateway file [default: what --config says]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
     /// Where to post it. Default: this deployment's public door.
     #[arg(long, value_name = "URL")]
     pub to: Option<String>,

@@ -170,10 +170,9 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     SECRETS.replace_all(text, "${scheme}${field}${query}${prefix}…")
 }
 
-/// The panic hook: a line in the log, and a count. A message that was put together at run time may hold
-/// anything and is not shown; the place is.
-pub fn on_panic(info: &PanicHookInfo<'_>, count: &AtomicU64) {
-    count.fetch_add(1, Ordering::Relaxed);
+/// A panic as a line in the log. A message that was put together at run time may hold anything and is not
+/// shown; the place is.
+pub fn on_panic(info: &PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let message = info.payload().downcast_ref::<&'static str>().copied().unwrap_or("message withheld");
     let thread = thread::current().name().unwrap_or("unnamed").to_owned();

@@ -72,7 +72,7 @@ metrics! {
     door_connections: gauge "trunkline_door_connections" "Open connections at a door." ["door"];
     door_connections_refused: counter "trunkline_door_connections_refused_total" "Connections closed at once because a cap was reached: total, source." ["door", "reason"];
     upstream_requests: counter "trunkline_upstream_requests_total" "Calls to services by status; `error` when there was none." ["integration", "code"];
-    upstream_request_duration: histogram "trunkline_upstream_request_duration_seconds" "Time from a call's start to the head of its answer, and for the gateway's own calls to its end." ["integration"];
+    upstream_request_duration: histogram "trunkline_upstream_request_duration_seconds" "Time from a call's start to the head of its answer." ["integration"];
     upstream_errors: counter "trunkline_upstream_errors_total" "Calls to services that got no answer, by reason." ["integration", "reason"];
     webhooks_received: counter "trunkline_webhooks_received_total" "Webhooks by result: accepted, duplicate, handshake, or the refusal's code." ["integration", "result"];
     webhook_ack_duration: histogram "trunkline_webhook_ack_duration_seconds" "Time from a webhook's head to its durable acknowledgement." ["integration"];
@@ -85,6 +85,7 @@ metrics! {
     workers_busy: gauge "trunkline_workers_busy" "How many deliveries run." [];
     store_bytes: gauge "trunkline_store_bytes" "Bytes the store takes on disk." [];
     store_writable: gauge "trunkline_store_writable" "1 while the store accepts new facts." [];
+    log_lines_dropped: counter "trunkline_log_lines_dropped_total" "Log lines that nobody read in time." [];
     panics: counter "trunkline_panics_total" "Panics that were caught." ["place"];
 }
 

@@ -223,7 +223,10 @@ fn prepare(options: &Options) -> Result<(), StoreError> {
             parts.iter().try_for_each(fs::create_dir_all).map_err(io)?;
             write_format(directory).map_err(io)?;
             disk.sync_directory(directory).map_err(io)?;
-            directory.parent().map_or(Ok(()), |parent| disk.sync_directory(parent)).map_err(io)
+            // A relative path of one name has an empty parent, which stands for the working directory.
+            let parent =
+                directory.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+            parent.map_or(Ok(()), |parent| disk.sync_directory(parent)).map_err(io)
         }
         Err(error) => Err(io(error)),
     }

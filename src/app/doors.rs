@@ -1,0 +1,168 @@
+//! What stands behind the doors, made in order: credentials, the way out, the receiver, the doors, the
+//! workers.
+
+use std::sync::Arc;
+
+use super::{Options, Seams, StartError};
+use crate::action::Actions;
+use crate::activity::Activity;
+use crate::admin::readiness::Readiness;
+use crate::admin::{self, Reload};
+use crate::connection::{Connections, Opening};
+use crate::definition::live::Live;
+use crate::definition::plan::gateway::{Fixed, Gateway, Listen};
+use crate::net::resolve::Resolver;
+use crate::net::{Clients, Dialer, Redirect};
+use crate::outbound::{self, Outbound};
+use crate::proxy::{self, ProxyDoor};
+use crate::queue;
+use crate::reload::Reloader;
+use crate::server::{self, Listener, Shared};
+use crate::store::Store;
+use crate::store::embedded::Embedded;
+use crate::webhook::refused::RefusedList;
+use crate::webhook::{self, Receiver};
+
+/// The doors, open, and what is behind them.
+pub struct Opened {
+    pub public: server::Running,
+    pub proxy: server::Running,
+    /// The admin door's listener; nobody answers at it yet.
+    pub admin: Listener,
+    pub workers: queue::Running,
+    pub activity: Arc<Activity>,
+    connections: Arc<Connections>,
+    refused: Arc<RefusedList>,
+    store: Arc<dyn Store>,
+}
+
+/// Opens the public and the proxy door and starts the workers.
+pub async fn open(options: &Options, live: &Arc<Live>, store: Arc<Embedded>) -> Result<Opened, StartError> {
+    let seams = &options.seams;
+    let gateway = Arc::clone(&live.load().gateway);
+    // Doors are bound before anything is made, so that a port in use is told at once.
+    let listeners = Listeners::bind(&gateway.fixed)?;
+    let connections = Arc::new(connections(&gateway, seams, &store).await?);
+    let redirect = options.mock.map(|address| Redirect { address });
+    let resolver = Resolver::new(Arc::clone(&seams.lookup), Arc::clone(&seams.clock));
+    let dialer = Arc::new(Dialer::new(resolver, redirect));
+    dialer.guard().set_own(listeners.addresses());
+    let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone());
+    let activity = Arc::new(Activity::default());
+    let outbound = Arc::new(Outbound::new(outbound::Parts {
+        connections: Arc::clone(&connections),
+        clients: clients.clone(),
+        clock: Arc::clone(&seams.clock),
+        metrics: Arc::clone(&seams.metrics),
+        activity: Arc::clone(&activity),
+    }));
+    let door = proxy::Parts {
+        live: Arc::clone(live),
+        outbound: Arc::clone(&outbound),
+        clients: clients.clone(),
+        dialer,
+        metrics: Arc::clone(&seams.metrics),
+        clock: Arc::clone(&seams.clock),
+    };
+    let door = Arc::new(ProxyDoor::new(door, &*seams.random)?);
+    let receiver = Arc::new(receiver(live, &store, seams));
+    let refused = receiver.refused();
+    let shared =
+        Shared { live: Arc::clone(live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
+    let actions = Actions { outbound, clients, clock: Arc::clone(&seams.clock) };
+    Ok(Opened {
+        public: server::open_public(listeners.public, shared.clone(), receiver),
+        proxy: server::open_proxy(listeners.proxy, shared, door),
+        admin: listeners.admin,
+        workers: queue::start(work(live, &store, actions, seams)),
+        activity,
+        connections,
+        refused,
+        store,
+    })
+}
+
+struct Listeners {
+    public: Listener,
+    proxy: Listener,
+    admin: Listener,
+}
+
+impl Listeners {
+    fn bind(fixed: &Fixed) -> Result<Self, StartError> {
+        Ok(Self {
+            public: Listener::bind(&fixed.public)?,
+            proxy: Listener::bind(&fixed.proxy)?,
+            admin: Listener::bind(&fixed.admin)?,
+        })
+    }
+
+    /// Our own addresses, which no call may dial.
+    fn addresses(&self) -> Vec<std::net::SocketAddr> {
+        [&self.public, &self.proxy, &self.admin].iter().filter_map(|listener| listener.address().tcp()).collect()
+    }
+}
+
+async fn connections(gateway: &Gateway, seams: &Seams, store: &Arc<Embedded>) -> Result<Connections, StartError> {
+    let environment = Arc::clone(&seams.environment);
+    let opening = Opening {
+        source: gateway.fixed.key.clone(),
+        mode: gateway.fixed.mode,
+        environment: Arc::new(move |name: &str| environment.variable(name).ok()),
+        random: Arc::clone(&seams.random),
+        clock: Arc::clone(&seams.clock),
+        records: Arc::clone(store) as _,
+        audit: Arc::clone(store) as _,
+    };
+    Ok(Connections::open(opening).await?)
+}
+
+fn receiver(live: &Arc<Live>, store: &Arc<Embedded>, seams: &Seams) -> Receiver {
+    Receiver::new(webhook::Parts {
+        live: Arc::clone(live),
+        events: Arc::clone(store) as _,
+        clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        metrics: Arc::clone(&seams.metrics),
+    })
+}
+
+fn work(live: &Arc<Live>, store: &Arc<Embedded>, actions: Actions, seams: &Seams) -> queue::Parts {
+    queue::Parts {
+        live: Arc::clone(live),
+        events: Arc::clone(store) as _,
+        work: Arc::clone(store) as _,
+        act: Arc::new(actions),
+        clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        metrics: Arc::clone(&seams.metrics),
+    }
+}
+
+impl Opened {
+    /// What the admin door is made of.
+    pub fn admin_parts(
+        &self,
+        live: &Arc<Live>,
+        reloader: &Arc<Reloader>,
+        readiness: &Arc<Readiness>,
+        seams: &Seams,
+    ) -> admin::Parts {
+        let listen = match self.admin.address() {
+            server::Address::Tcp(address) => Listen::Tcp(*address),
+            server::Address::Unix(path) => Listen::Unix(path.clone()),
+        };
+        admin::Parts {
+            live: Arc::clone(live),
+            store: Arc::clone(&self.store),
+            metrics: Arc::clone(&seams.metrics),
+            activity: Arc::clone(&self.activity),
+            refused: Arc::clone(&self.refused),
+            connections: Arc::clone(&self.connections),
+            readiness: Arc::clone(readiness),
+            reload: Arc::new(super::admin::ByHand(Arc::clone(reloader))) as Arc<dyn Reload>,
+            clock: Arc::clone(&seams.clock),
+            listen,
+        }
+    }
+}

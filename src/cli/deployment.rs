@@ -1,0 +1,76 @@
+//! A deployment as commands need it without running it: its settings, its definitions.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use super::Common;
+use crate::base::clock::{Clock as _, SystemClock};
+use crate::definition::assemble::assemble;
+use crate::definition::live::Generation;
+use crate::definition::load::environment::{Environment, ProcessEnvironment};
+use crate::definition::resolve::{Kind, resolve};
+use crate::definition::workspace::{Deployment, GATEWAY_FILE, Reading, Selection};
+
+/// The gateway file that the arguments mean.
+pub fn gateway_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(GATEWAY_FILE) } else { path.to_owned() }
+}
+
+/// Reads a deployment with the resolved documents of its definitions.
+///
+/// # Errors
+/// When there is no gateway file, or it has faults.
+pub fn read(path: &Path, environment: &dyn Environment) -> anyhow::Result<(Deployment, Generation)> {
+    let file = gateway_file(path);
+    if !file.exists() {
+        bail!("{} does not exist: name your gateway file with --config", file.display());
+    }
+    let selection = Selection { gateway: Some(Arc::new(file)), ..Selection::default() };
+    let deployment = Reading { environment, previous: None, keep_documents: true }.read(&selection);
+    let Some(generation) = assemble(None, &deployment, SystemClock::new().now()) else {
+        bail!("the gateway file has faults:\n{}", deployment.report().text(false));
+    };
+    Ok((deployment, generation))
+}
+
+/// What the gateway file says at a few pointers, read without its definitions. Faults elsewhere in it do
+/// not matter here.
+#[derive(Debug)]
+pub struct Settings(Value);
+
+impl Settings {
+    /// Reads the gateway file; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not YAML.
+    pub fn read(common: &Common) -> anyhow::Result<Option<Self>> {
+        let file = gateway_file(&common.config);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let resolved = resolve(Kind::Gateway, &Arc::new(file.clone()), &text, &ProcessEnvironment);
+        let document = resolved.document.with_context(|| format!("{} is not YAML", file.display()))?;
+        Ok(Some(Self(document.value)))
+    }
+
+    /// Where a door can be reached from this machine, as a URL.
+    pub fn door(&self, name: &str) -> Option<String> {
+        let text = self.0.get("listen")?.get(name)?.as_str()?;
+        Some(match text.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
+            Ok(address) => format!("http://{address}"),
+            Err(_) => text.to_owned(),
+        })
+    }
+
+    /// The admin token, where one is set and its reference could be followed.
+    pub fn admin_token(&self) -> Option<String> {
+        let token = self.0.get("admin")?.get("token")?.as_str()?;
+        (!token.contains("${")).then(|| token.to_owned())
+    }
+}
