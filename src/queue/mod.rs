@@ -1,18 +1,15 @@
 //! Durable work: events matched against rules, deliveries tried until they are done or dead.
 //!
-//! The store keeps the work and its leases ([`crate::store::Work`]); this room claims it ([`worker`]), shares out
-//! slots ([`lanes`]), runs one item at a time from lease to record (`attempt`), decides on another try
-//! ([`schedule`]), and shows and replays ([`view`], [`replay`]). What an action does is behind [`Act`], which
-//! `action` implements. Called by `app` and `admin`.
+//! The store keeps the work and its leases ([`crate::store::Work`]); this room claims it ([`worker`]),
+//! shares out slots ([`lanes`]), runs one item from lease to record (`attempt`) and decides on another try
+//! ([`schedule`]). What an action does is behind [`Act`], which `action` implements. Called by `app`.
 
 mod attempt;
 pub mod content;
 pub mod job;
 pub mod lanes;
 pub mod matching;
-pub mod replay;
 pub mod schedule;
-pub mod view;
 pub mod worker;
 
 use std::sync::Arc;

@@ -21,3 +21,4 @@ mod store_damage;
 mod store_faults;
 mod store_maintenance;
 mod support;
+mod vectors;
