@@ -1,6 +1,6 @@
 //! The gateway's own calls over real sockets: where credentials go, what is dialled, what is believed.
 
-mod service;
+pub mod service;
 pub mod world;
 
 use std::sync::Arc;

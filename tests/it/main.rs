@@ -9,6 +9,7 @@ mod calls;
 mod cli;
 mod credentials;
 mod doors;
+mod events;
 mod hygiene;
 mod mock;
 mod outside;

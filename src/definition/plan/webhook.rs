@@ -30,9 +30,9 @@ pub struct Webhook {
     pub dedupe_window: Duration,
     /// The most bytes a body may have. Default 1 MiB, at most 25 MiB.
     pub max_body: u64,
-    /// The most requests for this integration, verified or not. Default 1000/s.
+    /// The most verified requests for this integration. Default 1000/s.
     pub rate: Rate,
-    /// The most requests from one source address. Default 100/s.
+    /// The most requests from one source address that do not verify. Default 100/s.
     pub rate_per_source: Rate,
 }
 

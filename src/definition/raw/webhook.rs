@@ -46,11 +46,12 @@ pub struct Webhook {
     pub dedupe_window: Option<DurationText>,
     /// The largest body that is taken. Default 1MiB, at most 25MiB.
     pub max_body: Option<SizeText>,
-    /// The most requests for this integration, verified or not; more are refused with 429. Default
-    /// 1000/s.
+    /// The most verified requests for this integration; more are refused with 429. What does not verify
+    /// counts against its source alone, so that a flood of it takes nothing from the good. Default 1000/s.
     pub rate: Option<RateText>,
-    /// The most requests from one address; more are refused with 429. Default 100/s. Raise it for a
-    /// service that sends from few addresses.
+    /// The most requests from one address that do not verify; more are refused with 429, those with a
+    /// body above 64KiB by their head. What verifies is never counted here, so that good requests which
+    /// share a proxy's address with bad ones still get in. Default 100/s.
     pub rate_per_source: Option<RateText>,
     /// The networks the service sends from. Default: any.
     #[serde(default)]
