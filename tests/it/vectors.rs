@@ -138,7 +138,7 @@ fn a_header_that_comes_twice_is_refused() {
         let vector = vectors().into_iter().find(|vector| vector["id"] == id).unwrap();
         let integration = defined(&vector, &schemes).unwrap();
         let mut sent = Sent::of(&vector);
-        let names: Vec<_> = sent.head.headers.keys().cloned().filter(|name| *name != "content-type").collect();
+        let names: Vec<_> = sent.head.headers.keys().filter(|name| *name != "content-type").cloned().collect();
         for name in names {
             let value = sent.head.headers[&name].clone();
             sent.head.headers.append(&name, value.clone());
