@@ -16,6 +16,7 @@ mod outside;
 mod power;
 mod proxy;
 mod rejected;
+mod reload;
 mod signing;
 mod store_contract;
 mod store_damage;

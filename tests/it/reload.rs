@@ -1,0 +1,278 @@
+//! Files to what is in force: every way in which files change, and what happens to faulty ones.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use trunkline::base::clock::SystemClock;
+use trunkline::definition::live::{FileState, Live};
+use trunkline::definition::plan::Integration;
+use trunkline::definition::workspace::select;
+use trunkline::reload::{Outcome, ReloadResult, Reloader, Seams, Timing, watch};
+use trunkline::telemetry::metrics::Metrics;
+
+const GATEWAY: &str =
+    "trunkline: 1\nmode: development\npublic_url: http://localhost:8080\nintegrations: [./integrations]\n";
+
+/// A deployment in a directory of its own.
+struct Deployment {
+    dir: tempfile::TempDir,
+    reloader: Arc<Reloader>,
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+}
+
+fn definition(id: &str, title: &str) -> String {
+    format!("trunkline: 1\nid: {id}\ntitle: {title}\napi:\n  base_url: https://{id}.test\n")
+}
+
+/// Starts with definitions `a` and `b`, unless `prepare` writes others.
+fn start(prepare: impl FnOnce(&Path)) -> Deployment {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("trunkline.yaml"), GATEWAY).unwrap();
+    fs::create_dir(dir.path().join("integrations")).unwrap();
+    for id in ["a", "b"] {
+        fs::write(dir.path().join(format!("integrations/{id}.yaml")), definition(id, "First")).unwrap();
+    }
+    prepare(dir.path());
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let seams = Seams {
+        environment: Arc::new(HashMap::<String, String>::new()),
+        clock: Arc::new(SystemClock::new()),
+        metrics: Arc::clone(&metrics),
+    };
+    let selection = select(&[dir.path().to_owned()]).remove(0);
+    let (reloader, live) = Reloader::start(selection, seams).map_err(|report| report.text(false)).unwrap();
+    Deployment { dir, reloader: Arc::new(reloader), live, metrics }
+}
+
+impl Deployment {
+    fn path(&self, id: &str) -> PathBuf {
+        self.dir.path().join(format!("integrations/{id}.yaml"))
+    }
+
+    fn write(&self, id: &str, text: &str) {
+        fs::write(self.path(id), text).unwrap();
+    }
+
+    fn get(&self, id: &str) -> Option<Arc<Integration>> {
+        self.live.load().integration(id).cloned()
+    }
+
+    fn title(&self, id: &str) -> Option<String> {
+        self.get(id).map(|integration| integration.title.clone())
+    }
+
+    fn state(&self, id: &str) -> Option<FileState> {
+        let path = self.path(id);
+        self.live.load().files.iter().find(|status| *status.file == path).map(|status| status.state)
+    }
+
+    async fn reload(&self) -> Outcome {
+        self.reloader.reload().await
+    }
+}
+
+fn ids(ids: &[Arc<str>]) -> Vec<&str> {
+    ids.iter().map(|id| &**id).collect()
+}
+
+#[tokio::test]
+async fn an_edit_replaces_one_integration_and_leaves_the_others_as_they_are() {
+    let deployment = start(|_| {});
+    let other = deployment.get("b").unwrap();
+    deployment.write("a", &definition("a", "Second"));
+    let outcome = deployment.reload().await;
+    assert_eq!((outcome.result, ids(&outcome.changed), outcome.generation), (ReloadResult::Applied, vec!["a"], 2));
+    assert_eq!(deployment.title("a").as_deref(), Some("Second"));
+    assert!(Arc::ptr_eq(&other, &deployment.get("b").unwrap()), "an unchanged file keeps its compiled definition");
+}
+
+#[tokio::test]
+async fn nothing_changed_means_no_new_generation() {
+    let deployment = start(|_| {});
+    let before = deployment.live.load();
+    let outcome = deployment.reload().await;
+    assert_eq!((outcome.result, outcome.generation), (ReloadResult::Unchanged, 1));
+    assert!(Arc::ptr_eq(&before, &deployment.live.load()));
+}
+
+#[tokio::test]
+async fn a_comment_changes_no_integration() {
+    let deployment = start(|_| {});
+    let before = deployment.get("a").unwrap();
+    deployment.write("a", &format!("# A remark.\n{}", definition("a", "First")));
+    let outcome = deployment.reload().await;
+    assert_eq!(ids(&outcome.changed), [""; 0]);
+    assert!(Arc::ptr_eq(&before, &deployment.get("a").unwrap()));
+}
+
+#[tokio::test]
+async fn a_broken_file_keeps_its_last_good_version_and_touches_no_other() {
+    let deployment = start(|_| {});
+    let good = deployment.get("a").unwrap();
+    deployment.write("a", "trunkline: 1\nid: a\ntitel: Broken\n");
+    deployment.write("b", &definition("b", "Second"));
+    let outcome = deployment.reload().await;
+    assert_eq!((outcome.result, ids(&outcome.changed)), (ReloadResult::Rejected, vec!["b"]));
+    assert!(outcome.rejected[0].problems[0].contains("did you mean `title`?"), "{:?}", outcome.rejected);
+    assert!(Arc::ptr_eq(&good, &deployment.get("a").unwrap()));
+    assert_eq!(deployment.state("a"), Some(FileState::Kept));
+    deployment.write("a", &definition("a", "Mended"));
+    assert_eq!(deployment.reload().await.result, ReloadResult::Applied);
+    assert_eq!((deployment.title("a").as_deref(), deployment.state("a")), (Some("Mended"), Some(FileState::Loaded)));
+}
+
+#[tokio::test]
+async fn truncated_empty_and_unreadable_files_are_not_deletions() {
+    let deployment = start(|_| {});
+    for text in ["", "trunkline: 1\nid: a\napi:\n  base_u", "trunkline: 1\nid: \"a"] {
+        deployment.write("a", text);
+        assert_eq!(deployment.reload().await.result, ReloadResult::Rejected, "{text}");
+        assert_eq!(deployment.title("a").as_deref(), Some("First"), "{text}");
+    }
+    fs::remove_file(deployment.path("a")).unwrap();
+    fs::create_dir(deployment.path("a")).unwrap();
+    fs::rename(deployment.dir.path().join("integrations"), deployment.dir.path().join("elsewhere")).unwrap();
+    assert_eq!(deployment.reload().await.result, ReloadResult::Rejected);
+    assert_eq!(deployment.title("b").as_deref(), Some("First"), "a directory that is gone deletes nothing");
+}
+
+#[tokio::test]
+async fn files_come_and_go() {
+    let deployment = start(|_| {});
+    deployment.write("c", &definition("c", "Third"));
+    fs::remove_file(deployment.path("b")).unwrap();
+    let outcome = deployment.reload().await;
+    assert_eq!((ids(&outcome.added), ids(&outcome.removed)), (vec!["c"], vec!["b"]));
+    assert!(deployment.get("b").is_none() && deployment.get("c").is_some());
+}
+
+#[tokio::test]
+async fn a_file_that_is_broken_from_the_start_keeps_nothing_from_starting() {
+    let deployment = start(|dir| fs::write(dir.join("integrations/c.yaml"), "trunkline: 1\nid: c\nx: 1\n").unwrap());
+    assert_eq!(deployment.state("c"), Some(FileState::Rejected));
+    assert!(deployment.get("a").is_some() && deployment.get("c").is_none());
+    let text = String::from_utf8(deployment.metrics.render().unwrap()).unwrap();
+    assert!(text.contains("trunkline_definitions{state=\"rejected\"} 1"), "{text}");
+}
+
+#[tokio::test]
+async fn a_second_file_cannot_take_over_an_id_in_force() {
+    let deployment = start(|_| {});
+    let first = deployment.get("b").unwrap();
+    deployment.write("0", &definition("b", "Taken over"));
+    assert_eq!(deployment.reload().await.result, ReloadResult::Rejected);
+    assert!(Arc::ptr_eq(&first, &deployment.get("b").unwrap()));
+    assert_eq!((deployment.state("0"), deployment.state("b")), (Some(FileState::Rejected), Some(FileState::Loaded)));
+}
+
+#[tokio::test]
+async fn a_faulty_gateway_file_keeps_the_settings_in_force() {
+    let deployment = start(|_| {});
+    let settings = Arc::clone(&deployment.live.load().gateway);
+    fs::write(deployment.dir.path().join("trunkline.yaml"), GATEWAY.replace("mode", "mood")).unwrap();
+    deployment.write("a", &definition("a", "Second"));
+    assert_eq!(deployment.reload().await.result, ReloadResult::Rejected);
+    assert!(Arc::ptr_eq(&settings, &deployment.live.load().gateway));
+    assert_eq!(deployment.title("a").as_deref(), Some("Second"));
+}
+
+fn with_secret(dir: &Path) {
+    fs::write(dir.join("key"), "first-secret-0123456789\n").unwrap();
+    let connections =
+        "auth: { basic: {} }\nconnections:\n  - { id: default, username: u, password: \"${file:../key}\" }\n";
+    fs::write(dir.join("integrations/a.yaml"), definition("a", "First") + connections).unwrap();
+}
+
+#[tokio::test]
+async fn a_changed_secret_file_reloads_its_users_only() {
+    let deployment = start(with_secret);
+    let (user, other) = (deployment.get("a").unwrap(), deployment.get("b").unwrap());
+    fs::write(deployment.dir.path().join("key"), "second-secret-0123456789\n").unwrap();
+    let outcome = deployment.reload().await;
+    assert_eq!(ids(&outcome.changed), ["a"]);
+    assert!(!Arc::ptr_eq(&user, &deployment.get("a").unwrap()) && Arc::ptr_eq(&other, &deployment.get("b").unwrap()));
+    fs::remove_file(deployment.dir.path().join("key")).unwrap();
+    assert_eq!(deployment.reload().await.result, ReloadResult::Rejected);
+    assert_eq!(deployment.state("a"), Some(FileState::Kept));
+}
+
+/// Watches until `done`, which the change should bring about; fails after ten seconds.
+async fn watched(deployment: &Deployment, change: impl FnOnce(), done: impl Fn() -> bool) {
+    let timing = Timing { poll: Duration::from_mins(10), ..Timing::default() };
+    let stop = CancellationToken::new();
+    let watching = tokio::spawn(watch(Arc::clone(&deployment.reloader), timing, stop.clone()));
+    // The first look, after which directories are watched, changes nothing but the count of reloads.
+    let looked = || deployment.metrics.config_reloads.with_label_values(&["unchanged"]).get() > 0;
+    let wait = async {
+        while !looked() {
+            tokio::task::yield_now().await;
+        }
+        change();
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the change took effect");
+    stop.cancel();
+    watching.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_in_place_write_is_noticed() {
+    let deployment = start(|_| {});
+    let has = |title: &str| deployment.title("a").as_deref() == Some(title);
+    watched(&deployment, || deployment.write("a", &definition("a", "Written")), || has("Written")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_editors_rename_is_noticed() {
+    let deployment = start(|_| {});
+    let change = || {
+        let new = deployment.dir.path().join("integrations/.a.yaml.tmp");
+        fs::write(&new, definition("a", "Renamed")).unwrap();
+        fs::rename(&new, deployment.path("a")).unwrap();
+    };
+    watched(&deployment, change, || deployment.title("a").as_deref() == Some("Renamed")).await;
+}
+
+/// A volume as Kubernetes mounts one: names are links through `..data`, which is put in place at once.
+fn volume(dir: &Path, version: &str, title: &str) {
+    let data = dir.join(format!("integrations/..{version}"));
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("a.yaml"), definition("a", title)).unwrap();
+    let link = dir.join("integrations/..data_tmp");
+    symlink(format!("..{version}"), &link).unwrap();
+    fs::rename(&link, dir.join("integrations/..data")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kubernetes_volume_swap_is_noticed_every_time() {
+    let deployment = start(|dir| {
+        volume(dir, "v1", "One");
+        fs::remove_file(dir.join("integrations/a.yaml")).unwrap();
+        symlink("..data/a.yaml", dir.join("integrations/a.yaml")).unwrap();
+    });
+    assert_eq!(deployment.title("a").as_deref(), Some("One"));
+    for (version, title) in [("v2", "Two"), ("v3", "Three")] {
+        let change = || volume(deployment.dir.path(), version, title);
+        watched(&deployment, change, || deployment.title("a").as_deref() == Some(title)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_file_that_is_replaced_is_noticed() {
+    let deployment = start(with_secret);
+    let before = deployment.get("a").unwrap();
+    let change = || {
+        let new = deployment.dir.path().join("key.new");
+        fs::write(&new, "second-secret-0123456789\n").unwrap();
+        fs::rename(&new, deployment.dir.path().join("key")).unwrap();
+    };
+    watched(&deployment, change, || !Arc::ptr_eq(&before, &deployment.get("a").unwrap())).await;
+}
