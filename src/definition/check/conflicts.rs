@@ -227,7 +227,7 @@ fn rule(rule: &Rule, at: &str, found: &mut Findings<'_>) {
             found.error(Code::BadFormat, &glob_at, "an event type is one word, in which `*` stands for any text");
         }
     }
-    for (index, action) in rule.actions.iter().enumerate() {
+    for (index, action) in rule.actions.0.iter().enumerate() {
         self::action(action, &format!("{at}/do/{index}"), found);
     }
 }

@@ -73,7 +73,7 @@ fn fixed(raw: &raw::Gateway, place: &Place<'_>) -> Result<Fixed, Fault> {
         public: listen("public", doors.public.as_ref(), "0.0.0.0:8080")?,
         proxy: listen("proxy", doors.proxy.as_ref(), "127.0.0.1:8081")?,
         admin: listen("admin", doors.admin.as_ref(), "127.0.0.1:8082")?,
-        integrations: raw.integrations.iter().map(|path| below(&directory, path)).collect(),
+        integrations: raw.integrations.0.iter().map(|path| below(&directory, path)).collect(),
         state: state(raw.state.as_ref(), &directory),
         key: match &raw.secrets {
             None => KeySource::Missing,

@@ -26,7 +26,7 @@ fn compile(rule: &raw::Rule, place: &Place<'_>) -> Result<Rule, Fault> {
         id: rule.id.0.as_str().into(),
         when: rule.when.0.iter().map(|glob| Glob::new(glob)).collect(),
         condition: place.optional("if", rule.condition.as_ref())?,
-        actions: rule.actions.iter().enumerate().map(action).collect::<Result<_, _>>()?,
+        actions: rule.actions.0.iter().enumerate().map(action).collect::<Result<_, _>>()?,
     })
 }
 

@@ -12,7 +12,7 @@ use crate::definition::plan::webhook::{
 };
 use crate::definition::problem::Code;
 use crate::definition::raw::auth::KeyEncoding as RawKeyEncoding;
-use crate::definition::raw::scalar::{HeaderText, Signed, TimeUnit as RawTimeUnit};
+use crate::definition::raw::scalar::{HeaderText, Separator, Signed, TimeUnit as RawTimeUnit};
 use crate::definition::raw::verify as raw;
 use crate::template::{Expr, Segment};
 
@@ -81,7 +81,7 @@ fn signature_place(raw: &raw::Signature, place: &Place<'_>) -> Result<SignatureP
     let prefix = raw.prefix.as_ref().map(|prefix| &prefix.0);
     Ok(SignaturePlace {
         header: required_header(raw.header.as_ref(), place)?,
-        form: form(raw.pairs.as_deref(), raw.position, raw.list, raw.separator.as_deref(), place)?,
+        form: form(raw.pairs.as_deref(), raw.position, raw.list, raw.separator.as_ref(), place)?,
         prefix: prefix.map(|prefix| Prefix { text: prefix.text.clone(), optional: prefix.optional }),
         encoding: match raw.encoding {
             None | Some(raw::Encoding::Hex) => SignatureEncoding::Hex { upper: false },
@@ -103,10 +103,10 @@ fn form(
     pairs: Option<&str>,
     position: Option<u8>,
     list: bool,
-    separator: Option<&str>,
+    separator: Option<&Separator>,
     place: &Place<'_>,
 ) -> Result<SignatureForm, Fault> {
-    let separator = separator.and_then(|text| text.chars().next()).unwrap_or(',');
+    let separator = separator.and_then(|text| text.0.chars().next()).unwrap_or(',');
     match (pairs, position, list) {
         (None, None, false) => Ok(SignatureForm::Single),
         (Some(name), None, false) => Ok(SignatureForm::Pairs { name: name.to_owned(), separator }),
@@ -120,7 +120,7 @@ fn timestamp(raw: &raw::Timestamp, place: &Place<'_>) -> Result<TimestampRule, F
     let value_place = match (&raw.header, &raw.value) {
         (Some(header), None) => ValuePlace::Header {
             name: place.at("header").header(header)?,
-            form: form(raw.pairs.as_deref(), raw.position, false, raw.separator.as_deref(), place)?,
+            form: form(raw.pairs.as_deref(), raw.position, false, raw.separator.as_ref(), place)?,
         },
         (None, Some(value)) => ValuePlace::Expr(place.at("value").expression(value)?),
         _ => return Err(place.problem(Code::Conflict, "a timestamp is in one place: `header` or `value`")),

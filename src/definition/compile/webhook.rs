@@ -14,6 +14,7 @@ use crate::definition::plan::NotYet;
 use crate::definition::plan::webhook::{Handshake, Reply, ReplyBody, Verify, Webhook, WebhookSecret};
 use crate::definition::problem::Code;
 use crate::definition::raw::handshake as raw_handshake;
+use crate::definition::raw::scalar::MomentText;
 use crate::definition::raw::webhook as raw;
 
 /// How long a delivery id is remembered.
@@ -53,7 +54,7 @@ fn secrets(
     place: &Place<'_>,
 ) -> Result<Vec<WebhookSecret>, Fault> {
     let secret = |(index, raw): (usize, &crate::definition::raw::form::ShortOr<raw::WebhookSecret>)| {
-        let expires = raw.0.expires_at.as_deref().map(|text| {
+        let expires = raw.0.expires_at.as_ref().map(|MomentText(text)| {
             let at = place.item(index).at("expires_at");
             Timestamp::parse_rfc3339(text)
                 .ok_or_else(|| at.problem(Code::BadFormat, format!("`{text}` is not a moment of the calendar")))

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::form::{OneOrMany, Ordered, ShortOr, single_key};
+use super::form::{Filled, OneOrMany, Ordered, ShortOr, single_key};
 use super::limits::DeliveryRetry;
 use super::plugin::Plugin;
 use super::scalar::{Cidr, DurationText, GrammarVersion, Id, Method, SecretText, SizeText, Template};
@@ -30,8 +30,7 @@ pub struct Gateway {
     #[schemars(example = &"https://hooks.example.com", extend("x-url" = "public"))]
     pub public_url: String,
     /// Directories of integration files, relative to this file. Takes effect at start.
-    #[schemars(length(min = 1))]
-    pub integrations: Vec<String>,
+    pub integrations: Filled<String>,
     /// Where state is kept. Default: `sled` in `./data`. Takes effect at start.
     pub state: Option<State>,
     /// What seals credentials. Takes effect at start.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::auth::KeyEncoding;
-use super::form::{Ordered, Short, ShortOr};
+use super::form::{Filled, Ordered, Short, ShortOr};
 use super::scalar::{Expression, Method, Signed, Template, Tree};
 use super::verify::{DigestAlgorithm, Encoding};
 
@@ -37,8 +37,8 @@ pub struct Confirm {
     /// The address.
     pub url: Expression,
     /// The hosts it may be at: a name, or `*.` and a name for all names below it.
-    #[schemars(length(min = 1), extend("x-hosts" = true))]
-    pub hosts: Vec<String>,
+    #[schemars(extend("x-hosts" = true))]
+    pub hosts: Filled<String>,
 }
 
 /// An answer.

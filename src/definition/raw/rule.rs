@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::form::{OneOrMany, Ordered};
+use super::form::{Filled, OneOrMany, Ordered};
 use super::limits::DeliveryRetry;
 use super::plugin::PluginUse;
 use super::scalar::{DurationText, EndpointName, Expression, Id, Template, Tree};
@@ -22,8 +22,7 @@ pub struct Rule {
     pub condition: Option<Expression>,
     /// What to do. Each action is a delivery of its own: one that fails does not hold up the others.
     #[serde(rename = "do")]
-    #[schemars(length(min = 1))]
-    pub actions: Vec<Action>,
+    pub actions: Filled<Action>,
     /// When its actions are tried again. Default: 3 attempts from 2s, doubling, at most 1h apart.
     pub retry: Option<DeliveryRetry>,
 }

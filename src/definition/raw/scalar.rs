@@ -169,6 +169,15 @@ patterned! {
     "an address range, such as 10.0.0.0/8"
 }
 
+patterned! {
+    /// What stands between the items of a list: one character.
+    Separator, "^.$", "one character"
+}
+patterned! {
+    /// A moment in UTC.
+    MomentText, "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$", "a moment such as 2026-01-31T10:00:00Z"
+}
+
 /// The grammar's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GrammarVersion;

@@ -52,6 +52,19 @@ impl<'de> Deserializer<'de> for Strict<'de> {
         visitor.visit_some(self)
     }
 
+    /// Only a map is read as a block: derived readers would take a list of its values as well.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.0 {
+            Value::Object(_) => self.deserialize_any(visitor),
+            _ => Err(Error::custom("expected a map")),
+        }
+    }
+
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
@@ -76,7 +89,7 @@ impl<'de> Deserializer<'de> for Strict<'de> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map struct identifier ignored_any
+        unit_struct seq tuple tuple_struct map identifier ignored_any
     }
 }
 
@@ -148,7 +161,7 @@ mod tests {
     #[test]
     fn null_is_not_absent() {
         assert!(reads(&json!({})) && reads(&json!({ "word": "x" })) && reads(&json!({ "tree": null })));
-        assert!(!reads(&json!({ "word": null })) && !reads(&json!({ "kind": null })));
+        assert!(!reads(&json!(["a list"])) && !reads(&json!({ "word": null })) && !reads(&json!({ "kind": null })));
     }
 
     #[test]

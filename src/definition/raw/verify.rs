@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::auth::{JwtAlgorithm, KeyEncoding};
-use super::form::{OneOrMany, Ordered, Short, ShortOr, single_key};
+use super::form::{Filled, OneOrMany, Ordered, Short, ShortOr, single_key};
 use super::plugin::PluginUse;
-use super::scalar::{DurationText, Expression, HeaderText, Signed, Template, TimeUnit};
+use super::scalar::{DurationText, Expression, HeaderText, Separator, Signed, Template, TimeUnit};
 
 /// What proves that a webhook comes from the service: one kind. Whatever the kind, a request that does
 /// not verify is refused with 401 and never stored.
@@ -114,8 +114,8 @@ pub struct FetchedKey {
     /// Its address.
     pub url: Expression,
     /// The hosts it may be at: a name, or `*.` and a name for all names below it.
-    #[schemars(length(min = 1), extend("x-hosts" = true))]
-    pub hosts: Vec<String>,
+    #[schemars(extend("x-hosts" = true))]
+    pub hosts: Filled<String>,
     /// A regular expression that the address's path matches. Default: any path.
     #[schemars(extend("x-regex" = true))]
     pub path: Option<String>,
@@ -132,8 +132,7 @@ pub struct Jwt {
     /// What stands before it. Default `Bearer ` for `Authorization`, else nothing.
     pub prefix: Option<String>,
     /// The algorithms that are accepted; the token's own header decides nothing.
-    #[schemars(length(min = 1))]
-    pub algorithms: Vec<JwtAlgorithm>,
+    pub algorithms: Filled<JwtAlgorithm>,
     /// The key set (RFC 7517) with the public keys. Without it the secrets are the keys.
     #[schemars(extend("x-url" = "https"))]
     pub jwks: Option<String>,
@@ -320,8 +319,7 @@ pub struct Signature {
     #[serde(default)]
     pub list: bool,
     /// What stands between pairs or items. Default: a comma.
-    #[schemars(length(min = 1, max = 1))]
-    pub separator: Option<String>,
+    pub separator: Option<Separator>,
     /// What stands before each signature, such as `sha256=`.
     pub prefix: Option<ShortOr<Prefix>>,
     /// How it is written. Default `hex`.
@@ -358,8 +356,7 @@ pub struct Timestamp {
     /// The header is a list, and this item, from 0, is it.
     pub position: Option<u8>,
     /// What stands between pairs or items. Default: a comma.
-    #[schemars(length(min = 1, max = 1))]
-    pub separator: Option<String>,
+    pub separator: Option<Separator>,
     /// The value, where it is not in a header.
     pub value: Option<Expression>,
     /// How it is written.

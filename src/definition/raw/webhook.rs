@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::form::{OneOrMany, Short, ShortOr};
 use super::handshake::{Handshake, Reply};
 use super::request::Request;
-use super::scalar::{Cidr, DurationText, Expression, Id, RateText, SecretText, SizeText};
+use super::scalar::{Cidr, DurationText, Expression, Id, MomentText, RateText, SecretText, SizeText};
 use super::verify::Verify;
 use crate::base::secret::Secret;
 
@@ -88,9 +88,7 @@ pub struct WebhookSecret {
     /// The secret.
     pub secret: SecretText,
     /// The moment after which it no longer counts, as RFC 3339: `2026-01-31T10:00:00Z`.
-    #[schemars(extend("x-expected" = "a moment such as 2026-01-31T10:00:00Z"))]
-    #[schemars(regex(pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"))]
-    pub expires_at: Option<String>,
+    pub expires_at: Option<MomentText>,
 }
 
 impl Short for WebhookSecret {

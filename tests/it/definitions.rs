@@ -1,0 +1,114 @@
+//! The definitions that ship with the program load, check clean and compile.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use trunkline::definition::check;
+use trunkline::definition::compile;
+use trunkline::definition::document::Document;
+use trunkline::definition::plan::api::Placement;
+use trunkline::definition::plan::webhook::Verify;
+use trunkline::definition::plan::{Auth, Integration};
+use trunkline::definition::problem::Severity;
+use trunkline::definition::templates::Templates;
+use trunkline::definition::workspace::{Deployment, Reading, select};
+
+fn document(path: &str) -> Document {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let text = std::fs::read_to_string(&path).unwrap();
+    Document::unplaced(path, serde_yaml::from_str(&text).unwrap())
+}
+
+fn catalogue(name: &str) -> Integration {
+    compile::integration(&document(&format!("integrations/{name}.yaml")), &Templates::new()).unwrap()
+}
+
+const CATALOGUE: [&str; 5] = ["github", "google", "salesforce", "slack", "stripe"];
+
+#[test]
+fn the_catalogue_has_no_error_and_only_lacks_secrets() {
+    for name in CATALOGUE {
+        let problems = check::integration(&document(&format!("integrations/{name}.yaml")), &Templates::new());
+        let loud: Vec<_> = problems.iter().filter(|problem| problem.severity != Severity::Notice).collect();
+        assert!(loud.iter().all(|problem| problem.message.contains("has no secret")), "{name}: {loud:?}");
+    }
+}
+
+#[test]
+fn github_compiles_to_what_its_file_says() {
+    let github = catalogue("github");
+    assert!(matches!(&github.auth, Auth::NotYet(part) if part.part == "auth.oauth2"));
+    let api = github.api.as_ref().unwrap();
+    assert!(matches!(api.credential, Placement::Bearer) && api.headers.len() == 2);
+    let create = api.endpoint("create_issue").unwrap();
+    assert!(create.pattern.matches(&http::Method::POST, "/repos/o/r/issues"));
+    let webhook = github.webhook.as_ref().unwrap();
+    assert!(matches!(&webhook.verify, Verify::Hmac(hmac) if hmac.signatures[0].prefix.is_some()));
+}
+
+#[test]
+fn every_webhook_of_the_catalogue_can_be_verified() {
+    for name in CATALOGUE {
+        if let Some(webhook) = catalogue(name).webhook {
+            assert!(!matches!(webhook.verify, Verify::NotYet(_)), "{name}");
+        }
+    }
+}
+
+#[test]
+fn stripe_is_ready_with_a_key_alone() {
+    let stripe = catalogue("stripe");
+    let api = stripe.api.as_ref().unwrap();
+    assert_eq!(api.idempotency_key, Some(http::HeaderName::from_static("idempotency-key")));
+    assert!(matches!(&stripe.auth, Auth::ApiKey { pattern: Some(pattern) } if pattern.is_match("sk_test_1")));
+    assert!(matches!(&api.credential, Placement::Header { name, .. } if name == "authorization"));
+}
+
+fn quickstart() -> Deployment {
+    let names = [
+        "GITHUB_CLIENT_ID",
+        "GITHUB_CLIENT_SECRET",
+        "GITHUB_WEBHOOK_SECRET",
+        "SLACK_CLIENT_ID",
+        "SLACK_CLIENT_SECRET",
+        "SLACK_SIGNING_SECRET",
+        "STRIPE_API_KEY",
+        "STRIPE_WEBHOOK_SECRET",
+        "APP_WEBHOOK_SECRET",
+        "TRUNKLINE_KEY",
+    ];
+    let value = |name: &str| if name == "STRIPE_API_KEY" { "sk_test_0123456789abcdef" } else { "0123456789abcdef0123" };
+    let environment: HashMap<String, String> =
+        names.into_iter().map(|name| (name.to_owned(), value(name).to_owned())).collect();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart");
+    let selection = select(&[directory]).pop().unwrap();
+    Reading { environment: &environment, previous: None, keep_documents: false }.read(&selection)
+}
+
+#[test]
+fn the_quickstart_is_clean_and_its_names_point_somewhere() {
+    let report = quickstart().report();
+    let loud: Vec<_> = report.problems.iter().filter(|problem| problem.severity != Severity::Notice).collect();
+    assert!(loud.is_empty(), "{loud:#?}");
+}
+
+#[test]
+fn the_quickstart_compiles() {
+    let deployment = quickstart();
+    assert!(deployment.gateway.unwrap().compiled.is_some());
+    let ids: Vec<_> =
+        deployment.integrations.iter().map(|read| read.compiled.as_ref().unwrap().id.to_string()).collect();
+    assert_eq!(ids, ["github", "slack", "stripe"]);
+    let github = deployment.integrations[0].compiled.as_ref().unwrap();
+    assert_eq!((github.rules.len(), github.webhook.as_ref().unwrap().secrets.len()), (2, 1));
+}
+
+#[test]
+fn what_the_quickstart_does_not_run_yet_is_told() {
+    let deployment = quickstart();
+    let told: Vec<_> =
+        deployment.integrations[0].problems.iter().map(|problem| problem.place.pointer.as_str()).collect();
+    for part in ["/auth/oauth2", "/api/limits", "/api/breaker", "/api/cache", "/syncs"] {
+        assert!(told.contains(&part), "{told:?}");
+    }
+}
