@@ -10,7 +10,11 @@ help: ## This list
 tools: ## Install what building needs (a C compiler and cmake), where root may
 	@scripts/tools
 
-test: tools lint unit ## Everything that must pass before a change lands
+run: tools ## Gateway, simulated services and application: the quickstart, live
+	$(CARGO) build --quiet
+	@scripts/quickstart
+
+test: tools lint unit definitions ## Everything that must pass before a change lands
 
 lint: ## Format and lints, warnings refused
 	$(CARGO) fmt --check
@@ -19,6 +23,9 @@ lint: ## Format and lints, warnings refused
 unit: ## Unit and integration tests
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run --no-fail-fast; else $(CARGO) test --quiet; fi
 	$(CARGO) test --quiet --doc
+
+definitions: ## Every shipped definition and the quickstart load without errors
+	@set -a; . examples/quickstart/demo.env; set +a; $(CARGO) run --quiet -- check integrations examples/quickstart
 
 dist: tools ## The binary that images are built with
 	$(CARGO) build --profile dist
