@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use trunkline::base::clock::{Clock, ManualClock, Timestamp};
+use trunkline::base::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use trunkline::base::id::{DeliveryId, EventId};
 use trunkline::base::random::SeededRandom;
 use trunkline::store::embedded::{Embedded, Options, Retention, maintenance};
@@ -320,4 +320,31 @@ async fn filled() -> Lab {
     lab.ended(Verdict::Done).await;
     lab.ended(Verdict::Done).await;
     lab
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute; run it by name with --no-capture, in release for the figures that count"]
+async fn a_store_with_100_000_queued_events_opens_in_two_seconds() {
+    let lab = Arc::new(Lab::begin().await);
+    lab.store.close().await;
+    let (target, clock) = (TempDir::new().unwrap(), Arc::new(SystemClock::new()));
+    let options = Options::new(target.path().join("state"), clock.clone());
+    let store = open(options.clone()).await.unwrap();
+    let begun = clock.monotonic();
+    for _ in 0..100_000 / 500 {
+        let offers = (0..500).map(|_| store.accept(NewEvent { received_at: clock.now(), ..lab.event() }));
+        for answer in futures_util::future::join_all(offers).await {
+            assert_eq!(answer.unwrap(), Accepted::New);
+        }
+    }
+    println!("100,000 accepted in {:?}, {:?}", clock.monotonic() - begun, store.stats());
+    store.close().await;
+    drop(store);
+    let begun = clock.monotonic();
+    let store = open(options).await.unwrap();
+    let taken = clock.monotonic() - begun;
+    println!("opened in {taken:?}");
+    assert_eq!(store.depth().ready, 100_000);
+    assert!(taken < Duration::from_secs(2), "{taken:?}");
+    store.close().await;
 }
