@@ -114,6 +114,8 @@ impl App {
         let (door, listener) = (opened.admin_parts(&live, &reloader, &readiness, &seams), opened.admin);
         let admin = admin::serve(listener, door);
         let stop = CancellationToken::new();
+        // It ends with the stop, and a write of it that is under way then is refused by the closed store.
+        drop(tokio::spawn(state::tidy(Arc::clone(&store), stop.clone())));
         let watching = tokio::spawn(reload::watch(Arc::clone(&reloader), seams.timing, stop.clone()));
         readiness.enter(Phase::Serving);
         describe(&seams.metrics, &generation);
