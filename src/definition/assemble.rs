@@ -23,9 +23,9 @@ pub fn assemble(previous: Option<&Generation>, deployment: &Deployment, now: Tim
     let mut assembly = Assembly { previous, before, integrations: HashMap::new(), files: Vec::new() };
     let faulty: Vec<_> = deployment.integrations.iter().filter(|read| !assembly.take_good(deployment, read)).collect();
     for read in faulty {
-        let problems = deployment.problems(&read.problems, &read.file);
+        let problems = deployment.problems(read);
         let named = read.id.as_ref().map(|(id, _)| Arc::clone(id));
-        assembly.keep(&read.file, named, problems.into());
+        assembly.keep(&read.file, named, problems);
     }
     assembly.keep_unseen(deployment);
     let Assembly { integrations, mut files, .. } = assembly;
@@ -43,14 +43,14 @@ pub fn assemble(previous: Option<&Generation>, deployment: &Deployment, now: Tim
 
 fn gateway(previous: Option<&Generation>, deployment: &Deployment) -> Option<(Arc<Gateway>, FileStatus)> {
     let read = deployment.gateway.as_ref()?;
-    let problems = deployment.problems(&read.problems, &read.file);
+    let problems = deployment.problems(read);
     let good = read.compiled.as_ref().filter(|_| !problems.iter().any(Problem::is_error));
     let (gateway, state) = match (good, previous) {
         (Some(good), _) => (Arc::clone(good), FileState::Loaded),
         (None, Some(last)) => (Arc::clone(&last.gateway), FileState::Kept),
         (None, None) => (Arc::clone(read.compiled.as_ref()?), FileState::Kept),
     };
-    Some((gateway, FileStatus { file: Arc::clone(&read.file), integration: None, state, problems: problems.into() }))
+    Some((gateway, FileStatus { file: Arc::clone(&read.file), integration: None, state, problems }))
 }
 
 fn index(files: &[FileStatus]) -> HashMap<&PathBuf, &FileStatus> {
@@ -67,7 +67,7 @@ struct Assembly<'a> {
 impl Assembly<'_> {
     /// Takes a file in when it is good.
     fn take_good(&mut self, deployment: &Deployment, read: &super::workspace::Definition<Integration>) -> bool {
-        let problems = deployment.problems(&read.problems, &read.file);
+        let problems = deployment.problems(read);
         let Some(compiled) = read.compiled.as_ref().filter(|_| !problems.iter().any(Problem::is_error)) else {
             return false;
         };
@@ -78,7 +78,7 @@ impl Assembly<'_> {
             file: Arc::clone(&read.file),
             integration: Some(Arc::clone(&compiled.id)),
             state: FileState::Loaded,
-            problems: problems.into(),
+            problems,
         });
         true
     }

@@ -196,7 +196,8 @@ fn lost_files(before: &Deployment, after: &Deployment) -> bool {
 
 fn same_files(a: &Generation, b: &Generation) -> bool {
     let same = |(a, b): (&crate::definition::live::FileStatus, &crate::definition::live::FileStatus)| {
-        a.file == b.file && a.state == b.state && a.problems == b.problems
+        let same_problems = Arc::ptr_eq(&a.problems, &b.problems) || a.problems == b.problems;
+        a.file == b.file && a.state == b.state && same_problems
     };
     a.files.len() == b.files.len() && a.files.iter().zip(&b.files).all(same)
 }

@@ -1,17 +1,41 @@
 //! One file of a deployment, read, checked and compiled.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use sha2::{Digest, Sha256};
 
 use crate::definition::document::Document;
+use crate::definition::load::bytes;
 use crate::definition::load::expand::{Dependency, Source};
 use crate::definition::plan;
 use crate::definition::plan::gateway::Gateway;
 use crate::definition::problem::{Place, Problem};
+use crate::definition::render::Report;
 use crate::definition::resolve::{Kind, Resolved, id_place, in_order};
 use crate::definition::scope::{self, GatewayOutline, Link, Outline};
 use crate::definition::templates::Templates;
 use crate::definition::{check, compile};
+
+/// What tells that a file was not written since: its identity, size and times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of the file that a path leads to now.
+    pub fn of(path: &Path) -> Option<Self> {
+        let of = std::fs::metadata(path).ok()?;
+        let (modified, changed) = ((of.mtime(), of.mtime_nsec()), (of.ctime(), of.ctime_nsec()));
+        Some(Self { device: of.dev(), inode: of.ino(), size: of.size(), modified, changed })
+    }
+}
 
 /// One file as it stands, read.
 #[derive(Debug)]
@@ -23,12 +47,13 @@ pub struct Definition<T> {
     /// What it becomes; `None` when it has errors.
     pub compiled: Option<Arc<T>>,
     /// What is wrong with it on its own, in order.
-    pub problems: Vec<Problem>,
+    pub problems: Arc<[Problem]>,
     /// The resolved document, kept where it was asked for.
     pub document: Option<Document>,
-    pub(super) text: Option<Arc<str>>,
     pub(super) hidden: Vec<Place>,
     pub(super) digest: Option<[u8; 32]>,
+    /// The file's stamp when its content was read and found the same a second time.
+    confirmed: OnceLock<Stamp>,
     pub(super) dependencies: Vec<Dependency>,
     pub(super) outline: Outline,
     pub(super) links: Vec<Link>,
@@ -107,11 +132,11 @@ impl<T: Compiled> Definition<T> {
             file: Arc::clone(file),
             id: last.and_then(|last| last.id.clone()),
             compiled: None,
-            problems: vec![problem],
+            problems: Arc::new([problem]),
             document: None,
-            text: None,
             hidden: Vec::new(),
             digest: None,
+            confirmed: OnceLock::new(),
             dependencies: Vec::new(),
             outline: last.map(|last| Outline { complete: false, ..last.outline.clone() }).unwrap_or_default(),
             links: Vec::new(),
@@ -146,17 +171,46 @@ impl<T: Compiled> Definition<T> {
             offers: document.as_ref().map(scope::gateway_outline).unwrap_or_default(),
             directories: document.as_ref().map(T::directories).unwrap_or_default(),
             compiled,
-            problems: in_order(problems),
+            problems: in_order(problems).into(),
             document: document.filter(|_| keep_document),
-            text: None,
             hidden,
             digest: None,
+            confirmed: OnceLock::new(),
             dependencies,
         }
     }
 }
 
 impl<T> Definition<T> {
+    /// Whether the file need not be read to know that it did not change. A stamp is trusted when the
+    /// content was read twice under it: a write right after the first read may share its stamp.
+    pub(super) fn is_same_file(&self, stamp: Option<Stamp>) -> bool {
+        stamp.is_some() && self.confirmed.get() == stamp.as_ref()
+    }
+
+    /// Remembers that the content was the same under this stamp. A later stamp with the same content,
+    /// as after `touch`, is not remembered: the file is then read each time.
+    pub(super) fn confirm(&self, stamp: Option<Stamp>) {
+        if let Some(stamp) = stamp {
+            self.confirmed.get_or_init(|| stamp);
+        }
+    }
+
+    /// Puts what is wrong with the file on its own into a report, and its text where it is wanted and
+    /// still what was read.
+    pub(super) fn tell(&self, has_more: bool, report: &mut Report) {
+        report.problems.extend(self.problems.iter().cloned());
+        report.hidden.extend(self.hidden.iter().cloned());
+        if self.problems.is_empty() && !has_more {
+            return;
+        }
+        let content = bytes::read(&self.file).ok();
+        let same = content.filter(|content| self.digest == Some(Sha256::digest(content).into()));
+        if let Some(text) = same.and_then(|content| bytes::text(&self.file, &content).ok()) {
+            report.texts.insert(Arc::clone(&self.file), text);
+        }
+    }
+
     /// The files that its references name.
     pub fn referenced_files(&self) -> impl Iterator<Item = &Path> {
         self.dependencies.iter().filter_map(|dependency| match &dependency.source {

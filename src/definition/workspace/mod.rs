@@ -20,11 +20,12 @@ use super::load::environment::Environment;
 use super::plan;
 use super::plan::gateway::Gateway;
 use super::problem::{Code, Place, Problem, settle};
-use super::render::{Report, Texts};
+use super::render::Report;
 use super::resolve::resolve;
 use super::scope::{Outline, Scope};
 use super::templates::Templates;
 
+use definition::Stamp;
 pub use definition::{Compiled, Definition};
 pub use scan::{Selection, select};
 
@@ -101,8 +102,10 @@ impl Reading<'_> {
             std::thread::scope(|scope| {
                 let others: Vec<_> = (1..cores).map(|_| scope.spawn(work)).collect();
                 let mut done = work();
-                // A reader that panicked took its files with it; they are read here instead.
-                done.extend(others.into_iter().filter_map(|other| other.join().ok()).flatten());
+                for other in others {
+                    // A panic ends the whole reading: a file that is left out would count as removed.
+                    done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+                }
                 done
             })
         };
@@ -117,16 +120,18 @@ impl Reading<'_> {
         last: Option<&Arc<Definition<T>>>,
         templates: &Templates,
     ) -> Arc<Definition<T>> {
+        let stamp = Stamp::of(file);
+        if let Some(last) = last.filter(|last| last.is_same_file(stamp) && self.suffices(last)) {
+            return Arc::clone(last);
+        }
         let content = match bytes::read(file) {
             Ok(content) => content,
             Err(problem) => return Arc::new(Definition::unread(file, *problem, last.map(|last| &**last))),
         };
         let digest: [u8; 32] = Sha256::digest(&content).into();
-        if let Some(last) = last {
-            let same = last.digest == Some(digest) && (last.document.is_some() || !self.keep_documents);
-            if same && last.dependencies.iter().all(|dependency| dependency.is_current(self.environment)) {
-                return Arc::clone(last);
-            }
+        if let Some(last) = last.filter(|last| last.digest == Some(digest) && self.suffices(last)) {
+            last.confirm(stamp);
+            return Arc::clone(last);
         }
         let text = match bytes::text(file, &content) {
             Ok(text) => text,
@@ -136,7 +141,6 @@ impl Reading<'_> {
         let unreadable = resolved.document.is_none();
         let mut definition = Definition::of(resolved, file, templates, self.keep_documents);
         definition.digest = Some(digest);
-        definition.text = (!definition.problems.is_empty() || !definition.links.is_empty()).then_some(text);
         if let (true, Some(last)) = (unreadable, last) {
             definition.id.clone_from(&last.id);
             definition.outline = Outline { complete: false, ..last.outline.clone() };
@@ -144,6 +148,12 @@ impl Reading<'_> {
             definition.directories.clone_from(&last.directories);
         }
         Arc::new(definition)
+    }
+
+    /// Whether what was read before has all that is wanted, and its references say what they said.
+    fn suffices<T>(&self, last: &Definition<T>) -> bool {
+        (last.document.is_some() || !self.keep_documents)
+            && last.dependencies.iter().all(|dependency| dependency.is_current(self.environment))
     }
 }
 
@@ -201,11 +211,12 @@ impl Deployment {
     }
 
     /// All that is wrong with a file.
-    pub fn problems(&self, own: &[Problem], file: &PathBuf) -> Vec<Problem> {
-        let mut problems = own.to_vec();
-        problems.extend(self.crossing.get(file).into_iter().flatten().cloned());
+    pub fn problems<T>(&self, read: &Definition<T>) -> Arc<[Problem]> {
+        let Some(crossing) = self.crossing.get(&read.file) else { return Arc::clone(&read.problems) };
+        let mut problems = read.problems.to_vec();
+        problems.extend(crossing.iter().cloned());
         settle(&mut problems);
-        problems
+        problems.into()
     }
 
     /// Stands for the gateway file and what it refers to.
@@ -226,31 +237,21 @@ impl Deployment {
         files.chain(self.gateway.iter().flat_map(|read| read.referenced_files())).map(Path::to_owned).collect()
     }
 
-    /// What was found in all files.
+    /// What was found in all files. Reads the texts of those with problems again, for excerpts.
     pub fn report(&self) -> Report {
         let mut report = Report { files: self.integrations.len(), ..Report::default() };
-        for definition in &self.integrations {
-            report.problems.extend(definition.problems.iter().cloned());
-            report.hidden.extend(definition.hidden.iter().cloned());
-            keep_text(&mut report.texts, &definition.file, definition.text.as_ref());
+        for read in &self.integrations {
+            read.tell(self.crossing.contains_key(&read.file), &mut report);
         }
         if let Some(gateway) = &self.gateway {
             report.files += 1;
-            report.problems.extend(gateway.problems.iter().cloned());
-            report.hidden.extend(gateway.hidden.iter().cloned());
-            keep_text(&mut report.texts, &gateway.file, gateway.text.as_ref());
+            gateway.tell(self.crossing.contains_key(&gateway.file), &mut report);
         }
         report.problems.extend(self.crossing.values().flatten().cloned());
         for entry in catalogue::ids().filter_map(catalogue::entry) {
-            keep_text(&mut report.texts, &entry.document.file, Some(&entry.text));
+            report.texts.insert(Arc::clone(&entry.document.file), Arc::clone(&entry.text));
         }
         settle(&mut report.problems);
         report
-    }
-}
-
-fn keep_text(texts: &mut Texts, file: &Arc<PathBuf>, text: Option<&Arc<str>>) {
-    if let Some(text) = text {
-        texts.insert(Arc::clone(file), Arc::clone(text));
     }
 }
