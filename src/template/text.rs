@@ -31,7 +31,7 @@ enum Form {
 }
 
 /// A part of a text.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Segment {
     /// Text that stands as it is.
     Literal(Box<str>),
@@ -165,6 +165,15 @@ impl Text {
     }
 }
 
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) => write!(f, "Literal({} bytes)", text.len()),
+            Self::Slot(_) => f.write_str("Slot"),
+        }
+    }
+}
+
 impl Segment {
     /// The expression, when the segment is a slot.
     pub fn slot(&self) -> Option<&Expr> {
@@ -175,9 +184,10 @@ impl Segment {
     }
 }
 
+/// Says how long the text is, not what it is: a reference that stands in it has been expanded.
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Text").field(&self.source).finish()
+        write!(f, "Text({} bytes)", self.source.len())
     }
 }
 
@@ -329,6 +339,12 @@ mod tests {
             assert_eq!(error.kind, TemplateErrorKind::Missing, "{source}: {error}");
         }
         assert_eq!(render("{{ body.gone.deep | default('d') }}!"), Ok("d!".to_owned()));
+    }
+
+    #[test]
+    fn debug_output_hides_what_references_brought() {
+        let text = Text::compile("Bearer hunter2 {{ body.a }}").expect("compiles");
+        assert!(!format!("{text:?} {:?}", text.segments()).contains("hunter2"));
     }
 
     #[test]
