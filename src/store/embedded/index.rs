@@ -27,6 +27,10 @@ use super::op::ItemKey;
 use super::row::{DeliveryRow, EventRow, Mark};
 use crate::store::StoreError;
 
+/// How often, and how long apart, the database is tried again while sled still holds its lock.
+const UNLOCK_TRIES: u32 = 100;
+const UNLOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 const VERSION: u8 = 2;
 /// Rows that are checked against their digest before the index is used; more are checked behind.
 const CHECKED_AT_OPEN: u64 = 20_000;
@@ -121,15 +125,26 @@ impl Index {
         Ok(())
     }
 
-    fn open_sled(&self) -> Result<Open, StoreError> {
-        let db = sled::Config::new()
+    /// Opens the database. sled lets go of its file lock a moment after its last handle is gone; as the
+    /// store's own lock is held, a lock found taken is such a one, and worth waiting for.
+    fn open_database(&self) -> sled::Result<sled::Db> {
+        let config = sled::Config::new()
             .path(&self.directory)
             .cache_capacity(self.cache_bytes)
             .use_compression(false)
             .flush_every_ms(Some(200))
-            .mode(sled::Mode::LowSpace)
-            .open()
-            .map_err(|error| self.failed(&error))?;
+            .mode(sled::Mode::LowSpace);
+        for _ in 0..UNLOCK_TRIES {
+            match config.open() {
+                Err(error) if error.to_string().contains("could not acquire lock") => std::thread::sleep(UNLOCK_PAUSE),
+                opened => return opened,
+            }
+        }
+        config.open()
+    }
+
+    fn open_sled(&self) -> Result<Open, StoreError> {
+        let db = self.open_database().map_err(|error| self.failed(&error))?;
         let file = File::options()
             .write(true)
             .open(self.directory.join("db"))
