@@ -1,6 +1,6 @@
 # What people and continuous integration run. `make run` shows the real thing; `make test` proves it.
 .DEFAULT_GOAL := help
-.PHONY: help tools run test lint unit definitions dist clean
+.PHONY: help tools run test lint unit definitions chaos dist clean
 
 CARGO ?= cargo
 
@@ -26,6 +26,9 @@ unit: ## Unit and integration tests
 
 definitions: ## Every shipped definition and the quickstart load without errors
 	@set -a; . examples/quickstart/demo.env; set +a; $(CARGO) run --quiet -- check integrations examples/quickstart
+
+chaos: tools ## Kills, power cuts, full disks and dead destinations against the real binary; takes minutes
+	$(CARGO) test --test it -- --ignored --nocapture --test-threads 1 chaos::
 
 dist: tools ## The binary that images are built with
 	$(CARGO) build --profile dist

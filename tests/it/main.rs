@@ -6,6 +6,7 @@ mod rig;
 
 mod architecture;
 mod calls;
+mod chaos;
 mod cli;
 mod credentials;
 mod definitions;

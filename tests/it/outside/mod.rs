@@ -1,12 +1,33 @@
-//! What fault tests share: how long they run, and chance that can be repeated.
+//! The real binary, driven from outside: processes, sockets, signals, disks.
+//!
+//! Nothing here looks into the program. [`gateway`] starts and kills it, [`sender`] plays the service
+//! and keeps the ledger of what was acknowledged, [`sink`] plays the destination and keeps what was
+//! delivered. The two ledgers together are the judge of every fault test.
 #![expect(clippy::print_stdout, reason = "a failing run must tell its seed")]
 
+pub mod gateway;
 pub mod http;
+pub mod sender;
+pub mod sink;
 
 use std::time::Duration;
 
 use trunkline::base::clock::{Clock, SystemClock};
 use trunkline::base::random::{Random, SeededRandom};
+
+/// Waits until `holds`, asking often; false when it did not within `limit`.
+pub fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let clock = SystemClock::new();
+    loop {
+        if holds() {
+            return true;
+        }
+        if clock.monotonic() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 /// How many rounds a test makes: the number in this environment variable, else `default`.
 pub fn rounds(variable: &str, default: u32) -> u32 {

@@ -1,0 +1,153 @@
+//! The gateway's process: its files, its start, its end.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::http::Client;
+use super::sender::SECRET;
+use super::within;
+
+/// How long a start may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A deployment's files and addresses; the process comes and goes.
+pub struct Deployment {
+    directory: tempfile::TempDir,
+    /// Where webhooks come in.
+    pub public: SocketAddr,
+    /// Where calls go out.
+    pub proxy: SocketAddr,
+    /// Where the API is.
+    pub admin: SocketAddr,
+}
+
+/// A running gateway; killed when it is dropped.
+pub struct Gateway {
+    child: Child,
+    admin: SocketAddr,
+}
+
+impl Deployment {
+    /// A deployment whose one integration delivers every event to each of these destinations. `data` is
+    /// where the store is; without it a directory of its own.
+    pub fn new(destinations: &[(&str, String)], data: Option<&Path>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let [public, proxy, admin] = free_addresses();
+        let deployment = Self { directory, public, proxy, admin };
+        let own = deployment.directory.path().join("data");
+        deployment.write_files(destinations, data.unwrap_or(&own));
+        deployment
+    }
+
+    fn write_files(&self, destinations: &[(&str, String)], data: &Path) {
+        let root = self.directory.path();
+        fs::create_dir_all(root.join("integrations")).unwrap();
+        let entry = |(id, url): &(&str, String)| {
+            format!("  {id}: {{ url: \"{url}\", signing_secret: \"${{env:SINK_SECRET}}\", timeout: 2s }}\n")
+        };
+        let listed: String = destinations.iter().map(entry).collect();
+        let action = |(id, _): &(&str, String)| {
+            format!(
+                "      - deliver: {id}\n        json: {{ id: \"{{{{ body.id }}}}\" }}\n        retry: {{ attempts: 20, backoff: 100ms, max_backoff: 500ms }}\n"
+            )
+        };
+        let actions: String = destinations.iter().map(action).collect();
+        let Self { public, proxy, admin, .. } = self;
+        let data = data.display();
+        let gateway = format!(
+            "trunkline: 1\nmode: development\n\
+             listen: {{ public: \"{public}\", proxy: \"{proxy}\", admin: \"{admin}\" }}\n\
+             public_url: http://localhost:{}\nintegrations: [./integrations]\n\
+             state: {{ sled: {{ path: \"{data}\" }} }}\nsecrets: {{ key: \"${{file:{data}/master.key}}\" }}\n\
+             destinations:\n{listed}",
+            public.port()
+        );
+        let load = format!(
+            "trunkline: 1\nid: load\ntitle: Load\nsummary: Events for fault tests.\nauth: {{ none: {{}} }}\n\
+             webhook:\n  verify:\n    hmac:\n      algorithm: sha256\n\
+             \x20     signature: {{ header: X-Signature, prefix: \"sha256=\", encoding: hex }}\n\
+             \x20     signed: \"{{{{ body }}}}\"\n  secrets: [\"${{env:LOAD_SECRET}}\"]\n\
+             \x20 event: body.type\n  delivery_id: body.id\n\
+             \x20 max_body: 2MiB\n  rate: 1000000/s\n  rate_per_source: 1000000/s\n\
+             rules:\n  - id: everywhere\n    when: \"*\"\n    do:\n{actions}"
+        );
+        fs::write(root.join("trunkline.yaml"), gateway).unwrap();
+        fs::write(root.join("integrations/load.yaml"), load).unwrap();
+    }
+
+    /// Where the files are.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    /// A program over this deployment, with the variables its files name.
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+        command.arg("--config").arg(self.path().join("trunkline.yaml")).arg(name);
+        command.env("LOAD_SECRET", SECRET).env("SINK_SECRET", "whsec_c2luay1zZWNyZXQtZm9yLXRlc3Rz");
+        command
+    }
+
+    /// Starts the process and does not wait.
+    pub fn spawn(&self) -> Gateway {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        let errors = log.try_clone().unwrap();
+        let child = self.command("serve").stdin(Stdio::null()).stdout(log).stderr(errors).spawn().unwrap();
+        Gateway { child, admin: self.admin }
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub fn start(&self) -> Gateway {
+        let mut gateway = self.spawn();
+        assert!(within(PATIENCE, || gateway.is_ready()), "not ready in {PATIENCE:?}:\n{}", self.log_tail());
+        gateway
+    }
+
+    /// The end of what the process wrote, for failures.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().rev().take(30).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+}
+
+impl Gateway {
+    /// Whether it says that it is ready. A process that has ended fails the test.
+    pub fn is_ready(&mut self) -> bool {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            panic!("the gateway ended by itself: {status}");
+        }
+        Client::new(self.admin).get("/readyz").is_ok_and(|reply| reply.status == 200)
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        // Both fail only for a process that has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Addresses that were free a moment ago. They are fixed, because a restarted gateway must come back to
+/// the same place.
+fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
+}
