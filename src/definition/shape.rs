@@ -41,6 +41,8 @@ pub struct Node {
     pub secret: bool,
     /// Whether it is a template, and of which kind.
     pub template: Option<TemplateKind>,
+    /// Whether it is a JSON value whose texts are templates, however deep they stand.
+    tree: bool,
     /// Whether it is a single-key map that names a kind.
     choice: bool,
 }
@@ -122,6 +124,10 @@ impl Node {
 
     /// Whether it says nothing, so that any value may stand there.
     fn says_nothing(&self) -> bool {
+        self.tree || self.takes_anything()
+    }
+
+    fn takes_anything(&self) -> bool {
         self.types.is_empty()
             && self.properties.is_empty()
             && self.also.is_empty()
@@ -233,6 +239,7 @@ impl<'a> Reader<'a> {
             description: text("description"),
             secret: schema.get("x-secret").is_some_and(|mark| mark.as_bool() != Some(false)),
             choice: flag("x-choice"),
+            tree: schema.get("x-template").and_then(Value::as_str) == Some("tree"),
             template: match schema.get("x-template").and_then(Value::as_str) {
                 Some("expression") => Some(TemplateKind::Expression),
                 Some(_) => Some(TemplateKind::Text),
@@ -304,6 +311,7 @@ mod tests {
                 "auth": { "$ref": "#/$defs/Auth" },
                 "secrets": { "type": ["string", "array"], "x-secret": "yes", "items": { "x-secret": "yes", "type": "string" } },
                 "json": true,
+                "marked": { "x-template": "tree" },
                 "tree": { "type": "object", "additionalProperties": { "$ref": "#" } },
             },
             "$defs": { "Auth": { "x-choice": true, "type": "object", "properties": {
@@ -327,8 +335,9 @@ mod tests {
     #[test]
     fn where_anything_may_stand_texts_are_templates_all_the_way_down() {
         let shape = shape();
-        let document = json!({ "json": { "a": [{ "b": "x" }] } });
+        let document = json!({ "json": { "a": [{ "b": "x" }] }, "marked": { "a": [{ "b": "x" }] } });
         assert_eq!(shape.at(&document, "/json/a/0/b").template(), Some(TemplateKind::Text));
+        assert_eq!(shape.at(&document, "/marked/a/0/b").template(), Some(TemplateKind::Text));
         assert_eq!(shape.at(&document, "").template(), None);
     }
 }

@@ -7,6 +7,7 @@ use trunkline::definition::check;
 use trunkline::definition::compile;
 use trunkline::definition::document::Document;
 use trunkline::definition::plan::api::Placement;
+use trunkline::definition::plan::rule::What;
 use trunkline::definition::plan::webhook::Verify;
 use trunkline::definition::plan::{Auth, Integration};
 use trunkline::definition::problem::Severity;
@@ -111,4 +112,28 @@ fn what_the_quickstart_does_not_run_yet_is_told() {
     for part in ["/auth/oauth2", "/api/limits", "/api/breaker", "/api/cache", "/syncs"] {
         assert!(told.contains(&part), "{told:?}");
     }
+}
+
+#[test]
+fn what_a_reference_brings_into_a_message_is_never_run_as_a_template() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yaml");
+    let text = "
+        trunkline: 1
+        id: a
+        webhook: { verify: { token: { header: X } }, event: body.type, secrets: ['${env:LONG}'] }
+        rules: [{ id: r, when: a, do: [{ call: a.e, input: { deep: [{ er: 'x${env:HOSTILE}' }] } }] }]
+        api: { base_url: https://a.example, endpoints: [{ id: e, request: GET / }] }
+    ";
+    std::fs::write(&file, text).unwrap();
+    let environment: HashMap<String, String> = [("HOSTILE", "{{ body.secret }}"), ("LONG", "0123456789abcdef")]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into();
+    let selection = select(&[file]).pop().unwrap();
+    let deployment = Reading { environment: &environment, previous: None, keep_documents: false }.read(&selection);
+    let definition = &deployment.integrations[0];
+    let compiled = definition.compiled.as_ref().unwrap_or_else(|| panic!("{:?}", definition.problems));
+    let What::Call { input, .. } = &compiled.rules[0].actions[0].what else { panic!("a call") };
+    let rendered = input.render(&trunkline::template::Context::new()).unwrap();
+    assert_eq!(rendered, serde_json::json!({ "deep": [{ "er": "x{{ body.secret }}" }] }));
 }
