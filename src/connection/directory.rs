@@ -307,10 +307,17 @@ fn fits(integration: &Integration, credential: &Credential) -> Result<(), String
         }
         (Auth::ApiKey { .. }, Credential::ApiKey(_))
         | (Auth::Basic, Credential::Basic { .. })
-        | (Auth::None, Credential::None) => Ok(()),
+        | (Auth::None, Credential::None)
+        | (Auth::OAuth2(_), Credential::Tokens(_)) => Ok(()),
+        (Auth::OAuth2(_), _) => Err(not_yet_granted().to_string()),
         (Auth::NotYet(part), _) => Err(part.to_string()),
         (_, credential) => Err(format!("this service does not sign in with {}", credential.kind())),
     }
+}
+
+/// OAuth is compiled, and its grants are not run yet.
+fn not_yet_granted() -> NotYet {
+    NotYet { part: "auth.oauth2".to_owned() }
 }
 
 fn of_declared(integration: &Integration, declared: &DeclaredConnection) -> Connection {
@@ -322,6 +329,7 @@ fn of_declared(integration: &Integration, declared: &DeclaredConnection) -> Conn
 fn without_declaration(integration: &Integration, id: &str) -> Result<Connection, ConnectionError> {
     let (name, connection) = (Arc::clone(&integration.id), id.to_owned());
     match &integration.auth {
+        Auth::OAuth2(_) => Err(ConnectionError::NotYet { integration: name, connection, part: not_yet_granted() }),
         Auth::NotYet(part) => Err(ConnectionError::NotYet { integration: name, connection, part: part.clone() }),
         Auth::None if id == DEFAULT => {
             let inputs = checked_inputs(integration, DEFAULT, Map::new())?;

@@ -67,6 +67,8 @@ const UNCOMPUTED: When = When::Names(&[
 /// Parts of definitions.
 pub const INTEGRATION: &[Part] = &[
     refuses("/auth/oauth2"),
+    refuses("/auth/oauth2/registration"),
+    refuses("/auth/oauth2/client/certificate"),
     refuses("/auth/oauth1"),
     refuses("/auth/jwt"),
     refuses("/auth/sigv4"),

@@ -45,7 +45,7 @@ impl Gate {
     pub fn new(integration: &Integration) -> Self {
         let pattern = match &integration.auth {
             Auth::ApiKey { pattern } => pattern.clone(),
-            Auth::None | Auth::Basic | Auth::NotYet(_) => None,
+            Auth::None | Auth::Basic | Auth::OAuth2(_) | Auth::NotYet(_) => None,
         };
         let place = match integration.api.as_ref().map(|api| &api.credential) {
             None | Some(Placement::Nowhere) => Place::Open,

@@ -38,7 +38,8 @@ fn the_catalogue_has_no_error_and_only_lacks_secrets() {
 #[test]
 fn github_compiles_to_what_its_file_says() {
     let github = catalogue("github");
-    assert!(matches!(&github.auth, Auth::NotYet(part) if part.part == "auth.oauth2"));
+    let Auth::OAuth2(oauth2) = &github.auth else { panic!("{:?}", github.auth) };
+    assert!(oauth2.client.is_none() && oauth2.token.len() == 1 && oauth2.default_scopes().count() > 0);
     let api = github.api.as_ref().unwrap();
     assert!(matches!(api.credential, Placement::Bearer) && api.headers.len() == 2);
     let create = api.endpoint("create_issue").unwrap();

@@ -21,6 +21,7 @@ fn describe(integration: &Integration) -> Value {
         Auth::None => "none".to_owned(),
         Auth::ApiKey { .. } => "api_key".to_owned(),
         Auth::Basic => "basic".to_owned(),
+        Auth::OAuth2(_) => "oauth2".to_owned(),
         Auth::NotYet(part) => part.to_string(),
     };
     let endpoints = integration.api.as_ref().map(|api| api.endpoints.as_slice()).unwrap_or_default();

@@ -6,7 +6,9 @@
 
 mod address;
 mod api;
+mod auth;
 mod gateway;
+mod oauth2;
 mod place;
 mod request;
 mod rule;
@@ -21,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::document::Document;
 use super::not_yet;
-use super::plan::{Auth, DeclaredConnection, DeclaredCredential, Fingerprint, Input, Integration, NotYet};
+use super::plan::{DeclaredConnection, DeclaredCredential, Fingerprint, Input, Integration, NotYet};
 use super::problem::{Code, Problem};
 use super::raw;
 use super::templates::Templates;
@@ -48,7 +50,7 @@ pub fn integration(document: &Document, templates: &Templates) -> Result<Integra
     Ok(Integration {
         title: raw.title.clone().unwrap_or_else(|| raw.id.0.clone()),
         fingerprint: fingerprint(&document.value),
-        auth: auth(raw.auth.as_ref(), &place.at("auth"))?,
+        auth: auth::compile(raw.auth.as_ref(), &place.at("auth"))?,
         api: raw.api.as_ref().map(|api| api::compile(api, raw.auth.as_ref(), &place.at("api"))).transpose()?,
         connections: connections
             .map(|(index, connection)| declared(connection, &raw, &place.at("connections").item(index)))
@@ -127,35 +129,6 @@ fn one_of(choices: &[String], place: &Place<'_>) -> Result<Option<Regex>, Fault>
     }
     let escaped: Vec<_> = choices.iter().map(|choice| regex::escape(choice)).collect();
     place.at("choices").regex(&format!("^(?:{})$", escaped.join("|"))).map(Some)
-}
-
-fn auth(raw: Option<&raw::auth::Auth>, place: &Place<'_>) -> Result<Auth, Fault> {
-    use raw::auth::Auth as Raw;
-    Ok(match raw {
-        None | Some(Raw::None(_)) => Auth::None,
-        Some(Raw::Basic(_)) => Auth::Basic,
-        Some(Raw::ApiKey(key)) => {
-            let at = place.at("api_key").at("pattern");
-            Auth::ApiKey { pattern: key.pattern.as_ref().map(|pattern| at.regex(pattern)).transpose()? }
-        }
-        Some(other) => Auth::NotYet(NotYet { part: format!("auth.{}", kind(other)) }),
-    })
-}
-
-/// The word by which a file names a kind of sign-in.
-fn kind(auth: &raw::auth::Auth) -> &'static str {
-    use raw::auth::Auth as Raw;
-    match auth {
-        Raw::OAuth2(_) => "oauth2",
-        Raw::ApiKey(_) => "api_key",
-        Raw::Basic(_) => "basic",
-        Raw::OAuth1(_) => "oauth1",
-        Raw::Jwt(_) => "jwt",
-        Raw::SigV4(_) => "sigv4",
-        Raw::Mtls(_) => "mtls",
-        Raw::Login(_) => "login",
-        Raw::None(_) => "none",
-    }
 }
 
 fn declared(
@@ -241,15 +214,6 @@ mod tests {
         };
         assert_eq!(told(json!({ "id": "c", "api_key": "k" })), "connection `c` does not tell `site`");
         assert!(told(json!({ "id": "c" })).contains("has no `api_key`"));
-    }
-
-    #[test]
-    fn kinds_of_sign_in_to_come_are_named() {
-        let integration = compiled(json!({
-            "trunkline": 1, "id": "a", "auth": { "sigv4": { "service": "s3", "region": "eu" } },
-        }));
-        let auth = integration.expect("compiles").auth;
-        assert!(matches!(auth, Auth::NotYet(not_yet) if not_yet.part == "auth.sigv4"));
     }
 
     #[test]

@@ -5,7 +5,10 @@
 //! Parts whose engines this version lacks stand here as `NotYet` with the words of the answer.
 
 pub mod api;
+pub mod auth;
 pub mod gateway;
+pub mod moment;
+pub mod oauth2;
 pub mod request;
 pub mod rule;
 pub mod webhook;
@@ -15,6 +18,7 @@ use std::sync::Arc;
 
 use crate::base::secret::Secret;
 use api::Api;
+pub use auth::Auth;
 use rule::Rule;
 use webhook::Webhook;
 
@@ -88,22 +92,6 @@ pub struct Input {
     pub pattern: Option<regex::Regex>,
     /// Whether it is shown nowhere.
     pub secret: bool,
-}
-
-/// How connections sign in.
-#[derive(Debug, Clone)]
-pub enum Auth {
-    /// They do not.
-    None,
-    /// With a key that `api.credential` places.
-    ApiKey {
-        /// What a key looks like.
-        pattern: Option<regex::Regex>,
-    },
-    /// With a name and a password (RFC 7617).
-    Basic,
-    /// By a kind that this version does not run.
-    NotYet(NotYet),
 }
 
 /// A connection that a file declares.

@@ -1,0 +1,279 @@
+//! OAuth 2.0, compiled: every default decided.
+
+use std::time::Duration;
+
+use super::NotYet;
+use super::auth::Assertion;
+use super::moment::Moment;
+use super::request::Request;
+use crate::base::secret::Secret;
+use crate::template::{Expr, Text, Tree};
+
+/// The name of the token that calls carry unless they name another.
+pub const DEFAULT_TOKEN: &str = "default";
+
+/// A service's OAuth 2.0.
+#[derive(Debug)]
+pub struct OAuth2 {
+    /// How a token is come by.
+    pub grant: Grant,
+    /// The issuer: its metadata (RFC 8414) fill in the addresses that are not written here.
+    pub issuer: Option<Text>,
+    /// Where the person is sent; `None` when the issuer's metadata must tell, or the grant needs none.
+    pub authorize: Option<Authorize>,
+    /// What stands between scopes where they are one text.
+    pub scope_separator: String,
+    /// The calls that bring a token, in order. Empty when the issuer's metadata must tell the address.
+    pub token: Vec<TokenCall>,
+    /// The calls that renew a token, where they are not those of `token`.
+    pub refresh: Option<Vec<TokenCall>>,
+    /// What becomes of refresh tokens.
+    pub refresh_tokens: RefreshPolicy,
+    /// The calls that take a token back; empty when there are none, or the issuer's metadata may tell.
+    pub revoke: Vec<Request>,
+    /// The call that tells what a token is worth (RFC 7662).
+    pub introspect: Option<TokenCall>,
+    /// The device authorization request (RFC 8628).
+    pub device: Option<Request>,
+    /// The signed assertion of `jwt_bearer` and of `private_key_jwt`.
+    pub assertion: Option<Assertion>,
+    /// What is exchanged (RFC 8693).
+    pub exchange: Option<Exchange>,
+    /// How the application proves itself in token calls.
+    pub client_auth: ClientAuth,
+    /// The application's own credentials. A catalogue entry has none until a deployment adds them.
+    pub client: Option<Client>,
+    /// What can be asked for.
+    pub scopes: Vec<Scope>,
+    /// Whether codes are bound to this gateway (RFC 7636).
+    pub pkce: Pkce,
+    /// Resources the token is for (RFC 8707).
+    pub resource: Vec<Text>,
+    /// Registering the application by itself.
+    pub registration: Option<NotYet>,
+    /// What the callback brings.
+    pub callback: Callback,
+    /// Who is signed in.
+    pub identity: Option<Identity>,
+    /// Steps after connecting that choose an account or site.
+    pub discover: Vec<Discover>,
+}
+
+impl OAuth2 {
+    /// The calls that renew a token, and whether they are the definition's own for that.
+    pub fn renewing(&self) -> (&[TokenCall], Renewing) {
+        match &self.refresh {
+            Some(calls) => (calls, Renewing::Own),
+            None => (&self.token, Renewing::AsIssued),
+        }
+    }
+
+    /// The scopes that are asked for unless a connection says otherwise.
+    pub fn default_scopes(&self) -> impl Iterator<Item = &Scope> {
+        self.scopes.iter().filter(|scope| scope.default)
+    }
+}
+
+/// Whose calls renew a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewing {
+    /// Calls of their own, which may do without a refresh token.
+    Own,
+    /// The calls that brought it.
+    AsIssued,
+}
+
+/// How a token is come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Grant {
+    /// A person consents in a browser (RFC 6749 §4.1).
+    AuthorizationCode,
+    /// The application acts for itself (RFC 6749 §4.4).
+    ClientCredentials,
+    /// A person consents on another device (RFC 8628).
+    DeviceCode,
+    /// A signed assertion is exchanged (RFC 7523).
+    JwtBearer,
+    /// A token is exchanged for another (RFC 8693).
+    TokenExchange,
+}
+
+impl Grant {
+    /// Whether a person has to consent, so that a connection is made by them and not by the first call.
+    pub const fn needs_person(self) -> bool {
+        matches!(self, Self::AuthorizationCode | Self::DeviceCode)
+    }
+}
+
+/// Where the person is sent.
+#[derive(Debug)]
+pub struct Authorize {
+    /// The address.
+    pub url: Text,
+    /// More parameters in order; one of a standard parameter's name stands in its place.
+    pub params: Vec<(String, Tree)>,
+    /// Whether scopes are written without percent-encoding.
+    pub raw_scope: bool,
+    /// The service's names for standard parameters.
+    pub rename: Vec<(String, String)>,
+    /// Standard parameters that are not sent.
+    pub omit: Vec<String>,
+    /// What stands behind a `#` at the end.
+    pub fragment: Option<String>,
+}
+
+/// A call that brings, renews or examines tokens.
+#[derive(Debug)]
+pub struct TokenCall {
+    /// The request, without the standard parameters.
+    pub request: Request,
+    /// Where the standard parameters go.
+    pub params_in: ParamsIn,
+    /// The service's names for standard parameters.
+    pub rename: Vec<(String, String)>,
+    /// Standard parameters that are not sent.
+    pub omit: Vec<String>,
+    /// Where the answer holds tokens, by name; the standard fields as `default` where nothing is written.
+    pub tokens: Vec<(String, TokenMap)>,
+    /// Whether `tokens` is written out.
+    pub mapped: bool,
+    /// Whether an error is permanent; the standard codes decide where nothing is written.
+    pub permanent: Option<Expr>,
+    /// How long a token lives when the answer does not say.
+    pub default_ttl: Option<Duration>,
+}
+
+/// Where the standard parameters of a token call go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParamsIn {
+    /// Into the form.
+    Form,
+    /// Into the JSON object.
+    Json,
+    /// Into the query.
+    Query,
+    /// Nowhere: the body is a text that has what it needs.
+    Nowhere,
+}
+
+/// What becomes of a refresh token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefreshPolicy {
+    /// A new one replaces it where the answer has one; else it is kept.
+    Keep,
+    /// Each can be used once.
+    Rotate,
+    /// The call lengthens the life of the access token.
+    Extend,
+}
+
+/// Where an answer holds a token.
+#[derive(Debug, Clone)]
+pub struct TokenMap {
+    /// The access token.
+    pub access: Expr,
+    /// The refresh token.
+    pub refresh: Option<Expr>,
+    /// Seconds until it expires.
+    pub expires_in: Option<Expr>,
+    /// When it expires.
+    pub expires: Option<Moment>,
+    /// The scopes that were granted.
+    pub scope: Option<Expr>,
+}
+
+/// What is exchanged.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The token that is exchanged.
+    pub subject_token: Text,
+    /// Its type URI.
+    pub subject_token_type: String,
+    /// The token of who acts, and its type URI.
+    pub actor: Option<(Text, String)>,
+    /// The type URI wanted.
+    pub requested_token_type: Option<String>,
+    /// Who the token is for.
+    pub audience: Vec<Text>,
+}
+
+/// How the application proves itself in token calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// `client_id` and `client_secret` among the parameters.
+    Form,
+    /// Basic with form-encoded id and secret (RFC 6749 §2.3.1).
+    Basic,
+    /// Basic with id and secret as they are.
+    BasicRaw,
+    /// `client_id` only.
+    None,
+    /// A signed assertion (RFC 7523).
+    PrivateKeyJwt,
+}
+
+/// The application's own credentials.
+#[derive(Debug)]
+pub struct Client {
+    /// The client id.
+    pub id: String,
+    /// The client secret.
+    pub secret: Option<Secret>,
+}
+
+/// Something that can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// Its name at the service.
+    pub name: String,
+    /// What it lets the application do, in plain words.
+    pub grants: String,
+    /// Whether it is asked for unless a connection says otherwise.
+    pub default: bool,
+    /// The named token it belongs to.
+    pub token: String,
+}
+
+/// Proof Key for Code Exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pkce {
+    /// With S256.
+    S256,
+    /// Without, for this reason.
+    Off(String),
+}
+
+/// What a callback brings.
+#[derive(Debug)]
+pub struct Callback {
+    /// The parameter that holds the code.
+    pub code: String,
+    /// Values to keep from the query.
+    pub save: Vec<(String, Expr)>,
+}
+
+/// The request that tells who is signed in.
+#[derive(Debug)]
+pub struct Identity {
+    /// The request.
+    pub request: Request,
+    /// The account's id at the service.
+    pub id: Expr,
+    /// What people call the account.
+    pub name: Option<Expr>,
+    /// The account's mail address.
+    pub email: Option<Expr>,
+}
+
+/// A step after connecting.
+#[derive(Debug)]
+pub struct Discover {
+    /// The request.
+    pub request: Request,
+    /// The list to choose from; without it the answer itself is the one choice.
+    pub choices: Option<Expr>,
+    /// What is shown of a choice.
+    pub label: Option<Expr>,
+    /// What is kept of the choice.
+    pub set: Vec<(String, Expr)>,
+}
