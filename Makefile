@@ -1,6 +1,6 @@
 # What people and continuous integration run. `make run` shows the real thing; `make test` proves it.
 .DEFAULT_GOAL := help
-.PHONY: help tools run test lint unit definitions chaos dist clean
+.PHONY: help tools peers run test lint unit definitions chaos dist clean
 
 CARGO ?= cargo
 
@@ -10,11 +10,14 @@ help: ## This list
 tools: ## Install what building needs (a C compiler and cmake), where root may
 	@scripts/tools
 
+peers: ## Install the servers written by others that tests run against, into target/peers
+	@scripts/peers
+
 run: tools ## Gateway, simulated services and application: the quickstart, live
 	$(CARGO) build --quiet
 	@scripts/quickstart
 
-test: tools lint unit definitions ## Everything that must pass before a change lands
+test: tools peers lint unit definitions ## Everything that must pass before a change lands
 
 lint: ## Format and lints, warnings refused
 	$(CARGO) fmt --check

@@ -15,6 +15,7 @@ mod events;
 mod hygiene;
 mod mock;
 mod outside;
+mod peers;
 mod power;
 mod proxy;
 mod rejected;

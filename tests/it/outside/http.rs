@@ -10,6 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A client of one address.
 pub struct Client {
     address: SocketAddr,
+    host: String,
     stream: Option<BufReader<TcpStream>>,
 }
 
@@ -33,7 +34,12 @@ impl Reply {
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, stream: None }
+        Self::for_host(address, &address.to_string())
+    }
+
+    /// A client of an address that goes by this name.
+    pub fn for_host(address: SocketAddr, host: &str) -> Self {
+        Self { address, host: host.to_owned(), stream: None }
     }
 
     pub fn get(&mut self, target: &str) -> io::Result<Reply> {
@@ -48,7 +54,7 @@ impl Client {
             None => connect(self.address)?,
         };
         let fields: String = headers.iter().flat_map(|(name, value)| [*name, ": ", *value, "\r\n"]).collect();
-        let (host, length) = (self.address, body.len());
+        let (host, length) = (&self.host, body.len());
         let head = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n{fields}content-length: {length}\r\n\r\n");
         stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
         let reply = read_reply(&mut stream)?;
