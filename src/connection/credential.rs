@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use minijinja::value::Value;
 
+use super::directory::DEFAULT;
+use super::grant::Issued;
 use crate::base::secret::Secret;
 use crate::definition::plan::DeclaredCredential;
 use crate::template::Context;
@@ -27,22 +29,41 @@ pub enum Credential {
     Tokens(Tokens),
 }
 
-/// One or more access tokens of one connection.
-#[derive(Debug)]
-pub struct Tokens {
-    /// The one that calls carry unless they name another.
-    pub default: Secret,
-    /// Those with a name, such as `user`.
-    pub named: Vec<(Arc<str>, Secret)>,
-}
+/// The tokens of one connection by name, each with its own life: `default`, which calls carry unless they
+/// name another, and those with a name, such as `user`.
+#[derive(Debug, Default)]
+pub struct Tokens(pub BTreeMap<Arc<str>, Issued>);
 
 impl Tokens {
     /// The token of this name; without a name the default one.
+    pub fn issued(&self, name: Option<&str>) -> Option<&Issued> {
+        self.0.get(name.unwrap_or(DEFAULT))
+    }
+
+    /// The access token of this name; without a name the default one.
     pub fn token(&self, name: Option<&str>) -> Option<&Secret> {
-        match name {
-            None | Some("default") => Some(&self.default),
-            Some(name) => self.named.iter().find(|(known, _)| &**known == name).map(|(_, token)| token),
+        self.issued(name).map(|issued| &issued.access)
+    }
+
+    /// A second holder of the same secrets.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self(self.0.iter().map(|(name, issued)| (Arc::clone(name), issued.copy())).collect())
+    }
+
+    /// These tokens after a call that brought `new`: those of the same name are replaced, a refresh token
+    /// that the call did not bring is kept, and so are scopes it did not mention.
+    #[must_use]
+    pub fn renewed(&self, new: BTreeMap<Arc<str>, Issued>) -> Self {
+        let mut tokens = self.copy();
+        for (name, mut issued) in new {
+            let before = tokens.0.remove(&name);
+            let (refresh, scopes) = before.map_or((None, None), |before| (before.refresh, before.scopes));
+            issued.refresh = issued.refresh.or(refresh);
+            issued.scopes = issued.scopes.or(scopes);
+            tokens.0.insert(name, issued);
         }
+        tokens
     }
 }
 
@@ -74,7 +95,7 @@ impl Credential {
             Self::ApiKey(key) => vec![key],
             Self::Basic { username, password } => vec![username, password],
             Self::Tokens(tokens) => {
-                std::iter::once(&tokens.default).chain(tokens.named.iter().map(|(_, token)| token)).collect()
+                tokens.0.values().flat_map(|issued| std::iter::once(&issued.access).chain(&issued.refresh)).collect()
             }
         }
     }
@@ -113,11 +134,20 @@ impl From<&DeclaredCredential> for Credential {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Timestamp;
     use crate::template::Expr;
+
+    fn tokens(of: &[(&str, &str, Option<&str>)]) -> Tokens {
+        let issued = |access: &str, refresh: Option<&str>| Issued {
+            refresh: refresh.map(Secret::from),
+            ..Issued::bare(access.into(), Timestamp::from_seconds(1))
+        };
+        Tokens(of.iter().map(|(name, access, refresh)| (Arc::from(*name), issued(access, *refresh))).collect())
+    }
 
     #[test]
     fn each_kind_is_seen_under_its_names_and_never_printed() {
-        let tokens = Tokens { default: "canary-d".into(), named: vec![("user".into(), "canary-u".into())] };
+        let tokens = tokens(&[("default", "canary-d", Some("canary-r")), ("user", "canary-u", None)]);
         let cases = [
             (Credential::ApiKey("canary-k".into()), "api_key", "canary-k"),
             (
@@ -137,7 +167,17 @@ mod tests {
 
     #[test]
     fn a_token_that_there_is_not_is_not_replaced_by_another() {
-        let tokens = Credential::Tokens(Tokens { default: "d".into(), named: Vec::new() });
+        let tokens = Credential::Tokens(tokens(&[("default", "d", None)]));
         assert!(tokens.visible(&Context::new(), Some("user")).is_none());
+    }
+
+    #[test]
+    fn a_refresh_token_that_was_not_sent_anew_is_kept_and_every_secret_is_redacted() {
+        let held = tokens(&[("default", "access-1", Some("refresh-1")), ("user", "user-1", Some("refresh-u"))]);
+        let kept = held.renewed(tokens(&[("default", "access-2", None)]).0);
+        let rotated = kept.renewed(tokens(&[("user", "user-2", Some("refresh-v"))]).0);
+        let text = "access-1 access-2 refresh-1 user-1 user-2 refresh-u refresh-v";
+        let clean = Credential::Tokens(rotated).redact(text);
+        assert_eq!(clean, "access-1 [redacted] [redacted] user-1 [redacted] refresh-u [redacted]");
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod credential;
 mod directory;
+pub mod grant;
 mod held;
 pub mod keyring;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub mod vault;
 
 pub use credential::{Credential, Tokens};
 pub use directory::{Connection, ConnectionError, ConnectionHead, Connections, Origin};
+pub use grant::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
 pub use held::PerConnection;
 pub use keyring::{KeyError, KeyRing, MasterKey};
 pub use opening::{Opening, OpeningError};

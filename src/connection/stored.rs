@@ -11,6 +11,8 @@ use serde_json::{Map, Value as Json};
 use zeroize::Zeroizing;
 
 use super::credential::{Credential, Tokens};
+use super::directory::DEFAULT;
+use super::grant::Issued;
 use super::vault::{OpenError, Vault};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::RandomUnavailable;
@@ -20,6 +22,8 @@ use crate::store::{Audit, Records, StoreError};
 
 /// The collection of sealed connections.
 pub const COLLECTION: &str = "connections";
+/// The form that is written. Form 1 had no tokens but access tokens, and is read as well.
+const FORMAT: u32 = 2;
 /// The field that is sealed.
 const FIELD: &str = "content";
 
@@ -76,8 +80,7 @@ impl Stored {
         let key = record_key(integration, id);
         let Some((sealed, _)) = self.records.get(&key).await? else { return Ok(None) };
         let plain = self.vault.open(&key, FIELD, &sealed)?;
-        let wire: Wire<'_> = serde_json::from_slice(plain.expose()).map_err(|_| StoredError::Form)?;
-        Ok(Some(wire.content()))
+        Ok(Some(read(plain.expose())?))
     }
 
     pub(super) async fn put(
@@ -116,6 +119,15 @@ impl Stored {
     }
 }
 
+/// What opened, as a connection. A form that is newer than this version knows is not guessed at.
+fn read(plain: &[u8]) -> Result<Content, StoredError> {
+    let wire: Wire<'_> = serde_json::from_slice(plain).map_err(|_| StoredError::Form)?;
+    if !(1..=FORMAT).contains(&wire.format) {
+        return Err(StoredError::Form);
+    }
+    Ok(wire.content())
+}
+
 fn record_key(integration: &str, id: &str) -> RecordKey {
     RecordKey { collection: Arc::from(COLLECTION), key: Arc::from(format!("{integration}/{id}")) }
 }
@@ -149,12 +161,51 @@ enum WireCredential<'a> {
         #[serde(borrow)]
         password: Cow<'a, str>,
     },
+    /// Access tokens alone, as format 1 had them; read, and never written.
     Tokens {
         #[serde(borrow)]
         default: Cow<'a, str>,
         #[serde(borrow)]
         named: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     },
+    /// Tokens with what they are renewed by and when they end, from format 2.
+    Issued(#[serde(borrow)] BTreeMap<Cow<'a, str>, WireToken<'a>>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireToken<'a> {
+    #[serde(borrow)]
+    access: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    refresh: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    issued_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scopes: Option<Cow<'a, [String]>>,
+}
+
+impl<'a> WireToken<'a> {
+    fn of(issued: &'a Issued) -> Self {
+        Self {
+            access: Cow::Borrowed(issued.access.expose()),
+            refresh: issued.refresh.as_ref().map(|refresh| Cow::Borrowed(refresh.expose().as_str())),
+            expires_at: issued.expires_at,
+            issued_at: issued.issued_at,
+            scopes: issued.scopes.as_deref().map(Cow::Borrowed),
+        }
+    }
+
+    fn issued(self) -> Issued {
+        Issued {
+            access: Secret::new(self.access.into_owned()),
+            refresh: self.refresh.map(|refresh| Secret::new(refresh.into_owned())),
+            expires_at: self.expires_at,
+            issued_at: self.issued_at,
+            scopes: self.scopes.map(Cow::into_owned),
+        }
+    }
 }
 
 impl<'a> Wire<'a> {
@@ -166,13 +217,12 @@ impl<'a> Wire<'a> {
             Credential::Basic { username, password } => {
                 WireCredential::Basic { username: text(username), password: text(password) }
             }
-            Credential::Tokens(tokens) => WireCredential::Tokens {
-                default: text(&tokens.default),
-                named: tokens.named.iter().map(|(name, token)| (Cow::Borrowed(&**name), text(token))).collect(),
-            },
+            Credential::Tokens(tokens) => WireCredential::Issued(
+                tokens.0.iter().map(|(name, issued)| (Cow::Borrowed(&**name), WireToken::of(issued))).collect(),
+            ),
         };
         let (inputs, saved) = (Cow::Borrowed(&content.inputs), Cow::Borrowed(&content.saved));
-        Self { format: 1, credential, inputs, saved, updated_at: now }
+        Self { format: FORMAT, credential, inputs, saved, updated_at: now }
     }
 
     /// The bytes to seal, wiped when they are dropped.
@@ -191,11 +241,47 @@ impl<'a> Wire<'a> {
             WireCredential::Basic { username, password } => {
                 Credential::Basic { username: secret(username), password: secret(password) }
             }
-            WireCredential::Tokens { default, named } => Credential::Tokens(Tokens {
-                default: secret(default),
-                named: named.into_iter().map(|(name, token)| (Arc::from(&*name), secret(token))).collect(),
-            }),
+            WireCredential::Tokens { default, named } => {
+                let all = std::iter::once((Cow::Borrowed(DEFAULT), default)).chain(named);
+                let bare = |token| Issued::bare(secret(token), self.updated_at);
+                Credential::Tokens(Tokens(all.map(|(name, token)| (Arc::from(&*name), bare(token))).collect()))
+            }
+            WireCredential::Issued(tokens) => Credential::Tokens(Tokens(
+                tokens.into_iter().map(|(name, token)| (Arc::from(&*name), token.issued())).collect(),
+            )),
         };
         Content { credential, inputs: self.inputs.into_owned(), saved: self.saved.into_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_form_is_read_and_the_second_keeps_all_of_a_token() {
+        let first = r#"{"format":1,"credential":{"tokens":{"default":"d","named":{"user":"u"}}},
+            "inputs":{"site":"s"},"saved":{},"updated_at":7000}"#;
+        let mut content = read(first.as_bytes()).expect("the first form");
+        let Credential::Tokens(tokens) = &mut content.credential else { panic!("tokens") };
+        assert_eq!(tokens.token(Some("user")).map(|token| token.expose().as_str()), Some("u"));
+        let default = tokens.0.get_mut(DEFAULT).expect("the default token");
+        assert_eq!((default.issued_at, default.expires_at), (Timestamp::from_seconds(7), None));
+        default.refresh = Some("r".into());
+        default.expires_at = Some(Timestamp::from_seconds(99));
+        default.scopes = Some(vec!["read".to_owned()]);
+        let plain = Wire::of(&content, Timestamp::from_seconds(8)).plain().expect("written");
+        let again = read(&plain).expect("the second form");
+        let Credential::Tokens(tokens) = &again.credential else { panic!("tokens") };
+        let default = tokens.issued(None).expect("the default token");
+        assert_eq!(default.refresh.as_ref().map(|refresh| refresh.expose().as_str()), Some("r"));
+        assert_eq!(default.expires_at, Some(Timestamp::from_seconds(99)));
+        assert_eq!(default.scopes.as_deref(), Some(&["read".to_owned()][..]));
+    }
+
+    #[test]
+    fn a_form_of_a_later_version_is_not_guessed_at() {
+        let later = r#"{"format":3,"credential":"none","inputs":{},"saved":{},"updated_at":1}"#;
+        assert!(matches!(read(later.as_bytes()), Err(StoredError::Form)));
     }
 }

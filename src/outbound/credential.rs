@@ -149,7 +149,8 @@ fn header_value(text: &str) -> Result<HeaderValue, PlaceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::Tokens;
+    use crate::base::clock::Timestamp;
+    use crate::connection::{Issued, Tokens};
     use crate::template::Context;
     use std::sync::Arc;
 
@@ -165,8 +166,9 @@ mod tests {
     }
 
     fn tokens() -> Connection {
-        let named = vec![(Arc::from("user"), Secret::from("canary-u"))];
-        connection(Credential::Tokens(Tokens { default: "canary-d".into(), named }))
+        let issued = |access: &str| Issued::bare(access.into(), Timestamp::default());
+        let all = [("default", "canary-d"), ("user", "canary-u")];
+        connection(Credential::Tokens(Tokens(all.map(|(name, access)| (Arc::from(name), issued(access))).into())))
     }
 
     #[test]

@@ -1,0 +1,200 @@
+//! What a token call brings, what it fails with, and the seam through which tokens are renewed.
+//!
+//! `connection::flow` makes these values over the network; `connection::refresh` asks for them through
+//! [`TokenSource`]; `stored` keeps them. Nothing here sends or stores anything.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value as Json};
+
+use super::directory::DEFAULT;
+use crate::base::clock::Timestamp;
+use crate::base::secret::Secret;
+use crate::definition::live::Generation;
+use crate::definition::plan::Integration;
+
+/// One token as the service issued it.
+#[derive(Debug)]
+pub struct Issued {
+    /// What calls carry.
+    pub access: Secret,
+    /// What it is renewed with. In a [`Grant`], none means that the service sent no new one; the one held
+    /// before then stays in force.
+    pub refresh: Option<Secret>,
+    /// When the access token stops working; `None` when the service did not say, and it is used until it
+    /// is refused.
+    pub expires_at: Option<Timestamp>,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// The scopes that were granted; `None` when the service did not say.
+    pub scopes: Option<Vec<String>>,
+}
+
+impl Issued {
+    /// An access token of which nothing else is known.
+    pub fn bare(access: Secret, issued_at: Timestamp) -> Self {
+        Self { access, refresh: None, expires_at: None, issued_at, scopes: None }
+    }
+
+    /// A second holder of the same secrets. Named, so that copies can be found.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            access: Secret::from(self.access.expose().as_str()),
+            refresh: self.refresh.as_ref().map(|refresh| Secret::from(refresh.expose().as_str())),
+            expires_at: self.expires_at,
+            issued_at: self.issued_at,
+            scopes: self.scopes.clone(),
+        }
+    }
+
+    /// Whether it still works at `now` and for `least` longer. A token whose end nobody told is taken to.
+    pub fn lasts(&self, now: Timestamp, least: Duration) -> bool {
+        self.expires_at.is_none_or(|end| end > now.after(least))
+    }
+}
+
+/// What a token call brought.
+#[derive(Debug, Default)]
+pub struct Grant {
+    /// Tokens by name: `default`, and those with a name of their own.
+    pub tokens: BTreeMap<Arc<str>, Issued>,
+    /// The values it saved: `saved.NAME` in templates.
+    pub saved: Map<String, Json>,
+}
+
+impl Grant {
+    /// A grant of one token, the default one.
+    pub fn of(token: Issued) -> Self {
+        Self { tokens: BTreeMap::from([(Arc::from(DEFAULT), token)]), saved: Map::new() }
+    }
+}
+
+/// Why a token call brought none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenError {
+    /// What follows from it.
+    pub kind: TokenErrorKind,
+    /// The error code of the service, such as `invalid_grant` (RFC 6749 §5.2).
+    pub code: Option<String>,
+    /// What the service says in words, without anything secret, at most some hundred characters.
+    pub words: Option<String>,
+    /// The status of the answer, where there was one.
+    pub status: Option<u16>,
+    /// How long the service asks to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+/// What follows from a token call that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenErrorKind {
+    /// The service refused for good: a person has to connect again.
+    Permanent,
+    /// It may work later; the service may or may not have seen the call.
+    Passing,
+    /// It may work later, and the service certainly has not seen the call.
+    Unsent,
+    /// The definition or its settings are wrong: the operator has to act, and no token is lost.
+    Misconfigured,
+}
+
+impl TokenError {
+    /// An error of which only the kind and some words are known.
+    pub fn new(kind: TokenErrorKind, words: impl Into<String>) -> Self {
+        Self { kind, code: None, words: Some(words.into()), status: None, retry_after: None }
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            TokenErrorKind::Permanent => "the service refuses to give a token",
+            TokenErrorKind::Passing => "the service gave no token",
+            TokenErrorKind::Unsent => "the token call could not be sent",
+            TokenErrorKind::Misconfigured => "the token call cannot be made as it is declared",
+        })?;
+        let detail = [self.status.map(|status| status.to_string()), self.code.clone(), self.words.clone()];
+        let mut before = ": ";
+        for part in detail.iter().flatten() {
+            write!(f, "{before}{part}")?;
+            before = ", ";
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+/// The account a token call is for.
+#[derive(Clone, Copy)]
+pub struct Account<'a> {
+    /// The generation the call belongs to.
+    pub generation: &'a Generation,
+    /// The integration.
+    pub integration: &'a Arc<Integration>,
+    /// The connection's name.
+    pub connection: &'a str,
+    /// The connection's inputs, defaults filled in.
+    pub inputs: &'a Map<String, Json>,
+    /// The values its sign-in saved so far.
+    pub saved: &'a Map<String, Json>,
+}
+
+/// Names only: inputs may be secret.
+impl fmt::Debug for Account<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Account({}/{})", self.integration.id, self.connection)
+    }
+}
+
+/// What makes new tokens of old ones.
+#[async_trait]
+pub trait TokenSource: Send + Sync {
+    /// Renews the token of this name. Called by one holder of the connection's lease at a time, with the
+    /// newest token that is on disk; what it returns is on disk before anyone uses it. It never tries
+    /// twice by itself: a refresh token may be good for one call only.
+    ///
+    /// A grant without a refresh token means that the old one stays in force.
+    ///
+    /// # Errors
+    /// [`TokenErrorKind::Permanent`] only when the service itself said so.
+    async fn renew(&self, account: Account<'_>, name: &str, held: &Issued) -> Result<Grant, TokenError>;
+
+    /// Whether this token can be renewed at all without a person: by default when it has a refresh token.
+    /// Grants that need no person renew without one.
+    fn renews(&self, _integration: &Integration, held: &Issued) -> bool {
+        held.refresh.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_lasts_until_the_moment_it_expires() {
+        let at = Timestamp::from_seconds;
+        let mut token = Issued::bare("canary".into(), at(100));
+        assert!(token.lasts(at(1_000_000), Duration::from_mins(5)), "nobody told when it ends");
+        token.expires_at = Some(at(200));
+        let left = [(at(199), 0), (at(200), 0), (at(139), 60), (at(140), 60)];
+        let lasts = left.map(|(now, least)| token.lasts(now, Duration::from_secs(least)));
+        assert_eq!(lasts, [true, false, true, false]);
+        assert!(!format!("{token:?}").contains("canary"));
+    }
+
+    #[test]
+    fn an_error_says_what_the_service_said() {
+        let error = TokenError {
+            code: Some("invalid_grant".to_owned()),
+            status: Some(400),
+            ..TokenError::new(TokenErrorKind::Permanent, "Token has been revoked")
+        };
+        let expected = "the service refuses to give a token: 400, invalid_grant, Token has been revoked";
+        assert_eq!(error.to_string(), expected);
+    }
+}
