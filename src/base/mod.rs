@@ -8,5 +8,6 @@ pub mod clock;
 pub mod id;
 pub mod random;
 pub mod secret;
+pub mod signing_key;
 pub mod span;
 pub mod units;

@@ -11,6 +11,7 @@ pub mod keyring;
 #[cfg(test)]
 mod memory;
 pub mod opening;
+pub mod sign;
 pub mod stored;
 pub mod vault;
 

@@ -1,7 +1,11 @@
 //! Ways of signing in whose parts do not go together.
 
+use std::time::Duration;
+
 use super::Findings;
 use super::conflicts::request;
+use crate::base::secret::Secret;
+use crate::definition::compile;
 use crate::definition::problem::Code;
 use crate::definition::raw::auth::{Assertion, Auth, JwtAlgorithm};
 use crate::definition::raw::integration::Integration;
@@ -107,6 +111,19 @@ fn assertion(assertion: &Assertion, at: &str, found: &mut Findings<'_>) {
     let shared = matches!(assertion.algorithm, JwtAlgorithm::HS256 | JwtAlgorithm::HS384 | JwtAlgorithm::HS512);
     if assertion.key_encoding.is_some() && !shared {
         found.error(Code::Conflict, &format!("{at}/key_encoding"), "only the keys of HS algorithms have an encoding");
+    }
+    if let Some(text) = &assertion.key {
+        let key = Secret::new(text.0.expose().clone());
+        let encoding = assertion.key_encoding.map(compile::encoding).unwrap_or_default();
+        if let Err(words) = compile::read_key(compile::algorithm(assertion.algorithm), &key, encoding) {
+            found.error(Code::BadFormat, &format!("{at}/key"), words);
+        }
+    }
+    if assertion.claims.get("exp").is_some_and(|exp| !exp.0.is_null()) {
+        found.error(Code::Conflict, &format!("{at}/claims/exp"), "`exp` follows from `ttl`: write that instead");
+    }
+    if assertion.ttl.is_some_and(|ttl| ttl.0 < Duration::from_secs(1)) {
+        found.error(Code::BadFormat, &format!("{at}/ttl"), "a token lives for a second at least");
     }
 }
 

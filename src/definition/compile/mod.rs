@@ -6,6 +6,7 @@
 
 mod address;
 mod api;
+mod assertion;
 mod auth;
 mod gateway;
 mod oauth2;
@@ -31,6 +32,7 @@ use crate::base::secret::Secret;
 use place::Place;
 
 pub use api::certificates;
+pub use assertion::{algorithm, encoding, read_key};
 pub use place::{Fault, read_pattern};
 pub use webhook::{BODY_MOST, DEDUPE_MOST};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::auth::assertion;
+use super::assertion::compile as assertion;
 use super::place::{Fault, Place};
 use super::request;
 use crate::base::secret::Secret;

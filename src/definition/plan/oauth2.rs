@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::NotYet;
-use super::auth::Assertion;
+use super::assertion::Assertion;
 use super::moment::Moment;
 use super::request::Request;
 use crate::base::secret::Secret;

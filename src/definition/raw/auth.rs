@@ -105,13 +105,16 @@ pub enum OAuth1Signature {
 pub struct Assertion {
     /// The signature algorithm.
     pub algorithm: JwtAlgorithm,
-    /// The key: PEM, JWK, or the text of a shared secret.
+    /// The key: PEM (PKCS #8, PKCS #1 or SEC 1), a JWK, or the text of a shared secret. Default: each
+    /// connection's own `api_key`.
     pub key: Option<SecretText>,
-    /// How the key's text becomes key bytes, for HS algorithms: `utf8` (default), `hex`, `base64`.
+    /// How the key's text becomes key bytes, for HS algorithms: `utf8` (default), `hex`,
+    /// `base64`, `base64url`.
     pub key_encoding: Option<KeyEncoding>,
     /// The `kid` header.
     pub key_id: Option<Template>,
-    /// The claims; `iat`, `exp` and `jti` are added. Texts are templates.
+    /// The claims; `iat`, `exp` and `jti` are added. Texts are templates. A claim that is null is left
+    /// out, also of those that are added.
     #[serde(default)]
     pub claims: Ordered<Tree>,
     /// How long the token lives. Default 5m.
