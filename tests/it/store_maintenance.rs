@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use trunkline::base::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use trunkline::base::id::{DeliveryId, EventId};
 use trunkline::base::random::SeededRandom;
+use trunkline::store::embedded::maintenance::Unfinished;
 use trunkline::store::embedded::{Embedded, Options, Retention, maintenance};
 use trunkline::store::model::{
     Accepted, Attempt, AuditEntry, Claim, EventState, Lane, Leased, NewEvent, PlannedDelivery, RecordKey, Verdict,
@@ -39,6 +40,15 @@ impl Lab {
         self.store.close().await;
         let store = open(small(self.directory.path(), &self.clock)).await.unwrap();
         Self { store, ..self }
+    }
+
+    /// The store as a kill leaves it, opened by the next process.
+    async fn killed(self) -> Self {
+        let left = TempDir::new().unwrap();
+        copy(self.directory.path(), left.path());
+        self.store.close().await;
+        let store = open(small(left.path(), &self.clock)).await.unwrap();
+        Self { store, directory: left, ..self }
     }
 
     fn options(&self) -> Options {
@@ -107,6 +117,18 @@ impl Lab {
     fn segments(&self, journal: &str) -> usize {
         let entries = fs::read_dir(self.directory.path().join(journal)).unwrap();
         entries.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|ext| ext == "journal")).count()
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir_all(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
@@ -251,7 +273,7 @@ async fn a_backup_of_a_running_store_restores_to_the_same_and_sends_nothing_twic
     lab.accept().await;
     let (target, audit) = (TempDir::new().unwrap(), lab.store.read(1, 10).await.unwrap());
     let options = Options { directory: target.path().join("state"), ..lab.options() };
-    maintenance::restore(backup.path(), &options).unwrap();
+    maintenance::restore(backup.path(), &options, Unfinished::Resumed).unwrap();
     let restored = Lab { store: open(options).await.unwrap(), ..lab };
     assert_eq!(restored.state(done).await, Some(EventState::Done));
     assert_eq!(restored.state(dead).await, Some(EventState::Dead));
@@ -262,19 +284,80 @@ async fn a_backup_of_a_running_store_restores_to_the_same_and_sends_nothing_twic
 }
 
 #[tokio::test]
+async fn what_a_backup_has_unfinished_is_held_by_a_restore_until_it_is_replayed() {
+    let lab = filled().await;
+    let (done, retried, queued) =
+        (lab.ended(Verdict::Done).await, lab.ended(Verdict::Retry { due: lab.clock.now() }).await, lab.accept().await);
+    let backup = TempDir::new().unwrap();
+    maintenance::backup(&lab.options(), backup.path()).unwrap();
+    let target = TempDir::new().unwrap();
+    let options = Options { directory: target.path().join("state"), ..lab.options() };
+    maintenance::restore(backup.path(), &options, Unfinished::Held).unwrap();
+    let restored = Lab { store: open(options.clone()).await.unwrap(), directory: target, ..lab };
+    assert_eq!((restored.store.depth().ready, restored.store.depth().dead), (0, 2));
+    assert_eq!(restored.state(done).await, Some(EventState::Done));
+    assert_eq!(restored.state(queued).await, Some(EventState::Dead));
+    let held = restored.store.deliveries(retried).await.unwrap().remove(0);
+    let told = held.attempts.last().unwrap().error.clone().unwrap();
+    assert!(told.contains("restored from a backup"), "{told}");
+    restored.store.replay_event(queued, restored.clock.now()).await.unwrap();
+    restored.store.close().await;
+    // What was replayed is not held again by the next start.
+    let store = open(options).await.unwrap();
+    assert_eq!((store.depth().ready, store.depth().dead), (1, 1));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn an_item_is_given_up_only_when_it_was_under_way_at_three_ends_the_last_after_a_calm_start() {
+    let lab = Lab::begin().await;
+    let (poison, innocent) = (lab.accept().await, lab.accept().await);
+    lab.claim().await;
+    lab.claim().await;
+    let lab = lab.killed().await;
+    // Both are suspects now, and run one at a time; the innocent one ends well.
+    lab.end_others(poison).await;
+    assert_eq!((lab.state(poison).await, lab.store.depth().leased), (Some(EventState::Queued), 1));
+    let lab = lab.killed().await;
+    lab.end_others(poison).await;
+    assert_eq!(lab.store.next_due(&[]).await.unwrap(), Some(lab.clock.now().after(Duration::from_secs(10))));
+    assert_eq!(lab.state(innocent).await, Some(EventState::Discarded));
+    lab.clock.advance(Duration::from_secs(10));
+    lab.end_others(poison).await;
+    let lab = lab.killed().await;
+    assert_eq!(lab.state(poison).await, Some(EventState::Dead));
+}
+
+impl Lab {
+    /// Claims what is due until nothing is or `poison` is under way; whatever else it is ends well.
+    async fn end_others(&self, poison: EventId) {
+        while self.store.next_due(&[]).await.unwrap().is_some_and(|due| due <= self.clock.now()) {
+            let leased = self.claim().await;
+            if leased.item.event() == poison {
+                return;
+            }
+            self.store.plan(leased.lease, Vec::new()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_restore_refuses_a_full_directory_and_a_damaged_backup() {
     let lab = filled().await;
     let (backup, target) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     maintenance::backup(&lab.options(), backup.path()).unwrap();
     assert!(matches!(maintenance::backup(&lab.options(), backup.path()), Err(StoreError::Conflict(_))));
-    assert!(matches!(maintenance::restore(backup.path(), &lab.options()), Err(StoreError::Conflict(_))));
+    assert!(matches!(
+        maintenance::restore(backup.path(), &lab.options(), Unfinished::Held),
+        Err(StoreError::Conflict(_))
+    ));
     let path = backup.path().join("records/00000000000000000001.journal");
     let mut bytes = fs::read(&path).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     fs::write(&path, bytes).unwrap();
     let options = Options { directory: target.path().to_owned(), ..lab.options() };
-    let refused = maintenance::restore(backup.path(), &options);
+    let refused = maintenance::restore(backup.path(), &options, Unfinished::Held);
     assert!(matches!(&refused, Err(StoreError::Damaged { place, .. }) if place.contains("records")), "{refused:?}");
     assert!(fs::read_dir(target.path()).unwrap().next().is_none());
 }

@@ -30,8 +30,15 @@ use crate::store::model::Lane;
 pub const FORMAT: u32 = 2;
 /// The journals, each a directory.
 pub const JOURNALS: [&str; 3] = ["events", "records", "audit"];
-/// An item that this many processes held when they ended is given up.
-const DEATHS: u8 = 2;
+/// An item that this many processes held when they ended is given up. A process that is killed from
+/// outside looks the same as one that its work has ended, so the last of these must come after [`CALM`].
+const DEATHS: u8 = 3;
+/// How long a process must have run before it tries an item that one less than [`DEATHS`] processes held
+/// when they ended. Processes that are killed at random are mostly killed sooner, or without it under way;
+/// an item that ends its process does so whenever it is tried.
+const CALM: Duration = Duration::from_secs(10);
+/// Stands in a restored store until what was unfinished in the backup is held.
+pub(super) const RESTORED: &str = "restored";
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -146,12 +153,13 @@ pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
         lock,
     };
     store.take_up(interrupted)?;
+    store.hold_restored()?;
     Ok(Arc::new(store))
 }
 
 impl Embedded {
-    /// Takes note of the items that the last process held when it ended, and gives up those that the
-    /// one before held as well.
+    /// Takes note of the items that the last process held when it ended, and gives up those that too
+    /// many before it held as well.
     fn take_up(&self, interrupted: Vec<(ItemKey, u8)>) -> Result<(), StoreError> {
         if interrupted.is_empty() {
             return Ok(());
@@ -161,12 +169,41 @@ impl Embedded {
         let poison = interrupted.into_iter().filter(|(_, deaths)| *deaths + 1 >= DEATHS);
         for ((event, ordinal), _) in poison {
             let id = crate::base::id::EventId::from_u128(event);
-            tracing::error!(event = %id, ordinal, "two processes ended while they tried this; it is given up");
-            self.condemn((event, ordinal), self.clock.now())?;
+            tracing::error!(event = %id, ordinal, "{DEATHS} processes ended while they tried this; it is given up");
+            self.condemn((event, ordinal), POISON)?;
+        }
+        Ok(())
+    }
+
+    /// Holds what was unfinished in the backup this store was made from: it may have been delivered
+    /// since, so it is sent only when a person replays it. A start that is cut off here is taken up by the
+    /// next.
+    fn hold_restored(&self) -> Result<(), StoreError> {
+        let marker = self.directory.join(RESTORED);
+        if !marker.exists() {
+            return Ok(());
+        }
+        let items = self.scheduler().unfinished();
+        for key in &items {
+            self.condemn(*key, FROM_BACKUP)?;
+        }
+        let gone = fs::remove_file(&marker).and_then(|()| self.disk.sync_directory(&self.directory));
+        gone.map_err(|error| unavailable(&marker, &error))?;
+        if !items.is_empty() {
+            tracing::warn!(
+                items = items.len(),
+                "what the backup had unfinished is in the dead-letter list: it may have been delivered since; replay \
+                 what is still to be sent"
+            );
         }
         Ok(())
     }
 }
+
+/// Why an item is given up that ended its processes.
+const POISON: &str = "given up: the process ended each time this was tried; replay it when the cause is found";
+/// Why an item is given up that a backup had unfinished.
+const FROM_BACKUP: &str = "held: restored from a backup, so it may have been delivered since; replay it to send it";
 
 /// What each written operation is told to: the scheduler, whoever waits for work, and the index.
 fn sink(
@@ -306,9 +343,12 @@ fn scheduler(options: &Options, index: &Index, end: End) -> Result<(Scheduler, V
 fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, Tries), StoreError> {
     let missing = || index.damaged("a work item has no row");
     let suspect = |tries: Tries| tries.claimed || tries.deaths > 0;
+    let deaths = |tries: Tries| tries.deaths.saturating_add(u8::from(tries.claimed));
+    let calm = |tries, due: Timestamp| if deaths(tries) + 1 >= DEATHS { due.max(now.after(CALM)) } else { due };
     let event = index.event(key.0)?.ok_or_else(missing)?;
     if key.1 == MATCH {
-        let (due, tries, lane) = (event.head.received_at, event.tries, Lane::matching());
+        let (tries, lane) = (event.tries, Lane::matching());
+        let due = calm(tries, event.head.received_at);
         let rule = Arc::from("");
         return Ok((
             NewItem { key, lane, rule, action: 0, attempts: tries.begun, due, suspect: suspect(tries) },
@@ -321,6 +361,7 @@ fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, 
         Stand::Done | Stand::Dead => now,
     };
     let (rule, tries) = (Arc::from(row.rule.as_str()), row.tries);
+    let due = calm(tries, due);
     let item =
         NewItem { key, lane: row.lane, rule, action: row.action, attempts: tries.begun, due, suspect: suspect(tries) };
     Ok((item, tries))

@@ -218,9 +218,14 @@ impl Scheduler {
         }
     }
 
-    /// Takes an item out of the race that has no lease, to be given up.
-    pub fn condemn(&mut self, key: ItemKey) {
-        let Some(entry) = self.items.get_mut(&key) else { return };
+    /// Everything unfinished, oldest event first.
+    pub fn unfinished(&self) -> Vec<ItemKey> {
+        self.items.keys().copied().collect()
+    }
+
+    /// Takes an item out of the race that has no lease, to be given up; returns how often it was tried.
+    pub fn condemn(&mut self, key: ItemKey) -> u32 {
+        let Some(entry) = self.items.get_mut(&key) else { return 0 };
         if let State::Ready { due } = entry.state {
             entry.state = State::Settling { fence: 0 };
             self.suspects += u64::from(entry.suspect);
@@ -229,6 +234,7 @@ impl Scheduler {
                 ready.remove(&(due, key));
             }
         }
+        entry.attempts
     }
 
     /// Gives a lease back to its holder after its outcome could not be written.

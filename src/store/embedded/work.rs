@@ -81,15 +81,14 @@ impl Embedded {
         Settling { scheduler: Arc::clone(&self.scheduler), wake: Arc::clone(&self.wake), back: Some(back) }
     }
 
-    /// Gives up an item that no one holds. Blocks.
-    pub(super) fn condemn(&self, key: ItemKey, now: Timestamp) -> Result<(), StoreError> {
-        let error = "given up: the process ended each time this was tried; replay it when the cause is found";
-        let attempt =
-            Attempt { number: 2, started_at: now, duration_ms: 0, status: None, error: Some(error.to_owned()) };
+    /// Gives up an item that no one holds, and says why. Blocks.
+    pub(super) fn condemn(&self, key: ItemKey, why: &str) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let number = self.scheduler().condemn(key);
+        let attempt = Attempt { number, started_at: now, duration_ms: 0, status: None, error: Some(why.to_owned()) };
         let op = Op::Finished { event: key.0, ordinal: key.1, attempt, outcome: op::Outcome::Dead };
-        let payload = op::encode(&op, &[])?;
-        self.scheduler().condemn(key);
         let settling = Some(self.settling(Back::Pardon(key, now)));
+        let payload = op::encode(&op, &[])?;
         self.events.append_blocking(payload, Entry { settling, ..Entry::of(op) }, Durability::Synced).map(drop)
     }
 

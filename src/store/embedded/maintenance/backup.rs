@@ -3,7 +3,9 @@
 //!
 //! A backup is a directory. It can be made while a gateway runs on the store: segments only grow at
 //! their end, and what is taken of each journal is what was whole when it was read. What was delivered
-//! is in the journal as delivered, so a restored store does not send it again.
+//! is in the journal as delivered, so a restored store does not send it again. What was unfinished may have
+//! been delivered after the backup was made; a restored store holds it in the dead-letter list unless
+//! [`Unfinished::Resumed`] is asked for.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::lock::Lock;
-use super::super::open::{FORMAT, JOURNALS, Options, unavailable, write_format};
+use super::super::open::{FORMAT, JOURNALS, Options, RESTORED, unavailable, write_format};
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk};
@@ -60,6 +62,15 @@ pub struct SegmentBackup {
     pub bytes: u64,
     /// The CRC32C of them.
     pub crc32c: u32,
+}
+
+/// What becomes of the work that a backup has unfinished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// It goes to the dead-letter list at the first start: it may have been delivered since.
+    Held,
+    /// It goes on, and what was delivered after the backup was made is delivered again.
+    Resumed,
 }
 
 /// The manifest's file: the report, and the CRC32C of its JSON text.
@@ -159,11 +170,12 @@ fn verify_journal(journal: &JournalBackup, directory: &Path) -> Result<(), Store
     Ok(())
 }
 
-/// Makes a store from a backup, after checking it, in a directory that is empty or not there.
+/// Makes a store from a backup, after checking it, in a directory that is empty or not there. Events that
+/// came after the backup was made are not in it, and neither are their dedupe marks.
 ///
 /// # Errors
 /// As [`verify`]; [`StoreError::Conflict`] when the directory holds anything.
-pub fn restore(from: &Path, options: &Options) -> Result<BackupReport, StoreError> {
+pub fn restore(from: &Path, options: &Options, unfinished: Unfinished) -> Result<BackupReport, StoreError> {
     let report = verify(from)?;
     let directory = &options.directory;
     empty_directory(directory)?;
@@ -179,6 +191,9 @@ pub fn restore(from: &Path, options: &Options) -> Result<BackupReport, StoreErro
         let mut mark = Mark::begin(&*options.disk, &target).map_err(failed)?;
         mark.settle(Bounds { first: journal.first, durable: journal.last }).map_err(failed)?;
         sync_directory(&target)?;
+    }
+    if unfinished == Unfinished::Held {
+        write_file(&directory.join(RESTORED), b"").map_err(|error| unavailable(directory, &error))?;
     }
     // Written last: a restore that is cut off leaves a directory that is refused, not half a store.
     write_format(directory).map_err(|error| unavailable(directory, &error))?;

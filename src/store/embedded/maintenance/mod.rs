@@ -16,7 +16,7 @@ use crate::store::StoreError;
 use crate::store::journal::mark::{self, Bounds, Mark};
 use crate::store::journal::segment;
 
-pub use backup::{BackupReport, backup, restore, verify};
+pub use backup::{BackupReport, JournalBackup, Unfinished, backup, restore, verify};
 pub use check::{Report, check};
 
 /// What making the index anew came to.
