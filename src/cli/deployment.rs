@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Common;
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::definition::assemble::assemble;
+use crate::definition::compile::{DEFAULT_STATE, state_directory};
 use crate::definition::live::Generation;
 use crate::definition::load::environment::{Environment, ProcessEnvironment};
 use crate::definition::resolve::{Kind, resolve};
@@ -66,6 +67,23 @@ impl Settings {
             Ok(address) => format!("http://{address}"),
             Err(_) => text.to_owned(),
         })
+    }
+
+    /// The directory of the embedded store, below the gateway file's own.
+    ///
+    /// # Errors
+    /// When the state is kept elsewhere, or the path's reference could not be followed.
+    pub fn state(&self, common: &Common) -> anyhow::Result<PathBuf> {
+        let file = gateway_file(&common.config);
+        let written = self.0.get("state").map(|state| state.get("sled").and_then(|sled| sled.get("path")));
+        let path = match written {
+            Some(Some(path)) => path.as_str().filter(|path| !path.contains("${")),
+            Some(None) => bail!("the `state` in {} is no embedded store: there is none to work on", file.display()),
+            None => Some(DEFAULT_STATE),
+        };
+        let path =
+            path.with_context(|| format!("`state.sled.path` in {} cannot be followed: use --state", file.display()))?;
+        Ok(state_directory(file.parent().unwrap_or(Path::new(".")), path))
     }
 
     /// The admin token, where one is set and its reference could be followed.

@@ -23,6 +23,7 @@ mod schema;
 mod serve;
 mod show;
 mod simulate;
+mod store;
 pub mod trigger;
 mod version;
 
@@ -108,6 +109,13 @@ enum Command {
     /// Make a master key
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Check the store, or make its index anew
+    #[command(subcommand)]
+    Store(store::Store),
+    /// Write a backup of the store, also while the gateway runs on it
+    Backup(store::Backup),
+    /// Make a store from a backup, in a state directory that is empty or not there
+    Restore(store::Restore),
     /// Ask a running gateway whether it lives, for container health checks
     Healthcheck(remote::Gateway),
     /// Print a completion script for a shell
@@ -163,6 +171,9 @@ fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
         Command::Trigger(arguments) => simulate::trigger(&common, &arguments),
         Command::Reload(gateway) => reload::run(&common, &gateway, output),
         Command::Keys(command) => keys::run(&command, output),
+        Command::Store(command) => store::run(&common, &command, output),
+        Command::Backup(arguments) => store::backup(&common, &arguments, output),
+        Command::Restore(arguments) => store::restore(&common, &arguments, output),
         Command::Healthcheck(gateway) => healthcheck::run(&common, &gateway, output),
         Command::Completions(command) => completions::run(&command, output),
         Command::Version => version::run(output),

@@ -22,6 +22,7 @@ mod rejected;
 mod reload;
 mod schema;
 mod signing;
+mod store_commands;
 mod store_contract;
 mod store_damage;
 mod store_faults;

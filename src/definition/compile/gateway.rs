@@ -26,6 +26,8 @@ const CONCURRENCY: u32 = 10;
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
 const STORE_CACHE: u64 = 32 << 20;
 const MIN_FREE: u64 = 256 << 20;
+/// Where state is kept when the file does not say.
+pub const DEFAULT_STATE: &str = "./data";
 const RETENTION: Duration = Duration::from_hours(7 * 24);
 
 /// Compiles a gateway file. Paths in it are relative to the directory it is in.
@@ -82,6 +84,11 @@ fn fixed(raw: &raw::Gateway, place: &Place<'_>) -> Result<Fixed, Fault> {
     })
 }
 
+/// The store's directory, as a gateway file in `directory` means it.
+pub fn state_directory(directory: &Path, path: &str) -> PathBuf {
+    below(directory, path)
+}
+
 /// A path as the file means it, without `.` parts.
 fn below(directory: &Path, path: &str) -> PathBuf {
     directory.join(path).components().filter(|part| *part != std::path::Component::CurDir).collect()
@@ -102,7 +109,7 @@ fn state(raw: Option<&raw::State>, directory: &Path) -> State {
         None => None,
     };
     State::Sled {
-        path: below(directory, embedded.map_or("./data", |embedded| &embedded.path)),
+        path: state_directory(directory, embedded.map_or(DEFAULT_STATE, |embedded| &embedded.path)),
         cache: embedded.and_then(|embedded| embedded.cache).map_or(STORE_CACHE, |size| size.0),
         min_free: embedded.and_then(|embedded| embedded.min_free).map_or(MIN_FREE, |size| size.0),
         retention: embedded.and_then(|embedded| embedded.retention).map_or(RETENTION, |time| time.0),

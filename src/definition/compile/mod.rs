@@ -37,7 +37,7 @@ pub use place::{Fault, read_pattern};
 pub use webhook::{BODY_MOST, DEDUPE_MOST};
 
 pub use address::{Address, read_address};
-pub use gateway::{gateway, read_network};
+pub use gateway::{DEFAULT_STATE, gateway, read_network, state_directory};
 
 /// Compiles a resolved definition.
 ///
