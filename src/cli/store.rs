@@ -127,7 +127,7 @@ fn check(options: &Options, output: &mut Output) -> anyhow::Result<Ended> {
 fn rebuild(options: &Options, output: &mut Output) -> anyhow::Result<Ended> {
     let rebuilt = match maintenance::rebuild(options) {
         Ok(rebuilt) => rebuilt,
-        Err(error @ StoreError::Damaged { .. }) => return no(&error, output),
+        Err(error @ StoreError::Damaged { .. }) => return Ok(no(&error, output)),
         Err(error) => return Err(error.into()),
     };
     if output.json {
@@ -150,13 +150,13 @@ pub fn backup(common: &Common, backup: &Backup, output: &mut Output) -> anyhow::
     if backup.verify {
         return match maintenance::verify(&backup.directory) {
             Ok(report) => tell(&report, output, format_args!("{} is whole", backup.directory.display())),
-            Err(error @ StoreError::Damaged { .. }) => no(&error, output),
+            Err(error @ StoreError::Damaged { .. }) => Ok(no(&error, output)),
             Err(error) => Err(error.into()),
         };
     }
     let report = match maintenance::backup(&backup.place.options(common)?, &backup.directory) {
         Ok(report) => report,
-        Err(error @ StoreError::Damaged { .. }) => return no(&error, output),
+        Err(error @ StoreError::Damaged { .. }) => return Ok(no(&error, output)),
         Err(error) => return Err(error.into()),
     };
     output.note(
@@ -173,7 +173,7 @@ pub fn restore(common: &Common, restore: &Restore, output: &mut Output) -> anyho
     let unfinished = if restore.resend { Unfinished::Resumed } else { Unfinished::Held };
     let report = match maintenance::restore(&restore.directory, &options, unfinished) {
         Ok(report) => report,
-        Err(error @ StoreError::Damaged { .. }) => return no(&error, output),
+        Err(error @ StoreError::Damaged { .. }) => return Ok(no(&error, output)),
         Err(error) => return Err(error.into()),
     };
     output.note(match unfinished {
@@ -194,9 +194,9 @@ fn refuse_within(backup: &Path, state: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn no(error: &StoreError, output: &mut Output) -> anyhow::Result<Ended> {
+fn no(error: &StoreError, output: &mut Output) -> Ended {
     output.note(error);
-    Ok(Ended::No)
+    Ended::No
 }
 
 fn tell(report: &BackupReport, output: &mut Output, what: std::fmt::Arguments<'_>) -> anyhow::Result<Ended> {
