@@ -342,6 +342,26 @@ impl Lab {
 }
 
 #[tokio::test]
+async fn a_steady_stream_of_work_is_synced_without_a_pause() {
+    let directory = TempDir::new().unwrap();
+    let clock = Arc::new(SystemClock::new());
+    let lab = Lab {
+        store: open(options(directory.path(), clock.clone())).await.unwrap(),
+        clock: Arc::new(ManualClock::at(NOW)),
+        random: SeededRandom::new(5),
+        directory,
+    };
+    lab.accept().await;
+    let before = lab.store.stats().syncs;
+    let end = clock.monotonic() + Duration::from_secs(2);
+    while lab.store.stats().syncs == before {
+        lab.store.release(lab.claim().await.lease).await.unwrap();
+        lab.clock.advance(Duration::from_secs(1));
+        assert!(clock.monotonic() < end, "two seconds of claims and releases, and none is durable");
+    }
+}
+
+#[tokio::test]
 async fn a_restore_refuses_a_full_directory_and_a_damaged_backup() {
     let lab = filled().await;
     let (backup, target) = (TempDir::new().unwrap(), TempDir::new().unwrap());

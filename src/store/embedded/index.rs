@@ -118,7 +118,7 @@ impl Index {
     pub fn reopen(&self) -> Result<(), StoreError> {
         self.close();
         remove_unfinished_snapshots(&self.directory);
-        let open = guarded(&self.directory, || self.open_sled())?;
+        let open = self.guarded(|| self.open_sled())?;
         self.applied.store(open.written().0.applied, Ordering::Release);
         self.suspect.store(false, Ordering::Release);
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(open));
@@ -182,7 +182,7 @@ impl Index {
     /// [`StoreError::Damaged`] when all are read and do not add up.
     pub fn scrub(&self, rows: usize) -> Result<bool, StoreError> {
         let open = self.get_open()?;
-        guarded(&self.directory, || self.scrub_step(&open, rows))
+        self.guarded(|| self.scrub_step(&open, rows))
     }
 
     fn scrub_step(&self, open: &Open, rows: usize) -> Result<bool, StoreError> {
@@ -239,7 +239,7 @@ impl Index {
     /// not reach the disk.
     pub fn write(&self, batch: Batch, applied: u64) -> Result<(), StoreError> {
         let open = self.get_open()?;
-        guarded(&self.directory, || self.write_to(&open, batch, applied))?;
+        self.guarded(|| self.write_to(&open, batch, applied))?;
         self.applied.store(applied, Ordering::Release);
         Ok(())
     }
@@ -337,7 +337,8 @@ impl Index {
     }
 
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
-        match self.get_open()?.db.get(key).map_err(|error| self.failed(&error))? {
+        let open = self.get_open()?;
+        match self.guarded(|| open.db.get(key).map_err(|error| self.failed(&error)))? {
             Some(value) => self.decode(key, &value).map(Some),
             None => Ok(None),
         }
@@ -368,6 +369,12 @@ impl Index {
         }
     }
 
+    /// sled panics on some kinds of damage instead of answering.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+            .unwrap_or_else(|_| Err(self.damaged("sled cannot read it")))
+    }
+
     /// The error for an index that does not read back as it was written.
     pub fn damaged(&self, what: &str) -> StoreError {
         self.suspect.store(true, Ordering::Release);
@@ -379,12 +386,6 @@ impl Open {
     fn written(&self) -> MutexGuard<'_, (Meta, Scrub)> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// sled panics on some kinds of damage instead of answering.
-fn guarded<T>(directory: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(damaged(directory, "sled cannot read it")))
 }
 
 /// Which set of items.

@@ -22,7 +22,9 @@ use crate::store::disk::DiskFile;
 const BATCH_BYTES: usize = 8 << 20;
 /// Bytes that may be written without a sync; their copy is kept so that a failed sync loses nothing.
 const UNSYNCED_BYTES: usize = 4 << 20;
-/// How long what was written may wait for a sync when nothing else asks for one.
+/// How long what was written may wait for a sync when nothing else asks for one. It counts from the first
+/// write: under a steady stream that asks for none, a journal that waits for a pause would never sync, and
+/// the index, which follows what is synced, would fall behind without bound.
 const UNSYNCED_AGE: Duration = Duration::from_millis(200);
 /// How long a failed journal waits before it tries again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
@@ -120,6 +122,8 @@ pub struct Committer<T> {
     synced_offset: u64,
     /// The frames between those two.
     unsynced: Vec<u8>,
+    /// When the first of them was written, on the monotonic clock.
+    unsynced_since: Duration,
 }
 
 impl<T> Committer<T> {
@@ -139,6 +143,7 @@ impl<T> Committer<T> {
             synced: end.sequence,
             synced_offset: end.offset,
             unsynced: Vec::new(),
+            unsynced_since: Duration::ZERO,
             options,
         };
         committer.reopen()?;
@@ -148,9 +153,9 @@ impl<T> Committer<T> {
     /// Writes until the queue is closed.
     pub fn run(mut self) {
         loop {
-            let patience = (self.synced < self.written).then_some(UNSYNCED_AGE);
+            let patience = self.patience();
             let result = match self.shared.queue.take(patience, BATCH_BYTES, Request::weight) {
-                Taken::Batch(batch) => self.serve(batch),
+                Taken::Batch(batch) => self.serve(batch).and_then(|()| self.sync_in_time()),
                 Taken::Idle => self.sync(),
                 Taken::Closed => break,
             };
@@ -162,6 +167,16 @@ impl<T> Committer<T> {
         if let Err(error) = self.sync().and_then(|()| self.mark.sync()) {
             tracing::warn!(error = %error, "the journal could not be synced while closing");
         }
+    }
+
+    /// How long the next request may be waited for; `None` while everything is synced.
+    fn patience(&self) -> Option<Duration> {
+        let waited = || self.options.clock.monotonic().saturating_sub(self.unsynced_since);
+        (self.synced < self.written).then(|| UNSYNCED_AGE.saturating_sub(waited()))
+    }
+
+    fn sync_in_time(&mut self) -> io::Result<()> {
+        if self.patience() == Some(Duration::ZERO) { self.sync() } else { Ok(()) }
     }
 
     fn serve(&mut self, batch: Vec<Request<T>>) -> io::Result<()> {
@@ -264,6 +279,9 @@ impl<T> Committer<T> {
             let length = u32::try_from(append.payload.len()).unwrap_or(u32::MAX);
             places.push(Appended { sequence, pointer: Pointer { segment: self.segment, offset, length } });
             frame::encode(sequence, &append.payload, &mut self.unsynced);
+        }
+        if begin == 0 {
+            self.unsynced_since = self.options.clock.monotonic();
         }
         let bytes = self.unsynced.get(begin..).unwrap_or_default();
         let length = bytes.len() as u64;

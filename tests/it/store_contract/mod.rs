@@ -250,7 +250,7 @@ macro_rules! contract_of {
                 deliveries_are_told_in_plan_order_with_their_attempts,
                 the_newest_20_attempts_and_1_kib_of_their_errors_are_kept,
                 work_of_a_crashed_process_is_done_by_the_next,
-                an_item_that_killed_its_process_twice_is_quarantined,
+                an_item_that_killed_its_process_three_times_is_quarantined,
                 the_depth_follows_each_change_and_a_restart,
                 waking_and_next_due_miss_nothing,
             }

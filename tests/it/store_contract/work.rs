@@ -187,10 +187,10 @@ pub async fn work_of_a_crashed_process_is_done_by_the_next<E: Engine>(lab: Lab<E
     assert_eq!(lab.state(id).await, EventState::Done);
 }
 
-pub async fn an_item_that_killed_its_process_twice_is_quarantined<E: Engine>(lab: Lab<E>) {
+pub async fn an_item_that_killed_its_process_three_times_is_quarantined<E: Engine>(lab: Lab<E>) {
     let poison = lab.planned(&["a"]).await;
     let mut lab = lab;
-    for _ in 0..2 {
+    for _ in 0..3 {
         lab.claim_one().await;
         lab = lab.crash().await;
         lab.pass(LEASE);
