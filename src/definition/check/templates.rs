@@ -8,7 +8,7 @@ use crate::definition::raw::variables::{self, FIELDS};
 use crate::definition::schema::walk::Visit;
 use crate::definition::suggest::nearest;
 use crate::definition::templates::Templates;
-use crate::template::{FILTERS, Name, TemplateError, TemplateErrorKind};
+use crate::template::{FILTERS, FUNCTIONS, Name, TESTS, TemplateError, TemplateErrorKind};
 
 /// Places where `input` holds just what the definition's `inputs` ask for.
 const INPUT_PLACES: [&str; 3] = ["address", "credential", "sign-in"];
@@ -55,7 +55,10 @@ fn fault(error: TemplateError, pointer: &str, found: &mut Findings<'_>) {
     let source = found.document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let word = error.range.clone().and_then(|range| source.get(range)).unwrap_or_default();
     let suggestion = match error.kind {
-        TemplateErrorKind::UnknownFilter => nearest(word.trim_start_matches(['|', ' ']), FILTERS),
+        TemplateErrorKind::UnknownFilter => {
+            let known = FILTERS.into_iter().chain(TESTS).chain(FUNCTIONS);
+            nearest(word.trim_start_matches(['|', ' ']), known)
+        }
         _ => None,
     };
     let place = match error.range {

@@ -1,5 +1,7 @@
 //! Single values that a schema's keywords are too weak for.
 
+use std::iter;
+
 use http::HeaderName;
 use serde_json::Value;
 
@@ -110,8 +112,10 @@ fn request(address: &Address<'_>, visit: &Visit<'_>, found: &mut Findings<'_>) {
 /// What in a written address would lead elsewhere than it says.
 fn traversal(target: &str) -> Option<String> {
     let path = target.split_once("://").map_or(target, |(_, rest)| rest);
-    let outside_slots = path.split("{{").map(|part| part.split_once("}}").map_or(part, |(_, rest)| rest));
-    let outside: String = outside_slots.collect();
+    let (first, slots) = path.split_once("{{").unwrap_or((path, ""));
+    // A slot that is not closed is told as such, and hides what follows.
+    let after_slots = slots.split("{{").map(|part| part.split_once("}}").map_or("", |(_, rest)| rest));
+    let outside: String = iter::once(first).chain(after_slots).collect();
     let path = outside.split(['?', '#']).next().unwrap_or_default();
     if path.contains('\\') || path.contains(|c: char| c.is_control() || c == ' ') {
         return Some("an address has no backslash, space or control character".to_owned());

@@ -28,13 +28,48 @@ const GREEN: &str = "1;32";
 
 pub(super) fn render(report: &Report, colours: bool) -> String {
     let (paint, mut out) = (Paint { on: colours }, String::new());
-    for problem in &report.problems {
+    let (notices, problems): (Vec<_>, Vec<_>) =
+        report.problems.iter().partition(|problem| problem.code == Code::NotYetRun && !problem.is_error());
+    for problem in problems {
         // Writing to a string cannot fail.
         let written = one(&mut out, report, problem, &paint);
         debug_assert!(written.is_ok());
     }
+    for of_file in notices.chunk_by(|a, b| a.place.file == b.place.file) {
+        let written = not_yet(&mut out, of_file, &paint);
+        debug_assert!(written.is_ok());
+    }
     out.push_str(&summary(report));
     out
+}
+
+/// The parts of one file that are declared and not yet run, in one block: there is nothing to mend, so
+/// each is one line.
+fn not_yet(out: &mut String, notices: &[&Problem], paint: &Paint) -> fmt::Result {
+    let Some(first) = notices.first() else { return Ok(()) };
+    paint.write(out, "1;36", format_args!("notice[{}]", first.code))?;
+    paint.write(out, BOLD, format_args!(": {}", first.place.file.display()))?;
+    out.push('\n');
+    // By what follows from them, each said once.
+    let mut helps: Vec<Option<&str>> = Vec::new();
+    for notice in notices {
+        if !helps.contains(&notice.help.as_deref()) {
+            helps.push(notice.help.as_deref());
+        }
+    }
+    for help in helps {
+        for notice in notices.iter().filter(|notice| notice.help.as_deref() == help) {
+            paint.write(out, BLUE, "  =")?;
+            writeln!(out, " line {}: {}", notice.place.span.start.line, notice.message)?;
+        }
+        let Some(help) = help else { continue };
+        paint.write(out, BLUE, "  =")?;
+        out.push(' ');
+        paint.write(out, GREEN, "help:")?;
+        writeln!(out, " {help}")?;
+    }
+    out.push('\n');
+    Ok(())
 }
 
 fn one(out: &mut String, report: &Report, problem: &Problem, paint: &Paint) -> fmt::Result {
