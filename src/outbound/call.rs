@@ -16,12 +16,9 @@ use crate::definition::live::Generation;
 use crate::definition::plan::api::Api;
 use crate::definition::plan::request::{CredentialUse, Request};
 use crate::definition::plan::{Integration, NotYet};
-use crate::net::{BodyLimit, Follow, Outgoing, Reach, Received, Towards, origin};
+use crate::net::{BodyLimit, Excess, Follow, Outgoing, Reach, Received, Towards, origin};
 use crate::request::{AnswerError, Filled, Outcome, Place, answer, fill};
 use crate::template::Context;
-
-/// How many redirects a call follows.
-const HOPS: u8 = 5;
 
 /// A call of the gateway's own.
 #[derive(Debug)]
@@ -145,14 +142,14 @@ impl Underway<'_> {
             headers,
             body: filled.body,
             timeouts,
-            limit: BodyLimit::default(),
+            limit: BodyLimit { bytes: call.generation.gateway.limits.answer_bytes, excess: Excess::Refuse },
             follow: self.follow(),
         })
     }
 
     fn follow(&self) -> Follow {
         let reach = Reach::of_integration(&self.prepared.gateway, self.api.transport.allow_private, None);
-        Follow { hops: HOPS, hosts: self.api.hosts.clone(), reach }
+        Follow { hops: self.call.generation.gateway.limits.redirects, hosts: self.api.hosts.clone(), reach }
     }
 
     fn target(&self, place: Place) -> Result<(origin::Origin, String, bool), OutboundError> {

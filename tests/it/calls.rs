@@ -10,7 +10,7 @@ use http::{HeaderName, Method};
 use serde_json::json;
 use trunkline::definition::plan::DeclaredCredential;
 use trunkline::definition::plan::api::{HostPattern, Placement, Timeouts, Transport};
-use trunkline::definition::plan::gateway::Mode;
+use trunkline::definition::plan::gateway::{Limits, Mode};
 use trunkline::net::{Redirect, Sent};
 use trunkline::outbound::OutboundError;
 use trunkline::respond::Refusal;
@@ -137,6 +137,20 @@ async fn redirects_end() {
     let error = fails(plain(&service).world().get("/x").await);
     assert_eq!(error.refusal(), Refusal::ServiceAnswerInvalid, "{error}");
     assert_eq!(service.seen().len(), 6, "the call and five redirects");
+    let limits = Limits { redirects: 0, ..Limits::default() };
+    fails(Setting { limits, ..plain(&service) }.world().get("/x").await);
+    assert_eq!(service.seen().len(), 7, "none is followed");
+}
+
+#[tokio::test]
+async fn answers_are_bounded_by_the_gateways_limit_and_what_is_beyond_is_counted() {
+    let service = Service::start(|_| Answer::json(200, &format!("{{\"a\":\"{}\"}}", "b".repeat(2_000)))).await;
+    plain(&service).world().get("/x").await.unwrap();
+    let limits = Limits { answer_bytes: 1_000, ..Limits::default() };
+    let world = Setting { limits, ..plain(&service) }.world();
+    let error = fails(world.get("/x").await);
+    assert_eq!(error.refusal(), Refusal::ServiceAnswerInvalid, "{error}");
+    assert_eq!(world.metrics.upstream_errors.with_label_values(&["svc", "too_large"]).get(), 1);
 }
 
 #[tokio::test]

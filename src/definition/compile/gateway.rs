@@ -206,6 +206,8 @@ fn limits(raw: Option<&raw::Limits>) -> Limits {
         idle_timeout: raw.idle_timeout.map_or(usual.idle_timeout, |time| time.0),
         connections: raw.connections.map_or(usual.connections, count),
         connections_per_source: raw.connections_per_source.map_or(usual.connections_per_source, count),
+        answer_bytes: raw.answer_bytes.map_or(usual.answer_bytes, |size| bytes(size.0)),
+        redirects: raw.redirects.map_or(usual.redirects, |hops| u8::try_from(hops).unwrap_or(u8::MAX)),
     }
 }
 

@@ -198,6 +198,10 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections at the public door from one address. Default 200.
     pub connections_per_source: usize,
+    /// Bytes of an answer to a call of the gateway's own. Default 10 MiB.
+    pub answer_bytes: usize,
+    /// Redirects that such a call follows. Default 5.
+    pub redirects: u8,
 }
 
 impl Default for Limits {
@@ -211,6 +215,8 @@ impl Default for Limits {
             idle_timeout: Duration::from_mins(1),
             connections: 10_000,
             connections_per_source: 200,
+            answer_bytes: 10 << 20,
+            redirects: 5,
         }
     }
 }

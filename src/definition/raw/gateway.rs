@@ -201,7 +201,8 @@ pub struct Grant {
     pub paths: Vec<String>,
 }
 
-/// Bounds of what the doors take in. What is beyond is refused and counted.
+/// Bounds of what the doors take in, and of what the gateway's own calls take back. What is beyond is
+/// refused and counted.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -224,6 +225,13 @@ pub struct Limits {
     /// Open connections at the public door from one address. Default 200.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_source: Option<u32>,
+    /// The largest answer that a call of the gateway's own takes (an endpoint by name, an action, a test); a
+    /// larger one fails the call. Answers to the application's calls are streamed and not bounded. Default
+    /// 10MiB.
+    pub answer_bytes: Option<SizeText>,
+    /// How many redirects such a call follows; one more fails it. Default 5.
+    #[schemars(range(min = 0, max = 20))]
+    pub redirects: Option<u32>,
 }
 
 /// Certificates of the public door.

@@ -60,6 +60,7 @@ pub struct Setting {
     pub mode: Mode,
     pub private_networks: Vec<Network>,
     pub redirect: Option<Redirect>,
+    pub limits: Limits,
 }
 
 impl Setting {
@@ -77,6 +78,7 @@ impl Setting {
             mode: Mode::Production,
             private_networks: vec![Network { address: IpAddr::from([127, 0, 0, 0]), prefix: 8 }],
             redirect: None,
+            limits: Limits::default(),
         }
     }
 
@@ -95,7 +97,7 @@ impl Setting {
     }
 
     fn generation(self) -> Generation {
-        let gateway = gateway(self.mode, self.private_networks);
+        let gateway = Gateway { limits: self.limits, ..gateway(self.mode, self.private_networks) };
         let inputs = json!({ "site": "canary-input" }).as_object().unwrap().clone();
         let connection =
             DeclaredConnection { id: "default".into(), credential: self.credential, inputs, saved: Map::new() };
