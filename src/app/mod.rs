@@ -116,7 +116,8 @@ impl App {
         let stop = CancellationToken::new();
         // It ends with the stop, and a write of it that is under way then is refused by the closed store.
         drop(tokio::spawn(state::tidy(Arc::clone(&store), stop.clone())));
-        let watching = tokio::spawn(reload::watch(Arc::clone(&reloader), seams.timing, stop.clone()));
+        let watched = reload::watch(Arc::clone(&reloader), reload::Events::System, seams.timing, stop.clone());
+        let watching = tokio::spawn(watched);
         readiness.enter(Phase::Serving);
         describe(&seams.metrics, &generation);
         Ok(Running {

@@ -23,7 +23,7 @@ use crate::definition::render::{self, Report};
 use crate::definition::workspace::{Deployment, Reading, Selection};
 use crate::telemetry::metrics::Metrics;
 
-pub use watch::{Timing, watch};
+pub use watch::{Events, Timing, watch};
 
 /// How long a file that has gone may take to come back before it counts as removed. Editors and volume
 /// updates take a name away for a moment.

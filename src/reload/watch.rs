@@ -28,22 +28,34 @@ pub struct Timing {
     pub most: Duration,
     /// How often files are looked at without any event. Default 10 s.
     pub poll: Duration,
+    /// How often they are looked at where nothing tells of events. Default 2 s.
+    pub poll_alone: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { quiet: Duration::from_millis(100), most: Duration::from_secs(2), poll: Duration::from_secs(10) }
+        let (quiet, most) = (Duration::from_millis(100), Duration::from_secs(2));
+        Self { quiet, most, poll: Duration::from_secs(10), poll_alone: Duration::from_secs(2) }
     }
 }
 
-/// How often files are looked at when there is no watcher.
-const POLL_ALONE: Duration = Duration::from_secs(2);
+/// What tells of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    /// The system's file events, where it has any left to give.
+    System,
+    /// Nothing, as on file systems and machines without file events: files are polled.
+    None,
+}
 
 /// Reloads whenever there is reason to, until `stop` is cancelled.
-pub async fn watch(reloader: Arc<Reloader>, timing: Timing, stop: CancellationToken) {
+pub async fn watch(reloader: Arc<Reloader>, events: Events, timing: Timing, stop: CancellationToken) {
     let (woken, mut wake) = mpsc::channel(1);
-    let mut watcher = Watcher::new(woken);
-    let poll = if watcher.is_some() { timing.poll } else { timing.poll.min(POLL_ALONE) };
+    let mut watcher = match events {
+        Events::System => Watcher::new(woken.clone()),
+        Events::None => None,
+    };
+    let poll = if watcher.is_some() { timing.poll } else { timing.poll.min(timing.poll_alone) };
     let mut hangup = signal(SignalKind::hangup()).ok();
     // What changed between the first read and the start of the watch is found by this first look.
     loop {
@@ -89,13 +101,7 @@ struct Watcher {
 impl Watcher {
     /// A watcher, or `None` where the system has none left; then polling does.
     fn new(woken: mpsc::Sender<()>) -> Option<Self> {
-        let handler = move |event: notify::Result<notify::Event>| {
-            if event.as_ref().map_or(true, is_change) {
-                // When the channel is full, a look is due already.
-                woken.try_send(()).unwrap_or_default();
-            }
-        };
-        match notify::recommended_watcher(handler) {
+        match notify::recommended_watcher(move |event| heed(&event, &woken)) {
             Ok(watcher) => Some(Self { system: watcher, watched: BTreeSet::new(), refused: BTreeSet::new() }),
             Err(error) => {
                 warn!("files are polled, because they cannot be watched: {error}");
@@ -130,6 +136,15 @@ impl Watcher {
     }
 }
 
+/// Wakes the watch for what may be a change. An error and a lost event (the kernel's queue ran over) may
+/// hide one.
+fn heed(event: &notify::Result<notify::Event>, woken: &mpsc::Sender<()>) {
+    if event.as_ref().map_or(true, |event| event.need_rescan() || is_change(event)) {
+        // When the channel is full, a look is due already.
+        woken.try_send(()).unwrap_or_default();
+    }
+}
+
 /// Reading a file is an event too, and no change.
 fn is_change(event: &notify::Event) -> bool {
     match event.kind {
@@ -152,4 +167,27 @@ fn directories(deployment: &Deployment) -> BTreeSet<PathBuf> {
     directories.extend(deployment.integrations.iter().filter_map(|read| parent(&read.file)));
     directories.extend(deployment.referenced_files().iter().filter_map(|file| parent(file)));
     directories
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::event::Flag;
+    use notify::{Error, Event};
+
+    #[test]
+    fn a_change_a_lost_event_and_an_error_wake_and_a_mere_look_does_not() {
+        let wakes = |event: notify::Result<Event>| {
+            let (woken, mut wake) = mpsc::channel(1);
+            heed(&event, &woken);
+            wake.try_recv().is_ok()
+        };
+        let access = |kind| Event::new(EventKind::Access(kind));
+        assert!(!wakes(Ok(access(AccessKind::Open(AccessMode::Read)))));
+        assert!(!wakes(Ok(access(AccessKind::Close(AccessMode::Read)))));
+        assert!(wakes(Ok(access(AccessKind::Close(AccessMode::Write)))));
+        assert!(wakes(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan))), "the kernel's queue ran over");
+        assert!(wakes(Ok(access(AccessKind::Any).set_flag(Flag::Rescan))));
+        assert!(wakes(Err(Error::generic("no idea"))));
+    }
 }

@@ -12,7 +12,7 @@ use trunkline::base::clock::SystemClock;
 use trunkline::definition::live::{FileState, Live};
 use trunkline::definition::plan::Integration;
 use trunkline::definition::workspace::select;
-use trunkline::reload::{Outcome, ReloadResult, Reloader, Seams, Timing, watch};
+use trunkline::reload::{Events, Outcome, ReloadResult, Reloader, Seams, Timing, watch};
 use trunkline::telemetry::metrics::Metrics;
 
 const GATEWAY: &str =
@@ -204,9 +204,22 @@ async fn a_changed_secret_file_reloads_its_users_only() {
 
 /// Watches until `done`, which the change should bring about; fails after ten seconds.
 async fn watched(deployment: &Deployment, change: impl FnOnce(), done: impl Fn() -> bool) {
-    let timing = Timing { poll: Duration::from_mins(10), ..Timing::default() };
+    let timing = Timing { poll: FAR, ..Timing::default() };
+    watched_by(Events::System, timing, deployment, change, done).await;
+}
+
+/// Farther away than any test lasts.
+const FAR: Duration = Duration::from_mins(10);
+
+async fn watched_by(
+    events: Events,
+    timing: Timing,
+    deployment: &Deployment,
+    change: impl FnOnce(),
+    done: impl Fn() -> bool,
+) {
     let stop = CancellationToken::new();
-    let watching = tokio::spawn(watch(Arc::clone(&deployment.reloader), timing, stop.clone()));
+    let watching = tokio::spawn(watch(Arc::clone(&deployment.reloader), events, timing, stop.clone()));
     // The first look, after which directories are watched, changes nothing but the count of reloads.
     let looked = || deployment.metrics.config_reloads.with_label_values(&["unchanged"]).get() > 0;
     let wait = async {
@@ -221,6 +234,28 @@ async fn watched(deployment: &Deployment, change: impl FnOnce(), done: impl Fn()
     tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the change took effect");
     stop.cancel();
     watching.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_file_events_a_poll_finds_the_change() {
+    let deployment = start(|_| {});
+    let timing = Timing { poll: FAR, poll_alone: Duration::from_millis(20), ..Timing::default() };
+    let change = || deployment.write("a", &definition("a", "Polled"));
+    watched_by(Events::None, timing, &deployment, change, || deployment.title("a").as_deref() == Some("Polled")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sighup_makes_it_look() {
+    let deployment = start(|_| {});
+    // Neither an event nor a poll tells of the change.
+    let timing = Timing { poll: FAR, poll_alone: FAR, ..Timing::default() };
+    let change = || {
+        deployment.write("a", &definition("a", "Asked for"));
+        let own = rustix::process::getpid();
+        rustix::process::kill_process(own, rustix::process::Signal::HUP).unwrap();
+    };
+    let done = || deployment.title("a").as_deref() == Some("Asked for");
+    watched_by(Events::None, timing, &deployment, change, done).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,7 +66,9 @@ pub async fn readyz(State(parts): Shared, Asked(wanted): Asked<Verbosity>) -> Re
     let rejected: Vec<Value> = generation
         .rejected()
         .map(|file| {
-            let lines: Vec<_> = file.problems.iter().map(render::line).collect();
+            // What keeps the file from counting; notices and warnings do not.
+            let errors = file.problems.iter().filter(|problem| problem.is_error());
+            let lines: Vec<_> = errors.map(render::line).collect();
             json!({ "file": file.file.display().to_string(), "state": file.state, "problems": lines })
         })
         .collect();
