@@ -107,6 +107,37 @@ fn only_the_clock_asks_the_machine_for_the_time() {
     }
 }
 
+/// What stops at the first difference tells, by its time, how much of a guess was right.
+#[test]
+fn no_plain_comparison_touches_what_proves_a_sender() {
+    let places = ["webhook/verify", "request/standard_webhooks.rs", "proxy/caller.rs", "admin/guard.rs"];
+    let word = r"(?:signature|signatures|mac|digest|offered|secret|password|token|key_hash|token_hash|hash)";
+    let plain = [
+        format!(r"\b{word}\)?(?:\.as_\w+\(\)|\.expose\(\))*\s*[!=]="),
+        format!(r"[!=]=\s*[&*(]*(?:\w+\.)*{word}\b"),
+        format!(r"\b{word}(?:\.\w+\(\))*\.(?:eq|ne|cmp|starts_with|ends_with|contains)\("),
+    ];
+    let plain: Vec<Regex> = plain.iter().map(|pattern| Regex::new(pattern).unwrap()).collect();
+    let found_by = |line: &str| plain.iter().any(|pattern| pattern.is_match(line)) && !line.contains(".len()");
+    for (line, found) in [
+        ("if signature == expected {", true),
+        ("if ours != secret.expose() {", true),
+        ("offered.iter().any(|digest| digest.as_slice() == right)", true),
+        ("secret.expose().starts_with(given)", true),
+        ("digest.len() == length", false),
+        ("mac.verify_slice(signature).is_ok()", false),
+    ] {
+        assert_eq!(found_by(line), found, "{line}");
+    }
+    for source in sources() {
+        let path = source.path.to_string_lossy().into_owned();
+        if places.iter().any(|place| path.starts_with(place)) {
+            let wrong = source.code.lines().find(|line| !line.trim_start().starts_with("//") && found_by(line));
+            assert_eq!(wrong, None, "{path}: compare in constant time");
+        }
+    }
+}
+
 #[test]
 fn files_and_functions_keep_their_budgets_and_the_numbers_are_printed() {
     let sources = sources();

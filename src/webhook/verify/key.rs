@@ -77,6 +77,9 @@ pub(super) fn same(ours: &[u8], theirs: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::{Clock, SystemClock};
+    use crate::base::random::{Random, SeededRandom};
+    use std::hint::black_box;
 
     fn key(encoding: KeyEncoding, strip: Option<&str>, text: &str) -> Option<Vec<u8>> {
         let form = KeyForm { strip_prefix: strip.map(str::to_owned), encoding };
@@ -103,6 +106,56 @@ mod tests {
     fn base_64_has_one_spelling() {
         assert_eq!(base64(b"YWI", &URL_SAFE).as_deref(), Some(&b"ab"[..]));
         assert_eq!(base64(b"YWJ", &URL_SAFE), None);
+    }
+
+    /// Welch's t of how long `compare` takes for two inputs, taken in random order, the slowest tenth of the
+    /// measurements left out: what interrupts a measurement is no part of it.
+    fn t_of(compare: impl Fn(&[u8]) -> bool, inputs: [&[u8]; 2]) -> f64 {
+        let (clock, random) = (SystemClock::new(), SeededRandom::new(1));
+        let mut taken = [Vec::new(), Vec::new()];
+        for _ in 0..MEASURED {
+            let class = usize::from(random.unit() < 0.5);
+            let begun = clock.monotonic();
+            for _ in 0..8 {
+                black_box(compare(black_box(inputs[class])));
+            }
+            taken[class].push(clock.monotonic().saturating_sub(begun).as_secs_f64() * 1e9);
+        }
+        let mut all: Vec<f64> = taken.iter().flatten().copied().collect();
+        all.sort_by(f64::total_cmp);
+        let limit = all[all.len() * 9 / 10];
+        let [a, b] = taken.map(|mut times| {
+            times.retain(|time| *time < limit);
+            let count = times.iter().map(|_| 1.0).sum::<f64>();
+            let mean = times.iter().sum::<f64>() / count;
+            let variance = times.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);
+            (mean, variance / count)
+        });
+        (a.0 - b.0) / (a.1 + b.1).sqrt()
+    }
+
+    const MEASURED: usize = 400_000;
+
+    /// As dudect does it. The comparison that stops at the first difference shows that the measurement can
+    /// fail.
+    #[test]
+    #[ignore = "measures time: run it by name with --release on a quiet machine"]
+    fn the_time_of_a_comparison_does_not_tell_where_it_differs() {
+        let secret = [7_u8; 64];
+        let (mut early, mut late) = (secret, secret);
+        (early[0], late[63]) = (8, 8);
+        let stops = |given: &[u8]| given.iter().zip(&secret).all(|(a, b)| black_box(a) == black_box(b));
+        let naive = t_of(stops, [&early, &late]);
+        let secrets = t_of(|given| same(&secret, given), [&early, &late]);
+        let lengths = t_of(|given| same(&secret, given), [&early[..40], &late[..50]]);
+        let mac = Hmac::<Sha256>::new_from_slice(b"key").expect("any length").chain_update(b"body");
+        let right: Vec<u8> = mac.clone().finalize().into_bytes().to_vec();
+        let (mut first, mut last) = (right.clone(), right);
+        (first[0], last[31]) = (!first[0], !last[31]);
+        let macs = t_of(|given| mac.clone().verify_slice(given).is_ok(), [&first, &last]);
+        println!("t: naive {naive:.1}, secrets {secrets:.1}, lengths {lengths:.1}, MACs {macs:.1}");
+        assert!(naive.abs() > 20.0, "the measurement sees nothing on this machine: {naive}");
+        assert!(secrets.abs() < 10.0 && lengths.abs() < 10.0 && macs.abs() < 10.0);
     }
 
     #[test]
