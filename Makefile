@@ -30,8 +30,9 @@ unit: ## Unit and integration tests
 definitions: ## Every shipped definition and the quickstart load without errors
 	@set -a; . examples/quickstart/demo.env; set +a; $(CARGO) run --quiet -- check integrations examples/quickstart
 
-chaos: tools ## Kills, power cuts, full disks and dead destinations against the real binary; takes minutes
-	$(CARGO) test --test it -- --ignored --nocapture --test-threads 1 chaos::
+chaos: tools ## The fault tests at length: 1,000 kills, 500 power cuts, 100,000 queued; takes hours
+	TRUNKLINE_CHAOS_ROUNDS=1000 TRUNKLINE_CHAOS_CUTS=500 TRUNKLINE_POWER_CUTS=500 TRUNKLINE_CHAOS_QUEUED=100000 \
+	$(CARGO) test --release --test it -- --nocapture --test-threads 1 chaos:: power::
 
 dist: tools ## The binary that images are built with
 	$(CARGO) build --profile dist

@@ -1,7 +1,7 @@
 //! Faults from outside, over the real binary: what was acknowledged must be found and delivered.
 //!
-//! `TRUNKLINE_CHAOS_ROUNDS`, `TRUNKLINE_CHAOS_CUTS` and `TRUNKLINE_CHAOS_QUEUED` make the runs longer;
-//! `TRUNKLINE_CHAOS_SEED` repeats one.
+//! `TRUNKLINE_CHAOS_ROUNDS`, `TRUNKLINE_CHAOS_CUTS` and `TRUNKLINE_CHAOS_QUEUED` make the runs longer (`make
+//! chaos` does); `TRUNKLINE_CHAOS_SEED` repeats one.
 #![expect(clippy::print_stdout, reason = "a skip must be loud, and a run says what it saw")]
 
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use crate::rig::{Cut, Machine, Unavailable};
 
 /// How long everything acknowledged may take to be delivered once the gateway runs undisturbed.
 const SETTLE: Duration = Duration::from_mins(1);
+/// After this no further round of power cuts is begun, unless a number was asked for.
+const CUTTING: Duration = Duration::from_mins(2);
 /// Bodies of the usual size, and some of 64 KiB and 1 MiB.
 const MIXED: &[usize] = &[200, 900, 8_000, 300, 65_536, 2_000, 1_000_000];
 const SMALL: &[usize] = &[200, 900, 4_000];
@@ -36,24 +38,6 @@ fn assert_all_delivered(ledger: &Ledger, sink: &Sink, deployment: &Deployment) {
     );
 }
 
-/// Replays what was given up because the process died twice while it was under way: the guard against
-/// events that kill their worker cannot tell those from a worker that is killed at random. Each must
-/// stand in the dead-letter list and nothing else may be missing.
-fn replay_quarantined(ledger: &Ledger, sink: &Sink, deployment: &Deployment) -> usize {
-    let acknowledged = ledger.acknowledged();
-    within(Duration::from_secs(10), || sink.missing(acknowledged.keys()).is_empty());
-    let missing = sink.missing(acknowledged.keys());
-    let mut client = Client::new(deployment.admin);
-    for sent in &missing {
-        let event = acknowledged[*sent].clone().unwrap_or_default();
-        let found = client.get(&format!("/api/events/{event}")).unwrap();
-        assert_eq!(found.json()["state"], "dead", "{sent} is neither delivered nor dead: {}", found.json());
-        let replayed = client.send("POST", &format!("/api/events/{event}/replay"), &[], b"").unwrap();
-        assert_eq!(replayed.status, 202, "{}", replayed.json());
-    }
-    missing.len()
-}
-
 fn assert_all_stored(ledger: &Ledger, deployment: &Deployment) {
     let mut client = Client::new(deployment.admin);
     for (sent, event) in ledger.acknowledged() {
@@ -64,7 +48,6 @@ fn assert_all_stored(ledger: &Ledger, deployment: &Deployment) {
 }
 
 #[test]
-#[ignore = "takes minutes: `make chaos` runs it"]
 fn nothing_acknowledged_is_lost_when_the_process_is_killed_at_random() {
     let random = chance("kill -9");
     let sink = Sink::start(Mood::Well);
@@ -79,18 +62,13 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed_at_random() {
         load.stop();
     }
     let _gateway = deployment.start();
-    let quarantined = replay_quarantined(&ledger, &sink, &deployment);
     assert_all_delivered(&ledger, &sink, &deployment);
     assert_all_stored(&ledger, &deployment);
-    let (sent, repeats) = (ledger.len(), sink.repeats());
-    println!(
-        "kill -9: {sent} acknowledged, {repeats} delivered again, {quarantined} replayed from the dead-letter list"
-    );
+    println!("kill -9: {} acknowledged, {} delivered again", ledger.len(), sink.repeats());
     assert!(ledger.len() > 50, "too little was sent to mean anything: {}", ledger.len());
 }
 
 #[test]
-#[ignore = "takes minutes: `make chaos` runs it"]
 fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
     const DISK: u64 = 256 << 20;
     const CUTS_A_RUN: u32 = 6;
@@ -100,8 +78,13 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
         Err(Unavailable(why)) => return println!("SKIPPED: the power is not cut here: {why}"),
     };
     let cuts = rounds("TRUNKLINE_CHAOS_CUTS", 24);
-    let mut checked = 0;
+    // On a busy machine a cut takes long; what was not asked for ends in time, and says how far it came.
+    let (clock, asked_for) = (SystemClock::new(), std::env::var_os("TRUNKLINE_CHAOS_CUTS").is_some());
+    let (mut checked, mut made) = (0, 0);
     for run in 0..cuts.div_ceil(CUTS_A_RUN) {
+        if !asked_for && clock.monotonic() > CUTTING {
+            break;
+        }
         // Every other run goes on from what a cut left, so that recovery is recovered from as well.
         let machine = Machine::boot(&image).unwrap_or_else(|Unavailable(why)| panic!("{why}"));
         let sink = Sink::start(Mood::Well);
@@ -120,7 +103,7 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
         load.stop();
         drop(machine);
         for (acknowledged, how, cut) in &taken {
-            checked += acknowledged.len();
+            (checked, made) = (checked + acknowledged.len(), made + 1);
             assert_cut_keeps(acknowledged, *how, cut);
         }
         if run % 2 == 0
@@ -129,7 +112,7 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
             image = cut;
         }
     }
-    println!("power cut: {cuts} cuts, {checked} acknowledged events found");
+    println!("power cut: {made} cuts, {checked} acknowledged events found");
     assert!(checked > 100, "too little was sent to mean anything: {checked}");
 }
 
@@ -145,14 +128,14 @@ fn assert_cut_keeps(
     let mut client = Client::new(deployment.admin);
     for (sent, event) in acknowledged {
         let event = event.as_ref().unwrap_or_else(|| panic!("the acknowledgement of {sent} named no event"));
-        let reply = client.get(&format!("/api/events/{event}")).unwrap();
+        let reply = client.get(&format!("/api/events/{event}"));
+        let reply = reply.unwrap_or_else(|error| panic!("{how:?}: {event}: {error}\n{}", deployment.log_tail()));
         assert_eq!(reply.status, 200, "{how:?}: {event}, acknowledged as {sent}, is lost\n{}", deployment.log_tail());
     }
     gateway.kill();
 }
 
 #[test]
-#[ignore = "takes minutes: `make chaos` runs it"]
 fn a_destination_in_trouble_holds_up_no_other_and_loses_nothing() {
     for trouble in [Mood::Failing, Mood::Slow(Duration::from_millis(700)), Mood::Resetting] {
         let (good, bad) = (Sink::start(Mood::Well), Sink::start(trouble));
@@ -175,7 +158,6 @@ fn a_destination_in_trouble_holds_up_no_other_and_loses_nothing() {
 }
 
 #[test]
-#[ignore = "takes minutes: `make chaos` runs it"]
 fn a_start_with_a_full_queue_serves_soon() {
     let queued = rounds("TRUNKLINE_CHAOS_QUEUED", 5_000) as usize;
     let sink = Sink::start(Mood::Failing);
@@ -197,7 +179,6 @@ fn a_start_with_a_full_queue_serves_soon() {
 }
 
 #[test]
-#[ignore = "takes minutes: `make chaos` runs it"]
 fn a_full_disk_is_refused_honestly_and_recovered_from() {
     let Some(disk) = SmallDisk::mount("24m") else {
         return println!("SKIPPED: no tmpfs can be mounted here, so no disk is filled");

@@ -1,10 +1,12 @@
 //! The gateway's process: its files, its start, its end.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use trunkline::base::random::{Random, SystemRandom};
 
 use super::http::Client;
 use super::sender::SECRET;
@@ -146,8 +148,15 @@ impl Drop for Gateway {
 }
 
 /// Addresses that were free a moment ago. They are fixed, because a restarted gateway must come back to
-/// the same place.
+/// the same place; and they lie below the range from which the kernel takes ports for connections, or one
+/// of this machine's own connections could hold such a port when the gateway comes back.
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap())
+    let mut port = [0; 2];
+    SystemRandom::default().fill(&mut port).unwrap();
+    let first = 10_000 + u16::from_le_bytes(port) % 20_000;
+    let mut free = (first..32_000).filter_map(|port| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+        listener.local_addr().ok()
+    });
+    std::array::from_fn(|_| free.next().unwrap())
 }

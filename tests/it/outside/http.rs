@@ -42,6 +42,14 @@ impl Client {
         Self { address, host: host.to_owned(), stream: None }
     }
 
+    /// Connects, unless it is connected.
+    pub fn connect(&mut self) -> io::Result<()> {
+        if self.stream.is_none() {
+            self.stream = Some(connect(self.address)?);
+        }
+        Ok(())
+    }
+
     pub fn get(&mut self, target: &str) -> io::Result<Reply> {
         self.send("GET", target, &[], b"")
     }

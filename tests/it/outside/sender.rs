@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -13,6 +14,9 @@ use super::http::{Client, Reply};
 
 /// What webhooks are signed with.
 pub const SECRET: &str = "a-secret-for-fault-tests-0123456789";
+
+/// How long a sender waits after a connection failed.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What was acknowledged: the sender's id of each event, and the gateway's where the answer told it.
 #[derive(Default)]
@@ -65,9 +69,11 @@ impl Load {
                     if stop.load(Ordering::SeqCst) {
                         return;
                     }
-                    if ledger.send_one(&mut client, *size).is_none() {
+                    // Connected before anything is computed: senders that spin while the gateway is away
+                    // would take the processor from its start.
+                    if client.connect().is_err() || ledger.send_one(&mut client, *size).is_none() {
                         client = Client::new(address);
-                        thread::yield_now();
+                        thread::sleep(PAUSE);
                     }
                 }
             })
