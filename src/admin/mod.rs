@@ -26,6 +26,7 @@ use crate::definition::live::Live;
 use crate::definition::plan::gateway::Listen;
 use crate::definition::render::Report;
 use crate::respond::Refusal;
+use crate::secrets::SecretStore;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::refused::RefusedList;
@@ -52,6 +53,8 @@ pub struct Parts {
     pub refused: Arc<RefusedList>,
     /// Which connections there are.
     pub connections: Arc<Connections>,
+    /// The secret store, where the settings name one.
+    pub secrets: Option<Arc<SecretStore>>,
     /// Whether the program serves.
     pub readiness: Arc<Readiness>,
     /// What reads the files again.

@@ -8,15 +8,16 @@ use crate::action::Actions;
 use crate::activity::Activity;
 use crate::admin::readiness::Readiness;
 use crate::admin::{self, Reload};
-use crate::connection::{Connections, Opening};
+use crate::connection::{Connections, Opening, Wrap};
 use crate::definition::live::Live;
-use crate::definition::plan::gateway::{Fixed, Gateway, Listen};
+use crate::definition::plan::gateway::{Fixed, Gateway, KeySource, Listen};
 use crate::net::resolve::Resolver;
 use crate::net::{Clients, Dialer, Redirect};
 use crate::outbound::{self, Outbound};
 use crate::proxy::{self, ProxyDoor};
 use crate::queue;
 use crate::reload::Reloader;
+use crate::secrets::{SecretStore, Transit};
 use crate::server::{self, Listener, Shared};
 use crate::store::Store;
 use crate::store::embedded::Embedded;
@@ -33,16 +34,22 @@ pub struct Opened {
     pub activity: Arc<Activity>,
     connections: Arc<Connections>,
     refused: Arc<RefusedList>,
+    secrets: Option<Arc<SecretStore>>,
     store: Arc<dyn Store>,
 }
 
 /// Opens the public and the proxy door and starts the workers.
-pub async fn open(options: &Options, live: &Arc<Live>, store: Arc<Embedded>) -> Result<Opened, StartError> {
+pub async fn open(
+    options: &Options,
+    live: &Arc<Live>,
+    store: Arc<Embedded>,
+    secrets: Option<&Arc<SecretStore>>,
+) -> Result<Opened, StartError> {
     let seams = &options.seams;
     let gateway = Arc::clone(&live.load().gateway);
     // Doors are bound before anything is made, so that a port in use is told at once.
     let listeners = Listeners::bind(&gateway.fixed)?;
-    let connections = Arc::new(connections(&gateway, seams, &store).await?);
+    let connections = Arc::new(connections(&gateway, seams, &store, secrets).await?);
     let redirect = options.mock.map(|address| Redirect { address });
     let resolver = Resolver::new(Arc::clone(&seams.lookup), Arc::clone(&seams.clock));
     let dialer = Arc::new(Dialer::new(resolver, redirect));
@@ -78,6 +85,7 @@ pub async fn open(options: &Options, live: &Arc<Live>, store: Arc<Embedded>) -> 
         activity,
         connections,
         refused,
+        secrets: secrets.cloned(),
         store,
     })
 }
@@ -103,10 +111,17 @@ impl Listeners {
     }
 }
 
-async fn connections(gateway: &Gateway, seams: &Seams, store: &Arc<Embedded>) -> Result<Connections, StartError> {
+async fn connections(
+    gateway: &Gateway,
+    seams: &Seams,
+    store: &Arc<Embedded>,
+    secrets: Option<&Arc<SecretStore>>,
+) -> Result<Connections, StartError> {
     let environment = Arc::clone(&seams.environment);
     let opening = Opening {
         source: gateway.fixed.key.clone(),
+        previous: gateway.fixed.previous.clone(),
+        wrap: wrap(gateway, secrets),
         mode: gateway.fixed.mode,
         environment: Arc::new(move |name: &str| environment.variable(name).ok()),
         random: Arc::clone(&seams.random),
@@ -115,6 +130,14 @@ async fn connections(gateway: &Gateway, seams: &Seams, store: &Arc<Embedded>) ->
         audit: Arc::clone(store) as _,
     };
     Ok(Connections::open(opening).await?)
+}
+
+/// What wraps the master key, where the settings want it.
+pub fn wrap(gateway: &Gateway, secrets: Option<&Arc<SecretStore>>) -> Option<Arc<dyn Wrap>> {
+    match (&gateway.fixed.key, secrets) {
+        (KeySource::Transit(key), Some(secrets)) => Some(Arc::new(Transit::new(Arc::clone(secrets), key.clone()))),
+        _ => None,
+    }
 }
 
 fn receiver(live: &Arc<Live>, store: &Arc<Embedded>, seams: &Seams) -> Receiver {
@@ -160,6 +183,7 @@ impl Opened {
             refused: Arc::clone(&self.refused),
             connections: Arc::clone(&self.connections),
             readiness: Arc::clone(readiness),
+            secrets: self.secrets.clone(),
             reload: Arc::new(super::admin::ByHand(Arc::clone(reloader))) as Arc<dyn Reload>,
             clock: Arc::clone(&seams.clock),
             listen,

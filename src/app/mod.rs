@@ -8,6 +8,7 @@
 mod admin;
 mod doors;
 mod error;
+pub mod offline;
 mod running;
 mod state;
 
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::readiness::{Phase, Readiness};
@@ -27,6 +29,7 @@ use crate::definition::workspace::{GATEWAY_FILE, Selection};
 use crate::net::resolve::{Lookup, SystemDns};
 use crate::net::trust::Trust;
 use crate::reload::{self, Reloader, Timing};
+use crate::secrets::{Outside, SecretStore};
 use crate::store::disk::{Disk, SystemDisk};
 use crate::telemetry::metrics::Metrics;
 
@@ -86,6 +89,19 @@ impl Seams {
     }
 }
 
+impl Seams {
+    /// What a secret store needs of them.
+    pub fn outside(&self) -> Outside {
+        Outside {
+            environment: Arc::clone(&self.environment),
+            lookup: Arc::clone(&self.lookup),
+            trust: self.trust.clone(),
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+}
+
 /// The program before it runs.
 #[derive(Debug)]
 pub struct App;
@@ -96,13 +112,17 @@ impl App {
     ///
     /// # Errors
     /// What stands in the way, in words a person can act on.
-    pub async fn start(options: Options) -> Result<Running, StartError> {
+    pub async fn start(mut options: Options) -> Result<Running, StartError> {
+        let secrets = secret_store(&options)?;
+        if let Some(secrets) = &secrets {
+            options.seams.environment = Arc::clone(secrets) as Arc<dyn Environment>;
+        }
         let seams = options.seams.clone();
         let (reloader, live) = first_generation(&options).await?;
         let generation = live.load();
         check_mode(&options, &generation)?;
         let store = state::open(&generation.gateway, &seams).await?;
-        let opened = doors::open(&options, &live, Arc::clone(&store)).await;
+        let opened = doors::open(&options, &live, Arc::clone(&store), secrets.as_ref()).await;
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -118,6 +138,9 @@ impl App {
         drop(tokio::spawn(state::tidy(Arc::clone(&store), stop.clone())));
         let watched = reload::watch(Arc::clone(&reloader), reload::Events::System, seams.timing, stop.clone());
         let watching = tokio::spawn(watched);
+        if let Some(secrets) = &secrets {
+            drop(tokio::spawn(reload_with_secrets(Arc::clone(&reloader), secrets.changed(), stop.clone())));
+        }
         readiness.enter(Phase::Serving);
         describe(&seams.metrics, &generation);
         Ok(Running {
@@ -137,8 +160,27 @@ impl App {
     }
 }
 
+/// The gateway file that the options mean.
+fn gateway_file(options: &Options) -> PathBuf {
+    if options.gateway.is_dir() { options.gateway.join(GATEWAY_FILE) } else { options.gateway.clone() }
+}
+
+/// The secret store that the gateway file names, where it names one.
+fn secret_store(options: &Options) -> Result<Option<Arc<SecretStore>>, StartError> {
+    SecretStore::of_file(gateway_file(options), options.seams.outside())
+        .map_err(|error| StartError::Broken(format!("the secret store has no thread: {error}")))
+}
+
+/// Reads the files again whenever a secret they name has changed.
+async fn reload_with_secrets(reloader: Arc<Reloader>, mut changed: watch::Receiver<u64>, stop: CancellationToken) {
+    while let Some(Ok(())) = stop.run_until_cancelled(changed.changed()).await {
+        tracing::info!("reading the configuration again because a secret changed");
+        reloader.reload().await;
+    }
+}
+
 async fn first_generation(options: &Options) -> Result<(Arc<Reloader>, Arc<Live>), StartError> {
-    let gateway = if options.gateway.is_dir() { options.gateway.join(GATEWAY_FILE) } else { options.gateway.clone() };
+    let gateway = gateway_file(options);
     if !gateway.exists() {
         return Err(StartError::NoGatewayFile(gateway));
     }

@@ -1,10 +1,12 @@
 //! `trunkline check`: every fault of every file at once.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 
+use super::deployment::with_secrets;
 use super::output::Output;
 use super::{Common, Ended};
 use crate::definition::load::environment::Environment;
@@ -42,7 +44,7 @@ pub enum Format {
 pub fn run(
     common: &Common,
     args: &CheckArgs,
-    environment: &dyn Environment,
+    environment: &Arc<dyn Environment>,
     output: &mut Output,
 ) -> anyhow::Result<Ended> {
     let paths = if args.paths.is_empty() { std::slice::from_ref(&common.config) } else { args.paths.as_slice() };
@@ -51,6 +53,8 @@ pub fn run(
     }
     let mut report = Report::default();
     for selection in select(paths) {
+        let gateway = selection.gateway.as_deref().map(PathBuf::as_path);
+        let environment = &*with_secrets(gateway, environment)?;
         let reading = Reading { environment, previous: None, keep_documents: false };
         report.extend(reading.read(&selection).report());
     }

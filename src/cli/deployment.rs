@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use super::Common;
+use crate::app::Seams;
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::definition::assemble::assemble;
 use crate::definition::compile::{DEFAULT_STATE, state_directory};
@@ -15,6 +16,7 @@ use crate::definition::live::Generation;
 use crate::definition::load::environment::{Environment, ProcessEnvironment};
 use crate::definition::resolve::{Kind, resolve};
 use crate::definition::workspace::{Deployment, GATEWAY_FILE, Reading, Selection};
+use crate::secrets::{Outside, SecretStore};
 
 /// The gateway file that the arguments mean.
 pub fn gateway_file(path: &Path) -> PathBuf {
@@ -36,6 +38,19 @@ pub fn read(path: &Path, environment: &dyn Environment) -> anyhow::Result<(Deplo
         bail!("the gateway file has faults:\n{}", deployment.report().text(false));
     };
     Ok((deployment, generation))
+}
+
+/// What the references of a deployment are looked up in: `base`, and the secret store that its gateway file
+/// names, where it names one.
+///
+/// # Errors
+/// When the system gives no thread or no name servers.
+pub fn with_secrets(gateway: Option<&Path>, base: &Arc<dyn Environment>) -> anyhow::Result<Arc<dyn Environment>> {
+    let named = gateway.filter(|file| crate::secrets::server_of(file, &**base).is_some());
+    let Some(file) = named else { return Ok(Arc::clone(base)) };
+    let outside = Outside { environment: Arc::clone(base), ..Seams::of_system()?.outside() };
+    let store = SecretStore::of_file(file.to_owned(), outside)?;
+    Ok(store.map_or_else(|| Arc::clone(base), |store| store as Arc<dyn Environment>))
 }
 
 /// What the gateway file says at a few pointers, read without its definitions. Faults elsewhere in it do

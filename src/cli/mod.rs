@@ -30,10 +30,11 @@ mod version;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::definition::load::environment::ProcessEnvironment;
+use crate::definition::load::environment::{Environment, ProcessEnvironment};
 use output::Output;
 
 const EXIT_CODES: &str = "\
@@ -106,7 +107,7 @@ enum Command {
     Trigger(trigger::TriggerArgs),
     /// Make a running gateway read its files now
     Reload(remote::Gateway),
-    /// Make a master key
+    /// The master keys that stored credentials are sealed by: make, list, rotate, check
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Check the store, or make its index anew
@@ -160,8 +161,8 @@ fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
     match command {
         Command::Serve(arguments) => serve::run(&common, &arguments, output),
         Command::Mock(arguments) => simulate::mock(&common, &arguments),
-        Command::Check(arguments) => check::run(&common, &arguments, &ProcessEnvironment, output),
-        Command::Show(arguments) => show::run(&common, &arguments, &ProcessEnvironment, output),
+        Command::Check(arguments) => check::run(&common, &arguments, &environment(), output),
+        Command::Show(arguments) => show::run(&common, &arguments, &environment(), output),
         Command::Schema(arguments) => schema::run(&arguments, output),
         Command::New(arguments) => new::run(&arguments, output),
         Command::Catalog(command) => catalog::run(&command, output),
@@ -170,7 +171,7 @@ fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
         Command::Call(call) => call::run(&common, &call, output),
         Command::Trigger(arguments) => simulate::trigger(&common, &arguments),
         Command::Reload(gateway) => reload::run(&common, &gateway, output),
-        Command::Keys(command) => keys::run(&command, output),
+        Command::Keys(command) => keys::run(&common, &command, output),
         Command::Store(command) => store::run(&common, &command, output),
         Command::Backup(arguments) => store::backup(&common, &arguments, output),
         Command::Restore(arguments) => store::restore(&common, &arguments, output),
@@ -178,6 +179,10 @@ fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
         Command::Completions(command) => completions::run(&command, output),
         Command::Version => version::run(output),
     }
+}
+
+fn environment() -> Arc<dyn Environment> {
+    Arc::new(ProcessEnvironment)
 }
 
 /// The command line as clap sees it.

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
 use serde_json::Value;
 
+use super::deployment::with_secrets;
 use super::output::Output;
 use super::{Common, Ended};
 use crate::definition::catalogue;
@@ -39,12 +41,14 @@ pub struct ShowArgs {
 pub fn run(
     common: &Common,
     args: &ShowArgs,
-    environment: &dyn Environment,
+    environment: &Arc<dyn Environment>,
     output: &mut Output,
 ) -> anyhow::Result<Ended> {
     let path = args.dir.clone().unwrap_or_else(|| common.config.clone());
     let mut ids: Vec<String> = catalogue::ids().map(str::to_owned).collect();
     for selection in if path.exists() { select(&[path]) } else { Vec::new() } {
+        let gateway = selection.gateway.as_deref().map(PathBuf::as_path);
+        let environment = &*with_secrets(gateway, environment)?;
         let reading = Reading { environment, previous: None, keep_documents: true };
         for read in reading.read(&selection).integrations {
             let Some((id, _)) = &read.id else { continue };

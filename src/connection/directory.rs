@@ -11,6 +11,7 @@ use tokio::sync::RwLock;
 
 use super::credential::Credential;
 use super::held::PerConnection;
+use super::keys::Keys;
 use super::stored::{Content, Stored, StoredError};
 use crate::base::id::ConnectionId;
 use crate::definition::live::Generation;
@@ -159,6 +160,7 @@ pub enum Origin {
 #[derive(Debug, Default)]
 pub struct Connections {
     stored: Option<Stored>,
+    keys: Option<Arc<Keys>>,
     held: PerConnection<Arc<Connection>>,
     /// Held for writing while a stored connection changes, so that nobody keeps the one it replaces.
     changing: RwLock<()>,
@@ -173,6 +175,17 @@ impl Connections {
     /// Those that files declare and those in the store.
     pub fn with_stored(stored: Stored) -> Self {
         Self { stored: Some(stored), ..Self::default() }
+    }
+
+    /// The same, with the keys that the stored ones are sealed by.
+    #[must_use]
+    pub fn with_keys(self, keys: Arc<Keys>) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
+    /// The master keys; `None` for a deployment without one.
+    pub fn keys(&self) -> Option<&Arc<Keys>> {
+        self.keys.as_ref()
     }
 
     /// The connection of this name. Cheap after the first time, until the definition or the connection
@@ -393,7 +406,7 @@ mod tests {
         let key = MasterKey::generate(&SystemRandom::default()).expect("random");
         let vault = Vault::new(KeyRing::of(key), Arc::new(SystemRandom::default()));
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1)));
-        let stored = Stored::new(vault, memory.clone(), memory.clone(), clock);
+        let stored = Stored::new(Arc::new(vault), memory.clone(), memory.clone(), clock);
         Fixture { memory, connections: Connections::with_stored(stored) }
     }
 

@@ -8,14 +8,17 @@
 //!
 //! KEY is 32 random bytes in unpadded URL-safe base 64, ID the first eight bytes of the SHA-256 of
 //! `trunkline key 1` and the key, in hexadecimal: a damaged line is noticed. **The last key seals, every
-//! key opens**: to rotate, append a key and keep the old ones until nothing is sealed by them. The file
-//! is read at start. An environment variable holds the same text; spaces may stand for line ends.
+//! key opens**: to rotate, append a key and keep the old ones until nothing is sealed by them, or let
+//! `trunkline keys rotate` do both. The file is read at start and when keys are rotated. An environment
+//! variable holds the same text; spaces may stand for line ends. [`KeyPlace`](super::keys::KeyPlace) puts
+//! a ring together from where the settings say.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,6 +28,9 @@ use zeroize::Zeroizing;
 use crate::base::random::{Random, RandomUnavailable};
 use crate::base::secret::Secret;
 use crate::definition::plan::gateway::{KeySource, Mode};
+use crate::store::StoreError;
+
+use super::keys::WrapError;
 
 /// What a line of a key begins with.
 const PREFIX: &str = "trunkline-key-1";
@@ -45,11 +51,11 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// A master key.
-#[derive(Debug)]
+/// A master key. Cheap to clone: the bytes are there once.
+#[derive(Debug, Clone)]
 pub struct MasterKey {
     id: KeyId,
-    bytes: Secret<[u8; 32]>,
+    bytes: Arc<Secret<[u8; 32]>>,
 }
 
 impl MasterKey {
@@ -69,12 +75,17 @@ impl MasterKey {
         digest.update(&bytes);
         let mut id = [0_u8; 8];
         id.iter_mut().zip(digest.finish().as_ref()).for_each(|(to, from)| *to = *from);
-        Self { id: KeyId(id), bytes: Secret::new(bytes) }
+        Self { id: KeyId(id), bytes: Arc::new(Secret::new(bytes)) }
     }
 
     /// The key's name.
     pub fn id(&self) -> KeyId {
         self.id
+    }
+
+    /// The key of these bytes, as they come out of a wrapping.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self::of)
     }
 
     pub(super) fn bytes(&self) -> &[u8; 32] {
@@ -97,7 +108,7 @@ impl MasterKey {
 }
 
 /// One or more master keys.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KeyRing {
     newest: MasterKey,
     older: Vec<MasterKey>,
@@ -136,6 +147,30 @@ pub enum KeyError {
         /// Which.
         id: KeyId,
     },
+    /// A key cannot be added where the keys are.
+    #[error(
+        "a new key cannot be added to {0}: append one made by `trunkline keys generate` to it, and start the gateway again"
+    )]
+    Unchangeable(String),
+    /// The service that wraps keys did not do it.
+    #[error("the master key could not be {what} by Transit: {reason}")]
+    Wrap {
+        /// `wrapped` or `unwrapped`.
+        what: &'static str,
+        /// Why not.
+        reason: WrapError,
+    },
+    /// The settings name a wrapping service and there is none.
+    #[error(
+        "the master key is wrapped by Transit, and no Vault server is named: write `secrets: {{ vault: {{ url: … }} }}`"
+    )]
+    NoWrap,
+    /// What is stored of the wrapped keys is not what was written.
+    #[error("the wrapped master keys in the store cannot be read: {0}")]
+    Ring(&'static str),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The file cannot be read or made.
     #[error("the key file {} could not be {what}: {error}", .path.display())]
     File {
@@ -170,6 +205,7 @@ impl KeyRing {
                 Self::parse(&text, &format!("the environment variable `{name}`")).map(Some)
             }
             KeySource::File(path) => Self::from_file(path, mode, random).map(Some),
+            KeySource::Transit(_) => Err(KeyError::NoWrap),
         }
     }
 
@@ -220,6 +256,22 @@ impl KeyRing {
         Ok(Self { newest, older: keys })
     }
 
+    /// The keys of a list, the last of which seals; `None` for an empty one.
+    pub(super) fn of_all(mut keys: Vec<MasterKey>) -> Option<Self> {
+        keys.pop().map(|newest| Self { newest, older: keys })
+    }
+
+    /// The same ring with more keys that open. Those it has already are left out.
+    #[must_use]
+    pub fn opening_also(mut self, more: &Self) -> Self {
+        for key in more.older.iter().chain([&more.newest]) {
+            if self.key(key.id).is_none() {
+                self.older.insert(0, key.clone());
+            }
+        }
+        self
+    }
+
     /// The key that seals.
     pub fn newest(&self) -> &MasterKey {
         &self.newest
@@ -251,9 +303,36 @@ pub fn make(path: &Path, key: &MasterKey) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// Appends a key to a key file, which then seals. The file is replaced whole: a crash leaves it as it was
+/// or with the key, and the key is on disk when this returns.
+///
+/// # Errors
+/// As the system has them; a file that is mounted by itself cannot be replaced.
+pub fn append(path: &Path, key: &MasterKey) -> io::Result<()> {
+    // A link, as secrets in volumes are, is followed, so that it stays a link.
+    let path = fs::canonicalize(path)?;
+    let before = Zeroizing::new(fs::read(&path)?);
+    let partial = path.with_extension(format!("partial-{}", std::process::id()));
+    let replaced = write_text(&partial, &before, key).and_then(|()| fs::rename(&partial, &path));
+    if replaced.is_err() {
+        // The error of the replacement is the one that counts.
+        drop(fs::remove_file(&partial));
+    }
+    replaced?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
 fn write_key(path: &Path, key: &MasterKey) -> io::Result<()> {
+    const HEAD: &[u8] = b"# The master key of this deployment: whoever has it can open every stored credential.\n";
+    write_text(path, HEAD, key)
+}
+
+fn write_text(path: &Path, before: &[u8], key: &MasterKey) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(b"# The master key of this deployment: whoever has it can open every stored credential.\n")?;
+    file.write_all(before)?;
+    if !before.ends_with(b"\n") {
+        file.write_all(b"\n")?;
+    }
     file.write_all(key.line().expose().as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()
@@ -305,6 +384,22 @@ mod tests {
         let KeySource::File(path) = &source else { panic!("a file") };
         assert_eq!(fs::metadata(path).expect("there").permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(path.parent().expect("parent")).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn an_appended_key_seals_and_the_file_keeps_what_it_had() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, link) = (directory.path().join("real"), directory.path().join("link"));
+        fs::write(&path, format!("# ours\n{}", key(1).line().expose())).expect("written");
+        std::os::unix::fs::symlink(&path, &link).expect("linked");
+        append(&link, &key(2)).expect("appended");
+        let text = fs::read_to_string(&path).expect("read");
+        let ring = KeyRing::parse(&text, "test").expect("two keys");
+        assert_eq!(ring.ids(), [key(2).id(), key(1).id()]);
+        assert!(text.starts_with("# ours\n") && fs::symlink_metadata(&link).expect("there").is_symlink());
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 2, "no partial file stays");
+        assert!(append(&directory.path().join("gone"), &key(3)).is_err());
     }
 
     #[test]

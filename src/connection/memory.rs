@@ -87,6 +87,8 @@ pub fn generation(integrations: Vec<Integration>) -> Generation {
         integrations: Vec::new(),
         state: State::Postgres,
         key: KeySource::Missing,
+        previous: crate::definition::plan::gateway::PreviousKeys::default(),
+        vault: None,
     };
     let gateway = Gateway {
         fixed,

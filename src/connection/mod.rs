@@ -1,16 +1,18 @@
 //! Accounts at services: what a connection is, and how its credential is kept and found.
 //!
 //! [`Connections::open`] reads and checks the master keys; [`Connections`] finds a connection by the name that callers use; [`Credential`] is what it signs in
-//! with; [`Vault`] seals what the store keeps of it, under the master keys of a [`KeyRing`]. Nothing here sends a request or knows where a credential goes in one: that is `outbound`.
+//! with; [`Vault`] seals what the store keeps of it, under the master keys of a [`KeyRing`], which [`Keys`] rotates. Nothing here sends a request or knows where a credential goes in one: that is `outbound`.
 
 pub mod credential;
 mod directory;
 pub mod grant;
 mod held;
 pub mod keyring;
+pub mod keys;
 #[cfg(test)]
 mod memory;
 pub mod opening;
+pub mod rotation;
 pub mod sign;
 pub mod stored;
 pub mod vault;
@@ -20,6 +22,7 @@ pub use directory::{Connection, ConnectionError, ConnectionHead, Connections, Or
 pub use grant::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
 pub use held::PerConnection;
 pub use keyring::{KeyError, KeyRing, MasterKey};
+pub use keys::{KeyPlace, Keys, Wrap, WrapError};
 pub use opening::{Opening, OpeningError};
 pub use stored::{Content, Stored, StoredError};
 pub use vault::{Vault, VaultError};

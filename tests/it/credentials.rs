@@ -12,7 +12,7 @@ use trunkline::base::random::SystemRandom;
 use trunkline::base::secret::Secret;
 use trunkline::connection::{Connections, Content, Credential, Opening, OpeningError};
 use trunkline::definition::live::Generation;
-use trunkline::definition::plan::gateway::{KeySource, Mode};
+use trunkline::definition::plan::gateway::{KeySource, Mode, PreviousKeys};
 use trunkline::definition::plan::{Auth, Fingerprint, Integration};
 use trunkline::store::embedded::{self, Embedded};
 
@@ -42,6 +42,8 @@ impl Deployment {
     async fn connections(&self, store: &Arc<Embedded>, key: &str, mode: Mode) -> Result<Connections, OpeningError> {
         Connections::open(Opening {
             source: if key.is_empty() { KeySource::Missing } else { KeySource::File(self.directory.path().join(key)) },
+            previous: PreviousKeys::default(),
+            wrap: None,
             mode,
             environment: Arc::new(|_| None),
             random: Arc::new(SystemRandom::default()),

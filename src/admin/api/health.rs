@@ -37,6 +37,8 @@ fn refresh(parts: &Parts) {
     set(&metrics.queue_messages, &["dead"], depth.dead);
     let age = depth.oldest.map_or(0, |oldest| parts.clock.now().since(oldest).as_secs());
     set(&metrics.queue_oldest_age, &[], age);
+    let older = parts.connections.keys().map_or(0, |keys| keys.older());
+    set(&metrics.records_older_key, &[], older as u64);
     set(&metrics.store_bytes, &[], parts.store.bytes_on_disk());
     set(&metrics.store_writable, &[], u64::from(parts.store.writable().is_ok()));
 }
@@ -72,8 +74,12 @@ pub async fn readyz(State(parts): Shared, Asked(wanted): Asked<Verbosity>) -> Re
             json!({ "file": file.file.display().to_string(), "state": file.state, "problems": lines })
         })
         .collect();
+    let secrets = parts.secrets.as_ref().map(|secrets| {
+        let standing = secrets.standing();
+        json!({ "ok": standing.stale == 0, "known": standing.known, "stale": standing.stale, "detail": standing.reason })
+    });
     let store_says = store.as_ref().err().map(ToString::to_string);
-    let body = json!({
+    let mut body = json!({
         "ready": ready,
         "checks": {
             "listeners": { "ok": phase != Phase::Starting },
@@ -83,5 +89,9 @@ pub async fn readyz(State(parts): Shared, Asked(wanted): Asked<Verbosity>) -> Re
         },
         "rejected": rejected,
     });
+    if let (Some(secrets), Some(checks)) = (secrets, body["checks"].as_object_mut()) {
+        // What was last read goes on being used, so an outage is told here and refuses no traffic.
+        checks.insert("secrets".to_owned(), secrets);
+    }
     (status, axum::Json(body)).into_response()
 }

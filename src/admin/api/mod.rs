@@ -11,6 +11,7 @@ mod deliveries;
 mod events;
 mod health;
 mod integrations;
+mod keys;
 mod query;
 mod webhooks;
 
@@ -34,6 +35,9 @@ pub fn routes() -> Router<Arc<Parts>> {
         .route("/api/config", get(config::show))
         .route("/api/reload", post(config::reload))
         .route("/api/integrations", get(integrations::list))
+        .route("/api/keys", get(keys::show))
+        .route("/api/keys/check", post(keys::check))
+        .route("/api/keys/rotate", post(keys::rotate))
         .route("/api/connections", get(connections::list))
         .route("/api/events", get(events::list))
         .route("/api/events/{id}", get(events::show))

@@ -6,8 +6,10 @@ use url::Url;
 
 use super::{Findings, below};
 use crate::definition::compile::read_network;
+use crate::definition::compile::secrets::vault_server;
+use crate::definition::load::reference::is_secret_path as is_path;
 use crate::definition::problem::Code;
-use crate::definition::raw::gateway::{Gateway, Mode};
+use crate::definition::raw::gateway::{Gateway, MasterKey, Mode, Transit};
 
 /// The fewest bytes of a key or token that cannot be found by trying.
 const KEY: usize = 16;
@@ -16,6 +18,7 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
     let development = matches!(raw.mode, Some(Mode::Development));
     public_url(raw, development, found);
     listen(raw, found);
+    secrets(raw, development, found);
     found.duplicates("/callers", "callers", raw.callers.iter().map(|caller| caller.id.0.as_str()));
     for (index, caller) in raw.callers.iter().enumerate() {
         let at = format!("/callers/{index}");
@@ -52,6 +55,41 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
     if raw.secrets.is_none() && !development {
         let problem = found.warning(Code::MissingField, "", "there is no master key, so no credential can be kept");
         problem.help = Some("Make one with `trunkline keys generate`, and name it under `secrets.key`.".to_owned());
+    }
+}
+
+fn secrets(raw: &Gateway, development: bool, found: &mut Findings<'_>) {
+    let Some(secrets) = &raw.secrets else { return };
+    let Some(vault) = &secrets.vault else {
+        if let MasterKey::Transit(_) = &secrets.key.0 {
+            let message = "Transit is an engine of a Vault server, and none is named";
+            let problem = found.error(Code::MissingField, "/secrets/key/transit", message);
+            problem.help = Some("Name one under `secrets.vault`.".to_owned());
+        }
+        return;
+    };
+    if let MasterKey::Transit(Transit { key, mount }) = &secrets.key.0 {
+        for (name, path) in [("key", Some(key)), ("mount", mount.as_ref())] {
+            if path.is_some_and(|path| !is_path(path)) {
+                let at = format!("/secrets/key/transit/{name}");
+                found.error(Code::BadFormat, &at, format!("`{name}` has letters, digits and `-_./`"));
+            }
+        }
+    }
+    if let Err(message) = vault_server(vault) {
+        found.error(Code::BadFormat, "/secrets/vault", message);
+    }
+    let far = Url::parse(&vault.url)
+        .is_ok_and(|url| url.scheme() == "http" && !url.host_str().is_some_and(super::values::is_loopback));
+    if far && !development {
+        let problem = found.error(Code::Conflict, "/secrets/vault/url", "plain HTTP would send secrets unprotected");
+        problem.help = Some("Write the https address, and the server's `ca` where it has its own.".to_owned());
+    }
+    let least = std::time::Duration::from_secs(1);
+    for (name, time) in [("poll", vault.poll), ("timeout", vault.timeout)] {
+        if time.is_some_and(|time| time.0 < least) && !development {
+            found.error(Code::OutOfRange, &format!("/secrets/vault/{name}"), "this is less than a second");
+        }
     }
 }
 

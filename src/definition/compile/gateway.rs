@@ -8,10 +8,9 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::place::{Fault, Place};
-use super::{read, rule};
+use super::{read, rule, secrets};
 use crate::base::secret::Secret;
 use crate::definition::document::Document;
-use crate::definition::load::reference::{Part, Reference, parts};
 use crate::definition::plan::gateway::{
     Admin, Caller, Destination, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State,
 };
@@ -79,8 +78,10 @@ fn fixed(raw: &raw::Gateway, place: &Place<'_>) -> Result<Fixed, Fault> {
         state: state(raw.state.as_ref(), &directory),
         key: match &raw.secrets {
             None => KeySource::Missing,
-            Some(secrets) => key_source(secrets, &directory, &place.at("secrets").at("key"))?,
+            Some(secrets) => secrets::key_source(secrets, &directory, &place.at("secrets").at("key"))?,
         },
+        previous: secrets::previous(raw.secrets.as_ref()),
+        vault: secrets::vault(raw.secrets.as_ref(), &place.at("secrets").at("vault"))?,
     })
 }
 
@@ -90,7 +91,7 @@ pub fn state_directory(directory: &Path, path: &str) -> PathBuf {
 }
 
 /// A path as the file means it, without `.` parts.
-fn below(directory: &Path, path: &str) -> PathBuf {
+pub(super) fn below(directory: &Path, path: &str) -> PathBuf {
     directory.join(path).components().filter(|part| *part != std::path::Component::CurDir).collect()
 }
 
@@ -113,19 +114,6 @@ fn state(raw: Option<&raw::State>, directory: &Path) -> State {
         cache: embedded.and_then(|embedded| embedded.cache).map_or(STORE_CACHE, |size| size.0),
         min_free: embedded.and_then(|embedded| embedded.min_free).map_or(MIN_FREE, |size| size.0),
         retention: embedded.and_then(|embedded| embedded.retention).map_or(RETENTION, |time| time.0),
-    }
-}
-
-/// Where the master key is. The reference is kept as written, because in development mode what it names
-/// is made by the program.
-fn key_source(secrets: &raw::Secrets, directory: &Path, place: &Place<'_>) -> Result<KeySource, Fault> {
-    let written = place.document().written(place.pointer()).unwrap_or(secrets.key.0.expose());
-    match parts(written).as_slice() {
-        [Part::Reference(Reference::File(path), _)] => Ok(KeySource::File(below(directory, path))),
-        [Part::Reference(Reference::Env(name, None), _)] => Ok(KeySource::Environment((*name).to_owned())),
-        _ => {
-            Err(place.problem(Code::LiteralSecret, "the master key is one reference: `${file:PATH}` or `${env:NAME}`"))
-        }
     }
 }
 

@@ -13,6 +13,7 @@ mod oauth2;
 mod place;
 mod request;
 mod rule;
+pub mod secrets;
 mod verify;
 mod webhook;
 

@@ -16,6 +16,35 @@ pub trait Environment: std::fmt::Debug + Send + Sync {
 
     /// The names of all variables, for did-you-mean.
     fn names(&self) -> Vec<String>;
+
+    /// A field of a secret in the secret store, as it was last read. May wait for the store when the
+    /// secret was never read, so it is not for threads that must not wait.
+    ///
+    /// # Errors
+    /// When there is no store, or it does not give this field.
+    fn secret(&self, _path: &str, _field: &str) -> Result<String, SecretFault> {
+        Err(SecretFault::NoStore)
+    }
+}
+
+/// Why a secret has no value, as words that follow its name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretFault {
+    /// The settings name no secret store.
+    #[error("cannot be looked up: no Vault server is named")]
+    NoStore,
+    /// There is no such secret.
+    #[error("is not there")]
+    NoSecret,
+    /// The secret has no such field; those it has.
+    #[error("has no such field")]
+    NoField(Vec<String>),
+    /// The field holds something else than a text, a number or a truth value, or nothing.
+    #[error("holds no text")]
+    NotText,
+    /// The store did not give it.
+    #[error("could not be read: {0}")]
+    Unread(String),
 }
 
 /// Why a variable has no value.

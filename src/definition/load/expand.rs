@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::environment::{Environment, read_text};
+use super::environment::{Environment, SecretFault, read_text};
 use super::reference::{Fault, Part, Reference, has_dollar_form, parts};
 use crate::definition::document::{Below, Document, Spot, push_token};
 use crate::definition::problem::{Code, Place, Problem};
@@ -34,6 +34,8 @@ pub enum Source {
     Env(String),
     /// A file.
     File(PathBuf),
+    /// A field of a secret in the secret store: its path and its name.
+    Secret(String, String),
 }
 
 impl Dependency {
@@ -51,6 +53,7 @@ impl Dependency {
         let value = match &self.source {
             Source::Env(name) => environment.variable(name).ok(),
             Source::File(path) => read_text(path).ok(),
+            Source::Secret(path, field) => environment.secret(path, field).ok(),
         };
         Self::new(self.source.clone(), value.as_deref()).digest == self.digest
     }
@@ -167,6 +170,7 @@ fn one(document: &mut Document, at: &Candidate, environment: &dyn Environment, e
                 referenced = true;
                 let file = document.place(&at.pointer).file;
                 let value = refuse_inside_expression(at, &text, range.start)
+                    .and_then(|()| refuse_in_its_own_settings(at, *reference))
                     .and_then(|()| look_up(*reference, &file, environment, &mut expanded.dependencies));
                 match value {
                     Ok(value) if at.template == Some(TemplateKind::Text) => push_as_data(&value, &mut result),
@@ -267,12 +271,41 @@ fn look_up(
                 ..Trouble::new(Code::MissingReference, format!("the file `{name}` {reason}"))
             })
         }
-        Reference::Vault(_) => {
-            let message = "`${vault:…}` is reserved, and not yet run by this version";
-            let help = "Use `${env:NAME}` or `${file:PATH}`.".to_owned();
-            Err(Trouble { help: Some(help), ..Trouble::new(Code::NotYetRun, message.to_owned()) })
+        Reference::Vault(path, field) => {
+            let value = environment.secret(path, field).and_then(|value| match value.as_str() {
+                "" => Err(SecretFault::NotText),
+                _ => Ok(value),
+            });
+            dependencies
+                .push(Dependency::new(Source::Secret(path.to_owned(), field.to_owned()), value.as_deref().ok()));
+            value.map_err(|fault| missing_secret(path, field, &fault))
         }
     }
+}
+
+fn missing_secret(path: &str, field: &str, fault: &SecretFault) -> Trouble {
+    let mut trouble = Trouble::new(Code::MissingReference, format!("the secret `{path}#{field}` {fault}"));
+    match fault {
+        SecretFault::NoStore => {
+            trouble.help = Some("Name one in the gateway file: `secrets: { vault: { url: …, auth: … } }`.".to_owned());
+        }
+        SecretFault::NoSecret => {
+            trouble.help = Some("The path is that of the secret below the mount `secrets.vault.mount`.".to_owned());
+        }
+        SecretFault::NoField(known) => trouble.suggestion = nearest(field, known.iter().map(String::as_str)),
+        SecretFault::NotText | SecretFault::Unread(_) => {}
+    }
+    trouble
+}
+
+/// The settings of the secret store are needed before it can be asked.
+fn refuse_in_its_own_settings(at: &Candidate, reference: Reference<'_>) -> Result<(), Trouble> {
+    if !matches!(reference, Reference::Vault(..)) || !at.pointer.starts_with("/secrets/") {
+        return Ok(());
+    }
+    let message = "a setting under `secrets` cannot come from the secret store".to_owned();
+    let help = "It is needed before the store can be asked: use `${env:NAME}` or `${file:PATH}`.".to_owned();
+    Err(Trouble { help: Some(help), ..Trouble::new(Code::BadFormat, message) })
 }
 
 fn missing_variable(
@@ -297,14 +330,18 @@ fn broken(fault: &Fault, environment: &dyn Environment) -> Trouble {
     let (message, suggestion, help) = match fault {
         Fault::Unclosed => ("this reference has no closing `}`".to_owned(), None, escape.to_owned()),
         Fault::UnknownSource(source) => (
-            format!("`{source}` is no source of values: there are `env` and `file`"),
-            nearest(source, ["env", "file"]),
+            format!("`{source}` is no source of values: there are `env`, `file` and `vault`"),
+            nearest(source, ["env", "file", "vault"]),
             escape.to_owned(),
         ),
         Fault::BareName(name) => {
             let known = environment.names().iter().any(|known| known == name);
             let suggestion = (known || !name.is_empty()).then(|| format!("${{env:{name}}}"));
             (format!("`${{{name}}}` does not say where its value comes from"), suggestion, escape.to_owned())
+        }
+        Fault::BadSecret(_) => {
+            let help = "Paths have letters, digits and `-_.@:`, between slashes; a field follows a `#`.".to_owned();
+            ("this names no field of a secret: expected `${vault:PATH#FIELD}`".to_owned(), None, help)
         }
         Fault::BadName(name) if name.is_empty() => {
             ("this reference names nothing".to_owned(), None, "Write `${env:NAME}` or `${file:PATH}`.".to_owned())
@@ -319,7 +356,7 @@ fn broken(fault: &Fault, environment: &dyn Environment) -> Trouble {
 
 fn literal_secret(document: &Document, pointer: &str) -> Problem {
     let problem = Problem::error(Code::LiteralSecret, document.place(pointer), "a secret is written out in the file");
-    let help = "Replace it by `${env:NAME}` or `${file:PATH}`, and treat the one written here as known to others.";
+    let help = "Replace it by `${env:NAME}`, `${file:PATH}` or `${vault:PATH#FIELD}`, and treat the one written here as known to others.";
     problem.label("not shown").help(help)
 }
 
@@ -409,7 +446,9 @@ mod tests {
         assert_eq!(told("if: body.a == '${env:GITHUB_TOKEN}'\n").len(), 1);
         assert_eq!(told("text: \"{{ '${env:GITHUB_TOKEN}' }}\"\n").len(), 1);
         assert_eq!(told("text: \"{{ a }}${env:GITHUB_TOKEN}{{ b }}\"\n"), [""; 0]);
-        assert_eq!(told("plain: ${vault:a/b}\n")[0].split(' ').nth(1), Some("not-yet-run"));
+        let no_store = "1:8 missing-reference the secret `a/b#c` cannot be looked up: no Vault server is named";
+        assert_eq!(told("plain: ${vault:a/b#c}\n"), [no_store]);
+        assert_eq!(told("plain: ${vault:a/b}\n")[0].split(' ').nth(1), Some("bad-format"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The written form of references: `${env:NAME}`, `${env:NAME:-default}`, `${file:PATH}`, `$$`.
+//! The written form of references: `${env:NAME}`, `${env:NAME:-default}`, `${file:PATH}`,
+//! `${vault:PATH#FIELD}`, `$$`.
 
 use std::ops::Range;
 
@@ -22,8 +23,8 @@ pub enum Reference<'a> {
     Env(&'a str, Option<&'a str>),
     /// A file's content; the path is relative to the file that names it.
     File(&'a str),
-    /// A secret store: the form is reserved.
-    Vault(&'a str),
+    /// A field of a secret in the secret store: its path and its name.
+    Vault(&'a str, &'a str),
 }
 
 /// What is wrong with something that begins like a reference.
@@ -37,6 +38,8 @@ pub enum Fault {
     BareName(String),
     /// The name or path is empty or has a wrong form.
     BadName(String),
+    /// It does not name a field of a secret.
+    BadSecret(String),
 }
 
 /// Whether a text has anything that [`parts`] would not give back as it is.
@@ -92,9 +95,21 @@ fn reference(inner: &str) -> Result<Reference<'_>, Fault> {
         }
         "file" if rest.is_empty() => Err(Fault::BadName(String::new())),
         "file" => Ok(Reference::File(rest)),
-        "vault" => Ok(Reference::Vault(rest)),
+        "vault" => match rest.rsplit_once('#') {
+            Some((path, field)) if is_secret_path(path) && !field.is_empty() => Ok(Reference::Vault(path, field)),
+            _ => Err(Fault::BadSecret(rest.to_owned())),
+        },
         _ => Err(Fault::UnknownSource(source.to_owned())),
     }
+}
+
+/// Whether a path has one reading only: plain segments, none of which leads elsewhere.
+pub fn is_secret_path(path: &str) -> bool {
+    let plain = |segment: &str| {
+        !matches!(segment, "" | "." | "..")
+            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@: ".contains(&byte))
+    };
+    path.split('/').all(plain)
 }
 
 fn is_variable(name: &str) -> bool {
@@ -124,7 +139,7 @@ mod tests {
 
     #[test]
     fn near_misses_are_told_apart() {
-        let fault = |text| match parts(text).pop() {
+        let fault = |text: &str| match parts(text).pop() {
             Some(Part::Broken(fault, _)) => Some(fault),
             _ => None,
         };
@@ -133,6 +148,11 @@ mod tests {
         assert_eq!(fault("${envv:A}"), Some(Fault::UnknownSource("envv".to_owned())));
         assert_eq!(fault("${env:1A}"), Some(Fault::BadName("1A".to_owned())));
         assert_eq!(fault("a $ b $c"), None);
+        assert_eq!(parts("${vault:a/b#c}"), [Part::Reference(Reference::Vault("a/b", "c"), 0..14)]);
+        for bad in ["a/b", "#c", "a/b#", "/a#c", "a/../b#c", "a//b#c", "a?b#c", ""] {
+            let text = format!("${{vault:{bad}}}");
+            assert_eq!(fault(&text), Some(Fault::BadSecret(bad.to_owned())), "{bad}");
+        }
     }
 
     proptest! {

@@ -66,6 +66,84 @@ pub struct Fixed {
     pub state: State,
     /// Where the master key is.
     pub key: KeySource,
+    /// Key rings whose keys still open what they sealed, and seal nothing.
+    pub previous: PreviousKeys,
+    /// The server whose secrets references may name.
+    pub vault: Option<Arc<VaultServer>>,
+}
+
+/// A Vault or `OpenBao` server.
+#[derive(Debug, PartialEq, Eq)]
+pub struct VaultServer {
+    /// Its address, without a path.
+    pub url: Url,
+    /// How to sign in.
+    pub auth: VaultAuth,
+    /// Where the KV version 2 engine is mounted. Default `secret`.
+    pub mount: String,
+    /// The namespace that everything is in.
+    pub namespace: Option<String>,
+    /// How often secrets are read again. Default 1 min.
+    pub poll: Duration,
+    /// How long one request may take. Default 5 s.
+    pub timeout: Duration,
+    /// Certificates (DER) trusted instead of the machine's.
+    pub ca: Option<Arc<[Vec<u8>]>>,
+}
+
+/// How to sign in to Vault. Only what names a way counts when two are compared: the secrets are read again
+/// at each sign-in.
+pub enum VaultAuth {
+    /// With a token.
+    Token(Secret),
+    /// By a login: where its method is mounted, and what is sent.
+    Login {
+        /// The method's mount, such as `approle`.
+        mount: String,
+        /// The fields of the login's body, some of them secret.
+        fields: Vec<(&'static str, Secret)>,
+    },
+}
+
+impl PartialEq for VaultAuth {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Token(_), Self::Token(_)) => true,
+            (Self::Login { mount: a, fields: left }, Self::Login { mount: b, fields: right }) => {
+                a == b && left.iter().map(|(name, _)| name).eq(right.iter().map(|(name, _)| name))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Eq for VaultAuth {}
+
+impl std::fmt::Debug for VaultAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Token(_) => f.write_str("Token"),
+            Self::Login { mount, .. } => f.debug_tuple("Login").field(mount).finish(),
+        }
+    }
+}
+
+/// The texts of key rings that were in use before.
+#[derive(Clone, Default)]
+pub struct PreviousKeys(pub Arc<[Secret]>);
+
+impl PartialEq for PreviousKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().zip(&*other.0).all(|(a, b)| a.expose() == b.expose())
+    }
+}
+
+impl Eq for PreviousKeys {}
+
+impl std::fmt::Debug for PreviousKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PreviousKeys({})", self.0.len())
+    }
 }
 
 /// What the gateway allows.
@@ -113,8 +191,19 @@ pub enum KeySource {
     File(PathBuf),
     /// The name of an environment variable that holds it.
     Environment(String),
+    /// In the store, wrapped by a key of Vault's Transit engine.
+    Transit(TransitKey),
     /// Nowhere: only a deployment without stored credentials runs like this.
     Missing,
+}
+
+/// A key of the Transit engine that wraps master keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransitKey {
+    /// Where the engine is mounted. Default `transit`.
+    pub mount: String,
+    /// The key's name.
+    pub key: String,
 }
 
 impl std::fmt::Debug for KeySource {
@@ -122,6 +211,7 @@ impl std::fmt::Debug for KeySource {
         match self {
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
             Self::Environment(name) => f.debug_tuple("Environment").field(name).finish(),
+            Self::Transit(key) => f.debug_tuple("Transit").field(key).finish(),
             Self::Missing => f.write_str("Missing"),
         }
     }

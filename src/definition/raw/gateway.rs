@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::form::{Filled, OneOrMany, Ordered, ShortOr, single_key};
+use crate::base::secret::Secret;
+
+use super::form::{Filled, OneOrMany, Ordered, Short, ShortOr, single_key};
 use super::limits::DeliveryRetry;
 use super::plugin::Plugin;
 use super::scalar::{Cidr, DurationText, GrammarVersion, Id, Method, SecretText, SizeText, Template};
@@ -33,7 +35,7 @@ pub struct Gateway {
     pub integrations: Filled<String>,
     /// Where state is kept. Default: `sled` in `./data`. Takes effect at start.
     pub state: Option<State>,
-    /// What seals credentials. Takes effect at start.
+    /// What seals credentials, and the Vault server whose secrets may be named. Takes effect at start.
     pub secrets: Option<Secrets>,
     /// Who may use the admin door.
     pub admin: Option<Admin>,
@@ -123,15 +125,113 @@ pub struct Postgres {
     pub retention: Option<DurationText>,
 }
 
-/// What seals credentials.
+/// What seals credentials, and where secrets are kept besides.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
-    /// The master key: `${file:PATH}` or `${env:NAME}`. `trunkline keys generate` makes one.
-    pub key: SecretText,
-    /// Keys that were master keys before: they still open what they sealed.
+    /// The master key: `${file:PATH}` or `${env:NAME}`, as `trunkline keys generate` makes one; or
+    /// `{ transit: … }`, and Vault wraps it. `trunkline keys rotate` replaces it while the gateway runs.
+    pub key: ShortOr<MasterKey>,
+    /// Keys that were master keys before: they still open what they sealed, until a rotation has sealed it
+    /// anew, which begins by itself at start.
     #[serde(default)]
     pub previous: OneOrMany<SecretText>,
+    /// The Vault or `OpenBao` server that `${vault:PATH#FIELD}` and `key: { transit: … }` mean.
+    pub vault: Option<Vault>,
+}
+
+/// Where the master key is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(transform = single_key)]
+pub enum MasterKey {
+    /// In the store, wrapped by a key of the Transit engine of the server under `vault`: it is unwrapped
+    /// at start and kept in memory, so that the server need not be there afterwards.
+    Transit(Transit),
+    /// Where a text says.
+    #[serde(skip)]
+    #[schemars(skip)]
+    Reference(SecretText),
+}
+
+impl Short for MasterKey {
+    const SHORT: &'static str = "the master key by reference: ${file:PATH} or ${env:NAME}";
+    const MARKS: &'static [(&'static str, &'static str)] = &[("x-secret", "yes")];
+
+    fn from_short(text: String) -> Result<Self, String> {
+        Ok(Self::Reference(SecretText(Secret::new(text))))
+    }
+}
+
+/// A key of the Transit engine.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Transit {
+    /// The key's name. It is made beforehand, as by `vault write -f transit/keys/trunkline`.
+    pub key: String,
+    /// Where the engine is mounted. Default `transit`.
+    pub mount: Option<String>,
+}
+
+/// A Vault or `OpenBao` server. Takes effect at start; files and variables that its `auth` names are read
+/// again at each sign-in.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Vault {
+    /// Its address, such as `https://vault.example.com:8200`. Plain HTTP is for development mode, and for
+    /// an agent on this machine.
+    pub url: String,
+    /// How to sign in: one way.
+    pub auth: VaultAuth,
+    /// Where the KV version 2 engine is mounted whose secrets `${vault:PATH#FIELD}` names. Default
+    /// `secret`.
+    pub mount: Option<String>,
+    /// The namespace that everything here is in. Default: none.
+    pub namespace: Option<String>,
+    /// How often secrets are read again; a changed one reloads what names it. Default 1m.
+    pub poll: Option<DurationText>,
+    /// How long one request may take. Default 5s.
+    pub timeout: Option<DurationText>,
+    /// Certificates in PEM that are trusted instead of the machine's, usually `${file:ca.pem}`.
+    #[schemars(extend("x-pem" = "certificate"))]
+    pub ca: Option<String>,
+}
+
+/// How to sign in to Vault: one way.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(transform = single_key)]
+pub enum VaultAuth {
+    /// With a token. It is renewed while it can be.
+    Token(SecretText),
+    /// As an application.
+    Approle(AppRole),
+    /// As a pod, with its service account.
+    Kubernetes(Kubernetes),
+}
+
+/// How an application signs in to Vault.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AppRole {
+    /// Its role's id.
+    pub role_id: String,
+    /// Its secret id.
+    pub secret_id: SecretText,
+    /// Where the method is mounted. Default `approle`.
+    pub mount: Option<String>,
+}
+
+/// How a pod signs in to Vault.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Kubernetes {
+    /// The role that its service account is bound to.
+    pub role: String,
+    /// The service account's token, usually `${file:/var/run/secrets/kubernetes.io/serviceaccount/token}`.
+    pub jwt: SecretText,
+    /// Where the method is mounted. Default `kubernetes`.
+    pub mount: Option<String>,
 }
 
 /// Who may use the admin door.

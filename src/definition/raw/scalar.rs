@@ -65,7 +65,7 @@ pub struct Tree(pub Value);
 
 inline_schema!(Tree, { "x-template": "tree" });
 
-/// A secret. Must come from a reference: `${env:NAME}` or `${file:PATH}`.
+/// A secret. Must come from a reference: `${env:NAME}`, `${file:PATH}` or `${vault:PATH#FIELD}`.
 #[derive(Debug)]
 pub struct SecretText(pub Secret);
 
@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for SecretText {
 
 inline_schema!(SecretText, {
     "type": "string", "minLength": 1, "x-secret": "yes",
-    "x-expected": "a secret by reference: ${env:NAME} or ${file:PATH}",
+    "x-expected": "a secret by reference: ${env:NAME}, ${file:PATH} or ${vault:PATH#FIELD}",
 });
 
 macro_rules! quantity {

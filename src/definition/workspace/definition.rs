@@ -215,7 +215,7 @@ impl<T> Definition<T> {
     pub fn referenced_files(&self) -> impl Iterator<Item = &Path> {
         self.dependencies.iter().filter_map(|dependency| match &dependency.source {
             Source::File(path) => Some(path.as_path()),
-            Source::Env(_) => None,
+            Source::Env(_) | Source::Secret(..) => None,
         })
     }
 }

@@ -147,6 +147,8 @@ pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
         integrations: Vec::new(),
         state: State::Postgres,
         key: KeySource::Missing,
+        previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
+        vault: None,
     };
     Gateway {
         fixed,

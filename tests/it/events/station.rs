@@ -109,6 +109,8 @@ fn gateway(plan: &Plan) -> Gateway {
         integrations: Vec::new(),
         state: State::Postgres,
         key: KeySource::Missing,
+        previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
+        vault: None,
     };
     let destination = |(id, port): &(&str, u16)| Destination {
         id: Arc::from(*id),

@@ -214,6 +214,8 @@ fn generation(setup: Setup) -> Generation {
         integrations: Vec::new(),
         state: State::Sled { path: PathBuf::new(), cache: 0, min_free: 0, retention: Duration::ZERO },
         key: KeySource::Missing,
+        previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
+        vault: None,
     };
     let gateway = Gateway {
         fixed,

@@ -10,3 +10,4 @@ pub mod peer;
 pub mod raw;
 pub mod store;
 pub mod tls;
+pub mod vault;
