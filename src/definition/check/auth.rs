@@ -7,7 +7,7 @@ use super::conflicts::request;
 use crate::base::secret::Secret;
 use crate::definition::compile;
 use crate::definition::problem::Code;
-use crate::definition::raw::auth::{Assertion, Auth, JwtAlgorithm};
+use crate::definition::raw::auth::{Assertion, Auth, JwtAlgorithm, Mtls};
 use crate::definition::raw::integration::Integration;
 use crate::definition::raw::oauth2::{ClientAuth, Grant, OAuth2, Pkce};
 
@@ -18,6 +18,7 @@ pub(super) fn check(raw: &Integration, found: &mut Findings<'_>) {
     match &raw.auth {
         Some(Auth::OAuth2(oauth2)) => self::oauth2(oauth2, found),
         Some(Auth::Jwt(assertion)) => self::assertion(assertion, "/auth/jwt", found),
+        Some(Auth::Mtls(mtls)) => certificate(mtls, "/auth/mtls", found),
         Some(Auth::Login(login)) if login.tokens.get("default").is_none() => {
             found.error(Code::MissingField, "/auth/login", "`tokens` names no `default`");
         }
@@ -71,6 +72,9 @@ fn oauth2(oauth2: &OAuth2, found: &mut Findings<'_>) {
 fn client(oauth2: &OAuth2, grant: Grant, found: &mut Findings<'_>) {
     let way = oauth2.client_auth.unwrap_or(ClientAuth::Form);
     let Some(client) = &oauth2.client else { return };
+    if let Some(mtls) = &client.certificate {
+        certificate(mtls, "/auth/oauth2/client/certificate", found);
+    }
     let needs_secret = matches!(way, ClientAuth::Form | ClientAuth::Basic | ClientAuth::BasicRaw);
     if needs_secret && client.secret.is_none() {
         let problem = found.error(Code::MissingField, "/auth/oauth2/client", "the application has no `secret`");
@@ -105,6 +109,16 @@ fn scopes(oauth2: &OAuth2, found: &mut Findings<'_>) {
             found.error(Code::UnknownName, &format!("{at}/token"), message).suggestion = near;
         }
     }
+}
+
+/// A certificate proves nothing without its key, nor a key without its certificate.
+fn certificate(mtls: &Mtls, at: &str, found: &mut Findings<'_>) {
+    let missing = match (&mtls.certificate, &mtls.key) {
+        (Some(_), None) => "key",
+        (None, Some(_)) => "certificate",
+        _ => return,
+    };
+    found.error(Code::MissingField, at, format!("a certificate and its key go together: `{missing}` is missing"));
 }
 
 fn assertion(assertion: &Assertion, at: &str, found: &mut Findings<'_>) {

@@ -209,13 +209,17 @@ pub(super) fn request(shape: Shape<'_>, at: &str, found: &mut Findings<'_>) {
             "`basic` stands instead of `credential`: write one of them",
         );
     }
-    for (name, _) in shape.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+    // With `credential: none` the author has said that this header stands in the credential's place.
+    let is_placed = shape.credential.is_some_and(|word| word.0 == "none");
+    for (name, _) in shape.headers.iter().filter(|(name, _)| !is_placed && name.eq_ignore_ascii_case("authorization")) {
         let problem = found.warning(
             Code::Conflict,
             &super::below(&format!("{at}/headers"), name),
             "this header is where credentials go",
         );
-        problem.help = Some("Use `credential`, `basic` or `api.credential`.".to_owned());
+        let help = "Use `credential`, `basic` or `api.credential`; for a scheme of the service's own, write \
+                    `credential: none` beside it.";
+        problem.help = Some(help.to_owned());
     }
 }
 

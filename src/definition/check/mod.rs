@@ -57,11 +57,12 @@ fn walk(schema: &Value, found: &mut Findings<'_>, templates: &Templates) {
     });
 }
 
-/// The names under `inputs`; `None` for a file that can have none.
+/// The names that `input` has: those under `inputs` and under `auth.login.fields`; `None` for a file that
+/// can have none.
 fn declared_inputs(document: &Value) -> Option<Vec<String>> {
-    let inputs = document.get("inputs").and_then(Value::as_object);
+    let maps = ["/inputs", "/auth/login/fields"].into_iter().filter_map(|at| document.pointer(at)?.as_object());
     let is_definition = document.get("id").is_some();
-    is_definition.then(|| inputs.into_iter().flat_map(|map| map.keys().cloned()).collect())
+    is_definition.then(|| maps.flat_map(|map| map.keys().cloned()).collect())
 }
 
 /// Tells each use of what this version does not run.

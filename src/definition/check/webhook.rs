@@ -122,16 +122,14 @@ impl Kinds<'_, '_, '_> {
     }
 
     fn public_key(&mut self, key: &crate::definition::raw::verify::PublicKey, at: &str) -> bool {
-        if key.keys.0.is_empty() == key.fetch.is_none() {
-            self.found.error(
-                Code::MissingField,
-                at,
-                "a public key comes from `keys` or from `fetch`: write one of them",
-            );
+        if !key.keys.0.is_empty() && key.fetch.is_some() {
+            self.found.error(Code::Conflict, at, "a public key comes from `keys` or from `fetch`: write one of them");
         }
         self.signatures(&key.signature.0, at);
         self.signed(&key.signed, key.timestamp.as_ref(), at);
-        false
+        // A fetched key proves the sender; a secret that is part of what is signed proves for whom it is.
+        let signs_secret = self.templates.text(&key.signed.0).is_ok_and(|text| text.names().contains("secret"));
+        signs_secret || (key.keys.0.is_empty() && key.fetch.is_none())
     }
 
     fn one_place(&mut self, written: &[bool], at: &str, names: &str) {
@@ -276,6 +274,19 @@ mod tests {
         assert!(hmac(&json!({ "signed": "{{ headers['x-id'] }}" })).contains("anyone can change it"));
         let token = json!({ "token": { "header": "X" } });
         assert!(webhook(&json!({ "verify": token, "secrets": ["short"] })).contains("shorter than 16"));
+    }
+
+    #[test]
+    fn public_keys_are_written_fetched_or_given_as_secrets() {
+        let told = |more: &Value| {
+            let mut key = json!({ "signature": { "header": "X-S" }, "signed": "{{ body }}" });
+            key.as_object_mut().expect("a map").extend(more.as_object().expect("a map").clone());
+            webhook(&json!({ "verify": { "ed25519": key } }))
+        };
+        let fetch = json!({ "url": "headers['x-key']", "hosts": ["*.example.com"] });
+        assert!(!told(&json!({})).contains("needs no secret"));
+        assert!(told(&json!({ "keys": "a" })).contains("needs no secret"));
+        assert!(told(&json!({ "keys": "a", "fetch": fetch })).contains("write one of them"));
     }
 
     #[test]

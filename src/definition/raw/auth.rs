@@ -167,11 +167,12 @@ pub struct SigV4 {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mtls {
-    /// The certificate chain in PEM.
+    /// The certificate chain in PEM, usually `${file:client.pem}`. A catalogue entry has none until a
+    /// deployment adds it.
     #[schemars(extend("x-pem" = "certificate"))]
-    pub certificate: String,
+    pub certificate: Option<String>,
     /// Its key in PEM.
-    pub key: SecretText,
+    pub key: Option<SecretText>,
 }
 
 /// Requests of the service's own that yield a token.

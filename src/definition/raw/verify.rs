@@ -88,7 +88,8 @@ pub struct PlainDigest {
 pub struct PublicKey {
     /// The algorithm. Default `ed25519`, `ecdsa_p256_sha256` or `rsa_pkcs1_sha256` by kind.
     pub algorithm: Option<SignatureAlgorithm>,
-    /// The public keys, any of which may match: PEM, JWK, or raw bytes in `key_encoding`.
+    /// The public keys, any of which may match: PEM, JWK, or raw bytes in `key_encoding`. Without them and
+    /// without `fetch` the webhook's secrets are the keys, for services that give each application its own.
     #[serde(default)]
     pub keys: OneOrMany<String>,
     /// How keys that are neither PEM nor JWK are written. Default `base64`.

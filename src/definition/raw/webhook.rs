@@ -35,7 +35,8 @@ pub struct Webhook {
     pub delivery_id: Option<Expression>,
     /// When it happened at the service.
     pub occurred_at: Option<Expression>,
-    /// The list inside a body that holds several events. Each becomes an event of its own.
+    /// The list inside a body that holds several events. Each becomes an event of its own, and is what
+    /// `event`, `delivery_id`, `occurred_at` and rules then see as `body`.
     pub batch: Option<Expression>,
     /// The types the service sends: for people, for completion and for `trunkline trigger`. Never a
     /// filter.
