@@ -1,10 +1,13 @@
-//! The catalogue: the definitions in `integrations/`, embedded in the program and parsed once.
+//! The catalogue: the definitions in `integrations/`, embedded in the program. Each is parsed when it is
+//! first asked for, so that a deployment pays for the entries it extends and not for the shelf.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use rust_embed::Embed;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::document::Document;
 use super::load::tree::parse;
@@ -18,20 +21,105 @@ struct Files;
 pub struct Entry {
     /// Its text, for excerpts and for `trunkline new`.
     pub text: Arc<str>,
-    /// Its content as written. Its file reads as `catalogue:NAME.yaml`, which no file of a deployment
-    /// is called.
-    pub document: Document,
+    /// What its file is called in diagnostics: `catalogue:NAME.yaml`, which no file of a deployment is.
+    pub file: Arc<PathBuf>,
+    document: OnceLock<Document>,
 }
 
 static ENTRIES: LazyLock<BTreeMap<Box<str>, Entry>> = LazyLock::new(|| {
     let entry = |name: std::borrow::Cow<'static, str>| {
         let id = name.strip_suffix(".yaml")?;
         let text: Arc<str> = std::str::from_utf8(&Files::get(&name)?.data).ok()?.into();
-        let document = parse(&Arc::new(PathBuf::from(format!("catalogue:{name}"))), &text).document?;
-        Some((id.into(), Entry { text, document }))
+        let file = Arc::new(PathBuf::from(format!("catalogue:{name}")));
+        Some((id.into(), Entry { text, file, document: OnceLock::new() }))
     };
     Files::iter().filter_map(entry).collect()
 });
+
+impl Entry {
+    /// Its content as written.
+    pub fn document(&self) -> &Document {
+        self.document.get_or_init(|| {
+            // A test parses every embedded file; one that did not parse would be an entry without content.
+            let parsed = parse(&self.file, &self.text).document;
+            parsed.unwrap_or_else(|| Document::unplaced(self.file.as_ref().clone(), Value::Null))
+        })
+    }
+
+    /// What a list says of it.
+    pub fn listing(&self) -> Listing<'_> {
+        let value = &self.document().value;
+        let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let texts = |pointer: &str, key: &str| {
+            let items = value.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+            items.filter_map(|item| item.get(key).unwrap_or(item).as_str()).collect()
+        };
+        let auth = value.get("auth").and_then(Value::as_object).and_then(|kinds| kinds.keys().next());
+        let auth = auth.map_or("none", String::as_str);
+        let grant = match (auth, text("/auth/oauth2/grant")) {
+            ("oauth2", "") => Some("authorization_code"),
+            ("oauth2", grant) => Some(grant),
+            _ => None,
+        };
+        Listing {
+            id: text("/id"),
+            title: text("/title"),
+            summary: text("/summary"),
+            category: text("/category"),
+            features: texts("/features", ""),
+            docs: text("/docs"),
+            auth,
+            grant,
+            inputs: value.get("inputs").and_then(Value::as_object).into_iter().flat_map(|map| map.keys()).collect(),
+            scopes: texts("/auth/oauth2/scopes", "name"),
+            endpoints: texts("/api/endpoints", "id"),
+            events: texts("/webhook/events", ""),
+            syncs: texts("/syncs", "id"),
+        }
+    }
+}
+
+/// What a list says of an entry.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listing<'a> {
+    /// Its id, which is what `extends` names.
+    pub id: &'a str,
+    /// What people call the service.
+    pub title: &'a str,
+    /// What it is for.
+    pub summary: &'a str,
+    /// The shelf it stands on.
+    pub category: &'a str,
+    /// What it offers.
+    pub features: Vec<&'a str>,
+    /// The service's own documentation.
+    pub docs: &'a str,
+    /// How connections sign in, by the grammar's word.
+    pub auth: &'a str,
+    /// How a token is come by, where they sign in by OAuth 2.0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<&'a str>,
+    /// What each connection must tell.
+    pub inputs: Vec<&'a String>,
+    /// What can be asked for.
+    pub scopes: Vec<&'a str>,
+    /// Its named requests.
+    pub endpoints: Vec<&'a str>,
+    /// The events it sends.
+    pub events: Vec<&'a str>,
+    /// The collections it keeps in copy.
+    pub syncs: Vec<&'a str>,
+}
+
+impl Listing<'_> {
+    /// Whether it has this word: part of its id, title, summary, category, one of its features, or the
+    /// way of signing in. Case does not count.
+    pub fn has(&self, word: &str) -> bool {
+        let word = word.to_lowercase();
+        let texts = [self.id, self.title, self.summary, self.category, self.auth, self.grant.unwrap_or_default()];
+        texts.iter().chain(&self.features).any(|text| text.to_lowercase().contains(&word))
+    }
+}
 
 /// The entry with this id.
 pub fn entry(id: &str) -> Option<&'static Entry> {
@@ -51,8 +139,26 @@ mod tests {
     fn every_embedded_file_is_an_entry_under_its_own_id() {
         assert_eq!(ids().count(), Files::iter().count());
         for id in ids() {
-            let written = entry(id).and_then(|entry| entry.document.value.get("id")?.as_str());
+            let written = entry(id).and_then(|entry| entry.document().value.get("id")?.as_str());
             assert_eq!(written, Some(id));
         }
+    }
+
+    #[test]
+    fn every_entry_stands_on_a_shelf_with_a_sentence_and_its_documentation() {
+        for listing in ids().filter_map(entry).map(Entry::listing) {
+            let sentence = listing.summary.ends_with('.') && listing.summary.len() < 120;
+            let complete = sentence && !listing.category.is_empty() && !listing.features.is_empty();
+            assert!(complete && listing.docs.starts_with("https://"), "{listing:?}");
+        }
+    }
+
+    #[test]
+    fn entries_are_found_by_what_people_know_of_them() {
+        let found = |word: &str| ids().filter_map(entry).map(Entry::listing).any(|listing| listing.has(word));
+        for word in ["GITHUB", "payments", "Sync", "authorization_code", "api_key", "invoices"] {
+            assert!(found(word), "{word}");
+        }
+        assert!(!found("no such thing"));
     }
 }

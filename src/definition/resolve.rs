@@ -111,13 +111,13 @@ fn lay_over_catalogue(document: &mut Document, schema: &Schema, problems: &mut V
     let Some(entry) = catalogue::entry(name) else {
         let message = format!("the catalogue has no entry `{name}`");
         let problem = Problem::error(Code::UnknownName, document.place("/extends"), message);
-        let known: Vec<String> = catalogue::ids().map(|id| format!("`{id}`")).collect();
         let problem = problem.suggestion(nearest(name, catalogue::ids()));
-        problems.push(problem.help(format!("It has {}.", known.join(", "))));
+        let help = "`trunkline catalog list` shows its entries, and `trunkline catalog search WORD` finds them.";
+        problems.push(problem.help(help));
         return false;
     };
     let taken = std::mem::replace(document, Document::unplaced(PathBuf::new(), Value::Null));
-    *document = merge(&entry.document, taken, schema.shape());
+    *document = merge(entry.document(), taken, schema.shape());
     true
 }
 

@@ -49,6 +49,30 @@ fn an_absent_gateway_is_unhealthy() {
 }
 
 #[test]
+fn the_catalogue_is_searched_by_what_people_know() {
+    let ids = |arguments: &[&str]| {
+        let ended = trunkline(&[&["catalog", "list", "--json"], arguments].concat());
+        let found: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+        let found = found.as_array().unwrap().clone();
+        (found.iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>(), ended.status.code())
+    };
+    let (all, code) = ids(&[]);
+    assert!(all.len() >= 60 && code == Some(0), "{}", all.len());
+    assert!(ids(&["--category", "payments"]).0.contains(&"stripe".to_owned()));
+    assert!(ids(&["--auth", "device_code"]).0.iter().all(|id| id.contains("device")));
+    assert!(ids(&["--feature", "webhooks", "issues"]).0.contains(&"github".to_owned()));
+    assert!(ids(&["pull", "requests"]).0.len() < all.len());
+    assert_eq!(ids(&["no-such-service-anywhere"]), (vec![], Some(1)));
+}
+
+#[test]
+fn a_search_that_finds_nothing_says_what_was_perhaps_meant() {
+    let told = |arguments: &[&str]| text(&trunkline(&[&["catalog", "search"], arguments].concat()).stderr);
+    assert!(told(&["strpe"]).contains("did you mean `stripe`?"), "{}", told(&["strpe"]));
+    assert!(told(&["--category", "shoes"]).contains("payments"), "{}", told(&["--category", "shoes"]));
+}
+
+#[test]
 fn versions_and_completions_are_printed() {
     let version: serde_json::Value = serde_json::from_slice(&trunkline(&["version", "--json"]).stdout).unwrap();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));

@@ -249,7 +249,7 @@ impl Deployment {
         }
         report.problems.extend(self.crossing.values().flatten().cloned());
         for entry in catalogue::ids().filter_map(catalogue::entry) {
-            report.texts.insert(Arc::clone(&entry.document.file), Arc::clone(&entry.text));
+            report.texts.insert(Arc::clone(&entry.file), Arc::clone(&entry.text));
         }
         settle(&mut report.problems);
         report
