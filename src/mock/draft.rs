@@ -153,7 +153,7 @@ pub(super) fn sample(
         }
     }
     if let Some(expr) = &webhook.delivery_id {
-        identify(&mut draft, expr, serial);
+        identify(&mut draft, expr, &webhook.event, serial);
     }
     if holds(&webhook.event, &draft, wanted) { Ok(draft) } else { Err(unreachable(webhook, wanted)) }
 }
@@ -239,9 +239,12 @@ fn rule_reads(integration: &Integration, wanted: &str) -> Vec<Read> {
     found
 }
 
-/// Gives each place that the delivery id is made of a fresh value. A fixed body keeps its own.
-fn identify(draft: &mut Draft, expr: &Expr, serial: &str) {
-    for read in reads(expr.source()) {
+/// Gives each place that the delivery id is made of a fresh value, except those that also decide the
+/// type. A fixed body keeps its own.
+fn identify(draft: &mut Draft, id: &Expr, event: &Expr, serial: &str) {
+    let decided = reads(event.source());
+    let is_free = |read: &Read| decided.iter().all(|known| known.root != read.root || known.steps != read.steps);
+    for read in reads(id.source()).into_iter().filter(is_free) {
         let now = lookup(draft, &read);
         let prefix = now.as_deref().map_or("", |text| text.split_inclusive('_').next().unwrap_or_default());
         let prefix = if prefix.ends_with('_') { prefix } else { "" };
@@ -289,6 +292,15 @@ mod tests {
         let body = json!({ "type": "url_verification", "challenge": "abc" });
         let expr = "body.event.type if body.type == 'event_callback' else body.type";
         assert_eq!(body_of(brought_about(expr, body.clone(), "url_verification")), body);
+    }
+
+    #[test]
+    fn what_decides_the_type_is_no_part_of_a_fresh_id() {
+        let (event, id) = ("body.type", "body.type ~ ':' ~ body.id");
+        let compile = |source| Expr::compile(source).expect("an expression");
+        let mut draft = brought_about(event, json!({ "id": "evt_1" }), "a.b").expect("found");
+        identify(&mut draft, &compile(id), &compile(event), "9");
+        assert_eq!(body_of(Some(draft)), json!({ "type": "a.b", "id": "evt_9" }));
     }
 
     #[test]
