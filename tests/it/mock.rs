@@ -10,6 +10,8 @@ use trunkline::base::random::SeededRandom;
 use trunkline::definition::compile;
 use trunkline::definition::document::Document;
 use trunkline::definition::load::tree;
+use trunkline::definition::plan::Integration;
+use trunkline::definition::plan::webhook::{Verify, Webhook};
 use trunkline::definition::templates::Templates;
 use trunkline::mock::trigger::Trigger;
 use trunkline::mock::{Faults, Mock, Simulated};
@@ -19,12 +21,15 @@ use crate::outside::http::{Client, Reply};
 
 const CATALOGUE: [&str; 5] = ["github", "google", "salesforce", "slack", "stripe"];
 
+/// A secret that is a text, hexadecimal and base 64 alike, as the schemes want.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
 fn simulated(id: &str) -> Simulated {
     let file = PathBuf::from(format!("{}/integrations/{id}.yaml", env!("CARGO_MANIFEST_DIR")));
     let text = std::fs::read_to_string(&file).unwrap();
     let mut resolved = tree::parse(&Arc::new(file.clone()), &text).document.unwrap().value;
     if let Some(webhook) = resolved.get_mut("webhook").and_then(Value::as_object_mut) {
-        webhook.insert("secrets".to_owned(), json!(["a-secret-for-simulated-services"]));
+        webhook.insert("secrets".to_owned(), json!([SECRET]));
     }
     let document = Document::unplaced(file, resolved.clone());
     let integration = compile::integration(&document, &Templates::new());
@@ -58,30 +63,42 @@ fn get(client: &mut Client, target: &str) -> Reply {
     client.send("GET", target, &[BEARER], b"").unwrap()
 }
 
+/// What is wrong with the samples of one event of a service.
+fn faults_of_samples(integration: &Integration, webhook: &Webhook, event: &str) -> Option<String> {
+    let url = "https://example.com/webhooks/x";
+    let trigger = Trigger { integration, event_type: event, body: None, url, forged: false };
+    let make = |seed| trigger.make(Timestamp::from_seconds(1), &SeededRandom::new(seed));
+    let (one, other) = match (make(1), make(2)) {
+        (Ok(one), Ok(other)) => (one, other),
+        (Err(error), _) | (_, Err(error)) => return Some(error.to_string()),
+    };
+    let body: Value = serde_json::from_slice(&one.body).unwrap();
+    let pairs = one.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let context = Context::new().with_json("body", &body).with_headers("headers", pairs);
+    let told = webhook.event.text(&context);
+    if told.as_ref().ok().and_then(Option::as_deref) != Some(event) {
+        return Some(format!("its type is {told:?}"));
+    }
+    let is_handshake = ["url_verification", "endpoint.url_validation"].contains(&event);
+    let repeats = (&one.body, &one.headers) == (&other.body, &other.headers);
+    (repeats && webhook.delivery_id.is_some() && !is_handshake).then(|| "it repeats its id".to_owned())
+}
+
 #[test]
 fn every_listed_event_has_a_sample_that_is_of_its_type() {
-    for id in CATALOGUE {
+    let mut faults = Vec::new();
+    for id in trunkline::definition::catalogue::ids() {
         let integration = simulated(id).integration;
         let Some(webhook) = &integration.webhook else { continue };
-        for event in &webhook.events {
-            let url = "https://example.com/webhooks/x";
-            let trigger = Trigger { integration: &integration, event_type: event, body: None, url, forged: false };
-            let made = |seed| trigger.make(Timestamp::from_seconds(1), &SeededRandom::new(seed));
-            let (one, other) = (made(1).unwrap_or_else(|error| panic!("{id} {event}: {error}")), made(2).unwrap());
-            let body: Value = serde_json::from_slice(&one.body).unwrap();
-            let headers = |webhook: &trunkline::mock::trigger::SignedWebhook| webhook.headers.clone();
-            let pairs = headers(&one);
-            let context = Context::new()
-                .with_json("body", &body)
-                .with_headers("headers", pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-            assert_eq!(webhook.event.text(&context).unwrap().as_ref(), Some(event), "{id}");
-            let is_handshake = event == "url_verification";
-            assert!(
-                is_handshake || (&one.body, headers(&one)) != (&other.body, headers(&other)),
-                "{id} {event} repeats its id"
-            );
+        if matches!(webhook.verify, Verify::NotYet(_)) {
+            continue;
         }
+        let told = webhook.events.iter().filter_map(|event| {
+            faults_of_samples(&integration, webhook, event).map(|fault| format!("{id} {event}: {fault}"))
+        });
+        faults.extend(told);
     }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[test]
@@ -201,4 +218,65 @@ fn faults_come_when_they_are_asked_for() {
     let clock = SystemClock::new();
     client.send("GET", "/stripe/v1/balance", &[BEARER, ("mock-latency", "120ms")], b"").unwrap();
     assert!(trunkline::base::clock::Clock::monotonic(&clock).as_millis() >= 120);
+}
+
+/// What a call to this service must carry to be let in: headers, and a query's parameter.
+fn credential(resolved: &Value) -> (Vec<(String, String)>, String) {
+    let placement = &resolved["api"]["credential"];
+    let text = placement["value"].as_str().unwrap_or("Bearer {{ token.access }}");
+    let value = text.split("{{").next().unwrap_or_default().to_owned() + "sk_test_0123456789";
+    match (placement["header"].as_str(), placement["query"].as_str()) {
+        (Some(name), _) => (vec![(name.to_owned(), value)], String::new()),
+        (_, Some(name)) => (Vec::new(), format!("{name}={value}")),
+        _ if resolved["auth"].get("basic").is_some() => {
+            (vec![("authorization".to_owned(), "Basic YTpi".to_owned())], String::new())
+        }
+        _ => (vec![("authorization".to_owned(), value)], String::new()),
+    }
+}
+
+/// Sends a declared request to its service, slots filled in with something, and tells what its expression
+/// says of the answer.
+fn asked(client: &mut Client, simulated: &Simulated, declared: &Value, expression: &str) -> Result<(), String> {
+    let id = &simulated.integration.id;
+    let line = declared.as_str().or_else(|| declared["request"].as_str()).unwrap();
+    let (method, target) = line.split_once(' ').unwrap();
+    let below = |rest: &str| format!("/{}", rest.split_once('/').map_or("", |(_, path)| path));
+    let target = target.split_once("://").map_or_else(|| target.to_owned(), |(_, rest)| below(rest));
+    let filled: String = target
+        .split("}}")
+        .map(|part| part.split_once("{{").map_or(part.to_owned(), |(p, _)| format!("{p}x")))
+        .collect();
+    let (headers, parameter) = credential(&simulated.resolved);
+    let joined = if filled.contains('?') { '&' } else { '?' };
+    let target = if parameter.is_empty() { filled } else { format!("{filled}{joined}{parameter}") };
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let reply = client.send(method, &format!("/{id}{target}"), &headers, b"").map_err(|error| error.to_string())?;
+    let pairs = reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let context = Context::new().with("status", i64::from(reply.status)).with_json("body", &reply.json());
+    let holds = Expr::compile(expression).unwrap().holds(&context.with_headers("headers", pairs));
+    if reply.status < 400 && holds == Ok(true) {
+        Ok(())
+    } else {
+        Err(format!("{id} {line}: `{expression}` over {reply:?}"))
+    }
+}
+
+#[test]
+fn every_entry_is_tested_and_identified_in_its_own_words() {
+    let mut faults = Vec::new();
+    for id in trunkline::definition::catalogue::ids() {
+        let simulated = simulated(id);
+        let api = &simulated.resolved["api"];
+        let ok = |declared: &Value| declared["ok"].as_str().or(api["ok"].as_str()).unwrap_or("status < 300").to_owned();
+        // Each asks a service of its own, because some let one call through in a second.
+        faults.extend(asked(&mut mock(&[id]), &simulated, &api["test"], &ok(&api["test"])).err());
+        let Some(identity) = simulated.resolved.pointer("/auth/oauth2/identity") else { continue };
+        let account = identity["id"].as_str().unwrap();
+        if !account.starts_with("saved.") {
+            let known = format!("({}) and ({account}) is not none", ok(identity));
+            faults.extend(asked(&mut mock(&[id]), &simulated, identity, &known).err());
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

@@ -13,10 +13,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use trunkline::base::clock::Timestamp;
+use trunkline::definition::catalogue;
 use trunkline::definition::compile;
 use trunkline::definition::document::Document;
 use trunkline::definition::load::tree;
 use trunkline::definition::plan::Integration;
+use trunkline::definition::plan::webhook::Verify;
 use trunkline::definition::templates::Templates;
 use trunkline::webhook::door::RequestHead;
 use trunkline::webhook::scope::{Scope, wanted};
@@ -118,6 +120,67 @@ fn every_known_answer_comes_out() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(count >= 90, "only {count} vectors have a definition");
+}
+
+/// Catalogue entries, and the scheme that the vectors know their webhooks by.
+const CATALOGUE: [(&str, &str); 32] = [
+    ("aws-ses", "sns-v2"),
+    ("bitbucket", "bitbucket-hub"),
+    ("box", "box"),
+    ("calendly", "calendly"),
+    ("contentful", "contentful"),
+    ("discord", "discord"),
+    ("dropbox", "dropbox"),
+    ("facebook", "meta"),
+    ("github", "github-sha256"),
+    ("github-app", "github-sha256"),
+    ("gitlab", "gitlab-token"),
+    ("google", "google-channel-token"),
+    ("hubspot", "hubspot-v3"),
+    ("instagram", "meta"),
+    ("jira", "jira-hub"),
+    ("linear", "linear"),
+    ("linkedin", "linkedin"),
+    ("microsoft", "msgraph-clientstate"),
+    ("monday", "monday-jwt"),
+    ("openai", "standard-webhooks"),
+    ("paddle", "paddle-h1"),
+    ("quickbooks", "quickbooks"),
+    ("sendgrid", "sendgrid-ecdsa"),
+    ("shopify", "shopify"),
+    ("slack", "slack-v0"),
+    ("square", "square-url-body"),
+    ("stripe", "stripe-v1"),
+    ("stripe-app", "stripe-v1"),
+    ("telnyx", "telnyx"),
+    ("trello", "trello"),
+    ("twilio", "twilio-sha1"),
+    ("x", "twitter"),
+];
+
+#[test]
+fn the_catalogues_own_blocks_give_the_known_answers() {
+    let (mut entries, mut wrong) = (0, Vec::new());
+    for (id, scheme) in CATALOGUE {
+        let verify = &catalogue::entry(id).unwrap().document().value["webhook"]["verify"];
+        let mut count = 0;
+        for vector in vectors().iter().filter(|vector| vector["scheme"] == scheme) {
+            let name = vector["id"].as_str().unwrap();
+            let Some(integration) = defined(vector, &json!({ scheme: verify })) else { continue };
+            let is_run = !matches!(integration.webhook.as_ref().unwrap().verify, Verify::NotYet(_));
+            if !is_run || NOT_YET.contains(&name) {
+                continue;
+            }
+            count += 1;
+            let outcome = Sent::of(vector).verified(&integration);
+            if outcome.is_ok() != vector["expected"].as_bool().unwrap() {
+                wrong.push(format!("{id} {name}: {outcome:?}"));
+            }
+        }
+        entries += usize::from(count > 0);
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(entries >= 20, "only {entries} entries have an answer to give");
 }
 
 #[test]

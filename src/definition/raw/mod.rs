@@ -67,7 +67,7 @@ mod tests {
     use super::gateway::Gateway;
     use super::integration::Integration;
     use super::*;
-    use crate::definition::schema;
+    use crate::definition::{catalogue, schema};
 
     fn yaml(text: &str) -> Value {
         serde_yaml::from_str(text).expect("YAML")
@@ -80,17 +80,11 @@ mod tests {
 
     #[test]
     fn the_catalogue_reads_unchanged() {
-        for text in [
-            include_str!("../../../integrations/github.yaml"),
-            include_str!("../../../integrations/google.yaml"),
-            include_str!("../../../integrations/salesforce.yaml"),
-            include_str!("../../../integrations/slack.yaml"),
-            include_str!("../../../integrations/stripe.yaml"),
-        ] {
-            let document = yaml(text);
-            assert_eq!(faults(schema::integration(), &document), [""; 0]);
+        for entry in catalogue::ids().filter_map(catalogue::entry) {
+            let document = yaml(&entry.text);
+            assert_eq!(faults(schema::integration(), &document), [""; 0], "{:?}", entry.file);
             let read = read::<Integration>(&document);
-            assert!(read.is_ok(), "{:?}", read.err());
+            assert!(read.is_ok(), "{:?}: {:?}", entry.file, read.err());
         }
     }
 
