@@ -1,3 +1,5 @@
+//! Known answers of RFC 7515, what each algorithm makes and takes back, and what a claim may be.
+
 use std::sync::LazyLock;
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
