@@ -8,6 +8,7 @@ mod architecture;
 mod calls;
 mod chaos;
 mod cli;
+mod corpora;
 mod credentials;
 mod definitions;
 mod doors;
