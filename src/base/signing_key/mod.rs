@@ -9,7 +9,7 @@ mod read;
 use std::fmt;
 
 use ring::rand::SystemRandom;
-use ring::signature::{EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use ring::signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair};
 use ring::{hmac, signature};
 
 use super::secret::Secret;
@@ -169,11 +169,61 @@ impl SigningKey {
             Material::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
         }
     }
+
+    /// Whether a signature of this form is this key's over the message: for the other side of what it
+    /// signs, as the simulated services are.
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let public = match &self.material {
+            Material::Shared(key) => return hmac::verify(key, message, signature).is_ok(),
+            Material::Rsa(pair, _) => pair.public().as_ref(),
+            Material::Ecdsa(pair, _) => pair.public_key().as_ref(),
+            Material::Ed25519(pair) => pair.public_key().as_ref(),
+        };
+        let by: &dyn signature::VerificationAlgorithm = match self.algorithm {
+            // Shared secrets have returned.
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => return false,
+            Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+            Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+            Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+            Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
+            Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
+            Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
+            Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+            Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
+            Algorithm::EdDSA => &signature::ED25519,
+        };
+        signature::UnparsedPublicKey::new(by, public).verify(message, signature).is_ok()
+    }
 }
 
 /// Says which kind of key it is, never the key.
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({:?})", self.algorithm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_knows_its_own_signatures_and_no_others() {
+        let cases = [
+            (Algorithm::HS256, "a shared secret"),
+            (Algorithm::RS256, include_str!("../../../tests/vectors/keys/rsa.pkcs8.pem")),
+            (Algorithm::PS384, include_str!("../../../tests/vectors/keys/rsa.pkcs8.pem")),
+            (Algorithm::ES256, include_str!("../../../tests/vectors/keys/p256.pkcs8.pem")),
+            (Algorithm::ES384, include_str!("../../../tests/vectors/keys/p384.pkcs8.pem")),
+            (Algorithm::EdDSA, include_str!("../../../tests/vectors/keys/ed25519.pkcs8.pem")),
+        ];
+        for (algorithm, text) in cases {
+            let key = SigningKey::read(algorithm, &Secret::from(text), Encoding::Utf8).expect("a key");
+            let mut signature = key.sign(b"message").expect("signed");
+            assert!(key.verifies(b"message", &signature), "{algorithm:?}");
+            assert!(!key.verifies(b"another", &signature), "{algorithm:?}");
+            signature[0] ^= 1;
+            assert!(!key.verifies(b"message", &signature), "{algorithm:?}");
+        }
     }
 }
