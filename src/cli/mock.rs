@@ -17,12 +17,16 @@ use crate::base::random::Random;
 use crate::base::secret::Secret;
 use crate::base::units::parse_duration;
 use crate::mock::app::App;
-use crate::mock::{Faults, Mock, Simulated};
+use crate::mock::{Consent, Controls, Faults, Mock, Simulated};
 
 /// Simulates every service of this deployment on one address.
 ///
-/// A gateway started with `serve --mock http://ADDRESS` sends all its calls here. People reach a service
-/// by its id: `curl http://127.0.0.1:9400/github/user -H 'Authorization: Bearer x'`.
+/// A gateway started with `serve --mock http://ADDRESS` sends all its calls here, and people who connect an account
+/// are sent here to consent. A service is also reached by its id, as in `http://127.0.0.1:9400/stripe/v1/balance`.
+///
+/// Services that sign in by OAuth 2.0 want an access token that they issued. One for trying things by hand:
+/// `curl -d '{"issue":true}' http://127.0.0.1:9400/-/oauth/github`. The same address takes `expire`, `revoke`,
+/// `consent`, `fail` and `delay`, and tells what was issued so far.
 #[derive(Debug, Clone, Args)]
 pub struct MockArgs {
     /// The deployment's directory or gateway file [default: what --config says]
@@ -46,12 +50,24 @@ pub struct MockArgs {
     /// The share of calls whose connection breaks in the middle of the answer, from 0 to 1.
     #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = 0.0)]
     pub reset_rate: f64,
+    /// What becomes of those who sign in: `asked` on a page, `granted` or `denied` at once.
+    #[arg(long, value_name = "HOW", value_parser = consent, default_value = "asked")]
+    pub consent: Consent,
 }
 
 impl MockArgs {
-    fn faults(&self) -> Faults {
-        let Self { latency, error_rate, reset_rate, .. } = *self;
-        Faults { latency, error_rate, reset_rate, ..Faults::default() }
+    fn controls(&self) -> Controls {
+        let Self { latency, error_rate, reset_rate, consent, .. } = *self;
+        Controls { faults: Faults { latency, error_rate, reset_rate, ..Faults::default() }, consent }
+    }
+}
+
+fn consent(text: &str) -> Result<Consent, String> {
+    match text {
+        "asked" => Ok(Consent::Asked),
+        "granted" => Ok(Consent::Granted),
+        "denied" => Ok(Consent::Denied),
+        _ => Err("expected `asked`, `granted` or `denied`".to_owned()),
     }
 }
 
@@ -89,7 +105,7 @@ where
     let listen = |address: SocketAddr| async move {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}"))
     };
-    let mock = Arc::new(Mock::new(services, args.faults(), Arc::clone(&clock), random));
+    let mock = Arc::new(Mock::new(services, args.controls(), Arc::clone(&clock), random));
     let listener = listen(args.listen).await?;
     let ids: Vec<_> = services.iter().map(|service| service.integration.id.as_ref()).collect();
     writeln!(out, "mock: {} at http://{}", ids.join(", "), listener.local_addr()?)?;

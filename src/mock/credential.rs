@@ -8,12 +8,13 @@ use http::{HeaderName, header};
 use regex::Regex;
 
 use super::received::Received;
+use crate::base::secret::Secret;
 use crate::definition::plan::api::Placement;
 use crate::definition::plan::{Auth, Integration};
 use crate::template::{Segment, Text};
 
 /// Lets calls with a credential through. It knows no right value: what has the right form in the right
-/// place counts.
+/// place counts. Access tokens are examined further by the OAuth side that issued them.
 #[derive(Debug)]
 pub(super) struct Gate {
     place: Place,
@@ -61,7 +62,8 @@ impl Gate {
     }
 
     /// Who calls; `Err` says what is missing, and never quotes a value.
-    pub fn check(&self, received: &Received) -> Result<Holder, String> {
+    /// With them comes what they carried.
+    pub fn check(&self, received: &Received) -> Result<(Holder, Secret), String> {
         let value = match &self.place {
             Place::Open => String::new(),
             Place::Header(name, form) => form.check(received.header(name), &format!("the header `{name}`"))?,
@@ -70,7 +72,7 @@ impl Gate {
             }
             Place::Basic => basic(received)?,
         };
-        Ok(Holder(self.hashes.hash_one(value)))
+        Ok((Holder(self.hashes.hash_one(&value)), Secret::new(value)))
     }
 
     /// Whether this header holds the credential and must not be echoed.

@@ -3,8 +3,9 @@
 //! The simulation is made from the definition: its paths answer bodies in which the expressions of the
 //! definition find what they read, its credential placement is checked, its limits are enforced and
 //! told in the headers it names, its collections come in the pages it walks, and its webhooks are
-//! signed the way it verifies. It knows nothing of the gateway at run time, keeps nothing but counts, and
-//! is for the quickstart, demonstrations and tests. OAuth pages are not simulated. Called by `cli`.
+//! signed the way it verifies. Its OAuth side ([`oauth`]) asks people for consent and issues the tokens that its API
+//! then wants. It knows nothing of the gateway at run time, keeps nothing on disk, and is for the
+//! quickstart, demonstrations and tests. Called by `cli`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub mod app;
 mod credential;
 mod draft;
 mod limit;
+mod oauth;
 mod page;
 mod paths;
 mod received;
@@ -30,7 +32,8 @@ mod sign;
 pub mod trigger;
 
 pub use draft::DraftError;
-pub use server::Mock;
+pub use oauth::Consent;
+pub use server::{Controls, Mock};
 pub use sign::SignError;
 
 /// A definition to simulate.

@@ -15,12 +15,16 @@ pub(super) struct Received {
     pub path: String,
     /// Query parameters in order, decoded.
     pub query: Vec<(String, String)>,
+    /// The query as it came.
+    pub raw_query: String,
     /// The headers.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
     /// Scheme, authority and mount path under which the caller reached the service; links begin so.
     pub origin: String,
+    /// Where people reach the service at this mock, without a slash at its end.
+    pub here: String,
 }
 
 impl Received {

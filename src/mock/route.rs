@@ -9,7 +9,7 @@ use super::received::Received;
 use super::samples;
 use super::shape::{self, Existing};
 use crate::definition::plan::api::PathPattern;
-use crate::definition::plan::request::{Request, Target};
+use crate::definition::plan::request::{CredentialUse, Request, Target};
 use crate::respond::Answer;
 use crate::template::{Expr, Segment, Text};
 
@@ -26,16 +26,15 @@ pub(super) struct Route {
     pages: Option<Pages>,
     /// The answer in the service's own words, where it is kept.
     kept: Option<Value>,
+    /// Whether the request brings what it needs by itself, and no credential where the API wants one.
+    open: bool,
 }
 
 impl Route {
     /// The route of a compiled request; `ok` is the API's own condition, for requests without one.
     pub fn of_request(integration: &str, request: &Request, ok: Option<&Expr>) -> Self {
-        let path = match &request.target {
-            Target::Path { path, .. } => path.clone(),
-            Target::Url(url) => url.clone(),
-        };
-        let mut route = Self::new(integration, request.method.clone(), &path);
+        let mut route = Self::new(integration, request.method.clone(), path(request));
+        route.open = request.credential == CredentialUse::None;
         route.ok = request.ok.as_ref().or(ok).map(|ok| reads(ok.source())).unwrap_or_default();
         route.others = request.save.iter().flat_map(|(_, saved)| reads(saved.source())).collect();
         route.others.extend(request.result.iter().flat_map(tree_reads));
@@ -60,7 +59,26 @@ impl Route {
     fn new(integration: &str, method: Method, path: &Text) -> Self {
         let kept = path.literal().and_then(|path| samples::answer(integration, &method, path));
         let pattern = PathPattern { method, segments: segments(path) };
-        Self { pattern, ok: Vec::new(), others: Vec::new(), pages: None, kept }
+        Self { pattern, ok: Vec::new(), others: Vec::new(), pages: None, kept, open: false }
+    }
+
+    /// The route with more that is read of its answer.
+    #[must_use]
+    pub fn reading(mut self, more: impl IntoIterator<Item = Read>) -> Self {
+        self.others.extend(more);
+        self
+    }
+
+    /// The route with what is read of its answer before all else: what is made first is kept.
+    #[must_use]
+    pub fn reading_first(mut self, first: impl IntoIterator<Item = Read>) -> Self {
+        self.others.splice(0..0, first);
+        self
+    }
+
+    /// Whether the request brings what it needs by itself.
+    pub fn is_open(&self) -> bool {
+        self.open
     }
 
     /// Whether both are for the same method and path.
@@ -142,8 +160,22 @@ fn truthy(value: Value) -> Value {
     }
 }
 
-/// The path's segments; one with a slot may be anything. Of a URL the path counts.
-fn segments(path: &Text) -> Vec<Option<Box<str>>> {
+/// The path or URL of a request.
+fn path(request: &Request) -> &Text {
+    match &request.target {
+        Target::Path { path, .. } => path,
+        Target::Url(url) => url,
+    }
+}
+
+/// What calls must look like to be this request.
+pub(super) fn pattern(request: &Request) -> PathPattern {
+    PathPattern { method: request.method.clone(), segments: segments(path(request)) }
+}
+
+/// The path's segments; one with a slot may be anything. Of a URL the path counts, also where a slot
+/// stands for its scheme and host.
+pub(super) fn segments(path: &Text) -> Vec<Option<Box<str>>> {
     // A mark that no path contains stands for slots while the text is split.
     const SLOT: &str = "\u{0}";
     let parts = path.segments().unwrap_or_default();
@@ -154,8 +186,12 @@ fn segments(path: &Text) -> Vec<Option<Box<str>>> {
             Segment::Slot(_) => SLOT.to_owned(),
         })
         .collect();
-    let below =
-        marked.split_once("://").map_or(marked.as_str(), |(_, rest)| rest.split_once('/').map_or("", |(_, p)| p));
+    let rest = match (marked.split_once("://"), marked.starts_with(SLOT)) {
+        (Some((_, rest)), _) => Some(rest),
+        (None, true) => Some(marked.as_str()),
+        (None, false) => None,
+    };
+    let below = rest.map_or(marked.as_str(), |rest| rest.split_once('/').map_or("", |(_, path)| path));
     let below = below.split('?').next().unwrap_or_default();
     below
         .strip_prefix('/')

@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::limit::Moment;
+use super::oauth::{At, Consent, OAuthSide};
 use super::received::Received;
 use super::service::Service;
 use super::{Faults, Simulated};
@@ -36,22 +38,51 @@ const KEPT: usize = 100;
 /// The longest delay a request may ask for.
 const MAX_LATENCY: Duration = Duration::from_secs(30);
 
+/// What every simulated service does besides what its definition says.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Controls {
+    /// What goes wrong.
+    pub faults: Faults,
+    /// What becomes of those who sign in.
+    pub consent: Consent,
+}
+
+impl From<Faults> for Controls {
+    fn from(faults: Faults) -> Self {
+        Self { faults, consent: Consent::default() }
+    }
+}
+
 /// Every simulated service behind one listener.
 #[derive(Debug)]
 pub struct Mock {
     services: Vec<Service>,
     faults: Faults,
+    here: OnceLock<SocketAddr>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     seen: Mutex<VecDeque<Value>>,
 }
 
 impl Mock {
-    /// Simulates these services; `faults` happen to every call.
-    pub fn new(services: &[Simulated], faults: Faults, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        let mut services: Vec<_> = services.iter().map(Service::new).collect();
+    /// Simulates these services under these conditions.
+    pub fn new(services: &[Simulated], controls: Controls, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+        let Controls { faults, consent } = controls;
+        let mut services: Vec<_> = services.iter().map(|service| Service::new(service, consent)).collect();
         services.sort_by(|a, b| a.id.cmp(&b.id));
-        Self { services, faults, clock, random, seen: Mutex::default() }
+        Self { services, faults, here: OnceLock::new(), clock, random, seen: Mutex::default() }
+    }
+
+    /// Makes a change to the OAuth side of a service, as `POST /-/oauth/{id}` does: an object with any of
+    /// `expire: true`, `revoke: true`, `issue: true`, `consent: asked | granted | denied`, `fail: {error, times}` and
+    /// `delay: 2s`. Answers what was issued so far.
+    ///
+    /// # Errors
+    /// When there is no such service, it has no OAuth side, or the change is not understood.
+    pub fn control(&self, id: &str, change: &Value) -> Result<Value, String> {
+        let service = self.by_id(id).ok_or_else(|| format!("there is no simulated service `{id}`"))?;
+        let at = At { now: self.clock.now(), random: &*self.random };
+        service.oauth().ok_or_else(|| format!("`{id}` does not sign in by OAuth 2.0"))?.control(change, at)
     }
 
     /// Serves until `stop` is ready, then finishes the calls under way.
@@ -63,6 +94,9 @@ impl Mock {
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
+        let address = listener.local_addr()?;
+        // Served at several listeners, people are sent to the first.
+        self.here.get_or_init(|| address);
         let router = Router::new().fallback(handle).with_state(self);
         axum::serve(listener, router).with_graceful_shutdown(stop).await
     }
@@ -110,7 +144,7 @@ impl Mock {
                 let ids: Vec<_> = self.services.iter().map(|service| service.id.as_str()).collect();
                 Answer::json(
                     StatusCode::OK,
-                    &json!({ "mock": "trunkline", "services": ids, "requests": "/-/requests" }),
+                    &json!({ "mock": "trunkline", "services": ids, "requests": "/-/requests", "controls": "/-/oauth/{service}" }),
                 )
             }
             _ => {
@@ -122,20 +156,36 @@ impl Mock {
         }
     }
 
+    /// What a control of an OAuth side answers.
+    fn controlled(&self, id: &str, body: &[u8]) -> Answer {
+        let change = if body.is_empty() { Ok(json!({})) } else { serde_json::from_slice(body) };
+        let told = change.map_err(|error| error.to_string()).and_then(|change| self.control(id, &change));
+        match told {
+            Ok(told) => Answer::json(StatusCode::OK, &told),
+            Err(error) => Answer::json(StatusCode::BAD_REQUEST, &json!({ "mock": "trunkline", "error": error })),
+        }
+    }
+
     async fn answer(&self, parts: http::request::Parts, body: Bytes) -> Answer {
+        if let Some(id) = parts.uri.path().strip_prefix("/-/oauth/") {
+            return self.controlled(id, &body);
+        }
         let Some((service, path, origin)) = self.find(&parts) else { return self.about(parts.uri.path()) };
-        let query = parts.uri.query().unwrap_or_default();
-        let query = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        let received = Received { method: parts.method, path, query, headers: parts.headers, body, origin };
+        let raw_query = parts.uri.query().unwrap_or_default().to_owned();
+        let query = url::form_urlencoded::parse(raw_query.as_bytes()).into_owned().collect();
+        let here = self.here.get().map(|address| format!("http://{address}/{}", service.id)).unwrap_or_default();
+        let (method, headers) = (parts.method, parts.headers);
+        let received = Received { method, path, query, raw_query, headers, body, origin, here };
         let faults = self.faults.of(&received.headers);
-        tokio::time::sleep(faults.latency.min(MAX_LATENCY)).await;
+        let asked = service.oauth().filter(|oauth| oauth.is_token_call(&received)).map(OAuthSide::delay);
+        tokio::time::sleep((faults.latency + asked.unwrap_or_default()).min(MAX_LATENCY)).await;
         let now = Moment { wall: self.clock.now(), monotonic: self.clock.monotonic() };
         let mut answer = match faults.status {
             Some(status) => Answer::json(status, &json!({ "error": { "message": "a fault that was asked for" } })),
             None if self.random.unit() < faults.error_rate => {
                 Answer::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": { "message": "a simulated outage" } }))
             }
-            None => service.answer(&received, now),
+            None => service.answer(&received, now, &*self.random),
         };
         answer.close = faults.reset || self.random.unit() < faults.reset_rate;
         self.remember(&service.id, &service.shown(&received), answer.status);

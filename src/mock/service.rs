@@ -9,13 +9,16 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::Simulated;
-use super::credential::Gate;
+use super::credential::{Gate, Holder};
 use super::limit::{Limits, Moment};
+use super::oauth::{At, Consent, OAuthSide};
 use super::paths::{Read, reads};
 use super::received::Received;
-use super::route::Route;
+use super::route::{Route, segments};
 use super::shape::{self, Existing};
-use crate::definition::plan::api::{Api, HostPattern};
+use crate::base::random::Random;
+use crate::definition::plan::Integration;
+use crate::definition::plan::api::HostPattern;
 use crate::definition::plan::request::Request;
 use crate::respond::Answer;
 use crate::template::{Expr, Segment, Text};
@@ -29,9 +32,10 @@ pub(super) struct Service {
     hosts: Vec<String>,
     /// Hosts that it allows by pattern.
     patterns: Vec<HostPattern>,
-    /// The path of the API's base URL, without a slash at its end.
-    base_path: String,
+    /// The segments of the path of the API's base URL; one with a slot may be anything.
+    base: Vec<Option<Box<str>>>,
     gate: Gate,
+    oauth: Option<OAuthSide>,
     limits: Limits,
     routes: Vec<Route>,
     /// Where the service says that something went wrong, and what.
@@ -41,11 +45,12 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// The service that a definition describes.
-    pub fn new(simulated: &Simulated) -> Self {
+    /// The service that a definition describes. `consent` is what becomes of those who sign in.
+    pub fn new(simulated: &Simulated, consent: Consent) -> Self {
         let Simulated { integration, resolved } = simulated;
         let api = integration.api.as_ref();
         let base = api.and_then(|api| Url::parse(&leading(&api.base_url)).ok());
+        let oauth = OAuthSide::new(integration, consent);
         let mut hosts: Vec<String> =
             base.iter().filter_map(|url| url.host_str().map(str::to_ascii_lowercase)).collect();
         named_hosts(resolved, &mut hosts);
@@ -57,10 +62,11 @@ impl Service {
             id: integration.id.to_string(),
             hosts,
             patterns: api.map(|api| api.hosts.clone()).unwrap_or_default(),
-            base_path: base.map(|url| url.path().trim_end_matches('/').to_owned()).unwrap_or_default(),
+            base: api.map(|api| segments(&api.base_url)).unwrap_or_default(),
             gate: Gate::new(integration),
             limits: Limits::new(resolved),
-            routes: routes(&integration.id, api, resolved),
+            routes: routes(integration, oauth.as_ref(), resolved),
+            oauth,
             ok: read(|request| request.ok.as_ref(), api.and_then(|api| api.ok.as_ref())),
             error: read(|request| request.error.as_ref(), api.and_then(|api| api.error.as_ref())),
             created: AtomicU64::new(1),
@@ -81,9 +87,20 @@ impl Service {
         received.shown(&self.gate)
     }
 
+    /// The OAuth side, where it has one.
+    pub fn oauth(&self) -> Option<&OAuthSide> {
+        self.oauth.as_ref()
+    }
+
     /// The answer to a call.
-    pub fn answer(&self, received: &Received, now: Moment) -> Answer {
-        let holder = match self.gate.check(received) {
+    pub fn answer(&self, received: &Received, now: Moment, random: &dyn Random) -> Answer {
+        let below = self.below(&received.path);
+        let below = below.as_deref();
+        let at = At { now: now.wall, random };
+        if let Some(answer) = self.oauth.as_ref().and_then(|oauth| oauth.answer(received, below, at)) {
+            return answer;
+        }
+        let holder = match self.admitted(received, below, now) {
             Ok(holder) => holder,
             Err(missing) => {
                 return self
@@ -91,7 +108,6 @@ impl Service {
                     .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"trunkline mock\""));
             }
         };
-        let below = received.path.strip_prefix(self.base_path.as_str()).filter(|rest| rest.starts_with('/'));
         let outcome = self.limits.take(holder, below.unwrap_or(&received.path), now);
         let answer = match outcome.refused {
             Some(wait) => self
@@ -102,9 +118,37 @@ impl Service {
         outcome.headers.into_iter().fold(answer, |answer, (name, value)| answer.with(name, value))
     }
 
-    fn routed(&self, received: &Received, below: Option<&str>) -> Answer {
+    /// The path below the API's base, beginning with a slash; `None` when it is not below that.
+    fn below(&self, path: &str) -> Option<String> {
+        let mut rest = path.strip_prefix('/')?;
+        for segment in self.base.iter().filter(|segment| segment.as_deref() != Some("")) {
+            let (head, tail) = rest.split_once('/')?;
+            if segment.as_deref().is_some_and(|literal| literal != head) {
+                return None;
+            }
+            rest = tail;
+        }
+        Some(format!("/{rest}"))
+    }
+
+    /// Who calls, when they may.
+    fn admitted(&self, received: &Received, below: Option<&str>, now: Moment) -> Result<Holder, String> {
+        let Some(oauth) = &self.oauth else { return self.gate.check(received).map(|(holder, _)| holder) };
+        let is_open = self.route(received, below).is_some_and(Route::is_open);
+        match self.gate.check(received) {
+            Ok((holder, value)) => oauth.admits(value.expose(), now.wall).map(|()| holder),
+            Err(_) if is_open && oauth.admits_anywhere(received, now.wall) => Ok(Holder(0)),
+            Err(missing) => Err(missing),
+        }
+    }
+
+    fn route(&self, received: &Received, below: Option<&str>) -> Option<&Route> {
         let is_for = |path: &str| self.routes.iter().find(|route| route.matches(&received.method, path));
-        let route = below.and_then(is_for).or_else(|| is_for(&received.path));
+        below.and_then(is_for).or_else(|| is_for(&received.path))
+    }
+
+    fn routed(&self, received: &Received, below: Option<&str>) -> Answer {
+        let route = self.route(received, below);
         let serial = self.created.fetch_add(1, Ordering::Relaxed);
         route.and_then(|route| route.answer(received, serial)).unwrap_or_else(|| self.echo(received))
     }
@@ -147,16 +191,21 @@ fn leading(text: &Text) -> String {
 }
 
 /// The routes of everything the definition asks the service for; the first that matches a call counts.
-fn routes(id: &str, api: Option<&Api>, resolved: &Value) -> Vec<Route> {
+fn routes(integration: &Integration, oauth: Option<&OAuthSide>, resolved: &Value) -> Vec<Route> {
+    let (id, api) = (&*integration.id, integration.api.as_ref());
     let ok = api.and_then(|api| api.ok.as_ref());
+    let signing_in = oauth.map(|oauth| oauth.routes(ok)).unwrap_or_default();
     let endpoints = api.into_iter().flat_map(|api| api.endpoints.iter().map(|endpoint| &endpoint.request));
     let compiled = endpoints.chain(api.and_then(|api| api.test.as_ref()));
     let syncs = resolved.get("syncs").and_then(Value::as_array).into_iter().flatten();
     let identity = resolved.get("auth").and_then(Value::as_object).into_iter().flat_map(|auth| auth.values());
+    // Those of OAuth 2.0 are compiled, and come with what they save.
+    let identity = identity.filter(|_| oauth.is_none());
     let declared = syncs.chain(identity.filter_map(|kind| kind.get("identity")));
     let mut all: Vec<Route> = Vec::new();
     let routes = compiled.map(|request| Route::of_request(id, request, ok));
-    for route in routes.chain(declared.filter_map(|declared| Route::of_declared(id, declared))) {
+    let declared = declared.filter_map(|declared| Route::of_declared(id, declared));
+    for route in routes.chain(signing_in).chain(declared) {
         match all.iter_mut().find(|known| known.is_same(&route)) {
             Some(known) => known.merge(route),
             None => all.push(route),

@@ -1,6 +1,7 @@
 //! The catalogue's services, simulated: their own definitions work with what the mock answers.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use trunkline::definition::plan::Integration;
 use trunkline::definition::plan::webhook::{Verify, Webhook};
 use trunkline::definition::templates::Templates;
 use trunkline::mock::trigger::Trigger;
-use trunkline::mock::{Faults, Mock, Simulated};
+use trunkline::mock::{Controls, Mock, Simulated};
 use trunkline::template::{Context, Expr};
 
 use crate::outside::http::{Client, Reply};
@@ -40,7 +41,12 @@ fn simulated(id: &str) -> Simulated {
 fn mock(ids: &[&str]) -> Client {
     let services: Vec<_> = ids.iter().map(|id| simulated(id)).collect();
     let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_769_853_600)));
-    let mock = Arc::new(Mock::new(&services, Faults::default(), clock, Arc::new(SeededRandom::new(1))));
+    let mock = Arc::new(Mock::new(&services, Controls::default(), clock, Arc::new(SeededRandom::new(1))));
+    Client::new(serve(mock))
+}
+
+/// Serves a mock on a thread of its own, to the end of the process.
+pub fn serve(mock: Arc<Mock>) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -51,7 +57,7 @@ fn mock(ids: &[&str]) -> Client {
             mock.serve(listener, std::future::pending()).await.unwrap();
         });
     });
-    Client::new(address)
+    address
 }
 
 /// Where an answer says that the next page is.
@@ -59,8 +65,21 @@ type Next<'a> = &'a dyn Fn(&Reply) -> Option<String>;
 
 const BEARER: (&str, &str) = ("authorization", "Bearer sk_test_0123456789");
 
+/// What a service wants: an access token that it issued, or a key.
+fn key(client: &mut Client, id: &str) -> String {
+    let issued = client.send("POST", &format!("/-/oauth/{id}"), &[], br#"{"issue":true}"#).unwrap().json();
+    issued["access_token"].as_str().unwrap_or("sk_test_0123456789").to_owned()
+}
+
+/// A call with what its service wants.
+fn call(client: &mut Client, (method, target): (&str, &str), body: &[u8]) -> Reply {
+    let credential = format!("Bearer {}", key(client, target.split('/').nth(1).unwrap()));
+    let headers = [("authorization", credential.as_str()), ("content-type", "application/json")];
+    client.send(method, target, &headers, body).unwrap()
+}
+
 fn get(client: &mut Client, target: &str) -> Reply {
-    client.send("GET", target, &[BEARER], b"").unwrap()
+    call(client, ("GET", target), b"")
 }
 
 /// What is wrong with the samples of one event of a service.
@@ -111,7 +130,7 @@ fn a_test_call_succeeds_in_the_definitions_own_words() {
         ("slack", "POST", "/auth.test", "body.ok and body.user_id"),
         ("stripe", "GET", "/v1/balance", "body.available[0].amount"),
     ] {
-        let reply = client.send(method, &format!("/{id}{path}"), &[BEARER], b"").unwrap();
+        let reply = call(&mut client, (method, &format!("/{id}{path}")), b"");
         let context = Context::new().with("status", i64::from(reply.status)).with_json("body", &reply.json());
         assert_eq!(Expr::compile(ok).unwrap().holds(&context), Ok(true), "{id}: {reply:?}");
     }
@@ -142,8 +161,7 @@ fn a_missing_or_misshapen_credential_is_refused_in_the_services_manner() {
 fn an_endpoints_result_is_in_the_answer() {
     let mut client = mock(&["slack"]);
     let body = br##"{"channel":"#engineering","text":"hello"}"##;
-    let headers = [BEARER, ("content-type", "application/json")];
-    let reply = client.send("POST", "/slack/chat.postMessage", &headers, body).unwrap().json();
+    let reply = call(&mut client, ("POST", "/slack/chat.postMessage"), body).json();
     assert_eq!(
         (&reply["ok"], &reply["channel"], reply["ts"].is_string()),
         (&json!(true), &json!("#engineering"), true)
@@ -153,7 +171,9 @@ fn an_endpoints_result_is_in_the_answer() {
 #[test]
 fn limits_are_kept_and_told() {
     let mut client = mock(&["slack", "github"]);
-    let post = |client: &mut Client| client.send("POST", "/slack/chat.postMessage", &[BEARER], b"").unwrap();
+    let bearer = format!("Bearer {}", key(&mut client, "slack"));
+    let headers = [("authorization", bearer.as_str())];
+    let post = |client: &mut Client| client.send("POST", "/slack/chat.postMessage", &headers, b"").unwrap();
     let statuses: Vec<_> = (0..4).map(|_| post(&mut client).status).collect();
     assert_eq!(statuses, [200, 200, 200, 429]);
     assert_eq!(post(&mut client).header("retry-after"), Some("1"));
@@ -221,10 +241,10 @@ fn faults_come_when_they_are_asked_for() {
 }
 
 /// What a call to this service must carry to be let in: headers, and a query's parameter.
-fn credential(resolved: &Value) -> (Vec<(String, String)>, String) {
+fn credential(resolved: &Value, key: &str) -> (Vec<(String, String)>, String) {
     let placement = &resolved["api"]["credential"];
     let text = placement["value"].as_str().unwrap_or("Bearer {{ token.access }}");
-    let value = text.split("{{").next().unwrap_or_default().to_owned() + "sk_test_0123456789";
+    let value = text.split("{{").next().unwrap_or_default().to_owned() + key;
     match (placement["header"].as_str(), placement["query"].as_str()) {
         (Some(name), _) => (vec![(name.to_owned(), value)], String::new()),
         (_, Some(name)) => (Vec::new(), format!("{name}={value}")),
@@ -247,7 +267,7 @@ fn asked(client: &mut Client, simulated: &Simulated, declared: &Value, expressio
         .split("}}")
         .map(|part| part.split_once("{{").map_or(part.to_owned(), |(p, _)| format!("{p}x")))
         .collect();
-    let (headers, parameter) = credential(&simulated.resolved);
+    let (headers, parameter) = credential(&simulated.resolved, &key(client, id));
     let joined = if filled.contains('?') { '&' } else { '?' };
     let target = if parameter.is_empty() { filled } else { format!("{filled}{joined}{parameter}") };
     let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

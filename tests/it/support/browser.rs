@@ -74,7 +74,7 @@ impl Browser {
             if page.url.as_str().starts_with(until) {
                 return page;
             }
-            page = self.submit(&page, &[("login", "ada"), ("password", "x")]);
+            page = self.submit(&page, &[("login", "ada"), ("password", "x"), ("allow", "Authorize")]);
         }
         panic!("never came to {until}: {page:?}");
     }
