@@ -5,6 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
 
+use crate::base::clock::Timestamp;
+use crate::base::random::Random;
+
 /// The named values of one evaluation. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Context(Arc<Scope>);
@@ -56,6 +59,30 @@ impl Context {
         self.entry(name, Entry::Lazy(Arc::new((OnceLock::new(), Box::new(make)))))
     }
 
+    /// This context with `now` in seconds, and with `uuid` (RFC 9562, version 4) and `nonce`, which are made
+    /// of randomness when a template first reads them, once for all that share the context.
+    #[must_use]
+    pub fn with_moment(self, now: Timestamp, random: Arc<dyn Random>) -> Self {
+        let other = Arc::clone(&random);
+        let uuid = move || {
+            let mut bytes = [0_u8; 16];
+            // Without randomness there is no value, and a template that needs one fails.
+            if random.fill(&mut bytes).is_err() {
+                return Value::UNDEFINED;
+            }
+            bytes[6] = bytes[6] & 0x0f | 0x40;
+            bytes[8] = bytes[8] & 0x3f | 0x80;
+            let digits = hex(&bytes);
+            let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| digits.get(range).unwrap_or_default());
+            Value::from(parts.join("-"))
+        };
+        let nonce = move || {
+            let mut bytes = [0_u8; 16];
+            other.fill(&mut bytes).map_or(Value::UNDEFINED, |()| Value::from(hex(&bytes)))
+        };
+        self.with("now", now.seconds()).with_lazy("uuid", uuid).with_lazy("nonce", nonce)
+    }
+
     /// This context with headers, looked up without regard to case; of several with one name the
     /// first is seen.
     #[must_use]
@@ -76,6 +103,10 @@ impl Context {
     pub(super) fn root(&self) -> Value {
         Value::from_dyn_object(Arc::clone(&self.0))
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// A JSON value as a template sees it.
@@ -139,8 +170,23 @@ impl Object for Headers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::random::SeededRandom;
     use crate::template::Expr;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn one_call_has_one_moment_and_one_of_each_random_value() {
+        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(7));
+        let context = || Context::new().with_moment(Timestamp::from_millis(1_999), Arc::clone(&random));
+        let text = |context: &Context, source| Expr::compile(source).and_then(|expr| expr.text(context));
+        let (first, second) = (context(), context());
+        let uuid = text(&first, "uuid").expect("a value").expect("a text");
+        let parts: Vec<_> = uuid.split('-').map(str::len).collect();
+        assert_eq!((parts, uuid.as_bytes()[14]), (vec![8, 4, 4, 4, 12], b'4'));
+        assert_eq!(text(&first, "uuid"), Ok(Some(uuid)));
+        assert_ne!(text(&first, "uuid"), text(&second, "uuid"));
+        assert_eq!(text(&first, "(nonce | length) ~ ' ' ~ now"), Ok(Some("32 1".to_owned())));
+    }
 
     #[test]
     fn a_lazy_value_is_made_once_and_only_when_read() {

@@ -25,9 +25,12 @@ pub struct Limits {
 pub const LIMITS: Limits = Limits { fuel: 100_000, output: 1 << 20 };
 
 /// The filters there are.
-pub const FILTERS: [&str; 33] = [
+pub const FILTERS: [&str; 41] = [
     "abs",
     "attr",
+    "base64decode",
+    "base64encode",
+    "base64urlencode",
     "batch",
     "bool",
     "count",
@@ -36,6 +39,7 @@ pub const FILTERS: [&str; 33] = [
     "first",
     "float",
     "groupby",
+    "hmac",
     "int",
     "items",
     "join",
@@ -49,9 +53,13 @@ pub const FILTERS: [&str; 33] = [
     "reject",
     "rejectattr",
     "replace",
+    "rfc3339",
     "round",
     "select",
     "selectattr",
+    "sha1",
+    "sha256",
+    "sha512",
     "sort",
     "split",
     "string",
@@ -102,6 +110,7 @@ pub(super) fn environment() -> Environment<'static> {
         Printed::Owned(text) => out.write_str(&text).map_err(Error::from),
     });
     env.add_filter("tojson", tojson);
+    super::digest::add(&mut env);
     env
 }
 

@@ -11,6 +11,7 @@
 //! `definition` (to compile) and by every room that fills in a definition's values.
 
 mod context;
+mod digest;
 mod engine;
 mod expr;
 pub mod payload;
