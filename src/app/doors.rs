@@ -57,6 +57,7 @@ pub async fn open(
     let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone());
     let activity = Arc::new(Activity::default());
     let outbound = Arc::new(Outbound::new(outbound::Parts {
+        random: Arc::clone(&seams.random),
         connections: Arc::clone(&connections),
         clients: clients.clone(),
         clock: Arc::clone(&seams.clock),

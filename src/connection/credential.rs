@@ -7,6 +7,7 @@ use minijinja::value::Value;
 
 use super::directory::DEFAULT;
 use super::grant::Issued;
+use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::definition::plan::DeclaredCredential;
 use crate::template::Context;
@@ -25,9 +26,22 @@ pub enum Credential {
         /// The password; may be empty.
         password: Secret,
     },
-    /// Access tokens: `token.access` in templates.
+    /// Access tokens: `token.access` in templates. The secret of an OAuth 1.0a token is the token named
+    /// `secret`.
     Tokens(Tokens),
+    /// An access key of AWS, which signs calls and goes into none.
+    AccessKey {
+        /// Its id.
+        id: Secret,
+        /// The key.
+        secret: Secret,
+        /// The token of temporary credentials.
+        session: Option<Secret>,
+    },
 }
+
+/// The name under which the secret of an OAuth 1.0a token is kept.
+pub const TOKEN_SECRET: &str = "secret";
 
 /// The tokens of one connection by name, each with its own life: `default`, which calls carry unless they
 /// name another, and those with a name, such as `user`.
@@ -75,6 +89,7 @@ impl Credential {
             Self::ApiKey(_) => "an API key",
             Self::Basic { .. } => "a name and a password",
             Self::Tokens(_) => "a token",
+            Self::AccessKey { .. } => "an access key",
         }
     }
 
@@ -94,6 +109,7 @@ impl Credential {
             Self::None => Vec::new(),
             Self::ApiKey(key) => vec![key],
             Self::Basic { username, password } => vec![username, password],
+            Self::AccessKey { id, secret, session } => [id, secret].into_iter().chain(session).collect(),
             Self::Tokens(tokens) => {
                 tokens.0.values().flat_map(|issued| std::iter::once(&issued.access).chain(&issued.refresh)).collect()
             }
@@ -105,7 +121,7 @@ impl Credential {
     pub(crate) fn visible(&self, context: &Context, token: Option<&str>) -> Option<Context> {
         let context = context.clone();
         Some(match self {
-            Self::None => context,
+            Self::None | Self::AccessKey { .. } => context,
             Self::ApiKey(key) => context.with("api_key", key.expose().as_str()),
             Self::Basic { username, password } => {
                 context.with("username", username.expose().as_str()).with("password", password.expose().as_str())
@@ -127,6 +143,16 @@ impl From<&DeclaredCredential> for Credential {
             DeclaredCredential::Basic { username, password } => {
                 Self::Basic { username: copy(username), password: copy(password) }
             }
+            DeclaredCredential::Token { token, secret } => {
+                let named = secret.iter().map(|secret| (Arc::from(TOKEN_SECRET), copy(secret)));
+                let all = std::iter::once((Arc::from(DEFAULT), copy(token))).chain(named);
+                // Nobody knows when it was issued; it is used until the service refuses it.
+                let issued = |(name, access)| (name, Issued::bare(access, Timestamp::default()));
+                Self::Tokens(Tokens(all.map(issued).collect()))
+            }
+            DeclaredCredential::AccessKey { id, secret, session } => {
+                Self::AccessKey { id: copy(id), secret: copy(secret), session: session.as_ref().map(copy) }
+            }
         }
     }
 }
@@ -134,7 +160,6 @@ impl From<&DeclaredCredential> for Credential {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Timestamp;
     use crate::template::Expr;
 
     fn tokens(of: &[(&str, &str, Option<&str>)]) -> Tokens {

@@ -320,8 +320,12 @@ fn fits(integration: &Integration, credential: &Credential) -> Result<(), String
         }
         (Auth::ApiKey { .. }, Credential::ApiKey(_))
         | (Auth::Basic, Credential::Basic { .. })
-        | (Auth::None, Credential::None)
+        | (Auth::SigV4(_), Credential::AccessKey { .. })
+        | (Auth::OAuth1(_), Credential::Tokens(_) | Credential::None)
+        | (Auth::None | Auth::Mtls, Credential::None)
         | (Auth::OAuth2(_), Credential::Tokens(_)) => Ok(()),
+        (Auth::Jwt(assertion), Credential::ApiKey(_)) if assertion.key.is_none() => Ok(()),
+        (Auth::Jwt(assertion), Credential::None) if assertion.key.is_some() => Ok(()),
         (Auth::OAuth2(_), _) => Err(not_yet_granted().to_string()),
         (Auth::NotYet(part), _) => Err(part.to_string()),
         (_, credential) => Err(format!("this service does not sign in with {}", credential.kind())),
@@ -338,20 +342,34 @@ fn of_declared(integration: &Integration, declared: &DeclaredConnection) -> Conn
     Connection::new(integration, Arc::clone(&declared.id), Credential::from(&declared.credential), values)
 }
 
-/// A service that wants no sign-in has a default connection without anyone declaring it.
+/// Whether a connection needs nothing that is its own.
+fn needs_nothing(auth: &Auth) -> bool {
+    match auth {
+        Auth::None | Auth::Mtls => true,
+        Auth::Jwt(assertion) => assertion.key.is_some(),
+        _ => false,
+    }
+}
+
+/// A service that wants no sign-in, or one for which the definition has all that is needed, has a default
+/// connection without anyone declaring it.
 fn without_declaration(integration: &Integration, id: &str) -> Result<Connection, ConnectionError> {
     let (name, connection) = (Arc::clone(&integration.id), id.to_owned());
     match &integration.auth {
         Auth::OAuth2(_) => Err(ConnectionError::NotYet { integration: name, connection, part: not_yet_granted() }),
         Auth::NotYet(part) => Err(ConnectionError::NotYet { integration: name, connection, part: part.clone() }),
-        Auth::None if id == DEFAULT => {
+        auth if needs_nothing(auth) && id == DEFAULT => {
             let inputs = checked_inputs(integration, DEFAULT, Map::new())?;
             let values = Values { inputs, saved: Map::new() };
             Ok(Connection::new(integration, Arc::from(DEFAULT), Credential::None, values))
         }
-        Auth::None | Auth::ApiKey { .. } | Auth::Basic => {
-            Err(ConnectionError::Unknown { integration: name, connection })
-        }
+        Auth::None
+        | Auth::ApiKey { .. }
+        | Auth::Basic
+        | Auth::OAuth1(_)
+        | Auth::Jwt(_)
+        | Auth::SigV4(_)
+        | Auth::Mtls => Err(ConnectionError::Unknown { integration: name, connection }),
     }
 }
 

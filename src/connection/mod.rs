@@ -14,11 +14,12 @@ mod memory;
 pub mod opening;
 pub mod rotation;
 pub mod sign;
+pub mod sign_in;
 pub mod stored;
 pub mod vault;
 
 pub use credential::{Credential, Tokens};
-pub use directory::{Connection, ConnectionError, ConnectionHead, Connections, Origin};
+pub use directory::{Connection, ConnectionError, ConnectionHead, Connections, DEFAULT, Origin};
 pub use grant::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
 pub use held::PerConnection;
 pub use keyring::{KeyError, KeyRing, MasterKey};

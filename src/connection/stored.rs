@@ -170,6 +170,15 @@ enum WireCredential<'a> {
     },
     /// Tokens with what they are renewed by and when they end, from format 2.
     Issued(#[serde(borrow)] BTreeMap<Cow<'a, str>, WireToken<'a>>),
+    /// An access key of AWS, from format 2.
+    AccessKey {
+        #[serde(borrow)]
+        id: Cow<'a, str>,
+        #[serde(borrow)]
+        secret: Cow<'a, str>,
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        session: Option<Cow<'a, str>>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -217,6 +226,9 @@ impl<'a> Wire<'a> {
             Credential::Basic { username, password } => {
                 WireCredential::Basic { username: text(username), password: text(password) }
             }
+            Credential::AccessKey { id, secret, session } => {
+                WireCredential::AccessKey { id: text(id), secret: text(secret), session: session.as_ref().map(text) }
+            }
             Credential::Tokens(tokens) => WireCredential::Issued(
                 tokens.0.iter().map(|(name, issued)| (Cow::Borrowed(&**name), WireToken::of(issued))).collect(),
             ),
@@ -240,6 +252,9 @@ impl<'a> Wire<'a> {
             WireCredential::ApiKey(key) => Credential::ApiKey(secret(key)),
             WireCredential::Basic { username, password } => {
                 Credential::Basic { username: secret(username), password: secret(password) }
+            }
+            WireCredential::AccessKey { id, secret: key, session } => {
+                Credential::AccessKey { id: secret(id), secret: secret(key), session: session.map(secret) }
             }
             WireCredential::Tokens { default, named } => {
                 let all = std::iter::once((Cow::Borrowed(DEFAULT), default)).chain(named);

@@ -26,6 +26,7 @@ enum Place {
     Open,
     Header(HeaderName, Form),
     Query(String, Form),
+    Body(String, Form),
     Basic,
 }
 
@@ -46,11 +47,12 @@ impl Gate {
     pub fn new(integration: &Integration) -> Self {
         let pattern = match &integration.auth {
             Auth::ApiKey { pattern } => pattern.clone(),
-            Auth::None | Auth::Basic | Auth::OAuth2(_) | Auth::NotYet(_) => None,
+            _ => None,
         };
         let place = match integration.api.as_ref().map(|api| &api.credential) {
             None | Some(Placement::Nowhere) => Place::Open,
             Some(Placement::Basic) => Place::Basic,
+            Some(Placement::Body { name, value }) => Place::Body(name.clone(), Form::new(value, pattern)),
             Some(Placement::Bearer) => {
                 let form = Form { prefix: "Bearer ".to_owned(), ..Form::default() };
                 Place::Header(header::AUTHORIZATION, form)
@@ -70,6 +72,13 @@ impl Gate {
             Place::Query(name, form) => {
                 form.check(received.parameter(name), &format!("the query parameter `{name}`"))?
             }
+            Place::Body(name, form) => {
+                let fields = received.fields();
+                form.check(
+                    fields.get(name).and_then(|field| field.as_str()),
+                    &format!("the field `{name}` of the body"),
+                )?
+            }
             Place::Basic => basic(received)?,
         };
         Ok((Holder(self.hashes.hash_one(&value)), Secret::new(value)))
@@ -78,6 +87,11 @@ impl Gate {
     /// Whether this header holds the credential and must not be echoed.
     pub fn is_header(&self, header: &HeaderName) -> bool {
         matches!(&self.place, Place::Header(name, _) if name == header)
+    }
+
+    /// Whether this field of a body holds the credential and must not be echoed.
+    pub fn is_field(&self, field: &str) -> bool {
+        matches!(&self.place, Place::Body(name, _) if name == field)
     }
 
     /// Whether this query parameter holds the credential and must not be echoed.

@@ -76,13 +76,19 @@ impl Received {
             "path": self.path,
             "query": query,
             "headers": headers,
-            "body": self.shown_body(),
+            "body": self.shown_body(gate),
         })
     }
 
-    fn shown_body(&self) -> Value {
+    fn shown_body(&self, gate: &Gate) -> Value {
         if self.body.is_empty() {
             return Value::Null;
+        }
+        let mut fields = self.fields();
+        let secrets = fields.iter_mut().filter(|(name, _)| gate.is_field(name));
+        let count = secrets.map(|(_, value)| *value = hidden(value.as_str().unwrap_or_default()).into()).count();
+        if count > 0 {
+            return Value::Object(fields);
         }
         if let Ok(value) = serde_json::from_slice(&self.body) {
             return value;

@@ -24,6 +24,7 @@ use super::origin::Scheme;
 use super::resolve::literal_address;
 use super::trust::Trust;
 use crate::definition::plan::api::{HttpVersions, Transport};
+use crate::definition::plan::identity::Identity;
 
 /// How the gateway calls itself.
 const USER_AGENT: &str = concat!("trunkline/", env!("CARGO_PKG_VERSION"));
@@ -47,7 +48,8 @@ struct Key {
     owner: Owner,
     port: u16,
     connect: Duration,
-    ca: Option<SameCa>,
+    ca: Option<Same<[Vec<u8>]>>,
+    identity: Option<Same<Identity>>,
     http: HttpVersions,
 }
 
@@ -58,20 +60,26 @@ enum Owner {
 }
 
 /// Certificates compared by where they are: equal content in another place only makes another client.
-#[derive(Debug, Clone)]
-struct SameCa(Arc<[Vec<u8>]>);
+#[derive(Debug)]
+struct Same<T: ?Sized>(Arc<T>);
 
-impl PartialEq for SameCa {
+impl<T: ?Sized> Clone for Same<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: ?Sized> PartialEq for Same<T> {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for SameCa {}
+impl<T: ?Sized> Eq for Same<T> {}
 
-impl Hash for SameCa {
+impl<T: ?Sized> Hash for Same<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.as_ptr().hash(state);
+        Arc::as_ptr(&self.0).hash(state);
     }
 }
 
@@ -162,7 +170,8 @@ impl Clients {
             owner,
             port: outgoing.origin.port,
             connect: outgoing.timeouts.connect,
-            ca: transport.ca.clone().map(SameCa),
+            ca: transport.ca.clone().map(Same),
+            identity: transport.identity.clone().map(Same),
             http: transport.http,
         };
         if let Some(client) = self.pool.get(&key).await {

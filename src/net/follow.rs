@@ -91,7 +91,10 @@ fn at_another_origin(mut next: Outgoing, from: &Outgoing, origin: &Origin, metho
     next.headers =
         from.headers.get(header::ACCEPT).map(|accept| (header::ACCEPT, accept.clone())).into_iter().collect();
     match &mut next.towards {
-        Towards::Service { reach, .. } => reach.clone_from(&from.follow.reach),
+        Towards::Service { reach, transport, .. } => {
+            reach.clone_from(&from.follow.reach);
+            transport.identity = None;
+        }
         Towards::Destination { .. } => return None,
     }
     Some(next)

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::failure::Reason;
 use crate::definition::plan::api::{HttpVersions, Transport};
+use crate::definition::plan::identity::Identity;
 
 /// The machine's root certificates, read once: their verifier is shared by every client.
 #[derive(Clone)]
@@ -64,9 +65,16 @@ impl Trust {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| Reason::Tls(error.to_string()))?;
-        let mut config = match verifier {
-            Some(verifier) => builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth(),
-            None => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
+        let builder = match verifier {
+            Some(verifier) => builder.dangerous().with_custom_certificate_verifier(verifier),
+            None => builder.with_root_certificates(RootCertStore::empty()),
+        };
+        let mut config = match &transport.identity {
+            Some(identity) => {
+                let (chain, key) = parts(identity)?;
+                builder.with_client_auth_cert(chain, key).map_err(|error| Reason::Tls(error.to_string()))?
+            }
+            None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = match transport.http {
             HttpVersions::Best => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -74,6 +82,13 @@ impl Trust {
         };
         Ok(config)
     }
+}
+
+/// A client certificate and its key as the TLS library takes them.
+fn parts(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Reason> {
+    let chain = identity.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    let key = PrivateKeyDer::try_from(identity.key.expose().clone()).map_err(|words| Reason::Tls(words.to_owned()))?;
+    Ok((chain, key))
 }
 
 /// rustls' own verifier over some roots. Certificates that cannot be read are left out: system stores

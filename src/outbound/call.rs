@@ -6,10 +6,11 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value as Json};
 
-use super::credential::Placed;
+use super::credential::{PlaceError, Placed};
 use super::error::{OutboundError, Unsuccessful, Why};
 use super::prepare::Prepared;
-use super::{Outbound, record};
+use super::sign::{Leaving, own_headers};
+use super::{Moment, Outbound, Parts, record};
 use crate::activity::Asker;
 use crate::base::secret::Secret;
 use crate::definition::live::Generation;
@@ -61,12 +62,12 @@ impl Outbound {
     pub async fn run(&self, call: Call<'_>) -> Result<Outcome, OutboundError> {
         let prepared = self.prepare(call.generation, call.integration, call.connection).await?;
         let api = call.integration.api.as_ref().ok_or_else(|| OutboundError::NoApi(id(&call)))?;
-        let context = context(&call, &prepared);
+        let context = context(&call, &prepared, &self.parts);
         let filled = fill::fill(call.request, &context)
             .map_err(|reason| OutboundError::Fill { integration: id(&call), reason })?;
         let repeatable = is_repeatable(&call, api);
         let underway = Underway { call: &call, api, prepared, repeatable };
-        let outgoing = underway.place(filled)?;
+        let outgoing = underway.sign(underway.place(filled)?, self.moment())?;
         let started = record::Started::of(&self.parts, &outgoing);
         let sent = Box::pin(self.parts.clients.send(outgoing)).await;
         let result = underway.read(&context, sent, &self.parts);
@@ -117,8 +118,10 @@ impl Underway<'_> {
             CredentialUse::Token(None) => Some(&prepared.credential),
             CredentialUse::Token(Some(_)) => own.as_ref(),
         };
+        let mut body = filled.body;
         if let Some(placed) = placed {
             placed.put_on(&mut headers);
+            body = placed.put_in(&mut headers, body).map_err(|reason| self.unusable(reason))?;
         }
         if let Some((name, key)) = self.idempotency() {
             headers.insert(name, key);
@@ -140,11 +143,39 @@ impl Underway<'_> {
                 .and_then(Placed::query)
                 .map(|(_, pair)| Arc::new(Secret::from(pair.expose().as_str()))),
             headers,
-            body: filled.body,
+            body,
             timeouts,
             limit: BodyLimit { bytes: call.generation.gateway.limits.answer_bytes, excess: Excess::Refuse },
             follow: self.follow(),
         })
+    }
+
+    /// The call with the headers that sign it, where its connection signs calls.
+    fn sign(&self, mut outgoing: Outgoing, moment: Moment<'_>) -> Result<Outgoing, OutboundError> {
+        let carries = matches!(self.call.request.credential, CredentialUse::Token(_));
+        if self.prepared.signer.is_none() || !carries || self.call.request.basic.is_some() {
+            return Ok(outgoing);
+        }
+        for name in own_headers() {
+            outgoing.headers.remove(name);
+        }
+        let leaving = Leaving {
+            method: &outgoing.method,
+            origin: &outgoing.origin,
+            path: &outgoing.path,
+            query: outgoing.query.as_deref().unwrap_or_default(),
+            headers: &outgoing.headers,
+            body: Some(&outgoing.body),
+        };
+        let added = self.prepared.sign(leaving, moment).map_err(|reason| self.unusable(reason))?;
+        outgoing.headers.extend(added);
+        outgoing.follow = Follow::default();
+        Ok(outgoing)
+    }
+
+    fn unusable(&self, reason: PlaceError) -> OutboundError {
+        let (integration, connection) = (id(self.call), Arc::clone(&self.prepared.connection.id));
+        OutboundError::Credential { integration, connection, reason }
     }
 
     fn follow(&self) -> Follow {
@@ -175,11 +206,7 @@ impl Underway<'_> {
             }
             CredentialUse::Token(Some(name)) => Placed::of(&self.api.credential, &prepared.connection, Some(name))
                 .map(Some)
-                .map_err(|reason| OutboundError::Credential {
-                    integration: id(call),
-                    connection: Arc::clone(&prepared.connection.id),
-                    reason,
-                }),
+                .map_err(|reason| self.unusable(reason)),
             CredentialUse::Token(None) | CredentialUse::None => Ok(None),
         }
     }
@@ -193,7 +220,7 @@ impl Underway<'_> {
         &self,
         context: &Context,
         sent: Result<Received, crate::net::Failure>,
-        parts: &super::Parts,
+        parts: &Parts,
     ) -> Result<Outcome, OutboundError> {
         let now = parts.clock.now();
         let read = sent.map_err(Why::from).and_then(|received| {
@@ -209,7 +236,7 @@ impl Underway<'_> {
     fn without_credential(&self, reason: Why) -> Why {
         match reason {
             Why::Answer(AnswerError::Refused { status, words: Some(words), retry_after }) => {
-                let words = Some(self.prepared.connection.credential.redact(&words));
+                let words = Some(self.prepared.redact(&words));
                 Why::Answer(AnswerError::Refused { status, words, retry_after })
             }
             other => other,
@@ -221,10 +248,11 @@ fn id(call: &Call<'_>) -> Arc<str> {
     Arc::clone(&call.integration.id)
 }
 
-fn context(call: &Call<'_>, prepared: &Prepared) -> Context {
+fn context(call: &Call<'_>, prepared: &Prepared, parts: &Parts) -> Context {
     let mut input = call.input.clone();
     input.extend(prepared.connection.inputs.clone());
-    prepared.connection.context.clone().with_json("input", &Json::Object(input))
+    let context = prepared.connection.context.clone().with_json("input", &Json::Object(input));
+    context.with_moment(parts.clock.now(), Arc::clone(&parts.random))
 }
 
 /// Whether sending the call again has no further effect (RFC 9110, 9.2.2), or the service will see that

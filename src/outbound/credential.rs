@@ -1,24 +1,31 @@
 //! Where a credential goes in a call.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::utf8_percent_encode;
+use serde_json::value::RawValue;
 
 use crate::base::secret::Secret;
 use crate::connection::{Connection, Credential};
 use crate::definition::plan::api::Placement;
 use crate::net::origin::SEGMENT;
 use crate::respond::Refusal;
-use crate::template::{TemplateError, Text};
+use crate::template::{Context, TemplateError, Text};
+
+/// The content type of forms.
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// A credential as it stands in a call. Made once for a connection.
 #[derive(Default)]
 pub struct Placed {
     header: Option<(HeaderName, HeaderValue)>,
     query: Option<(String, Secret)>,
+    body: Option<(String, Secret)>,
 }
 
 /// Names only.
@@ -26,7 +33,9 @@ impl fmt::Debug for Placed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = self.header.as_ref().map(|(name, _)| name);
         let query = self.query.as_ref().map(|(name, _)| name);
-        f.debug_struct("Placed").field("header", &header).field("query", &query).finish_non_exhaustive()
+        let body = self.body.as_ref().map(|(name, _)| name);
+        let mut shown = f.debug_struct("Placed");
+        shown.field("header", &header).field("query", &query).field("body", &body).finish_non_exhaustive()
     }
 }
 
@@ -50,6 +59,12 @@ pub enum PlaceError {
     /// The value cannot stand in a header.
     #[error("the credential has characters that no header can carry, such as a line break")]
     Header,
+    /// The body is not one that has fields.
+    #[error("the credential goes into a form or a JSON object, and the body is neither")]
+    Body,
+    /// A token or a call could not be signed.
+    #[error("{0}")]
+    Unsigned(String),
     /// The name has a colon, which separates name and password (RFC 7617).
     #[error("the name of a Basic credential has a colon")]
     Colon,
@@ -59,7 +74,10 @@ impl PlaceError {
     /// What the gateway answers because of it.
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::Kind { .. } | Self::NoToken(_) | Self::Header | Self::Colon => Refusal::ConnectionUnusable,
+            Self::Kind { .. } | Self::NoToken(_) | Self::Header | Self::Colon | Self::Unsigned(_) => {
+                Refusal::ConnectionUnusable
+            }
+            Self::Body => Refusal::InvalidInput,
             Self::Template(_) => Refusal::DefinitionFailed,
         }
     }
@@ -71,7 +89,19 @@ impl Placed {
     /// # Errors
     /// When the connection does not have what the place needs.
     pub fn of(placement: &Placement, connection: &Connection, token: Option<&str>) -> Result<Self, PlaceError> {
-        let credential = &connection.credential;
+        Self::of_credential(placement, (&connection.credential, &connection.context), token)
+    }
+
+    /// A credential in the place that the API wants; `context` is what templates of its connection see.
+    ///
+    /// # Errors
+    /// When it is not what the place needs.
+    pub fn of_credential(
+        placement: &Placement,
+        (credential, context): (&Credential, &Context),
+        token: Option<&str>,
+    ) -> Result<Self, PlaceError> {
+        let render = |value: &Text| render(value, (credential, context), token);
         match (placement, credential) {
             (Placement::Nowhere, _) => Ok(Self::default()),
             (Placement::Bearer, Credential::Tokens(tokens)) => {
@@ -84,13 +114,17 @@ impl Placed {
                 Err(PlaceError::Kind { wanted: "a name and a password", found: credential.kind() })
             }
             (Placement::Header { name, value }, _) => {
-                let value = render(value, connection, token)?;
+                let value = render(value)?;
                 Ok(Self::in_header(name.clone(), header_value(value.expose())?))
             }
             (Placement::Query { name, value }, _) => {
-                let value = render(value, connection, token)?;
+                let value = render(value)?;
                 let (key, value) = (utf8_percent_encode(name, SEGMENT), utf8_percent_encode(value.expose(), SEGMENT));
-                Ok(Self { header: None, query: Some((name.clone(), Secret::new(format!("{key}={value}")))) })
+                let pair = Secret::new(format!("{key}={value}"));
+                Ok(Self { query: Some((name.clone(), pair)), ..Self::default() })
+            }
+            (Placement::Body { name, value }, _) => {
+                Ok(Self { body: Some((name.clone(), render(value)?)), ..Self::default() })
             }
         }
     }
@@ -109,7 +143,7 @@ impl Placed {
     }
 
     fn in_header(name: HeaderName, value: HeaderValue) -> Self {
-        Self { header: Some((name, value)), query: None }
+        Self { header: Some((name, value)), ..Self::default() }
     }
 
     /// The header that carries the credential; its value is marked sensitive.
@@ -123,6 +157,32 @@ impl Placed {
         self.query.as_ref().map(|(name, pair)| (name.as_str(), pair))
     }
 
+    /// Whether the credential is a field of the body, which then must be there whole.
+    pub fn is_in_body(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// The body with the credential as one of its fields, instead of whatever had its name. A call without
+    /// a body becomes a form.
+    ///
+    /// # Errors
+    /// [`PlaceError::Body`] when the body is neither a form nor a JSON object.
+    pub fn put_in(&self, headers: &mut HeaderMap, body: Bytes) -> Result<Bytes, PlaceError> {
+        let Some((name, value)) = &self.body else { return Ok(body) };
+        let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default().to_ascii_lowercase());
+        let kind = kind.as_deref().map(|kind| kind.split(';').next().unwrap_or_default().trim());
+        match kind {
+            _ if headers.contains_key(header::CONTENT_ENCODING) => Err(PlaceError::Body),
+            None if body.is_empty() => {
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(FORM));
+                Ok(in_form(&body, name, value))
+            }
+            Some(FORM) => Ok(in_form(&body, name, value)),
+            Some(kind) if kind == "application/json" || kind.ends_with("+json") => in_json(&body, name, value),
+            Some(_) | None => Err(PlaceError::Body),
+        }
+    }
+
     /// Puts the credential on headers, instead of whatever had its name.
     pub fn put_on(&self, headers: &mut HeaderMap) {
         if let Some((name, value)) = &self.header {
@@ -131,8 +191,32 @@ impl Placed {
     }
 }
 
-fn render(value: &Text, connection: &Connection, token: Option<&str>) -> Result<Secret, PlaceError> {
-    let context = connection.credential.visible(&connection.context, token).ok_or_else(|| no_token(token))?;
+/// A form with a field in place of all of its name.
+fn in_form(body: &[u8], name: &str, value: &Secret) -> Bytes {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    for (known, value) in url::form_urlencoded::parse(body).filter(|(known, _)| known != name) {
+        form.append_pair(&known, &value);
+    }
+    Bytes::from(form.append_pair(name, value.expose()).finish())
+}
+
+/// A JSON object with a field in place of one of its name; the others keep their text.
+fn in_json(body: &[u8], name: &str, value: &Secret) -> Result<Bytes, PlaceError> {
+    let mut fields: BTreeMap<String, Box<RawValue>> = match body {
+        b"" => BTreeMap::new(),
+        body => serde_json::from_slice(body).map_err(|_| PlaceError::Body)?,
+    };
+    let value = serde_json::value::to_raw_value(value.expose()).map_err(|_| PlaceError::Body)?;
+    fields.insert(name.to_owned(), value);
+    serde_json::to_vec(&fields).map(Bytes::from).map_err(|_| PlaceError::Body)
+}
+
+fn render(
+    value: &Text,
+    (credential, context): (&Credential, &Context),
+    token: Option<&str>,
+) -> Result<Secret, PlaceError> {
+    let context = credential.visible(context, token).ok_or_else(|| no_token(token))?;
     Ok(Secret::new(value.render(&context)?))
 }
 
@@ -151,7 +235,6 @@ mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
     use crate::connection::{Issued, Tokens};
-    use crate::template::Context;
     use std::sync::Arc;
 
     fn connection(credential: Credential) -> Connection {
@@ -200,6 +283,35 @@ mod tests {
         }
         let colon = Credential::Basic { username: "a:b".into(), password: "p".into() };
         assert_eq!(Placed::of(&Placement::Basic, &connection(colon), None).err(), Some(PlaceError::Colon));
+    }
+
+    #[test]
+    fn a_field_of_the_body_replaces_what_the_caller_wrote_there() {
+        let placement =
+            Placement::Body { name: "k".to_owned(), value: Text::compile("{{ api_key }}").expect("compiles") };
+        let placed = Placed::of(&placement, &connection(Credential::ApiKey("a&b".into())), None).expect("placed");
+        let put = |kind: Option<&'static str>, body: &'static str| {
+            let kind = kind.map(|kind| (header::CONTENT_TYPE, HeaderValue::from_static(kind)));
+            let mut headers: HeaderMap = kind.into_iter().collect();
+            let body = placed.put_in(&mut headers, Bytes::from_static(body.as_bytes()))?;
+            Ok(format!(
+                "{} {}",
+                headers[header::CONTENT_TYPE].to_str().expect("visible"),
+                String::from_utf8_lossy(&body)
+            ))
+        };
+        assert_eq!(put(None, "").as_deref(), Ok("application/x-www-form-urlencoded k=a%26b"));
+        let form = "application/x-www-form-urlencoded; charset=utf-8";
+        assert_eq!(put(Some(form), "k=evil&x=1+2&%6b=2"), Ok(format!("{form} x=1+2&k=a%26b")));
+        let json = r#"{"k":"evil","n":12345678901234567890123,"k":"evil"}"#;
+        let expected = r#"application/json {"k":"a&b","n":12345678901234567890123}"#;
+        assert_eq!(put(Some("application/json"), json).as_deref(), Ok(expected));
+        for (kind, body) in
+            [(Some("application/json"), "[]"), (Some("application/json"), "{"), (Some("text/plain"), "a"), (None, "a")]
+        {
+            assert_eq!(put(kind, body), Err(PlaceError::Body), "{kind:?} {body}");
+        }
+        assert!(!format!("{placed:?}").contains("a&b"));
     }
 
     #[test]

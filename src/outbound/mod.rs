@@ -3,7 +3,7 @@
 //! [`Outbound::prepare`] gathers what all calls of a connection have in common: where they go, the
 //! API's headers, the placed credential, what may be dialled. The proxy door puts these on the calls it
 //! streams; the gateway's own calls go through [`Outbound::run`]. Stages, a file each: [`prepare`],
-//! [`credential`], [`call`] (fill, place, send, read), [`record`]. Limits, breaker, cache and retries
+//! [`credential`], [`sign`], [`call`] (fill, place, send, read), [`record`]. Limits, breaker, cache and retries
 //! take their places between `place` and `send`.
 
 pub mod call;
@@ -11,11 +11,13 @@ pub mod credential;
 pub mod error;
 pub mod prepare;
 mod record;
+pub mod sign;
 
 use std::sync::Arc;
 
 use crate::activity::Activity;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::random::Random;
 use crate::connection::{Connections, PerConnection};
 use crate::net::Clients;
 use crate::telemetry::metrics::Metrics;
@@ -32,6 +34,9 @@ pub struct Outbound {
     prepared: PerConnection<Arc<Prepared>>,
 }
 
+/// Now, and where randomness comes from.
+pub type Moment<'a> = (Timestamp, &'a Arc<dyn Random>);
+
 /// What the way out is made of.
 #[derive(Debug, Clone)]
 pub struct Parts {
@@ -39,6 +44,8 @@ pub struct Parts {
     pub connections: Arc<Connections>,
     /// What sends the gateway's own calls.
     pub clients: Clients,
+    /// Randomness, for nonces.
+    pub random: Arc<dyn Random>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// What is counted.
@@ -51,6 +58,11 @@ impl Outbound {
     /// The way out over these parts.
     pub fn new(parts: Parts) -> Self {
         Self { parts, prepared: PerConnection::default() }
+    }
+
+    /// Now, and where randomness comes from.
+    pub fn moment(&self) -> Moment<'_> {
+        (self.parts.clock.now(), &self.parts.random)
     }
 
     /// What happened.

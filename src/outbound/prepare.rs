@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Outbound;
-use super::credential::Placed;
+use super::credential::{PlaceError, Placed};
 use super::error::OutboundError;
-use crate::connection::Connection;
+use super::sign::{self, Leaving, Signer};
+use super::{Moment, Outbound};
+use crate::base::clock::Timestamp;
+use crate::connection::{Connection, Credential};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Api;
+use crate::definition::plan::auth::Auth;
 use crate::definition::plan::gateway::Gateway;
 use crate::net::{Base, BaseError, Reach};
 use crate::template::TemplateError;
@@ -28,9 +31,13 @@ pub struct Prepared {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The credential, as calls without another word carry it.
     pub credential: Placed,
+    /// What signs its calls one by one, where they are signed.
+    pub signer: Option<Signer>,
     /// What its calls may dial.
     pub reach: Reach,
     pub(super) gateway: Arc<Gateway>,
+    /// A credential made here, and until when it is put on calls.
+    made: Option<(Credential, Timestamp)>,
 }
 
 impl Outbound {
@@ -49,10 +56,11 @@ impl Outbound {
         if let Some(prepared) = self.prepared.get(integration, connection)
             && Arc::ptr_eq(&prepared.connection, &resolved)
             && Arc::ptr_eq(&prepared.gateway, &generation.gateway)
+            && prepared.made.as_ref().is_none_or(|(_, until)| self.parts.clock.now() < *until)
         {
             return Ok(prepared);
         }
-        let prepared = Arc::new(Prepared::of(&generation.gateway, integration, resolved)?);
+        let prepared = Arc::new(Prepared::of(&generation.gateway, integration, resolved, self.moment())?);
         self.prepared.keep(generation, integration, connection, Arc::clone(&prepared));
         Ok(prepared)
     }
@@ -63,6 +71,7 @@ impl Prepared {
         gateway: &Arc<Gateway>,
         integration: &Integration,
         connection: Arc<Connection>,
+        moment: Moment<'_>,
     ) -> Result<Self, OutboundError> {
         let id = || Arc::clone(&integration.id);
         let api = integration.api.as_ref().ok_or_else(|| OutboundError::NoApi(id()))?;
@@ -70,9 +79,20 @@ impl Prepared {
             .map_err(|reason| OutboundError::Base { integration: id(), reason })?;
         let host = HeaderValue::from_str(&base.origin.authority())
             .map_err(|_| OutboundError::Base { integration: id(), reason: BaseError::Shape })?;
-        let credential = Placed::of(&api.credential, &connection, None).map_err(|reason| {
-            OutboundError::Credential { integration: id(), connection: Arc::clone(&connection.id), reason }
-        })?;
+        let unusable =
+            |reason| OutboundError::Credential { integration: id(), connection: Arc::clone(&connection.id), reason };
+        let made = match &integration.auth {
+            Auth::Jwt(assertion) => Some(sign::own_token(assertion, &connection, moment).map_err(unusable)?),
+            _ => None,
+        };
+        let shown = made.as_ref().map_or(&connection.credential, |(made, _)| made);
+        let credential =
+            Placed::of_credential(&api.credential, (shown, &connection.context), None).map_err(unusable)?;
+        if matches!(integration.auth, Auth::Mtls) && api.transport.identity.is_none() {
+            let words = "`auth.mtls` has no `certificate` and `key` yet, so there is nothing to show the service";
+            return Err(unusable(PlaceError::Unsigned(words.to_owned())));
+        }
+        let signer = Signer::of(&integration.auth, &connection).map_err(unusable)?;
         let literal_host = base.literal_host.then_some(base.origin.host.as_str());
         let reach = Reach::of_integration(gateway, api.transport.allow_private, literal_host);
         let headers = api_headers(api, &connection).map_err(|(header, reason)| OutboundError::Header {
@@ -80,7 +100,31 @@ impl Prepared {
             header,
             reason,
         })?;
-        Ok(Self { connection, base, host, headers, credential, reach, gateway: Arc::clone(gateway) })
+        let gateway = Arc::clone(gateway);
+        Ok(Self { connection, base, host, headers, credential, signer, reach, gateway, made })
+    }
+}
+
+impl Prepared {
+    /// The headers that sign a call of this connection; none where calls are not signed. What
+    /// [`sign::own_headers`] names must be taken out before.
+    ///
+    /// # Errors
+    /// When the call cannot be signed.
+    pub fn sign(&self, leaving: Leaving<'_>, moment: Moment<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, PlaceError> {
+        self.signer.as_ref().map_or(Ok(Vec::new()), |signer| signer.sign(&self.connection, leaving, moment))
+    }
+
+    /// Whether a call with a body must be read whole before it can be sent.
+    pub fn needs_body(&self, headers: &HeaderMap) -> bool {
+        let signs = self.signer.as_ref().is_some_and(|signer| signer.needs_body(headers, &self.base.origin));
+        signs || self.credential.is_in_body()
+    }
+
+    /// `text` without any part of the credential.
+    pub fn redact(&self, text: &str) -> String {
+        let clean = self.connection.credential.redact(text);
+        self.made.as_ref().map_or(clean.clone(), |(made, _)| made.redact(&clean))
     }
 }
 

@@ -17,7 +17,7 @@ use super::endpoint::{self, MAX_INPUT};
 use super::record::{self, Ended};
 use super::stream::DoorStream;
 use super::watch::Watch;
-use super::{Admitted, Call, Incoming, ProxyDoor, Subject, answer, headers, intake, peer, respond, transform};
+use super::{Admitted, Call, Incoming, ProxyDoor, Subject, answer, headers, intake, peer, respond, sign, whole};
 use crate::base::clock::Timestamp;
 use crate::respond::{Answer, ERROR_HEADER, Refusal};
 
@@ -127,13 +127,13 @@ impl ProxyHttp for Forward {
                 }
                 return Ok(false);
             }
-            Ok(Admitted::Transformed(call)) => {
+            Ok(Admitted::Whole(call)) => {
                 let (method, from) = (method.clone(), headers.clone());
                 context.sent_to = Some(call.place());
                 match intake::whole_body(session, call.max_body()).await {
                     Ok(body) => {
                         context.sent = self.now();
-                        let given = transform::run(&self.door, &call, &method, &from, body).await;
+                        let given = whole::run(&self.door, &call, &method, &from, body).await;
                         let took = self.now().saturating_sub(context.sent);
                         context.service = Some((took, given.status.as_u16())).filter(|_| code_of(&given).is_none());
                         given
@@ -174,6 +174,7 @@ impl ProxyHttp for Forward {
         let mock = self.door.parts.dialer.redirect().is_some();
         let call = context.call()?;
         headers::to_service(request, call, &self.door.via, mock)?;
+        sign::put_on(request, call, &self.door, session.is_body_done())?;
         let timeouts = call.ready.timeouts;
         context.sent = self.now();
         let limit = if session.is_body_done() { timeouts.response } else { timeouts.idle };

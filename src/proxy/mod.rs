@@ -16,9 +16,10 @@ mod ready;
 mod record;
 mod respond;
 mod route;
+mod sign;
 pub mod stream;
-mod transform;
 pub mod watch;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ use crate::telemetry::metrics::Metrics;
 use endpoint::NamedCall;
 use ready::{Ready, ReadyConnections};
 use route::Route;
-use transform::TransformedCall;
+use whole::WholeCall;
 
 /// What the proxy door is made of.
 pub struct Parts {
@@ -102,8 +103,8 @@ pub(crate) struct Subject {
 pub(crate) enum Admitted {
     /// It is streamed to the service.
     Forward(Box<Call>),
-    /// It is changed on the way, and so read whole.
-    Transformed(Box<TransformedCall>),
+    /// It is changed on the way, or its credential or signature depends on its body, and so it is read whole.
+    Whole(Box<WholeCall>),
     /// It runs an endpoint by name.
     Named(Box<NamedCall>),
 }
@@ -142,11 +143,13 @@ impl ProxyDoor {
         }
         let ready = self.connections.get(&generation, integration, connection).await?;
         refuse_added_parameter(&ready, &route)?;
-        if let Some(endpoint) = transformed(integration, request.method, &route) {
+        let endpoint = transformed(integration, request.method, &route);
+        if endpoint.is_some() || (has_body(request.headers) && ready.common.needs_body(request.headers)) {
             let (suffix, query) = (route.suffix.to_owned(), route.query.map(str::to_owned));
-            let call = TransformedCall { ready, endpoint, suffix, query };
-            return Ok((Admitted::Transformed(Box::new(call)), subject));
+            let call = WholeCall { ready, endpoint, suffix, query };
+            return Ok((Admitted::Whole(Box::new(call)), subject));
         }
+        refuse_without_body(&ready)?;
         let target = target(&ready, &route);
         let connect_by = self.parts.clock.monotonic().saturating_add(ready.timeouts.connect);
         let addresses = self.resolve(&ready).await?;
@@ -201,6 +204,21 @@ fn refuse_added_parameter(ready: &Ready, route: &Route<'_>) -> Result<(), Answer
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a request's head announces a body.
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != b"0")
+}
+
+/// A credential that is a field of the body has no place in a call without one.
+fn refuse_without_body(ready: &Ready) -> Result<(), Answer> {
+    if !ready.common.credential.is_in_body() {
+        return Ok(());
+    }
+    let words = "the credential of this service goes into the body, so a call has a form or a JSON object";
+    Err(Refusal::InvalidInput.answer(words))
 }
 
 /// Path and query as the service gets them: the base's path, the caller's, and what is added.

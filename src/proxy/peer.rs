@@ -36,5 +36,6 @@ pub fn peer(ready: &Ready, address: SocketAddr, connect: Duration, http_one: boo
     options.max_h2_streams = STREAMS;
     options.alpn = if http_one || !tls { ALPN::H1 } else { ALPN::H2H1 };
     options.ca.clone_from(&ready.ca);
+    peer.client_cert_key.clone_from(&ready.identity);
     peer
 }

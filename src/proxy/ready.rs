@@ -5,12 +5,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use pingora::protocols::tls::CaType;
-use pingora::utils::tls::{WrappedX509, parse_x509};
+use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 
 use crate::connection::PerConnection;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::{Api, HttpVersions, Timeouts};
+use crate::definition::plan::identity::Identity;
 use crate::net::Scheme;
 use crate::outbound::{Outbound, Prepared};
 use crate::respond::{Answer, Refusal};
@@ -29,6 +30,8 @@ pub struct Ready {
     pub http_one: bool,
     /// Certificates that are trusted instead of the system's.
     pub ca: Option<Arc<CaType>>,
+    /// What is shown to a service that asks who connects.
+    pub identity: Option<Arc<CertKey>>,
 }
 
 /// The connections that are ready.
@@ -75,6 +78,7 @@ impl Ready {
             pool: pool_of(api, &common),
             http_one: api.transport.http == HttpVersions::One || common.base.origin.scheme == Scheme::Http,
             ca: api.transport.ca.as_deref().map(trusted),
+            identity: api.transport.identity.as_deref().map(shown),
             common,
         }
     }
@@ -92,6 +96,7 @@ fn pool_of(api: &Api, common: &Prepared) -> u64 {
     let connection = &common.connection;
     (&*connection.integration, &*connection.id, &common.base.origin).hash(&mut hasher);
     (api.transport.http == HttpVersions::One, &api.transport.ca).hash(&mut hasher);
+    api.transport.identity.as_ref().map(|identity| &identity.chain).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -99,4 +104,9 @@ fn pool_of(api: &Api, common: &Prepared) -> u64 {
 /// otherwise.
 fn trusted(certificates: &[Vec<u8>]) -> Arc<CaType> {
     certificates.iter().map(|der| WrappedX509::new(der.clone(), parse_x509)).collect::<Vec<_>>().into()
+}
+
+/// Definitions are compiled only when the certificate parses and belongs to its key.
+fn shown(identity: &Identity) -> Arc<CertKey> {
+    Arc::new(CertKey::new(identity.chain.clone(), identity.key.expose().clone()))
 }

@@ -67,6 +67,10 @@ pub fn of_call(error: &Error, overdue: Option<Overdue>) -> Option<Failure> {
         Some(Overdue::ClientReading) => return None,
         None => {}
     }
+    if error.etype == ErrorType::Custom(super::sign::UNSIGNED) {
+        let detail = "the call could not be signed with what the connection has";
+        return Some(Failure::new(Refusal::ConnectionUnusable, "unsigned", "proxy_internal_error", detail));
+    }
     match error.esource {
         ErrorSource::Upstream => Some(of_service(error)),
         ErrorSource::Downstream => of_caller(error),

@@ -264,6 +264,7 @@ impl Client {
         let host = server.url.host_str().unwrap_or_default().to_ascii_lowercase();
         let origin = Origin { scheme, host, port: server.url.port_or_known_default().unwrap_or(8200) };
         let transport = Transport {
+            identity: None,
             ca: server.ca.clone(),
             allow_private: true,
             allow_plain_http: scheme == Scheme::Http,

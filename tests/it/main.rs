@@ -14,6 +14,7 @@ mod doors;
 mod events;
 mod hostile_api;
 mod hygiene;
+mod kinds;
 mod mock;
 mod mock_oauth;
 mod outside;

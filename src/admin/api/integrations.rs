@@ -22,6 +22,10 @@ fn describe(integration: &Integration) -> Value {
         Auth::ApiKey { .. } => "api_key".to_owned(),
         Auth::Basic => "basic".to_owned(),
         Auth::OAuth2(_) => "oauth2".to_owned(),
+        Auth::OAuth1(_) => "oauth1".to_owned(),
+        Auth::Jwt(_) => "jwt".to_owned(),
+        Auth::SigV4(_) => "sigv4".to_owned(),
+        Auth::Mtls => "mtls".to_owned(),
         Auth::NotYet(part) => part.to_string(),
     };
     let endpoints = integration.api.as_ref().map(|api| api.endpoints.as_slice()).unwrap_or_default();

@@ -7,7 +7,7 @@ use super::conflicts::request;
 use crate::base::secret::Secret;
 use crate::definition::compile;
 use crate::definition::problem::Code;
-use crate::definition::raw::auth::{Assertion, Auth, JwtAlgorithm, Mtls};
+use crate::definition::raw::auth::{Assertion, Auth, JwtAlgorithm, Mtls, OAuth1, OAuth1Signature};
 use crate::definition::raw::integration::Integration;
 use crate::definition::raw::oauth2::{ClientAuth, Grant, OAuth2, Pkce};
 
@@ -19,6 +19,7 @@ pub(super) fn check(raw: &Integration, found: &mut Findings<'_>) {
         Some(Auth::OAuth2(oauth2)) => self::oauth2(oauth2, found),
         Some(Auth::Jwt(assertion)) => self::assertion(assertion, "/auth/jwt", found),
         Some(Auth::Mtls(mtls)) => certificate(mtls, "/auth/mtls", found),
+        Some(Auth::OAuth1(oauth1)) => self::oauth1(oauth1, found),
         Some(Auth::Login(login)) if login.tokens.get("default").is_none() => {
             found.error(Code::MissingField, "/auth/login", "`tokens` names no `default`");
         }
@@ -116,9 +117,27 @@ fn certificate(mtls: &Mtls, at: &str, found: &mut Findings<'_>) {
     let missing = match (&mtls.certificate, &mtls.key) {
         (Some(_), None) => "key",
         (None, Some(_)) => "certificate",
-        _ => return,
+        _ => {
+            if let Err((field, words)) = compile::identity(mtls) {
+                found.error(Code::BadFormat, &format!("{at}/{field}"), words);
+            }
+            return;
+        }
     };
     found.error(Code::MissingField, at, format!("a certificate and its key go together: `{missing}` is missing"));
+}
+
+fn oauth1(oauth1: &OAuth1, found: &mut Findings<'_>) {
+    let secret = oauth1.client.as_ref().and_then(|client| client.secret.as_ref());
+    if oauth1.signature == Some(OAuth1Signature::RsaSha1)
+        && let Some(text) = secret
+        && let Err(words) = compile::rsa_sha1(text.0.expose())
+    {
+        found.error(Code::BadFormat, "/auth/oauth1/client/secret", words);
+    }
+    for (name, call) in [("request_token", &oauth1.request_token), ("access_token", &oauth1.access_token)] {
+        request(call.0.shape(), &format!("/auth/oauth1/{name}"), found);
+    }
 }
 
 fn assertion(assertion: &Assertion, at: &str, found: &mut Findings<'_>) {

@@ -53,20 +53,26 @@ fn connections(raw: &Integration, found: &mut Findings<'_>) {
             ("api_key", connection.api_key.is_some()),
             ("username", connection.username.is_some()),
             ("password", connection.password.is_some()),
+            ("token", connection.token.is_some()),
+            ("token_secret", connection.token_secret.is_some()),
         ];
-        let wanted: &[&str] = match raw.auth {
-            Some(Auth::ApiKey(_)) => &["api_key"],
-            Some(Auth::Basic(_)) => &["username", "password"],
-            _ => &[],
+        let (wanted, may): (&[&str], &[&str]) = match &raw.auth {
+            Some(Auth::ApiKey(_)) => (&["api_key"], &[]),
+            Some(Auth::Jwt(assertion)) if assertion.key.is_none() => (&["api_key"], &[]),
+            Some(Auth::Basic(_)) => (&["username"], &["password"]),
+            Some(Auth::SigV4(_)) => (&["username", "password"], &["token"]),
+            Some(Auth::OAuth1(_)) => (&[], &["token", "token_secret"]),
+            Some(Auth::OAuth2(_) | Auth::Login(_)) => (&[], &["token"]),
+            _ => (&[], &[]),
         };
         for (field, written) in fields {
-            if written && !wanted.contains(&field) {
+            if written && !wanted.contains(&field) && !may.contains(&field) {
                 found.error(
                     Code::Conflict,
                     &format!("{at}/{field}"),
                     format!("`{field}` is for another kind of `auth`"),
                 );
-            } else if !written && wanted.contains(&field) && field != "password" {
+            } else if !written && wanted.contains(&field) {
                 found.error(Code::MissingField, &at, format!("connection `{id}` has no `{field}`"));
             }
         }
@@ -167,8 +173,10 @@ fn credential(raw: &Integration, found: &mut Findings<'_>) {
             found.error(Code::Conflict, "/api/credential", "without `auth` there is no credential to place");
         }
         (_, Some(placement)) => {
-            if placement.header.is_some() == placement.query.is_some() {
-                found.error(Code::Conflict, "/api/credential", "a credential goes into one place: `header` or `query`");
+            let places = [placement.header.is_some(), placement.query.is_some(), placement.body.is_some()];
+            if places.iter().filter(|place| **place).count() != 1 {
+                let message = "a credential goes into one place: `header`, `query` or `body`";
+                found.error(Code::Conflict, "/api/credential", message);
             }
             let header = placement.header.as_ref().map(|header| header.0.to_ascii_lowercase());
             if let Some((name, _)) = api.headers.iter().find(|(name, _)| Some(name.to_ascii_lowercase()) == header) {

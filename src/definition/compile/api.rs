@@ -16,6 +16,8 @@ use crate::definition::raw::request::Change as RawChange;
 
 /// The most bytes of a body that is read to be changed.
 const TRANSFORM_BODY: u64 = 1 << 20;
+/// The most bytes of a body that is read because its signature or the credential depends on it.
+const BODY: u64 = 8 << 20;
 
 pub(super) fn compile(api: &raw::Api, auth: Option<&Auth>, place: &Place<'_>) -> Result<Api, Fault> {
     let endpoints = place.at("endpoints");
@@ -32,7 +34,8 @@ pub(super) fn compile(api: &raw::Api, auth: Option<&Auth>, place: &Place<'_>) ->
         error: place.optional("error", api.error.as_ref())?,
         idempotency_key: key.map(|key| place.at("retry").at("idempotency_key").header(key)).transpose()?,
         timeouts: timeouts(api.timeouts.as_ref()),
-        transport: transport(api, place)?,
+        body_limit: api.body_limit.map_or(BODY, |size| size.0),
+        transport: transport(api, auth, place)?,
     })
 }
 
@@ -52,10 +55,11 @@ fn placement(
         };
     };
     let value = at.at("value").text(&written.value)?;
-    match (&written.header, &written.query) {
-        (Some(header), None) => Ok(Placement::Header { name: at.at("header").header(header)?, value }),
-        (None, Some(query)) => Ok(Placement::Query { name: query.clone(), value }),
-        _ => Err(at.problem(Code::Conflict, "a credential goes into one place: `header` or `query`")),
+    match (&written.header, &written.query, &written.body) {
+        (Some(header), None, None) => Ok(Placement::Header { name: at.at("header").header(header)?, value }),
+        (None, Some(query), None) => Ok(Placement::Query { name: query.clone(), value }),
+        (None, None, Some(field)) => Ok(Placement::Body { name: field.clone(), value }),
+        _ => Err(at.problem(Code::Conflict, "a credential goes into one place: `header`, `query` or `body`")),
     }
 }
 
@@ -95,10 +99,17 @@ fn timeouts(raw: Option<&raw::Timeouts>) -> Timeouts {
     }
 }
 
-fn transport(api: &raw::Api, place: &Place<'_>) -> Result<Transport, Fault> {
+fn transport(api: &raw::Api, auth: Option<&Auth>, place: &Place<'_>) -> Result<Transport, Fault> {
     let at = place.at("tls").at("ca");
     let ca = api.tls.as_ref().and_then(|tls| tls.ca.as_ref());
+    let identity = match auth {
+        Some(Auth::Mtls(mtls)) => super::identity(mtls)
+            .map_err(|(field, words)| place.of("/auth/mtls").at(field).problem(Code::BadFormat, words))?
+            .map(Arc::new),
+        _ => None,
+    };
     Ok(Transport {
+        identity,
         ca: ca.map(|text| certificates(text).map_err(|message| at.problem(Code::BadFormat, message))).transpose()?,
         allow_private: api.allow_private,
         allow_plain_http: api.allow_plain_http,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::oauth2;
 use super::place::{Fault, Place};
+use super::{assertion, oauth2, signed};
 use crate::definition::plan::NotYet;
 use crate::definition::plan::auth::Auth;
 use crate::definition::raw::auth as raw;
@@ -18,6 +18,10 @@ pub(super) fn compile(raw: Option<&raw::Auth>, place: &Place<'_>) -> Result<Auth
             Auth::ApiKey { pattern: key.pattern.as_ref().map(|pattern| at.regex(pattern)).transpose()? }
         }
         Some(Raw::OAuth2(raw)) => Auth::OAuth2(Arc::new(oauth2::compile(raw, &place.at("oauth2"))?)),
+        Some(Raw::OAuth1(raw)) => Auth::OAuth1(Arc::new(signed::oauth1(raw, &place.at("oauth1"))?)),
+        Some(Raw::Jwt(raw)) => Auth::Jwt(Arc::new(assertion::compile(raw, &place.at("jwt"))?)),
+        Some(Raw::SigV4(raw)) => Auth::SigV4(Arc::new(signed::sigv4(raw, &place.at("sigv4"))?)),
+        Some(Raw::Mtls(_)) => Auth::Mtls,
         Some(other) => Auth::NotYet(NotYet { part: format!("auth.{}", kind(other)) }),
     })
 }
@@ -47,9 +51,9 @@ mod tests {
     #[test]
     fn kinds_of_sign_in_to_come_are_named() {
         let integration = compiled(json!({
-            "trunkline": 1, "id": "a", "auth": { "sigv4": { "service": "s3", "region": "eu" } },
+            "trunkline": 1, "id": "a", "auth": { "login": { "steps": "POST https://a.b/login", "tokens": { "default": { "access": "body.t" } } } },
         }));
         let auth = integration.expect("compiles").auth;
-        assert!(matches!(auth, Auth::NotYet(not_yet) if not_yet.part == "auth.sigv4"));
+        assert!(matches!(auth, Auth::NotYet(not_yet) if not_yet.part == "auth.login"));
     }
 }

@@ -8,33 +8,35 @@ mod address;
 mod api;
 mod assertion;
 mod auth;
+mod declared;
 mod gateway;
 mod oauth2;
 mod place;
 mod request;
 mod rule;
 pub mod secrets;
+mod signed;
 mod verify;
 mod webhook;
 
 use std::sync::Arc;
 
 use regex::Regex;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::document::Document;
 use super::not_yet;
-use super::plan::{DeclaredConnection, DeclaredCredential, Fingerprint, Input, Integration, NotYet};
+use super::plan::{Fingerprint, Input, Integration, NotYet};
 use super::problem::{Code, Problem};
 use super::raw;
 use super::templates::Templates;
-use crate::base::secret::Secret;
 use place::Place;
 
 pub use api::certificates;
 pub use assertion::{algorithm, encoding, read_key};
 pub use place::{Fault, read_pattern};
+pub use signed::{identity, rsa_sha1};
 pub use webhook::{BODY_MOST, DEDUPE_MOST};
 
 pub use address::{Address, read_address};
@@ -56,7 +58,7 @@ pub fn integration(document: &Document, templates: &Templates) -> Result<Integra
         auth: auth::compile(raw.auth.as_ref(), &place.at("auth"))?,
         api: raw.api.as_ref().map(|api| api::compile(api, raw.auth.as_ref(), &place.at("api"))).transpose()?,
         connections: connections
-            .map(|(index, connection)| declared(connection, &raw, &place.at("connections").item(index)))
+            .map(|(index, connection)| declared::compile(connection, &raw, &place.at("connections").item(index)))
             .collect::<Result<_, _>>()?,
         webhook: raw.webhook.as_ref().map(|webhook| webhook::compile(webhook, &place.at("webhook"))).transpose()?,
         rules: rule::compile_all(&raw.rules, &place.at("rules"))?,
@@ -134,43 +136,6 @@ fn one_of(choices: &[String], place: &Place<'_>) -> Result<Option<Regex>, Fault>
     place.at("choices").regex(&format!("^(?:{})$", escaped.join("|"))).map(Some)
 }
 
-fn declared(
-    raw: &raw::connection::Connection,
-    whole: &raw::integration::Integration,
-    place: &Place<'_>,
-) -> Result<DeclaredConnection, Fault> {
-    use raw::auth::Auth as Raw;
-    let missing = |field: &str, kind: &str| {
-        let message = format!("connection `{}` has no `{field}`, which `auth: {kind}` needs", raw.id.0);
-        place.problem(Code::MissingField, message)
-    };
-    let credential = match &whole.auth {
-        Some(Raw::ApiKey(_)) => {
-            let key = raw.api_key.as_ref().ok_or_else(|| missing("api_key", "api_key"))?;
-            DeclaredCredential::ApiKey(Secret::new(key.0.expose().clone()))
-        }
-        Some(Raw::Basic(_)) => {
-            let username = raw.username.clone().ok_or_else(|| missing("username", "basic"))?;
-            let password = raw.password.as_ref().map(|password| password.0.expose().clone()).unwrap_or_default();
-            DeclaredCredential::Basic { username: Secret::new(username), password: Secret::new(password) }
-        }
-        _ => DeclaredCredential::None,
-    };
-    let mut inputs = Map::new();
-    for (name, input) in whole.inputs.iter() {
-        match raw.inputs.get(name).or(input.default.as_ref()) {
-            Some(value) => _ = inputs.insert(name.to_owned(), Value::String(value.clone())),
-            None if input.optional => {}
-            None => {
-                let message = format!("connection `{}` does not tell `{name}`", raw.id.0);
-                return Err(place.problem(Code::MissingField, message));
-            }
-        }
-    }
-    let saved = raw.saved.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
-    Ok(DeclaredConnection { id: raw.id.0.as_str().into(), credential, inputs, saved })
-}
-
 /// The part of the grammar at a place, when this version does not run it.
 fn not_run(place: &Place<'_>) -> Option<NotYet> {
     let here = |part: &&not_yet::Part| part.uses(&place.document().value).iter().any(|at| at == place.pointer());
@@ -179,6 +144,7 @@ fn not_run(place: &Place<'_>) -> Option<NotYet> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::DeclaredCredential;
     use super::*;
     use serde_json::json;
     use std::path::PathBuf;

@@ -48,6 +48,11 @@ impl<'a> Place<'a> {
         Self { pointer, ..*self }
     }
 
+    /// Another place of the same document.
+    pub(super) fn of(&self, pointer: &str) -> Self {
+        Self { pointer: pointer.to_owned(), ..*self }
+    }
+
     /// The place of a list's item.
     pub(super) fn item(&self, index: usize) -> Self {
         self.at(&index.to_string())

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
+use super::identity::Identity;
 use super::request::Request;
 use crate::template::{Expr, Text, Tree};
 
@@ -31,6 +32,8 @@ pub struct Api {
     /// The header by which the service recognises a repeated call (`retry.idempotency_key`). With it a
     /// call of any method may be sent again.
     pub idempotency_key: Option<HeaderName>,
+    /// The most bytes of a body, and of its answer, where a call through the proxy door cannot stream.
+    pub body_limit: u64,
     /// How long each phase of a call may take.
     pub timeouts: Timeouts,
     /// How the service is dialled and trusted.
@@ -95,6 +98,13 @@ pub enum Placement {
     Header {
         /// Its name.
         name: HeaderName,
+        /// Its value.
+        value: Text,
+    },
+    /// A field of the body: of a form, or at the top of a JSON object; sees the same.
+    Body {
+        /// Its name.
+        name: String,
         /// Its value.
         value: Text,
     },
@@ -201,6 +211,8 @@ pub struct Transport {
     pub allow_private: bool,
     /// Whether plain HTTP is allowed. Loopback always is, in development mode.
     pub allow_plain_http: bool,
+    /// What is shown to a service that asks who connects.
+    pub identity: Option<Arc<Identity>>,
     /// Which HTTP versions are offered.
     pub http: HttpVersions,
 }

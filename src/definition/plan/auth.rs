@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::NotYet;
+use super::assertion::Assertion;
+use super::oauth1::OAuth1;
 use super::oauth2::OAuth2;
+use super::sigv4::SigV4;
 
 /// How connections sign in.
 #[derive(Debug, Clone)]
@@ -19,6 +22,14 @@ pub enum Auth {
     Basic,
     /// By OAuth 2.0 (RFC 6749) and its grants.
     OAuth2(Arc<OAuth2>),
+    /// By OAuth 1.0a (RFC 5849).
+    OAuth1(Arc<OAuth1>),
+    /// By a token that is signed here (RFC 7519).
+    Jwt(Arc<Assertion>),
+    /// By AWS Signature Version 4.
+    SigV4(Arc<SigV4>),
+    /// By the client certificate of the API's transport.
+    Mtls,
     /// By a kind that this version does not run.
     NotYet(NotYet),
 }

@@ -8,10 +8,13 @@ pub mod api;
 pub mod assertion;
 pub mod auth;
 pub mod gateway;
+pub mod identity;
 pub mod moment;
+pub mod oauth1;
 pub mod oauth2;
 pub mod request;
 pub mod rule;
+pub mod sigv4;
 pub mod webhook;
 
 use std::fmt;
@@ -130,5 +133,21 @@ pub enum DeclaredCredential {
         username: Secret,
         /// The password; may be empty.
         password: Secret,
+    },
+    /// A token that was got elsewhere.
+    Token {
+        /// The token.
+        token: Secret,
+        /// Its secret, where it has one (OAuth 1.0a).
+        secret: Option<Secret>,
+    },
+    /// An access key of AWS.
+    AccessKey {
+        /// Its id.
+        id: Secret,
+        /// The key.
+        secret: Secret,
+        /// The token of temporary credentials.
+        session: Option<Secret>,
     },
 }

@@ -56,6 +56,9 @@ pub struct Api {
     pub endpoints: Vec<Endpoint>,
     /// How long each phase of a call may take.
     pub timeouts: Option<Timeouts>,
+    /// The most bytes of a body, and of its answer, where calls through the proxy door cannot stream,
+    /// because the credential or a signature depends on the body; more is refused. Default 8MiB.
+    pub body_limit: Option<SizeText>,
     /// How the service's certificate is trusted.
     pub tls: Option<Tls>,
     /// HTTP versions offered: `best` (HTTP/2 where the service takes it) or `1.1`.
@@ -70,7 +73,7 @@ pub struct Api {
     pub allow_plain_http: bool,
 }
 
-/// Where a connection's credential goes: a header or a query parameter.
+/// Where a connection's credential goes: a header, a query parameter or a field of the body.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialPlacement {
@@ -78,6 +81,9 @@ pub struct CredentialPlacement {
     pub header: Option<HeaderText>,
     /// The query parameter that carries it.
     pub query: Option<String>,
+    /// The field of the body that carries it: of a form, or at the top of a JSON object. Calls through the
+    /// proxy door are then read whole, up to `api.body_limit`; calls with another body are refused.
+    pub body: Option<String>,
     /// The value, such as `Bearer {{ api_key }}`.
     pub value: Template,
 }

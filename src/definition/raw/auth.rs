@@ -93,7 +93,7 @@ pub enum OAuth1Signature {
     HmacSha1,
     /// HMAC-SHA256.
     HmacSha256,
-    /// RSA-SHA1.
+    /// RSA-SHA1. The private key in PEM is the `secret` of `client`.
     RsaSha1,
     /// PLAINTEXT, over TLS only.
     Plaintext,
@@ -153,7 +153,10 @@ pub enum KeyEncoding {
     Base64url,
 }
 
-/// AWS Signature Version 4.
+/// AWS Signature Version 4. A connection brings the access key as `username` and `password`, and the
+/// session token of temporary credentials as `token`. The body is part of what is signed: calls through
+/// the proxy door stream to Amazon S3 over TLS, which takes `UNSIGNED-PAYLOAD`; to other services their
+/// bodies are read whole, up to `api.body_limit`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SigV4 {

@@ -14,14 +14,16 @@ pub struct Connection {
     pub id: Id,
     /// What people call it. Default: its id.
     pub title: Option<String>,
-    /// The key, for `auth: api_key`.
+    /// The key, for `auth: api_key`, and for `auth: jwt` where each connection signs with its own.
     pub api_key: Option<SecretText>,
-    /// The name, for `auth: basic`.
+    /// The name, for `auth: basic`; the id of the access key, for `auth: sigv4`.
     pub username: Option<String>,
-    /// The password, for `auth: basic`. Default: empty.
+    /// The password, for `auth: basic`, empty by default; the secret access key, for `auth: sigv4`.
     pub password: Option<SecretText>,
-    /// A token got elsewhere, for kinds of auth that use one.
+    /// A token got elsewhere, for `oauth2`, `oauth1` and `login`; the session token, for `auth: sigv4`.
     pub token: Option<SecretText>,
+    /// The secret of the token, for `auth: oauth1`.
+    pub token_secret: Option<SecretText>,
     /// What `inputs` asks for, by name.
     #[serde(default)]
     #[schemars(extend("x-names" = "variable"))]

@@ -31,6 +31,9 @@ const HEADERS: Variable = ("headers", "headers by name, in any case");
 const QUERY: Variable = ("query", "the query's parameters by name");
 const METHOD: Variable = ("method", "the request's method in capitals");
 const EVENT: Variable = ("event", "the event: `id`, `type`, `integration`, `delivery_id`, `received_at`");
+const NOW: Variable = ("now", "the present moment, in seconds since 1970; `now | rfc3339` writes it out");
+const UUID: Variable = ("uuid", "a random UUID, the same wherever one call names it");
+const NONCE: Variable = ("nonce", "128 random bits in hexadecimal, the same wherever one call names it");
 const STATUS: Variable = ("status", "the answer's status, a number");
 const CURSOR: Variable = ("cursor", "where the last run ended; none in a full pass");
 
@@ -41,7 +44,10 @@ pub const ANSWER: &[Variable] = &[BODY, HEADERS, STATUS];
 pub const PLACES: &[Seen] = &[
     Seen { place: "address", variables: &[INPUT, SAVED, CONNECTION] },
     Seen { place: "credential", variables: &[API_KEY, USERNAME, PASSWORD, TOKEN, CLIENT, INPUT, SAVED, CONNECTION] },
-    Seen { place: "call", variables: &[GIVEN, SAVED, CONNECTION, API_KEY, USERNAME, PASSWORD, TOKEN, CLIENT] },
+    Seen {
+        place: "call",
+        variables: &[GIVEN, SAVED, CONNECTION, API_KEY, USERNAME, PASSWORD, TOKEN, CLIENT, NOW, UUID, NONCE],
+    },
     Seen {
         place: "sign-in",
         variables: &[
@@ -52,6 +58,9 @@ pub const PLACES: &[Seen] = &[
             TOKEN,
             SCOPES,
             QUERY,
+            NOW,
+            UUID,
+            NONCE,
             ("code", "the authorization code"),
             ("state", "the state of the flow"),
             ("redirect_uri", "the callback's address"),

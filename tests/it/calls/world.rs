@@ -10,6 +10,7 @@ use http::{HeaderName, Method};
 use serde_json::{Map, Value, json};
 use trunkline::activity::{Activity, Asker};
 use trunkline::base::clock::{SystemClock, Timestamp};
+use trunkline::base::random::SystemRandom;
 use trunkline::connection::Connections;
 use trunkline::definition::live::Generation;
 use trunkline::definition::plan::api::{Api, HostPattern, Placement, Timeouts, Transport};
@@ -87,6 +88,7 @@ impl Setting {
         let clients = Clients::new(Arc::new(dialer), Trust::of(&[]));
         let metrics = Arc::new(Metrics::new().unwrap());
         let outbound = Outbound::new(Parts {
+            random: Arc::new(SystemRandom::default()),
             connections: Arc::new(Connections::declared()),
             clients: clients.clone(),
             clock: Arc::new(SystemClock::new()),
@@ -112,6 +114,7 @@ impl Setting {
             error: Some(Expr::compile("body.error").unwrap()),
             idempotency_key: self.idempotency_key,
             timeouts: self.timeouts,
+            body_limit: 1 << 20,
             transport: self.transport,
         };
         let integration = Integration {

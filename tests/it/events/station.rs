@@ -263,6 +263,7 @@ fn actions(clock: &Arc<ManualClock>, metrics: &Arc<Metrics>) -> Actions {
     let dialer = Dialer::new(Resolver::new(Arc::new(NoNames), Arc::clone(&clock)), None);
     let clients = Clients::new(Arc::new(dialer), Trust::of(&[]));
     let outbound = Outbound::new(outbound::Parts {
+        random: Arc::new(SystemRandom::default()),
         connections: Arc::new(Connections::declared()),
         clients: clients.clone(),
         clock: Arc::clone(&clock),

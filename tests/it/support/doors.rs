@@ -51,6 +51,7 @@ pub fn service(base_url: &str) -> Integration {
         error: None,
         idempotency_key: None,
         timeouts: Timeouts::default(),
+        body_limit: 1 << 20,
         transport: Transport::default(),
     };
     let connection = DeclaredConnection {
@@ -172,6 +173,7 @@ impl Doors {
         let activity = Arc::new(Activity::default());
         let clients = Clients::new(Arc::clone(&dialer), Trust::of(&[]));
         let outbound = Outbound::new(outbound::Parts {
+            random: Arc::new(SystemRandom::default()),
             connections: Arc::new(Connections::declared()),
             clients: clients.clone(),
             clock: Arc::clone(&clock),
@@ -205,7 +207,8 @@ impl Doors {
     }
 }
 
-fn generation(setup: Setup) -> Generation {
+/// The definitions of a set-up, in force.
+pub fn generation(setup: Setup) -> Generation {
     let fixed = Fixed {
         mode: setup.mode,
         public: setup.proxy.clone(),

@@ -1,5 +1,6 @@
-//! Calls of endpoints with `transform`: read whole, changed, sent as a call of our own, and the answer
-//! likewise. What streams cannot be changed, so these calls have a size cap in both directions.
+//! Calls that are read whole: of endpoints with `transform`, and those whose credential or signature depends
+//! on the body. They are changed or signed, sent as a call of our own, and answered likewise. What streams
+//! cannot be changed, so these calls have a size cap in both directions.
 
 use std::sync::Arc;
 
@@ -12,21 +13,23 @@ use super::{ProxyDoor, headers};
 use crate::definition::plan::api::{Change, Transform};
 use crate::net::client::Clients;
 use crate::net::exchange::{BodyLimit, Excess, Follow, Outgoing, Received, Towards};
+use crate::outbound::PlaceError;
+use crate::outbound::sign::{Leaving, own_headers};
 use crate::respond::{Answer, Refusal};
 use crate::template::{Context, Headers, TemplateError, TemplateErrorKind};
 
-/// A call of an endpoint with a transform, admitted.
-pub struct TransformedCall {
+/// A call that is read whole, admitted.
+pub struct WholeCall {
     pub(super) ready: Arc<Ready>,
-    /// The endpoint's place in its API.
-    pub(super) endpoint: usize,
+    /// The place in its API of the endpoint whose transform changes it.
+    pub(super) endpoint: Option<usize>,
     pub(super) suffix: String,
     pub(super) query: Option<String>,
 }
 
-impl TransformedCall {
+impl WholeCall {
     fn transform(&self) -> Option<&Transform> {
-        self.ready.integration.api.as_ref()?.endpoints.get(self.endpoint)?.transform.as_ref()
+        self.ready.integration.api.as_ref()?.endpoints.get(self.endpoint?)?.transform.as_ref()
     }
 
     /// Where it goes: origin and path.
@@ -37,13 +40,14 @@ impl TransformedCall {
 
     /// The most bytes that the request's body may have.
     pub fn max_body(&self) -> u64 {
-        self.transform().map_or(0, |transform| transform.max_body)
+        let of_api = || self.ready.integration.api.as_ref().map_or(0, |api| api.body_limit);
+        self.transform().map_or_else(of_api, |transform| transform.max_body)
     }
 }
 
 /// Makes the call: change, send, change.
-pub async fn run(door: &ProxyDoor, call: &TransformedCall, method: &Method, from: &HeaderMap, body: Bytes) -> Answer {
-    let Some(transform) = call.transform() else { return Refusal::Internal.answer("the endpoint has no transform") };
+pub async fn run(door: &ProxyDoor, call: &WholeCall, method: &Method, from: &HeaderMap, body: Bytes) -> Answer {
+    let transform = call.transform();
     let outgoing = match outgoing(door, call, method, from, body) {
         Ok(outgoing) => outgoing,
         Err(refused) => return refused,
@@ -57,21 +61,22 @@ pub async fn run(door: &ProxyDoor, call: &TransformedCall, method: &Method, from
 
 fn outgoing(
     door: &ProxyDoor,
-    call: &TransformedCall,
+    call: &WholeCall,
     method: &Method,
     from: &HeaderMap,
     body: Bytes,
 ) -> Result<Outgoing, Answer> {
     let (ready, common) = (&call.ready, &call.ready.common);
-    let Some((api, transform)) = ready.integration.api.as_ref().zip(call.transform()) else {
-        return Err(Refusal::Internal.answer("the endpoint has no transform"));
-    };
+    let Some(api) = ready.integration.api.as_ref() else { return Err(super::ready::no_api(&ready.integration)) };
+    let transform = call.transform();
     let mut kept = headers::kept(from);
-    // A compressed answer could not be changed.
-    kept.remove(header::ACCEPT_ENCODING);
+    if transform.is_some_and(|transform| transform.response.is_some()) {
+        // A compressed answer could not be changed.
+        kept.remove(header::ACCEPT_ENCODING);
+    }
     kept.insert(header::VIA, door.via.clone());
     let mut body = body;
-    if let Some(change) = &transform.request {
+    if let Some(change) = transform.and_then(|transform| transform.request.as_ref()) {
         let context = common
             .connection
             .context
@@ -85,10 +90,28 @@ fn outgoing(
         kept.insert(name.clone(), value.clone());
     }
     common.credential.put_on(&mut kept);
+    let unusable = |reason: PlaceError| reason.refusal().answer(&reason.to_string());
+    let body = common.credential.put_in(&mut kept, body).map_err(unusable)?;
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION] {
         kept.remove(name);
     }
-    let limit = BodyLimit { bytes: usize::try_from(transform.max_body).unwrap_or(usize::MAX), excess: Excess::Refuse };
+    let path = format!("{}{}", common.base.path, call.suffix);
+    if common.signer.is_some() {
+        for name in own_headers() {
+            kept.remove(name);
+        }
+        let leaving = Leaving {
+            method,
+            origin: &common.base.origin,
+            path: &path,
+            query: call.query.as_deref().unwrap_or_default(),
+            headers: &kept,
+            body: Some(&body),
+        };
+        let added = common.sign(leaving, door.parts.outbound.moment()).map_err(unusable)?;
+        kept.extend(added);
+    }
+    let limit = BodyLimit { bytes: usize::try_from(call.max_body()).unwrap_or(usize::MAX), excess: Excess::Refuse };
     let secret =
         common.credential.query().map(|(_, pair)| Arc::new(crate::base::secret::Secret::new(pair.expose().clone())));
     Ok(Outgoing {
@@ -99,7 +122,7 @@ fn outgoing(
         },
         method: method.clone(),
         origin: common.base.origin.clone(),
-        path: format!("{}{}", common.base.path, call.suffix),
+        path,
         query: call.query.clone(),
         secret_query: secret,
         headers: kept,
@@ -114,13 +137,13 @@ async fn send(clients: &Clients, outgoing: Outgoing) -> Result<Received, Answer>
     clients.send(outgoing).await.map_err(|failure| failure.refusal().answer(&failure.to_string()))
 }
 
-fn answer(transform: &Transform, received: Received) -> Result<Answer, TemplateError> {
+fn answer(transform: Option<&Transform>, received: Received) -> Result<Answer, TemplateError> {
     let mut kept = headers::kept_of_answer(&received.headers);
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION] {
         kept.remove(name);
     }
     let mut body = received.body;
-    if let Some(change) = &transform.response {
+    if let Some(change) = transform.and_then(|transform| transform.response.as_ref()) {
         let context = Context::new()
             .with("status", received.status.as_u16())
             .with("headers", visible(&kept))

@@ -1,0 +1,24 @@
+//! Ways of signing in that are not OAuth 2.0 and ask the service something: [`oauth1`].
+//!
+//! What they bring is a [`Grant`](super::grant::Grant), like that of a token call; whoever asks stores it.
+//! One try each: a verifier may be good for one call only. Called by the connect flow.
+
+pub mod oauth1;
+mod send;
+
+use std::sync::Arc;
+
+use crate::base::clock::Clock;
+use crate::base::random::Random;
+use crate::net::Clients;
+
+/// What calls of signing in are made with.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// What sends them.
+    pub clients: Clients,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for nonces.
+    pub random: Arc<dyn Random>,
+}
