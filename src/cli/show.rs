@@ -94,11 +94,19 @@ struct Page {
 
 impl Page {
     fn outline(&mut self, document: &Document) {
-        let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        // What a reference brought in may be secret anywhere, so the reference is shown.
+        let text = |pointer: &str| {
+            let value = || document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+            document.written(pointer).unwrap_or_else(value)
+        };
         let names = |pointer: &str, key: &str| {
             let items = document.value.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-            let names: Vec<_> = items.filter_map(|item| item.get(key).unwrap_or(item).as_str()).collect();
-            names.join(", ")
+            let place = |(at, item): (usize, &Value)| match item.get(key) {
+                Some(_) => format!("{pointer}/{at}/{key}"),
+                None => format!("{pointer}/{at}"),
+            };
+            let places: Vec<_> = items.enumerate().map(place).collect();
+            places.iter().map(|place| text(place)).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(", ")
         };
         let kinds = |pointer: &str| {
             let map = document.value.pointer(pointer).and_then(Value::as_object);

@@ -288,7 +288,9 @@ impl ProxyHttp for Forward {
             None => (Arc::from("other"), String::from("the service")),
         };
         self.door.parts.metrics.upstream_errors.with_label_values(&[&*integration, failure.reason]).inc();
-        tracing::debug!(integration = &*integration, reason = failure.reason, "a call failed: {error}");
+        // The kind only: the context of an answer that cannot be read is the answer, which may repeat what it was sent.
+        let kind = error.etype().as_str();
+        tracing::debug!(integration = &*integration, reason = failure.reason, "a call failed: {kind}");
         context.error = Refusal::ALL.iter().find(|refusal| **refusal == failure.refusal);
         // An answer that has begun cannot be taken back: the connection closes in the middle of it.
         if session.response_written().is_some_and(|written| !written.status.is_informational()) {
