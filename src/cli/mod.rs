@@ -24,6 +24,7 @@ mod serve;
 mod show;
 mod simulate;
 mod store;
+mod transfer;
 pub mod trigger;
 mod version;
 
@@ -117,6 +118,10 @@ enum Command {
     Backup(store::Backup),
     /// Make a store from a backup, in a state directory that is empty or not there
     Restore(store::Restore),
+    /// Export a running gateway's connections: without secrets, or with them encrypted
+    Export(transfer::Export),
+    /// Import connections into a running gateway: tells what would be done, and does it with --apply
+    Import(transfer::Import),
     /// Ask a running gateway whether it lives, for container health checks
     Healthcheck(remote::Gateway),
     /// Print a completion script for a shell
@@ -175,6 +180,8 @@ fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
         Command::Store(command) => store::run(&common, &command, output),
         Command::Backup(arguments) => store::backup(&common, &arguments, output),
         Command::Restore(arguments) => store::restore(&common, &arguments, output),
+        Command::Export(arguments) => transfer::export(&common, &arguments, output),
+        Command::Import(arguments) => transfer::import(&common, &arguments, output),
         Command::Healthcheck(gateway) => healthcheck::run(&common, &gateway, output),
         Command::Completions(command) => completions::run(&command, output),
         Command::Version => version::run(output),

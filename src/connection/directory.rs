@@ -127,6 +127,16 @@ impl ConnectionError {
         }
     }
 
+    /// Why a stored connection could not be read or written.
+    pub(super) fn of_stored(integration: &str, connection: &str, reason: StoredError) -> Self {
+        stored_error(integration, connection, reason)
+    }
+
+    /// Why the stored connections could not be listed.
+    pub(super) fn listing(reason: StoredError) -> Self {
+        stored_error("*", "*", reason)
+    }
+
     /// Whether waiting may mend it: someone has to act, but nothing was sent.
     pub fn passing(&self) -> bool {
         matches!(self, Self::Unusable { .. } | Self::Store { .. })
@@ -188,6 +198,11 @@ impl Connections {
         self.keys.as_ref()
     }
 
+    /// The stored ones; `None` for a deployment without a master key.
+    pub(super) fn stored(&self) -> Option<&Stored> {
+        self.stored.as_ref()
+    }
+
     /// The connection of this name. Cheap after the first time, until the definition or the connection
     /// changes.
     ///
@@ -236,6 +251,29 @@ impl Connections {
         id: &str,
         content: Content,
     ) -> Result<ConnectionId, ConnectionError> {
+        let content = Self::admissible(integration, id, content)?;
+        let invalid = |reason: &str| ConnectionError::Invalid {
+            integration: Arc::clone(&integration.id),
+            connection: id.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let stored = self.stored.as_ref().ok_or_else(|| invalid("there is no master key to seal it with"))?;
+        let _alone = self.changing.write().await;
+        let put = stored.put(actor, (&integration.id, id), &content).await;
+        self.held.forget(&integration.id, id);
+        put.map_err(|reason| stored_error(&integration.id, id, reason))?;
+        Ok(ConnectionId::of(&integration.id, id))
+    }
+
+    /// The content as it would be stored: inputs checked, defaults filled in.
+    ///
+    /// # Errors
+    /// When it does not fit the definition, or a file declares a connection of that name.
+    pub(super) fn admissible(
+        integration: &Integration,
+        id: &str,
+        content: Content,
+    ) -> Result<Content, ConnectionError> {
         let invalid = |reason: &str| ConnectionError::Invalid {
             integration: Arc::clone(&integration.id),
             connection: id.to_owned(),
@@ -249,13 +287,7 @@ impl Connections {
         }
         fits(integration, &content.credential).map_err(|reason| invalid(&reason))?;
         let inputs = checked_inputs(integration, id, content.inputs)?;
-        let content = Content { inputs, ..content };
-        let stored = self.stored.as_ref().ok_or_else(|| invalid("there is no master key to seal it with"))?;
-        let _alone = self.changing.write().await;
-        let put = stored.put(actor, (&integration.id, id), &content).await;
-        self.held.forget(&integration.id, id);
-        put.map_err(|reason| stored_error(&integration.id, id, reason))?;
-        Ok(ConnectionId::of(&integration.id, id))
+        Ok(Content { inputs, ..content })
     }
 
     /// Removes a stored connection; `false` when there was none. The audit log has it first.

@@ -16,6 +16,7 @@ pub mod rotation;
 pub mod sign;
 pub mod sign_in;
 pub mod stored;
+pub mod transfer;
 pub mod vault;
 
 pub use credential::{Credential, Tokens};

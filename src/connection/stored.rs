@@ -99,6 +99,22 @@ impl Stored {
         Ok(())
     }
 
+    /// One as it is written, for an export and to compare with one: all of it is secret.
+    pub(super) async fn json(&self, integration: &str, id: &str) -> Result<Option<Json>, StoredError> {
+        let key = record_key(integration, id);
+        let Some((sealed, _)) = self.records.get(&key).await? else { return Ok(None) };
+        let plain = self.vault.open(&key, FIELD, &sealed)?;
+        serde_json::from_slice(plain.expose()).map(Some).map_err(|_| StoredError::Form)
+    }
+
+    /// Writes to the audit log what is done to many connections, and gives the time of it.
+    pub(super) async fn record(&self, actor: &str, action: &str, detail: Json) -> Result<Timestamp, StoreError> {
+        let at = self.clock.now();
+        let (actor, action, target) = (actor.to_owned(), action.to_owned(), "connections".to_owned());
+        self.audit.append(AuditEntry { at, actor, action, target, detail }).await?;
+        Ok(at)
+    }
+
     /// Removes one; `false` when there was none.
     pub(super) async fn remove(&self, actor: &str, integration: &str, id: &str) -> Result<bool, StoredError> {
         let key = record_key(integration, id);
@@ -126,6 +142,12 @@ fn read(plain: &[u8]) -> Result<Content, StoredError> {
         return Err(StoredError::Form);
     }
     Ok(wire.content())
+}
+
+/// What [`Stored::json`] gave, as a connection; `None` for a form that this version does not read.
+pub(super) fn of_json(content: &Json) -> Option<Content> {
+    let plain = Zeroizing::new(serde_json::to_vec(content).ok()?);
+    read(&plain).ok()
 }
 
 fn record_key(integration: &str, id: &str) -> RecordKey {

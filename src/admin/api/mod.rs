@@ -13,11 +13,13 @@ mod health;
 mod integrations;
 mod keys;
 mod query;
+mod transfer;
 mod webhooks;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 use super::Parts;
@@ -39,6 +41,8 @@ pub fn routes() -> Router<Arc<Parts>> {
         .route("/api/keys/check", post(keys::check))
         .route("/api/keys/rotate", post(keys::rotate))
         .route("/api/connections", get(connections::list))
+        .route("/api/export", get(transfer::export).post(transfer::export_sealed))
+        .route("/api/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))
         .route("/api/events", get(events::list))
         .route("/api/events/{id}", get(events::show))
         .route("/api/events/{id}/replay", post(events::replay))

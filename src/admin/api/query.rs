@@ -2,12 +2,13 @@
 
 use std::str::FromStr;
 
-use axum::extract::FromRequestParts;
-use axum::extract::{Path, Query};
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::request::Parts as Head;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use crate::admin::refusal::Refused;
 use crate::base::clock::Timestamp;
@@ -25,6 +26,32 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     async fn from_request_parts(head: &mut Head, state: &S) -> Result<Self, Refused> {
         let asked = Query::<T>::from_request_parts(head, state).await;
         asked.map(|Query(value)| Self(value)).map_err(|error| Refused::new(Refusal::InvalidInput, &error.body_text()))
+    }
+}
+
+/// A body of JSON. What is wrong with it is told by where it is and never by what it says: it may hold
+/// secrets.
+pub struct Sent<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let body = Bytes::from_request(request, state).await.map_err(|rejected| {
+            let refusal = match rejected.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => Refusal::BodyTooLarge,
+                _ => Refusal::MalformedRequest,
+            };
+            Refused::new(refusal, "the body could not be read to its end, or is larger than this path takes")
+        })?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
+            let what = match error.classify() {
+                Category::Data => "is not of the form that this path takes",
+                Category::Io | Category::Syntax | Category::Eof => "is not JSON",
+            };
+            let (line, column) = (error.line(), error.column());
+            Refused::new(Refusal::InvalidInput, &format!("the body {what}: line {line}, column {column}"))
+        })
     }
 }
 

@@ -1,0 +1,83 @@
+//! `/api/export` and `/api/import`: connections carried to another deployment.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::query::{Asked, Sent};
+use crate::admin::refusal::Refused;
+use crate::connection::transfer::{Export, OnConflict, TransferError};
+use crate::respond::Refusal;
+
+/// The most bytes of an import.
+pub const MAX_IMPORT: usize = 64 << 20;
+/// Who exports and imports at this door.
+const ACTOR: &str = "operator";
+
+/// Every stored connection, without its secrets.
+pub async fn export(State(parts): Shared) -> Result<Json<Export>, Refused> {
+    Ok(Json(parts.connections.export(ACTOR, &parts.live.load()).await?))
+}
+
+/// Who may read an export.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipients {
+    recipients: Vec<String>,
+}
+
+/// Every stored connection with its secrets, encrypted to age recipients.
+pub async fn export_sealed(State(parts): Shared, Sent(asked): Sent<Recipients>) -> Result<Response, Refused> {
+    let sealed = parts.connections.export_sealed(ACTOR, &parts.live.load(), &asked.recipients).await?;
+    let kind = HeaderValue::from_static("application/age-encryption; charset=us-ascii");
+    Ok(([(header::CONTENT_TYPE, kind)], sealed).into_response())
+}
+
+/// How to import.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// Anything: do it, instead of only telling what would be done.
+    apply: Option<String>,
+    /// Anything: replace those that are there and differ.
+    replace: Option<String>,
+    /// The digest of the plan that was shown.
+    plan: Option<String>,
+}
+
+/// What an import would do; with `apply` it is done.
+pub async fn import(
+    State(parts): Shared,
+    Asked(wanted): Asked<Wanted>,
+    Sent(export): Sent<Export>,
+) -> Result<Json<Value>, Refused> {
+    let generation = parts.live.load();
+    let on_conflict = if wanted.replace.is_some() { OnConflict::Replace } else { OnConflict::Keep };
+    let applied = wanted.apply.is_some();
+    let plan = if applied {
+        let what = (&export, on_conflict);
+        parts.connections.import(ACTOR, &generation, what, wanted.plan.as_deref()).await?
+    } else {
+        parts.connections.plan_import(&generation, &export, on_conflict).await?
+    };
+    Ok(Json(json!({ "applied": applied, "plan": plan })))
+}
+
+impl From<TransferError> for Refused {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::Store(error) => error.into(),
+            TransferError::Connection(error) => Self::new(error.refusal(), &error.to_string()),
+            TransferError::Changed | TransferError::NoKey => Self::new(Refusal::Conflict, &error.to_string()),
+            TransferError::Encrypt(_) => Self::new(Refusal::Internal, &error.to_string()),
+            TransferError::Recipient(_)
+            | TransferError::NoRecipient
+            | TransferError::Format(_)
+            | TransferError::TooMany(_) => Self::new(Refusal::InvalidInput, &error.to_string()),
+        }
+    }
+}
