@@ -6,6 +6,7 @@ mod rig;
 
 mod architecture;
 mod calls;
+mod canary;
 mod chaos;
 mod cli;
 mod credentials;
