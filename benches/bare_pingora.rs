@@ -99,6 +99,7 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
         callers: Vec::new(),
         private_networks: Vec::new(),
         workers: 1,
+        upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
         limits: Limits::default(),
     };
     Ok(Generation {

@@ -1,8 +1,10 @@
 //! Which connections there are, and what each is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use minijinja::value::Value;
 use serde::Serialize;
@@ -10,6 +12,7 @@ use serde_json::{Map, Value as Json};
 use tokio::sync::RwLock;
 
 use super::credential::Credential;
+use super::health::{Key, Pulse, Pulses};
 use super::held::PerConnection;
 use super::keys::Keys;
 use super::stored::{Content, Stored, StoredError};
@@ -37,6 +40,8 @@ pub struct Connection {
     pub inputs: Map<String, Json>,
     /// Values that its sign-in saved.
     pub saved: Map<String, Json>,
+    /// How it fares.
+    pub health: Arc<Pulse>,
 }
 
 /// Names only: inputs may be secret.
@@ -48,18 +53,19 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     fn new(integration: &Integration, id: Arc<str>, credential: Credential, values: Values) -> Self {
-        let Values { inputs, saved } = values;
+        let Values { inputs, saved, health } = values;
         let context = Context::new()
             .with("connection", Value::from(BTreeMap::from([("id", Value::from(&*id))])))
             .with_json("input", &Json::Object(inputs.clone()))
             .with_json("saved", &Json::Object(saved.clone()));
-        Self { integration: Arc::clone(&integration.id), id, credential, context, inputs, saved }
+        Self { integration: Arc::clone(&integration.id), id, credential, context, inputs, saved, health }
     }
 }
 
 struct Values {
     inputs: Map<String, Json>,
     saved: Map<String, Json>,
+    health: Arc<Pulse>,
 }
 
 /// Why there is no connection to use.
@@ -103,6 +109,36 @@ pub enum ConnectionError {
         /// What does not fit.
         reason: String,
     },
+    /// The operator put it out of use.
+    #[error("the connection `{integration}/{connection}` is paused; resume it to use it")]
+    Paused {
+        /// The integration.
+        integration: Arc<str>,
+        /// The connection.
+        connection: String,
+    },
+    /// The service refused for good to give it a token.
+    #[error("the connection `{integration}/{connection}` needs to be connected again: {reason}")]
+    NeedsReconnect {
+        /// The integration.
+        integration: Arc<str>,
+        /// The connection.
+        connection: String,
+        /// What the service said.
+        reason: String,
+    },
+    /// It has no token now, and is expected to get one.
+    #[error("the connection `{integration}/{connection}` has no usable token now: {reason}")]
+    Waiting {
+        /// The integration.
+        integration: Arc<str>,
+        /// The connection.
+        connection: String,
+        /// Why not.
+        reason: String,
+        /// How long until it is tried again.
+        wait: Duration,
+    },
     /// The store failed.
     #[error("the connection `{integration}/{connection}` could not be read or written: {reason}")]
     Store {
@@ -121,7 +157,9 @@ impl ConnectionError {
         match self {
             Self::Unknown { .. } => Refusal::ConnectionUnknown,
             Self::NotYet { .. } => Refusal::NotYetRun,
-            Self::Unusable { .. } => Refusal::ConnectionUnusable,
+            Self::Unusable { .. } | Self::Waiting { .. } => Refusal::ConnectionUnusable,
+            Self::Paused { .. } => Refusal::ConnectionPaused,
+            Self::NeedsReconnect { .. } => Refusal::NeedsReconnect,
             Self::Invalid { .. } => Refusal::InvalidInput,
             Self::Store { .. } => Refusal::StoreUnavailable,
         }
@@ -139,7 +177,22 @@ impl ConnectionError {
 
     /// Whether waiting may mend it: someone has to act, but nothing was sent.
     pub fn passing(&self) -> bool {
-        matches!(self, Self::Unusable { .. } | Self::Store { .. })
+        match self {
+            Self::Unusable { .. }
+            | Self::Waiting { .. }
+            | Self::Paused { .. }
+            | Self::NeedsReconnect { .. }
+            | Self::Store { .. } => true,
+            Self::Unknown { .. } | Self::NotYet { .. } | Self::Invalid { .. } => false,
+        }
+    }
+
+    /// When it is worth coming again, where that is known.
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::Waiting { wait, .. } => Some(*wait),
+            _ => None,
+        }
     }
 }
 
@@ -169,11 +222,25 @@ pub enum Origin {
 /// Finds connections. A connection that a file declares comes before a stored one of the same name.
 #[derive(Debug, Default)]
 pub struct Connections {
-    stored: Option<Stored>,
+    pub(super) stored: Option<Stored>,
     keys: Option<Arc<Keys>>,
-    held: PerConnection<Arc<Connection>>,
-    /// Held for writing while a stored connection changes, so that nobody keeps the one it replaces.
-    changing: RwLock<()>,
+    pub(super) held: PerConnection<Arc<Connection>>,
+    pub(super) pulses: Pulses,
+    /// Stored connections that were changed or removed, for whoever renews their tokens.
+    pub(super) touched: Mutex<HashSet<Key>>,
+    /// Held for writing while a stored connection changes, so that nobody keeps the one it replaces. Many,
+    /// so that one that waits for the disk keeps few others waiting.
+    changing: Stripes,
+}
+
+/// Locks that connections share by chance.
+#[derive(Debug)]
+struct Stripes([RwLock<()>; 64]);
+
+impl Default for Stripes {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| RwLock::new(())))
+    }
 }
 
 impl Connections {
@@ -184,7 +251,16 @@ impl Connections {
 
     /// Those that files declare and those in the store.
     pub fn with_stored(stored: Stored) -> Self {
-        Self { stored: Some(stored), ..Self::default() }
+        let pulses = Pulses::new(Arc::clone(stored.records()));
+        Self { stored: Some(stored), pulses, ..Self::default() }
+    }
+
+    pub(super) fn changing(&self, key: &Key) -> &RwLock<()> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let stripes = &self.changing.0;
+        let stripe = hasher.finish() % (stripes.len() as u64);
+        &stripes[usize::try_from(stripe).unwrap_or(0)]
     }
 
     /// The same, with the keys that the stored ones are sealed by.
@@ -214,12 +290,29 @@ impl Connections {
         integration: &Arc<Integration>,
         id: &str,
     ) -> Result<Arc<Connection>, ConnectionError> {
-        if let Some(connection) = self.held.get(integration, id) {
-            return Ok(connection);
+        let connection = match self.held.get(integration, id) {
+            Some(connection) => connection,
+            None => self.found(generation, integration, id).await?,
+        };
+        if connection.health.is_blocked() && connection.health.health().paused {
+            return Err(ConnectionError::Paused {
+                integration: Arc::clone(&integration.id),
+                connection: id.to_owned(),
+            });
         }
-        let _unchanged = self.changing.read().await;
+        Ok(connection)
+    }
+
+    async fn found(
+        &self,
+        generation: &Generation,
+        integration: &Arc<Integration>,
+        id: &str,
+    ) -> Result<Arc<Connection>, ConnectionError> {
+        let key = Key { integration: Arc::clone(&integration.id), id: Arc::from(id) };
+        let _unchanged = self.changing(&key).read().await;
         let connection = match integration.connection(id) {
-            Some(declared) => of_declared(integration, declared),
+            Some(declared) => of_declared(integration, declared, self.pulses.of(&key).await),
             None => match self.stored_one(integration, id).await? {
                 Some(stored) => stored,
                 None => without_declaration(integration, id)?,
@@ -236,7 +329,8 @@ impl Connections {
             stored.get(&integration.id, id).await.map_err(|reason| stored_error(&integration.id, id, reason))?;
         let Some(Content { credential, inputs, saved }) = content else { return Ok(None) };
         let inputs = checked_inputs(integration, id, inputs)?;
-        Ok(Some(Connection::new(integration, Arc::from(id), credential, Values { inputs, saved })))
+        let health = self.pulses.of(&Key::new(&integration.id, id)).await;
+        Ok(Some(Connection::new(integration, Arc::from(id), credential, Values { inputs, saved, health })))
     }
 
     /// Stores a connection, sealed, in place of one of the same name. The audit log has it first.
@@ -258,10 +352,16 @@ impl Connections {
             reason: reason.to_owned(),
         };
         let stored = self.stored.as_ref().ok_or_else(|| invalid("there is no master key to seal it with"))?;
-        let _alone = self.changing.write().await;
+        let key = Key { integration: Arc::clone(&integration.id), id: Arc::from(id) };
+        let failed = |reason| stored_error(&integration.id, id, reason);
+        let _alone = self.changing(&key).write().await;
+        // Before, so that a crash cannot leave new tokens with what was held against the old ones; and after,
+        // because the old ones may have been refused meanwhile.
+        self.begin_anew(&key).await.map_err(failed)?;
         let put = stored.put(actor, (&integration.id, id), &content).await;
         self.held.forget(&integration.id, id);
-        put.map_err(|reason| stored_error(&integration.id, id, reason))?;
+        put.map_err(failed)?;
+        self.begin_anew(&key).await.map_err(failed)?;
         Ok(ConnectionId::of(&integration.id, id))
     }
 
@@ -296,10 +396,18 @@ impl Connections {
     /// When the store fails.
     pub async fn remove(&self, actor: &str, integration: &str, id: &str) -> Result<bool, ConnectionError> {
         let Some(stored) = &self.stored else { return Ok(false) };
-        let _alone = self.changing.write().await;
+        let key = Key::new(integration, id);
+        let _alone = self.changing(&key).write().await;
         let removed = stored.remove(actor, integration, id).await;
         self.held.forget(integration, id);
-        removed.map_err(|reason| stored_error(integration, id, reason))
+        let failed = |reason| stored_error(integration, id, reason);
+        let removed = removed.map_err(failed)?;
+        if removed {
+            self.begin_anew(&key).await.map_err(failed)?;
+            self.touch(&key);
+            self.pulses.forget(&key).await.map_err(|reason| failed(StoredError::Store(reason)))?;
+        }
+        Ok(removed)
     }
 
     /// All connections of a generation, by integration and name: those of its files, and those stored
@@ -336,7 +444,7 @@ fn is_name(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@:+".contains(&byte))
 }
 
-fn stored_error(integration: &str, connection: &str, reason: StoredError) -> ConnectionError {
+pub(super) fn stored_error(integration: &str, connection: &str, reason: StoredError) -> ConnectionError {
     let (integration, connection) = (Arc::from(integration), connection.to_owned());
     match reason {
         StoredError::Store(reason) => ConnectionError::Store { integration, connection, reason },
@@ -369,8 +477,8 @@ fn not_yet_granted() -> NotYet {
     NotYet { part: "auth.oauth2".to_owned() }
 }
 
-fn of_declared(integration: &Integration, declared: &DeclaredConnection) -> Connection {
-    let values = Values { inputs: declared.inputs.clone(), saved: declared.saved.clone() };
+fn of_declared(integration: &Integration, declared: &DeclaredConnection, health: Arc<Pulse>) -> Connection {
+    let values = Values { inputs: declared.inputs.clone(), saved: declared.saved.clone(), health };
     Connection::new(integration, Arc::clone(&declared.id), Credential::from(&declared.credential), values)
 }
 
@@ -392,7 +500,7 @@ fn without_declaration(integration: &Integration, id: &str) -> Result<Connection
         Auth::NotYet(part) => Err(ConnectionError::NotYet { integration: name, connection, part: part.clone() }),
         auth if needs_nothing(auth) && id == DEFAULT => {
             let inputs = checked_inputs(integration, DEFAULT, Map::new())?;
-            let values = Values { inputs, saved: Map::new() };
+            let values = Values { inputs, saved: Map::new(), health: Arc::default() };
             Ok(Connection::new(integration, Arc::from(DEFAULT), Credential::None, values))
         }
         Auth::None
@@ -406,7 +514,7 @@ fn without_declaration(integration: &Integration, id: &str) -> Result<Connection
 }
 
 /// The inputs of a connection, defaults filled in, each checked against the definition.
-fn checked_inputs(
+pub(super) fn checked_inputs(
     integration: &Integration,
     id: &str,
     mut given: Map<String, Json>,

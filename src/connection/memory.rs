@@ -17,7 +17,7 @@ use crate::store::{Audit, Records, StoreError};
 #[derive(Debug, Default)]
 pub struct Memory {
     records: Mutex<BTreeMap<RecordKey, (Bytes, u64)>>,
-    /// What was written to the audit log, with the number of records at that moment.
+    /// What was written to the audit log, with the number of stored connections at that moment.
     pub audit: Mutex<Vec<(String, usize)>>,
 }
 
@@ -51,7 +51,8 @@ impl Records for Memory {
 #[async_trait]
 impl Audit for Memory {
     async fn append(&self, entry: AuditEntry) -> Result<AuditRecord, StoreError> {
-        let records = self.records.lock().expect("no panic").len();
+        let records = self.records.lock().expect("no panic");
+        let records = records.keys().filter(|key| &*key.collection == super::stored::COLLECTION).count();
         self.audit.lock().expect("no panic").push((format!("{} {}", entry.action, entry.target), records));
         Ok(AuditRecord { sequence: 1, entry, hash: String::new() })
     }
@@ -98,6 +99,7 @@ pub fn generation(integrations: Vec<Integration>) -> Generation {
         callers: Vec::new(),
         private_networks: Vec::new(),
         workers: 1,
+        upkeep: crate::definition::plan::gateway::Upkeep::default(),
         limits: Limits::default(),
     };
     let integrations: HashMap<_, _> =

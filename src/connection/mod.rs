@@ -6,25 +6,31 @@
 pub mod credential;
 mod directory;
 pub mod grant;
+pub mod health;
 mod held;
 pub mod keyring;
 pub mod keys;
 #[cfg(test)]
 mod memory;
 pub mod opening;
+pub mod refresh;
 pub mod rotation;
 pub mod sign;
 pub mod sign_in;
 pub mod stored;
 pub mod transfer;
+mod upkeep;
 pub mod vault;
 
 pub use credential::{Credential, Tokens};
 pub use directory::{Connection, ConnectionError, ConnectionHead, Connections, DEFAULT, Origin};
 pub use grant::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
+pub use health::{Health, Pulse, Status};
 pub use held::PerConnection;
 pub use keyring::{KeyError, KeyRing, MasterKey};
 pub use keys::{KeyPlace, Keys, Wrap, WrapError};
 pub use opening::{Opening, OpeningError};
+pub use refresh::{Need, Neighbours, Refresher};
 pub use stored::{Content, Stored, StoredError};
+pub use upkeep::Use;
 pub use vault::{Vault, VaultError};

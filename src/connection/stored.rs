@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::credential::{Credential, Tokens};
 use super::directory::DEFAULT;
 use super::grant::Issued;
+use super::health::Key;
 use super::vault::{OpenError, Vault};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::RandomUnavailable;
@@ -77,10 +78,41 @@ impl Stored {
     }
 
     pub(super) async fn get(&self, integration: &str, id: &str) -> Result<Option<Content>, StoredError> {
-        let key = record_key(integration, id);
-        let Some((sealed, _)) = self.records.get(&key).await? else { return Ok(None) };
-        let plain = self.vault.open(&key, FIELD, &sealed)?;
-        Ok(Some(read(plain.expose())?))
+        Ok(self.versioned(&Key::new(integration, id)).await?.map(|(content, _)| content))
+    }
+
+    /// One with the version of its record.
+    pub(super) async fn versioned(&self, key: &Key) -> Result<Option<(Content, u64)>, StoredError> {
+        let record = key.record(COLLECTION);
+        let Some((sealed, version)) = self.records.get(&record).await? else { return Ok(None) };
+        let plain = self.vault.open(&record, FIELD, &sealed)?;
+        Ok(Some((read(plain.expose())?, version)))
+    }
+
+    /// Writes new tokens of a connection in place of the version they were made from; the audit log has
+    /// them beside it, because tokens must not wait for it.
+    pub(super) async fn renew(&self, key: &Key, content: &Content, version: u64) -> Result<(), StoredError> {
+        let record = key.record(COLLECTION);
+        let plain = Wire::of(content, self.clock.now()).plain()?;
+        let sealed = self.vault.seal(&record, FIELD, &plain)?;
+        self.records.put(&record, Bytes::from(sealed), Some(version)).await?;
+        Ok(())
+    }
+
+    /// What time it is.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Where records are kept.
+    pub(super) fn records(&self) -> &Arc<dyn Records> {
+        &self.records
+    }
+
+    /// Notes in the audit log what the gateway itself does to a connection, or an operator.
+    pub(super) async fn note(&self, actor: &str, action: &str, key: &Key, detail: Json) -> Result<(), StoreError> {
+        let entry = entry(self.clock.now(), actor, action, &key.record(COLLECTION), detail);
+        self.audit.append(entry).await.map(drop)
     }
 
     pub(super) async fn put(

@@ -245,6 +245,7 @@ mod tests {
             context: Context::new(),
             inputs: serde_json::Map::new(),
             saved: serde_json::Map::new(),
+            health: Arc::default(),
         }
     }
 

@@ -152,6 +152,10 @@ refusals! {
     DefinitionFailed = 502 "definition_failed" "The definition could not be applied to this call";
     /// The connection cannot be used until someone acts.
     ConnectionUnusable = 503 "connection_unusable" "The connection cannot be used";
+    /// The service refused for good to give the connection a token: a person has to connect it again.
+    NeedsReconnect = 503 "connection_needs_reconnect" "The connection has to be connected again";
+    /// The operator put the connection out of use.
+    ConnectionPaused = 503 "connection_paused" "The connection is paused";
     /// The gateway is stopping, starting or overloaded.
     Unavailable = 503 "unavailable" "The gateway cannot take this now";
     /// The store cannot make anything durable now.

@@ -22,6 +22,7 @@ mod outside;
 mod peers;
 mod power;
 mod proxy;
+mod refresh;
 mod rejected;
 mod reload;
 mod rotation;

@@ -12,7 +12,7 @@ use super::{read, rule, secrets};
 use crate::base::secret::Secret;
 use crate::definition::document::Document;
 use crate::definition::plan::gateway::{
-    Admin, Caller, Destination, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State,
+    Admin, Caller, Destination, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State, Upkeep,
 };
 use crate::definition::plan::rule::Glob;
 use crate::definition::problem::Code;
@@ -21,6 +21,8 @@ use crate::definition::raw::scalar::{Cidr, Method};
 use crate::definition::templates::Templates;
 
 const WORKERS: u32 = 10;
+/// The least pause between tests of a connection that counts.
+const LEAST_TEST_PAUSE: Duration = Duration::from_mins(1);
 const CONCURRENCY: u32 = 10;
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
 const STORE_CACHE: u64 = 32 << 20;
@@ -53,6 +55,7 @@ pub fn gateway(document: &Document, templates: &Templates) -> Result<Gateway, Fa
             .map(|(index, text)| network(text, &place.at("private_networks").item(index)))
             .collect::<Result<_, _>>()?,
         workers: count(raw.workers.unwrap_or(WORKERS)),
+        upkeep: upkeep(raw.upkeep.as_ref()),
         limits: limits(raw.limits.as_ref()),
     })
 }
@@ -181,6 +184,17 @@ pub fn read_network(text: &str) -> Option<Network> {
     (prefix <= width && rest == 0).then_some(Network { address, prefix })
 }
 
+fn upkeep(raw: Option<&raw::Upkeep>) -> Upkeep {
+    let usual = Upkeep::default();
+    let Some(raw) = raw else { return usual };
+    let test_every = match raw.test_every {
+        None => usual.test_every,
+        Some(time) if time.0.is_zero() => None,
+        Some(time) => Some(time.0.max(LEAST_TEST_PAUSE)),
+    };
+    Upkeep { refreshes_at_once: raw.refreshes_at_once.map_or(usual.refreshes_at_once, count), test_every }
+}
+
 fn limits(raw: Option<&raw::Limits>) -> Limits {
     let usual = Limits::default();
     let Some(raw) = raw else { return usual };
@@ -235,6 +249,15 @@ mod tests {
             let problem = key(bad).expect_err(bad);
             assert!(problem.code == Code::LiteralSecret && !problem.message.contains("hunter2"));
         }
+    }
+
+    #[test]
+    fn connections_are_tested_twice_a_day_unless_the_file_says_otherwise() {
+        let every = |more: Value| compiled(&more).expect("compiles").upkeep.test_every.map(|every| every.as_secs());
+        let set = |text: &str| every(json!({ "upkeep": { "test_every": text } }));
+        assert_eq!((every(json!({})), set("1h"), set("1s"), set("0s")), (Some(43_200), Some(3_600), Some(60), None));
+        let upkeep = compiled(&json!({ "upkeep": { "refreshes_at_once": 3 } })).expect("compiles").upkeep;
+        assert_eq!((upkeep.refreshes_at_once, upkeep.test_every.is_some()), (3, true));
     }
 
     #[test]

@@ -29,8 +29,25 @@ pub struct Gateway {
     pub private_networks: Vec<Network>,
     /// How many deliveries run at once.
     pub workers: usize,
+    /// How connections are kept usable.
+    pub upkeep: Upkeep,
     /// Bounds of what is taken in.
     pub limits: Limits,
+}
+
+/// How connections are kept usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upkeep {
+    /// How many tokens of one integration are renewed at once. Default 8.
+    pub refreshes_at_once: usize,
+    /// How often each stored connection is tested; `None` is never. Default 12 h.
+    pub test_every: Option<Duration>,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self { refreshes_at_once: 8, test_every: Some(Duration::from_hours(12)) }
+    }
 }
 
 impl Gateway {

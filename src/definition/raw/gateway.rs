@@ -52,6 +52,8 @@ pub struct Gateway {
     /// How many deliveries run at once. Default 10.
     #[schemars(range(min = 1, max = 1000))]
     pub workers: Option<u32>,
+    /// How connections are kept usable.
+    pub upkeep: Option<Upkeep>,
     /// Bounds of what the doors take in.
     pub limits: Option<Limits>,
     /// Certificates of the public door. Default: plain HTTP, for a TLS proxy before it.
@@ -332,6 +334,18 @@ pub struct Limits {
     /// How many redirects such a call follows; one more fails it. Default 5.
     #[schemars(range(min = 0, max = 20))]
     pub redirects: Option<u32>,
+}
+
+/// How connections are kept usable.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upkeep {
+    /// How many tokens of one integration are renewed at once; others wait for their turn. Default 8.
+    #[schemars(range(min = 1, max = 1000))]
+    pub refreshes_at_once: Option<u32>,
+    /// How often each stored connection is tried by its integration's `api.test`, where there is one; at
+    /// least a minute counts, and `0s` is never. Default 12h.
+    pub test_every: Option<DurationText>,
 }
 
 /// Certificates of the public door.

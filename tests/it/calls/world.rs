@@ -161,6 +161,7 @@ pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
         callers: Vec::new(),
         private_networks,
         workers: 1,
+        upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
         limits: Limits::default(),
     }
 }

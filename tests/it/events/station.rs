@@ -129,6 +129,7 @@ fn gateway(plan: &Plan) -> Gateway {
         callers: Vec::new(),
         private_networks: vec![Network { address: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: 8 }],
         workers: plan.workers,
+        upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
         limits: Limits::default(),
     }
 }

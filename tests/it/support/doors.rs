@@ -228,6 +228,7 @@ pub fn generation(setup: Setup) -> Generation {
         callers: setup.callers,
         private_networks: setup.private_networks,
         workers: 1,
+        upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
         limits: setup.limits,
     };
     let by_id = |integration: Integration| (Arc::clone(&integration.id), Arc::new(integration));

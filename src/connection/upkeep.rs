@@ -1,0 +1,183 @@
+//! What keeps stored connections usable: their health, new tokens in place of old ones, pausing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+
+use serde_json::{Value as Json, json};
+
+use super::credential::{Credential, Tokens};
+use super::directory::{ConnectionError, Connections};
+use super::grant::{Grant, Issued};
+use super::health::{Health, Key, Pulse, Status};
+use super::refresh::reset_intent;
+use super::stored::{Content, StoredError};
+
+/// What became of new tokens that were to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaced {
+    /// They are durable.
+    Done,
+    /// The connection is gone or has been connected anew meanwhile; what it has now stays.
+    Superseded,
+}
+
+/// Whether a connection may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It may.
+    Resumed,
+    /// Calls are refused until it is resumed. Its tokens are still renewed, so that it can be.
+    Paused,
+}
+
+impl Connections {
+    /// How a connection fares. Ask only for one that exists.
+    pub async fn pulse(&self, key: &Key) -> Arc<Pulse> {
+        self.pulses.of(key).await
+    }
+
+    /// How a connection fares that was looked at before.
+    pub(super) fn known_pulse(&self, key: &Key) -> Option<Arc<Pulse>> {
+        self.pulses.known_one(key)
+    }
+
+    /// How many of the connections that were looked at fare how.
+    pub(super) fn count_health(&self) -> HashMap<(Arc<str>, Status), i64> {
+        self.pulses.count()
+    }
+
+    /// What is known of a connection's health. Ask only for one that exists.
+    pub async fn health(&self, integration: &str, id: &str) -> Health {
+        self.pulses.of(&Key::new(integration, id)).await.health()
+    }
+
+    /// Writes a connection's health; what cannot be written is tried again later.
+    pub async fn save_health(&self, key: &Key, pulse: &Pulse) {
+        if let Err(error) = self.pulses.save(key, pulse).await {
+            tracing::warn!(connection = %key, "the health of a connection could not be written: {error}");
+        }
+    }
+
+    /// Notes a change of status in the log and the audit log, where there is one.
+    pub async fn note_status(&self, key: &Key, before: Status, after: Status) {
+        if before == after {
+            return;
+        }
+        tracing::info!(connection = %key, from = before.word(), to = after.word(), "a connection's status changed");
+        let Some(stored) = &self.stored else { return };
+        let detail = json!({ "from": before.word(), "to": after.word() });
+        if let Err(error) = stored.note("system", "connection.status", key, detail).await {
+            tracing::error!(connection = %key, "the audit log refused a change of status: {error}");
+        }
+    }
+
+    /// Writes all health that is unwritten.
+    pub async fn flush_health(&self) {
+        self.pulses.flush(usize::MAX).await;
+    }
+
+    pub(super) async fn flush_some_health(&self, most: usize) {
+        self.pulses.flush(most).await;
+    }
+
+    /// Every stored connection.
+    pub(super) async fn stored_keys(&self) -> Result<Vec<Key>, ConnectionError> {
+        let Some(stored) = &self.stored else { return Ok(Vec::new()) };
+        let names = stored.names().await.map_err(|reason| super::directory::stored_error("*", "*", reason))?;
+        Ok(names.iter().map(|(integration, id)| Key::new(integration, id)).collect())
+    }
+
+    /// Connections that were stored or removed since the last time that this was asked.
+    pub(super) fn take_touched(&self) -> Vec<Key> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
+    }
+
+    /// Notes that a connection has other tokens, or is gone: what was known of its renewal counts no more.
+    pub(super) async fn begin_anew(&self, key: &Key) -> Result<(), StoredError> {
+        self.touch(key);
+        let Some(stored) = &self.stored else { return Ok(()) };
+        reset_intent(&**stored.records(), key).await?;
+        let pulse = self.pulses.of(key).await;
+        let health = pulse.health();
+        if health.condition != Status::Active || health.next_try.is_some() {
+            pulse.change(stored.now(), |health| {
+                health.condition = Status::Active;
+                health.next_try = None;
+            });
+            self.pulses.save(key, &pulse).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn touch(&self, key: &Key) {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+    }
+
+    /// Lets go of what is held of a connection, so that the next one who asks reads the store.
+    pub(super) fn let_go(&self, key: &Key) {
+        self.held.forget(&key.integration, &key.id);
+    }
+
+    /// Stores what a token call brought, in place of the token it was made with; nobody sees it before it is
+    /// durable. What else the connection holds stays as it is by then.
+    pub(super) async fn replace(
+        &self,
+        key: &Key,
+        token: &str,
+        tried: &Issued,
+        grant: &Grant,
+    ) -> Result<Replaced, StoredError> {
+        let Some(stored) = &self.stored else { return Ok(Replaced::Superseded) };
+        let _alone = self.changing(key).write().await;
+        let Some((content, version)) = stored.versioned(key).await? else { return Ok(Replaced::Superseded) };
+        let Credential::Tokens(tokens) = &content.credential else { return Ok(Replaced::Superseded) };
+        let same = |now: &Issued| {
+            let refresh = |issued: &Issued| issued.refresh.as_ref().map(|refresh| refresh.expose().clone());
+            now.access.expose() == tried.access.expose() && refresh(now) == refresh(tried)
+        };
+        if !tokens.issued(Some(token)).is_some_and(same) {
+            self.held.forget(&key.integration, &key.id);
+            return Ok(Replaced::Superseded);
+        }
+        let new = grant.tokens.iter().map(|(name, issued)| (Arc::clone(name), issued.copy())).collect();
+        let tokens: Tokens = tokens.renewed(new);
+        let mut saved = content.saved;
+        saved.extend(grant.saved.clone());
+        let content = Content { credential: Credential::Tokens(tokens), inputs: content.inputs, saved };
+        let written = stored.renew(key, &content, version).await;
+        self.held.forget(&key.integration, &key.id);
+        written.map(|()| Replaced::Done)
+    }
+
+    /// Puts a connection out of use, or back into it; durable when this returns. The audit log has it first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn set_use(
+        &self,
+        actor: &str,
+        integration: &str,
+        id: &str,
+        wanted: Use,
+    ) -> Result<Health, ConnectionError> {
+        let key = Key::new(integration, id);
+        let (action, paused) = match wanted {
+            Use::Paused => ("connection.pause", true),
+            Use::Resumed => ("connection.resume", false),
+        };
+        let failed = |reason| super::directory::stored_error(integration, id, StoredError::Store(reason));
+        let pulse = self.pulses.of(&key).await;
+        if let Some(stored) = &self.stored {
+            stored.note(actor, action, &key, Json::Null).await.map_err(failed)?;
+            let now = stored.now();
+            pulse.change(now, |health| health.paused = paused);
+            self.pulses.save(&key, &pulse).await.map_err(failed)?;
+            return Ok(pulse.health());
+        }
+        Err(ConnectionError::Invalid {
+            integration: Arc::from(integration),
+            connection: id.to_owned(),
+            reason: "without a master key nothing of connections is stored; take it out of its file".to_owned(),
+        })
+    }
+}

@@ -1,0 +1,245 @@
+//! A service that rotates refresh tokens, as a fake that keeps count: token `r7` gives `a8` and `r8`. The
+//! thousands are the consent that the tokens are of.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use trunkline::base::clock::{Clock as _, ManualClock, Timestamp};
+use trunkline::connection::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
+
+use super::world::issued;
+use crate::support::disk::FaultyDisk;
+
+/// What the network does to a token call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Net {
+    /// Nothing.
+    Fine,
+    /// The connection is refused.
+    Unsent,
+    /// The call is lost on its way there.
+    LostCall,
+    /// The answer is lost on its way back.
+    LostAnswer,
+    /// The service says 503 without looking.
+    Busy,
+}
+
+/// Where the power is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    BeforeIntent,
+    AfterIntent,
+    BeforeCommit,
+    AfterCommit,
+    BeforeTokens,
+    AfterTokens,
+    BeforeClose,
+    AfterClose,
+}
+
+impl Step {
+    pub const ALL: [Self; 8] = [
+        Self::BeforeIntent,
+        Self::AfterIntent,
+        Self::BeforeCommit,
+        Self::AfterCommit,
+        Self::BeforeTokens,
+        Self::AfterTokens,
+        Self::BeforeClose,
+        Self::AfterClose,
+    ];
+}
+
+/// Cuts the power at a step: from then on nothing reaches the disk, and whoever passes never goes on.
+#[derive(Debug, Default)]
+pub struct Trap {
+    planned: Mutex<Option<Step>>,
+    sprung: AtomicBool,
+    pub crash: Notify,
+    pub disk: FaultyDisk,
+}
+
+impl Trap {
+    pub fn on(disk: FaultyDisk, planned: Option<Step>) -> Self {
+        Self { planned: Mutex::new(planned), disk, ..Self::default() }
+    }
+
+    pub fn plan(&self, step: Option<Step>) {
+        *self.planned.lock().unwrap() = step;
+    }
+
+    pub fn sprung(&self) -> bool {
+        self.sprung.load(Ordering::SeqCst)
+    }
+
+    pub async fn pass(&self, step: Step) {
+        let hit = self.planned.lock().unwrap().take_if(|planned| *planned == step).is_some();
+        if hit {
+            self.disk.set_broken(true);
+            self.sprung.store(true, Ordering::SeqCst);
+            self.crash.notify_one();
+        }
+        if self.sprung() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The service.
+#[derive(Debug)]
+pub struct Provider {
+    clock: Arc<ManualClock>,
+    /// How long a refresh token that was used works on.
+    grace: Duration,
+    /// Whether the use of an old token ends all of them.
+    detects_reuse: bool,
+    families: Mutex<Vec<Family>>,
+    net: Mutex<(Net, Duration)>,
+    calls: AtomicUsize,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+/// The refresh tokens that came of one consent.
+#[derive(Debug, Default, Clone)]
+struct Family {
+    current: usize,
+    previous: Option<(usize, Timestamp)>,
+    revoked: bool,
+}
+
+impl Provider {
+    pub fn new(clock: Arc<ManualClock>, grace: Duration, detects_reuse: bool) -> Self {
+        Self {
+            clock,
+            grace,
+            detects_reuse,
+            families: Mutex::default(),
+            net: Mutex::new((Net::Fine, Duration::ZERO)),
+            calls: AtomicUsize::new(0),
+            at_once: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
+        }
+    }
+
+    fn families(&self) -> MutexGuard<'_, Vec<Family>> {
+        self.families.lock().unwrap()
+    }
+
+    /// A new consent, whose first tokens have this number.
+    pub fn consent(&self, number: usize) {
+        self.families().push(Family { current: number, ..Family::default() });
+    }
+
+    pub fn revoke(&self) {
+        self.families().iter_mut().for_each(|family| family.revoked = true);
+    }
+
+    pub fn answer(&self, net: Net) {
+        self.net.lock().unwrap().0 = net;
+    }
+
+    pub fn slow_down(&self, by: Duration) {
+        self.net.lock().unwrap().1 = by;
+    }
+
+    /// How many calls reached it or would have.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    pub fn most_at_once(&self) -> usize {
+        self.most_at_once.load(Ordering::SeqCst)
+    }
+
+    /// The process that made calls is gone, and so are its calls.
+    pub fn hang_up(&self) {
+        self.at_once.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether a refresh token would bring another now.
+    pub fn honours(&self, refresh: &str) -> bool {
+        let number = number(refresh);
+        self.families().iter().any(|family| family.takes(number, self.clock.now(), self.grace))
+    }
+
+    /// Whether an access token is of a consent that is in force.
+    pub fn knows(&self, access: &str) -> bool {
+        let number: usize = access.trim_start_matches('a').parse().unwrap();
+        let of = |family: &Family| family.current / 1_000 == number / 1_000 && number <= family.current;
+        self.families().iter().any(|family| !family.revoked && of(family))
+    }
+
+    fn commit(&self, refresh: &str) -> Result<usize, TokenError> {
+        let (number, now) = (number(refresh), self.clock.now());
+        let mut families = self.families();
+        let family = families.iter_mut().find(|family| family.current / 1_000 == number / 1_000);
+        let family = family.ok_or_else(refused)?;
+        if !family.takes(number, now, self.grace) {
+            family.revoked |= self.detects_reuse;
+            return Err(refused());
+        }
+        if number == family.current {
+            *family = Family { current: number + 1, previous: Some((number, now)), revoked: false };
+        }
+        Ok(family.current)
+    }
+}
+
+impl Family {
+    fn takes(&self, number: usize, now: Timestamp, grace: Duration) -> bool {
+        let in_grace =
+            |(old, since): (usize, Timestamp)| old == number && !grace.is_zero() && now.since(since) <= grace;
+        !self.revoked && (number == self.current || self.previous.is_some_and(in_grace))
+    }
+}
+
+fn number(refresh: &str) -> usize {
+    refresh.trim_start_matches('r').parse().unwrap()
+}
+
+fn refused() -> TokenError {
+    TokenError {
+        code: Some("invalid_grant".to_owned()),
+        status: Some(400),
+        ..TokenError::new(TokenErrorKind::Permanent, "the token was revoked")
+    }
+}
+
+/// The service as a process sees it, with the trap of that process.
+pub struct Line {
+    pub provider: Arc<Provider>,
+    pub trap: Arc<Trap>,
+}
+
+#[async_trait]
+impl TokenSource for Line {
+    async fn renew(&self, _account: Account<'_>, _name: &str, held: &Issued) -> Result<Grant, TokenError> {
+        let provider = &self.provider;
+        provider.calls.fetch_add(1, Ordering::SeqCst);
+        let at_once = provider.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        provider.most_at_once.fetch_max(at_once, Ordering::SeqCst);
+        let (net, slow) = *provider.net.lock().unwrap();
+        if !slow.is_zero() {
+            tokio::time::sleep(slow).await;
+        }
+        let failed = |kind, words: &str| Err(TokenError::new(kind, words));
+        self.trap.pass(Step::BeforeCommit).await;
+        let refresh = held.refresh.as_ref().unwrap().expose().clone();
+        let answer = match net {
+            Net::Unsent => failed(TokenErrorKind::Unsent, "connection refused"),
+            Net::LostCall => failed(TokenErrorKind::Passing, "no answer"),
+            Net::Busy => failed(TokenErrorKind::Passing, "503"),
+            Net::Fine | Net::LostAnswer => {
+                provider.commit(&refresh).map(|number| Grant::of(issued(number, provider.clock.now())))
+            }
+        };
+        self.trap.pass(Step::AfterCommit).await;
+        provider.at_once.fetch_sub(1, Ordering::SeqCst);
+        if net == Net::LostAnswer { failed(TokenErrorKind::Passing, "the answer broke off") } else { answer }
+    }
+}

@@ -1,0 +1,258 @@
+//! A store, a service that rotates, and processes that share both.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::Map;
+use tempfile::TempDir;
+use trunkline::base::clock::{ManualClock, Timestamp};
+use trunkline::base::random::{SeededRandom, SystemRandom};
+use trunkline::connection::health::Health;
+use trunkline::connection::refresh::{self, Parts};
+use trunkline::connection::{
+    Connection, Connections, Content, Credential, Issued, Neighbours, Opening, Refresher, Tokens,
+};
+use trunkline::definition::live::{Generation, Live};
+use trunkline::definition::plan::gateway::{KeySource, Mode, PreviousKeys};
+use trunkline::definition::plan::{Fingerprint, Integration};
+use trunkline::definition::workspace::{Reading, select};
+use trunkline::store::embedded::{self, Embedded, Options};
+use trunkline::store::model::RecordKey;
+use trunkline::store::{Records, StoreError};
+use trunkline::telemetry::metrics::Metrics;
+
+use super::provider::{Line, Provider, Step, Trap};
+use crate::calls::world::gateway;
+
+/// How long an access token lives.
+pub const LIFE: Duration = Duration::from_hours(1);
+pub const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
+/// Tokens of this number, issued now.
+pub fn issued(number: usize, now: Timestamp) -> Issued {
+    Issued {
+        access: format!("a{number}").as_str().into(),
+        refresh: Some(format!("r{number}").as_str().into()),
+        expires_at: Some(now.after(LIFE)),
+        issued_at: now,
+        scopes: None,
+    }
+}
+
+/// The default access token of a connection.
+pub fn access(connection: &Connection) -> String {
+    let Credential::Tokens(tokens) = &connection.credential else { panic!("{connection:?}") };
+    tokens.token(None).unwrap().expose().clone()
+}
+
+/// A store that springs a trap where a crash would hurt.
+pub struct Wired {
+    pub store: Arc<Embedded>,
+    pub trap: Arc<Trap>,
+}
+
+#[async_trait]
+impl Records for Wired {
+    async fn put(&self, key: &RecordKey, value: Bytes, expected: Option<u64>) -> Result<u64, StoreError> {
+        let around = match &*key.collection {
+            "connections" => Some((Step::BeforeTokens, Step::AfterTokens)),
+            refresh::COLLECTION => {
+                let intent: serde_json::Value = serde_json::from_slice(&value).unwrap();
+                let open = intent["open"] == true;
+                Some(if open { (Step::BeforeIntent, Step::AfterIntent) } else { (Step::BeforeClose, Step::AfterClose) })
+            }
+            _ => None,
+        };
+        if let Some((before, _)) = around {
+            self.trap.pass(before).await;
+        }
+        let put = self.store.put(key, value, expected).await;
+        if let Some((_, after)) = around {
+            self.trap.pass(after).await;
+        }
+        put
+    }
+
+    async fn get(&self, key: &RecordKey) -> Result<Option<(Bytes, u64)>, StoreError> {
+        self.store.get(key).await
+    }
+
+    async fn remove(&self, key: &RecordKey) -> Result<(), StoreError> {
+        self.store.remove(key).await
+    }
+
+    async fn keys(&self, collection: &str) -> Result<Vec<RecordKey>, StoreError> {
+        self.store.keys(collection).await
+    }
+}
+
+/// What one process has of the world.
+pub struct World {
+    pub clock: Arc<ManualClock>,
+    pub provider: Arc<Provider>,
+    pub live: Arc<Live>,
+    pub store: Arc<Embedded>,
+    pub trap: Arc<Trap>,
+    connections: Arc<Connections>,
+    key: Arc<TempDir>,
+    seed: u64,
+}
+
+/// A directory in memory where there is one: what is proved is what was synced, not how fast.
+pub fn directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() }
+}
+
+/// How the store is opened on a disk.
+pub fn options(directory: &Path, clock: &Arc<ManualClock>, trap: &Trap) -> Options {
+    Options { min_free: 0, disk: Arc::new(trap.disk.clone()), ..Options::new(directory, clock.clone()) }
+}
+
+async fn connections(world: (&Arc<Embedded>, &Arc<Trap>, &Arc<ManualClock>), key: &Path) -> Arc<Connections> {
+    let (store, trap, clock) = world;
+    let records = Arc::new(Wired { store: store.clone(), trap: trap.clone() });
+    let opening = Opening {
+        source: KeySource::File(key.join("master.key")),
+        previous: PreviousKeys::default(),
+        wrap: None,
+        mode: Mode::Development,
+        environment: Arc::new(|_| None),
+        random: Arc::new(SystemRandom::default()),
+        records,
+        audit: store.clone(),
+        clock: clock.clone(),
+    };
+    Arc::new(Connections::open(opening).await.unwrap())
+}
+
+fn live() -> Arc<Live> {
+    static COMPILED: LazyLock<Arc<Integration>> = LazyLock::new(|| {
+        let directory = TempDir::new().unwrap();
+        let file = directory.path().join("svc.yaml");
+        let text = "
+            trunkline: 1
+            id: svc
+            auth:
+              oauth2:
+                authorize: https://svc.example/authorize
+                token: https://svc.example/token
+                client: { id: '${env:CLIENT}', secret: '${env:CLIENT}' }
+        ";
+        std::fs::write(&file, text).unwrap();
+        let environment: HashMap<String, String> = [("CLIENT".to_owned(), "0123456789abcdef".to_owned())].into();
+        let selection = select(&[file]).pop().unwrap();
+        let read = Reading { environment: &environment, previous: None, keep_documents: false }.read(&selection);
+        let definition = &read.integrations[0];
+        Arc::clone(definition.compiled.as_ref().unwrap_or_else(|| panic!("{:?}", definition.problems)))
+    });
+    Arc::new(Live::new(Generation {
+        number: 1,
+        since: Timestamp::default(),
+        fingerprint: Fingerprint([0; 32]),
+        gateway: Arc::new(gateway(Mode::Production, Vec::new())),
+        integrations: [(Arc::from("svc"), Arc::clone(&COMPILED))].into(),
+        files: Vec::new(),
+    }))
+}
+
+impl World {
+    /// A world with one connection, `svc/team`, whose tokens have number 0.
+    pub async fn new(seed: u64) -> Self {
+        let clock = Arc::new(ManualClock::at(NOW));
+        let provider = Arc::new(Provider::new(clock.clone(), Duration::ZERO, true));
+        let directory = directory();
+        let world = Self::at(directory.path(), (provider, clock), Arc::new(Trap::default()), None, seed).await;
+        // The store keeps its files open; the directory goes when the machine tidies up, or now.
+        drop(directory.keep());
+        world.connect(0).await;
+        world
+    }
+
+    /// What a process finds in a directory.
+    pub async fn at(
+        directory: &Path,
+        (provider, clock): (Arc<Provider>, Arc<ManualClock>),
+        trap: Arc<Trap>,
+        key: Option<Arc<TempDir>>,
+        seed: u64,
+    ) -> Self {
+        let store = embedded::open(&options(directory, &clock, &trap)).unwrap();
+        let key = key.unwrap_or_else(|| Arc::new(self::directory()));
+        let connections = connections((&store, &trap, &clock), key.path()).await;
+        Self { clock, provider, live: live(), store, trap, connections, key, seed }
+    }
+
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    pub fn key(&self) -> Arc<TempDir> {
+        self.key.clone()
+    }
+
+    /// A process of this world.
+    pub fn process(&self, neighbours: Neighbours) -> Arc<Refresher> {
+        let parts = Parts {
+            live: self.live.clone(),
+            connections: self.connections.clone(),
+            source: Arc::new(Line { provider: self.provider.clone(), trap: self.trap.clone() }),
+            clock: self.clock.clone(),
+            random: Arc::new(SeededRandom::new(self.seed)),
+            metrics: Arc::new(Metrics::new().unwrap()),
+        };
+        Arc::new(Refresher::new(parts, neighbours).unwrap())
+    }
+
+    /// Another process on the same store, with nothing in its memory.
+    pub fn second(&self, neighbours: Neighbours) -> (Arc<Refresher>, Self) {
+        let opened = tokio::task::block_in_place(|| {
+            let wait = connections((&self.store, &self.trap, &self.clock), self.key.path());
+            tokio::runtime::Handle::current().block_on(wait)
+        });
+        let world = Self {
+            clock: self.clock.clone(),
+            provider: self.provider.clone(),
+            live: self.live.clone(),
+            store: self.store.clone(),
+            trap: self.trap.clone(),
+            connections: opened,
+            key: self.key.clone(),
+            seed: self.seed + 1,
+        };
+        (world.process(neighbours), world)
+    }
+
+    /// The person consents: tokens of this number.
+    pub async fn connect(&self, number: usize) {
+        self.connect_as("team", number).await;
+    }
+
+    pub async fn connect_as(&self, id: &str, number: usize) {
+        use trunkline::base::clock::Clock as _;
+        self.provider.consent(number);
+        let tokens = Tokens([(Arc::from("default"), issued(number, self.clock.now()))].into());
+        let content = Content { credential: Credential::Tokens(tokens), inputs: Map::new(), saved: Map::new() };
+        let generation = self.live.load();
+        let integration = generation.integration("svc").unwrap();
+        self.connections.put("operator", integration, id, content).await.unwrap();
+    }
+
+    pub async fn health(&self) -> Health {
+        self.connections.health("svc", "team").await
+    }
+
+    /// Access and refresh token that a process which starts now would find.
+    pub async fn stored(&self) -> (String, String) {
+        let fresh = connections((&self.store, &self.trap, &self.clock), self.key.path()).await;
+        let generation = self.live.load();
+        let found = fresh.resolve(&generation, generation.integration("svc").unwrap(), "team").await.unwrap();
+        let Credential::Tokens(tokens) = &found.credential else { panic!("{found:?}") };
+        let issued = tokens.issued(None).unwrap();
+        (issued.access.expose().clone(), issued.refresh.as_ref().unwrap().expose().clone())
+    }
+}
