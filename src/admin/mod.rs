@@ -25,6 +25,7 @@ use crate::connection::Connections;
 use crate::definition::live::Live;
 use crate::definition::plan::gateway::Listen;
 use crate::definition::render::Report;
+use crate::outbound::Outbound;
 use crate::respond::Refusal;
 use crate::secrets::SecretStore;
 use crate::store::Store;
@@ -55,6 +56,8 @@ pub struct Parts {
     pub connections: Arc<Connections>,
     /// The secret store, where the settings name one.
     pub secrets: Option<Arc<SecretStore>>,
+    /// The way out, for tests and token calls that a person asks for.
+    pub outbound: Arc<Outbound>,
     /// Whether the program serves.
     pub readiness: Arc<Readiness>,
     /// What reads the files again.

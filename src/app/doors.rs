@@ -32,6 +32,7 @@ pub struct Opened {
     pub admin: Listener,
     pub workers: queue::Running,
     pub activity: Arc<Activity>,
+    pub outbound: Arc<Outbound>,
     connections: Arc<Connections>,
     refused: Arc<RefusedList>,
     secrets: Option<Arc<SecretStore>>,
@@ -59,6 +60,7 @@ pub async fn open(
     let outbound = Arc::new(Outbound::new(outbound::Parts {
         random: Arc::clone(&seams.random),
         connections: Arc::clone(&connections),
+        refresher: None,
         clients: clients.clone(),
         clock: Arc::clone(&seams.clock),
         metrics: Arc::clone(&seams.metrics),
@@ -77,13 +79,14 @@ pub async fn open(
     let refused = receiver.refused();
     let shared =
         Shared { live: Arc::clone(live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
-    let actions = Actions { outbound, clients, clock: Arc::clone(&seams.clock) };
+    let actions = Actions { outbound: Arc::clone(&outbound), clients, clock: Arc::clone(&seams.clock) };
     Ok(Opened {
         public: server::open_public(listeners.public, shared.clone(), receiver),
         proxy: server::open_proxy(listeners.proxy, shared, door),
         admin: listeners.admin,
         workers: queue::start(work(live, &store, actions, seams)),
         activity,
+        outbound,
         connections,
         refused,
         secrets: secrets.cloned(),
@@ -183,6 +186,7 @@ impl Opened {
             activity: Arc::clone(&self.activity),
             refused: Arc::clone(&self.refused),
             connections: Arc::clone(&self.connections),
+            outbound: Arc::clone(&self.outbound),
             readiness: Arc::clone(readiness),
             secrets: self.secrets.clone(),
             reload: Arc::new(super::admin::ByHand(Arc::clone(reloader))) as Arc<dyn Reload>,

@@ -11,6 +11,7 @@ mod error;
 pub mod offline;
 mod running;
 mod state;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -141,6 +142,7 @@ impl App {
         if let Some(secrets) = &secrets {
             drop(tokio::spawn(reload_with_secrets(Arc::clone(&reloader), secrets.changed(), stop.clone())));
         }
+        let upkeep = upkeep::Upkeep::start(&opened.outbound, &live, &stop);
         readiness.enter(Phase::Serving);
         describe(&seams.metrics, &generation);
         Ok(Running {
@@ -150,6 +152,7 @@ impl App {
             workers: opened.workers,
             activity: opened.activity,
             watching,
+            upkeep,
             stop,
             readiness,
             reloader,

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminDoor;
+use super::upkeep::Upkeep;
 use crate::activity::Activity;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::definition::live::Live;
@@ -29,6 +30,7 @@ pub struct Running {
     pub(super) workers: queue::Running,
     pub(super) activity: Arc<Activity>,
     pub(super) watching: JoinHandle<()>,
+    pub(super) upkeep: Upkeep,
     pub(super) stop: CancellationToken,
     pub(super) readiness: Arc<Readiness>,
     pub(super) reloader: Arc<Reloader>,
@@ -93,7 +95,7 @@ impl Running {
     }
 
     /// Ends in order: `/readyz` says no, doors accept no more, requests and deliveries under way end
-    /// within `grace`, the rest is cut or given back, the store is closed. What arrives at the admin door
+    /// within `grace`, the rest is cut or given back, token calls end, the store is closed. What arrives at the admin door
     /// meanwhile is still answered.
     pub async fn stop(self, grace: Duration) -> Stopped {
         self.readiness.enter(Phase::Draining);
@@ -102,6 +104,7 @@ impl Running {
             tokio::join!(self.public.drain(grace), self.proxy.drain(grace), self.workers.stop(grace));
         // The watcher ends at its next turn; a panic in it has been logged by the process's hook.
         drop(self.watching.await);
+        self.upkeep.end(grace).await;
         self.admin.running.drain(LAST_WORDS.min(grace)).await;
         self.store.close().await;
         Stopped { cut_connections: public.cut + proxy.cut, deliveries_ended }

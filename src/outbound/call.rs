@@ -13,6 +13,8 @@ use super::sign::{Leaving, own_headers};
 use super::{Moment, Outbound, Parts, record};
 use crate::activity::Asker;
 use crate::base::secret::Secret;
+use crate::connection::health::{Key, Tested, Trouble};
+use crate::connection::{Need, Status};
 use crate::definition::live::Generation;
 use crate::definition::plan::api::Api;
 use crate::definition::plan::request::{CredentialUse, Request};
@@ -20,6 +22,9 @@ use crate::definition::plan::{Integration, NotYet};
 use crate::net::{BodyLimit, Excess, Follow, Outgoing, Reach, Received, Towards, origin};
 use crate::request::{AnswerError, Filled, Outcome, Place, answer, fill};
 use crate::template::Context;
+
+/// What to do about a refused credential.
+const REFUSED: &str = "see whether the account still has access at the service; connect it again if it has not";
 
 /// A call of the gateway's own.
 #[derive(Debug)]
@@ -55,18 +60,31 @@ pub(super) struct Underway<'a> {
 
 impl Outbound {
     /// Makes a call and says what its answer means. One try: whoever asks decides on another, by
-    /// [`OutboundError::may_repeat`].
+    /// [`OutboundError::may_repeat`]. Only where the service refuses the token (401), it is renewed, and the
+    /// call made once more if that cannot do its work twice.
     ///
     /// # Errors
     /// When the call was not made, or its answer is not a success.
     pub async fn run(&self, call: Call<'_>) -> Result<Outcome, OutboundError> {
-        let prepared = self.prepare(call.generation, call.integration, call.connection).await?;
-        let api = call.integration.api.as_ref().ok_or_else(|| OutboundError::NoApi(id(&call)))?;
-        let context = context(&call, &prepared, &self.parts);
+        let need = Need { token: named_token(call.request), validity: Duration::ZERO };
+        let prepared = self.prepare(call.generation, call.integration, call.connection, need).await?;
+        let first = Box::pin(self.once(&call, Arc::clone(&prepared))).await;
+        let result = match self.after_refusal(&call, &prepared, &first).await {
+            Some(renewed) => Box::pin(self.once(&call, renewed)).await,
+            None => first,
+        };
+        self.feel(&call, &prepared, &result);
+        result
+    }
+
+    /// One try of a call.
+    async fn once(&self, call: &Call<'_>, prepared: Arc<Prepared>) -> Result<Outcome, OutboundError> {
+        let api = call.integration.api.as_ref().ok_or_else(|| OutboundError::NoApi(id(call)))?;
+        let context = context(call, &prepared, &self.parts);
         let filled = fill::fill(call.request, &context)
-            .map_err(|reason| OutboundError::Fill { integration: id(&call), reason })?;
-        let repeatable = is_repeatable(&call, api);
-        let underway = Underway { call: &call, api, prepared, repeatable };
+            .map_err(|reason| OutboundError::Fill { integration: id(call), reason })?;
+        let repeatable = is_repeatable(call, api);
+        let underway = Underway { call, api, prepared, repeatable };
         let outgoing = underway.sign(underway.place(filled)?, self.moment())?;
         let started = record::Started::of(&self.parts, &outgoing);
         let sent = Box::pin(self.parts.clients.send(outgoing)).await;
@@ -74,9 +92,61 @@ impl Outbound {
         record::ended(&self.parts, &underway, started, &result);
         result
     }
+
+    /// The connection with another token, when the service refused the one that a call carried and the call
+    /// may be made again.
+    async fn after_refusal(
+        &self,
+        call: &Call<'_>,
+        prepared: &Prepared,
+        result: &Result<Outcome, OutboundError>,
+    ) -> Option<Arc<Prepared>> {
+        let refresher = self.parts.refresher.as_ref()?;
+        let Err(OutboundError::Tried(tried)) = result else { return None };
+        let refused = matches!(tried.reason, Why::Answer(AnswerError::Refused { status: 401, .. }));
+        if !refused || !carries_token(call.request) {
+            return None;
+        }
+        let token = named_token(call.request);
+        let (generation, integration) = (call.generation, call.integration);
+        refresher.after_refusal(generation, integration, &prepared.connection, token).await?;
+        if !tried.repeatable {
+            return None;
+        }
+        let need = Need { token, validity: Duration::ZERO };
+        self.prepare(generation, integration, call.connection, need).await.ok()
+    }
+
+    /// What a call says about its connection's health.
+    fn feel(&self, call: &Call<'_>, prepared: &Prepared, result: &Result<Outcome, OutboundError>) {
+        if !carries_token(call.request) {
+            return;
+        }
+        let now = self.parts.clock.now();
+        match result {
+            Ok(_) => prepared.connection.health.succeed(now),
+            Err(error) if error.status() == Some(401) => {
+                prepared.connection.health.refuse(Trouble::new(now, &error.to_string(), REFUSED));
+            }
+            Err(_) => {}
+        }
+    }
 }
 
-/// Runs an integration's test request for a connection.
+/// The token that a request names, where it names one of its own.
+fn named_token(request: &Request) -> Option<&str> {
+    match &request.credential {
+        CredentialUse::Token(name) => name.as_deref(),
+        CredentialUse::Client | CredentialUse::None => None,
+    }
+}
+
+/// Whether a request carries the connection's credential.
+fn carries_token(request: &Request) -> bool {
+    request.basic.is_none() && matches!(request.credential, CredentialUse::Token(_))
+}
+
+/// Runs an integration's test request for a connection. What comes of it is part of the connection's health.
 ///
 /// # Errors
 /// As [`Outbound::run`], and when there is no test request.
@@ -99,7 +169,38 @@ pub async fn test(
         idempotency_key: None,
         deadline: None,
     };
-    outbound.run(call).await
+    let result = outbound.run(call).await;
+    note_test(outbound, integration, connection, result.as_ref().err()).await;
+    result
+}
+
+/// Remembers how a test ended. A test that was not made says nothing.
+async fn note_test(outbound: &Outbound, integration: &Integration, connection: &str, error: Option<&OutboundError>) {
+    let tried = error.is_none_or(|error| matches!(error, OutboundError::Tried(_)));
+    if !tried {
+        return;
+    }
+    let (now, passed) = (outbound.parts.clock.now(), error.is_none());
+    let word = if passed { "passed" } else { "failed" };
+    outbound.parts.metrics.connection_tests.with_label_values(&[&*integration.id, word]).inc();
+    let connections = &outbound.parts.connections;
+    let key = Key::new(&integration.id, connection);
+    let pulse = connections.pulse(&key).await;
+    let turned_away = error.and_then(OutboundError::status).is_some_and(|status| matches!(status, 401 | 403));
+    let (before, after) = pulse.change(now, |health| {
+        health.last_test = Some(Tested { at: now, passed });
+        health.last_error =
+            error.map(|error| Trouble::new(now, &error.to_string(), REFUSED)).or(health.last_error.take());
+        health.condition = match health.condition {
+            Status::NeedsReconnect => Status::NeedsReconnect,
+            _ if health.next_try.is_some() => health.condition,
+            _ if passed => Status::Active,
+            _ if turned_away => Status::Error,
+            _ => Status::Warning,
+        };
+    });
+    connections.note_status(&key, before, after).await;
+    connections.save_health(&key, &pulse).await;
 }
 
 impl Underway<'_> {

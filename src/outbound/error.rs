@@ -10,7 +10,7 @@ use crate::connection::ConnectionError;
 use crate::definition::plan::NotYet;
 use crate::net::{BaseError, Failure, Sent};
 use crate::request::{AnswerError, FillError};
-use crate::respond::Refusal;
+use crate::respond::{Answer, Refusal};
 
 /// A call that was not made or not successful. Its text is for people and has no secret in it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -144,7 +144,18 @@ impl OutboundError {
                 Why::Answer(AnswerError::Refused { retry_after, .. }) => *retry_after,
                 Why::Answer(_) | Why::Failure(_) => None,
             },
+            Self::Connection(error) => error.wait(),
             _ => None,
+        }
+    }
+
+    /// What the gateway answers because of it, with when to come again where that is known.
+    pub fn answer(&self) -> Answer {
+        match self {
+            Self::Connection(error) if error.wait().is_some() => {
+                self.refusal().answer_after(&self.to_string(), error.wait().unwrap_or_default())
+            }
+            _ => self.refusal().answer(&self.to_string()),
         }
     }
 

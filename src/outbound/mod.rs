@@ -3,13 +3,15 @@
 //! [`Outbound::prepare`] gathers what all calls of a connection have in common: where they go, the
 //! API's headers, the placed credential, what may be dialled. The proxy door puts these on the calls it
 //! streams; the gateway's own calls go through [`Outbound::run`]. Stages, a file each: [`prepare`],
-//! [`credential`], [`sign`], [`call`] (fill, place, send, read), [`record`]. Limits, breaker, cache and retries
+//! [`credential`], [`sign`], [`call`] (fill, place, send, read), [`record`]; [`retest`] tries connections now and
+//! then. Limits, breaker, cache and retries
 //! take their places between `place` and `send`.
 
 pub mod call;
 pub mod credential;
 pub mod error;
 pub mod prepare;
+pub mod retest;
 mod record;
 pub mod sign;
 
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use crate::activity::Activity;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::Random;
-use crate::connection::{Connections, PerConnection};
+use crate::connection::{Connections, PerConnection, Refresher};
 use crate::net::Clients;
 use crate::telemetry::metrics::Metrics;
 
@@ -42,6 +44,8 @@ pub type Moment<'a> = (Timestamp, &'a Arc<dyn Random>);
 pub struct Parts {
     /// The connections there are.
     pub connections: Arc<Connections>,
+    /// What renews their tokens; without it tokens are used as they are.
+    pub refresher: Option<Arc<Refresher>>,
     /// What sends the gateway's own calls.
     pub clients: Clients,
     /// Randomness, for nonces.
@@ -68,6 +72,11 @@ impl Outbound {
     /// What happened.
     pub fn activity(&self) -> &Arc<Activity> {
         &self.parts.activity
+    }
+
+    /// What renews tokens.
+    pub fn refresher(&self) -> Option<&Arc<Refresher>> {
+        self.parts.refresher.as_ref()
     }
 
     /// The connections there are.

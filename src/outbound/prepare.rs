@@ -9,7 +9,7 @@ use super::error::OutboundError;
 use super::sign::{self, Leaving, Signer};
 use super::{Moment, Outbound};
 use crate::base::clock::Timestamp;
-use crate::connection::{Connection, Credential};
+use crate::connection::{Connection, Credential, Need};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Api;
@@ -41,8 +41,8 @@ pub struct Prepared {
 }
 
 impl Outbound {
-    /// What all calls of a connection have in common. Cheap after the first time, until the definition,
-    /// the gateway's settings or the connection change.
+    /// What all calls of a connection have in common, with a token that lasts as `need` says. Cheap after the
+    /// first time, until the definition, the gateway's settings or the connection change.
     ///
     /// # Errors
     /// When the connection cannot be used, or the definition gives no place to call.
@@ -51,8 +51,12 @@ impl Outbound {
         generation: &Generation,
         integration: &Arc<Integration>,
         connection: &str,
+        need: Need<'_>,
     ) -> Result<Arc<Prepared>, OutboundError> {
-        let resolved = self.parts.connections.resolve(generation, integration, connection).await?;
+        let mut resolved = self.parts.connections.resolve(generation, integration, connection).await?;
+        if let Some(refresher) = &self.parts.refresher {
+            resolved = refresher.usable(generation, integration, resolved, need).await?;
+        }
         if let Some(prepared) = self.prepared.get(integration, connection)
             && Arc::ptr_eq(&prepared.connection, &resolved)
             && Arc::ptr_eq(&prepared.gateway, &generation.gateway)

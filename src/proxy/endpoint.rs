@@ -67,7 +67,7 @@ pub async fn run(outbound: &Outbound, named: &NamedCall, body: &Bytes) -> Answer
     };
     match Box::pin(outbound.run(call)).await {
         Ok(outcome) => Answer::json(StatusCode::OK, &outcome.result),
-        Err(error) => error.refusal().answer(&error.to_string()),
+        Err(error) => error.answer(),
     }
 }
 

@@ -19,6 +19,7 @@ use super::stream::DoorStream;
 use super::watch::Watch;
 use super::{Admitted, Call, Incoming, ProxyDoor, Subject, answer, headers, intake, peer, respond, sign, whole};
 use crate::base::clock::Timestamp;
+use crate::connection::refresh::LEASE;
 use crate::respond::{Answer, ERROR_HEADER, Refusal};
 
 /// Names a request in answers, logs and activity.
@@ -45,6 +46,27 @@ impl Forward {
         self.door.parts.clock.monotonic()
     }
 
+    /// Renews the token that the service refused. Answers whether the call may be made once more with the
+    /// new one: its method allows it, and its body is still held.
+    async fn renew(&self, session: &mut Session, context: &mut Context) -> bool {
+        let Some(call) = context.call.as_deref().filter(|_| context.renewed == Renewed::No) else { return false };
+        // The service has answered; what is waited for now is the token call, which has a limit of its own.
+        if let Some(watch) = watch(session) {
+            watch.expect_service(self.now(), LEASE);
+        }
+        let renewed = self.door.again(call).await;
+        context.renewed = Renewed::Done;
+        let held = session.is_body_done() && !session.as_ref().retry_buffer_truncated();
+        if !held || !session.req_header().method.is_idempotent() || is_websocket(session) {
+            return false;
+        }
+        let Some(call) = renewed else { return false };
+        context.call = Some(Box::new(call));
+        context.tries = 0;
+        context.renewed = Renewed::Again;
+        true
+    }
+
     /// Sends an answer of our own, marked with the request's id.
     async fn answer(&self, session: &mut Session, context: &mut Context, given: Answer) -> pingora::Result<()> {
         context.error = code_of(&given).and_then(|code| Refusal::ALL.iter().find(|refusal| refusal.code() == code));
@@ -66,6 +88,19 @@ pub struct Context {
     sent: Duration,
     service: Option<(Duration, u16)>,
     interim: u8,
+    /// Whether the token was renewed because the service refused it; it is done once.
+    renewed: Renewed,
+}
+
+/// Where a call stands that was refused for its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Renewed {
+    /// It was not, or not yet.
+    No,
+    /// It has a new token, and its next try is not begun.
+    Again,
+    /// Its next try is the last.
+    Done,
 }
 
 impl Context {
@@ -103,6 +138,7 @@ impl ProxyHttp for Forward {
             sent: Duration::ZERO,
             service: None,
             interim: 0,
+            renewed: Renewed::No,
         }
     }
 
@@ -217,6 +253,10 @@ impl ProxyHttp for Forward {
             }
             return Ok(());
         }
+        if response.status == StatusCode::UNAUTHORIZED && self.renew(session, context).await {
+            return Err(Error::explain(ErrorType::HTTPStatus(401), "tried again with a new token").into_up());
+        }
+        super::feel(&context.call()?.ready, response.status, self.door.parts.clock.now());
         context.service = Some((now.saturating_sub(context.sent), response.status.as_u16()));
         headers::to_caller(response);
         response.insert_header(REQUEST_ID, context.id())?;
@@ -267,6 +307,11 @@ impl ProxyHttp for Forward {
         context: &mut Context,
         reused: bool,
     ) -> Box<Error> {
+        if context.renewed == Renewed::Again {
+            context.renewed = Renewed::Done;
+            error.set_retry(true);
+            return error;
+        }
         let again = error.esource == ErrorSource::Upstream
             && context.service.is_none()
             && session.req_header().method.is_idempotent()

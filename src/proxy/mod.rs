@@ -26,8 +26,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::{Random, RandomUnavailable};
+use crate::connection::Need;
+use crate::connection::health::Trouble;
 use crate::definition::live::{Generation, Live};
 use crate::definition::plan::Integration;
 use crate::net::client::Clients;
@@ -75,6 +77,7 @@ pub(crate) struct Incoming<'a> {
 
 /// A call that may go out.
 pub(crate) struct Call {
+    generation: Arc<Generation>,
     ready: Arc<Ready>,
     /// Path and query as the service gets them.
     target: String,
@@ -141,19 +144,44 @@ impl ProxyDoor {
             let call = NamedCall { generation, integration, connection, caller, endpoint };
             return Ok((Admitted::Named(Box::new(call)), subject));
         }
-        let ready = self.connections.get(&generation, integration, connection).await?;
+        let need = Need { token: None, validity: route::min_validity(request.headers)? };
+        let ready = self.connections.get(&generation, integration, connection, need).await?;
         refuse_added_parameter(&ready, &route)?;
         let endpoint = transformed(integration, request.method, &route);
         if endpoint.is_some() || (has_body(request.headers) && ready.common.needs_body(request.headers)) {
             let (suffix, query) = (route.suffix.to_owned(), route.query.map(str::to_owned));
-            let call = WholeCall { ready, endpoint, suffix, query };
+            let generation = Arc::clone(&generation);
+            let call = WholeCall { generation, ready, endpoint, suffix, query };
             return Ok((Admitted::Whole(Box::new(call)), subject));
         }
         refuse_without_body(&ready)?;
         let target = target(&ready, &route);
         let connect_by = self.parts.clock.monotonic().saturating_add(ready.timeouts.connect);
         let addresses = self.resolve(&ready).await?;
-        Ok((Admitted::Forward(Box::new(Call { ready, target, addresses, connect_by })), subject))
+        let generation = Arc::clone(&generation);
+        Ok((Admitted::Forward(Box::new(Call { generation, ready, target, addresses, connect_by })), subject))
+    }
+
+    /// After the service refused a call for its token: the connection with another one. `None` where there
+    /// is no other to be had.
+    async fn renewed(&self, generation: &Generation, ready: &Ready) -> Option<Arc<Ready>> {
+        let (integration, connection) = (&ready.integration, &ready.common.connection);
+        self.parts.outbound.refresher()?.after_refusal(generation, integration, connection, None).await?;
+        self.connections.get(generation, integration, &connection.id, Need::default()).await.ok()
+    }
+
+    /// The same call with another token.
+    async fn again(&self, call: &Call) -> Option<Call> {
+        let ready = self.renewed(&call.generation, &call.ready).await?;
+        let target = match (call.ready.common.credential.query(), ready.common.credential.query()) {
+            (Some((_, old)), Some((_, new))) => {
+                format!("{}{}", call.target.strip_suffix(old.expose().as_str())?, new.expose())
+            }
+            _ => call.target.clone(),
+        };
+        let connect_by = self.parts.clock.monotonic().saturating_add(ready.timeouts.connect);
+        let addresses = self.resolve(&ready).await.ok()?;
+        Some(Call { generation: Arc::clone(&call.generation), ready, target, addresses, connect_by })
     }
 
     /// A call that has been through this process before would go round for ever.
@@ -181,6 +209,17 @@ impl Subject {
     fn of(generation: &Generation, integration: &Integration, connection: &str, caller: &Arc<str>) -> Self {
         let (integration, connection) = (Arc::clone(&integration.id), Arc::from(connection));
         Self { generation: generation.number, integration, connection, caller: Arc::clone(caller) }
+    }
+}
+
+/// What an answer says about the health of the connection that the call was made for.
+fn feel(ready: &Ready, status: http::StatusCode, now: Timestamp) {
+    let health = &ready.common.connection.health;
+    if status == http::StatusCode::UNAUTHORIZED {
+        let step = "see whether the account still has access at the service; connect it again if it has not";
+        health.refuse(Trouble::new(now, "the service answered 401", step));
+    } else if status.as_u16() < 400 {
+        health.succeed(now);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pingora::protocols::tls::CaType;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 
-use crate::connection::PerConnection;
+use crate::connection::{Need, PerConnection};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::{Api, HttpVersions, Timeouts};
@@ -46,7 +46,7 @@ impl ReadyConnections {
         Self { outbound, kept: PerConnection::default() }
     }
 
-    /// A connection, ready.
+    /// A connection, ready, with a token that lasts as `need` says.
     ///
     /// # Errors
     /// The answer when the connection or its definition cannot be used.
@@ -55,10 +55,11 @@ impl ReadyConnections {
         generation: &Generation,
         integration: &Arc<Integration>,
         connection: &str,
+        need: Need<'_>,
     ) -> Result<Arc<Ready>, Answer> {
         let api = integration.api.as_ref().ok_or_else(|| no_api(integration))?;
-        let prepared = self.outbound.prepare(generation, integration, connection).await;
-        let common = prepared.map_err(|error| error.refusal().answer(&error.to_string()))?;
+        let prepared = self.outbound.prepare(generation, integration, connection, need).await;
+        let common = prepared.map_err(|error| error.answer())?;
         if let Some(ready) = self.kept.get(integration, connection)
             && Arc::ptr_eq(&ready.common, &common)
         {

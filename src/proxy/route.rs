@@ -1,12 +1,17 @@
 //! Reads where a call is to go: `/{integration}/{path…}`, or `/{integration}/-/{endpoint}`.
 
+use std::time::Duration;
+
 use http::HeaderMap;
 
 use super::path::{self, Unsafe};
+use crate::base::units::parse_duration;
 use crate::respond::{Answer, Refusal};
 
 /// The header that names the connection.
 pub const CONNECTION_HEADER: &str = "trunkline-connection";
+/// The header that says how long the token must last.
+pub const VALIDITY_HEADER: &str = "trunkline-min-validity";
 /// The connection of calls that name none.
 const DEFAULT_CONNECTION: &str = "default";
 
@@ -48,6 +53,17 @@ pub fn connection(headers: &HeaderMap) -> Result<&str, Answer> {
     name.ok_or_else(|| Refusal::ConnectionUnknown.answer("Trunkline-Connection is not the id of a connection"))
 }
 
+/// How long the caller wants the token to last at least: `Trunkline-Min-Validity: 5m`. What is more than an
+/// hour, or half of the token's life, counts as that.
+///
+/// # Errors
+/// 400 when it is no duration.
+pub fn min_validity(headers: &HeaderMap) -> Result<Duration, Answer> {
+    let Some(value) = headers.get(VALIDITY_HEADER) else { return Ok(Duration::ZERO) };
+    let read = value.to_str().ok().and_then(|text| parse_duration(text).ok());
+    read.ok_or_else(|| Refusal::InvalidInput.answer("Trunkline-Min-Validity is not a duration such as 5m"))
+}
+
 fn is_id(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
@@ -57,6 +73,19 @@ fn is_id(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_validity_is_a_duration() {
+        let read = |value: &'static str| {
+            let headers = [(VALIDITY_HEADER.parse().expect("a name"), value.parse().expect("a value"))];
+            min_validity(&headers.into_iter().collect()).map(|least| least.as_secs()).ok()
+        };
+        assert_eq!(
+            [read("5m"), read("90s"), read("5"), read("-5m"), read("soon")],
+            [Some(300), Some(90), None, None, None]
+        );
+        assert_eq!(min_validity(&HeaderMap::new()).ok(), Some(Duration::ZERO));
+    }
 
     #[test]
     fn a_path_names_integration_and_suffix() {

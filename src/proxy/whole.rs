@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use minijinja::value::Value;
 
 use super::ready::Ready;
 use super::{ProxyDoor, headers};
+use crate::definition::live::Generation;
 use crate::definition::plan::api::{Change, Transform};
 use crate::net::client::Clients;
 use crate::net::exchange::{BodyLimit, Excess, Follow, Outgoing, Received, Towards};
@@ -20,6 +21,7 @@ use crate::template::{Context, Headers, TemplateError, TemplateErrorKind};
 
 /// A call that is read whole, admitted.
 pub struct WholeCall {
+    pub(super) generation: Arc<Generation>,
     pub(super) ready: Arc<Ready>,
     /// The place in its API of the endpoint whose transform changes it.
     pub(super) endpoint: Option<usize>,
@@ -48,25 +50,45 @@ impl WholeCall {
 /// Makes the call: change, send, change.
 pub async fn run(door: &ProxyDoor, call: &WholeCall, method: &Method, from: &HeaderMap, body: Bytes) -> Answer {
     let transform = call.transform();
-    let outgoing = match outgoing(door, call, method, from, body) {
-        Ok(outgoing) => outgoing,
-        Err(refused) => return refused,
+    let first = once(door, call, &call.ready, method, (from, body.clone())).await;
+    let refused = first.as_ref().is_ok_and(|received| received.status == StatusCode::UNAUTHORIZED);
+    let renewed = if refused { door.renewed(&call.generation, &call.ready).await } else { None };
+    let received = match renewed {
+        Some(ready) if method.is_idempotent() => once(door, call, &ready, method, (from, body)).await,
+        _ => first,
     };
-    let received = match send(&door.parts.clients, outgoing).await {
+    let received = match received {
         Ok(received) => received,
         Err(refused) => return refused,
     };
+    feel(door, call, received.status);
     answer(transform, received).unwrap_or_else(|error| failed("response", &error))
+}
+
+/// One try.
+async fn once(
+    door: &ProxyDoor,
+    call: &WholeCall,
+    ready: &Ready,
+    method: &Method,
+    request: (&HeaderMap, Bytes),
+) -> Result<Received, Answer> {
+    send(&door.parts.clients, outgoing(door, call, ready, method, request)?).await
+}
+
+/// What an answer says about the connection's health.
+fn feel(door: &ProxyDoor, call: &WholeCall, status: StatusCode) {
+    super::feel(&call.ready, status, door.parts.clock.now());
 }
 
 fn outgoing(
     door: &ProxyDoor,
     call: &WholeCall,
+    ready: &Ready,
     method: &Method,
-    from: &HeaderMap,
-    body: Bytes,
+    (from, body): (&HeaderMap, Bytes),
 ) -> Result<Outgoing, Answer> {
-    let (ready, common) = (&call.ready, &call.ready.common);
+    let common = &ready.common;
     let Some(api) = ready.integration.api.as_ref() else { return Err(super::ready::no_api(&ready.integration)) };
     let transform = call.transform();
     let mut kept = headers::kept(from);

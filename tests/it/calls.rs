@@ -463,7 +463,11 @@ async fn a_prepared_connection_is_made_once_and_anew_after_a_change() {
 
 async fn prepared(world: &world::World) -> Arc<trunkline::outbound::Prepared> {
     let integration = world.generation.integration("svc").unwrap();
-    world.outbound.prepare(&world.generation, integration, "default").await.unwrap()
+    world
+        .outbound
+        .prepare(&world.generation, integration, "default", trunkline::connection::Need::default())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

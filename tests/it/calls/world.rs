@@ -90,6 +90,7 @@ impl Setting {
         let outbound = Outbound::new(Parts {
             random: Arc::new(SystemRandom::default()),
             connections: Arc::new(Connections::declared()),
+            refresher: None,
             clients: clients.clone(),
             clock: Arc::new(SystemClock::new()),
             metrics: Arc::clone(&metrics),

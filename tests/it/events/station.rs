@@ -266,6 +266,7 @@ fn actions(clock: &Arc<ManualClock>, metrics: &Arc<Metrics>) -> Actions {
     let outbound = Outbound::new(outbound::Parts {
         random: Arc::new(SystemRandom::default()),
         connections: Arc::new(Connections::declared()),
+        refresher: None,
         clients: clients.clone(),
         clock: Arc::clone(&clock),
         metrics: Arc::clone(metrics),

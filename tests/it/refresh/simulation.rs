@@ -41,7 +41,7 @@ struct Seen {
 #[test]
 fn no_token_is_lost_that_the_service_still_honours_and_none_is_given_up_wrongly() {
     let (first, count) = (asked("FIRST_SEED", 0), asked("SEEDS", SEEDS));
-    let (next, seen, broken) = (AtomicU64::new(first), Seen::default(), Mutex::new(Vec::new()));
+    let (next, told, broken) = (AtomicU64::new(first), Seen::default(), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -50,8 +50,8 @@ fn no_token_is_lost_that_the_service_still_honours_and_none_is_given_up_wrongly(
                     if seed >= first + count {
                         return;
                     }
-                    let told = std::panic::catch_unwind(|| Life::new(seed).run(&seen));
-                    match told {
+                    let ended = std::panic::catch_unwind(|| Life::new(seed).run(&told));
+                    match ended {
                         Ok(Ok(())) => {}
                         Ok(Err(fault)) => broken.lock().unwrap().push(format!("seed {seed}: {fault}")),
                         Err(_) => broken.lock().unwrap().push(format!("seed {seed}: panicked")),
@@ -61,10 +61,10 @@ fn no_token_is_lost_that_the_service_still_honours_and_none_is_given_up_wrongly(
         }
     });
     let broken = broken.into_inner().unwrap();
-    println!("{count} seeds: {seen:?}, {} broken", broken.len());
+    println!("{count} seeds: {told:?}, {} broken", broken.len());
     assert!(broken.is_empty(), "{} of {count} seeds:\n{}", broken.len(), broken.join("\n"));
-    let all = [&seen.crashes, &seen.refreshes, &seen.lost_answers, &seen.dead, &seen.saved];
-    assert!(count < SEEDS || all.iter().all(|count| count.load(Ordering::Relaxed) > 0), "{seen:?}");
+    let all = [&told.crashes, &told.refreshes, &told.lost_answers, &told.dead, &told.saved];
+    assert!(count < SEEDS || all.iter().all(|count| count.load(Ordering::Relaxed) > 0), "{told:?}");
 }
 
 /// One life: the world outside, which crashes do not touch.

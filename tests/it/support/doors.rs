@@ -175,6 +175,7 @@ impl Doors {
         let outbound = Outbound::new(outbound::Parts {
             random: Arc::new(SystemRandom::default()),
             connections: Arc::new(Connections::declared()),
+            refresher: None,
             clients: clients.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),

@@ -1,0 +1,45 @@
+//! What keeps connections usable while the program runs: tokens renewed, connections tested.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::definition::live::Live;
+use crate::outbound::{Outbound, retest};
+
+/// The background work under way.
+#[derive(Debug)]
+pub struct Upkeep {
+    outbound: Arc<Outbound>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Upkeep {
+    /// Begins it; it ends after `stop`.
+    pub fn start(outbound: &Arc<Outbound>, live: &Arc<Live>, stop: &CancellationToken) -> Self {
+        let mut tasks = vec![tokio::spawn(retest::run(Arc::clone(outbound), Arc::clone(live), stop.clone()))];
+        if let Some(refresher) = outbound.refresher() {
+            tasks.push(tokio::spawn(Arc::clone(refresher).run(stop.clone())));
+        }
+        Self { outbound: Arc::clone(outbound), tasks }
+    }
+
+    /// Waits for its end, and for token calls under way, whose tokens would be lost. `stop` has been given,
+    /// and nobody asks for tokens any more.
+    pub async fn end(self, grace: Duration) {
+        for task in self.tasks {
+            // A panic in it has been logged by the process's hook.
+            drop(task.await);
+        }
+        match self.outbound.refresher() {
+            Some(refresher) => {
+                if !refresher.drain(grace).await {
+                    tracing::warn!("token calls were cut off; they are made again at the next start");
+                }
+            }
+            None => self.outbound.connections().flush_health().await,
+        }
+    }
+}
