@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 use serde_json::json;
+use trunkline::base::clock::{Clock as _, SystemClock};
 use trunkline::definition::plan::DeclaredCredential;
 use trunkline::definition::plan::api::{HostPattern, Placement, Timeouts, Transport};
 use trunkline::definition::plan::gateway::{Limits, Mode};
 use trunkline::net::{Redirect, Sent};
 use trunkline::outbound::OutboundError;
+use trunkline::outbound::retest::{self, Tried};
 use trunkline::respond::Refusal;
 use trunkline::template::Text;
 
@@ -484,4 +486,25 @@ async fn proxies_of_the_environment_are_not_used() {
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && shown.contains("1 passed"), "{shown}");
     assert_eq!(proxy.connections(), 0);
+}
+
+#[tokio::test]
+async fn connections_are_tested_when_they_are_due_and_how_they_fare_is_remembered() {
+    for (answer, passed, status) in [(200, true, "active"), (401, false, "error"), (500, false, "warning")] {
+        let service = Service::start(move |_| Answer::json(answer, "{}")).await;
+        let world = plain(&service).world();
+        let (now, mut tried) = (SystemClock::new().now(), Tried::default());
+        let (outbound, generation) = (&world.outbound, &world.generation);
+        assert_eq!(
+            Box::pin(retest::look(outbound, generation, now, &mut tried)).await,
+            0,
+            "the first comes within an interval of the start"
+        );
+        let long_ago = now.before(Duration::from_hours(12));
+        assert_eq!(Box::pin(retest::look(outbound, generation, long_ago, &mut tried)).await, 1);
+        assert_eq!(Box::pin(retest::look(outbound, generation, long_ago, &mut tried)).await, 0, "it was just tested");
+        let health = world.outbound.connections().health("svc", "default").await;
+        assert_eq!((health.last_test.map(|test| test.passed), health.status().word()), (Some(passed), status));
+        assert_eq!(health.last_error.is_some(), !passed);
+    }
 }

@@ -1,5 +1,6 @@
 //! Tokens renewed once, and never lost: many callers, two processes, crashes at every step.
 
+mod door;
 mod provider;
 mod simulation;
 mod world;

@@ -15,7 +15,7 @@ use trunkline::activity::Activity;
 use trunkline::base::clock::{Clock, SystemClock, Timestamp};
 use trunkline::base::random::SystemRandom;
 use trunkline::base::secret::Secret;
-use trunkline::connection::Connections;
+use trunkline::connection::{Connections, Refresher};
 use trunkline::definition::live::{Generation, Live};
 use trunkline::definition::plan::api::{Api, Placement, Timeouts, Transport};
 use trunkline::definition::plan::gateway::{
@@ -161,6 +161,11 @@ pub struct Doors {
 
 impl Doors {
     pub fn start(setup: Setup) -> Self {
+        Self::over(setup, Arc::new(Connections::declared()), None)
+    }
+
+    /// Doors over connections that are stored, and what renews their tokens.
+    pub fn over(setup: Setup, connections: Arc<Connections>, refresher: Option<Arc<Refresher>>) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let metrics = Arc::new(Metrics::new().unwrap());
         let listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -174,8 +179,8 @@ impl Doors {
         let clients = Clients::new(Arc::clone(&dialer), Trust::of(&[]));
         let outbound = Outbound::new(outbound::Parts {
             random: Arc::new(SystemRandom::default()),
-            connections: Arc::new(Connections::declared()),
-            refresher: None,
+            connections,
+            refresher,
             clients: clients.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),

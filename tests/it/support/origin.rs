@@ -116,7 +116,7 @@ pub async fn read_head(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// A request whose framing has one reading; panics at any other, which fails the test that looks.
-async fn read_request(stream: &mut TcpStream) -> Option<Seen> {
+pub async fn read_request(stream: &mut TcpStream) -> Option<Seen> {
     let head = read_head(stream).await?;
     let mut request = Seen { head, body: Vec::new() };
     let lengths: Vec<String> = request.all("content-length").iter().map(ToString::to_string).collect();
