@@ -100,6 +100,8 @@ pub struct World {
     connections: Arc<Connections>,
     key: Arc<TempDir>,
     seed: u64,
+    /// Goes with the last process, where it is not the simulation's; last, so that the store goes before.
+    directory: Option<Arc<TempDir>>,
 }
 
 /// A directory in memory where there is one: what is proved is what was synced, not how fast.
@@ -165,10 +167,9 @@ impl World {
     pub async fn new(seed: u64) -> Self {
         let clock = Arc::new(ManualClock::at(NOW));
         let provider = Arc::new(Provider::new(clock.clone(), Duration::ZERO, true));
-        let directory = directory();
-        let world = Self::at(directory.path(), (provider, clock), Arc::new(Trap::default()), None, seed).await;
-        // The store keeps its files open; the directory goes when the machine tidies up, or now.
-        drop(directory.keep());
+        let directory = Arc::new(directory());
+        let mut world = Self::at(directory.path(), (provider, clock), Arc::new(Trap::default()), None, seed).await;
+        world.directory = Some(directory);
         world.connect(0).await;
         world
     }
@@ -184,7 +185,7 @@ impl World {
         let store = embedded::open(&options(directory, &clock, &trap)).unwrap();
         let key = key.unwrap_or_else(|| Arc::new(self::directory()));
         let connections = connections((&store, &trap, &clock), key.path()).await;
-        Self { clock, provider, live: live(), store, trap, connections, key, seed }
+        Self { clock, provider, live: live(), store, trap, connections, key, seed, directory: None }
     }
 
     pub fn connections(&self) -> &Arc<Connections> {
@@ -223,6 +224,7 @@ impl World {
             connections: opened,
             key: self.key.clone(),
             seed: self.seed + 1,
+            directory: self.directory.clone(),
         };
         (world.process(neighbours), world)
     }
