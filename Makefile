@@ -34,6 +34,9 @@ chaos: tools ## The fault tests at length: 1,000 kills, 500 power cuts, 100,000 
 	TRUNKLINE_CHAOS_ROUNDS=1000 TRUNKLINE_CHAOS_CUTS=500 TRUNKLINE_POWER_CUTS=500 TRUNKLINE_CHAOS_QUEUED=100000 \
 	$(CARGO) test --release --test it -- --nocapture --test-threads 1 chaos:: power::
 
+fuzz: tools ## Each fuzz target for a minute
+	scripts/fuzz 60
+
 dist: tools ## The binary that images are built with
 	$(CARGO) build --profile dist
 

@@ -1,15 +1,8 @@
-//! Any bytes are read as frames without a panic, and what is taken for a frame is exactly one.
+//! See `properties::journal_decode`.
 #![no_main]
+#![expect(dead_code, reason = "each target looks at one of the properties")]
 
-use libfuzzer_sys::fuzz_target;
-use trunkline::store::journal::frame::{self, Read};
+#[path = "../properties.rs"]
+mod properties;
 
-fuzz_target!(|bytes: &[u8]| {
-    let mut rest = bytes;
-    while let Read::Frame(read, taken) = frame::decode(rest) {
-        let mut again = Vec::new();
-        frame::encode(read.sequence, read.payload, &mut again);
-        assert_eq!(again, rest[..taken]);
-        rest = &rest[taken..];
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::journal_decode(bytes));

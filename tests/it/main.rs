@@ -9,6 +9,7 @@ mod calls;
 mod canary;
 mod chaos;
 mod cli;
+mod corpora;
 mod credentials;
 mod definitions;
 mod doors;

@@ -134,7 +134,7 @@ mod tests {
         (a.0 - b.0) / (a.1 + b.1).sqrt()
     }
 
-    const MEASURED: usize = 400_000;
+    const MEASURED: usize = 100_000;
 
     /// As dudect does it. The comparison that stops at the first difference shows that the measurement can
     /// fail.

@@ -1,0 +1,8 @@
+//! See `properties::values_read`.
+#![no_main]
+#![expect(dead_code, reason = "each target looks at one of the properties")]
+
+#[path = "../properties.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::values_read(bytes));

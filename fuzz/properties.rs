@@ -1,0 +1,180 @@
+//! What must hold for any bytes. The fuzz targets look for bytes that break one of these; `tests/it/corpora.rs`
+//! replays what they found, and what they begin with, in every `make test`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use http::{HeaderMap, HeaderValue, Method, header};
+use serde_json::{Value, json};
+use trunkline::base::clock::Timestamp;
+use trunkline::base::id::EventId;
+use trunkline::base::units::{parse_duration, parse_size};
+use trunkline::definition::load::bytes;
+use trunkline::definition::plan::gateway::Limits;
+use trunkline::definition::plan::request::{Body, CredentialUse, Request, Target};
+use trunkline::definition::plan::webhook::{Prefix, SignatureEncoding, SignatureForm, SignaturePlace};
+use trunkline::definition::resolve::{Kind, resolve};
+use trunkline::request::fill::{Place, fill};
+use trunkline::request::retry_after;
+use trunkline::server::hygiene::{self, Upgrades};
+use trunkline::store::journal::frame::{self, Read};
+use trunkline::template::payload::{Wanted, read};
+use trunkline::template::{Context, Expr, Text, Tree};
+use trunkline::webhook::verify::signature::{CANDIDATES, candidates};
+
+/// What must hold for some bytes; it panics when it does not.
+pub type Property = fn(&[u8]);
+
+/// Every property by the name of its target.
+pub const ALL: [(&str, Property); 8] = [
+    ("head_check", head_check),
+    ("journal_decode", journal_decode),
+    ("request_fill", request_fill),
+    ("template_compile", template_compile),
+    ("values_read", values_read),
+    ("webhook_body", webhook_body),
+    ("webhook_signature", webhook_signature),
+    ("yaml_read", yaml_read),
+];
+
+/// Any head is let in or refused; one that was let in passes again as it goes on, framed the same.
+pub fn head_check(bytes: &[u8]) {
+    for upgrades in [Upgrades::None, Upgrades::WebSocket] {
+        let Ok(checked) = hygiene::check(bytes, &Limits::default(), upgrades) else { continue };
+        let mut onward = bytes.into();
+        checked.apply(&mut onward);
+        let again = hygiene::check(&onward, &Limits::default(), upgrades).expect("what goes on is sound");
+        assert_eq!(again.framing, checked.framing);
+    }
+}
+
+/// Any bytes are read as frames, what is taken for a frame is exactly one, and what was framed is found again.
+pub fn journal_decode(bytes: &[u8]) {
+    let mut framed = Vec::new();
+    frame::encode(7, bytes, &mut framed);
+    framed.extend_from_slice(bytes);
+    let Read::Frame(found, _) = frame::decode(&framed) else { panic!("a frame does not read back") };
+    assert_eq!((found.sequence, found.payload), (7, bytes));
+    let mut rest = bytes;
+    while let Read::Frame(read, taken) = frame::decode(rest) {
+        let mut again = Vec::new();
+        frame::encode(read.sequence, read.payload, &mut again);
+        assert_eq!(again, rest[..taken]);
+        rest = &rest[taken..];
+    }
+}
+
+static REQUEST: LazyLock<Request> = LazyLock::new(|| {
+    let text = |source: &str| Text::compile(source).expect("compiles");
+    let tree = |value: Value| Tree::compile(&value, &mut |_, error| panic!("{error}"));
+    Request {
+        method: Method::POST,
+        target: Target::Path { path: text("/a/{{ v }}/x-{{ v }}"), query: Some(text("f={{ v }}")) },
+        query: vec![("q".to_owned(), tree(json!("{{ v }}"))), ("z".to_owned(), tree(json!("1")))],
+        headers: vec![(header::ACCEPT, text("{{ v }}"))],
+        body: Body::Json(tree(json!({ "k": "{{ v }}" }))),
+        basic: None,
+        credential: CredentialUse::None,
+        ok: None,
+        error: None,
+        save: Vec::new(),
+        result: None,
+        timeout: None,
+    }
+});
+
+/// Whatever a value is, it stays in its place: the call that is made of it has the structure that the
+/// definition wrote.
+pub fn request_fill(bytes: &[u8]) {
+    let Ok(value) = std::str::from_utf8(bytes) else { return };
+    let Ok(filled) = fill(&REQUEST, &Context::new().with("v", value)) else { return };
+    let Place::Below(path) = &filled.place else { panic!("the place has become another") };
+    let url = url::Url::parse(&format!("https://h.example{path}?{}", filled.query)).expect("a URL");
+    assert_eq!(url.host_str(), Some("h.example"));
+    assert_eq!(url.path(), path, "no other reading");
+    let segments: Vec<_> = url.path_segments().expect("segments").collect();
+    assert!(segments.len() == 3 && segments[0] == "a" && segments[2].starts_with("x-"));
+    let pairs: Vec<_> = url.query_pairs().collect();
+    assert_eq!(pairs, [("f".into(), value.into()), ("q".into(), value.into()), ("z".into(), "1".into())]);
+    let accept = filled.headers[header::ACCEPT].as_bytes();
+    assert!(!accept.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));
+    assert_eq!(serde_json::from_slice::<Value>(&filled.body).expect("JSON"), json!({ "k": value }));
+}
+
+/// Any text compiles or is refused at a place within it, and what compiles ends in bounded time and size.
+pub fn template_compile(bytes: &[u8]) {
+    let Ok(source) = std::str::from_utf8(bytes) else { return };
+    let context = Context::new().with_json("body", &json!({ "a": [1, "x", null], "b": { "c": true } }));
+    match Text::compile(source) {
+        Ok(text) => assert!(text.render(&context).map_or(0, |made| made.len()) <= trunkline::template::LIMITS.output),
+        Err(error) => assert!(error.range.is_none_or(|range| source.get(range).is_some()), "{source:?}"),
+    }
+    match Expr::compile(source) {
+        Ok(expression) => drop(expression.json(&context)),
+        Err(error) => assert!(error.range.is_none_or(|range| source.get(range).is_some()), "{source:?}"),
+    }
+}
+
+/// Ids, times, durations and sizes are refused or mean one thing.
+pub fn values_read(bytes: &[u8]) {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_bytes(bytes) {
+        headers.insert(header::RETRY_AFTER, value);
+        let wait = retry_after(&headers, Timestamp::from_seconds(1_800_000_000));
+        assert!(wait.is_none() || bytes.iter().any(u8::is_ascii_digit), "{wait:?} out of nothing");
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(id) = text.parse::<EventId>() {
+        assert_eq!(id.to_string().parse(), Ok(id));
+    }
+    if let Some(time) = Timestamp::parse_rfc3339(text) {
+        assert_eq!(Timestamp::parse_rfc3339(&time.to_string()), Some(time));
+    }
+    drop((parse_duration(text), parse_size(text)));
+}
+
+/// Any body is read or refused, and what is wanted of it is found again in the whole.
+pub fn webhook_body(bytes: &[u8]) {
+    let Some((choice, body)) = bytes.split_first() else { return };
+    let media = ["application/json", "application/x-www-form-urlencoded", "text/plain"];
+    let media = media.get(usize::from(choice & 3)).copied();
+    let wanted = Wanted::of(["type", "data.object.id"]);
+    if let (Ok(part), Ok(all)) = (read(media, body, &wanted), read(media, body, &Wanted::all())) {
+        let [part, all] = [part, all].map(|value| serde_json::to_value(value).ok());
+        let field = |value: &Option<Value>| value.as_ref().and_then(|value| value.get("type").cloned());
+        assert_eq!(field(&part), field(&all));
+    }
+}
+
+/// Any header is taken apart into at most ten digests of the asked length.
+pub fn webhook_signature(bytes: &[u8]) {
+    let Some((choice, value)) = bytes.split_first() else { return };
+    let form = match choice & 3 {
+        0 => SignatureForm::Single,
+        1 => SignatureForm::List { separator: ' ' },
+        2 => SignatureForm::Pairs { name: "v1".to_owned(), separator: ',' },
+        _ => SignatureForm::Position { index: 1, separator: ';' },
+    };
+    let encoding = match choice >> 2 & 3 {
+        0 => SignatureEncoding::Hex { upper: false },
+        1 => SignatureEncoding::Hex { upper: true },
+        2 => SignatureEncoding::Base64,
+        _ => SignatureEncoding::Base64Url,
+    };
+    let prefix = (choice & 16 > 0).then(|| Prefix { text: "v1,".to_owned(), optional: choice & 32 > 0 });
+    let place = SignaturePlace { header: http::HeaderName::from_static("x-signature"), form, prefix, encoding };
+    let found = candidates(&place, value, 32).unwrap_or_default();
+    assert!(found.len() <= CANDIDATES && found.iter().all(|digest| digest.len() == 32));
+}
+
+/// Any bytes are read as a definition or refused, with a reason.
+pub fn yaml_read(bytes: &[u8]) {
+    let file = Arc::new(PathBuf::from("fuzz.yaml"));
+    let Ok(text) = bytes::text(&file, bytes) else { return };
+    let environment = HashMap::from([("A".to_owned(), "{{ a }} ${env:A}".to_owned())]);
+    for kind in [Kind::Integration, Kind::Gateway] {
+        let resolved = resolve(kind, &file, &text, &environment);
+        assert!(resolved.document.is_some() || !resolved.problems.is_empty());
+    }
+}
