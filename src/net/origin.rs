@@ -119,8 +119,9 @@ impl Base {
         Ok(base)
     }
 
-    /// The base that a template gives, not yet checked against hosts. A lone slot is a whole URL; a slot
-    /// in the host takes letters, digits, dots and hyphens; a slot in the path is one segment.
+    /// The base that a template gives, not yet checked against hosts. A lone slot is a whole URL, and so is
+    /// one that a path follows, as in `{{ saved.instance }}/v1`; a slot in the host takes letters, digits,
+    /// dots and hyphens; a slot in the path is one segment.
     ///
     /// # Errors
     /// As [`Self::of`].
@@ -134,7 +135,15 @@ impl Base {
         }
         let mut url = String::new();
         let mut literal_host = true;
-        for segment in segments.iter() {
+        let mut rest = &*segments;
+        if let [Segment::Slot(start), Segment::Literal(path), ..] = rest
+            && path.starts_with('/')
+        {
+            let start = Self::parse(&start.text(context)?.ok_or(BaseError::Value)?, false)?;
+            url = format!("{}{}", start.origin, start.path);
+            (literal_host, rest) = (false, rest.get(1..).unwrap_or_default());
+        }
+        for segment in rest {
             match segment {
                 Segment::Literal(text) => url.push_str(text),
                 Segment::Slot(slot) => {
@@ -290,6 +299,11 @@ mod tests {
         assert_eq!(fill("https://{{ v }}.example.com/x", "shop-1").as_deref(), Ok("https://shop-1.example.com/x"));
         assert_eq!(fill("https://a.example/v/{{ v }}/w", "é?#").as_deref(), Ok("https://a.example/v/%C3%A9%3F%23/w"));
         assert_eq!(fill("{{ v }}", "https://na1.example.com/s").as_deref(), Ok("https://na1.example.com/s"));
+        assert_eq!(fill("{{ v }}/v1/x", "https://na1.example.com/s/").as_deref(), Ok("https://na1.example.com/s/v1/x"));
+        for value in ["na1.example.com", "https://u@a", "https://a?x", "https://a#", "https://a/..", "", "https://a\\b"]
+        {
+            assert!(fill("{{ v }}/v1/x", value).is_err(), "{value}");
+        }
         for value in ["evil.com/", "a@b", "a:1", "", "a#", "a?", "a\\b", "é"] {
             assert!(fill("https://{{ v }}.example.com/x", value).is_err(), "{value}");
         }

@@ -331,6 +331,11 @@ mod tests {
         );
         assert_eq!(place("https://{{ input.v }}.example/p", "a-1"), ok("https://a-1.example/p?", false));
         assert_eq!(place("{{ input.v }}", "https://b.example/n?c=1"), ok("https://b.example/n?c=1", false));
+        assert_eq!(place("{{ input.v }}/p", "https://b.example"), ok("https://b.example/p?", false));
+        assert_eq!(place("{{ input.v }}/p", "https://b.example/"), ok("https://b.example/p?", false));
+        for value in ["b.example", "https://b.example/x", "https://u@b.example", "https://b.example?q", "https://b#"] {
+            assert_eq!(place("{{ input.v }}/p", value), Err(Fault::Url), "{value}");
+        }
         for value in ["evil.example/", "a@b", "a:1", "a#", "a?", "a\\b"] {
             assert_eq!(place("https://{{ input.v }}.example/p", value), Err(Fault::Host), "{value}");
         }

@@ -8,7 +8,7 @@ use url::form_urlencoded;
 
 use super::fill::Fault;
 use crate::net::origin::SEGMENT;
-use crate::template::{Context, Segment, Text, Tree};
+use crate::template::{Context, Expr, Segment, Text, Tree};
 
 /// A path: each slot is one segment or a part of one, all but unreserved characters encoded.
 pub(super) fn path(text: &Text, context: &Context) -> Result<String, Fault> {
@@ -27,15 +27,22 @@ pub(super) fn query(text: &Text, context: &Context) -> Result<String, Fault> {
     Ok(text.render_encoded(context, |value, out| out.extend(utf8_percent_encode(value, SEGMENT)))?)
 }
 
-/// A whole URL as origin, path and query. A lone slot is the whole; otherwise slots in the host take
-/// letters, digits, dots and hyphens, and those behind it are encoded for their place.
+/// A whole URL as origin, path and query. A lone slot is the whole, and a slot that begins the URL is its
+/// scheme and host; otherwise slots in the host take letters, digits, dots and hyphens, and those behind it
+/// are encoded for their place.
 pub(super) fn url(text: &Text, context: &Context) -> Result<Url, Fault> {
     let segments = text.segments().ok_or(Fault::Blocks)?;
     if let [Segment::Slot(_)] = &*segments {
         return split(&text.render(context)?, false);
     }
     let (mut url, mut literal_host) = (String::new(), true);
-    for segment in segments.iter() {
+    let mut rest = &*segments;
+    if let [Segment::Slot(origin), Segment::Literal(path), ..] = rest
+        && path.starts_with('/')
+    {
+        (url, literal_host, rest) = (origin_of(origin, context)?, false, rest.get(1..).unwrap_or_default());
+    }
+    for segment in rest {
         let expr = match segment {
             Segment::Literal(literal) => {
                 url.push_str(literal);
@@ -55,6 +62,14 @@ pub(super) fn url(text: &Text, context: &Context) -> Result<Url, Fault> {
         url.push_str(&value);
     }
     split(&url, literal_host)
+}
+
+/// What stands before the path: `SCHEME://HOST`, and nothing that would bring more of a URL with it.
+fn origin_of(expr: &Expr, context: &Context) -> Result<String, Fault> {
+    let value = expr.text(context)?.ok_or(Fault::EmptySegment)?;
+    let origin = value.strip_suffix('/').unwrap_or(&value);
+    let is_origin = origin.split_once("://").is_some_and(|(_, host)| !host.contains(['/', '?', '#', '@', '\\']));
+    if is_origin { Ok(origin.to_owned()) } else { Err(Fault::Url) }
 }
 
 /// A URL taken apart at the places where its parts meet.
