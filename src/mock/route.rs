@@ -99,6 +99,11 @@ impl Route {
         self.pattern.matches(method, path)
     }
 
+    /// How many segments of its path may be anything.
+    pub fn slots(&self) -> usize {
+        self.pattern.segments.iter().filter(|segment| segment.is_none()).count()
+    }
+
     /// The answer; `None` when the definition reads nothing of it, so that there is nothing to make.
     /// `serial` tells created things apart.
     pub fn answer(&self, received: &Received, serial: u64) -> Option<Answer> {

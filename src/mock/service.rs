@@ -143,7 +143,11 @@ impl Service {
     }
 
     fn route(&self, received: &Received, below: Option<&str>) -> Option<&Route> {
-        let is_for = |path: &str| self.routes.iter().find(|route| route.matches(&received.method, path));
+        // `/meta/whoami` is not `/{base}/{table}`: the route that says most of the path counts.
+        let is_for = |path: &str| {
+            let fitting = self.routes.iter().filter(|route| route.matches(&received.method, path));
+            fitting.min_by_key(|route| route.slots())
+        };
         below.and_then(is_for).or_else(|| is_for(&received.path))
     }
 
@@ -219,9 +223,9 @@ fn named_hosts(resolved: &Value, hosts: &mut Vec<String>) {
     fn walk(value: &Value, hosts: &mut Vec<String>) {
         match value {
             Value::String(text) => {
-                let url = text.rsplit_once(' ').map_or(text.as_str(), |(_, url)| url);
-                let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_ascii_lowercase));
-                // A slot in the host's place survives parsing only as text that no host has.
+                let rest = text.split_once("://").map(|(_, rest)| rest);
+                let host = rest.and_then(|rest| rest.split(['/', '?']).next()).map(str::to_ascii_lowercase);
+                // A slot in the host's place is text that no host has.
                 hosts.extend(host.filter(|host| HostPattern::parse(host).is_some() && host.contains('.')));
             }
             Value::Array(items) => items.iter().for_each(|item| walk(item, hosts)),
