@@ -40,6 +40,8 @@ settings.configure(
         "oauth2_provider",
     ],
     MIDDLEWARE=[
+        # Says how long answers are.
+        "django.middleware.common.CommonMiddleware",
         "django.contrib.sessions.middleware.SessionMiddleware",
         "django.middleware.csrf.CsrfViewMiddleware",
         "django.contrib.auth.middleware.AuthenticationMiddleware",
