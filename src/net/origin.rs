@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::definition::plan::api::Api;
+use crate::definition::plan::api::{Api, HostPattern};
 use crate::definition::plan::gateway::{Gateway, Mode};
 use crate::net::resolve::{is_name, literal_address, names_loopback};
 use crate::respond::Refusal;
@@ -184,11 +184,25 @@ impl Base {
 /// # Errors
 /// [`BaseError::Host`] or [`BaseError::PlainHttp`].
 pub fn allow(api: &Api, gateway: &Gateway, origin: &Origin, literal_host: bool) -> Result<(), BaseError> {
-    if !literal_host && !api.hosts.iter().any(|pattern| pattern.matches(&origin.host)) {
+    allow_named((&api.hosts, api.transport.allow_plain_http), gateway, origin, literal_host)
+}
+
+/// As [`allow`], for calls that belong to no API: `hosts` are those that are listed, and whether plain
+/// HTTP is allowed.
+///
+/// # Errors
+/// As [`allow`].
+pub fn allow_named(
+    (hosts, plain_http): (&[HostPattern], bool),
+    gateway: &Gateway,
+    origin: &Origin,
+    literal_host: bool,
+) -> Result<(), BaseError> {
+    if !literal_host && !hosts.iter().any(|pattern| pattern.matches(&origin.host)) {
         return Err(BaseError::Host(origin.host.clone()));
     }
     let loopback = gateway.fixed.mode == Mode::Development && literal_host && names_loopback(&origin.host);
-    if origin.scheme == Scheme::Http && !api.transport.allow_plain_http && !loopback {
+    if origin.scheme == Scheme::Http && !plain_http && !loopback {
         return Err(BaseError::PlainHttp(origin.host.clone()));
     }
     Ok(())

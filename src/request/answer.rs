@@ -130,7 +130,8 @@ pub fn read(
     Ok(Outcome { status, headers, body, result, saved })
 }
 
-struct Answer {
+/// An answer whose body is parsed when something reads it.
+pub struct Answer {
     received: Received,
     parsed: Arc<OnceLock<Parsed>>,
 }
@@ -144,12 +145,27 @@ enum Parsed {
 }
 
 impl Answer {
-    fn of(received: Received) -> Self {
+    /// An answer as it was received.
+    pub fn of(received: Received) -> Self {
         Self { received, parsed: Arc::default() }
     }
 
-    fn status(&self) -> u16 {
+    /// The status.
+    pub fn status(&self) -> u16 {
         self.received.status.as_u16()
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.received.headers
+    }
+
+    /// The body where it is JSON or a form; `None` for a text and for what cannot be read.
+    pub fn json(&self) -> Option<&Json> {
+        match self.parsed() {
+            Parsed::Json(json) => Some(json),
+            Parsed::Text(_) | Parsed::Unreadable(_) => None,
+        }
     }
 
     fn parsed(&self) -> &Parsed {
@@ -157,7 +173,7 @@ impl Answer {
     }
 
     /// `context` with the answer, whose body is parsed only when a template reads it.
-    fn seen(&self, context: &Context) -> Context {
+    pub fn seen(&self, context: &Context) -> Context {
         let headers = self.received.headers.iter();
         let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let (parsed, source, body) =
@@ -171,14 +187,19 @@ impl Answer {
         })
     }
 
-    fn holds(&self, ok: Option<&Expr>, context: &Context) -> Result<bool, AnswerError> {
+    /// Whether it is a success: as `ok` says, else by its status. `context` is one that [`Self::seen`] made.
+    ///
+    /// # Errors
+    /// When `ok` cannot be evaluated.
+    pub fn holds(&self, ok: Option<&Expr>, context: &Context) -> Result<bool, AnswerError> {
         match ok {
             Some(ok) => ok.holds(context).map_err(|error| self.invalid(&format!("`ok`: {error}"))),
             None => Ok(self.received.status.is_success()),
         }
     }
 
-    fn refused(&self, error: Option<&Expr>, context: &Context, now: Timestamp) -> AnswerError {
+    /// Why it is not a success, in the words that `error` finds.
+    pub fn refused(&self, error: Option<&Expr>, context: &Context, now: Timestamp) -> AnswerError {
         // A success that cannot be read is not the service saying no.
         if let (true, Parsed::Unreadable(reason)) = (self.received.status.is_success(), self.parsed()) {
             return self.invalid(reason);
@@ -191,7 +212,11 @@ impl Answer {
         }
     }
 
-    fn saved(&self, save: &[(String, Expr)], context: &Context) -> Result<Map<String, Json>, AnswerError> {
+    /// The values to keep; those the answer lacks are not among them.
+    ///
+    /// # Errors
+    /// When one cannot be evaluated.
+    pub fn saved(&self, save: &[(String, Expr)], context: &Context) -> Result<Map<String, Json>, AnswerError> {
         let mut saved = Map::new();
         for (name, expr) in save {
             let value = expr.json(context).map_err(|error| self.invalid(&format!("`save.{name}`: {error}")))?;
@@ -229,6 +254,9 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Parsed {
     let declared = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let says_json = media_type.ends_with("/json") || media_type.ends_with("+json");
+    if media_type == "application/x-www-form-urlencoded" {
+        return Parsed::Json(form(body));
+    }
     let looks_json = body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| b"{[".contains(byte));
     if says_json || looks_json {
         match serde_json::from_slice(body) {
@@ -243,8 +271,13 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Parsed {
     }
 }
 
-/// A service's words on one line, without what a terminal or page would act on.
-fn plain_words(words: &str) -> String {
+/// A form's fields by name; of several with one name the last counts.
+fn form(body: &[u8]) -> Json {
+    Json::Object(url::form_urlencoded::parse(body).map(|(name, value)| (name.into(), value.into())).collect())
+}
+
+/// A service's words on one line, without what a terminal or page would act on; at most 500 characters.
+pub fn plain_words(words: &str) -> String {
     let visible = words.chars().map(|c| if c.is_control() { ' ' } else { c });
     let shown: String = visible.take(WORDS).collect();
     shown.trim().to_owned()
@@ -327,6 +360,13 @@ mod tests {
         assert_eq!(result("application/vnd.x+json; charset=utf-8", b"1"), Ok(json!(1)));
         assert_eq!(result("text/html", b"{not json"), Ok(json!("{not json")));
         assert_eq!(result("text/plain", b"1"), Ok(json!("1")));
+    }
+
+    #[test]
+    fn a_form_is_read_by_its_fields() {
+        let outcome =
+            answered(&request(None, None), 200, "application/x-www-form-urlencoded; charset=utf-8", b"a=1%20&b=");
+        assert_eq!(outcome.expect("ok").result, json!({ "a": "1 ", "b": "" }));
     }
 
     #[test]

@@ -8,10 +8,11 @@
 
 pub mod answer;
 pub mod fill;
+pub mod moment;
 mod retry_after;
 mod slot;
 pub mod standard_webhooks;
 
-pub use answer::{AnswerError, Outcome};
+pub use answer::{Answer, AnswerError, Outcome};
 pub use fill::{FillError, Filled, Place};
 pub use retry_after::retry_after;
