@@ -5,16 +5,21 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use trunkline::base::clock::Timestamp;
 use trunkline::base::id::EventId;
 use trunkline::base::units::{parse_duration, parse_size};
+use trunkline::connection::flow::Secrets;
+use trunkline::connection::flow::token_reply::{self, TOKEN_MOST, Tokens};
 use trunkline::definition::load::bytes;
 use trunkline::definition::plan::gateway::Limits;
+use trunkline::definition::plan::moment::{Moment, MomentUnit};
+use trunkline::definition::plan::oauth2::{ParamsIn, TokenCall, TokenMap};
 use trunkline::definition::plan::request::{Body, CredentialUse, Request, Target};
 use trunkline::definition::plan::webhook::{Prefix, SignatureEncoding, SignatureForm, SignaturePlace};
 use trunkline::definition::resolve::{Kind, resolve};
+use trunkline::net::Received;
 use trunkline::request::fill::{Place, fill};
 use trunkline::request::retry_after;
 use trunkline::server::hygiene::{self, Upgrades};
@@ -27,11 +32,12 @@ use trunkline::webhook::verify::signature::{CANDIDATES, candidates};
 pub type Property = fn(&[u8]);
 
 /// Every property by the name of its target.
-pub const ALL: [(&str, Property); 8] = [
+pub const ALL: [(&str, Property); 9] = [
     ("head_check", head_check),
     ("journal_decode", journal_decode),
     ("request_fill", request_fill),
     ("template_compile", template_compile),
+    ("token_reply", token_reply),
     ("values_read", values_read),
     ("webhook_body", webhook_body),
     ("webhook_signature", webhook_signature),
@@ -176,5 +182,69 @@ pub fn yaml_read(bytes: &[u8]) {
     for kind in [Kind::Integration, Kind::Gateway] {
         let resolved = resolve(kind, &file, &text, &environment);
         assert!(resolved.document.is_some() || !resolved.problems.is_empty());
+    }
+}
+
+static TOKEN_CALL: LazyLock<TokenCall> = LazyLock::new(|| {
+    let expr = |source: &str| Expr::compile(source).expect("compiles");
+    let map = |place: &str, unit| TokenMap {
+        access: expr(&format!("{place}.access_token")),
+        refresh: Some(expr(&format!("{place}.refresh_token"))),
+        expires_in: Some(expr(&format!("{place}.expires_in"))),
+        expires: Some(Moment { value: expr(&format!("{place}.expires")), unit }),
+        scope: Some(expr(&format!("{place}.scope"))),
+    };
+    let request = Request {
+        method: Method::POST,
+        target: Target::Url(Text::compile("https://a.example/token").expect("compiles")),
+        query: Vec::new(),
+        headers: Vec::new(),
+        body: Body::Empty,
+        basic: None,
+        credential: CredentialUse::None,
+        ok: None,
+        error: Some(expr("body.error_description")),
+        save: vec![("team".to_owned(), expr("body.team.id"))],
+        result: None,
+        timeout: None,
+    };
+    let tokens = vec![
+        ("default".to_owned(), map("body", MomentUnit::JwtExp)),
+        ("user".to_owned(), map("body.user", MomentUnit::Rfc3339)),
+    ];
+    let (rename, omit) = (Vec::new(), Vec::new());
+    TokenCall {
+        request,
+        params_in: ParamsIn::Form,
+        rename,
+        omit,
+        tokens,
+        mapped: true,
+        permanent: None,
+        default_ttl: None,
+    }
+});
+
+/// Any answer to a token call is read or refused, and every token that is taken can be sent and lasts. The
+/// first byte says how it is declared and what is wanted of it, the second its status.
+pub fn token_reply(bytes: &[u8]) {
+    let Some((&[kind, status], body)) = bytes.split_first_chunk() else { return };
+    let now = Timestamp::from_seconds(1_700_000_000);
+    let kinds = ["application/json", "application/x-www-form-urlencoded", "text/html", "application/jose+json"];
+    let declared = HeaderValue::from_static(kinds[usize::from(kind) % kinds.len()]);
+    let received = Received {
+        status: StatusCode::from_u16(200 + u16::from(status) * 2 % 400).expect("a status"),
+        headers: HeaderMap::from_iter([(header::CONTENT_TYPE, declared)]),
+        body: body.to_vec().into(),
+    };
+    let tokens = if kind & 0x80 == 0 { Tokens::Issued } else { Tokens::Renewed("user") };
+    let wanted = token_reply::Wanted { tokens, separator: " ", now };
+    let seen = (&Context::new(), &Secrets::default());
+    let Ok(reply) = token_reply::read(&TOKEN_CALL, seen, received, wanted) else { return };
+    assert!(!reply.tokens.is_empty());
+    for token in reply.tokens.values() {
+        let text = token.access.expose();
+        assert!(!text.is_empty() && text.len() <= TOKEN_MOST && !text.chars().any(char::is_control));
+        assert!(token.expires_at.is_none_or(|at| at > now));
     }
 }

@@ -58,6 +58,8 @@ pub enum Asker {
     Delivery(String),
     /// A person or the gateway itself, to see whether a connection works.
     Test,
+    /// The gateway itself, to get, renew or give back a token.
+    SignIn,
 }
 
 fn as_text<S: serde::Serializer>(method: &Method, serializer: S) -> Result<S::Ok, S::Error> {

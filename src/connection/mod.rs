@@ -4,6 +4,7 @@
 //! with; [`Vault`] seals what the store keeps of it, under the master keys of a [`KeyRing`], which [`Keys`] rotates. Nothing here sends a request or knows where a credential goes in one: that is `outbound`.
 
 pub mod credential;
+pub mod flow;
 mod directory;
 pub mod grant;
 pub mod health;

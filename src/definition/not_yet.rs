@@ -68,7 +68,6 @@ const UNCOMPUTED: When = When::Names(&[
 pub const INTEGRATION: &[Part] = &[
     refuses("/auth/oauth2"),
     refuses("/auth/oauth2/registration"),
-    refuses("/auth/oauth2/client/certificate"),
     rests("/auth/oauth1/authorize"),
     refuses("/auth/login"),
     rests("/api/limits"),

@@ -13,12 +13,13 @@ use super::sign::{Leaving, own_headers};
 use super::{Moment, Outbound, Parts, record};
 use crate::activity::Asker;
 use crate::base::secret::Secret;
+use crate::connection::flow::Secrets;
 use crate::connection::health::{Key, Tested, Trouble};
 use crate::connection::{Need, Status};
 use crate::definition::live::Generation;
+use crate::definition::plan::Integration;
 use crate::definition::plan::api::Api;
 use crate::definition::plan::request::{CredentialUse, Request};
-use crate::definition::plan::{Integration, NotYet};
 use crate::net::{BodyLimit, Excess, Follow, Outgoing, Reach, Received, Towards, origin};
 use crate::request::{AnswerError, Filled, Outcome, Place, answer, fill};
 use crate::template::Context;
@@ -215,9 +216,9 @@ impl Underway<'_> {
         let own = self.own_credential()?;
         let placed = match &call.request.credential {
             _ if call.request.basic.is_some() => None,
-            CredentialUse::None | CredentialUse::Client => None,
+            CredentialUse::None => None,
             CredentialUse::Token(None) => Some(&prepared.credential),
-            CredentialUse::Token(Some(_)) => own.as_ref(),
+            CredentialUse::Token(Some(_)) | CredentialUse::Client => own.as_ref(),
         };
         let mut body = filled.body;
         if let Some(placed) = placed {
@@ -301,10 +302,9 @@ impl Underway<'_> {
     fn own_credential(&self) -> Result<Option<Placed>, OutboundError> {
         let (call, prepared) = (self.call, &self.prepared);
         match &call.request.credential {
-            CredentialUse::Client => {
-                let part = NotYet { part: "credential: client".to_owned() };
-                Err(OutboundError::NotYet { integration: id(call), part })
-            }
+            CredentialUse::Client => Placed::client(call.integration)
+                .map(Some)
+                .map_err(|reason| OutboundError::Client { integration: id(call), reason }),
             CredentialUse::Token(Some(name)) => Placed::of(&self.api.credential, &prepared.connection, Some(name))
                 .map(Some)
                 .map_err(|reason| self.unusable(reason)),
@@ -337,7 +337,8 @@ impl Underway<'_> {
     fn without_credential(&self, reason: Why) -> Why {
         match reason {
             Why::Answer(AnswerError::Refused { status, words: Some(words), retry_after }) => {
-                let words = Some(self.prepared.redact(&words));
+                let words = self.prepared.redact(&words);
+                let words = Some(Secrets::of_client(self.call.integration).redact(&words));
                 Why::Answer(AnswerError::Refused { status, words, retry_after })
             }
             other => other,

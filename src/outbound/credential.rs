@@ -11,7 +11,9 @@ use percent_encoding::utf8_percent_encode;
 use serde_json::value::RawValue;
 
 use crate::base::secret::Secret;
-use crate::connection::{Connection, Credential};
+use crate::connection::flow::client_header;
+use crate::connection::{Connection, Credential, TokenError};
+use crate::definition::plan::Integration;
 use crate::definition::plan::api::Placement;
 use crate::net::origin::SEGMENT;
 use crate::respond::Refusal;
@@ -140,6 +142,14 @@ impl Placed {
         let pair = Secret::new(format!("{}:{}", username.expose(), password.expose()));
         let value = Secret::new(format!("Basic {}", STANDARD.encode(pair.expose())));
         Ok(Self::in_header(header::AUTHORIZATION, header_value(value.expose())?))
+    }
+
+    /// The application's own id and secret, as `credential: client` says.
+    ///
+    /// # Errors
+    /// When the deployment has not told them.
+    pub fn client(integration: &Integration) -> Result<Self, TokenError> {
+        Ok(Self::in_header(header::AUTHORIZATION, client_header(integration)?))
     }
 
     fn in_header(name: HeaderName, value: HeaderValue) -> Self {

@@ -6,8 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::credential::PlaceError;
-use crate::connection::ConnectionError;
-use crate::definition::plan::NotYet;
+use crate::connection::{ConnectionError, TokenError};
 use crate::net::{BaseError, Failure, Sent};
 use crate::request::{AnswerError, FillError};
 use crate::respond::{Answer, Refusal};
@@ -24,14 +23,6 @@ pub enum OutboundError {
     /// The definition has no test request.
     #[error("`{0}` has no `api.test`, so its connections cannot be tested")]
     NoTest(Arc<str>),
-    /// The definition uses a part that is not run.
-    #[error("`{integration}`: {part}")]
-    NotYet {
-        /// The integration.
-        integration: Arc<str>,
-        /// The part.
-        part: NotYet,
-    },
     /// The call may not go where it would.
     #[error("`{integration}`: {reason}")]
     Base {
@@ -49,6 +40,14 @@ pub enum OutboundError {
         connection: Arc<str>,
         /// Why not.
         reason: PlaceError,
+    },
+    /// The application's own credentials are not there.
+    #[error("`{integration}`: {reason}")]
+    Client {
+        /// The integration.
+        integration: Arc<str>,
+        /// Why not.
+        reason: TokenError,
     },
     /// One of the API's headers could not be made.
     #[error("`{integration}`: `api.headers.{header}`: {reason}")]
@@ -101,10 +100,9 @@ impl OutboundError {
         match self {
             Self::Connection(error) => error.refusal(),
             Self::NoApi(_) | Self::NoTest(_) => Refusal::NotFound,
-            Self::NotYet { .. } => Refusal::NotYetRun,
             Self::Base { reason, .. } => reason.refusal(),
             Self::Credential { reason, .. } => reason.refusal(),
-            Self::Header { .. } => Refusal::DefinitionFailed,
+            Self::Header { .. } | Self::Client { .. } => Refusal::DefinitionFailed,
             Self::Fill { reason, .. } => reason.refusal(),
             Self::Tried(tried) => match &tried.reason {
                 Why::Failure(failure) => failure.refusal(),

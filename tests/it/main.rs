@@ -37,4 +37,5 @@ mod store_damage;
 mod store_faults;
 mod store_maintenance;
 mod support;
+mod tokens;
 mod vectors;

@@ -6,8 +6,9 @@ use super::Findings;
 use super::conflicts::request;
 use crate::base::secret::Secret;
 use crate::definition::compile;
-use crate::definition::problem::Code;
+use crate::definition::problem::{Code, Problem};
 use crate::definition::raw::auth::{Assertion, Auth, JwtAlgorithm, Mtls, OAuth1, OAuth1Signature};
+use crate::definition::raw::form::Ordered;
 use crate::definition::raw::integration::Integration;
 use crate::definition::raw::oauth2::{ClientAuth, Grant, OAuth2, Pkce};
 
@@ -62,6 +63,7 @@ fn oauth2(oauth2: &OAuth2, found: &mut Findings<'_>) {
     }
     client(oauth2, grant, found);
     scopes(oauth2, found);
+    parameters(oauth2, found);
     if let Some(identity) = &oauth2.identity {
         request(identity.shape(), &format!("{at}/identity"), found);
     }
@@ -92,6 +94,75 @@ fn client(oauth2: &OAuth2, grant: Grant, found: &mut Findings<'_>) {
         let problem =
             found.error(Code::Conflict, "/auth/oauth2/pkce", "a public client without PKCE is open to stolen codes");
         problem.help = Some("Leave PKCE on, or give the application a secret (RFC 9700 §2.1.1).".to_owned());
+    }
+}
+
+/// Parameters of token calls that are added to what is written (RFC 6749, 7521, 7523, 7636, 7662, 8628,
+/// 8693, 8707).
+const TOKEN_PARAMETERS: [&str; 21] = [
+    "grant_type",
+    "code",
+    "redirect_uri",
+    "code_verifier",
+    "refresh_token",
+    "scope",
+    "resource",
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+    "assertion",
+    "device_code",
+    "subject_token",
+    "subject_token_type",
+    "actor_token",
+    "actor_token_type",
+    "requested_token_type",
+    "audience",
+    "token",
+    "token_type_hint",
+];
+/// Parameters of the address that a person is sent to (RFC 6749 §4.1.1, 7636, 8707).
+const AUTHORIZE_PARAMETERS: [&str; 8] = [
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "code_challenge",
+    "code_challenge_method",
+    "resource",
+];
+
+/// Parameters that are renamed or left out are ones that would be sent.
+fn parameters(oauth2: &OAuth2, found: &mut Findings<'_>) {
+    if let Some(authorize) = oauth2.authorize.as_ref().map(|authorize| &authorize.0) {
+        known((&authorize.rename, &authorize.omit), "/auth/oauth2/authorize", &AUTHORIZE_PARAMETERS, found);
+    }
+    let lists = [("token", oauth2.token.as_ref()), ("refresh", oauth2.refresh.as_ref())];
+    for (field, calls) in lists {
+        let at = format!("/auth/oauth2/{field}");
+        let is_list = found.document.value.pointer(&at).is_some_and(serde_json::Value::is_array);
+        for (index, call) in calls.iter().flat_map(|calls| &calls.0).enumerate() {
+            let at = if is_list { format!("{at}/{index}") } else { at.clone() };
+            known((&call.0.rename, &call.0.omit), &at, &TOKEN_PARAMETERS, found);
+        }
+    }
+    if let Some(call) = oauth2.introspect.as_ref().map(|call| &call.0) {
+        known((&call.rename, &call.omit), "/auth/oauth2/introspect", &TOKEN_PARAMETERS, found);
+    }
+}
+
+fn known((rename, omit): (&Ordered<String>, &[String]), at: &str, standard: &[&'static str], found: &mut Findings<'_>) {
+    let document = found.document;
+    let renamed =
+        rename.iter().map(|(name, _)| (name, document.key_place(&super::below(&format!("{at}/rename"), name))));
+    let omitted = omit.iter().enumerate();
+    let omitted = omitted.map(|(index, name)| (name.as_str(), document.place(&format!("{at}/omit/{index}"))));
+    for (name, place) in renamed.chain(omitted).filter(|(name, _)| !standard.contains(name)) {
+        let near = crate::definition::suggest::nearest(name, standard.iter().copied());
+        let message = format!("`{name}` is not a standard parameter, so it is not sent anyway");
+        found.push(Problem::error(Code::UnknownName, place, message).suggestion(near));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The `auth.oauth2` block, compiled.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -47,10 +48,7 @@ pub(super) fn compile(raw: &raw::OAuth2, place: &Place<'_>) -> Result<OAuth2, Fa
         assertion: raw.assertion.as_ref().map(|raw| assertion(raw, &place.at("assertion"))).transpose()?,
         exchange: raw.exchange.as_ref().map(|raw| exchange(raw, &place.at("exchange"))).transpose()?,
         client_auth: client_auth(raw.client_auth),
-        client: raw.client.as_ref().map(|client| Client {
-            id: client.id.clone(),
-            secret: client.secret.as_ref().map(|secret| Secret::new(secret.0.expose().clone())),
-        }),
+        client: raw.client.as_ref().map(|raw| client(raw, &place.at("client"))).transpose()?,
         scopes: raw.scopes.iter().map(scope).collect(),
         pkce: match &raw.pkce {
             None => Pkce::S256,
@@ -103,6 +101,14 @@ fn client_auth(raw: Option<raw::ClientAuth>) -> ClientAuth {
         Some(raw::ClientAuth::None) => ClientAuth::None,
         Some(raw::ClientAuth::PrivateKeyJwt) => ClientAuth::PrivateKeyJwt,
     }
+}
+
+fn client(raw: &raw::Client, place: &Place<'_>) -> Result<Client, Fault> {
+    let at = place.at("certificate");
+    let certificate = raw.certificate.as_ref().map(super::identity).transpose();
+    let certificate = certificate.map_err(|(field, words)| at.at(field).problem(Code::BadFormat, words))?;
+    let secret = raw.secret.as_ref().map(|secret| Secret::new(secret.0.expose().clone()));
+    Ok(Client { id: raw.id.clone(), secret, certificate: certificate.flatten().map(Arc::new) })
 }
 
 fn scope(raw: &raw::Scope) -> Scope {
@@ -331,9 +337,7 @@ mod tests {
     use super::super::tests::compiled;
     use super::*;
     use crate::definition::plan::Auth;
-    use crate::definition::plan::oauth2::Renewing;
     use serde_json::{Value, json};
-    use std::sync::Arc;
 
     fn oauth2(block: &Value) -> Result<Arc<OAuth2>, String> {
         let document = json!({ "trunkline": 1, "id": "a", "auth": { "oauth2": block } });
@@ -354,7 +358,15 @@ mod tests {
         assert_eq!((call.params_in, &call.request.credential), (ParamsIn::Form, &CredentialUse::None));
         assert_eq!((&call.request.method, call.request.timeout), (&Method::POST, Some(TIMEOUT)));
         assert_eq!((call.tokens[0].0.as_str(), call.tokens[0].1.access.source()), ("default", "body.access_token"));
-        assert_eq!(plan.renewing().1, Renewing::AsIssued);
+        assert!(plan.refresh.is_none());
+    }
+
+    #[test]
+    fn an_address_alone_is_a_post_slots_or_not() {
+        let method = |call: &str| oauth2(&json!({ "token": call })).map(|plan| plan.token[0].request.method.clone());
+        assert_eq!(method("https://{{ input.host }}/token"), Ok(Method::POST));
+        assert_eq!(method("{{ saved.url }}/token"), Ok(Method::POST));
+        assert_eq!(method("GET https://{{ input.host }}/token"), Ok(Method::GET));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! OAuth 2.0, compiled: every default decided.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::NotYet;
 use super::assertion::Assertion;
+use super::identity::Identity as Certificate;
 use super::moment::Moment;
 use super::request::Request;
 use crate::base::secret::Secret;
@@ -60,27 +62,10 @@ pub struct OAuth2 {
 }
 
 impl OAuth2 {
-    /// The calls that renew a token, and whether they are the definition's own for that.
-    pub fn renewing(&self) -> (&[TokenCall], Renewing) {
-        match &self.refresh {
-            Some(calls) => (calls, Renewing::Own),
-            None => (&self.token, Renewing::AsIssued),
-        }
-    }
-
     /// The scopes that are asked for unless a connection says otherwise.
     pub fn default_scopes(&self) -> impl Iterator<Item = &Scope> {
         self.scopes.iter().filter(|scope| scope.default)
     }
-}
-
-/// Whose calls renew a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renewing {
-    /// Calls of their own, which may do without a refresh token.
-    Own,
-    /// The calls that brought it.
-    AsIssued,
 }
 
 /// How a token is come by.
@@ -102,6 +87,12 @@ impl Grant {
     /// Whether a person has to consent, so that a connection is made by them and not by the first call.
     pub const fn needs_person(self) -> bool {
         matches!(self, Self::AuthorizationCode | Self::DeviceCode)
+    }
+
+    /// Whether the application has to be known at the service. An assertion and an exchanged token can
+    /// stand for themselves.
+    pub const fn needs_client(self) -> bool {
+        matches!(self, Self::AuthorizationCode | Self::ClientCredentials | Self::DeviceCode)
     }
 }
 
@@ -219,6 +210,8 @@ pub struct Client {
     pub id: String,
     /// The client secret.
     pub secret: Option<Secret>,
+    /// The certificate that token calls are made with (RFC 8705).
+    pub certificate: Option<Arc<Certificate>>,
 }
 
 /// Something that can be asked for.

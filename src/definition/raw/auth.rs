@@ -106,7 +106,7 @@ pub struct Assertion {
     /// The signature algorithm.
     pub algorithm: JwtAlgorithm,
     /// The key: PEM (PKCS #8, PKCS #1 or SEC 1), a JWK, or the text of a shared secret. Default: each
-    /// connection's own `api_key`.
+    /// connection's own: its `api_key`, and for grants of `oauth2` its input `private_key`.
     pub key: Option<SecretText>,
     /// How the key's text becomes key bytes, for HS algorithms: `utf8` (default), `hex`,
     /// `base64`, `base64url`.

@@ -15,18 +15,23 @@ use super::scalar::{DurationText, Expression, SecretText, Template, Tree};
 pub struct OAuth2 {
     /// How a token is come by. Default `authorization_code`.
     pub grant: Option<Grant>,
-    /// The issuer (RFC 8414, OpenID Connect discovery): fills in what is not written here, and is
+    /// The issuer (RFC 8414, OpenID Connect discovery), written just as its metadata have it: they fill in
+    /// the addresses of `authorize`, `token`, `device` and `revoke` that are not written here, and it is
     /// compared with the `iss` of callbacks (RFC 9207).
     pub issuer: Option<Template>,
     /// Where the person is sent.
     pub authorize: Option<ShortOr<Authorize>>,
-    /// How a code becomes a token. A list is a pipeline: each step sees what those before it saved.
+    /// How a code becomes a token. A list is a pipeline: the first step has the standard parameters and
+    /// proves who the application is; those after it are plain requests that see what came before as
+    /// `saved` and `token`. The last must bring the default token.
     pub token: Option<OneOrMany<ShortOr<TokenCall>>>,
-    /// How a token is renewed, where it differs from `token`.
+    /// How a token is renewed, where it differs from `token`. It sees the old one as `token.access` and
+    /// `token.refresh`, and does without a refresh token where the service gives none.
     pub refresh: Option<OneOrMany<ShortOr<TokenCall>>>,
     /// What becomes of refresh tokens. Default `keep`.
     pub refresh_tokens: Option<RefreshPolicy>,
-    /// How a token is taken back at the service (RFC 7009).
+    /// How a token is taken back at the service (RFC 7009). Done once for each of the connection's tokens,
+    /// which is seen as `token.access` and `token.refresh`.
     pub revoke: Option<OneOrMany<ShortOr<Request>>>,
     /// How the service tells what a token is worth (RFC 7662), for services that give no expiry.
     pub introspect: Option<ShortOr<TokenCall>>,
@@ -83,10 +88,12 @@ pub struct Authorize {
     /// The address.
     #[schemars(extend("x-url" = "https"))]
     pub url: Template,
-    /// More parameters.
+    /// More parameters. One whose value is none or empty is left out; one of a standard parameter's name
+    /// stands in its place.
     #[serde(default)]
     pub params: Ordered<Template>,
-    /// What stands between scopes. Default: a space.
+    /// What stands between scopes, wherever they are one text. Default: a space. Answers are parted at
+    /// white space as well, and at commas where nothing is written here.
     pub scope_separator: Option<String>,
     /// Whether scopes are written without percent-encoding.
     #[serde(default)]
@@ -119,8 +126,10 @@ impl Short for Authorize {
 }
 
 request_shape! {
-    /// A token call. The standard parameters of its grant go into the form unless `params_in` says
-    /// otherwise; `form`, `json` and `query` add to them.
+    /// A token call. The standard parameters of its grant are added to `form`, `json` or `query`; what is
+    /// written there under the name of one stands in its place. Without `ok` a 2xx status and an access
+    /// token are a success, without `error` the words are `error_description`. It goes only to hosts that
+    /// the definition names, and follows no redirect.
     TokenCall {
         /// Names the service uses instead of the standard parameters', such as
         /// `client_id: client_key`.
@@ -129,13 +138,15 @@ request_shape! {
         /// Standard parameters that are not sent, such as `grant_type`.
         #[serde(default)]
         omit: Vec<String>,
-        /// Where the standard parameters go. Default `form`.
+        /// Where the standard parameters go. Default: where the body is, which is `json` where that is
+        /// written and nowhere where `text` is; the query of a GET; else the form.
         params_in: Option<ParamsIn>,
         /// Where the answer holds the tokens, by name. Default: the standard fields, as `default`.
         #[schemars(extend("x-answer" = true))]
         tokens: Option<Ordered<TokenMap>>,
-        /// Whether an error is permanent, so that a person must act. Default: `invalid_grant` and
-        /// `unauthorized_client` are.
+        /// Whether an error is permanent, so that a person must act. Default: `invalid_grant`,
+        /// `unauthorized_client`, `access_denied` and `expired_token` are, unless the service is at fault
+        /// (5xx).
         #[schemars(extend("x-answer" = true))]
         permanent: Option<Expression>,
         /// How long a token lives when the answer does not say. Default: until the service refuses it.
@@ -174,7 +185,8 @@ impl Short for TokenCall {
 
 /// A token call written as an address alone is a POST, which is all that RFC 6749 §3.2 allows.
 fn post(url: String) -> Template {
-    Template(if url.contains(' ') { url } else { format!("POST {url}") })
+    let says_method = url.split_once(' ').is_some_and(|(method, _)| !method.contains(['/', '{']));
+    Template(if says_method { url } else { format!("POST {url}") })
 }
 
 /// Where the standard parameters of a token call go.
@@ -209,11 +221,12 @@ pub struct TokenMap {
     pub access: Expression,
     /// The refresh token.
     pub refresh: Option<Expression>,
-    /// Seconds until it expires.
+    /// Seconds until it expires, a number or its text. What is not a positive number of at most a hundred
+    /// years says nothing.
     pub expires_in: Option<Expression>,
-    /// When it expires, where that is not a number of seconds.
+    /// When it expires, where that is not a number of seconds. What does not lie ahead says nothing.
     pub expires: Option<Moment>,
-    /// The scopes that were granted.
+    /// The scopes that were granted: a text or a list.
     pub scope: Option<Expression>,
 }
 

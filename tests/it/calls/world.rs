@@ -26,7 +26,7 @@ use trunkline::template::{Expr, Text, Tree};
 
 /// Names under `.example` lead to this machine, `private.test` and such to where they say.
 #[derive(Debug)]
-struct Names;
+pub struct Names;
 
 #[async_trait]
 impl Lookup for Names {

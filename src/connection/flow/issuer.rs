@@ -1,0 +1,234 @@
+//! What an issuer tells of itself (RFC 8414, OpenID Connect Discovery): the addresses that a definition
+//! does not write.
+//!
+//! Metadata are fetched from the issuer by name over verified TLS, and believed only when they name that
+//! very issuer. They are kept as long as the answer allows, within bounds; when they cannot be had again
+//! the last ones go on for a day. What they name is dialled under the same guard as everything else.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, Method, header};
+use serde_json::Value as Json;
+use tokio::sync::Mutex;
+
+use super::authorize::request;
+use super::scene::{Scene, misconfigured};
+use super::send::{self, Step};
+use super::{Parts, Stage, TokenCalls};
+use crate::base::clock::Timestamp;
+use crate::connection::grant::{Account, TokenError, TokenErrorKind};
+use crate::definition::plan::oauth2::{Authorize, DEFAULT_TOKEN, ParamsIn, TokenCall, TokenMap};
+use crate::definition::plan::request::Request;
+use crate::net::{Base, Received, origin};
+use crate::request::Answer;
+use crate::template::{Expr, Text};
+
+/// How long metadata are kept when the answer does not say, and the bounds of what it may say.
+const KEPT: Duration = Duration::from_hours(1);
+const KEPT_LEAST: Duration = Duration::from_mins(5);
+const KEPT_MOST: Duration = Duration::from_hours(24);
+/// How long the last metadata go on when there are no new ones.
+const STALE: Duration = Duration::from_hours(24);
+/// The most issuers that are kept; when there are more all are fetched again.
+const CAPACITY: usize = 4_096;
+/// How long a fetch may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The addresses that an issuer tells.
+#[derive(Debug, Default)]
+pub(super) struct Endpoints {
+    pub authorize: Option<Authorize>,
+    pub token: Option<TokenCall>,
+    pub revoke: Option<TokenCall>,
+    pub device: Option<Request>,
+    iss_sent: bool,
+}
+
+/// Who signs in people, and whether their answers say so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// The issuer, as the `iss` of callbacks names it (RFC 9207).
+    pub id: String,
+    /// Whether it says that every callback has `iss`, so that one without it is not from there.
+    pub always_sent: bool,
+}
+
+/// The metadata that are known.
+#[derive(Debug, Default)]
+pub(super) struct Issuers(std::sync::Mutex<HashMap<Key, Arc<Mutex<Option<Known>>>>>);
+
+/// Metadata are not shared between integrations: what may be dialled differs.
+type Key = (Arc<str>, String);
+
+#[derive(Debug, Clone)]
+struct Known {
+    endpoints: Arc<Endpoints>,
+    until: Timestamp,
+}
+
+impl TokenCalls {
+    /// The issuer of an account's service, where its definition names one. Its metadata are asked whether
+    /// callbacks always name it; when they cannot be had that is not known, and not required.
+    ///
+    /// # Errors
+    /// When the issuer's address cannot be made.
+    pub async fn issuer(&self, account: Account<'_>) -> Result<Option<Issuer>, TokenError> {
+        let scene = Scene::of(account)?;
+        let Some(text) = &scene.oauth2.issuer else { return Ok(None) };
+        let id = text.render(&scene.context()).map_err(|error| misconfigured(format!("`issuer`: {error}")))?;
+        let always_sent = match self.endpoints(&scene).await {
+            Ok(found) => found.is_some_and(|found| found.iss_sent),
+            Err(error) => {
+                tracing::warn!(integration = &*account.integration.id, error = %error, "the issuer's metadata are not known");
+                false
+            }
+        };
+        Ok(Some(Issuer { id, always_sent }))
+    }
+
+    /// What the issuer of a definition tells; `None` when the definition names none. One fetch at a time
+    /// for each issuer.
+    pub(super) async fn endpoints(&self, scene: &Scene<'_>) -> Result<Option<Arc<Endpoints>>, TokenError> {
+        let Some(text) = &scene.oauth2.issuer else { return Ok(None) };
+        let issuer = text.render(&scene.context()).map_err(|error| misconfigured(format!("`issuer`: {error}")))?;
+        let slot = self.issuers.slot((Arc::clone(&scene.account.integration.id), issuer.clone()));
+        let mut known = slot.lock().await;
+        let now = self.parts.clock.now();
+        if let Some(known) = known.as_ref().filter(|known| now < known.until) {
+            return Ok(Some(Arc::clone(&known.endpoints)));
+        }
+        let fetched = fetch(&self.parts, scene, text, &issuer).await;
+        match (fetched, known.as_ref()) {
+            (Ok(fetched), _) => {
+                let endpoints = Arc::clone(&fetched.endpoints);
+                *known = Some(fetched);
+                Ok(Some(endpoints))
+            }
+            (Err(error), Some(last)) if now < last.until.after(STALE) => {
+                tracing::warn!(issuer, error = %error, "the issuer's metadata could not be fetched again; the last ones go on");
+                Ok(Some(Arc::clone(&last.endpoints)))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+impl Issuers {
+    fn slot(&self, key: Key) -> Arc<Mutex<Option<Known>>> {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= CAPACITY && !slots.contains_key(&key) {
+            slots.clear();
+        }
+        Arc::clone(slots.entry(key).or_default())
+    }
+}
+
+/// Asks at both well-known places, OpenID Connect's first: most services have that one.
+async fn fetch(parts: &Parts, scene: &Scene<'_>, text: &Text, issuer: &str) -> Result<Known, TokenError> {
+    let account = &scene.account;
+    let base = Base::fill(text, &scene.context()).map_err(|error| misconfigured(format!("`issuer`: {error}")))?;
+    let named = account.integration.api.as_ref().map(|api| (api.hosts.as_slice(), api.transport.allow_plain_http));
+    origin::allow_named(named.unwrap_or((&[], false)), &account.generation.gateway, &base.origin, base.literal_host)
+        .map_err(|error| misconfigured(format!("`issuer`: {error}")))?;
+    let places = [
+        format!("{}{}/.well-known/openid-configuration", base.origin, base.path),
+        format!("{}/.well-known/oauth-authorization-server{}", base.origin, base.path),
+    ];
+    let mut last = misconfigured("the issuer tells nothing of itself");
+    for place in places {
+        let mut request = request(&literal(&place)?, Vec::new());
+        request.timeout = Some(TIMEOUT);
+        let finish = |headers: &mut HeaderMap| {
+            headers.insert(header::ACCEPT, http::HeaderValue::from_static("application/json"));
+        };
+        let received =
+            send::send(parts, scene, Step { stage: Stage::Issuer, request: &request, finish: &finish }).await;
+        match received.and_then(|received| understand(received, issuer, parts.clock.now())) {
+            Ok(known) => return Ok(known),
+            Err(error) => last = error,
+        }
+    }
+    let words = last.words.take().unwrap_or_default();
+    last.words = Some(format!("the issuer `{issuer}` tells nothing that could be used: {words}"));
+    Err(last)
+}
+
+fn understand(received: Received, issuer: &str, now: Timestamp) -> Result<Known, TokenError> {
+    let status = received.status;
+    let kept = lifetime(&received.headers);
+    let answer = Answer::of(received);
+    let of = |kind, words: String| TokenError { status: Some(status.as_u16()), ..TokenError::new(kind, words) };
+    if !status.is_success() {
+        let kind = if status.is_server_error() { TokenErrorKind::Passing } else { TokenErrorKind::Misconfigured };
+        return Err(of(kind, "there are no metadata".to_owned()));
+    }
+    let metadata = answer.json().filter(|json| json.is_object());
+    let metadata = metadata.ok_or_else(|| of(TokenErrorKind::Misconfigured, "its metadata are not JSON".to_owned()))?;
+    if metadata.get("issuer").and_then(Json::as_str) != Some(issuer) {
+        let words = "its metadata name another issuer (RFC 8414 §3.3): write `issuer` just as they do";
+        return Err(of(TokenErrorKind::Misconfigured, words.to_owned()));
+    }
+    Ok(Known { endpoints: Arc::new(endpoints(metadata)?), until: now.after(kept) })
+}
+
+fn lifetime(headers: &HeaderMap) -> Duration {
+    let control = headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let seconds = control.split(',').find_map(|part| part.trim().strip_prefix("max-age=")?.parse().ok());
+    seconds.map_or(KEPT, Duration::from_secs).clamp(KEPT_LEAST, KEPT_MOST)
+}
+
+fn endpoints(metadata: &Json) -> Result<Endpoints, TokenError> {
+    let field = |name: &str| metadata.get(name).and_then(Json::as_str);
+    let url = |name: &str| field(name).map(literal).transpose();
+    let call = |name: &str| url(name)?.map(|url| standard_call(&url)).transpose();
+    let device =
+        url("device_authorization_endpoint")?.map(|url| Request { method: Method::POST, ..request(&url, Vec::new()) });
+    let authorize = url("authorization_endpoint")?.map(|url| Authorize {
+        url,
+        params: Vec::new(),
+        raw_scope: false,
+        rename: Vec::new(),
+        omit: Vec::new(),
+        fragment: None,
+    });
+    let iss_sent = metadata.get("authorization_response_iss_parameter_supported").and_then(Json::as_bool);
+    Ok(Endpoints {
+        authorize,
+        token: call("token_endpoint")?,
+        revoke: call("revocation_endpoint")?,
+        device,
+        iss_sent: iss_sent.unwrap_or_default(),
+    })
+}
+
+/// A text that stands as it is. What metadata say is never a template.
+fn literal(url: &str) -> Result<Text, TokenError> {
+    if url.contains("{{") || url.contains("{%") || url.contains("{#") {
+        return Err(misconfigured("an address of the issuer has braces in it"));
+    }
+    Text::compile(url).map_err(|error| misconfigured(error.to_string()))
+}
+
+/// A token call by the letter of the RFCs.
+fn standard_call(url: &Text) -> Result<TokenCall, TokenError> {
+    let expr = |source: &str| Expr::compile(source).map_err(|error| misconfigured(error.to_string()));
+    let map = TokenMap {
+        access: expr("body.access_token")?,
+        refresh: Some(expr("body.refresh_token")?),
+        expires_in: Some(expr("body.expires_in")?),
+        expires: None,
+        scope: Some(expr("body.scope")?),
+    };
+    Ok(TokenCall {
+        request: Request { method: Method::POST, timeout: Some(Duration::from_secs(30)), ..request(url, Vec::new()) },
+        params_in: ParamsIn::Form,
+        rename: Vec::new(),
+        omit: Vec::new(),
+        tokens: vec![(DEFAULT_TOKEN.to_owned(), map)],
+        mapped: false,
+        permanent: None,
+        default_ttl: None,
+    })
+}

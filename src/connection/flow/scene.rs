@@ -1,0 +1,172 @@
+//! What the templates of signing in see, and what of it must never be repeated.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::secrets::Secrets;
+use crate::connection::grant::{Account, Issued, TokenError, TokenErrorKind};
+use crate::definition::plan::Auth;
+use crate::definition::plan::oauth2::{Client, DEFAULT_TOKEN, OAuth2, Scope};
+use crate::template::Context;
+
+/// The values of one sign-in, renewal or revocation.
+#[derive(Debug)]
+pub(super) struct Scene<'a> {
+    pub account: Account<'a>,
+    pub oauth2: &'a OAuth2,
+    /// Values kept so far: those of the account, and over them those of this run.
+    saved: Map<String, Json>,
+    /// Values kept by this run.
+    kept: Map<String, Json>,
+    token: Map<String, Json>,
+    scopes: Map<String, Json>,
+    more: Vec<(&'static str, Json)>,
+    pub secrets: Secrets,
+}
+
+impl<'a> Scene<'a> {
+    /// The values of an account before anything is asked.
+    ///
+    /// # Errors
+    /// When its integration does not sign in by OAuth 2.0.
+    pub fn of(account: Account<'a>) -> Result<Self, TokenError> {
+        let Auth::OAuth2(oauth2) = &account.integration.auth else {
+            let words = format!("`{}` does not sign in by `auth: oauth2`", account.integration.id);
+            return Err(misconfigured(words));
+        };
+        let mut secrets = Secrets::of_client(account.integration);
+        for input in account.integration.inputs.iter().filter(|input| input.secret) {
+            secrets.add(account.inputs.get(&*input.name).and_then(Json::as_str).unwrap_or_default());
+        }
+        let mut scene = Self {
+            account,
+            oauth2,
+            saved: account.saved.clone(),
+            kept: Map::new(),
+            token: Map::new(),
+            scopes: Map::new(),
+            more: Vec::new(),
+            secrets,
+        };
+        scene.ask_for(oauth2.default_scopes());
+        Ok(scene)
+    }
+
+    /// Puts the scopes that are asked for in place of the default ones.
+    pub fn ask_for<'s>(&mut self, scopes: impl Iterator<Item = &'s Scope>) {
+        let mut by_token = Map::from_iter([(DEFAULT_TOKEN.to_owned(), json!([]))]);
+        for scope in &self.oauth2.scopes {
+            by_token.entry(scope.token.clone()).or_insert_with(|| json!([]));
+        }
+        for scope in scopes {
+            if let Some(Json::Array(names)) = by_token.get_mut(&scope.token) {
+                names.push(Json::from(scope.name.as_str()));
+            }
+        }
+        self.scopes = by_token;
+    }
+
+    /// The scopes asked for of a token, as one text; `None` when there are none.
+    pub fn scope_text(&self, token: &str) -> Option<String> {
+        let names = self.scopes.get(token).and_then(Json::as_array)?;
+        let names: Vec<_> = names.iter().filter_map(Json::as_str).collect();
+        (!names.is_empty()).then(|| names.join(&self.oauth2.scope_separator))
+    }
+
+    /// Makes a token seen: as `token.NAME.access`, and as `token.access` when it is `main`.
+    pub fn show_token(&mut self, name: &str, token: &Issued, main: Main) {
+        self.secrets.add(token.access.expose());
+        let mut fields = Map::from_iter([("access".to_owned(), Json::from(token.access.expose().as_str()))]);
+        if let Some(refresh) = &token.refresh {
+            self.secrets.add(refresh.expose());
+            fields.insert("refresh".to_owned(), Json::from(refresh.expose().as_str()));
+        }
+        if main == Main::Yes {
+            self.token.extend(fields.clone());
+        }
+        self.token.insert(name.to_owned(), Json::Object(fields));
+    }
+
+    /// Makes a value seen under a name of its own.
+    pub fn show(&mut self, name: &'static str, value: impl Into<Json>) {
+        self.more.push((name, value.into()));
+    }
+
+    /// Makes a secret value seen under a name of its own.
+    pub fn show_secret(&mut self, name: &'static str, value: &str) {
+        self.secrets.add(value);
+        self.show(name, value);
+    }
+
+    /// Keeps values, for the steps that follow and for the connection.
+    pub fn keep(&mut self, values: Map<String, Json>) {
+        self.saved.extend(values.clone());
+        self.kept.extend(values);
+    }
+
+    /// The values that this run kept.
+    pub fn into_kept(self) -> Map<String, Json> {
+        self.kept
+    }
+
+    /// What templates see now.
+    pub fn context(&self) -> Context {
+        let mut context = Context::new()
+            .with_json("input", &Json::Object(self.account.inputs.clone()))
+            .with_json("saved", &Json::Object(self.saved.clone()))
+            .with_json("connection", &json!({ "id": self.account.connection }))
+            .with_json("token", &Json::Object(self.token.clone()))
+            .with_json("scopes", &Json::Object(self.scopes.clone()));
+        if let Some(client) = &self.oauth2.client {
+            let secret = client.secret.as_ref().map(|secret| secret.expose().as_str());
+            context = context.with_json("client", &json!({ "id": client.id, "secret": secret }));
+        }
+        for (name, value) in &self.more {
+            context = context.with_json(name, value);
+        }
+        context
+    }
+
+    /// `context` with the token of this name as the one that calls carry.
+    ///
+    /// # Errors
+    /// When there is no such token.
+    pub fn carrying(&self, context: &Context, name: Option<&str>) -> Result<Context, TokenError> {
+        let Some(name) = name.filter(|name| *name != DEFAULT_TOKEN) else {
+            let there = self.token.contains_key("access");
+            return if there { Ok(context.clone()) } else { Err(misconfigured("there is no token yet to be sent")) };
+        };
+        let token =
+            self.token.get(name).ok_or_else(|| misconfigured(format!("there is no token `{name}` to be sent")))?;
+        Ok(context.clone().with_json("token", token))
+    }
+
+    /// The application's own credentials.
+    ///
+    /// # Errors
+    /// When the deployment has not told them.
+    pub fn client(&self) -> Result<&'a Client, TokenError> {
+        client_of(self.oauth2, &self.account.integration.id)
+    }
+}
+
+/// The application's own credentials.
+///
+/// # Errors
+/// When the deployment has not told them.
+pub(super) fn client_of<'a>(oauth2: &'a OAuth2, id: &str) -> Result<&'a Client, TokenError> {
+    let words = || format!("`auth.oauth2.client` of `{id}` is missing: write the application's `id` and `secret`");
+    oauth2.client.as_ref().ok_or_else(|| misconfigured(words()))
+}
+
+/// Whether a token is the one that calls carry here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Main {
+    /// It is `token.access`.
+    Yes,
+    /// It is known by its name only.
+    No,
+}
+
+pub(super) fn misconfigured(words: impl Into<String>) -> TokenError {
+    TokenError::new(TokenErrorKind::Misconfigured, words)
+}

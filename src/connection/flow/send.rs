@@ -1,0 +1,212 @@
+//! One call of signing in, on its way: where it may go, what it carries, and what is remembered of it.
+//!
+//! Such a call carries an application's secret or a token, so it goes only to hosts that the definition
+//! names, follows no redirect, and reads no more of an answer than a token could need. One try: a code
+//! or a refresh token may be good for one call only. Called by every stage of `flow` that asks a service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+use percent_encoding::utf8_percent_encode;
+
+use super::scene::{Scene, misconfigured};
+use super::token_params::client_header;
+use super::{Parts, Stage};
+use crate::activity::{Asker, CallRecord};
+use crate::base::secret::Secret;
+use crate::connection::grant::{TokenError, TokenErrorKind};
+use crate::definition::plan::api::{Placement, Timeouts, Transport};
+use crate::definition::plan::request::{CredentialUse, Request};
+use crate::net::origin::{self, SEGMENT};
+use crate::net::{Base, BodyLimit, Excess, Failure, Follow, Origin, Outgoing, Reach, Received, Sent, Towards};
+use crate::request::fill::{self, Filled, Place};
+use crate::template::{Context, Text};
+
+/// The most bytes of an answer that are read.
+pub const ANSWER_MOST: usize = 256 << 10;
+
+/// A call before it is sent.
+pub(super) struct Step<'a> {
+    /// What it is for, in activity and metrics.
+    pub stage: Stage,
+    /// The request, its standard parameters in place.
+    pub request: &'a Request,
+    /// Headers that it has besides its own, once those are filled in.
+    pub finish: &'a (dyn Fn(&mut HeaderMap) + Sync),
+}
+
+/// Fills in a call, sends it and reads the answer to its end. An error status is an answer.
+///
+/// # Errors
+/// When the call may not or cannot be made, or there is no answer.
+pub(super) async fn send(parts: &Parts, scene: &Scene<'_>, step: Step<'_>) -> Result<Received, TokenError> {
+    let context = scene.context();
+    let filled = fill::fill(step.request, &context)
+        .map_err(|error| misconfigured(scene.secrets.redact(&format!("`{}`: {error}", step.stage.field()))))?;
+    let mut outgoing = outgoing(scene, &context, step.request, filled)?;
+    (step.finish)(&mut outgoing.headers);
+    let started = Started::of(parts, &outgoing);
+    let sent = Box::pin(parts.clients.send(outgoing)).await;
+    started.ended(parts, scene, step.stage, &sent);
+    sent.map_err(|failure| of_failure(&failure, scene))
+}
+
+fn of_failure(failure: &Failure, scene: &Scene<'_>) -> TokenError {
+    let kind = match (failure.passing(), failure.sent) {
+        (false, Sent::Nothing) => TokenErrorKind::Misconfigured,
+        (true, Sent::Nothing) => TokenErrorKind::Unsent,
+        (_, Sent::Maybe) => TokenErrorKind::Passing,
+    };
+    TokenError::new(kind, scene.secrets.redact(&failure.to_string()))
+}
+
+fn outgoing(scene: &Scene<'_>, context: &Context, request: &Request, filled: Filled) -> Result<Outgoing, TokenError> {
+    let account = &scene.account;
+    let gateway = &account.generation.gateway;
+    let api = account.integration.api.as_ref();
+    let (origin, path, literal_host) = target(scene, context, filled.place)?;
+    let mut transport = api.map_or_else(Transport::default, |api| api.transport.clone());
+    // Calls that carry the token are the API's; all others are the application's own.
+    if !matches!(request.credential, CredentialUse::Token(_)) {
+        transport.identity = scene.oauth2.client.as_ref().and_then(|client| client.certificate.clone());
+    }
+    let reach = Reach::of_integration(gateway, transport.allow_private, literal_host.then_some(&origin.host));
+    let mut headers = filled.headers;
+    let secret_query = credential(scene, context, request, &mut headers)?;
+    let usual = api.map_or_else(Timeouts::default, |api| api.timeouts);
+    Ok(Outgoing {
+        towards: Towards::Service { integration: Arc::clone(&account.integration.id), transport, reach },
+        method: filled.method,
+        origin,
+        path,
+        query: Some(filled.query).filter(|query| !query.is_empty()),
+        secret_query,
+        headers,
+        body: filled.body,
+        timeouts: Timeouts { total: request.timeout.unwrap_or(usual.total), ..usual },
+        limit: BodyLimit { bytes: ANSWER_MOST, excess: Excess::Refuse },
+        follow: Follow::default(),
+    })
+}
+
+/// Where a call goes, once it is one of the places that the definition names.
+fn target(scene: &Scene<'_>, context: &Context, place: Place) -> Result<(Origin, String, bool), TokenError> {
+    let account = &scene.account;
+    let (integration, gateway) = (account.integration, &account.generation.gateway);
+    let bad = |error: origin::BaseError| misconfigured(scene.secrets.redact(&error.to_string()));
+    match place {
+        Place::Below(path) => {
+            let api = integration.api.as_ref();
+            let api = api
+                .ok_or_else(|| misconfigured(format!("`{path}` is below the API's address, and there is no `api`")))?;
+            let base = Base::of(api, gateway, context).map_err(bad)?;
+            Ok((base.origin, format!("{}{path}", base.path), base.literal_host))
+        }
+        Place::At { origin, literal_host, path } => {
+            let named = integration.api.as_ref().map(|api| (api.hosts.as_slice(), api.transport.allow_plain_http));
+            origin::allow_named(named.unwrap_or((&[], false)), gateway, &origin, literal_host).map_err(bad)?;
+            Ok((origin, path, literal_host))
+        }
+    }
+}
+
+/// Puts on what the request says it carries; what goes into the query comes back.
+fn credential(
+    scene: &Scene<'_>,
+    context: &Context,
+    request: &Request,
+    headers: &mut HeaderMap,
+) -> Result<Option<Arc<Secret>>, TokenError> {
+    let token = match &request.credential {
+        _ if request.basic.is_some() => return Ok(None),
+        CredentialUse::None => return Ok(None),
+        CredentialUse::Client => {
+            headers.insert(header::AUTHORIZATION, client_header(scene.account.integration)?);
+            return Ok(None);
+        }
+        CredentialUse::Token(name) => name.as_deref(),
+    };
+    let api = scene.account.integration.api.as_ref();
+    // The API's own headers go with its token: some services answer nothing without them.
+    for (name, text) in api.iter().flat_map(|api| &api.headers) {
+        if !headers.contains_key(name) {
+            let value = header_value(text, context)?;
+            headers.insert(name.clone(), value);
+        }
+    }
+    let context = scene.carrying(context, token)?;
+    let bearer = || Text::compile("Bearer {{ token.access }}").map_err(|error| misconfigured(error.to_string()));
+    match api.map(|api| &api.credential) {
+        Some(Placement::Header { name, value }) => _ = headers.insert(name.clone(), header_value(value, &context)?),
+        Some(Placement::Query { name, value }) => {
+            let value = Secret::new(value.render(&context).map_err(|error| misconfigured(error.to_string()))?);
+            let (name, value) = (utf8_percent_encode(name, SEGMENT), utf8_percent_encode(value.expose(), SEGMENT));
+            return Ok(Some(Arc::new(Secret::new(format!("{name}={value}")))));
+        }
+        _ => _ = headers.insert(header::AUTHORIZATION, header_value(&bearer()?, &context)?),
+    }
+    Ok(None)
+}
+
+fn header_value(text: &Text, context: &Context) -> Result<HeaderValue, TokenError> {
+    let value = Secret::new(text.render(context).map_err(|error| misconfigured(error.to_string()))?);
+    let mut value =
+        HeaderValue::from_str(value.expose()).map_err(|_| misconfigured("a header's value fits no header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What is known of a call before it is sent.
+struct Started {
+    record: CallRecord,
+    monotonic: Duration,
+}
+
+impl Started {
+    fn of(parts: &Parts, outgoing: &Outgoing) -> Self {
+        let record = CallRecord {
+            at: parts.clock.now(),
+            generation: 0,
+            integration: Arc::from(""),
+            connection: Arc::from(""),
+            asker: Asker::SignIn,
+            endpoint: None,
+            method: outgoing.method.clone(),
+            origin: outgoing.origin.to_string(),
+            path: outgoing.path.clone(),
+            status: None,
+            error: None,
+            duration_ms: 0,
+            sent_bytes: outgoing.body.len() as u64,
+            received_bytes: 0,
+        };
+        Self { record, monotonic: parts.clock.monotonic() }
+    }
+
+    fn ended(self, parts: &Parts, scene: &Scene<'_>, stage: Stage, sent: &Result<Received, Failure>) {
+        let took = parts.clock.monotonic().saturating_sub(self.monotonic);
+        let account = &scene.account;
+        let id = &account.integration.id;
+        let status = sent.as_ref().ok().map(|received| received.status.as_u16());
+        let code = status.map_or_else(|| "error".to_owned(), |status| status.to_string());
+        parts.metrics.upstream_requests.with_label_values(&[&**id, &code]).inc();
+        match sent {
+            Ok(_) => parts.metrics.upstream_request_duration.with_label_values(&[&**id]).observe(took.as_secs_f64()),
+            Err(failure) => {
+                parts.metrics.upstream_errors.with_label_values(&[&**id, failure.reason.word()]).inc();
+            }
+        }
+        parts.activity.record(CallRecord {
+            generation: account.generation.number,
+            integration: Arc::clone(id),
+            connection: Arc::from(account.connection),
+            endpoint: Some(Arc::from(stage.field())),
+            status,
+            error: sent.as_ref().err().map(|failure| failure.refusal().code()),
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            received_bytes: sent.as_ref().map_or(0, |received| received.body.len() as u64),
+            ..self.record
+        });
+    }
+}

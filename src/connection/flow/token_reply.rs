@@ -1,0 +1,308 @@
+//! What the answer to a token call means.
+//!
+//! Services answer in more ways than RFC 6749 §5 knows: errors under a 200, numbers as texts, tokens in
+//! maps and headers, forms instead of JSON. The definition says where things are; this says what is
+//! believed. A token that came is never thrown away because something beside it is odd: the code or
+//! refresh token it was given for may be used up. Nothing here sends anything. Called by `token`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use super::secrets::Secrets;
+use crate::base::clock::Timestamp;
+use crate::base::secret::Secret;
+use crate::connection::grant::{Issued, TokenError, TokenErrorKind};
+use crate::definition::plan::oauth2::{DEFAULT_TOKEN, TokenCall, TokenMap};
+use crate::net::Received;
+use crate::request::answer::plain_words;
+use crate::request::moment::{self, Clocks};
+use crate::request::{Answer, AnswerError};
+use crate::template::{Context, Expr};
+
+/// The most bytes a token may have. What is longer fits into no header that servers take.
+pub const TOKEN_MOST: usize = 64 << 10;
+
+/// Codes by which a service says that no repetition will help, unless the definition says otherwise
+/// (RFC 6749 §5.2, RFC 8628 §3.5).
+const PERMANENT: [&str; 4] = ["invalid_grant", "unauthorized_client", "access_denied", "expired_token"];
+/// Codes by which it says that the call itself is wrong, so that the operator has to act.
+const MISCONFIGURED: [&str; 6] = [
+    "invalid_client",
+    "invalid_request",
+    "invalid_scope",
+    "invalid_target",
+    "unsupported_grant_type",
+    "unsupported_response_type",
+];
+/// Codes by which it asks to come again (RFC 6749 §4.1.2.1, RFC 8628 §3.5).
+const PASSING: [&str; 4] = ["temporarily_unavailable", "server_error", "slow_down", "authorization_pending"];
+
+/// What a call's answer is read for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Which tokens the answer must have.
+    pub tokens: Tokens<'a>,
+    /// What stands between scopes in a text.
+    pub separator: &'a str,
+    /// The moment of the answer.
+    pub now: Timestamp,
+}
+
+/// Which tokens an answer must have.
+#[derive(Debug, Clone, Copy)]
+pub enum Tokens<'a> {
+    /// None: it is a step on the way, or tells only when a token ends.
+    Any,
+    /// The default one.
+    Issued,
+    /// The one of this name, which is being renewed. Where the answer has it in no place of its own, it
+    /// is the one in the place of the default token: services answer a renewal in the usual fields.
+    Renewed(&'a str),
+    /// As renewed, but the access token that is held may go on, with its life lengthened.
+    Extended(&'a str, &'a Issued),
+}
+
+/// What an answer brought.
+#[derive(Debug, Default)]
+pub struct Reply {
+    /// Tokens by name.
+    pub tokens: BTreeMap<Arc<str>, Issued>,
+    /// The values to keep.
+    pub saved: Map<String, Json>,
+}
+
+/// Reads an answer. `context` has what the call's templates saw; `secrets` are kept out of every word.
+///
+/// # Errors
+/// When the service said no, or the answer lacks what is wanted.
+pub fn read(
+    call: &TokenCall,
+    (context, secrets): (&Context, &Secrets),
+    received: Received,
+    wanted: Wanted<'_>,
+) -> Result<Reply, TokenError> {
+    let answer = Answer::of(received);
+    let reader = Reader { call, context: answer.seen(context), answer, secrets, wanted };
+    reader.read()
+}
+
+struct Reader<'a> {
+    call: &'a TokenCall,
+    answer: Answer,
+    context: Context,
+    secrets: &'a Secrets,
+    wanted: Wanted<'a>,
+}
+
+impl Reader<'_> {
+    fn read(&self) -> Result<Reply, TokenError> {
+        match self.answer.holds(self.call.request.ok.as_ref(), &self.context) {
+            Ok(true) => {}
+            Ok(false) => return Err(self.refused()),
+            Err(error) => return Err(self.invalid(&error.to_string())),
+        }
+        let tokens = self.tokens()?;
+        let saved = match (self.answer.saved(&self.call.request.save, &self.context), self.wanted.tokens) {
+            (Ok(saved), _) => saved,
+            // The refresh token is used up: what is beside the new token must not lose it.
+            (Err(_), Tokens::Renewed(_) | Tokens::Extended(..)) => Map::new(),
+            (Err(error), Tokens::Any | Tokens::Issued) => return Err(self.invalid(&error.to_string())),
+        };
+        Ok(Reply { tokens, saved })
+    }
+
+    fn tokens(&self) -> Result<BTreeMap<Arc<str>, Issued>, TokenError> {
+        let mut found = BTreeMap::new();
+        for (name, map) in &self.call.tokens {
+            if let Some(token) = self.token(map, None)? {
+                found.insert(Arc::from(name.as_str()), token);
+            }
+        }
+        let name = match self.wanted.tokens {
+            Tokens::Any => return Ok(found),
+            Tokens::Issued => DEFAULT_TOKEN,
+            Tokens::Renewed(name) | Tokens::Extended(name, _) => name,
+        };
+        if !found.contains_key(name)
+            && let Some(token) = self.in_place_of(name, &mut found)?
+        {
+            found.insert(Arc::from(name), token);
+        }
+        if found.contains_key(name) { Ok(found) } else { Err(self.missing(name)) }
+    }
+
+    /// The token of this name where the answer has none in its own place.
+    fn in_place_of(&self, name: &str, found: &mut BTreeMap<Arc<str>, Issued>) -> Result<Option<Issued>, TokenError> {
+        match self.wanted.tokens {
+            Tokens::Renewed(_) => Ok(found.remove(DEFAULT_TOKEN)),
+            Tokens::Extended(_, held) => match (found.remove(DEFAULT_TOKEN), self.map(name)) {
+                (Some(token), _) => Ok(Some(token)),
+                (None, Some(map)) => self.token(map, Some(held)),
+                (None, None) => Ok(None),
+            },
+            Tokens::Any | Tokens::Issued => Ok(None),
+        }
+    }
+
+    fn map(&self, name: &str) -> Option<&TokenMap> {
+        let of = |name: &str| self.call.tokens.iter().find(|(known, _)| known == name).map(|(_, map)| map);
+        of(name).or_else(|| of(DEFAULT_TOKEN))
+    }
+
+    /// A token where the answer has one; `held` is what goes on where the answer only tells of it.
+    fn token(&self, map: &TokenMap, held: Option<&Issued>) -> Result<Option<Issued>, TokenError> {
+        let now = self.wanted.now;
+        let access = match (self.secret(&map.access)?, held) {
+            (Some(access), _) => access,
+            (None, Some(held)) => Secret::from(held.access.expose().as_str()),
+            (None, None) => return Ok(None),
+        };
+        // What is beside the access token is taken where it is usable: a token that came is kept.
+        let refresh = map.refresh.as_ref().and_then(|expr| self.secret(expr).ok().flatten());
+        Ok(Some(Issued { access, refresh, expires_at: self.expiry(map), issued_at: now, scopes: self.scopes(map) }))
+    }
+
+    /// A secret that an expression finds. An empty text and a false are none.
+    fn secret(&self, expr: &Expr) -> Result<Option<Secret>, TokenError> {
+        let bad = |what: &str| self.invalid(&format!("`{}` {what}", expr.source()));
+        let value = expr.json(&self.context).map_err(|error| bad(&format!("cannot be read: {error}")))?;
+        let text = match value {
+            Json::Null | Json::Bool(false) => return Ok(None),
+            Json::String(text) if text.is_empty() => return Ok(None),
+            Json::String(text) => Secret::new(text),
+            Json::Number(number) => Secret::new(number.to_string()),
+            Json::Bool(true) | Json::Array(_) | Json::Object(_) => return Err(bad("is not a text")),
+        };
+        if text.expose().len() > TOKEN_MOST {
+            return Err(bad("is longer than any token that could be sent"));
+        }
+        if text.expose().chars().any(char::is_control) {
+            return Err(bad("has a line break or another character that no call can carry"));
+        }
+        Ok(Some(text))
+    }
+
+    /// When a token ends, as the answer says. What it says in an odd way is no reason to refuse the token.
+    fn expiry(&self, map: &TokenMap) -> Option<Timestamp> {
+        let now = self.wanted.now;
+        let seconds = map.expires_in.as_ref().and_then(|expr| expr.json(&self.context).ok());
+        let after = seconds.and_then(|value| moment::after_seconds(&value, now));
+        after.or_else(|| {
+            let clocks = Clocks::of_answer(now, self.answer.headers());
+            map.expires.as_ref().and_then(|moment| moment::read(moment, &self.context, clocks))
+        })
+    }
+
+    fn scopes(&self, map: &TokenMap) -> Option<Vec<String>> {
+        let scopes: Vec<String> = match map.scope.as_ref()?.json(&self.context).ok()? {
+            Json::String(text) => split(&text, self.wanted.separator),
+            Json::Array(items) => {
+                items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>()?
+            }
+            _ => return None,
+        };
+        (!scopes.is_empty()).then_some(scopes)
+    }
+
+    fn missing(&self, name: &str) -> TokenError {
+        // A 2xx without a token and with an error is the service saying no.
+        if self.code().is_some() {
+            return self.refused();
+        }
+        match self.map(name) {
+            _ if self.answer.json().is_none() => self.invalid(&self.not_a_token()),
+            Some(map) => self.invalid(&format!("it has no access token at `{}`", map.access.source())),
+            None => self.invalid(&format!("`tokens` names no place for the token `{name}`")),
+        }
+    }
+
+    /// An answer that is neither JSON nor a form.
+    fn not_a_token(&self) -> String {
+        let kind = self.answer.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let kind = plain_words(kind.unwrap_or("without a Content-Type"));
+        format!("it is {kind} and neither JSON nor a form: is the address one for tokens?")
+    }
+
+    fn invalid(&self, reason: &str) -> TokenError {
+        TokenError {
+            status: Some(self.answer.status()),
+            ..TokenError::new(
+                TokenErrorKind::Passing,
+                self.secrets.redact(&format!("the answer cannot be used: {reason}")),
+            )
+        }
+    }
+
+    fn refused(&self) -> TokenError {
+        let status = self.answer.status();
+        if (300..400).contains(&status) {
+            return self.redirected();
+        }
+        let refusal = self.answer.refused(self.call.request.error.as_ref(), &self.context, self.wanted.now);
+        let (words, retry_after, passing) = match &refusal {
+            AnswerError::Refused { words, retry_after, .. } => (words.clone(), *retry_after, refusal.passing()),
+            AnswerError::Invalid { reason, .. } => return self.invalid(reason),
+        };
+        let code = self.code();
+        let kind = self.kind(code.as_deref(), passing || status >= 500);
+        let words = words.or_else(|| self.words()).map(|words| self.secrets.redact(&words));
+        let code = code.map(|code| self.secrets.redact(&code));
+        TokenError { kind, code, words, status: Some(status), retry_after }
+    }
+
+    fn redirected(&self) -> TokenError {
+        let location = self.answer.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok());
+        let place = location.and_then(|location| url::Url::parse(location).ok());
+        let place = place.map_or_else(|| "elsewhere".to_owned(), |url| url.origin().ascii_serialization());
+        let words = format!("it leads to {place}, and token calls follow nowhere: write the address it leads to");
+        let error = TokenError::new(TokenErrorKind::Misconfigured, self.secrets.redact(&words));
+        TokenError { status: Some(self.answer.status()), ..error }
+    }
+
+    fn kind(&self, code: Option<&str>, passing: bool) -> TokenErrorKind {
+        if let Some(permanent) = &self.call.permanent {
+            // What cannot be evaluated does not say that it is for good.
+            if permanent.holds(&self.context).unwrap_or(false) {
+                return TokenErrorKind::Permanent;
+            }
+        } else if !passing && code.is_some_and(|code| PERMANENT.contains(&code)) {
+            return TokenErrorKind::Permanent;
+        }
+        match code {
+            _ if passing => TokenErrorKind::Passing,
+            Some(code) if PASSING.contains(&code) => TokenErrorKind::Passing,
+            Some(code) if MISCONFIGURED.contains(&code) => TokenErrorKind::Misconfigured,
+            // A 200 that the definition does not take for a success may be anything.
+            _ if self.answer.status() < 400 => TokenErrorKind::Passing,
+            _ => TokenErrorKind::Misconfigured,
+        }
+    }
+
+    /// The error code of RFC 6749 §5.2, or what services have in its place.
+    fn code(&self) -> Option<String> {
+        let error = self.answer.json()?.get("error")?;
+        let field = |name: &str| error.get(name).and_then(Json::as_str);
+        let code = error.as_str().or_else(|| field("code")).or_else(|| field("type")).or_else(|| field("status"))?;
+        Some(plain_words(code)).filter(|code| !code.is_empty())
+    }
+
+    fn words(&self) -> Option<String> {
+        let body = self.answer.json()?;
+        let text = |pointer: &str| body.pointer(pointer).and_then(Json::as_str);
+        let words = ["/error_description", "/error/message", "/message", "/error_message"].into_iter().find_map(text);
+        words.map(plain_words)
+    }
+}
+
+/// Scopes out of a text: at the separator and at white space; where the separator is white space itself,
+/// at commas as well, because services answer with those whatever they are asked with.
+fn split(text: &str, separator: &str) -> Vec<String> {
+    let separator = if separator.trim().is_empty() { "," } else { separator };
+    let parts = text.split(separator).flat_map(str::split_whitespace);
+    parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests;
