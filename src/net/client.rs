@@ -90,6 +90,12 @@ impl Clients {
         Self { dialer, trust, pool }
     }
 
+    /// Where people reach the simulated service of an integration, under `serve --mock`: scheme, host and
+    /// the first segment of the path. `None` where services are the real ones.
+    pub fn simulated(&self, integration: &str) -> Option<String> {
+        self.dialer.redirect().map(|redirect| format!("http://{}/{integration}", redirect.address))
+    }
+
     /// Sends a call and reads the answer to its end.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ pub struct Who {
     pub name: Option<String>,
     /// Its mail address.
     pub email: Option<String>,
+    /// The values that the definition keeps of the answer.
+    pub saved: Map<String, Json>,
 }
 
 /// What is shown of a choice, and what is kept of it.
@@ -73,7 +75,10 @@ impl TokenCalls {
         let id = text(&identity.id, "id")?
             .ok_or_else(|| answered.unusable(&scene, &format!("it has no id at `{}`", identity.id.source())))?;
         let name = optional(identity.name.as_ref(), "name")?;
-        Ok(Some(Who { id, name, email: optional(identity.email.as_ref(), "email")? }))
+        let email = optional(identity.email.as_ref(), "email")?;
+        let saved = answered.answer.saved(&identity.request.save, &answered.context);
+        let saved = saved.map_err(|error| answered.unusable(&scene, &error.to_string()))?;
+        Ok(Some(Who { id, name, email, saved }))
     }
 
     /// Goes through the steps after connecting from the one with this number, until a person has to choose.

@@ -54,7 +54,9 @@ impl TokenCalls {
                 misconfigured("neither `authorize` nor the issuer's metadata say where people consent")
             })?
         };
-        address(&scene, authorize, standard(&scene, ask)?)
+        // A browser does not go through our dialer: it is sent to the simulation by its own address.
+        let simulated = self.parts.clients.simulated(&account.integration.id);
+        address(&scene, authorize, standard(&scene, ask)?, simulated)
     }
 }
 
@@ -78,6 +80,7 @@ fn address(
     scene: &Scene<'_>,
     authorize: &Authorize,
     standard: Vec<(&'static str, Json)>,
+    simulated: Option<String>,
 ) -> Result<String, TokenError> {
     let context = scene.context();
     let written = written(authorize, &context)?;
@@ -107,6 +110,7 @@ fn address(
     let parts: Vec<&str> = [filled.query.as_str(), &raw].into_iter().filter(|part| !part.is_empty()).collect();
     let fragment =
         authorize.fragment.as_ref().map_or_else(String::new, |fragment| format!("#{}", as_written(fragment)));
+    let origin = simulated.unwrap_or_else(|| origin.to_string());
     Ok(format!("{origin}{path}?{}{fragment}", parts.join("&")))
 }
 

@@ -150,8 +150,9 @@ fn with_standard(scene: &Scene<'_>, request: &Request) -> Result<Request, TokenE
 fn understand(answer: &Answer, now: Timestamp) -> Result<DeviceCode, TokenError> {
     let text = |name: &str| answer.json().and_then(|json| json.get(name)?.as_str()).filter(|text| !text.is_empty());
     // Some services wrote `verification_url` before the RFC was one, and still do.
-    let address =
-        |name: &str, before: &str| text(name).or_else(|| text(before)).filter(|text| text.starts_with("https://"));
+    // A person is shown it; this machine's own address is what a simulated service gives.
+    let is_shown = |text: &&str| ["https://", "http://127.0.0.1:"].iter().any(|start| text.starts_with(start));
+    let address = |name: &str, before: &str| text(name).or_else(|| text(before)).filter(is_shown);
     let missing = |name: &str| {
         let words = format!("the answer cannot be used: it has no `{name}` (RFC 8628 §3.2)");
         TokenError { status: Some(answer.status()), ..TokenError::new(TokenErrorKind::Passing, words) }

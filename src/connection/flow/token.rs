@@ -248,6 +248,10 @@ fn params(calls: &TokenCalls, scene: &mut Scene<'_>, purpose: &Purpose<'_>) -> R
             if let Some(verifier) = verifier {
                 scene.show_secret("code_verifier", verifier);
             }
+            // Some token calls want the state again.
+            if let Some(state) = callback.get("state").and_then(Json::as_str) {
+                scene.show("state", state);
+            }
             keep_of_callback(scene, callback)?;
         }
         Purpose::Refresh { name, held } => {

@@ -156,11 +156,12 @@ async fn addresses_that_an_issuer_tells_are_guarded_like_others() {
 #[tokio::test]
 async fn a_token_tells_whose_account_it_is() {
     let service = Service::start(|_| Answer::json(200, r#"{"ok":true,"user":{"id":7,"name":"Ada"}}"#)).await;
-    let identity =
-        json!({ "request": "GET /me", "id": "body.user.id", "name": "body.user.name", "email": "body.user.mail" });
+    let identity = json!({ "request": "GET /me", "save": { "ok": "body.ok", "gone": "body.gone" }, "id": "body.user.id",
+        "name": "body.user.name", "email": "body.user.mail" });
     let world = world(&service, &json!({ "identity": identity, "client": client() }));
     let who = world.calls.identity(world.account(), &tokens(&[("default", held("at", None))])).await.unwrap();
-    assert_eq!(who, Some(Who { id: "7".to_owned(), name: Some("Ada".to_owned()), email: None }));
+    let saved = json!({ "ok": true }).as_object().cloned().unwrap();
+    assert_eq!(who, Some(Who { id: "7".to_owned(), name: Some("Ada".to_owned()), email: None, saved }));
     let request = service.seen().remove(0);
     assert!(request.starts_with("GET /api/me ") && header(&request, "authorization") == Some("Bearer at"), "{request}");
 }
