@@ -142,7 +142,10 @@ impl Route {
     fn completed(&self, mut body: Value, serial: u64) -> Value {
         for read in self.ok.iter().filter(|read| read.root == "body" && !read.steps.is_empty()) {
             let name = super::paths::last_key(&read.steps).unwrap_or("ok");
-            let value = read.equals.clone().unwrap_or_else(|| truthy(shape::plausible(name, serial)));
+            // What tells success may be a value that another use must have in a certain form.
+            let same = self.others.iter().find(|other| other.root == read.root && other.steps == read.steps);
+            let known = read.equals.as_ref().or(same.and_then(|other| other.equals.as_ref()));
+            let value = known.cloned().unwrap_or_else(|| truthy(shape::plausible(name, serial)));
             shape::put(&mut body, &read.steps, value, Existing::Replace);
         }
         shape::fill(&mut body, "body", &self.others, serial);
