@@ -7,6 +7,7 @@ mod rig;
 mod architecture;
 mod calls;
 mod canary;
+mod catalogue;
 mod chaos;
 mod cli;
 mod corpora;

@@ -1,5 +1,7 @@
 //! Against servers that we did not write.
 
+mod tokens;
+
 use serde_json::{Value, json};
 
 use crate::outside::http::{Client, Reply};

@@ -11,13 +11,11 @@ use crate::outside::http::{Client, Reply};
 /// How many redirects are followed in a row.
 const REDIRECTS: usize = 20;
 
-/// A browser with its cookies. Every host of its own name stands for the simulated services.
+/// A browser with its cookies. It goes to addresses of this machine alone.
 #[derive(Default)]
 pub struct Browser {
     /// By host and port: real browsers share cookies between ports, which no test should rely on.
     cookies: BTreeMap<String, BTreeMap<String, String>>,
-    /// Where hosts that are not loopback really are.
-    pub services: Option<SocketAddr>,
     /// Addresses that begin so are not gone to: what leads there ends in an empty page of status 0.
     pub stop: Option<String>,
     /// Every address it was at, the newest last.
@@ -113,7 +111,7 @@ impl Browser {
             headers.extend([("content-type", "application/x-www-form-urlencoded"), ("origin", origin.as_str())]);
         }
         let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-        let mut client = Client::for_host(self.address(url), &authority);
+        let mut client = Client::for_host(address(url), &authority);
         let reply = client.send(method, &target, &headers, body.as_bytes()).unwrap();
         let set = reply.headers.iter().filter(|(name, _)| name == "set-cookie").map(|(_, value)| value.as_str());
         for cookie in set {
@@ -121,13 +119,13 @@ impl Browser {
         }
         reply
     }
+}
 
-    fn address(&self, url: &Url) -> SocketAddr {
-        let port = url.port_or_known_default().unwrap();
-        match url.host_str().unwrap() {
-            "127.0.0.1" | "localhost" => SocketAddr::from(([127, 0, 0, 1], port)),
-            host => self.services.unwrap_or_else(|| panic!("the browser was sent to {host}")),
-        }
+fn address(url: &Url) -> SocketAddr {
+    let port = url.port_or_known_default().unwrap();
+    match url.host_str().unwrap() {
+        "127.0.0.1" | "localhost" => SocketAddr::from(([127, 0, 0, 1], port)),
+        host => panic!("the browser was sent to {host}"),
     }
 }
 

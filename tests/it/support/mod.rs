@@ -3,6 +3,7 @@
 //! others.
 
 pub mod browser;
+pub mod desk;
 pub mod disk;
 pub mod doors;
 pub mod origin;
