@@ -7,12 +7,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline::connection::flow::{Poll, Purpose};
 use trunkline::connection::grant::TokenErrorKind;
 
-use super::world::{at, body, header, held, pair, world};
+use super::world::{at, body, header, held, pair, world, world_at};
 use super::{client, service};
 use crate::calls::service::{Answer, Service};
+use crate::support::origin::serve;
+use crate::support::tls::Authority;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
@@ -183,4 +186,40 @@ async fn an_answer_without_a_place_to_go_is_refused() {
     let world = world(&service, &device());
     let error = world.calls.device_code(world.account()).await.unwrap_err();
     assert!(error.to_string().contains("it has no `verification_uri`"), "{error}");
+}
+
+/// RFC 8705: a service that takes no connection without a certificate of its own people.
+#[tokio::test]
+async fn token_calls_are_made_with_the_applications_certificate() {
+    let (services, clients) = (Authority::new(), Authority::new());
+    let acceptor = services.strict_acceptor("svc.example", &clients);
+    let address = serve(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).await.unwrap_or_default();
+            if read > 0 {
+                let body = r#"{"access_token":"at"}"#;
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                    body.len()
+                );
+                drop(stream.write_all(format!("{head}{body}").as_bytes()).await);
+                drop(stream.shutdown().await);
+            }
+        }
+    })
+    .await;
+    let base = format!("https://svc.example:{}", address.port());
+    let api = json!({ "base_url": "SVC/api", "allow_private": true, "tls": { "ca": services.pem() } });
+    let ask = async |client: Value| {
+        let oauth2 =
+            json!({ "grant": "client_credentials", "token": "SVC/token", "client": client, "client_auth": "none" });
+        world_at(&base, &oauth2, &json!({ "api": api })).obtain(Purpose::ClientCredentials).await
+    };
+    let (certificate, key) = clients.client();
+    let grant = ask(json!({ "id": "app", "certificate": { "certificate": certificate, "key": key } })).await.unwrap();
+    assert_eq!(pair(&grant, "default").0, "at");
+    assert!(ask(json!({ "id": "app" })).await.is_err(), "without it there is no connection");
 }

@@ -45,12 +45,17 @@ pub fn world(service: &Service, oauth2: &Value) -> World {
 
 /// The same with more blocks.
 pub fn world_with(service: &Service, oauth2: &Value, more: &Value) -> World {
+    world_at(&at(service, ""), oauth2, more)
+}
+
+/// The same for a service at an address.
+pub fn world_at(base: &str, oauth2: &Value, more: &Value) -> World {
     let mut definition = json!({
         "trunkline": 1, "id": "svc", "auth": { "oauth2": oauth2 },
         "api": { "base_url": "SVC/api", "allow_private": true, "allow_plain_http": true, "timeouts": { "response": "1s" } },
     });
     definition.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let text = definition.to_string().replace("SVC", &at(service, ""));
+    let text = definition.to_string().replace("SVC", base);
     let document = Document::unplaced(PathBuf::from("svc.yaml"), serde_json::from_str(&text).unwrap());
     let integration = compile::integration(&document, &Templates::new());
     let integration =
