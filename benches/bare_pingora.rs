@@ -17,7 +17,7 @@ use pingora::upstreams::peer::HttpPeer;
 use trunkline::base::clock::{SystemClock, Timestamp};
 use trunkline::definition::live::{Generation, Live};
 use trunkline::definition::plan::Fingerprint;
-use trunkline::definition::plan::gateway::{Admin, Fixed, Gateway, KeySource, Limits, Listen, Mode, State};
+use trunkline::definition::plan::gateway::{Admin, Connect, Fixed, Gateway, KeySource, Limits, Listen, Mode, State};
 use trunkline::server::{Listener, Shared, open_bare};
 use trunkline::telemetry::metrics::Metrics;
 
@@ -95,6 +95,7 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
         fixed,
         public_url: "http://localhost".parse()?,
         admin: Admin::default(),
+        connect: Connect::default(),
         destinations: Vec::new(),
         callers: Vec::new(),
         private_networks: Vec::new(),

@@ -56,6 +56,8 @@ pub enum Asker {
     Caller(Arc<str>),
     /// A delivery.
     Delivery(String),
+    /// A person who connects an account.
+    Connect,
     /// A person or the gateway itself, to see whether a connection works.
     Test,
     /// The gateway itself, to get, renew or give back a token.

@@ -22,6 +22,7 @@ use axum::response::{IntoResponse, Response};
 use crate::activity::Activity;
 use crate::base::clock::Clock;
 use crate::connection::Connections;
+use crate::connection::connect::Connect;
 use crate::definition::live::Live;
 use crate::definition::plan::gateway::Listen;
 use crate::definition::render::Report;
@@ -56,6 +57,8 @@ pub struct Parts {
     pub connections: Arc<Connections>,
     /// The secret store, where the settings name one.
     pub secrets: Option<Arc<SecretStore>>,
+    /// How accounts are connected.
+    pub connect: Arc<Connect>,
     /// The way out, for tests and token calls that a person asks for.
     pub outbound: Arc<Outbound>,
     /// Whether the program serves.

@@ -8,7 +8,10 @@ use crate::action::Actions;
 use crate::activity::Activity;
 use crate::admin::readiness::Readiness;
 use crate::admin::{self, Reload};
-use crate::connection::{Connections, Opening, Wrap};
+use crate::connection::connect::{self, Calls, Connect, Reception};
+use crate::connection::flow::{self, TokenCalls};
+use crate::connection::sign_in::oauth1::ThreeLegs;
+use crate::connection::{Connections, Neighbours, Opening, Refresher, Wrap, refresh, sign_in};
 use crate::definition::live::Live;
 use crate::definition::plan::gateway::{Fixed, Gateway, KeySource, Listen};
 use crate::net::resolve::Resolver;
@@ -34,6 +37,7 @@ pub struct Opened {
     pub activity: Arc<Activity>,
     pub outbound: Arc<Outbound>,
     connections: Arc<Connections>,
+    pub connect: Arc<Connect>,
     refused: Arc<RefusedList>,
     secrets: Option<Arc<SecretStore>>,
     store: Arc<dyn Store>,
@@ -57,10 +61,18 @@ pub async fn open(
     dialer.guard().set_own(listeners.addresses());
     let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone());
     let activity = Arc::new(Activity::default());
+    let tokens = Arc::new(TokenCalls::new(flow::Parts {
+        clients: clients.clone(),
+        clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        metrics: Arc::clone(&seams.metrics),
+        activity: Arc::clone(&activity),
+    }));
+    let refresher = Arc::new(refresher(live, &connections, &tokens, seams)?);
     let outbound = Arc::new(Outbound::new(outbound::Parts {
         random: Arc::clone(&seams.random),
         connections: Arc::clone(&connections),
-        refresher: None,
+        refresher: Some(refresher),
         clients: clients.clone(),
         clock: Arc::clone(&seams.clock),
         metrics: Arc::clone(&seams.metrics),
@@ -79,15 +91,25 @@ pub async fn open(
     let refused = receiver.refused();
     let shared =
         Shared { live: Arc::clone(live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
+    let legs =
+        sign_in::Parts { clients: clients.clone(), clock: Arc::clone(&seams.clock), random: Arc::clone(&seams.random) };
+    let calls = Calls { tokens, legs: ThreeLegs::new(legs) };
+    let connect = Arc::new(connect(live, &store, (&connections, &activity, calls), seams));
     let actions = Actions { outbound: Arc::clone(&outbound), clients, clock: Arc::clone(&seams.clock) };
     Ok(Opened {
-        public: server::open_public(listeners.public, shared.clone(), receiver),
+        public: server::open_public(
+            listeners.public,
+            shared.clone(),
+            receiver,
+            Arc::new(Reception(Arc::clone(&connect))),
+        ),
         proxy: server::open_proxy(listeners.proxy, shared, door),
         admin: listeners.admin,
         workers: queue::start(work(live, &store, actions, seams)),
         activity,
         outbound,
         connections,
+        connect,
         refused,
         secrets: secrets.cloned(),
         store,
@@ -144,6 +166,44 @@ pub fn wrap(gateway: &Gateway, secrets: Option<&Arc<SecretStore>>) -> Option<Arc
     }
 }
 
+fn connect(
+    live: &Arc<Live>,
+    store: &Arc<Embedded>,
+    (connections, activity, calls): (&Arc<Connections>, &Arc<Activity>, Calls),
+    seams: &Seams,
+) -> Connect {
+    Connect::new(connect::Parts {
+        live: Arc::clone(live),
+        connections: Arc::clone(connections),
+        vault: connections.vault(),
+        records: Arc::clone(store) as _,
+        audit: Arc::clone(store) as _,
+        activity: Arc::clone(activity),
+        metrics: Arc::clone(&seams.metrics),
+        clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        provider: Arc::new(calls),
+    })
+}
+
+/// One process has the embedded store to itself, so that leases of others are those of processes that ended.
+fn refresher(
+    live: &Arc<Live>,
+    connections: &Arc<Connections>,
+    tokens: &Arc<TokenCalls>,
+    seams: &Seams,
+) -> Result<Refresher, StartError> {
+    let parts = refresh::Parts {
+        live: Arc::clone(live),
+        connections: Arc::clone(connections),
+        source: Arc::clone(tokens) as _,
+        clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        metrics: Arc::clone(&seams.metrics),
+    };
+    Ok(Refresher::new(parts, Neighbours::None)?)
+}
+
 fn receiver(live: &Arc<Live>, store: &Arc<Embedded>, seams: &Seams) -> Receiver {
     Receiver::new(webhook::Parts {
         live: Arc::clone(live),
@@ -186,6 +246,7 @@ impl Opened {
             activity: Arc::clone(&self.activity),
             refused: Arc::clone(&self.refused),
             connections: Arc::clone(&self.connections),
+            connect: Arc::clone(&self.connect),
             outbound: Arc::clone(&self.outbound),
             readiness: Arc::clone(readiness),
             secrets: self.secrets.clone(),

@@ -143,6 +143,10 @@ impl App {
             drop(tokio::spawn(reload_with_secrets(Arc::clone(&reloader), secrets.changed(), stop.clone())));
         }
         let upkeep = upkeep::Upkeep::start(&opened.outbound, &live, &stop);
+        // As above: what is not told yet is on disk, and is told after the next start.
+        let telling = Arc::clone(&opened.connect);
+        let until = stop.clone();
+        drop(tokio::spawn(async move { telling.tell_services(until).await }));
         readiness.enter(Phase::Serving);
         describe(&seams.metrics, &generation);
         Ok(Running {

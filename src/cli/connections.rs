@@ -1,7 +1,7 @@
 //! `trunkline connections`: which accounts a running gateway has, how they fare, and what to do with them.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::output::Output;
 use super::remote::{self, Answer, Gateway, Remote};
@@ -22,6 +22,10 @@ pub enum Connections {
     Refresh(Named),
     /// Make its integration's test request
     Test(Named),
+    /// Make a link that connects an account in a browser, once
+    Connect(Connect),
+    /// Remove it, and have the service told
+    Remove(Named),
 }
 
 /// One connection of a running gateway.
@@ -30,6 +34,24 @@ pub struct Named {
     /// INTEGRATION/NAME, or an id as `connections list` shows it
     #[arg(value_name = "CONNECTION")]
     connection: String,
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+/// A link that connects an account.
+#[derive(Debug, Args)]
+pub struct Connect {
+    /// The integration
+    pub integration: String,
+    /// The connection's name; one that is there is connected anew
+    #[arg(long, value_name = "ID", default_value = crate::connection::DEFAULT)]
+    pub connection: String,
+    /// Where the person goes afterwards: a path, or an address below one of `connect.origins`
+    #[arg(long, value_name = "URL")]
+    pub return_to: Option<String>,
+    /// A scope to ask for in any case; repeat it for several [default: those of the definition]
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub scopes: Vec<String>,
     #[command(flatten)]
     gateway: Gateway,
 }
@@ -45,6 +67,8 @@ pub fn run(common: &Common, command: &Connections, output: &mut Output) -> anyho
         Connections::Resume(named) => one(common, named, Some("resume"), output),
         Connections::Refresh(named) => one(common, named, Some("refresh"), output),
         Connections::Test(named) => one(common, named, Some("test"), output),
+        Connections::Connect(connect) => make_link(common, connect, output),
+        Connections::Remove(named) => remove(common, named, output),
     }
 }
 
@@ -62,18 +86,24 @@ fn list(remote: &Remote, output: &mut Output) -> anyhow::Result<Ended> {
 }
 
 /// Shows a connection, after something was done to it where `action` says what.
-fn one(common: &Common, named: &Named, action: Option<&str>, output: &mut Output) -> anyhow::Result<Ended> {
-    let remote = Remote::find(common, &named.gateway)?;
-    let Some(list) = answered(&remote::block_on(remote.get(LIST))??, output)? else { return Ok(Ended::No) };
+/// The row of a connection; `None` when there is none, which is told.
+fn find(remote: &Remote, named: &Named, output: &mut Output) -> anyhow::Result<Option<Value>> {
+    let Some(list) = answered(&remote::block_on(remote.get(LIST))??, output)? else { return Ok(None) };
     let meant = |row: &&Value| {
         text(row, "id") == named.connection
             || named.connection == format!("{}/{}", text(row, "integration"), text(row, "name"))
     };
-    let Some(found) = list.as_array().into_iter().flatten().find(meant) else {
+    let found = list.as_array().into_iter().flatten().find(meant).cloned();
+    if found.is_none() {
         output.note(format!("there is no connection `{}`: see `trunkline connections list`", named.connection));
-        return Ok(Ended::No);
-    };
-    let path = format!("{LIST}/{}", text(found, "id"));
+    }
+    Ok(found)
+}
+
+fn one(common: &Common, named: &Named, action: Option<&str>, output: &mut Output) -> anyhow::Result<Ended> {
+    let remote = Remote::find(common, &named.gateway)?;
+    let Some(found) = find(&remote, named, output)? else { return Ok(Ended::No) };
+    let path = format!("{LIST}/{}", text(&found, "id"));
     if let Some(action) = action {
         let answer = remote::block_on(remote.post(&format!("{path}/{action}")))??;
         if answered(&answer, output)?.is_none() {
@@ -102,6 +132,47 @@ fn one(common: &Common, named: &Named, action: Option<&str>, output: &mut Output
         output.line(format!("{:<14}{}: {}", "last error", text(error, "at"), text(error, "what")))?;
         output.line(format!("{:<14}{}", "what to do", text(error, "step")))?;
     }
+    Ok(Ended::Done)
+}
+
+fn remove(common: &Common, named: &Named, output: &mut Output) -> anyhow::Result<Ended> {
+    let remote = Remote::find(common, &named.gateway)?;
+    let Some(found) = find(&remote, named, output)? else { return Ok(Ended::No) };
+    let request = http::Request::delete(format!("{LIST}/{}", text(&found, "id")));
+    let answer = remote::block_on(remote.send(request, bytes::Bytes::new()))??;
+    let Some(removed) = answered(&answer, output)? else { return Ok(Ended::No) };
+    if output.json {
+        output.value(&removed)?;
+        return Ok(Ended::Done);
+    }
+    let state = removed.pointer("/revocation/state").and_then(Value::as_str).unwrap_or_default();
+    output.line(format!("removed {}/{}", text(&found, "integration"), text(&found, "name")))?;
+    output.note(match state {
+        "pending" => "The service is being told; GET /api/integrations/revocations says how that ended.",
+        _ => "The definition does not say how to revoke it: what it signed in with lives on at the service.",
+    });
+    Ok(Ended::Done)
+}
+
+fn make_link(common: &Common, connect: &Connect, output: &mut Output) -> anyhow::Result<Ended> {
+    let mut wanted = json!({ "integration": connect.integration, "connection": connect.connection });
+    if let Some(map) = wanted.as_object_mut() {
+        map.extend(connect.return_to.as_ref().map(|place| ("return_to".to_owned(), json!(place))));
+        if !connect.scopes.is_empty() {
+            map.insert("scopes".to_owned(), json!(connect.scopes));
+        }
+    }
+    let remote = Remote::find(common, &connect.gateway)?;
+    let request = http::Request::post("/api/connect-links").header(http::header::CONTENT_TYPE, "application/json");
+    let answer = remote::block_on(remote.send(request, wanted.to_string().into()))??;
+    let Some(made) = answered(&answer, output)? else { return Ok(Ended::No) };
+    if output.json {
+        output.value(&made)?;
+        return Ok(Ended::Done);
+    }
+    output.line(text(&made, "url"))?;
+    let (end, result) = (text(&made, "expires_at"), text(&made, "result"));
+    output.note(format!("It can be used until {end}, by one browser. Result id: {result}"));
     Ok(Ended::Done)
 }
 

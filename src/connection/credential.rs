@@ -93,6 +93,21 @@ impl Credential {
         }
     }
 
+    /// A second holder of the same secrets.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let copy = |secret: &Secret| Secret::from(secret.expose().as_str());
+        match self {
+            Self::None => Self::None,
+            Self::ApiKey(key) => Self::ApiKey(copy(key)),
+            Self::Basic { username, password } => Self::Basic { username: copy(username), password: copy(password) },
+            Self::AccessKey { id, secret, session } => {
+                Self::AccessKey { id: copy(id), secret: copy(secret), session: session.as_ref().map(copy) }
+            }
+            Self::Tokens(tokens) => Self::Tokens(tokens.copy()),
+        }
+    }
+
     /// `text` without any part of the credential: services repeat what they were sent in their errors.
     pub fn redact(&self, text: &str) -> String {
         let mut clean = text.to_owned();

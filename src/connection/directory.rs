@@ -16,6 +16,7 @@ use super::health::{Key, Pulse, Pulses};
 use super::held::PerConnection;
 use super::keys::Keys;
 use super::stored::{Content, Stored, StoredError};
+use super::vault::Vault;
 use crate::base::id::ConnectionId;
 use crate::definition::live::Generation;
 use crate::definition::plan::{Auth, DeclaredConnection, Integration, NotYet};
@@ -279,6 +280,11 @@ impl Connections {
         self.stored.as_ref()
     }
 
+    /// What stored connections are sealed with; none without a master key.
+    pub fn vault(&self) -> Option<Arc<Vault>> {
+        self.stored.as_ref().map(Stored::vault)
+    }
+
     /// The connection of this name. Cheap after the first time, until the definition or the connection
     /// changes.
     ///
@@ -331,6 +337,25 @@ impl Connections {
         let inputs = checked_inputs(integration, id, inputs)?;
         let health = self.pulses.of(&Key::new(&integration.id, id)).await;
         Ok(Some(Connection::new(integration, Arc::from(id), credential, Values { inputs, saved, health })))
+    }
+
+    /// What the store keeps of a connection, whatever its state; `None` when it keeps none of that name.
+    ///
+    /// # Errors
+    /// When it does not open, or the store fails.
+    pub async fn peek(&self, integration: &str, id: &str) -> Result<Option<Content>, ConnectionError> {
+        let Some(stored) = self.stored.as_ref().filter(|_| is_name(id)) else { return Ok(None) };
+        stored.get(integration, id).await.map_err(|reason| stored_error(integration, id, reason))
+    }
+
+    /// A connection as it would be, were it stored: to try it first.
+    ///
+    /// # Errors
+    /// When it does not fit the definition.
+    pub fn draft(integration: &Integration, id: &str, content: Content) -> Result<Arc<Connection>, ConnectionError> {
+        let Content { credential, inputs, saved } = Self::admissible(integration, id, content)?;
+        let values = Values { inputs, saved, health: Arc::default() };
+        Ok(Arc::new(Connection::new(integration, Arc::from(id), credential, values)))
     }
 
     /// Stores a connection, sealed, in place of one of the same name. The audit log has it first.
@@ -440,7 +465,7 @@ impl Connections {
 }
 
 /// Whether a text can be the name of a stored connection.
-fn is_name(id: &str) -> bool {
+pub(super) fn is_name(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@:+".contains(&byte))
 }
 
@@ -466,15 +491,9 @@ fn fits(integration: &Integration, credential: &Credential) -> Result<(), String
         | (Auth::OAuth2(_), Credential::Tokens(_)) => Ok(()),
         (Auth::Jwt(assertion), Credential::ApiKey(_)) if assertion.key.is_none() => Ok(()),
         (Auth::Jwt(assertion), Credential::None) if assertion.key.is_some() => Ok(()),
-        (Auth::OAuth2(_), _) => Err(not_yet_granted().to_string()),
         (Auth::NotYet(part), _) => Err(part.to_string()),
         (_, credential) => Err(format!("this service does not sign in with {}", credential.kind())),
     }
-}
-
-/// OAuth is compiled, and its grants are not run yet.
-fn not_yet_granted() -> NotYet {
-    NotYet { part: "auth.oauth2".to_owned() }
 }
 
 fn of_declared(integration: &Integration, declared: &DeclaredConnection, health: Arc<Pulse>) -> Connection {
@@ -496,7 +515,6 @@ fn needs_nothing(auth: &Auth) -> bool {
 fn without_declaration(integration: &Integration, id: &str) -> Result<Connection, ConnectionError> {
     let (name, connection) = (Arc::clone(&integration.id), id.to_owned());
     match &integration.auth {
-        Auth::OAuth2(_) => Err(ConnectionError::NotYet { integration: name, connection, part: not_yet_granted() }),
         Auth::NotYet(part) => Err(ConnectionError::NotYet { integration: name, connection, part: part.clone() }),
         auth if needs_nothing(auth) && id == DEFAULT => {
             let inputs = checked_inputs(integration, DEFAULT, Map::new())?;
@@ -506,6 +524,7 @@ fn without_declaration(integration: &Integration, id: &str) -> Result<Connection
         Auth::None
         | Auth::ApiKey { .. }
         | Auth::Basic
+        | Auth::OAuth2(_)
         | Auth::OAuth1(_)
         | Auth::Jwt(_)
         | Auth::SigV4(_)
@@ -527,10 +546,12 @@ pub(super) fn checked_inputs(
     let mut inputs = Map::new();
     for input in &integration.inputs {
         let default = || input.default.as_deref().map(Json::from);
-        let value = given
-            .shift_remove(&*input.name)
-            .or_else(default)
-            .ok_or_else(|| unusable(format!("the input `{}` is missing and has no default", input.name)))?;
+        let Some(value) = given.shift_remove(&*input.name).or_else(default) else {
+            if input.optional {
+                continue;
+            }
+            return Err(unusable(format!("the input `{}` is missing and has no default", input.name)));
+        };
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         if input.pattern.as_ref().is_some_and(|pattern| !pattern.is_match(&text)) {
             return Err(unusable(format!("the input `{}` does not match its pattern", input.name)));
@@ -547,7 +568,6 @@ pub(super) fn checked_inputs(
 mod tests {
     use super::super::keyring::{KeyRing, MasterKey};
     use super::super::memory::{Memory, generation, integration};
-    use super::super::vault::Vault;
     use super::*;
     use crate::base::clock::{ManualClock, Timestamp};
     use crate::base::random::SystemRandom;
@@ -566,6 +586,19 @@ mod tests {
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1)));
         let stored = Stored::new(Arc::new(vault), memory.clone(), memory.clone(), clock);
         Fixture { memory, connections: Connections::with_stored(stored) }
+    }
+
+    fn input(name: &str) -> Input {
+        Input {
+            name: name.into(),
+            title: name.to_owned(),
+            help: None,
+            choices: Vec::new(),
+            optional: false,
+            default: None,
+            pattern: None,
+            secret: false,
+        }
     }
 
     fn key(key: &str) -> Content {
@@ -631,7 +664,7 @@ mod tests {
         let Fixture { connections, memory } = fixture();
         let pattern = regex::Regex::new("^sk_").expect("a pattern");
         let mut wants_key = integration("a", Auth::ApiKey { pattern: Some(pattern) });
-        wants_key.inputs.push(Input { name: "site".into(), default: None, pattern: None, secret: false });
+        wants_key.inputs.push(input("site"));
         let with = |credential, site: &[(&str, &str)]| Content {
             credential,
             inputs: site.iter().map(|(name, value)| ((*name).to_owned(), Json::from(*value))).collect(),

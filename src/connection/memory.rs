@@ -42,6 +42,10 @@ impl Records for Memory {
         Ok(())
     }
 
+    async fn take(&self, key: &RecordKey) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.records.lock().expect("no panic").remove(key).map(|(value, _)| value))
+    }
+
     async fn keys(&self, collection: &str) -> Result<Vec<RecordKey>, StoreError> {
         let records = self.records.lock().expect("no panic");
         Ok(records.keys().filter(|key| &*key.collection == collection).cloned().collect())
@@ -73,6 +77,7 @@ pub fn integration(id: &str, auth: Auth) -> Integration {
         api: None,
         connections: Vec::new(),
         webhook: None,
+        prompts: crate::definition::plan::Prompts::default(),
         rules: Vec::new(),
     }
 }
@@ -95,6 +100,7 @@ pub fn generation(integrations: Vec<Integration>) -> Generation {
         fixed,
         public_url: url::Url::parse("https://gateway.example").expect("a URL"),
         admin: crate::definition::plan::gateway::Admin::default(),
+        connect: crate::definition::plan::gateway::Connect::default(),
         destinations: Vec::new(),
         callers: Vec::new(),
         private_networks: Vec::new(),

@@ -3,6 +3,7 @@
 //! [`Connections::open`] reads and checks the master keys; [`Connections`] finds a connection by the name that callers use; [`Credential`] is what it signs in
 //! with; [`Vault`] seals what the store keeps of it, under the master keys of a [`KeyRing`], which [`Keys`] rotates. Nothing here sends a request or knows where a credential goes in one: that is `outbound`.
 
+pub mod connect;
 pub mod credential;
 pub mod flow;
 mod directory;

@@ -77,6 +77,11 @@ impl Stored {
         Self { vault, records, audit, clock }
     }
 
+    /// What the records are sealed with.
+    pub(super) fn vault(&self) -> Arc<Vault> {
+        Arc::clone(&self.vault)
+    }
+
     pub(super) async fn get(&self, integration: &str, id: &str) -> Result<Option<Content>, StoredError> {
         Ok(self.versioned(&Key::new(integration, id)).await?.map(|(content, _)| content))
     }
@@ -167,8 +172,13 @@ impl Stored {
     }
 }
 
+/// A connection as it is written before it is sealed; wiped when it is dropped.
+pub(super) fn plain(content: &Content, now: Timestamp) -> Result<Zeroizing<Vec<u8>>, StoredError> {
+    Wire::of(content, now).plain()
+}
+
 /// What opened, as a connection. A form that is newer than this version knows is not guessed at.
-fn read(plain: &[u8]) -> Result<Content, StoredError> {
+pub(super) fn read(plain: &[u8]) -> Result<Content, StoredError> {
     let wire: Wire<'_> = serde_json::from_slice(plain).map_err(|_| StoredError::Form)?;
     if !(1..=FORMAT).contains(&wire.format) {
         return Err(StoredError::Form);

@@ -400,8 +400,16 @@ mod tests {
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_800_000_000)));
         let stored = Stored::new(Arc::new(vault), memory.clone(), memory.clone(), clock);
         let mut svc = integration("svc", Auth::ApiKey { pattern: None });
-        let input =
-            |name: &str, secret| Input { name: name.into(), default: Some(String::new()), pattern: None, secret };
+        let input = |name: &str, secret| Input {
+            name: name.into(),
+            title: name.to_owned(),
+            help: None,
+            choices: Vec::new(),
+            optional: false,
+            default: Some(String::new()),
+            pattern: None,
+            secret,
+        };
         svc.inputs = vec![input("site", false), input("pin", true)];
         let generation = generation(vec![svc, integration("open", Auth::None)]);
         World { connections: Connections::with_stored(stored), generation, memory }

@@ -48,7 +48,11 @@ pub struct Sealed {
 
 /// All collections whose records are sealed. What is sealed elsewhere is not looked at when the program
 /// starts, and would be lost with its key after a rotation: a new collection takes its line here.
-pub const SEALED: [Sealed; 1] = [Sealed { collection: super::stored::COLLECTION, field: super::stored::FIELD }];
+pub const SEALED: [Sealed; 6] = {
+    let [link, flows, links, choices, revocations] = super::connect::SEALED;
+    let connections = Sealed { collection: super::stored::COLLECTION, field: super::stored::FIELD };
+    [connections, link, flows, links, choices, revocations]
+};
 
 /// What the check record holds when it is opened.
 const CHECK: &[u8] = b"this key opens this store";

@@ -66,7 +66,7 @@ const UNCOMPUTED: When = When::Names(&[
 
 /// Parts of definitions.
 pub const INTEGRATION: &[Part] = &[
-    refuses("/auth/oauth2"),
+    Part { pointer: "/auth/oauth2/grant", when: When::Word(&["device_code"]), effect: Effect::Rests },
     refuses("/auth/oauth2/registration"),
     rests("/auth/oauth1/authorize"),
     refuses("/auth/login"),

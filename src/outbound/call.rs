@@ -15,7 +15,7 @@ use crate::activity::Asker;
 use crate::base::secret::Secret;
 use crate::connection::flow::Secrets;
 use crate::connection::health::{Key, Tested, Trouble};
-use crate::connection::{Need, Status};
+use crate::connection::{Connections, Content, Need, Status};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Api;
@@ -157,22 +157,48 @@ pub async fn test(
     integration: &Arc<Integration>,
     connection: &str,
 ) -> Result<Outcome, OutboundError> {
+    let input = Map::new();
+    let result = outbound.run(test_call((generation, integration), connection, &input)?).await;
+    note_test(outbound, integration, connection, result.as_ref().err()).await;
+    result
+}
+
+/// Runs an integration's test request for a connection that is stored nowhere.
+///
+/// # Errors
+/// As [`test`], and when the connection does not fit the definition.
+pub async fn try_out(
+    outbound: &Outbound,
+    (generation, integration): (&Generation, &Arc<Integration>),
+    name: &str,
+    content: Content,
+) -> Result<Outcome, OutboundError> {
+    let draft = Connections::draft(integration, name, content)?;
+    let input = Map::new();
+    let call = test_call((generation, integration), name, &input)?;
+    let prepared = Prepared::of(&generation.gateway, integration, draft, outbound.moment())?;
+    Box::pin(outbound.once(&call, Arc::new(prepared))).await
+}
+
+fn test_call<'a>(
+    (generation, integration): (&'a Generation, &'a Arc<Integration>),
+    connection: &'a str,
+    input: &'a Map<String, Json>,
+) -> Result<Call<'a>, OutboundError> {
     let api = integration.api.as_ref().ok_or_else(|| OutboundError::NoApi(Arc::clone(&integration.id)))?;
     let request = api.test.as_ref().ok_or_else(|| OutboundError::NoTest(Arc::clone(&integration.id)))?;
-    let call = Call {
+    let asker = Asker::Test;
+    Ok(Call {
         generation,
         integration,
         connection,
         request,
         endpoint: None,
-        input: &Map::new(),
-        asker: Asker::Test,
+        input,
+        asker,
         idempotency_key: None,
         deadline: None,
-    };
-    let result = outbound.run(call).await;
-    note_test(outbound, integration, connection, result.as_ref().err()).await;
-    result
+    })
 }
 
 /// Remembers how a test ended. A test that was not made says nothing.

@@ -9,6 +9,7 @@
 
 pub mod call;
 pub mod credential;
+pub mod diagnosis;
 pub mod error;
 pub mod prepare;
 pub mod retest;
@@ -24,8 +25,9 @@ use crate::connection::{Connections, PerConnection, Refresher};
 use crate::net::Clients;
 use crate::telemetry::metrics::Metrics;
 
-pub use call::{Call, test};
+pub use call::{Call, test, try_out};
 pub use credential::{PlaceError, Placed};
+pub use diagnosis::{Cause, Diagnosis};
 pub use error::{OutboundError, Unsuccessful, Why};
 pub use prepare::Prepared;
 

@@ -71,7 +71,7 @@ impl Outbound {
 }
 
 impl Prepared {
-    fn of(
+    pub(super) fn of(
         gateway: &Arc<Gateway>,
         integration: &Integration,
         connection: Arc<Connection>,

@@ -110,6 +110,12 @@ refusals! {
     HttpsRequired = 403 "https_required" "This door takes HTTPS only";
     /// The call would leave the hosts that the definition names.
     HostForbidden = 403 "host_forbidden" "The call would leave the hosts that the definition names";
+    /// A connect link is incomplete, or was changed.
+    LinkInvalid = 400 "link_invalid" "The connect link is not valid";
+    /// A callback belongs to no flow of this browser.
+    FlowUnknown = 400 "flow_unknown" "The sign-in is not one of this browser, or is over";
+    /// A connect link has expired or has been used.
+    LinkOver = 410 "link_over" "The connect link cannot be used any more";
     /// There is no such integration, endpoint, webhook or route.
     NotFound = 404 "not_found" "There is nothing here";
     /// There is no such connection.
@@ -207,6 +213,16 @@ impl Refusal {
             body: serde_json::to_vec(&document).map(Bytes::from).unwrap_or_default(),
             close: false,
         }
+    }
+
+    /// The answer as a page for people; the code is in its header all the same.
+    pub fn page(self, html: Bytes) -> Answer {
+        let headers = vec![
+            (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+            (ERROR_HEADER, HeaderValue::from_static(self.code())),
+        ];
+        let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Answer { status, headers, body: html, close: false }
     }
 
     /// The answer with `Retry-After`, rounded up to whole seconds, at least one.

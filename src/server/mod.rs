@@ -19,6 +19,7 @@ use pingora::proxy::{ProxyHttp, http_proxy};
 use pingora::server::configuration::ServerConf;
 
 use crate::base::clock::Clock;
+use crate::connection::connect::door::Welcome;
 use crate::definition::live::Live;
 use crate::proxy::ProxyDoor;
 use crate::telemetry::metrics::Metrics;
@@ -50,8 +51,13 @@ pub fn open_proxy(listener: Listener, shared: Shared, door: Arc<ProxyDoor>) -> R
 }
 
 /// Opens the public door for services and browsers. Must be called within the runtime.
-pub fn open_public(listener: Listener, shared: Shared, receiver: Arc<dyn Receive>) -> Running {
-    let app = pingora_app(public::PublicDoor::new(shared.clone(), receiver));
+pub fn open_public(
+    listener: Listener,
+    shared: Shared,
+    receiver: Arc<dyn Receive>,
+    welcome: Arc<dyn Welcome>,
+) -> Running {
+    let app = pingora_app(public::PublicDoor::new(shared.clone(), receiver, welcome));
     accept::run(listener, "public", hygiene::Upgrades::None, shared, app)
 }
 

@@ -1,16 +1,17 @@
-//! The public door: what the internet may ask for. Webhooks go to their receiver; nothing here adds a
-//! credential or shows data.
+//! The public door: what the internet may ask for. Webhooks go to their receiver, people who connect an
+//! account to the connect flow; nothing here adds a credential or shows data.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::Method;
 use pingora::proxy::{ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
 use super::Shared;
+use crate::connection::connect;
+use crate::connection::connect::door::{MAX_FORM, Visit, Welcome};
 use crate::proxy::stream::DoorStream;
 use crate::proxy::{answer, intake};
 use crate::respond::{Answer, Refusal};
@@ -23,6 +24,7 @@ const OTHER: &str = "other";
 pub struct PublicDoor {
     shared: Shared,
     receiver: Arc<dyn Receive>,
+    welcome: Arc<dyn Welcome>,
 }
 
 /// What is remembered of one request.
@@ -32,16 +34,16 @@ pub struct Context {
 }
 
 impl PublicDoor {
-    /// A door that hands webhooks to `receiver`.
-    pub fn new(shared: Shared, receiver: Arc<dyn Receive>) -> Self {
-        Self { shared, receiver }
+    /// A door that hands webhooks to `receiver` and people to `welcome`.
+    pub fn new(shared: Shared, receiver: Arc<dyn Receive>, welcome: Arc<dyn Welcome>) -> Self {
+        Self { shared, receiver, welcome }
     }
 
     /// The path is a list: route, admit, read, receive.
     async fn handle(&self, session: &mut Session, context: &mut Context) -> Answer {
         let integration = match route(session) {
             Route::Webhook(integration) => integration,
-            Route::SignIn => return Refusal::NotYetRun.answer("sign-in is not yet run by this version"),
+            Route::Connect(id) => return self.connect(session, context, id).await,
             Route::Nothing => return Refusal::NotFound.answer("there is nothing at this path"),
         };
         let head = head_of(session, integration);
@@ -55,11 +57,32 @@ impl PublicDoor {
             Err(refused) => refused,
         }
     }
+
+    /// A person, or a page that waits for one.
+    async fn connect(&self, session: &mut Session, context: &mut Context, integration: Option<String>) -> Answer {
+        if let Some(known) = integration.and_then(|id| self.shared.live.load().integration(&id).cloned()) {
+            context.integration = Arc::clone(&known.id);
+        }
+        let body = match intake::whole_body(session, MAX_FORM).await {
+            Ok(body) => body,
+            Err(refused) => return refused,
+        };
+        let request = session.req_header();
+        let visit = Visit {
+            method: request.method.clone(),
+            path: request.uri.path().to_owned(),
+            query: request.uri.query().unwrap_or_default().to_owned(),
+            headers: request.headers.clone(),
+            body,
+        };
+        self.welcome.answer(visit).await
+    }
 }
 
 enum Route {
     Webhook(String),
-    SignIn,
+    /// A page of the connect flow, and the integration it is for where it is for one.
+    Connect(Option<String>),
     Nothing,
 }
 
@@ -72,8 +95,10 @@ fn route(session: &Session) -> Route {
             && integration.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
         return if known { Route::Webhook(integration.to_owned()) } else { Route::Nothing };
     }
-    let sign_in = path.starts_with("/api/connect/") || path.starts_with("/api/auth/callback/");
-    if sign_in && request.method == Method::GET { Route::SignIn } else { Route::Nothing }
+    match connect::door::place(path) {
+        Some(place) => Route::Connect(place.integration().map(str::to_owned)),
+        None => Route::Nothing,
+    }
 }
 
 fn head_of(session: &Session, integration: String) -> RequestHead {

@@ -119,6 +119,10 @@ pub trait Records: Send + Sync + 'static {
     /// Removes a record; durable when this returns. Removing what is absent is not an error.
     async fn remove(&self, key: &RecordKey) -> Result<(), StoreError>;
 
+    /// Removes a record and returns what it held; durable when this returns. Of concurrent calls one
+    /// gets the value and every other `None`, and so it stays after a crash: for what counts once.
+    async fn take(&self, key: &RecordKey) -> Result<Option<Bytes>, StoreError>;
+
     /// All keys of a collection, in order.
     async fn keys(&self, collection: &str) -> Result<Vec<RecordKey>, StoreError>;
 }

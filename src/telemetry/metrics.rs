@@ -77,6 +77,8 @@ metrics! {
     token_calls: counter "trunkline_token_calls_total" "Tokens asked for, by stage (token, refresh) and result (ok, permanent, passing, unsent, misconfigured)." ["integration", "stage", "result"];
     webhooks_received: counter "trunkline_webhooks_received_total" "Webhooks by result: accepted, duplicate, handshake, or the refusal's code." ["integration", "result"];
     webhook_ack_duration: histogram "trunkline_webhook_ack_duration_seconds" "Time from a webhook's head to its durable acknowledgement." ["integration"];
+    connect_flows: counter "trunkline_connect_flows_total" "Connect flows by result: started, connected, the failure's code, or why a callback was refused." ["integration", "result"];
+    revocations: counter "trunkline_revocations_total" "Attempts to take a removed connection's tokens back at its service: ok, failed." ["integration", "result"];
     queue_messages: gauge "trunkline_queue_messages" "Work by state: ready, leased, dead." ["state"];
     queue_oldest_age: gauge "trunkline_queue_oldest_message_age_seconds" "Age of the oldest event that is not finished." [];
     delivery_attempts: counter "trunkline_delivery_attempts_total" "Attempts at deliveries by action (call, deliver, log, run) and result (done, retry, dead)." ["integration", "action", "result"];

@@ -65,6 +65,7 @@ fn generation() -> Generation {
         api: None,
         connections: Vec::new(),
         webhook: None,
+        prompts: trunkline::definition::plan::Prompts::default(),
         rules: Vec::new(),
     };
     Generation {

@@ -11,6 +11,7 @@ mod catalogue;
 mod chaos;
 mod cli;
 mod corpora;
+mod connect;
 mod credentials;
 mod definitions;
 mod doors;

@@ -47,6 +47,7 @@ fn integration(verify: Verify, secret: &str) -> Integration {
         api: None,
         connections: Vec::new(),
         webhook: Some(webhook),
+        prompts: trunkline::definition::plan::Prompts::default(),
         rules: Vec::new(),
     }
 }

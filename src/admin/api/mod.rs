@@ -4,8 +4,10 @@
 //! (RFC 8288). Times are RFC 3339 in UTC. Unknown query parameters are refused, so that a filter with a
 //! slip in its name does not silently select everything.
 
+mod accounts;
 mod activity;
 mod config;
+mod connect_links;
 mod connections;
 mod deliveries;
 mod events;
@@ -40,15 +42,20 @@ pub fn routes() -> Router<Arc<Parts>> {
         .route("/api/keys", get(keys::show))
         .route("/api/keys/check", post(keys::check))
         .route("/api/keys/rotate", post(keys::rotate))
+        .route("/api/integrations/test", post(accounts::test))
+        .route("/api/integrations/save", post(accounts::save))
+        .route("/api/integrations/revocations", get(accounts::revocations))
         .route("/api/connections", get(connections::list))
         .route("/api/integrations/connections", get(connections::list))
-        .route("/api/integrations/connections/{id}", get(connections::show))
+        .route("/api/integrations/connections/{id}", get(connections::show).delete(accounts::remove))
         .route("/api/integrations/connections/{id}/pause", post(connections::pause))
         .route("/api/integrations/connections/{id}/resume", post(connections::resume))
         .route("/api/integrations/connections/{id}/refresh", post(connections::refresh))
         .route("/api/integrations/connections/{id}/test", post(connections::test))
         .route("/api/export", get(transfer::export).post(transfer::export_sealed))
         .route("/api/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))
+        .route("/api/connect-links", post(connect_links::make))
+        .route("/api/connect-links/{result}", get(connect_links::show))
         .route("/api/events", get(events::list))
         .route("/api/events/{id}", get(events::show))
         .route("/api/events/{id}/replay", post(events::replay))

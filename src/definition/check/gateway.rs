@@ -1,12 +1,13 @@
 //! Settings of the gateway file that do not go together.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use url::Url;
 
 use super::{Findings, below};
-use crate::definition::compile::read_network;
 use crate::definition::compile::secrets::vault_server;
+use crate::definition::compile::{read_network, read_origin};
 use crate::definition::load::reference::is_secret_path as is_path;
 use crate::definition::problem::Code;
 use crate::definition::raw::gateway::{Gateway, MasterKey, Mode, Transit};
@@ -35,6 +36,7 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
     {
         found.error(Code::OutOfRange, "/admin/token", "this token is shorter than 16 bytes");
     }
+    connect(raw, development, found);
     for (index, network) in raw.private_networks.iter().enumerate() {
         if read_network(&network.0).is_none() {
             let at = format!("/private_networks/{index}");
@@ -116,6 +118,30 @@ fn plain_address(text: &str) -> Result<Url, String> {
     }
 }
 
+/// The longest life of a connect link: long enough to be sent to a customer before a weekend.
+const LINK_TTL: Duration = Duration::from_hours(7 * 24);
+
+fn connect(raw: &Gateway, development: bool, found: &mut Findings<'_>) {
+    let Some(connect) = &raw.connect else { return };
+    for (index, text) in connect.origins.iter().enumerate() {
+        let at = format!("/connect/origins/{index}");
+        match read_origin(text) {
+            None => {
+                let problem = found.error(Code::BadFormat, &at, format!("`{text}` is not an origin"));
+                problem.help = Some("Write scheme, host and port alone, such as https://app.example.com.".to_owned());
+            }
+            Some(origin) if origin.starts_with("http:") && !development => {
+                let problem = found.error(Code::Conflict, &at, "pages of your own must be at https");
+                problem.help = Some("Plain HTTP is for `mode: development`.".to_owned());
+            }
+            Some(_) => {}
+        }
+    }
+    if connect.link_ttl.is_some_and(|ttl| !(Duration::from_mins(1)..=LINK_TTL).contains(&ttl.0)) {
+        found.error(Code::OutOfRange, "/connect/link_ttl", "a connect link lives between 1m and 7d");
+    }
+}
+
 fn listen(raw: &Gateway, found: &mut Findings<'_>) {
     let Some(listen) = &raw.listen else { return };
     let doors = [("public", &listen.public), ("proxy", &listen.proxy), ("admin", &listen.admin)];
@@ -178,6 +204,17 @@ mod tests {
         assert_eq!(destination(json!({ "url": "http://127.0.0.1:3000", "signing_secret": "s" })), "");
         assert!(destination(json!({ "url": "http://127.0.0.1:3000" })).contains("not signed"));
         assert!(destination(json!({ "url": "https://u:p@a.example", "signing_secret": "s" })).contains("password"));
+    }
+
+    #[test]
+    fn origins_of_pages_are_exact() {
+        let connect = |value: Value| gateway(&json!({ "connect": value }));
+        assert_eq!(connect(json!({ "origins": ["https://app.example.com"], "link_ttl": "1h" })), "");
+        for wrong in ["https://app.example.com/x", "*", "https://*.example.com", "app.example.com"] {
+            assert!(connect(json!({ "origins": [wrong] })).contains("is not an origin"), "{wrong}");
+        }
+        assert!(connect(json!({ "origins": ["http://app.example.com"] })).contains("at https"));
+        assert!(connect(json!({ "link_ttl": "8d" })).contains("between 1m and 7d"));
     }
 
     #[test]

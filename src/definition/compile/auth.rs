@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::place::{Fault, Place};
 use super::{assertion, oauth2, signed};
-use crate::definition::plan::NotYet;
 use crate::definition::plan::auth::Auth;
+use crate::definition::plan::{NotYet, Prompts};
 use crate::definition::raw::auth as raw;
 
 pub(super) fn compile(raw: Option<&raw::Auth>, place: &Place<'_>) -> Result<Auth, Fault> {
@@ -24,6 +24,23 @@ pub(super) fn compile(raw: Option<&raw::Auth>, place: &Place<'_>) -> Result<Auth
         Some(Raw::Mtls(_)) => Auth::Mtls,
         Some(other) => Auth::NotYet(NotYet { part: format!("auth.{}", kind(other)) }),
     })
+}
+
+/// What people are asked for.
+pub(super) fn prompts(raw: Option<&raw::Auth>) -> Prompts {
+    let usual = Prompts::default();
+    match raw {
+        Some(raw::Auth::ApiKey(key)) => {
+            Prompts { key: key.title.clone().unwrap_or(usual.key), help: key.help.clone(), ..Prompts::default() }
+        }
+        Some(raw::Auth::Basic(basic)) => Prompts {
+            username: basic.username_title.clone().unwrap_or(usual.username),
+            password: basic.password_title.clone().unwrap_or(usual.password),
+            help: basic.help.clone(),
+            ..Prompts::default()
+        },
+        _ => usual,
+    }
 }
 
 /// The word by which a file names a kind of sign-in.

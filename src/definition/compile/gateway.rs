@@ -12,7 +12,7 @@ use super::{read, rule, secrets};
 use crate::base::secret::Secret;
 use crate::definition::document::Document;
 use crate::definition::plan::gateway::{
-    Admin, Caller, Destination, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State, Upkeep,
+    Admin, Caller, Connect, Destination, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State, Upkeep,
 };
 use crate::definition::plan::rule::Glob;
 use crate::definition::problem::Code;
@@ -45,6 +45,7 @@ pub fn gateway(document: &Document, templates: &Templates) -> Result<Gateway, Fa
         fixed: fixed(&raw, &place)?,
         public_url: address(&raw.public_url, &place.at("public_url"))?,
         admin: admin(raw.admin.as_ref()),
+        connect: connect(raw.connect.as_ref(), &place.at("connect"))?,
         destinations: raw
             .destinations
             .iter()
@@ -163,6 +164,29 @@ fn admin(raw: Option<&raw::Admin>) -> Admin {
         token_hash: raw.token.as_ref().map(|token| Sha256::digest(token.0.expose()).into()),
         hosts: raw.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
     }
+}
+
+fn connect(raw: Option<&raw::Connect>, place: &Place<'_>) -> Result<Connect, Fault> {
+    let usual = Connect::default();
+    let Some(raw) = raw else { return Ok(usual) };
+    let at = place.at("origins");
+    let origins = raw.origins.iter().enumerate();
+    let origins = origins.map(|(index, text)| {
+        read_origin(text).ok_or_else(|| at.item(index).problem(Code::BadFormat, format!("`{text}` is not an origin")))
+    });
+    Ok(Connect {
+        origins: origins.collect::<Result<_, _>>()?,
+        link_ttl: raw.link_ttl.map_or(usual.link_ttl, |time| time.0),
+    })
+}
+
+/// Reads an origin: scheme, host and port alone. Returns it as browsers write it.
+pub fn read_origin(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    let origin = url.origin().ascii_serialization();
+    let known = matches!(url.scheme(), "http" | "https") && url.host().is_some();
+    // What else an address can hold would be dropped without a word, and `*` would look like a pattern.
+    (known && !origin.contains('*') && text.trim_end_matches('/').eq_ignore_ascii_case(&origin)).then_some(origin)
 }
 
 fn network(text: &Cidr, place: &Place<'_>) -> Result<Network, Fault> {
@@ -284,6 +308,24 @@ mod tests {
             ("ten/8", false),
         ] {
             assert_eq!(read_network(text).is_some(), fits, "{text}");
+        }
+    }
+
+    #[test]
+    fn origins_are_read_as_browsers_write_them() {
+        for (text, origin) in [
+            ("https://app.example.com", Some("https://app.example.com")),
+            ("https://App.Example.com/", Some("https://app.example.com")),
+            ("http://localhost:3000", Some("http://localhost:3000")),
+            ("https://app.example.com/path", None),
+            ("https://u@app.example.com", None),
+            ("https://app.example.com?x", None),
+            ("*", None),
+            ("null", None),
+            ("file:///etc", None),
+            ("https://*.example.com", None),
+        ] {
+            assert_eq!(read_origin(text).as_deref(), origin, "{text}");
         }
     }
 

@@ -40,7 +40,7 @@ pub use signed::{identity, rsa_sha1};
 pub use webhook::{BODY_MOST, DEDUPE_MOST};
 
 pub use address::{Address, read_address};
-pub use gateway::{DEFAULT_STATE, gateway, read_network, state_directory};
+pub use gateway::{DEFAULT_STATE, gateway, read_network, read_origin, state_directory};
 
 /// Compiles a resolved definition.
 ///
@@ -56,6 +56,7 @@ pub fn integration(document: &Document, templates: &Templates) -> Result<Integra
         title: raw.title.clone().unwrap_or_else(|| raw.id.0.clone()),
         fingerprint: fingerprint(&document.value),
         auth: auth::compile(raw.auth.as_ref(), &place.at("auth"))?,
+        prompts: auth::prompts(raw.auth.as_ref()),
         api: raw.api.as_ref().map(|api| api::compile(api, raw.auth.as_ref(), &place.at("api"))).transpose()?,
         connections: connections
             .map(|(index, connection)| declared::compile(connection, &raw, &place.at("connections").item(index)))
@@ -122,7 +123,16 @@ fn inputs(raw: &raw::integration::Integration, place: &Place<'_>) -> Result<Vec<
             Some(pattern) => Some(at.at("pattern").regex(pattern)?),
             None => one_of(&input.choices, &at)?,
         };
-        Ok(Input { name: name.into(), default: input.default.clone(), pattern, secret: input.secret })
+        Ok(Input {
+            name: name.into(),
+            title: input.title.clone().unwrap_or_else(|| name.to_owned()),
+            help: input.help.clone(),
+            choices: input.choices.clone(),
+            optional: input.optional,
+            default: input.default.clone(),
+            pattern,
+            secret: input.secret,
+        })
     };
     raw.inputs.iter().map(input).collect()
 }

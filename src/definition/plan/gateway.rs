@@ -21,6 +21,8 @@ pub struct Gateway {
     pub public_url: Url,
     /// Who may use the admin door.
     pub admin: Admin,
+    /// How people connect accounts.
+    pub connect: Connect,
     /// Places of the user's own that actions deliver to.
     pub destinations: Vec<Destination>,
     /// Applications that may use the proxy door.
@@ -64,6 +66,22 @@ pub struct Admin {
     pub token_hash: Option<[u8; 32]>,
     /// Names under which the door may be asked besides `localhost` and addresses; lower case, no port.
     pub hosts: Vec<String>,
+}
+
+/// How people connect accounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connect {
+    /// Origins that may be told how a flow ended, and that people may be sent back to: scheme, host and a
+    /// port that is not the scheme's own, as browsers write them.
+    pub origins: Vec<String>,
+    /// How long a connect link can be used. Default 15 minutes.
+    pub link_ttl: Duration,
+}
+
+impl Default for Connect {
+    fn default() -> Self {
+        Self { origins: Vec::new(), link_ttl: Duration::from_mins(15) }
+    }
 }
 
 /// What cannot change while the program runs; a reload that changes one of these says so.

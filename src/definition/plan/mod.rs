@@ -39,6 +39,8 @@ pub struct Integration {
     pub inputs: Vec<Input>,
     /// How connections sign in.
     pub auth: Auth,
+    /// What people are asked for who enter what they sign in with.
+    pub prompts: Prompts,
     /// The service's API; `None` when the definition has none.
     pub api: Option<Api>,
     /// The connections that the file declares.
@@ -53,6 +55,26 @@ impl Integration {
     /// The declared connection with this id.
     pub fn connection(&self, id: &str) -> Option<&DeclaredConnection> {
         self.connections.iter().find(|connection| &*connection.id == id)
+    }
+}
+
+/// What people are asked for who enter what they sign in with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompts {
+    /// What the service calls its key.
+    pub key: String,
+    /// What it calls the name.
+    pub username: String,
+    /// What it calls the password.
+    pub password: String,
+    /// Where a person finds them: a page's address or a sentence.
+    pub help: Option<String>,
+}
+
+impl Default for Prompts {
+    fn default() -> Self {
+        let owned = str::to_owned;
+        Self { key: owned("API key"), username: owned("User name"), password: owned("Password"), help: None }
     }
 }
 
@@ -90,6 +112,14 @@ impl fmt::Display for NotYet {
 pub struct Input {
     /// Its name.
     pub name: Arc<str>,
+    /// What people call it.
+    pub title: String,
+    /// Where a person finds it: a page's address or a sentence.
+    pub help: Option<String>,
+    /// The values there are, where they are few; empty when there are many.
+    pub choices: Vec<String>,
+    /// Whether a connection may leave it out.
+    pub optional: bool,
     /// What stands in for it when a connection does not tell.
     pub default: Option<String>,
     /// What its value must match, anchored by its author.

@@ -39,6 +39,8 @@ pub struct Gateway {
     pub secrets: Option<Secrets>,
     /// Who may use the admin door.
     pub admin: Option<Admin>,
+    /// How people connect accounts.
+    pub connect: Option<Connect>,
     /// Places of your own that actions deliver to, by id.
     #[serde(default)]
     #[schemars(extend("x-sees" = "message", "x-names" = "id"))]
@@ -248,6 +250,19 @@ pub struct Admin {
     /// `trunkline.internal`. A request for another name is refused with 421.
     #[serde(default)]
     pub hosts: Vec<String>,
+}
+
+/// How people connect accounts.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    /// Origins of your own pages, such as `https://app.example.com`: exactly these may be told how a
+    /// connect flow ended, and people are sent back to no other. Addresses without an origin, such as
+    /// `/settings`, are below the origin of `public_url` and always allowed. Default: none.
+    #[serde(default)]
+    pub origins: Vec<String>,
+    /// How long a connect link can be used, at most 7d. Default 15m.
+    pub link_ttl: Option<DurationText>,
 }
 
 /// A place of your own that actions deliver to.

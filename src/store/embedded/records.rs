@@ -126,6 +126,14 @@ impl Records {
         }
     }
 
+    /// Reads and removes with nobody between.
+    async fn take(&self, key: &RecordKey) -> Result<Option<Bytes>, StoreError> {
+        let _writing = self.writing.lock().await;
+        let Some((value, version)) = self.get(key)? else { return Ok(None) };
+        self.write(Write { key: key.clone(), version: version + 1, value: None }).await?;
+        Ok(Some(value))
+    }
+
     /// Writes what is live in the oldest segments again and removes them, as long as that frees at least
     /// half of them. Returns how many were removed.
     pub async fn compact(&self) -> Result<usize, StoreError> {
@@ -194,6 +202,11 @@ impl RecordsTrait for Embedded {
     async fn remove(&self, key: &RecordKey) -> Result<(), StoreError> {
         let (records, key) = (Arc::clone(&self.records), key.clone());
         tokio::spawn(async move { records.remove(&key).await }).await.map_err(ended)?
+    }
+
+    async fn take(&self, key: &RecordKey) -> Result<Option<Bytes>, StoreError> {
+        let (records, key) = (Arc::clone(&self.records), key.clone());
+        tokio::spawn(async move { records.take(&key).await }).await.map_err(ended)?
     }
 
     async fn keys(&self, collection: &str) -> Result<Vec<RecordKey>, StoreError> {

@@ -14,7 +14,9 @@ use trunkline::base::random::SystemRandom;
 use trunkline::connection::Connections;
 use trunkline::definition::live::Generation;
 use trunkline::definition::plan::api::{Api, HostPattern, Placement, Timeouts, Transport};
-use trunkline::definition::plan::gateway::{Admin, Fixed, Gateway, KeySource, Limits, Listen, Mode, Network, State};
+use trunkline::definition::plan::gateway::{
+    Admin, Connect, Fixed, Gateway, KeySource, Limits, Listen, Mode, Network, State,
+};
 use trunkline::definition::plan::request::{Body, CredentialUse, Request, Target};
 use trunkline::definition::plan::{Auth, DeclaredConnection, DeclaredCredential, Fingerprint, Integration};
 use trunkline::net::resolve::{Found, Lookup, Resolver, Unresolved};
@@ -127,6 +129,7 @@ impl Setting {
             api: Some(api),
             connections: vec![connection],
             webhook: None,
+            prompts: trunkline::definition::plan::Prompts::default(),
             rules: Vec::new(),
         };
         Generation {
@@ -158,6 +161,7 @@ pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
         fixed,
         public_url: url::Url::parse("https://gateway.example").unwrap(),
         admin: Admin::default(),
+        connect: Connect::default(),
         destinations: Vec::new(),
         callers: Vec::new(),
         private_networks,

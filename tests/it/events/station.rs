@@ -23,7 +23,7 @@ use trunkline::definition::compile;
 use trunkline::definition::live::{Generation, Live};
 use trunkline::definition::load::tree;
 use trunkline::definition::plan::gateway::{
-    Admin, Destination, Fixed, Gateway, KeySource, Limits, Listen, Mode, Network, State,
+    Admin, Connect, Destination, Fixed, Gateway, KeySource, Limits, Listen, Mode, Network, State,
 };
 use trunkline::definition::plan::{Fingerprint, Integration};
 use trunkline::definition::templates::Templates;
@@ -125,6 +125,7 @@ fn gateway(plan: &Plan) -> Gateway {
         fixed,
         public_url: "http://localhost:8080".parse().unwrap(),
         admin: Admin::default(),
+        connect: Connect::default(),
         destinations: plan.destinations.iter().map(destination).collect(),
         callers: Vec::new(),
         private_networks: vec![Network { address: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: 8 }],

@@ -85,6 +85,10 @@ impl Records for Wired {
         self.store.remove(key).await
     }
 
+    async fn take(&self, key: &RecordKey) -> Result<Option<Bytes>, StoreError> {
+        self.store.take(key).await
+    }
+
     async fn keys(&self, collection: &str) -> Result<Vec<RecordKey>, StoreError> {
         self.store.keys(collection).await
     }

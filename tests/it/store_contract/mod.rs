@@ -267,6 +267,7 @@ macro_rules! contract_of {
                 a_put_with_a_wrong_expectation_is_a_conflict,
                 of_concurrent_puts_with_one_expectation_one_happens,
                 a_removed_record_is_absent,
+                of_concurrent_takes_one_gets_the_record,
                 records_survive_a_crash,
                 keys_of_a_collection_are_in_order,
                 a_record_above_256_kib_is_refused,

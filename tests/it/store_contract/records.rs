@@ -49,6 +49,17 @@ pub async fn a_removed_record_is_absent<E: Engine>(lab: Lab<E>) {
     lab.store().put(&key, Bytes::from_static(b"again"), Some(0)).await.unwrap();
 }
 
+pub async fn of_concurrent_takes_one_gets_the_record<E: Engine>(lab: Lab<E>) {
+    let key = key("flows", "a");
+    assert_eq!(lab.store().take(&key).await.unwrap(), None);
+    lab.store().put(&key, Bytes::from_static(b"once"), None).await.unwrap();
+    let taken = join_all((0..20).map(|_| lab.store().take(&key))).await;
+    let got: Vec<_> = taken.into_iter().filter_map(Result::unwrap).collect();
+    assert_eq!(got, [Bytes::from_static(b"once")]);
+    let lab = lab.crash().await;
+    assert_eq!(lab.store().take(&key).await.unwrap(), None);
+}
+
 pub async fn records_survive_a_crash<E: Engine>(lab: Lab<E>) {
     let (key, value) = (key("connections", "a"), Bytes::from(vec![9; 256 << 10]));
     let version = lab.store().put(&key, value.clone(), None).await.unwrap();

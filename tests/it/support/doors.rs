@@ -15,11 +15,12 @@ use trunkline::activity::Activity;
 use trunkline::base::clock::{Clock, SystemClock, Timestamp};
 use trunkline::base::random::SystemRandom;
 use trunkline::base::secret::Secret;
+use trunkline::connection::connect::door::{Visit, Welcome};
 use trunkline::connection::{Connections, Refresher};
 use trunkline::definition::live::{Generation, Live};
 use trunkline::definition::plan::api::{Api, Placement, Timeouts, Transport};
 use trunkline::definition::plan::gateway::{
-    Admin, Caller, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State,
+    Admin, Caller, Connect, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State,
 };
 use trunkline::definition::plan::rule::Glob;
 use trunkline::definition::plan::{Auth, DeclaredConnection, DeclaredCredential, Fingerprint, Integration};
@@ -69,6 +70,7 @@ pub fn service(base_url: &str) -> Integration {
         api: Some(api),
         connections: vec![connection],
         webhook: None,
+        prompts: trunkline::definition::plan::Prompts::default(),
         rules: Vec::new(),
     }
 }
@@ -149,6 +151,17 @@ impl Receive for Inbox {
     }
 }
 
+/// Welcomes nobody: these doors connect no accounts.
+#[derive(Debug)]
+struct Nobody;
+
+#[async_trait]
+impl Welcome for Nobody {
+    async fn answer(&self, _visit: Visit) -> Answer {
+        Refusal::CallerForbidden.answer("no accounts are connected here")
+    }
+}
+
 /// Both doors, open.
 pub struct Doors {
     pub public: SocketAddr,
@@ -197,7 +210,7 @@ impl Doors {
         let door = Arc::new(ProxyDoor::new(parts, &SystemRandom::default()).unwrap());
         let inbox = Arc::new(Inbox { live: Mutex::new(Some(Arc::clone(&live))), ..Inbox::default() });
         let running = [
-            open_public(public, shared.clone(), Arc::clone(&inbox) as Arc<dyn Receive>),
+            open_public(public, shared.clone(), Arc::clone(&inbox) as Arc<dyn Receive>, Arc::new(Nobody)),
             open_proxy(proxy, shared, door),
         ];
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -230,6 +243,7 @@ pub fn generation(setup: Setup) -> Generation {
         fixed,
         public_url: "http://localhost:8080".parse().unwrap(),
         admin: Admin::default(),
+        connect: Connect::default(),
         destinations: Vec::new(),
         callers: setup.callers,
         private_networks: setup.private_networks,

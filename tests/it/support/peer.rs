@@ -108,7 +108,7 @@ impl Drop for Peer {
 }
 
 /// Where `make peers` puts them: beside the build, whatever directory that is.
-fn installed() -> PathBuf {
+pub fn installed() -> PathBuf {
     let peers = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("peers");
     assert!(peers.join("stamp").exists(), "the servers that tests run against are missing: run `make peers`");
     peers

@@ -87,6 +87,13 @@ impl Wire {
         bytes
     }
 
+    /// The answer to a HEAD, which has no body whatever its head says.
+    pub async fn head_only(&mut self) -> Reply {
+        let head = self.head().await;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        Reply { status, head, body: Vec::new() }
+    }
+
     /// One answer, by its framing.
     pub async fn reply(&mut self) -> Reply {
         let mut head = self.head().await;

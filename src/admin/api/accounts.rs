@@ -1,0 +1,149 @@
+//! `/api/integrations/test`, `/api/integrations/save` and removal: connections that are entered by hand.
+//!
+//! A test keeps nothing. What is saved has been tried before, unless the definition has no test or it is
+//! said that none is wanted.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::Shared;
+use super::query::{Named, Sent};
+use crate::admin::Parts;
+use crate::admin::refusal::Refused;
+use crate::base::id::ConnectionId;
+use crate::base::secret::Secret;
+use crate::connection::connect::Revocation;
+use crate::connection::{Content, Credential, DEFAULT, Origin};
+use crate::definition::live::Generation;
+use crate::definition::plan::Integration;
+use crate::outbound::{Cause, Diagnosis, try_out};
+use crate::respond::Refusal;
+
+/// A connection as it is entered.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Draft {
+    /// The integration.
+    integration: String,
+    /// The connection's name. Default `default`.
+    connection: Option<String>,
+    /// The inputs.
+    #[serde(default)]
+    inputs: Map<String, Value>,
+    /// What it signs in with: one of `api_key`, `basic`, `none`.
+    credential: Entered,
+    /// Whether it is saved without being tried first. Default: it is tried.
+    #[serde(default)]
+    untested: bool,
+}
+
+/// What a connection signs in with, as it is entered.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entered {
+    /// An API key.
+    ApiKey(String),
+    /// A name and a password.
+    Basic {
+        /// The name.
+        username: String,
+        /// The password.
+        #[serde(default)]
+        password: String,
+    },
+    /// None is needed.
+    None,
+}
+
+impl From<Entered> for Credential {
+    fn from(entered: Entered) -> Self {
+        match entered {
+            Entered::ApiKey(key) => Self::ApiKey(Secret::new(key)),
+            Entered::Basic { username, password } => {
+                Self::Basic { username: Secret::new(username), password: Secret::new(password) }
+            }
+            Entered::None => Self::None,
+        }
+    }
+}
+
+/// Tries a connection and keeps nothing. Answers 200 whether it works or not: `ok` says which.
+pub async fn test(State(parts): Shared, Sent(draft): Sent<Draft>) -> Result<Json<Value>, Refused> {
+    let (generation, integration) = find(&parts, &draft.integration)?;
+    let Draft { connection, inputs, credential, .. } = draft;
+    let content = Content { credential: credential.into(), inputs, saved: Map::new() };
+    let tried = tried(&parts, (&generation, &integration), connection.as_deref(), content).await;
+    Ok(Json(match tried {
+        Ok(()) => json!({ "ok": true }),
+        Err(diagnosis) => json!({ "ok": false, "diagnosis": diagnosis }),
+    }))
+}
+
+/// Tries a connection and, if it works, keeps it in place of one of the same name.
+pub async fn save(State(parts): Shared, Sent(draft): Sent<Draft>) -> Result<impl IntoResponse, Refused> {
+    let (generation, integration) = find(&parts, &draft.integration)?;
+    let Draft { connection, inputs, credential, untested, .. } = draft;
+    let name = connection.unwrap_or_else(|| DEFAULT.to_owned());
+    let content = Content { credential: credential.into(), inputs, saved: Map::new() };
+    if !untested {
+        let (credential, inputs) = (content.credential.copy(), content.inputs.clone());
+        let copy = Content { credential, inputs, saved: Map::new() };
+        let tried = tried(&parts, (&generation, &integration), Some(&name), copy).await;
+        // A definition without a test is no reason to refuse what cannot be tried.
+        if let Err(diagnosis) = tried.or_else(|found| if found.cause == Cause::NoTest { Ok(()) } else { Err(found) }) {
+            return Err(Refused::with_help(Refusal::ConnectionUnusable, &diagnosis.detail, diagnosis.step));
+        }
+    }
+    let saved = parts.connections.put("operator", &integration, &name, content).await;
+    let id = saved.map_err(|error| Refused::new(error.refusal(), &error.to_string()))?;
+    let told = json!({ "id": id, "integration": integration.id, "connection": name });
+    Ok((StatusCode::CREATED, Json::<Value>(told)))
+}
+
+/// Removes a stored connection by its id, and has its service told.
+pub async fn remove(State(parts): Shared, Named(id): Named<ConnectionId>) -> Result<impl IntoResponse, Refused> {
+    let listed = parts.connections.list(&parts.live.load()).await;
+    let listed = listed.map_err(|error| Refused::new(error.refusal(), &error.to_string()))?;
+    let gone = || Refused::new(Refusal::ConnectionUnknown, &format!("there is no connection {id}"));
+    let head = listed.into_iter().find(|head| head.id == id).ok_or_else(gone)?;
+    if head.origin == Origin::Declared {
+        let detail = format!("a file declares `{}/{}`: remove it there", head.integration, head.name);
+        return Err(Refused::new(Refusal::Conflict, &detail));
+    }
+    let removed = parts.connect.remove("operator", &head.integration, &head.name).await;
+    match removed {
+        Ok(Some(revocation)) => Ok((StatusCode::ACCEPTED, Json(json!({ "removed": id, "revocation": revocation })))),
+        Ok(None) => Err(gone()),
+        Err(error) => Err(Refused::new(Refusal::StoreUnavailable, &error.to_string())),
+    }
+}
+
+/// What services were told, and have yet to be told, of removed connections: those of the last week.
+pub async fn revocations(State(parts): Shared) -> Result<Json<Vec<Revocation>>, Refused> {
+    let all = parts.connect.revocations().await;
+    all.map(Json).map_err(|error| Refused::new(error.refusal(), &error.to_string()))
+}
+
+fn find(parts: &Parts, id: &str) -> Result<(Arc<Generation>, Arc<Integration>), Refused> {
+    let generation = parts.live.load();
+    let integration = generation.integration(id).cloned();
+    let integration =
+        integration.ok_or_else(|| Refused::new(Refusal::NotFound, &format!("there is no integration `{id}`")))?;
+    Ok((generation, integration))
+}
+
+async fn tried(
+    parts: &Parts,
+    (generation, integration): (&Generation, &Arc<Integration>),
+    name: Option<&str>,
+    content: Content,
+) -> Result<(), Diagnosis> {
+    let tried = try_out(&parts.outbound, (generation, integration), name.unwrap_or(DEFAULT), content).await;
+    tried.map(drop).map_err(|error| Diagnosis::of(&error))
+}

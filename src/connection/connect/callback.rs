@@ -1,0 +1,180 @@
+//! The callback: what the browser brings back from the service.
+//!
+//! The state is taken before anything else is looked at, so that it is used up whatever is wrong with the
+//! rest; then each thing that was promised is compared. Only after that does anything leave the gateway.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use super::browser::{Browser, same};
+use super::door::Visit;
+use super::failure::Failure;
+use super::finish::Grown;
+use super::outcome::{Failed, State};
+use super::pending::{Flow, Issuer};
+use super::permission::Way;
+use super::provider::Code;
+use super::tell::Tampering;
+use super::{Connect, LinkRefused, nothing_done, unable};
+use crate::base::secret::Secret;
+use crate::connection::grant::Account;
+use crate::definition::live::Generation;
+use crate::definition::plan::Integration;
+use crate::respond::Answer;
+
+/// The most characters of a service's words that are shown.
+const WORDS: usize = 500;
+
+/// A callback's query. A name that is there twice has the first value here, and is told.
+struct Query {
+    all: Map<String, Json>,
+    repeated: bool,
+}
+
+impl Query {
+    fn of(query: &str) -> Self {
+        let (mut all, mut repeated) = (Map::new(), false);
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let told = matches!(&*name, "state" | "code" | "iss" | "error");
+            match all.entry(name.into_owned()) {
+                serde_json::map::Entry::Vacant(place) => _ = place.insert(Json::from(value.into_owned())),
+                serde_json::map::Entry::Occupied(_) => repeated |= told,
+            }
+        }
+        Self { all, repeated }
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.all.get(name).and_then(Json::as_str).filter(|text| !text.is_empty())
+    }
+}
+
+impl Connect {
+    /// Takes a callback: state, promises, code, outcome.
+    pub(super) async fn callback(&self, integration: &str, visit: &Visit) -> Answer {
+        let generation = self.live.load();
+        let url = &generation.gateway.public_url;
+        let Some(drawer) = &self.drawer else { return unable(url, &LinkRefused::NoKey) };
+        // The key is needed for the outcome's address, and after a restart not there yet.
+        if let Err(refused) = self.tools().await {
+            return unable(url, &refused);
+        }
+        let known = generation.integration(integration);
+        let query = Query::of(&visit.query);
+        let flow = match query.text("state") {
+            None => Ok(None),
+            Some(state) => Flow::take(drawer, state, self.clock.now()).await,
+        };
+        let flow = match flow {
+            Ok(flow) => flow,
+            Err(error) => return unable(url, &error.into()),
+        };
+        let browser = Browser::of(&visit.headers, url);
+        let broken = match &flow {
+            None if query.text("state").is_none() => Some(Tampering::StateMissing),
+            None => Some(Tampering::StateUnknown),
+            Some(flow) => broken_promise(flow, integration, browser.as_ref(), &query),
+        };
+        match (broken, flow) {
+            (None, Some(flow)) => {
+                let (link, browser) = (flow.link.clone(), flow.browser.clone());
+                let state = self.conclude(&generation, known, flow, query).await;
+                let ended = self.end(drawer, link, browser, state).await;
+                ended.unwrap_or_else(|error| unable(url, &LinkRefused::Keep(error)))
+            }
+            (why, flow) => {
+                let why = why.unwrap_or(Tampering::StateUnknown);
+                let link = flow.as_ref().map(|flow| &flow.link);
+                self.teller.refused(known.map(|known| &*known.id), why, link).await;
+                nothing_done(url)
+            }
+        }
+    }
+
+    /// From a callback that is what it says to its outcome.
+    async fn conclude(
+        &self,
+        generation: &Arc<Generation>,
+        integration: Option<&Arc<Integration>>,
+        flow: Flow,
+        query: Query,
+    ) -> State {
+        let Some((integration, Ok(Way::Provider { code, .. }))) = integration.map(|known| (known, Way::of(known)))
+        else {
+            return failed(Failure::DefinitionChanged, None);
+        };
+        // OAuth 1.0a has no word for it; services that tell send the token back under this name.
+        let denied = query.text("denied").filter(|_| flow.held.is_some()).map(|_| "access_denied");
+        if let Some(error) = query.text("error").or(denied) {
+            let words = query.text("error_description").unwrap_or(error);
+            return failed(Failure::of_callback(error), Some(plain(words)));
+        }
+        let Some(code) = query.text(code).map(Secret::from) else {
+            return failed(Failure::NoCode, None);
+        };
+        self.exchange(generation, integration, flow, (&code, &query.all)).await
+    }
+
+    async fn exchange(
+        &self,
+        generation: &Arc<Generation>,
+        integration: &Arc<Integration>,
+        flow: Flow,
+        (code, callback): (&Secret, &Map<String, Json>),
+    ) -> State {
+        let Some(drawer) = &self.drawer else { return failed(Failure::NotKept, None) };
+        let saved = Map::new();
+        let connection = flow.link.connection.as_str();
+        let account = Account { generation, integration, connection, inputs: &flow.inputs, saved: &saved };
+        let held = flow.held.as_ref().map(|(token, secret)| (&token.0, &secret.0));
+        let brought = Code {
+            held,
+            code,
+            redirect_uri: &flow.redirect_uri,
+            verifier: flow.verifier.as_ref().map(|verifier| &verifier.0),
+            callback,
+        };
+        let grant = match self.provider.exchange(account, brought).await {
+            Ok(grant) => grant,
+            Err(error) => return failed(Failure::of_token_call(&error), Some(plain(&error.to_string()))),
+        };
+        let mut grown = Grown::granted(flow, grant);
+        match self.identify(generation, integration, &mut grown).await {
+            Ok(()) => self.discover(generation, integration, drawer, grown).await,
+            Err(state) => state,
+        }
+    }
+}
+
+/// What of a flow's promises a callback breaks.
+fn broken_promise(flow: &Flow, integration: &str, browser: Option<&Browser>, query: &Query) -> Option<Tampering> {
+    if query.repeated {
+        return Some(Tampering::Repeated);
+    }
+    if !browser.is_some_and(|browser| same(&browser.digest, &flow.browser)) {
+        return Some(Tampering::Browser);
+    }
+    if flow.link.integration != integration {
+        return Some(Tampering::Integration);
+    }
+    let token = query.text("oauth_token").or(query.text("denied"));
+    if flow.held.as_ref().is_some_and(|(held, _)| token != Some(held.0.expose().as_str())) {
+        return Some(Tampering::Token);
+    }
+    match (&flow.issuer, query.text("iss")) {
+        (Some(Issuer { name, .. }), Some(given)) if name != given => Some(Tampering::Issuer),
+        (Some(Issuer { always: true, .. }), None) => Some(Tampering::Issuer),
+        _ => None,
+    }
+}
+
+fn failed(failure: Failure, words: Option<String>) -> State {
+    State::Failed(Failed { failure, words })
+}
+
+/// A service's words on one line, and not too many of them.
+pub(super) fn plain(words: &str) -> String {
+    let visible = words.chars().map(|c| if c.is_control() { ' ' } else { c });
+    visible.take(WORDS).collect::<String>().trim().to_owned()
+}

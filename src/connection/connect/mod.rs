@@ -1,0 +1,423 @@
+//! Connecting an account in a browser: link, permission, service, callback, outcome.
+//!
+//! ```text
+//! link ─▶ permission page ─▶ (form) begin ─▶ service ─▶ callback ─▶ exchange ─▶ choose? ─▶ kept ─▶ outcome
+//! ```
+//!
+//! [`link`] says who may connect what; [`browser`] ties the flow to one browser; [`pending`] keeps what must
+//! come back; [`callback`] takes it; [`outcome`] is the server's word for how it ended, which windows,
+//! applications and operators ask for. [`removal`] takes a connection away again. Nothing here knows a token call: that is behind [`Provider`]. Called
+//! by the public door through [`Welcome`], and by the admin door.
+
+mod begin;
+mod browser;
+mod callback;
+mod calls;
+mod choose;
+pub mod door;
+mod drawer;
+mod failure;
+mod finish;
+pub mod link;
+pub mod outcome;
+mod page;
+pub mod pending;
+mod permission;
+pub mod provider;
+mod removal;
+mod result;
+pub mod return_to;
+mod tell;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::Method;
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
+
+use crate::activity::Activity;
+use crate::base::clock::Clock;
+use crate::base::random::Random;
+use crate::base::secret::Secret;
+use crate::connection::Connections;
+use crate::connection::vault::{Sealed, Vault};
+use crate::definition::live::{Generation, Live};
+use crate::definition::plan::Integration;
+use crate::respond::{Answer, Refusal};
+use crate::store::{Audit, Records, StoreError};
+use crate::telemetry::metrics::Metrics;
+use door::{Place, Visit, Welcome, place};
+use drawer::{Drawer, KeepError, key};
+use link::{Link, LinkError, LinkKey};
+use outcome::{Outcome, Standing};
+use page::Page;
+use provider::Provider;
+use tell::{Tampering, Teller};
+
+pub use calls::Calls;
+pub use failure::{Failure, Told};
+pub use removal::{RemoveError, Revocation, RevocationState};
+pub use result::Shown;
+
+/// The collection of the key that links are signed with.
+const KEYS: &str = "connect";
+
+/// Collections of sealed records that this room keeps.
+pub const SEALED: [Sealed; 5] = [
+    Sealed { collection: KEYS, field: drawer::FIELD },
+    Sealed { collection: pending::COLLECTION, field: drawer::FIELD },
+    Sealed { collection: outcome::COLLECTION, field: drawer::FIELD },
+    Sealed { collection: choose::COLLECTION, field: drawer::FIELD },
+    Sealed { collection: removal::COLLECTION, field: drawer::FIELD },
+];
+/// What the flow is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// The definitions in force.
+    pub live: Arc<Live>,
+    /// Where connections are kept.
+    pub connections: Arc<Connections>,
+    /// What flows and outcomes are sealed with; none without a master key, and then nothing is connected.
+    pub vault: Option<Arc<Vault>>,
+    /// Where they are kept.
+    pub records: Arc<dyn Records>,
+    /// Where it is written who did what.
+    pub audit: Arc<dyn Audit>,
+    /// Where people see what happened.
+    pub activity: Arc<Activity>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness for states, verifiers and keys.
+    pub random: Arc<dyn Random>,
+    /// Makes the calls.
+    pub provider: Arc<dyn Provider>,
+}
+
+/// Connects accounts.
+pub struct Connect {
+    live: Arc<Live>,
+    connections: Arc<Connections>,
+    drawer: Option<Drawer>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    provider: Arc<dyn Provider>,
+    teller: Teller,
+    key: OnceCell<LinkKey>,
+    /// Changes when an outcome does.
+    changed: watch::Sender<u64>,
+    /// Places for those who wait for an outcome.
+    waiting: Semaphore,
+    /// Told when a service is to be told of a removed connection.
+    due: Notify,
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect").field("drawer", &self.drawer).finish_non_exhaustive()
+    }
+}
+
+/// What is wanted of a link.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The integration's id.
+    pub integration: String,
+    /// The connection's name.
+    pub connection: String,
+    /// Where the person goes afterwards.
+    pub return_to: Option<String>,
+    /// The origin of the page that opens the link. Default: that of `return_to`, where it has one.
+    pub origin: Option<String>,
+    /// The scopes that are asked for in any case.
+    pub scopes: Option<Vec<String>>,
+    /// The scopes that the person may add.
+    pub optional: Option<Vec<String>>,
+}
+
+/// A link that was made.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// The address to open.
+    pub url: String,
+    /// The id under which its outcome can be asked for.
+    pub result: String,
+    /// The link.
+    pub link: Link,
+}
+
+/// Why there is no link.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LinkRefused {
+    /// There is no such integration.
+    #[error("there is no integration `{0}`")]
+    Integration(String),
+    /// What is wanted does not fit.
+    #[error("{0}")]
+    Invalid(String),
+    /// The integration's way to sign in is not run.
+    #[error("{0}")]
+    NotYet(String),
+    /// There is no key to keep anything with.
+    #[error("there is no master key to keep credentials with: name one under `secrets.key` in trunkline.yaml")]
+    NoKey,
+    /// It could not be kept.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+}
+
+impl LinkRefused {
+    /// What the gateway answers because of it.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Integration(_) => Refusal::NotFound,
+            Self::Invalid(_) => Refusal::InvalidInput,
+            Self::NotYet(_) => Refusal::NotYetRun,
+            Self::NoKey => Refusal::ConnectionUnusable,
+            Self::Keep(_) => Refusal::StoreUnavailable,
+        }
+    }
+}
+
+impl Connect {
+    /// A flow over these parts.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { live, connections, vault, records, audit, activity, metrics, clock, random, provider } = parts;
+        Self {
+            live,
+            connections,
+            drawer: vault.map(|vault| Drawer { records, vault }),
+            teller: Teller::new(audit, activity, metrics, Arc::clone(&clock)),
+            clock,
+            random,
+            provider,
+            key: OnceCell::new(),
+            changed: watch::Sender::new(0),
+            waiting: Semaphore::new(result::WAITERS),
+            due: Notify::new(),
+        }
+    }
+
+    /// Makes a link. The audit log has it first; `actor` is who wants it.
+    ///
+    /// # Errors
+    /// When what is wanted does not fit the definition or the settings, or nothing can be kept.
+    pub async fn link(&self, actor: &str, wanted: Wanted) -> Result<Made, LinkRefused> {
+        let generation = self.live.load();
+        let integration = generation
+            .integration(&wanted.integration)
+            .ok_or_else(|| LinkRefused::Integration(wanted.integration.clone()))?;
+        permission::check_wanted(&generation, integration, &wanted)?;
+        let (key, drawer) = self.tools().await?;
+        let expires = self.clock.now().after(generation.gateway.connect.link_ttl);
+        let id = link::fresh_id(expires, &*self.random).map_err(KeepError::from)?;
+        let origin = wanted.origin.or_else(|| permission::origin_of(wanted.return_to.as_deref(), &generation));
+        let link = Link {
+            integration: wanted.integration,
+            connection: wanted.connection,
+            return_to: wanted.return_to,
+            origin,
+            scopes: wanted.scopes,
+            optional: wanted.optional,
+            id,
+        };
+        let query = link.query(key);
+        if query.len() > link::MAX_QUERY {
+            return Err(LinkRefused::Invalid("the link would be too long: ask for fewer scopes".to_owned()));
+        }
+        self.teller.made(actor, &link).await.map_err(KeepError::from)?;
+        self.clear(drawer).await?;
+        let base = generation.gateway.public_url.as_str().trim_end_matches('/');
+        let url = format!("{base}/api/connect/{}?{query}", link.integration);
+        Ok(Made { url, result: key.result_of(&link.id), link })
+    }
+
+    /// Removes what has ended.
+    async fn clear(&self, drawer: &Drawer) -> Result<(), KeepError> {
+        let now = self.clock.now();
+        for collection in [pending::COLLECTION, choose::COLLECTION] {
+            drawer.clear(collection, now, std::time::Duration::ZERO).await?;
+        }
+        drawer.clear(outcome::COLLECTION, now, outcome::KEPT).await
+    }
+
+    /// The key of links and the place of records.
+    async fn tools(&self) -> Result<(&LinkKey, &Drawer), LinkRefused> {
+        let drawer = self.drawer.as_ref().ok_or(LinkRefused::NoKey)?;
+        let key = self.key.get_or_try_init(|| self.link_key(drawer)).await?;
+        Ok((key, drawer))
+    }
+
+    /// The key from the store, made at the first use. It is sealed like credentials are, and so is no part
+    /// of the master key: a link tells nothing of that.
+    async fn link_key(&self, drawer: &Drawer) -> Result<LinkKey, KeepError> {
+        let place = key(KEYS, "link-key");
+        loop {
+            if let Some((bytes, _)) = drawer.get::<Vec<u8>>(&place).await? {
+                return Ok(LinkKey::new(&Secret::new(bytes)));
+            }
+            let mut fresh = vec![0; link::KEY];
+            self.random.fill(&mut fresh)?;
+            let fresh = Secret::new(fresh);
+            match drawer.put(&place, fresh.expose(), Some(0)).await {
+                Ok(_) => return Ok(LinkKey::new(&fresh)),
+                // Someone else made one at the same time: use theirs.
+                Err(KeepError::Store(StoreError::Conflict(_))) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The link that a query is, whose integration is there and which this browser may use.
+    async fn admitted<'a>(
+        &'a self,
+        generation: &'a Generation,
+        (integration, query): (&str, &str),
+        browser: Option<&str>,
+    ) -> Result<(Link, &'a Arc<Integration>, &'a Drawer), Answer> {
+        let url = &generation.gateway.public_url;
+        let known = generation.integration(integration);
+        let (key, drawer) = match self.tools().await {
+            Ok(tools) => tools,
+            Err(refused) => return Err(unable(url, &refused)),
+        };
+        let link = match Link::read(integration, query, key, self.clock.now()) {
+            Ok(link) => link,
+            Err(LinkError::Expired) => return Err(over(url)),
+            Err(LinkError::Invalid) => {
+                self.teller.refused(known.map(|_| integration), Tampering::Link, None).await;
+                return Err(no_link(url));
+            }
+        };
+        let Some(known) = known else { return Err(over(url)) };
+        let found = match Outcome::get(drawer, &link.id).await {
+            Ok(found) => found,
+            Err(error) => return Err(unable(url, &error.into())),
+        };
+        match Outcome::standing(found.as_ref(), browser) {
+            Standing::Free => Ok((link, known, drawer)),
+            Standing::Spent => Err(spent(url)),
+            Standing::Taken => {
+                self.teller.refused(Some(integration), Tampering::LinkTaken, Some(&link)).await;
+                Err(spent(url))
+            }
+        }
+    }
+
+    /// Keeps an outcome and tells everyone who waits for it.
+    async fn settle(&self, drawer: &Drawer, outcome: &Outcome) -> Result<Standing, KeepError> {
+        let standing = outcome.keep(drawer).await?;
+        if standing == Standing::Free {
+            self.teller.ended(outcome).await;
+            self.changed.send_modify(|number| *number = number.wrapping_add(1));
+        }
+        Ok(standing)
+    }
+}
+
+/// The flow at the public door.
+#[derive(Debug, Clone)]
+pub struct Reception(pub Arc<Connect>);
+
+#[async_trait]
+impl Welcome for Reception {
+    async fn answer(&self, visit: Visit) -> Answer {
+        let connect = Arc::clone(&self.0);
+        // In a task of its own: a browser that goes away must not leave a code used and its token lost.
+        let answered = tokio::spawn(async move { connect.visited(visit).await }).await;
+        answered.unwrap_or_else(|_| Refusal::Internal.answer("this page could not be shown"))
+    }
+}
+
+impl Connect {
+    async fn visited(&self, visit: Visit) -> Answer {
+        let Some(place) = place(&visit.path) else {
+            return Refusal::NotFound.answer("there is nothing at this path");
+        };
+        let looks = matches!(visit.method, Method::GET | Method::HEAD);
+        match place {
+            Place::Asset(name) if looks => {
+                page::asset(name).unwrap_or_else(|| Refusal::NotFound.answer("there is no such file"))
+            }
+            Place::Permission(integration) if looks => self.permission(integration, &visit).await,
+            Place::Permission(integration) if visit.method == Method::POST => self.begin(integration, &visit).await,
+            // Not for HEAD: whoever only looks must not use up the state.
+            Place::Callback(integration) if visit.method == Method::GET => self.callback(integration, &visit).await,
+            Place::Outcome(integration) if looks => self.outcome_page(integration, &visit).await,
+            Place::Choose(integration) if looks => self.choices(integration, &visit).await,
+            Place::Choose(integration) if visit.method == Method::POST => self.choose(integration, &visit).await,
+            Place::Result(integration) if visit.method == Method::GET => self.result(integration, &visit).await,
+            _ => Refusal::MethodNotAllowed.answer("this page is not asked for like that"),
+        }
+    }
+}
+
+fn refused(url: &url::Url, refusal: Refusal, [heading, meaning, step]: [&str; 3]) -> Answer {
+    let view = serde_json::json!({ "heading": heading, "meaning": meaning, "step": step });
+    Page::new("refused", heading, url).refuse(refusal, view)
+}
+
+/// The one page for whatever is wrong with a callback.
+fn nothing_done(url: &url::Url) -> Answer {
+    refused(
+        url,
+        Refusal::FlowUnknown,
+        [
+            "This sign-in could not be completed",
+            "It was begun in another browser, took longer than 10 minutes, or has been completed already. Nothing was connected.",
+            "Start again from your application, in this browser, and allow cookies for this address.",
+        ],
+    )
+}
+
+fn no_link(url: &url::Url) -> Answer {
+    refused(
+        url,
+        Refusal::LinkInvalid,
+        [
+            "This link is not valid",
+            "It is incomplete, or was changed on its way to you.",
+            "Open it again from where you got it, whole, or ask for a new one.",
+        ],
+    )
+}
+
+fn over(url: &url::Url) -> Answer {
+    refused(
+        url,
+        Refusal::LinkOver,
+        [
+            "This link has expired",
+            "Links like this one can be used for a short time only.",
+            "Ask for a new one where you got this one.",
+        ],
+    )
+}
+
+fn spent(url: &url::Url) -> Answer {
+    refused(
+        url,
+        Refusal::LinkOver,
+        [
+            "This link has been used",
+            "It connects one account, once, from the browser that opened it first.",
+            "If you have just connected your account, everything is done. Otherwise ask for a new link.",
+        ],
+    )
+}
+
+/// What the operator has to mend.
+fn unable(url: &url::Url, why: &LinkRefused) -> Answer {
+    tracing::error!("a connect page could not be shown: {why}");
+    refused(
+        url,
+        why.refusal(),
+        [
+            "Accounts cannot be connected at the moment",
+            "The gateway has a problem of its own. You did nothing wrong.",
+            "Try again in a few minutes; if it happens again, tell whoever runs this application.",
+        ],
+    )
+}

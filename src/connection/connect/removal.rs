@@ -1,0 +1,310 @@
+//! Taking a connection away: gone here at once, and then taken back at the service.
+//!
+//! Nobody uses the connection from the moment it is removed. What the service must be told waits in a
+//! sealed record and is tried until the service has taken it, says that it never will, or two days have
+//! passed; a restart goes on where it was. How it ended can be seen for a week.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
+use tokio_util::sync::CancellationToken;
+
+use super::drawer::{Drawer, Enclosed, KeepError, key};
+use super::link::fresh_id;
+use super::{Connect, LinkRefused};
+use crate::base::clock::Timestamp;
+use crate::base::secret::Secret;
+use crate::connection::grant::{Account, Grant, TokenErrorKind};
+use crate::connection::{ConnectionError, Content, Credential, Tokens, stored};
+use crate::definition::live::Generation;
+use crate::definition::plan::Integration;
+use crate::store::model::{AuditEntry, RecordKey};
+
+/// The collection of what services are still to be told, and were told.
+pub const COLLECTION: &str = "revocations";
+/// How long it can be seen how a revocation ended.
+const KEPT: Duration = Duration::from_hours(7 * 24);
+/// How long to wait after each attempt. After the last one it is given up.
+const WAITS: [Duration; 8] = [
+    Duration::from_mins(1),
+    Duration::from_mins(5),
+    Duration::from_mins(30),
+    Duration::from_hours(2),
+    Duration::from_hours(6),
+    Duration::from_hours(12),
+    Duration::from_hours(12),
+    Duration::from_hours(12),
+];
+/// How often is looked for what is due.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// A revocation as it is kept.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    integration: String,
+    connection: String,
+    /// Whether the connection is gone here. Not yet only while it is being removed, or after a crash then.
+    removed: bool,
+    /// What is taken back; let go of when it is over.
+    content: Option<Enclosed>,
+    state: RevocationState,
+    attempts: u32,
+    asked_at: Timestamp,
+    next: Timestamp,
+    error: Option<String>,
+}
+
+/// Where a revocation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevocationState {
+    /// The service has yet to be told.
+    Pending,
+    /// The service took it.
+    Revoked,
+    /// The definition does not say how, so the credential lives on at the service until it ends there.
+    NotDeclared,
+    /// The service refused, or could not be reached for two days: a person has to revoke it there.
+    GivenUp,
+}
+
+/// What is shown of a revocation.
+#[derive(Debug, Clone, Serialize)]
+pub struct Revocation {
+    /// Its id.
+    pub id: String,
+    /// The integration.
+    pub integration: String,
+    /// The name the connection had.
+    pub connection: String,
+    /// Where it stands.
+    pub state: RevocationState,
+    /// How often the service was asked.
+    pub attempts: u32,
+    /// When the connection was removed.
+    pub asked_at: String,
+    /// When the service is asked again, while it is pending.
+    pub next: Option<String>,
+    /// What went wrong at the last attempt.
+    pub error: Option<String>,
+}
+
+impl Connect {
+    /// Removes a stored connection, and has the service told. Returns what became of it so far; `None` when
+    /// there was no such connection.
+    ///
+    /// # Errors
+    /// When the store fails. Then the connection may be there still.
+    pub async fn remove(
+        &self,
+        actor: &str,
+        integration: &str,
+        connection: &str,
+    ) -> Result<Option<Revocation>, RemoveError> {
+        let Some(drawer) = &self.drawer else { return Ok(None) };
+        // A connection that does not open can be removed, but there is nothing to tell the service.
+        let content = match self.connections.peek(integration, connection).await {
+            Ok(Some(content)) => Some(content),
+            Ok(None) => return Ok(None),
+            Err(ConnectionError::Unusable { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let now = self.clock.now();
+        let id = fresh_id(now.after(KEPT), &*self.random).map_err(KeepError::from)?;
+        let record = key(COLLECTION, &id);
+        let mut kept = begun(integration, connection, content.as_ref(), now)?;
+        drawer.put(&record, &kept, Some(0)).await?;
+        self.connections.remove(actor, integration, connection).await?;
+        kept.removed = true;
+        drawer.put(&record, &kept, None).await?;
+        if kept.state == RevocationState::NotDeclared {
+            self.tell_revocation(&kept).await?;
+        }
+        self.due.notify_one();
+        Ok(Some(shown(&id, &kept)))
+    }
+
+    /// The revocations of the last week, newest last.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn revocations(&self) -> Result<Vec<Revocation>, LinkRefused> {
+        let Some(drawer) = &self.drawer else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for record in drawer.records.keys(COLLECTION).await.map_err(KeepError::from)? {
+            if let Some((kept, _)) = drawer.get::<Kept>(&record).await? {
+                all.push(shown(&record.key, &kept));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Tells services what they have yet to be told, until it is stopped.
+    pub async fn tell_services(&self, stop: CancellationToken) {
+        let Some(drawer) = &self.drawer else { return };
+        loop {
+            if let Err(error) = self.tell_due(drawer).await {
+                tracing::warn!("services could not be told of removed connections; they are tried again: {error}");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.due.notified() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Tries all that is due, once each.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn tell_due(&self, drawer: &Drawer) -> Result<(), RemoveError> {
+        drawer.clear(COLLECTION, self.clock.now(), Duration::ZERO).await?;
+        for record in drawer.records.keys(COLLECTION).await.map_err(KeepError::from)? {
+            let Some((kept, version)) = drawer.get::<Kept>(&record).await? else { continue };
+            if kept.state == RevocationState::Pending && kept.next <= self.clock.now() || !kept.removed {
+                self.tell_one(drawer, &record, (kept, version)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_one(
+        &self,
+        drawer: &Drawer,
+        record: &RecordKey,
+        (mut kept, version): (Kept, u64),
+    ) -> Result<(), RemoveError> {
+        if !kept.removed {
+            // Another task may be at it this moment; then its write makes ours a conflict, which is harmless.
+            self.connections.remove("system", &kept.integration, &kept.connection).await?;
+            kept.removed = true;
+        }
+        if kept.state == RevocationState::Pending {
+            self.attempt(&mut kept).await;
+        }
+        match drawer.put(record, &kept, Some(version)).await {
+            Ok(_) if kept.state != RevocationState::Pending => Ok(self.tell_revocation(&kept).await?),
+            Ok(_) | Err(KeepError::Store(crate::store::StoreError::Conflict(_))) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks the service once.
+    async fn attempt(&self, kept: &mut Kept) {
+        let generation = self.live.load();
+        let asked = match (generation.integration(&kept.integration), &kept.content) {
+            (Some(integration), Some(content)) => {
+                self.ask_service(&generation, integration, &kept.connection, content).await
+            }
+            _ => Err((Lasting::Yes, "the definition is not there any more".to_owned())),
+        };
+        kept.attempts += 1;
+        let wait = usize::try_from(kept.attempts - 1).ok().and_then(|attempt| WAITS.get(attempt));
+        (kept.state, kept.error) = match (asked, wait) {
+            (Ok(state), _) => (state, None),
+            (Err((Lasting::No, words)), Some(wait)) => {
+                kept.next = self.clock.now().after(*wait);
+                (RevocationState::Pending, Some(words))
+            }
+            (Err((_, words)), _) => (RevocationState::GivenUp, Some(words)),
+        };
+        if kept.state != RevocationState::Pending {
+            kept.content = None;
+        }
+        let label = if kept.error.is_some() { "failed" } else { "ok" };
+        self.teller.metrics.revocations.with_label_values(&[kept.integration.as_str(), label]).inc();
+    }
+
+    async fn ask_service(
+        &self,
+        generation: &Generation,
+        integration: &Arc<Integration>,
+        connection: &str,
+        content: &Enclosed,
+    ) -> Result<RevocationState, (Lasting, String)> {
+        let unreadable = || (Lasting::Yes, "what was kept of it cannot be read".to_owned());
+        let Content { credential, inputs, saved } =
+            stored::read(content.0.expose().as_bytes()).map_err(|_| unreadable())?;
+        let Credential::Tokens(Tokens(tokens)) = credential else { return Err(unreadable()) };
+        let account = Account { generation, integration, connection, inputs: &inputs, saved: &saved };
+        let grant = Grant { tokens, saved: Map::new() };
+        match self.provider.revoke(account, &grant).await {
+            Ok(true) => Ok(RevocationState::Revoked),
+            Ok(false) => Ok(RevocationState::NotDeclared),
+            Err(error) => {
+                let lasting = matches!(error.kind, TokenErrorKind::Permanent | TokenErrorKind::Misconfigured);
+                Err((if lasting { Lasting::Yes } else { Lasting::No }, error.to_string()))
+            }
+        }
+    }
+
+    async fn tell_revocation(&self, kept: &Kept) -> Result<(), KeepError> {
+        let entry = AuditEntry {
+            at: self.clock.now(),
+            actor: "system".to_owned(),
+            action: "connection.revoke".to_owned(),
+            target: format!("connection:{}/{}", kept.integration, kept.connection),
+            detail: json!({ "state": kept.state, "attempts": kept.attempts, "error": kept.error }),
+        };
+        self.teller.audit.append(entry).await?;
+        Ok(())
+    }
+}
+
+/// A revocation as it begins.
+fn begun(integration: &str, connection: &str, content: Option<&Content>, now: Timestamp) -> Result<Kept, KeepError> {
+    let tokens = content.filter(|content| matches!(content.credential, Credential::Tokens(_)));
+    let enclosed = tokens.map(|content| {
+        let plain = stored::plain(content, now).map_err(|_| KeepError::Form)?;
+        let text = std::str::from_utf8(&plain).map_err(|_| KeepError::Form)?;
+        Ok::<_, KeepError>(Enclosed(Secret::from(text)))
+    });
+    let content = enclosed.transpose()?;
+    let state = if content.is_some() { RevocationState::Pending } else { RevocationState::NotDeclared };
+    Ok(Kept {
+        integration: integration.to_owned(),
+        connection: connection.to_owned(),
+        removed: false,
+        content,
+        state,
+        attempts: 0,
+        asked_at: now,
+        next: now,
+        error: None,
+    })
+}
+
+/// Whether asking again may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    Yes,
+    No,
+}
+
+/// Why a connection could not be removed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RemoveError {
+    /// The connection could not be read or removed.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// What the service must be told could not be kept.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+}
+
+fn shown(id: &str, kept: &Kept) -> Revocation {
+    Revocation {
+        id: id.to_owned(),
+        integration: kept.integration.clone(),
+        connection: kept.connection.clone(),
+        state: kept.state,
+        attempts: kept.attempts,
+        asked_at: kept.asked_at.to_string(),
+        next: (kept.state == RevocationState::Pending).then(|| kept.next.to_string()),
+        error: kept.error.clone(),
+    }
+}

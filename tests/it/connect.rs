@@ -1,0 +1,7 @@
+//! Connecting an account: the path, and everything that is tried to leave it.
+
+mod browser;
+mod desk;
+mod path;
+mod removal;
+mod tampering;

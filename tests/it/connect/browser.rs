@@ -1,0 +1,106 @@
+//! The connect flow in a real Chromium: what pages, windows and their ties really do.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use trunkline::connection::connect::Made;
+
+use super::desk::Desk;
+use crate::support::peer::installed;
+
+/// Where Debian puts it; `CHROMIUM` names another.
+fn chromium() -> String {
+    std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".to_owned())
+}
+
+/// Ports that are free a moment before they are used.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    std::array::from_fn(|at| held[at].local_addr().unwrap().port())
+}
+
+fn shots() -> Option<std::path::PathBuf> {
+    let directory = std::env::var_os("TRUNKLINE_SHOTS")?;
+    std::fs::create_dir_all(&directory).unwrap();
+    Some(directory.into())
+}
+
+/// Runs the script over a desk; `links` by scenario.
+async fn drive(desk: &Desk, ports: [u16; 3], links: &BTreeMap<String, Made>) -> Value {
+    let [app, hostile, service] = ports;
+    let links: BTreeMap<_, _> =
+        links.iter().map(|(name, made)| (name, json!({ "url": made.url, "result": made.result }))).collect();
+    let options = json!({
+        "chromium": chromium(), "app": app, "hostile": hostile, "service": service,
+        "gateway": format!("http://localhost:{}", desk.door.port()), "links": links,
+        "shots": shots().as_deref().map(Path::display).map(|path| path.to_string()),
+    });
+    let node = installed().join("node");
+    let mut command = Command::new(node.join("run"));
+    command.arg("--preserve-symlinks-main").arg(node.join("connect.mjs")).arg(options.to_string());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+    let output = output.unwrap_or_else(|error| panic!("{error}; `make peers` installs what tests run against"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let last = text.lines().last().unwrap_or_default();
+    serde_json::from_str(last).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_connect_in_a_real_browser_whatever_becomes_of_the_window() {
+    let ports = free_ports::<3>();
+    let app = format!("http://127.0.0.1:{}", ports[0]);
+    let desk = Desk::open_for(&app).await;
+    let service = format!("http://127.0.0.1:{}/authorize", ports[2]);
+    desk.service.set(|manners| {
+        manners.authorize = Some(service);
+        manners.severs = Some("severed".to_owned());
+    });
+    let mut links = BTreeMap::new();
+    let pictures = shots().map(|_| ["light-320", "light-1280", "dark-320", "dark-1280"]).unwrap_or_default();
+    let names = ["popup", "denied", "severed", "blocked", "hostile", "scriptless", "keyboard"];
+    let pictures = pictures.iter().filter(|name| !name.is_empty()).map(|name| format!("pictures-{name}"));
+    for name in names.map(str::to_owned).into_iter().chain(pictures) {
+        let back = format!("{app}/done");
+        let made = desk
+            .link_for(|wanted| {
+                wanted.connection.clone_from(&name);
+                wanted.return_to = Some(back);
+            })
+            .await;
+        links.insert(name, made);
+    }
+    let driven = drive(&desk, ports, &links).await;
+    let ends = &driven["ends"];
+    for (name, end) in ends.as_object().unwrap() {
+        assert_eq!(end["fault"], Value::Null, "{name}: {end:#}");
+    }
+    assert_eq!(driven["faults"], json!([]), "pages of ours logged errors or loaded from elsewhere");
+    // The window told its opener, the server confirmed it, and the window closed.
+    assert_eq!(ends["popup"]["end"]["state"], "connected");
+    let gateway = format!("http://localhost:{}", desk.door.port());
+    let message = &ends["popup"]["messages"][0];
+    assert_eq!((&message["origin"], &message["data"]["state"]), (&json!(gateway), &json!("connected")));
+    assert_eq!(message["data"].as_object().unwrap().len(), 3, "a message has a result id and a word");
+    assert_eq!(ends["popup"]["closes"], true);
+    assert_eq!(
+        (&ends["denied"]["end"]["state"], &ends["denied"]["end"]["error"]),
+        (&json!("failed"), &json!("denied"))
+    );
+    // The service cut the tie: no message came, the open window looked closed, and it worked all the same.
+    assert_eq!((&ends["severed"]["end"]["state"], &ends["severed"]["messages"]), (&json!("connected"), &json!([])));
+    assert_eq!(ends["severed"]["closedSeen"], 1, "the tie was not cut: {}", ends["severed"]);
+    // No window: the page went there itself and came back.
+    assert_eq!(ends["blocked"]["pages"], 1);
+    assert!(ends["blocked"]["back"].as_str().unwrap().contains("trunkline_state=connected"), "{}", ends["blocked"]);
+    // Someone else's page got nothing, and no frame.
+    assert_eq!(ends["hostile"], json!({ "messages": [], "asked": "refused", "framed": false }));
+    assert!(ends["scriptless"]["heading"].as_str().unwrap().contains("is connected"));
+    assert_eq!(ends["keyboard"]["wide"], json!([]));
+    for (name, made) in &links {
+        let expected = if name == "denied" { "failed" } else { "connected" };
+        assert_eq!(desk.state_of(made).await, expected, "{name}");
+    }
+}

@@ -1,0 +1,434 @@
+//! A public door with a connect flow behind it, a service that is a record of what it was asked, and a
+//! browser with a jar of cookies.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+use trunkline::activity::Activity;
+use trunkline::base::clock::{Clock, ManualClock, Timestamp};
+use trunkline::base::random::SystemRandom;
+use trunkline::base::secret::Secret;
+use trunkline::connection::connect::pending::Issuer;
+use trunkline::connection::connect::provider::{Ask, Code, Departure, Found, Provider, Who};
+use trunkline::connection::connect::{self, Connect, Made, Reception, Wanted};
+use trunkline::connection::{
+    Account, Connections, Credential, Grant, Issued, KeyRing, MasterKey, Stored, TokenError, TokenErrorKind, Vault,
+};
+use trunkline::definition::live::{Generation, Live};
+use trunkline::definition::plan::gateway::{
+    Admin, Connect as Settings, Fixed, Gateway, KeySource, Limits, Listen, Mode, PreviousKeys, State, Upkeep,
+};
+use trunkline::definition::plan::{Fingerprint, Integration};
+use trunkline::server::{Listener, Running, Shared, open_public};
+use trunkline::store::embedded::Embedded;
+use trunkline::store::{Audit, Records};
+use trunkline::telemetry::metrics::Metrics;
+
+use crate::events::station::compiled;
+use crate::support::doors::Inbox;
+use crate::support::raw::{Reply, Wire};
+use crate::support::store;
+
+/// Where the tests begin: a moment after which everything is counted.
+const NOW: u64 = 1_790_000_000;
+/// The origin of the application's pages.
+pub const APP: &str = "https://app.example";
+
+/// Definitions of a service that people consent at, and of others beside it.
+pub const HUB: &str = r#"
+trunkline: 1
+id: hub
+title: Hub <b>&
+inputs:
+  site: { title: Site, help: "The part before .hub.example", pattern: "^[a-z]+$", default: main }
+  region: { title: Region, choices: [eu, us], optional: true }
+auth:
+  oauth2:
+    authorize: https://hub.example/authorize
+    token: https://hub.example/token
+    client: { id: app, secret: s }
+    scopes:
+      - { name: read, grants: "See your projects", default: true }
+      - { name: write, grants: "Change your projects" }
+      - { name: admin, grants: "Manage members" }
+"#;
+pub const OTHER: &str = r"
+trunkline: 1
+id: other
+auth:
+  oauth2:
+    authorize: https://other.example/authorize
+    token: https://other.example/token
+    client: { id: app, secret: s }
+";
+pub const KEYED: &str = r#"
+trunkline: 1
+id: keyed
+title: Keyed
+auth: { api_key: { title: Secret key, help: "https://keyed.example/keys", pattern: "^sk_" } }
+"#;
+
+/// What the service does.
+#[derive(Debug, Clone)]
+pub struct Manners {
+    pub issuer: Option<Issuer>,
+    pub grant: Result<Vec<&'static str>, TokenError>,
+    pub who: Result<Option<Who>, TokenError>,
+    pub choices: Vec<(&'static str, Value)>,
+    /// Where people are sent, in place of an address that nobody answers at.
+    pub authorize: Option<String>,
+    /// The connection whose page at the service cuts its tie to the window that opened it.
+    pub severs: Option<String>,
+    /// What becomes of tokens that are taken back; `false` when the definition does not say how.
+    pub revoke: Result<bool, TokenError>,
+}
+
+/// State, challenge, scopes and redirect address that a person was sent with.
+pub type Left = (String, Option<String>, Vec<String>, String);
+
+/// A service that remembers what it was asked.
+#[derive(Debug)]
+pub struct Service {
+    pub manners: Mutex<Manners>,
+    /// What each person was sent with.
+    pub departures: Mutex<Vec<Left>>,
+    /// Code, verifier and inputs of each token call.
+    pub exchanges: Mutex<Vec<(String, Option<String>, Value)>>,
+    /// The access tokens that were taken back.
+    pub revoked: Mutex<Vec<String>>,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        let manners = Manners {
+            issuer: None,
+            grant: Ok(vec!["read"]),
+            who: Ok(Some(Who { id: Some("42".to_owned()), name: Some("Ada <i>".to_owned()) })),
+            choices: Vec::new(),
+            authorize: None,
+            severs: None,
+            revoke: Ok(true),
+        };
+        Self {
+            manners: Mutex::new(manners),
+            departures: Mutex::default(),
+            exchanges: Mutex::default(),
+            revoked: Mutex::default(),
+        }
+    }
+}
+
+impl Service {
+    pub fn set(&self, change: impl FnOnce(&mut Manners)) {
+        change(&mut self.manners.lock().unwrap());
+    }
+
+    fn now(&self) -> Manners {
+        self.manners.lock().unwrap().clone()
+    }
+
+    pub fn token_calls(&self) -> usize {
+        self.exchanges.lock().unwrap().len()
+    }
+
+    /// The state that the last person was sent with.
+    pub fn state(&self) -> String {
+        self.departures.lock().unwrap().last().unwrap().0.clone()
+    }
+}
+
+#[async_trait]
+impl Provider for Service {
+    async fn depart(&self, account: Account<'_>, ask: Ask<'_>) -> Result<Departure, TokenError> {
+        let (state, challenge) = (ask.state.expose().clone(), ask.challenge.map(str::to_owned));
+        let manners = self.now();
+        let severs = manners.severs.as_deref() == Some(account.connection);
+        let place =
+            manners.authorize.unwrap_or_else(|| format!("https://{}.example/authorize", account.integration.id));
+        let url = format!("{place}?state={state}{}", if severs { "&coop=same-origin" } else { "" });
+        let left = (state, challenge, ask.scopes.to_vec(), ask.redirect_uri.to_owned());
+        self.departures.lock().unwrap().push(left);
+        Ok(Departure { url, issuer: self.now().issuer, held: None })
+    }
+
+    async fn exchange(&self, account: Account<'_>, code: Code<'_>) -> Result<Grant, TokenError> {
+        let verifier = code.verifier.map(|verifier| verifier.expose().clone());
+        let inputs = Value::Object(account.inputs.clone());
+        self.exchanges.lock().unwrap().push((code.code.expose().clone(), verifier, inputs));
+        let scopes = self.now().grant?;
+        let number = self.token_calls();
+        let token = Issued {
+            access: Secret::new(format!("canary-access-{number}")),
+            refresh: Some(Secret::new(format!("canary-refresh-{number}"))),
+            expires_at: None,
+            issued_at: Timestamp::from_seconds(NOW),
+            scopes: Some(scopes.iter().map(ToString::to_string).collect()),
+        };
+        Ok(Grant { tokens: BTreeMap::from([(Arc::from("default"), token)]), saved: Map::new() })
+    }
+
+    async fn grant_itself(&self, _account: Account<'_>) -> Result<Grant, TokenError> {
+        Err(refused(TokenErrorKind::Misconfigured, None, "this service wants a person"))
+    }
+
+    async fn identity(&self, _account: Account<'_>, _grant: &Grant) -> Result<Option<Who>, TokenError> {
+        self.now().who
+    }
+
+    async fn discover(&self, _account: Account<'_>, _grant: &Grant, step: usize) -> Result<(usize, Found), TokenError> {
+        let choices = self.now().choices;
+        if step > 0 || choices.is_empty() {
+            return Ok((step, Found::Settled(Map::new())));
+        }
+        let choice = |(label, set): (&str, Value)| (label.to_owned(), set.as_object().unwrap().clone());
+        Ok((step, Found::Several(choices.into_iter().map(choice).collect())))
+    }
+
+    async fn revoke(&self, _account: Account<'_>, grant: &Grant) -> Result<bool, TokenError> {
+        let taken_back = self.now().revoke?;
+        self.revoked.lock().unwrap().extend(grant.tokens.values().map(|token| token.access.expose().clone()));
+        Ok(taken_back)
+    }
+}
+
+/// A token error of the service's own.
+pub fn refused(kind: TokenErrorKind, status: Option<u16>, words: &str) -> TokenError {
+    TokenError { status, ..TokenError::new(kind, words) }
+}
+
+/// The door and all behind it.
+pub struct Desk {
+    pub door: SocketAddr,
+    pub service: Arc<Service>,
+    pub connect: Arc<Connect>,
+    pub connections: Arc<Connections>,
+    pub store: Arc<Embedded>,
+    pub activity: Arc<Activity>,
+    metrics: Arc<Metrics>,
+    pub clock: Arc<ManualClock>,
+    live: Arc<Live>,
+    _running: Running,
+    _directory: TempDir,
+}
+
+impl Desk {
+    pub async fn open() -> Self {
+        Self::open_for(APP).await
+    }
+
+    /// A desk whose application's pages are at `app`.
+    pub async fn open_for(app: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOW)));
+        let store = store::open(store::options(directory.path(), clock.clone())).await.unwrap();
+        let (metrics, activity) = (Arc::new(Metrics::new().unwrap()), Arc::new(Activity::default()));
+        let listener = Listener::bind(&Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+        let door = listener.address().tcp().unwrap();
+        let live = Arc::new(Live::new(generation(&format!("http://localhost:{}/", door.port()), app)));
+        let random = Arc::new(SystemRandom::default());
+        let ring = KeyRing::of(MasterKey::generate(&*random).unwrap());
+        let vault = Arc::new(Vault::new(ring, random.clone()));
+        let stored = Stored::new(vault, store.clone(), store.clone(), clock.clone());
+        let connections = Arc::new(Connections::with_stored(stored));
+        let service = Arc::new(Service::default());
+        let connect = Arc::new(Connect::new(connect::Parts {
+            live: live.clone(),
+            connections: connections.clone(),
+            vault: connections.vault(),
+            records: store.clone(),
+            audit: store.clone(),
+            activity: activity.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            random,
+            provider: service.clone(),
+        }));
+        let shared = Shared { live: live.clone(), metrics: metrics.clone(), clock: clock.clone() as Arc<dyn Clock> };
+        let welcome = Arc::new(Reception(connect.clone()));
+        let running = open_public(listener, shared, Arc::new(Inbox::default()), welcome);
+        Self {
+            door,
+            service,
+            connect,
+            connections,
+            store,
+            activity,
+            metrics,
+            clock,
+            live,
+            _running: running,
+            _directory: directory,
+        }
+    }
+
+    /// A link to connect `hub/acme`, told to the application.
+    pub async fn link(&self) -> Made {
+        self.link_for(|wanted| wanted.return_to = Some(format!("{APP}/done?x=1"))).await
+    }
+
+    pub async fn link_for(&self, change: impl FnOnce(&mut Wanted)) -> Made {
+        let mut wanted = Wanted { integration: "hub".to_owned(), connection: "acme".to_owned(), ..Wanted::default() };
+        change(&mut wanted);
+        self.connect.link("operator", wanted).await.unwrap()
+    }
+
+    /// A browser that has been sent to the service, with its link.
+    pub async fn departed(&self) -> (Browser<'_>, Made) {
+        let (mut browser, made) = (Browser::new(self), self.link().await);
+        browser.get(target(&made.url)).await;
+        let left = browser.post(target(&made.url), "input.site=main").await;
+        assert_eq!(left.status, 200, "{}", left.text());
+        (browser, made)
+    }
+
+    pub async fn state_of(&self, made: &Made) -> String {
+        self.connect.outcome(&made.result).await.unwrap().unwrap().state.to_owned()
+    }
+
+    /// The access token of `hub/acme`, where there is one.
+    pub async fn token(&self) -> Option<String> {
+        let generation = self.live.load();
+        let hub = generation.integration("hub").unwrap();
+        let found = self.connections.resolve(&generation, hub, "acme").await.ok()?;
+        match &found.credential {
+            Credential::Tokens(tokens) => tokens.token(None).map(|token| token.expose().clone()),
+            _ => None,
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Keys of a collection of records.
+    pub async fn records(&self, collection: &str) -> usize {
+        self.store.keys(collection).await.unwrap().len()
+    }
+
+    /// How many flows of `hub` ended so, as metrics have it.
+    pub fn counted(&self, result: &str) -> u64 {
+        self.metrics.connect_flows.with_label_values(&["hub", result]).get()
+    }
+
+    /// Actions and details of the audit log, oldest first.
+    pub async fn audit(&self) -> Vec<(String, Value)> {
+        let entries = self.store.read(1, 1_000).await.unwrap();
+        entries.into_iter().map(|record| (record.entry.action, record.entry.detail)).collect()
+    }
+}
+
+fn generation(public_url: &str, app: &str) -> Generation {
+    let nowhere = || Listen::Unix("/nonexistent".into());
+    let fixed = Fixed {
+        mode: Mode::Development,
+        public: nowhere(),
+        proxy: nowhere(),
+        admin: nowhere(),
+        integrations: Vec::new(),
+        state: State::Postgres,
+        key: KeySource::Missing,
+        previous: PreviousKeys::default(),
+        vault: None,
+    };
+    let gateway = Gateway {
+        fixed,
+        public_url: public_url.parse().unwrap(),
+        admin: Admin::default(),
+        connect: Settings { origins: vec![app.to_owned()], ..Settings::default() },
+        destinations: Vec::new(),
+        callers: Vec::new(),
+        private_networks: Vec::new(),
+        workers: 1,
+        limits: Limits::default(),
+        upkeep: Upkeep::default(),
+    };
+    let all: HashMap<Arc<str>, Arc<Integration>> = [HUB, OTHER, KEYED]
+        .map(compiled)
+        .into_iter()
+        .map(|integration| (Arc::clone(&integration.id), Arc::new(integration)))
+        .collect();
+    Generation {
+        number: 1,
+        since: Timestamp::default(),
+        fingerprint: Fingerprint([0; 32]),
+        gateway: Arc::new(gateway),
+        files: Vec::<_>::new(),
+        integrations: all,
+    }
+}
+
+/// Path and query of an address of the door.
+pub fn target(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.find('/').map_or("/", |at| rest.split_at(at).1)
+}
+
+/// A browser: it keeps cookies, and sends them back.
+pub struct Browser<'a> {
+    desk: &'a Desk,
+    pub cookie: Option<String>,
+}
+
+impl<'a> Browser<'a> {
+    pub fn new(desk: &'a Desk) -> Self {
+        Self { desk, cookie: None }
+    }
+
+    pub async fn get(&mut self, target: &str) -> Reply {
+        self.ask("GET", target, "", "").await
+    }
+
+    pub async fn post(&mut self, target: &str, form: &str) -> Reply {
+        let headers =
+            "Content-Type: application/x-www-form-urlencoded\r\nOrigin: null\r\nSec-Fetch-Site: same-origin\r\n";
+        self.ask("POST", target, headers, form).await
+    }
+
+    pub async fn ask(&mut self, method: &str, target: &str, headers: &str, body: &str) -> Reply {
+        let cookie = self.cookie.as_ref().map(|cookie| format!("Cookie: {cookie}\r\n")).unwrap_or_default();
+        let length = if body.is_empty() && method != "POST" {
+            String::new()
+        } else {
+            format!("Content-Length: {}\r\n", body.len())
+        };
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{cookie}{headers}{length}\r\n{body}");
+        let mut wire = Wire::open(self.desk.door).await;
+        wire.send(request).await;
+        let reply = if method == "HEAD" { wire.head_only().await } else { wire.reply().await };
+        if let Some(set) = reply.header("set-cookie") {
+            self.cookie = set.split(';').next().map(str::to_owned);
+        }
+        reply
+    }
+
+    /// Comes back from the service with `query`, and follows to the page that says how it ended.
+    pub async fn callback(&mut self, query: &str) -> Reply {
+        self.get(&format!("/api/auth/callback/hub?{query}")).await
+    }
+
+    /// Comes back with a code, and follows to the outcome.
+    pub async fn succeed(&mut self) -> Reply {
+        let query = format!("state={}&code=the-code", self.desk.service.state());
+        let reply = self.callback(&query).await;
+        assert_eq!(reply.status, 303, "{}", reply.text());
+        self.get(reply.header("location").unwrap()).await
+    }
+}
+
+/// A page's text as browsers read it, as far as addresses go: the engine writes slashes as references.
+pub fn html(reply: &Reply) -> String {
+    reply.text().replace("&#x2f;", "/")
+}
+
+/// A failed flow's `error` in the API.
+pub fn error_of(shown: &connect::Shown) -> Value {
+    shown.error.clone().unwrap_or(json!(null))
+}
+
+/// How long a flow lasts, and a little more.
+pub const TOO_LONG: Duration = Duration::from_mins(11);

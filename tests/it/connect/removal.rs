@@ -1,0 +1,75 @@
+//! Connections that are taken away: gone here at once, and then at the service.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use trunkline::connection::TokenErrorKind::{Passing, Permanent};
+use trunkline::connection::connect::RevocationState;
+
+use super::desk::{Desk, refused};
+
+async fn connected() -> Desk {
+    let desk = Desk::open().await;
+    let (mut browser, _) = desk.departed().await;
+    browser.succeed().await;
+    desk
+}
+
+/// Lets the gateway tell services until nothing is left that it can do now.
+async fn told(desk: &Desk) {
+    let stop = CancellationToken::new();
+    let telling = tokio::spawn({
+        let (connect, stop) = (desk.connect.clone(), stop.clone());
+        async move { connect.tell_services(stop).await }
+    });
+    let settled = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            looks.tick().await;
+            let all = desk.connect.revocations().await.unwrap();
+            let now = desk.now().to_string();
+            if all.iter().all(|one| one.next.as_ref().is_none_or(|next| *next > now)) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), settled).await.expect("still due");
+    stop.cancel();
+    telling.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_connection_is_gone_at_once_and_taken_back_at_the_service() {
+    let desk = connected().await;
+    let removed = desk.connect.remove("operator", "hub", "acme").await.unwrap().unwrap();
+    assert_eq!((removed.state, desk.token().await), (RevocationState::Pending, None));
+    assert!(desk.service.revoked.lock().unwrap().is_empty());
+    told(&desk).await;
+    assert_eq!(*desk.service.revoked.lock().unwrap(), ["canary-access-1"]);
+    assert_eq!(desk.connect.revocations().await.unwrap()[0].state, RevocationState::Revoked);
+    let actions: Vec<_> = desk.audit().await.into_iter().map(|(action, _)| action).collect();
+    assert_eq!(actions[actions.len() - 2..], ["connection.remove", "connection.revoke"]);
+    assert!(desk.connect.remove("operator", "hub", "acme").await.unwrap().is_none());
+    told(&desk).await;
+    assert_eq!(desk.service.revoked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_cannot_be_reached_is_told_later_and_one_that_refuses_is_not() {
+    let desk = connected().await;
+    desk.service.set(|manners| manners.revoke = Err(refused(Passing, None, "no route")));
+    desk.connect.remove("operator", "hub", "acme").await.unwrap().unwrap();
+    told(&desk).await;
+    let waiting = desk.connect.revocations().await.unwrap().remove(0);
+    assert_eq!((waiting.state, waiting.attempts), (RevocationState::Pending, 1));
+    assert!(waiting.error.unwrap().contains("no route"));
+    desk.clock.advance(Duration::from_mins(2));
+    desk.service.set(|manners| manners.revoke = Err(refused(Permanent, Some(400), "unsupported_token_type")));
+    told(&desk).await;
+    let ended = desk.connect.revocations().await.unwrap().remove(0);
+    assert_eq!((ended.state, ended.attempts, ended.next), (RevocationState::GivenUp, 2, None));
+    assert_eq!(desk.audit().await.pop().unwrap().1["state"], "given_up");
+    desk.clock.advance(Duration::from_hours(8 * 24));
+    told(&desk).await;
+    assert!(desk.connect.revocations().await.unwrap().is_empty());
+}
