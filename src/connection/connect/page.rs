@@ -37,6 +37,12 @@ static PAGES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut pages = Environment::new();
     pages.set_undefined_behavior(UndefinedBehavior::Lenient);
     pages.set_auto_escape_callback(|_| AutoEscape::Html);
+    // What is not there is shown as nothing: the engine's own word for it would be read as an address.
+    pages.set_formatter(
+        |out, state, value| {
+            if value.is_none() { Ok(()) } else { minijinja::escape_formatter(out, state, value) }
+        },
+    );
     for name in Files::iter().filter(|name| name.ends_with(".html")) {
         let text = Files::get(&name).map(|file| String::from_utf8_lossy(&file.data).into_owned());
         // A page that does not compile is found missing when it is asked for; a test asks for all.
@@ -241,6 +247,15 @@ mod tests {
         assert!(!html.contains("<script>alert") && html.contains("&lt;script&gt;"), "{html}");
         assert!(!html.contains("data-back=\"\">"), "{html}");
         assert_eq!(header_of(&answer, "cross-origin-opener-policy"), "unsafe-none");
+    }
+
+    #[test]
+    fn what_is_not_there_is_shown_as_nothing() {
+        let view = json!({ "service": "S", "state": "connected", "result": "r", "connection": "c",
+            "connected": { "account": null, "notes": [], "missing": [], "scopes": [] }, "back": null, "origin": null });
+        let answer = Page::new("outcome", "t", &url()).told_to(None).show(view);
+        let html = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
+        assert!(html.contains("data-origin=\"\" data-back=\"\""), "{html}");
     }
 
     #[test]
