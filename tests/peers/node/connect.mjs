@@ -148,11 +148,14 @@ const scenarios = {
     context.setDefaultTimeout(TIMEOUT);
     const tab = await context.newPage();
     await tab.goto(`${hostile}/?scenario=hostile`);
-    // The browser's own page about a refused frame speaks of connecting too, so only its address tells.
-    const framed = tab.frames().slice(1).some((frame) => !frame.url().startsWith('chrome-error:'));
+    // The browser's own page about a refused frame speaks of connecting too: our style sheet tells ours.
+    const ours = async (frame) => (await frame.content().catch(() => '')).includes('/connect.css');
+    const framed = (await Promise.all(tab.frames().slice(1).map(ours))).includes(true);
     const waiting = context.waitForEvent('page');
     await tab.locator('#go').click();
     const popup = await waiting;
+    await popup.waitForURL((url) => url.href.startsWith(`${gateway}/api/connect/hub?`));
+    if (!(await ours(popup))) throw new Error('a page of ours has no style sheet of ours');
     await consent(popup, '#allow');
     await popup.waitForLoadState().catch(() => {});
     await new Promise((done) => setTimeout(done, 500));
