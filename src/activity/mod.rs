@@ -33,7 +33,7 @@ pub struct CallRecord {
     #[serde(serialize_with = "as_text")]
     pub method: Method,
     /// Scheme, host and port that were called.
-    pub origin: String,
+    pub origin: Arc<str>,
     /// The path, without the query.
     pub path: String,
     /// The service's status; none when there was no answer.
@@ -106,7 +106,7 @@ mod tests {
             asker: Asker::Test,
             endpoint: None,
             method: Method::GET,
-            origin: "https://a.example".to_owned(),
+            origin: Arc::from("https://a.example"),
             path: "/".to_owned(),
             status: Some(200),
             error: None,

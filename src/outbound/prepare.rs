@@ -27,6 +27,8 @@ pub struct Prepared {
     pub base: Base,
     /// The `Host` of its calls.
     pub host: HeaderValue,
+    /// Scheme, host and port, as activity shows where its calls went.
+    pub place: Arc<str>,
     /// The API's headers; a caller's own value of one of these is replaced.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The credential, as calls without another word carry it.
@@ -105,7 +107,8 @@ impl Prepared {
             reason,
         })?;
         let gateway = Arc::clone(gateway);
-        Ok(Self { connection, base, host, headers, credential, signer, reach, gateway, made })
+        let place = Arc::from(base.origin.to_string());
+        Ok(Self { connection, base, host, place, headers, credential, signer, reach, gateway, made })
     }
 }
 

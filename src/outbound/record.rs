@@ -1,5 +1,6 @@
 //! What is told of a call: metrics and activity.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Parts;
@@ -15,7 +16,7 @@ pub(super) struct Started {
     at: Timestamp,
     monotonic: Duration,
     method: http::Method,
-    origin: String,
+    origin: Arc<str>,
     path: String,
     bytes: usize,
 }
@@ -26,7 +27,7 @@ impl Started {
             at: parts.clock.now(),
             monotonic: parts.clock.monotonic(),
             method: outgoing.method.clone(),
-            origin: outgoing.origin.to_string(),
+            origin: Arc::from(outgoing.origin.to_string()),
             path: outgoing.path.clone(),
             bytes: outgoing.body.len(),
         }

@@ -70,18 +70,18 @@ impl Forward {
     /// Sends an answer of our own, marked with the request's id.
     async fn answer(&self, session: &mut Session, context: &mut Context, given: Answer) -> pingora::Result<()> {
         context.error = code_of(&given).and_then(|code| Refusal::ALL.iter().find(|refusal| refusal.code() == code));
-        answer::write(session, given.with(REQUEST_ID, context.id())).await
+        answer::write(session, given.with(REQUEST_ID, context.id.clone())).await
     }
 }
 
 /// What is remembered of one request.
 pub struct Context {
-    id: u64,
+    id: HeaderValue,
     at: Timestamp,
     began: Duration,
     call: Option<Box<Call>>,
     /// Where a call went that is not streamed: origin and path.
-    sent_to: Option<(String, String)>,
+    sent_to: Option<(Arc<str>, String)>,
     subject: Option<Subject>,
     tries: usize,
     error: Option<&'static Refusal>,
@@ -104,10 +104,6 @@ enum Renewed {
 }
 
 impl Context {
-    fn id(&self) -> HeaderValue {
-        HeaderValue::from_str(&format!("{:016x}", self.id)).unwrap_or(HeaderValue::from_static("0"))
-    }
-
     fn call(&self) -> pingora::Result<&Call> {
         self.call.as_deref().ok_or_else(|| Error::explain(ErrorType::InternalError, "the call was not admitted"))
     }
@@ -127,7 +123,7 @@ impl ProxyHttp for Forward {
 
     fn new_ctx(&self) -> Context {
         Context {
-            id: self.requests.fetch_add(1, Ordering::Relaxed),
+            id: id_of(self.requests.fetch_add(1, Ordering::Relaxed)),
             at: self.door.parts.clock.now(),
             began: self.now(),
             call: None,
@@ -259,7 +255,7 @@ impl ProxyHttp for Forward {
         super::feel(&context.call()?.ready, response.status, self.door.parts.clock.now());
         context.service = Some((now.saturating_sub(context.sent), response.status.as_u16()));
         headers::to_caller(response);
-        response.insert_header(REQUEST_ID, context.id())?;
+        response.insert_header(REQUEST_ID, context.id.clone())?;
         if let Some(watch) = watch(session) {
             watch.expect_service(now, idle);
             if response.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -352,13 +348,13 @@ impl ProxyHttp for Forward {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
         let status = session.response_written().map_or(0, |written| written.status.as_u16());
-        let streamed = context.call.as_ref().map(|call| call.place());
+        let streamed = context.call.take().map(|call| call.into_place());
         let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
         record::record(
             &self.door,
             Ended {
                 at: context.at,
-                id: format!("{:016x}", context.id),
+                id: context.id.clone(),
                 subject: context.subject.take(),
                 place: streamed.or_else(|| context.sent_to.take()),
                 method: session.req_header().method.clone(),
@@ -384,6 +380,19 @@ impl ProxyHttp for Forward {
     ) -> bool {
         true
     }
+}
+
+/// A request's number in sixteen hexadecimal digits.
+fn id_of(number: u64) -> HeaderValue {
+    let mut digits = [0_u8; 16];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
+    }
+    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
+}
+
+fn hex_digit(half: u8) -> u8 {
+    if half < 10 { b'0' + half } else { b'a' + half - 10 }
 }
 
 /// The gateway's error code, where an answer is the gateway's own.

@@ -56,7 +56,13 @@ fn has_prefix(name: &HeaderName, prefixes: &[&str]) -> bool {
 /// When the target or a header cannot be written, which checks before have excluded.
 pub fn to_service(request: &mut RequestHeader, call: &Call, via: &HeaderValue, mock: bool) -> pingora::Result<()> {
     let websocket = request.headers.contains_key(header::UPGRADE);
-    let dropped: Vec<HeaderName> = request.headers.keys().filter(|name| is_ours_to_set(name)).cloned().collect();
+    let credential = call.ready.common.credential.header();
+    // What is set below is replaced there; taking it out first would only cost.
+    let replaced = |name: &HeaderName| {
+        matches!(*name, header::HOST | header::VIA) || credential.is_some_and(|(set, _)| set == name)
+    };
+    let dropped = request.headers.keys().filter(|name| is_ours_to_set(name) && !replaced(name));
+    let dropped: Vec<HeaderName> = dropped.cloned().collect();
     for name in dropped {
         request.remove_header(&name);
     }
@@ -68,7 +74,7 @@ pub fn to_service(request: &mut RequestHeader, call: &Call, via: &HeaderValue, m
         request.insert_header(header::UPGRADE, "websocket")?;
     }
     let common = &call.ready.common;
-    for (name, value) in common.headers.iter().map(|(name, value)| (name, value)).chain(common.credential.header()) {
+    for (name, value) in common.headers.iter().map(|(name, value)| (name, value)).chain(credential) {
         request.insert_header(name.clone(), value.clone())?;
     }
     if mock {

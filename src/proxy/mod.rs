@@ -88,9 +88,9 @@ pub(crate) struct Call {
 
 impl Call {
     /// Where it goes: origin and path, without the query, which may hold the credential.
-    fn place(&self) -> (String, String) {
-        let path = self.target.split('?').next().unwrap_or_default();
-        (self.ready.common.base.origin.to_string(), path.to_owned())
+    fn into_place(mut self) -> (Arc<str>, String) {
+        self.target.truncate(self.target.find('?').unwrap_or(self.target.len()));
+        (Arc::clone(&self.ready.common.place), self.target)
     }
 }
 

@@ -1,8 +1,9 @@
 //! What is written down of a request when it has ended: metrics, activity and a line in the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderValue, Method};
 
 use super::{ProxyDoor, Subject};
 use crate::activity::{Asker, CallRecord};
@@ -18,11 +19,11 @@ pub struct Ended {
     /// When it began.
     pub at: Timestamp,
     /// Its id.
-    pub id: String,
+    pub id: HeaderValue,
     /// Whose call it was, where that was found out.
     pub subject: Option<Subject>,
     /// Where it went, where this door called: origin and path.
-    pub place: Option<(String, String)>,
+    pub place: Option<(Arc<str>, String)>,
     /// The method.
     pub method: Method,
     /// The status the caller got; zero when none.
@@ -43,7 +44,7 @@ pub fn record(door: &ProxyDoor, ended: Ended) {
     count(door, integration, &ended);
     tracing::debug!(
         integration,
-        request.id = ended.id,
+        request.id = ended.id.to_str().unwrap_or_default(),
         http.status = ended.status,
         error = ended.error,
         took_ms = u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX),

@@ -35,9 +35,9 @@ impl WholeCall {
     }
 
     /// Where it goes: origin and path.
-    pub fn place(&self) -> (String, String) {
-        let base = &self.ready.common.base;
-        (base.origin.to_string(), format!("{}{}", base.path, self.suffix))
+    pub fn place(&self) -> (Arc<str>, String) {
+        let common = &self.ready.common;
+        (Arc::clone(&common.place), format!("{}{}", common.base.path, self.suffix))
     }
 
     /// The most bytes that the request's body may have.

@@ -168,7 +168,7 @@ impl Teller {
             asker: Asker::Connect,
             endpoint: None,
             method: Method::GET,
-            origin: String::new(),
+            origin: Arc::from(""),
             path: format!("/api/auth/callback/{integration}"),
             status: None,
             error,

@@ -173,7 +173,7 @@ impl Started {
             asker: Asker::SignIn,
             endpoint: None,
             method: outgoing.method.clone(),
-            origin: outgoing.origin.to_string(),
+            origin: Arc::from(outgoing.origin.to_string()),
             path: outgoing.path.clone(),
             status: None,
             error: None,
