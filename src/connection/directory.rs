@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use tokio::sync::RwLock;
 
-use super::credential::Credential;
+use super::credential::{Credential, Tokens};
+use super::grant::Grant;
 use super::health::{Key, Pulse, Pulses};
 use super::held::PerConnection;
 use super::keys::Keys;
@@ -53,6 +54,15 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
+    /// The same connection with the tokens and values that a sign-in brought. It is kept nowhere.
+    #[must_use]
+    pub fn signed_in(&self, integration: &Integration, grant: Grant) -> Self {
+        let mut saved = self.saved.clone();
+        saved.extend(grant.saved);
+        let values = Values { inputs: self.inputs.clone(), saved, health: Arc::clone(&self.health) };
+        Self::new(integration, Arc::clone(&self.id), Credential::Tokens(Tokens(grant.tokens)), values)
+    }
+
     fn new(integration: &Integration, id: Arc<str>, credential: Credential, values: Values) -> Self {
         let Values { inputs, saved, health } = values;
         let context = Context::new()
@@ -486,7 +496,7 @@ fn fits(integration: &Integration, credential: &Credential) -> Result<(), String
         (Auth::ApiKey { .. }, Credential::ApiKey(_))
         | (Auth::Basic, Credential::Basic { .. })
         | (Auth::SigV4(_), Credential::AccessKey { .. })
-        | (Auth::OAuth1(_), Credential::Tokens(_) | Credential::None)
+        | (Auth::OAuth1(_) | Auth::Login(_), Credential::Tokens(_) | Credential::None)
         | (Auth::None | Auth::Mtls, Credential::None)
         | (Auth::OAuth2(_), Credential::Tokens(_)) => Ok(()),
         (Auth::Jwt(assertion), Credential::ApiKey(_)) if assertion.key.is_none() => Ok(()),
@@ -528,6 +538,7 @@ fn without_declaration(integration: &Integration, id: &str) -> Result<Connection
         | Auth::OAuth1(_)
         | Auth::Jwt(_)
         | Auth::SigV4(_)
+        | Auth::Login(_)
         | Auth::Mtls => Err(ConnectionError::Unknown { integration: name, connection }),
     }
 }

@@ -69,7 +69,7 @@ pub const INTEGRATION: &[Part] = &[
     Part { pointer: "/auth/oauth2/grant", when: When::Word(&["device_code"]), effect: Effect::Rests },
     refuses("/auth/oauth2/registration"),
     rests("/auth/oauth1/authorize"),
-    refuses("/auth/login"),
+    rests("/auth/login/logout"),
     rests("/api/limits"),
     rests("/api/quota"),
     rests("/api/retry"),

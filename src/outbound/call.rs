@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use super::credential::{PlaceError, Placed};
 use super::error::{OutboundError, Unsuccessful, Why};
-use super::prepare::Prepared;
+use super::prepare::{Prepared, SignedOut};
 use super::sign::{Leaving, own_headers};
 use super::{Moment, Outbound, Parts, record};
 use crate::activity::Asker;
@@ -99,10 +99,9 @@ impl Outbound {
     async fn after_refusal(
         &self,
         call: &Call<'_>,
-        prepared: &Prepared,
+        prepared: &Arc<Prepared>,
         result: &Result<Outcome, OutboundError>,
     ) -> Option<Arc<Prepared>> {
-        let refresher = self.parts.refresher.as_ref()?;
         let Err(OutboundError::Tried(tried)) = result else { return None };
         let refused = matches!(tried.reason, Why::Answer(AnswerError::Refused { status: 401, .. }));
         if !refused || !carries_token(call.request) {
@@ -110,7 +109,14 @@ impl Outbound {
         }
         let token = named_token(call.request);
         let (generation, integration) = (call.generation, call.integration);
-        refresher.after_refusal(generation, integration, &prepared.connection, token).await?;
+        match self.sign_out(integration, prepared) {
+            Some(SignedOut::Yes) => {}
+            Some(SignedOut::TooYoung) => return None,
+            None => {
+                let refresher = self.parts.refresher.as_ref()?;
+                refresher.after_refusal(generation, integration, &prepared.connection, token).await?;
+            }
+        }
         if !tried.repeatable {
             return None;
         }
@@ -176,7 +182,8 @@ pub async fn try_out(
     let draft = Connections::draft(integration, name, content)?;
     let input = Map::new();
     let call = test_call((generation, integration), name, &input)?;
-    let prepared = Prepared::of(&generation.gateway, integration, draft, outbound.moment())?;
+    let (used, made) = outbound.make(generation, integration, &draft).await?;
+    let prepared = Prepared::of(&generation.gateway, integration, (draft, used), made)?;
     Box::pin(outbound.once(&call, Arc::new(prepared))).await
 }
 

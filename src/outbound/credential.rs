@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::base::secret::Secret;
 use crate::connection::flow::client_header;
+use crate::connection::grant::{self, TokenErrorKind};
 use crate::connection::{Connection, Credential, TokenError};
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Placement;
@@ -64,6 +65,9 @@ pub enum PlaceError {
     /// The body is not one that has fields.
     #[error("the credential goes into a form or a JSON object, and the body is neither")]
     Body,
+    /// The connection could not sign in.
+    #[error("{0}")]
+    SignIn(Box<grant::TokenError>),
     /// A token or a call could not be signed.
     #[error("{0}")]
     Unsigned(String),
@@ -79,6 +83,11 @@ impl PlaceError {
             Self::Kind { .. } | Self::NoToken(_) | Self::Header | Self::Colon | Self::Unsigned(_) => {
                 Refusal::ConnectionUnusable
             }
+            Self::SignIn(error) => match error.kind {
+                TokenErrorKind::Permanent => Refusal::ConnectionUnusable,
+                TokenErrorKind::Misconfigured => Refusal::DefinitionFailed,
+                TokenErrorKind::Passing | TokenErrorKind::Unsent => Refusal::ServiceUnreachable,
+            },
             Self::Body => Refusal::InvalidInput,
             Self::Template(_) => Refusal::DefinitionFailed,
         }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::activity::Activity;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::Random;
+use crate::connection::sign_in::{self, login::Logins};
 use crate::connection::{Connections, PerConnection, Refresher};
 use crate::net::Clients;
 use crate::telemetry::metrics::Metrics;
@@ -29,13 +30,14 @@ pub use call::{Call, test, try_out};
 pub use credential::{PlaceError, Placed};
 pub use diagnosis::{Cause, Diagnosis};
 pub use error::{OutboundError, Unsuccessful, Why};
-pub use prepare::Prepared;
+pub use prepare::{Prepared, SignedOut};
 
 /// The way out. One for the whole program.
 #[derive(Debug)]
 pub struct Outbound {
     parts: Parts,
     prepared: PerConnection<Arc<Prepared>>,
+    logins: Logins,
 }
 
 /// Now, and where randomness comes from.
@@ -63,7 +65,12 @@ pub struct Parts {
 impl Outbound {
     /// The way out over these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, prepared: PerConnection::default() }
+        let logins = Logins::new(sign_in::Parts {
+            clients: parts.clients.clone(),
+            clock: Arc::clone(&parts.clock),
+            random: Arc::clone(&parts.random),
+        });
+        Self { parts, prepared: PerConnection::default(), logins }
     }
 
     /// Now, and where randomness comes from.

@@ -1,6 +1,7 @@
 //! What all calls of one connection have in common, made once and kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -9,6 +10,7 @@ use super::error::OutboundError;
 use super::sign::{self, Leaving, Signer};
 use super::{Moment, Outbound};
 use crate::base::clock::Timestamp;
+use crate::connection::grant::{Account, Grant};
 use crate::connection::{Connection, Credential, Need};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
@@ -38,9 +40,25 @@ pub struct Prepared {
     /// What its calls may dial.
     pub reach: Reach,
     pub(super) gateway: Arc<Gateway>,
+    /// The connection as it is kept; that of this value may have been signed in.
+    resolved: Arc<Connection>,
     /// A credential made here, and until when it is put on calls.
-    made: Option<(Credential, Timestamp)>,
+    made: Option<Made>,
 }
+
+/// A credential made here, for as long as it serves.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// None where the connection of the prepared value has it.
+    pub credential: Option<Credential>,
+    /// When it was made.
+    pub at: Timestamp,
+    /// Until when it is put on calls; `None` until the service refuses it.
+    pub until: Option<Timestamp>,
+}
+
+/// A sign-in that is younger than this is not made again because a call was refused.
+const LEAST_AGE: Duration = Duration::from_secs(30);
 
 impl Outbound {
     /// What all calls of a connection have in common, with a token that lasts as `need` says. Cheap after the
@@ -59,16 +77,99 @@ impl Outbound {
         if let Some(refresher) = &self.parts.refresher {
             resolved = refresher.usable(generation, integration, resolved, need).await?;
         }
-        if let Some(prepared) = self.prepared.get(integration, connection)
-            && Arc::ptr_eq(&prepared.connection, &resolved)
-            && Arc::ptr_eq(&prepared.gateway, &generation.gateway)
-            && prepared.made.as_ref().is_none_or(|(_, until)| self.parts.clock.now() < *until)
-        {
+        if let Some(prepared) = self.kept(&generation.gateway, integration, &resolved) {
             return Ok(prepared);
         }
-        let prepared = Arc::new(Prepared::of(&generation.gateway, integration, resolved, self.moment())?);
+        // Of all who ask at once one makes the credential; the others find it made.
+        let turn = self.logins.turn(&integration.id, connection);
+        let _turn = match &integration.auth {
+            Auth::Login(_) => Some(turn.lock().await),
+            _ => None,
+        };
+        if let Some(prepared) = self.kept(&generation.gateway, integration, &resolved) {
+            return Ok(prepared);
+        }
+        let (used, made) = self.make(generation, integration, &resolved).await?;
+        let prepared = Arc::new(Prepared::of(&generation.gateway, integration, (resolved, used), made)?);
         self.prepared.keep(generation, integration, connection, Arc::clone(&prepared));
         Ok(prepared)
+    }
+
+    fn kept(
+        &self,
+        gateway: &Arc<Gateway>,
+        integration: &Arc<Integration>,
+        resolved: &Arc<Connection>,
+    ) -> Option<Arc<Prepared>> {
+        let prepared = self.prepared.get(integration, &resolved.id)?;
+        let until = prepared.made.as_ref().and_then(|made| made.until);
+        let same = Arc::ptr_eq(&prepared.resolved, resolved) && Arc::ptr_eq(&prepared.gateway, gateway);
+        (same && until.is_none_or(|until| self.parts.clock.now() < until)).then_some(prepared)
+    }
+
+    /// The credential that is made here for this connection, where one is.
+    pub(super) async fn make(
+        &self,
+        generation: &Generation,
+        integration: &Arc<Integration>,
+        connection: &Arc<Connection>,
+    ) -> Result<(Arc<Connection>, Option<Made>), OutboundError> {
+        let unusable = |reason| OutboundError::Credential {
+            integration: Arc::clone(&integration.id),
+            connection: Arc::clone(&connection.id),
+            reason,
+        };
+        match (&integration.auth, &connection.credential) {
+            (Auth::Jwt(assertion), _) => {
+                let made = sign::own_token(assertion, connection, self.moment()).map_err(unusable)?;
+                Ok((Arc::clone(connection), Some(made)))
+            }
+            (Auth::Login(_), Credential::None) => {
+                let (inputs, saved) = (&connection.inputs, &connection.saved);
+                let account = Account { generation, integration, connection: &connection.id, inputs, saved };
+                let grant = self.logins.sign_in(account).await;
+                let grant = grant.map_err(|error| unusable(PlaceError::SignIn(Box::new(error))))?;
+                let made = Made::of(&grant, self.parts.clock.now());
+                let signed_in = connection.signed_in(integration, grant);
+                Ok((Arc::new(signed_in), Some(made)))
+            }
+            _ => Ok((Arc::clone(connection), None)),
+        }
+    }
+
+    /// After the service refused a sign-in's token (401): the next call signs in anew, unless the token is so
+    /// young that this would be asking again and again. `None` where the connection has no sign-in.
+    pub fn sign_out(&self, integration: &Arc<Integration>, prepared: &Arc<Prepared>) -> Option<SignedOut> {
+        let made = prepared.made.as_ref().filter(|made| made.credential.is_none())?;
+        let id = &prepared.connection.id;
+        match self.prepared.get(integration, id) {
+            Some(kept) if Arc::ptr_eq(&kept, prepared) => {}
+            // Somebody else did, or there is a newer one already.
+            _ => return Some(SignedOut::Yes),
+        }
+        if self.parts.clock.now().since(made.at) < LEAST_AGE {
+            return Some(SignedOut::TooYoung);
+        }
+        self.prepared.forget(&integration.id, id);
+        Some(SignedOut::Yes)
+    }
+}
+
+/// What came of a token that the service refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignedOut {
+    /// It is not used any more.
+    Yes,
+    /// It was had a moment ago, and is kept.
+    TooYoung,
+}
+
+impl Made {
+    fn of(grant: &Grant, now: Timestamp) -> Self {
+        let ends = grant.tokens.values().filter_map(|token| token.expires_at).min();
+        // A tenth of its life is left for calls under way, a minute at most.
+        let margin = |end: Timestamp| (end.since(now) / 10).min(Duration::from_mins(1));
+        Self { credential: None, at: now, until: ends.map(|end| end.before(margin(end))) }
     }
 }
 
@@ -76,8 +177,8 @@ impl Prepared {
     pub(super) fn of(
         gateway: &Arc<Gateway>,
         integration: &Integration,
-        connection: Arc<Connection>,
-        moment: Moment<'_>,
+        (resolved, connection): (Arc<Connection>, Arc<Connection>),
+        made: Option<Made>,
     ) -> Result<Self, OutboundError> {
         let id = || Arc::clone(&integration.id);
         let api = integration.api.as_ref().ok_or_else(|| OutboundError::NoApi(id()))?;
@@ -87,11 +188,7 @@ impl Prepared {
             .map_err(|_| OutboundError::Base { integration: id(), reason: BaseError::Shape })?;
         let unusable =
             |reason| OutboundError::Credential { integration: id(), connection: Arc::clone(&connection.id), reason };
-        let made = match &integration.auth {
-            Auth::Jwt(assertion) => Some(sign::own_token(assertion, &connection, moment).map_err(unusable)?),
-            _ => None,
-        };
-        let shown = made.as_ref().map_or(&connection.credential, |(made, _)| made);
+        let shown = made.as_ref().and_then(|made| made.credential.as_ref()).unwrap_or(&connection.credential);
         let credential =
             Placed::of_credential(&api.credential, (shown, &connection.context), None).map_err(unusable)?;
         if matches!(integration.auth, Auth::Mtls) && api.transport.identity.is_none() {
@@ -108,7 +205,7 @@ impl Prepared {
         })?;
         let gateway = Arc::clone(gateway);
         let place = Arc::from(base.origin.to_string());
-        Ok(Self { connection, base, host, place, headers, credential, signer, reach, gateway, made })
+        Ok(Self { connection, base, host, place, headers, credential, signer, reach, gateway, resolved, made })
     }
 }
 
@@ -131,7 +228,8 @@ impl Prepared {
     /// `text` without any part of the credential.
     pub fn redact(&self, text: &str) -> String {
         let clean = self.connection.credential.redact(text);
-        self.made.as_ref().map_or(clean.clone(), |(made, _)| made.redact(&clean))
+        let made = self.made.as_ref().and_then(|made| made.credential.as_ref());
+        made.map_or(clean.clone(), |made| made.redact(&clean))
     }
 }
 

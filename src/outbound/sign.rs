@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
+use super::prepare::Made;
 use super::{Moment, PlaceError};
-use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::connection::credential::TOKEN_SECRET;
 use crate::connection::sign::{Body, Unsigned, oauth1, sigv4};
@@ -167,7 +167,7 @@ pub(super) fn own_token(
     assertion: &crate::definition::plan::assertion::Assertion,
     connection: &Connection,
     (now, random): Moment<'_>,
-) -> Result<(Credential, Timestamp), PlaceError> {
+) -> Result<Made, PlaceError> {
     use crate::connection::Tokens;
     use crate::connection::grant::Issued;
     use crate::connection::sign::jwt;
@@ -181,5 +181,5 @@ pub(super) fn own_token(
     issued.expires_at = Some(now.after(assertion.ttl));
     let tokens = Tokens([(Arc::from(crate::connection::DEFAULT), issued)].into());
     // A call that begins at the last moment must arrive while the token is still good.
-    Ok((Credential::Tokens(tokens), now.after(assertion.ttl / 2)))
+    Ok(Made { credential: Some(Credential::Tokens(tokens)), at: now, until: Some(now.after(assertion.ttl / 2)) })
 }

@@ -34,7 +34,7 @@ use crate::definition::live::{Generation, Live};
 use crate::definition::plan::Integration;
 use crate::net::client::Clients;
 use crate::net::{Addresses, Dialer};
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, SignedOut};
 use crate::respond::{Answer, Refusal};
 use crate::telemetry::metrics::Metrics;
 use endpoint::NamedCall;
@@ -166,7 +166,13 @@ impl ProxyDoor {
     /// is no other to be had.
     async fn renewed(&self, generation: &Generation, ready: &Ready) -> Option<Arc<Ready>> {
         let (integration, connection) = (&ready.integration, &ready.common.connection);
-        self.parts.outbound.refresher()?.after_refusal(generation, integration, connection, None).await?;
+        match self.parts.outbound.sign_out(integration, &ready.common) {
+            Some(SignedOut::Yes) => {}
+            Some(SignedOut::TooYoung) => return None,
+            None => {
+                self.parts.outbound.refresher()?.after_refusal(generation, integration, connection, None).await?;
+            }
+        }
         self.connections.get(generation, integration, &connection.id, Need::default()).await.ok()
     }
 

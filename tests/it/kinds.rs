@@ -488,3 +488,59 @@ async fn a_service_that_does_not_confirm_the_callback_or_says_no_gets_nobody_sen
         assert!(!error.to_string().contains("app-secret"));
     }
 }
+
+/// A service that signs in by a request of its own and refuses what it is told to refuse.
+async fn login_service(refusing: bool) -> Service {
+    Service::start(move |seen| match seen.starts_with("POST /login ") {
+        true if refusing => Answer::json(401, r#"{"message": "no such password canary-password"}"#),
+        true => Answer::json(200, r#"{"id": "session", "site": "s7"}"#),
+        false => Answer::json(200, "{}"),
+    })
+    .await
+}
+
+fn login(url: &str) -> Doors {
+    let auth = json!({ "login": {
+        "fields": { "username": {}, "password": { "secret": true } },
+        "steps": {
+            "request": format!("POST {url}/login"),
+            "json": { "u": "{{ input.username }}", "p": "{{ input.password }}" },
+            "save": { "site": "body.site" },
+        },
+        "tokens": { "default": { "access": "body.id" } },
+        "default_ttl": "1h",
+    } });
+    let api = json!({
+        "base_url": url,
+        "credential": { "header": "X-Session", "value": "{{ token.access }}" },
+        "endpoints": [{ "id": "get", "request": "GET /sites/{{ saved.site }}" }],
+    });
+    let inputs = json!({ "username": "u", "password": "canary-password" });
+    let connections = json!([{ "id": "default", "inputs": inputs }]);
+    Doors::start(Setup::of(definition(&json!({ "auth": auth, "api": api, "connections": connections }))))
+}
+
+#[tokio::test]
+async fn a_login_is_made_once_for_all_who_ask_at_once() {
+    let service = login_service(false).await;
+    let doors = login(&format!("http://{}", service.address));
+    let replies = tokio::join!(own(doors.proxy, "get"), own(doors.proxy, "get"), own(doors.proxy, "get"));
+    assert_eq!([replies.0.status, replies.1.status, replies.2.status], [200; 3]);
+    let seen = service.seen();
+    assert_eq!(seen.iter().filter(|call| call.starts_with("POST /login ")).count(), 1, "{seen:?}");
+    let calls: Vec<_> = seen.iter().filter(|call| call.starts_with("GET /sites/s7 ")).collect();
+    assert_eq!(calls.len(), 3);
+    assert!(calls.iter().all(|call| call.to_lowercase().contains("x-session: session")), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_refused_login_is_not_tried_again_at_once_and_tells_no_password() {
+    let service = login_service(true).await;
+    let doors = login(&format!("http://{}", service.address));
+    for _ in 0..2 {
+        let reply = own(doors.proxy, "get").await;
+        assert!(reply.status >= 400, "{}", reply.status);
+        assert!(!format!("{reply:?}").contains("canary-password"));
+    }
+    assert_eq!(service.seen().len(), 1);
+}

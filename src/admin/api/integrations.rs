@@ -25,6 +25,7 @@ fn describe(integration: &Integration) -> Value {
         Auth::OAuth1(_) => "oauth1".to_owned(),
         Auth::Jwt(_) => "jwt".to_owned(),
         Auth::SigV4(_) => "sigv4".to_owned(),
+        Auth::Login(_) => "login".to_owned(),
         Auth::Mtls => "mtls".to_owned(),
         Auth::NotYet(part) => part.to_string(),
     };

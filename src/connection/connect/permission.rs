@@ -69,7 +69,8 @@ impl<'a> Way<'a> {
             Auth::Jwt(assertion) if assertion.key.is_none() => Ok(Self::Key),
             Auth::Basic => Ok(Self::Password),
             Auth::SigV4(_) => Ok(Self::AccessKey),
-            Auth::None | Auth::Mtls | Auth::Jwt(_) => Ok(Self::Nothing),
+            // What a login wants is among the inputs.
+            Auth::None | Auth::Mtls | Auth::Jwt(_) | Auth::Login(_) => Ok(Self::Nothing),
             Auth::NotYet(part) => Err(LinkRefused::NotYet(part.to_string())),
         }
     }

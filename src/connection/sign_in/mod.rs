@@ -1,8 +1,9 @@
-//! Ways of signing in that are not OAuth 2.0 and ask the service something: [`oauth1`].
+//! Ways of signing in that are not OAuth 2.0 and ask the service something: [`oauth1`] and [`login`].
 //!
 //! What they bring is a [`Grant`](super::grant::Grant), like that of a token call; whoever asks stores it.
-//! One try each: a verifier may be good for one call only. Called by the connect flow.
+//! One try each: a verifier may be good for one call only. Called by the connect flow and by `outbound`.
 
+pub mod login;
 pub mod oauth1;
 mod send;
 

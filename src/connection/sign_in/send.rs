@@ -12,7 +12,9 @@ use super::Parts;
 use crate::connection::grant::{Account, TokenError, TokenErrorKind};
 use crate::definition::plan::api::{Api, Timeouts};
 use crate::definition::plan::request::Request;
-use crate::net::{Base, BaseError, BodyLimit, Excess, Failure, Follow, Origin, Outgoing, Reach, Sent, Towards, origin};
+use crate::net::{
+    Base, BaseError, BodyLimit, Excess, Failure, Follow, Origin, Outgoing, Reach, Received, Sent, Towards, origin,
+};
 use crate::request::{AnswerError, Outcome, Place, answer, fill};
 use crate::template::Context;
 
@@ -41,13 +43,26 @@ pub(super) async fn send(
     (request, context): (&Request, &Context),
     finish: Finish<'_>,
 ) -> Result<Outcome, TokenError> {
+    let received = received(parts, account, (request, context), finish).await?;
+    answer::read((request, None), context, received, parts.clock.now()).map_err(of_answer)
+}
+
+/// Fills a request in, sends it, and gives back whatever is answered.
+///
+/// # Errors
+/// When the call may not or cannot be made, or there is no answer.
+pub(super) async fn received(
+    parts: &Parts,
+    account: &Account<'_>,
+    (request, context): (&Request, &Context),
+    finish: Finish<'_>,
+) -> Result<Received, TokenError> {
     let api = account.integration.api.as_ref();
     let api = api.ok_or_else(|| misconfigured(format!("`{}` has no `api`", account.integration.id)))?;
     let mut outgoing = outgoing(account, api, request, context)?;
     finish(&mut outgoing)?;
     let sent = Box::pin(parts.clients.send(outgoing)).await;
-    let received = sent.map_err(|failure| of_failure(&failure))?;
-    answer::read((request, None), context, received, parts.clock.now()).map_err(of_answer)
+    sent.map_err(|failure| of_failure(&failure))
 }
 
 fn outgoing(account: &Account<'_>, api: &Api, request: &Request, context: &Context) -> Result<Outgoing, TokenError> {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::place::{Fault, Place};
-use super::{assertion, oauth2, signed};
+use super::{assertion, login, oauth2, signed};
+use crate::definition::plan::Prompts;
 use crate::definition::plan::auth::Auth;
-use crate::definition::plan::{NotYet, Prompts};
 use crate::definition::raw::auth as raw;
 
 pub(super) fn compile(raw: Option<&raw::Auth>, place: &Place<'_>) -> Result<Auth, Fault> {
@@ -22,7 +22,7 @@ pub(super) fn compile(raw: Option<&raw::Auth>, place: &Place<'_>) -> Result<Auth
         Some(Raw::Jwt(raw)) => Auth::Jwt(Arc::new(assertion::compile(raw, &place.at("jwt"))?)),
         Some(Raw::SigV4(raw)) => Auth::SigV4(Arc::new(signed::sigv4(raw, &place.at("sigv4"))?)),
         Some(Raw::Mtls(_)) => Auth::Mtls,
-        Some(other) => Auth::NotYet(NotYet { part: format!("auth.{}", kind(other)) }),
+        Some(Raw::Login(raw)) => Auth::Login(Arc::new(login::compile(raw, &place.at("login"))?)),
     })
 }
 
@@ -40,37 +40,5 @@ pub(super) fn prompts(raw: Option<&raw::Auth>) -> Prompts {
             ..Prompts::default()
         },
         _ => usual,
-    }
-}
-
-/// The word by which a file names a kind of sign-in.
-fn kind(auth: &raw::Auth) -> &'static str {
-    use raw::Auth as Raw;
-    match auth {
-        Raw::OAuth2(_) => "oauth2",
-        Raw::ApiKey(_) => "api_key",
-        Raw::Basic(_) => "basic",
-        Raw::OAuth1(_) => "oauth1",
-        Raw::Jwt(_) => "jwt",
-        Raw::SigV4(_) => "sigv4",
-        Raw::Mtls(_) => "mtls",
-        Raw::Login(_) => "login",
-        Raw::None(_) => "none",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::compiled;
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn kinds_of_sign_in_to_come_are_named() {
-        let integration = compiled(json!({
-            "trunkline": 1, "id": "a", "auth": { "login": { "steps": "POST https://a.b/login", "tokens": { "default": { "access": "body.t" } } } },
-        }));
-        let auth = integration.expect("compiles").auth;
-        assert!(matches!(auth, Auth::NotYet(not_yet) if not_yet.part == "auth.login"));
     }
 }

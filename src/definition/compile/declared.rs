@@ -14,7 +14,7 @@ use crate::definition::raw::scalar::SecretText;
 pub(super) fn compile(raw: &Connection, whole: &Integration, place: &Place<'_>) -> Result<DeclaredConnection, Fault> {
     let credential = credential(raw, whole.auth.as_ref(), place)?;
     let mut inputs = Map::new();
-    for (name, input) in whole.inputs.iter() {
+    for (name, input) in super::all_inputs(whole) {
         match raw.inputs.get(name).or(input.default.as_ref()) {
             Some(value) => _ = inputs.insert(name.to_owned(), Value::String(value.clone())),
             None if input.optional => {}

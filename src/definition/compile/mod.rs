@@ -10,6 +10,7 @@ mod assertion;
 mod auth;
 mod declared;
 mod gateway;
+mod login;
 mod oauth2;
 mod place;
 mod request;
@@ -134,7 +135,16 @@ fn inputs(raw: &raw::integration::Integration, place: &Place<'_>) -> Result<Vec<
             secret: input.secret,
         })
     };
-    raw.inputs.iter().map(input).collect()
+    all_inputs(raw).map(input).collect()
+}
+
+/// What each connection must tell: the definition's inputs, and the fields of its login.
+pub(super) fn all_inputs(raw: &raw::integration::Integration) -> impl Iterator<Item = (&str, &raw::inputs::Input)> {
+    let fields = match &raw.auth {
+        Some(raw::auth::Auth::Login(login)) => Some(login.fields.iter()),
+        _ => None,
+    };
+    raw.inputs.iter().chain(fields.into_iter().flatten())
 }
 
 /// A pattern for a few fixed values.

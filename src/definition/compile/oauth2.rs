@@ -206,7 +206,7 @@ fn params_in(raw: Option<raw::ParamsIn>, request: &Request, place: &Place<'_>) -
     Err(place.problem(Code::Conflict, message))
 }
 
-fn token_map(raw: &raw::TokenMap, place: &Place<'_>) -> Result<TokenMap, Fault> {
+pub(super) fn token_map(raw: &raw::TokenMap, place: &Place<'_>) -> Result<TokenMap, Fault> {
     Ok(TokenMap {
         access: place.at("access").expression(&raw.access)?,
         refresh: place.optional("refresh", raw.refresh.as_ref())?,

@@ -53,6 +53,11 @@ impl<'a> Place<'a> {
         Self { pointer: pointer.to_owned(), ..*self }
     }
 
+    /// Whether a list is written here.
+    pub(super) fn is_list(&self) -> bool {
+        self.document.value.pointer(&self.pointer).is_some_and(Value::is_array)
+    }
+
     /// The place of a list's item.
     pub(super) fn item(&self, index: usize) -> Self {
         self.at(&index.to_string())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::NotYet;
 use super::assertion::Assertion;
+use super::login::Login;
 use super::oauth1::OAuth1;
 use super::oauth2::OAuth2;
 use super::sigv4::SigV4;
@@ -30,6 +31,8 @@ pub enum Auth {
     SigV4(Arc<SigV4>),
     /// By the client certificate of the API's transport.
     Mtls,
+    /// By requests of the service's own that yield a token.
+    Login(Arc<Login>),
     /// By a kind that this version does not run.
     NotYet(NotYet),
 }

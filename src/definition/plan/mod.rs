@@ -9,6 +9,7 @@ pub mod assertion;
 pub mod auth;
 pub mod gateway;
 pub mod identity;
+pub mod login;
 pub mod moment;
 pub mod oauth1;
 pub mod oauth2;

@@ -1,0 +1,48 @@
+//! The `auth.login` block, compiled.
+
+use super::oauth2::token_map;
+use super::place::{Fault, Place};
+use super::request;
+use crate::definition::plan::login::Login;
+use crate::definition::plan::oauth2::{ParamsIn, TokenCall, TokenMap};
+use crate::definition::plan::request::CredentialUse;
+use crate::definition::raw::auth as raw;
+use crate::definition::raw::form::ShortOr;
+use crate::definition::raw::request::Request;
+
+pub(super) fn compile(raw: &raw::Login, place: &Place<'_>) -> Result<Login, Fault> {
+    let at = place.at("tokens");
+    let map = |(name, map): (&str, _)| Ok((name.to_owned(), token_map(map, &at.at(name))?));
+    let tokens = raw.tokens.iter().map(map).collect::<Result<Vec<_>, Fault>>()?;
+    let last = raw.steps.0.len().saturating_sub(1);
+    let steps = raw.steps.0.iter().enumerate().map(|(index, raw_step)| {
+        // One step may be written without a list.
+        let steps = place.at("steps");
+        let at = if raw.steps.0.len() == 1 && !steps.is_list() { steps } else { steps.item(index) };
+        let mut step = step(raw_step, &at)?;
+        if index == last {
+            (step.tokens, step.default_ttl) = (tokens.clone(), raw.default_ttl.map(|ttl| ttl.0));
+        }
+        Ok(step)
+    });
+    Ok(Login { steps: steps.collect::<Result<_, Fault>>()? })
+}
+
+/// A step as a call that has no parameters but its own.
+fn step(raw: &ShortOr<Request>, place: &Place<'_>) -> Result<TokenCall, Fault> {
+    let mut request = request::compile(raw.0.shape(), place)?;
+    if raw.0.shape().credential.is_none() {
+        request.credential = CredentialUse::None;
+    }
+    let tokens: Vec<(String, TokenMap)> = Vec::new();
+    Ok(TokenCall {
+        request,
+        params_in: ParamsIn::Nowhere,
+        rename: Vec::new(),
+        omit: Vec::new(),
+        tokens,
+        mapped: true,
+        permanent: None,
+        default_ttl: None,
+    })
+}
