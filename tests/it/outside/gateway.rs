@@ -104,7 +104,10 @@ impl Deployment {
     /// Starts the process and waits until it is ready.
     pub fn start(&self) -> Gateway {
         let mut gateway = self.spawn();
-        assert!(within(PATIENCE, || gateway.is_ready()), "not ready in {PATIENCE:?}:\n{}", self.log_tail());
+        if !within(PATIENCE, || gateway.is_ready()) {
+            let said = Client::new(self.admin).get("/readyz?verbose").map(|reply| (reply.status, reply.json()));
+            panic!("not ready in {PATIENCE:?}: {said:?}\n{}", self.log_tail());
+        }
         gateway
     }
 
