@@ -195,18 +195,9 @@ static TOKEN_CALL: LazyLock<TokenCall> = LazyLock::new(|| {
         scope: Some(expr(&format!("{place}.scope"))),
     };
     let request = Request {
-        method: Method::POST,
-        target: Target::Url(Text::compile("https://a.example/token").expect("compiles")),
-        query: Vec::new(),
-        headers: Vec::new(),
-        body: Body::Empty,
-        basic: None,
-        credential: CredentialUse::None,
-        ok: None,
         error: Some(expr("body.error_description")),
         save: vec![("team".to_owned(), expr("body.team.id"))],
-        result: None,
-        timeout: None,
+        ..Request::bare(Method::POST, Target::Url(Text::compile("https://a.example/token").expect("compiles")))
     };
     let tokens = vec![
         ("default".to_owned(), map("body", MomentUnit::JwtExp)),

@@ -20,7 +20,7 @@ use super::stored::{Content, Stored, StoredError};
 use super::vault::Vault;
 use crate::base::id::ConnectionId;
 use crate::definition::live::Generation;
-use crate::definition::plan::{Auth, DeclaredConnection, Integration, NotYet};
+use crate::definition::plan::{Auth, DeclaredConnection, Integration};
 use crate::respond::Refusal;
 use crate::store::StoreError;
 use crate::template::Context;
@@ -90,16 +90,6 @@ pub enum ConnectionError {
         /// The name that was asked for.
         connection: String,
     },
-    /// The way its connections sign in is declared and not run.
-    #[error("`{integration}` has no connection `{connection}`, and cannot get one: {part}")]
-    NotYet {
-        /// The integration.
-        integration: Arc<str>,
-        /// The name that was asked for.
-        connection: String,
-        /// What is not run.
-        part: NotYet,
-    },
     /// It lacks something it needs.
     #[error("the connection `{integration}/{connection}` cannot be used: {reason}")]
     Unusable {
@@ -167,7 +157,6 @@ impl ConnectionError {
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::Unknown { .. } => Refusal::ConnectionUnknown,
-            Self::NotYet { .. } => Refusal::NotYetRun,
             Self::Unusable { .. } | Self::Waiting { .. } => Refusal::ConnectionUnusable,
             Self::Paused { .. } => Refusal::ConnectionPaused,
             Self::NeedsReconnect { .. } => Refusal::NeedsReconnect,
@@ -194,7 +183,7 @@ impl ConnectionError {
             | Self::Paused { .. }
             | Self::NeedsReconnect { .. }
             | Self::Store { .. } => true,
-            Self::Unknown { .. } | Self::NotYet { .. } | Self::Invalid { .. } => false,
+            Self::Unknown { .. } | Self::Invalid { .. } => false,
         }
     }
 
@@ -501,7 +490,6 @@ fn fits(integration: &Integration, credential: &Credential) -> Result<(), String
         | (Auth::OAuth2(_), Credential::Tokens(_)) => Ok(()),
         (Auth::Jwt(assertion), Credential::ApiKey(_)) if assertion.key.is_none() => Ok(()),
         (Auth::Jwt(assertion), Credential::None) if assertion.key.is_some() => Ok(()),
-        (Auth::NotYet(part), _) => Err(part.to_string()),
         (_, credential) => Err(format!("this service does not sign in with {}", credential.kind())),
     }
 }
@@ -525,7 +513,6 @@ fn needs_nothing(auth: &Auth) -> bool {
 fn without_declaration(integration: &Integration, id: &str) -> Result<Connection, ConnectionError> {
     let (name, connection) = (Arc::clone(&integration.id), id.to_owned());
     match &integration.auth {
-        Auth::NotYet(part) => Err(ConnectionError::NotYet { integration: name, connection, part: part.clone() }),
         auth if needs_nothing(auth) && id == DEFAULT => {
             let inputs = checked_inputs(integration, DEFAULT, Map::new())?;
             let values = Values { inputs, saved: Map::new(), health: Arc::default() };
@@ -699,20 +686,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_declared_is_answered_by_the_kind_of_sign_in() {
-        let part = crate::definition::plan::NotYet { part: "auth.oauth2".to_owned() };
-        let generation = generation(vec![
-            integration("open", Auth::None),
-            integration("keyed", Auth::ApiKey { pattern: None }),
-            integration("later", Auth::NotYet(part)),
-        ]);
+        let generation =
+            generation(vec![integration("open", Auth::None), integration("keyed", Auth::ApiKey { pattern: None })]);
         let connections = Connections::declared();
         let mut answers = Vec::new();
-        for (integration, id) in [("open", "default"), ("open", "x"), ("keyed", "default"), ("later", "team")] {
+        for (integration, id) in [("open", "default"), ("open", "x"), ("keyed", "default")] {
             let integration = generation.integration(integration).expect("there");
             answers
                 .push(connections.resolve(&generation, integration, id).await.map_err(|error| error.refusal()).err());
         }
         let unknown = Some(Refusal::ConnectionUnknown);
-        assert_eq!(answers, [None, unknown, unknown, Some(Refusal::NotYetRun)]);
+        assert_eq!(answers, [None, unknown, unknown]);
     }
 }

@@ -286,7 +286,7 @@ pub fn plain_words(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::definition::plan::request::{Body, CredentialUse, Target};
+    use crate::definition::plan::request::Target;
     use crate::template::Text;
     use http::{HeaderValue, Method};
     use serde_json::json;
@@ -294,18 +294,10 @@ mod tests {
     fn request(ok: Option<&str>, error: Option<&str>) -> Request {
         let expr = |source: &str| Expr::compile(source).expect("compiles");
         Request {
-            method: Method::GET,
-            target: Target::Path { path: Text::compile("/").expect("compiles"), query: None },
-            query: Vec::new(),
-            headers: Vec::new(),
-            body: Body::Empty,
-            basic: None,
-            credential: CredentialUse::None,
             ok: ok.map(expr),
             error: error.map(expr),
             save: vec![("team".to_owned(), expr("body.team.id")), ("none".to_owned(), expr("body.gone"))],
-            result: None,
-            timeout: None,
+            ..Request::bare(Method::GET, Target::Path { path: Text::compile("/").expect("compiles"), query: None })
         }
     }
 

@@ -246,7 +246,6 @@ fn at(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::definition::plan::request::CredentialUse;
     use crate::template::Tree;
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -260,20 +259,7 @@ mod tests {
     }
 
     fn request(path: &str) -> Request {
-        Request {
-            method: Method::POST,
-            target: Target::Path { path: text(path), query: None },
-            query: Vec::new(),
-            headers: Vec::new(),
-            body: Body::Empty,
-            basic: None,
-            credential: CredentialUse::None,
-            ok: None,
-            error: None,
-            save: Vec::new(),
-            result: None,
-            timeout: None,
-        }
+        Request::bare(Method::POST, Target::Path { path: text(path), query: None })
     }
 
     fn context(value: &Value) -> Context {

@@ -27,7 +27,6 @@ fn describe(integration: &Integration) -> Value {
         Auth::SigV4(_) => "sigv4".to_owned(),
         Auth::Login(_) => "login".to_owned(),
         Auth::Mtls => "mtls".to_owned(),
-        Auth::NotYet(part) => part.to_string(),
     };
     let endpoints = integration.api.as_ref().map(|api| api.endpoints.as_slice()).unwrap_or_default();
     let webhook = integration.webhook.as_ref().map(|webhook| {

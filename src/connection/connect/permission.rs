@@ -71,7 +71,6 @@ impl<'a> Way<'a> {
             Auth::SigV4(_) => Ok(Self::AccessKey),
             // What a login wants is among the inputs.
             Auth::None | Auth::Mtls | Auth::Jwt(_) | Auth::Login(_) => Ok(Self::Nothing),
-            Auth::NotYet(part) => Err(LinkRefused::NotYet(part.to_string())),
         }
     }
 

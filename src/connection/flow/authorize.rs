@@ -8,7 +8,7 @@ use super::scene::{Scene, misconfigured};
 use super::token::resources;
 use crate::connection::grant::{Account, TokenError};
 use crate::definition::plan::oauth2::{Authorize, DEFAULT_TOKEN, Grant, Pkce};
-use crate::definition::plan::request::{Body, CredentialUse, Request, Target};
+use crate::definition::plan::request::{Request, Target};
 use crate::net::origin;
 use crate::request::fill::{self, Place};
 use crate::template::{Context, Text, Tree};
@@ -157,18 +157,5 @@ fn as_written(text: &str) -> String {
 
 /// A request that is only an address.
 pub(super) fn request(url: &Text, query: Vec<(String, Tree)>) -> Request {
-    Request {
-        method: Method::GET,
-        target: Target::Url(url.clone()),
-        query,
-        headers: Vec::new(),
-        body: Body::Empty,
-        basic: None,
-        credential: CredentialUse::None,
-        ok: None,
-        error: None,
-        save: Vec::new(),
-        result: None,
-        timeout: None,
-    }
+    Request { query, ..Request::bare(Method::GET, Target::Url(url.clone())) }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::NotYet;
 use super::assertion::Assertion;
 use super::login::Login;
 use super::oauth1::OAuth1;
@@ -33,6 +32,4 @@ pub enum Auth {
     Mtls,
     /// By requests of the service's own that yield a token.
     Login(Arc<Login>),
-    /// By a kind that this version does not run.
-    NotYet(NotYet),
 }

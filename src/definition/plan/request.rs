@@ -36,6 +36,26 @@ pub struct Request {
     pub timeout: Option<Duration>,
 }
 
+impl Request {
+    /// A request that is a method and a target: no credential, no body, and nothing said of its answer.
+    pub const fn bare(method: Method, target: Target) -> Self {
+        Self {
+            method,
+            target,
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Body::Empty,
+            basic: None,
+            credential: CredentialUse::None,
+            ok: None,
+            error: None,
+            save: Vec::new(),
+            result: None,
+            timeout: None,
+        }
+    }
+}
+
 /// Where a request goes.
 #[derive(Debug, Clone)]
 pub enum Target {

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::OAuthSide;
 use crate::definition::plan::oauth2::{ClientAuth, DEFAULT_TOKEN, ParamsIn, Pkce, TokenCall, TokenMap};
-use crate::definition::plan::request::{Body, CredentialUse, Request, Target};
+use crate::definition::plan::request::{Request, Target};
 use crate::mock::received::Received;
 use crate::respond::Answer;
 use crate::template::{Expr, Text};
@@ -27,20 +27,8 @@ pub(super) fn standard_call(issuer: &Text) -> Option<TokenCall> {
         expires: None,
         scope: field("scope"),
     };
-    let request = Request {
-        method: Method::POST,
-        target: Target::Url(Text::compile(&format!("https://issuer{path}{TOKEN}")).ok()?),
-        query: Vec::new(),
-        headers: Vec::new(),
-        body: Body::Empty,
-        basic: None,
-        credential: CredentialUse::None,
-        ok: None,
-        error: None,
-        save: Vec::new(),
-        result: None,
-        timeout: None,
-    };
+    let request =
+        Request::bare(Method::POST, Target::Url(Text::compile(&format!("https://issuer{path}{TOKEN}")).ok()?));
     Some(TokenCall {
         request,
         params_in: ParamsIn::Form,

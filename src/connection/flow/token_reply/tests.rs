@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use crate::definition::plan::oauth2::ParamsIn;
-use crate::definition::plan::request::{Body, CredentialUse, Request, Target};
+use crate::definition::plan::request::{Request, Target};
 use crate::template::Text;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
@@ -31,18 +31,8 @@ fn map(place: &str) -> TokenMap {
 fn call() -> TokenCall {
     TokenCall {
         request: Request {
-            method: Method::POST,
-            target: Target::Url(Text::compile("https://a.example/token").expect("compiles")),
-            query: Vec::new(),
-            headers: Vec::new(),
-            body: Body::Empty,
-            basic: None,
-            credential: CredentialUse::None,
-            ok: None,
-            error: None,
             save: vec![("team".to_owned(), expr("body.team.id"))],
-            result: None,
-            timeout: None,
+            ..Request::bare(Method::POST, Target::Url(Text::compile("https://a.example/token").expect("compiles")))
         },
         params_in: ParamsIn::Form,
         rename: Vec::new(),
