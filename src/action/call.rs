@@ -65,5 +65,5 @@ pub fn repeats_safely(task: &Task, what: &What) -> bool {
     let api = task.generation.integration(integration).and_then(|target| target.api.as_ref());
     // What is not there is not called, so nothing can be done twice.
     api.and_then(|api| Some((api.endpoint(endpoint)?, api)))
-        .is_none_or(|(endpoint, api)| call::repeats_safely(&endpoint.request, api, true))
+        .is_none_or(|(endpoint, api)| call::repeats_safely(&endpoint.request, api.retry(Some(&endpoint.id)), true))
 }

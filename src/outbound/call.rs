@@ -19,6 +19,7 @@ use crate::connection::{Connections, Content, Need, Status};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Api;
+use crate::definition::plan::policy::Retry;
 use crate::definition::plan::request::{CredentialUse, Request};
 use crate::net::{BodyLimit, Excess, Follow, Outgoing, Reach, Received, Towards, origin};
 use crate::request::{AnswerError, Filled, Outcome, Place, answer, fill};
@@ -346,7 +347,8 @@ impl Underway<'_> {
     }
 
     fn idempotency(&self) -> Option<(HeaderName, HeaderValue)> {
-        let (name, key) = self.api.idempotency_key.as_ref().zip(self.call.idempotency_key)?;
+        let retry = self.api.retry(self.call.endpoint.as_deref());
+        let (name, key) = retry.and_then(|retry| retry.idempotency_key.as_ref()).zip(self.call.idempotency_key)?;
         Some((name.clone(), HeaderValue::from_str(key).ok()?))
     }
 
@@ -393,12 +395,13 @@ fn context(call: &Call<'_>, prepared: &Prepared, parts: &Parts) -> Context {
 /// Whether sending the call again has no further effect (RFC 9110, 9.2.2), or the service will see that
 /// it is the same.
 fn is_repeatable(call: &Call<'_>, api: &Api) -> bool {
-    repeats_safely(call.request, api, call.idempotency_key.is_some())
+    let keyed = call.idempotency_key.is_some();
+    repeats_safely(call.request, api.retry(call.endpoint.as_deref()), keyed)
 }
 
-/// Whether a request of an API may be sent again when it may have been seen: by its method (RFC 9110,
-/// 9.2.2), or because the API takes an idempotency key and the caller gives one (`keyed`).
-pub fn repeats_safely(request: &Request, api: &Api, keyed: bool) -> bool {
+/// Whether a request may be sent again when it may have been seen: by its method (RFC 9110, 9.2.2), or because
+/// the service takes an idempotency key and the caller gives one (`keyed`).
+pub fn repeats_safely(request: &Request, retry: Option<&Retry>, keyed: bool) -> bool {
     let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
-    idempotent.contains(&request.method) || api.idempotency_key.is_some() && keyed
+    idempotent.contains(&request.method) || keyed && retry.is_some_and(|retry| retry.idempotency_key.is_some())
 }

@@ -13,13 +13,11 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::context::{Context, Renewed, is_websocket, watch};
 use super::endpoint::{self, MAX_INPUT};
 use super::record::{self, Ended};
-use super::stream::DoorStream;
 use super::watch::Watch;
-use super::{Admitted, Call, Incoming, ProxyDoor, Subject, answer, headers, intake, peer, respond, sign, whole};
-use crate::base::clock::Timestamp;
-use crate::connection::refresh::LEASE;
+use super::{Admitted, Incoming, ProxyDoor, answer, headers, intake, peer, renew, respond, sign, whole};
 use crate::respond::{Answer, ERROR_HEADER, Refusal};
 
 /// Names a request in answers, logs and activity.
@@ -46,27 +44,6 @@ impl Forward {
         self.door.parts.clock.monotonic()
     }
 
-    /// Renews the token that the service refused. Answers whether the call may be made once more with the
-    /// new one: its method allows it, and its body is still held.
-    async fn renew(&self, session: &mut Session, context: &mut Context) -> bool {
-        let Some(call) = context.call.as_deref().filter(|_| context.renewed == Renewed::No) else { return false };
-        // The service has answered; what is waited for now is the token call, which has a limit of its own.
-        if let Some(watch) = watch(session) {
-            watch.expect_service(self.now(), LEASE);
-        }
-        let renewed = self.door.again(call).await;
-        context.renewed = Renewed::Done;
-        let held = session.is_body_done() && !session.as_ref().retry_buffer_truncated();
-        if !held || !session.req_header().method.is_idempotent() || is_websocket(session) {
-            return false;
-        }
-        let Some(call) = renewed else { return false };
-        context.call = Some(Box::new(call));
-        context.tries = 0;
-        context.renewed = Renewed::Again;
-        true
-    }
-
     /// Sends an answer of our own, marked with the request's id.
     async fn answer(&self, session: &mut Session, context: &mut Context, given: Answer) -> pingora::Result<()> {
         context.error = code_of(&given).and_then(|code| Refusal::ALL.iter().find(|refusal| refusal.code() == code));
@@ -74,68 +51,12 @@ impl Forward {
     }
 }
 
-/// What is remembered of one request.
-pub struct Context {
-    id: HeaderValue,
-    at: Timestamp,
-    began: Duration,
-    call: Option<Box<Call>>,
-    /// Where a call went that is not streamed: origin and path.
-    sent_to: Option<(Arc<str>, String)>,
-    subject: Option<Subject>,
-    tries: usize,
-    error: Option<&'static Refusal>,
-    sent: Duration,
-    service: Option<(Duration, u16)>,
-    interim: u8,
-    /// Whether the token was renewed because the service refused it; it is done once.
-    renewed: Renewed,
-}
-
-/// Where a call stands that was refused for its token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Renewed {
-    /// It was not, or not yet.
-    No,
-    /// It has a new token, and its next try is not begun.
-    Again,
-    /// Its next try is the last.
-    Done,
-}
-
-impl Context {
-    fn call(&self) -> pingora::Result<&Call> {
-        self.call.as_deref().ok_or_else(|| Error::explain(ErrorType::InternalError, "the call was not admitted"))
-    }
-}
-
-fn watch(session: &Session) -> Option<&Watch> {
-    session.stream().and_then(DoorStream::below).map(DoorStream::watch)
-}
-
-fn is_websocket(session: &Session) -> bool {
-    session.req_header().headers.contains_key(header::UPGRADE)
-}
-
 #[async_trait]
 impl ProxyHttp for Forward {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context {
-            id: id_of(self.requests.fetch_add(1, Ordering::Relaxed)),
-            at: self.door.parts.clock.now(),
-            began: self.now(),
-            call: None,
-            sent_to: None,
-            subject: None,
-            tries: 0,
-            error: None,
-            sent: Duration::ZERO,
-            service: None,
-            interim: 0,
-            renewed: Renewed::No,
-        }
+        Context::of(self.requests.fetch_add(1, Ordering::Relaxed), (self.door.parts.clock.now(), self.now()))
     }
 
     /// No module: answers pass as they come, compressed or not.
@@ -249,7 +170,7 @@ impl ProxyHttp for Forward {
             }
             return Ok(());
         }
-        if response.status == StatusCode::UNAUTHORIZED && self.renew(session, context).await {
+        if response.status == StatusCode::UNAUTHORIZED && renew::renew(&self.door, session, context).await {
             return Err(Error::explain(ErrorType::HTTPStatus(401), "tried again with a new token").into_up());
         }
         super::feel(&context.call()?.ready, response.status, self.door.parts.clock.now());
@@ -380,19 +301,6 @@ impl ProxyHttp for Forward {
     ) -> bool {
         true
     }
-}
-
-/// A request's number in sixteen hexadecimal digits.
-fn id_of(number: u64) -> HeaderValue {
-    let mut digits = [0_u8; 16];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
-        pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
-    }
-    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
-}
-
-fn hex_digit(half: u8) -> u8 {
-    if half < 10 { b'0' + half } else { b'a' + half - 10 }
 }
 
 /// The gateway's error code, where an answer is the gateway's own.

@@ -6,6 +6,7 @@
 
 pub mod answer;
 mod caller;
+mod context;
 pub mod endpoint;
 pub mod forward;
 mod headers;
@@ -14,6 +15,7 @@ mod path;
 mod peer;
 mod ready;
 mod record;
+mod renew;
 mod respond;
 mod route;
 mod sign;

@@ -19,7 +19,7 @@ use trunkline::respond::Refusal;
 use trunkline::template::Text;
 
 use service::{Answer, Identity, Service};
-use world::{Setting, request, with_json};
+use world::{Setting, keyed, request, with_json};
 
 fn plain(service: &Service) -> Setting {
     Setting::at(format!("http://svc.example:{}/v1", service.port()))
@@ -366,7 +366,7 @@ async fn a_drip_ends_with_the_call() {
 #[tokio::test]
 async fn what_may_have_been_seen_is_repeated_only_where_that_is_safe() {
     let cut = Service::start(|_| Answer::Bytes(Vec::new())).await;
-    let world = Setting { idempotency_key: Some(HeaderName::from_static("idempotency-key")), ..plain(&cut) }.world();
+    let world = Setting { policy: keyed(), ..plain(&cut) }.world();
     let post = with_json(Method::POST, "/x", &json!({}));
     let mut repeat = Vec::new();
     for (call, key) in [(&request(Method::GET, "/x"), None), (&post, None), (&post, Some("msg_1"))] {

@@ -110,7 +110,8 @@ fn every_webhook_of_the_catalogue_is_verified_or_says_why_not() {
 fn stripe_is_ready_with_a_key_alone() {
     let stripe = catalogue("stripe");
     let api = stripe.api.as_ref().unwrap();
-    assert_eq!(api.idempotency_key, Some(http::HeaderName::from_static("idempotency-key")));
+    let key = api.retry(None).and_then(|retry| retry.idempotency_key.as_ref());
+    assert_eq!(key, Some(&http::HeaderName::from_static("idempotency-key")));
     assert!(matches!(&stripe.auth, Auth::ApiKey { pattern: Some(pattern) } if pattern.is_match("sk_test_1")));
     assert!(matches!(&api.credential, Placement::Header { name, .. } if name == "authorization"));
 }

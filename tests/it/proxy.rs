@@ -536,7 +536,7 @@ fn endpoint(transform: Option<Transform>) -> Endpoint {
         timeout: None,
     };
     let pattern = PathPattern { method: Method::POST, segments: vec![Some("items".into())] };
-    Endpoint { id: Arc::from("create"), request, pattern, scopes: Vec::new(), transform }
+    Endpoint { id: Arc::from("create"), request, pattern, scopes: Vec::new(), retry: None, transform }
 }
 
 #[tokio::test]

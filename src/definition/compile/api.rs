@@ -6,9 +6,10 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::place::{Fault, Place};
-use super::request;
+use super::{policy, request};
 use crate::definition::plan::api::Change;
 use crate::definition::plan::api::{Api, Endpoint, HttpVersions, Placement, Timeouts, Transform, Transport};
+use crate::definition::plan::policy::Retry;
 use crate::definition::problem::Code;
 use crate::definition::raw::api as raw;
 use crate::definition::raw::auth::Auth;
@@ -21,8 +22,12 @@ const BODY: u64 = 8 << 20;
 
 pub(super) fn compile(api: &raw::Api, auth: Option<&Auth>, place: &Place<'_>) -> Result<Api, Fault> {
     let endpoints = place.at("endpoints");
-    let compiled = api.endpoints.iter().enumerate().map(|(index, raw)| endpoint(raw, &endpoints.item(index)));
-    let key = api.retry.as_ref().and_then(|retry| retry.idempotency_key.as_ref());
+    let policy = policy::compile(api, place)?;
+    let compiled = api
+        .endpoints
+        .iter()
+        .enumerate()
+        .map(|(index, raw)| endpoint(raw, policy.retry.as_ref(), &endpoints.item(index)));
     Ok(Api {
         base_url: place.at("base_url").text(&api.base_url)?,
         hosts: place.at("hosts").hosts(&api.hosts)?,
@@ -32,10 +37,10 @@ pub(super) fn compile(api: &raw::Api, auth: Option<&Auth>, place: &Place<'_>) ->
         endpoints: compiled.collect::<Result<_, _>>()?,
         ok: place.optional("ok", api.ok.as_ref())?,
         error: place.optional("error", api.error.as_ref())?,
-        idempotency_key: key.map(|key| place.at("retry").at("idempotency_key").header(key)).transpose()?,
         timeouts: timeouts(api.timeouts.as_ref()),
         body_limit: api.body_limit.map_or(BODY, |size| size.0),
         transport: transport(api, auth, place)?,
+        policy,
     })
 }
 
@@ -63,11 +68,18 @@ fn placement(
     }
 }
 
-fn endpoint(raw: &raw::Endpoint, place: &Place<'_>) -> Result<Endpoint, Fault> {
+fn endpoint(raw: &raw::Endpoint, of_api: Option<&Retry>, place: &Place<'_>) -> Result<Endpoint, Fault> {
     let compiled = request::compile(raw.shape(), place)?;
     let pattern = request::pattern(&compiled);
     let transform = raw.transform.as_ref().map(|raw| transform(raw, &place.at("transform"))).transpose()?;
-    Ok(Endpoint { id: raw.id.0.as_str().into(), request: compiled, pattern, scopes: raw.scopes.clone(), transform })
+    Ok(Endpoint {
+        id: raw.id.0.as_str().into(),
+        request: compiled,
+        pattern,
+        scopes: raw.scopes.clone(),
+        retry: policy::of_endpoint(raw.retry.as_ref(), of_api, place)?,
+        transform,
+    })
 }
 
 fn transform(raw: &raw::Transform, place: &Place<'_>) -> Result<Transform, Fault> {

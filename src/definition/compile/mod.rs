@@ -13,6 +13,7 @@ mod gateway;
 mod login;
 mod oauth2;
 mod place;
+mod policy;
 mod request;
 mod rule;
 pub mod secrets;

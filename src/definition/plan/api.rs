@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::identity::Identity;
+use super::policy::{Policy, Retry};
 use super::request::Request;
 use crate::template::{Expr, Text, Tree};
 
@@ -29,9 +30,8 @@ pub struct Api {
     pub ok: Option<Expr>,
     /// The service's words for what went wrong, where a request does not say.
     pub error: Option<Expr>,
-    /// The header by which the service recognises a repeated call (`retry.idempotency_key`). With it a
-    /// call of any method may be sent again.
-    pub idempotency_key: Option<HeaderName>,
+    /// What keeps calls within bounds.
+    pub policy: Policy,
     /// The most bytes of a body, and of its answer, where a call through the proxy door cannot stream.
     pub body_limit: u64,
     /// How long each phase of a call may take.
@@ -44,6 +44,17 @@ impl Api {
     /// The endpoint with this id.
     pub fn endpoint(&self, id: &str) -> Option<&Endpoint> {
         self.endpoints.iter().find(|endpoint| &*endpoint.id == id)
+    }
+
+    /// When calls of an endpoint, or of none, are tried again.
+    pub fn retry(&self, endpoint: Option<&str>) -> Option<&Retry> {
+        let own = endpoint.and_then(|id| self.endpoint(id)?.retry.as_ref());
+        own.or(self.policy.retry.as_ref())
+    }
+
+    /// The endpoint that a call through the proxy door is for, by its method and path: the first that matches.
+    pub fn recognise(&self, method: &Method, path: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.pattern.matches(method, path))
     }
 }
 
@@ -128,6 +139,8 @@ pub struct Endpoint {
     pub pattern: PathPattern,
     /// Scopes a connection must have been granted.
     pub scopes: Vec<String>,
+    /// When it is tried again, where it says so itself.
+    pub retry: Option<Retry>,
     /// What is changed in calls that pass through the proxy door.
     pub transform: Option<Transform>,
 }

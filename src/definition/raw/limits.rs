@@ -120,8 +120,12 @@ pub struct Breaker {
     pub min_requests: Option<u32>,
     /// This many failures in a row open it as well. Default: none do.
     pub consecutive: Option<u32>,
-    /// How long it stays open before a probe. Default 15s.
+    /// How long it stays open before it is probed. Default 15s.
     pub open: Option<DurationText>,
+    /// How many calls probe it then, the others being refused still; when all of them succeed it closes, and the
+    /// first that fails opens it again. Default 3.
+    #[schemars(range(min = 1, max = 100))]
+    pub probes: Option<u32>,
 }
 
 /// How long answers to GET may be reused.

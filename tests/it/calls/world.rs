@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use http::{HeaderName, Method};
 use serde_json::{Map, Value, json};
 use trunkline::activity::{Activity, Asker};
+use trunkline::base::backoff::Backoff;
 use trunkline::base::clock::{SystemClock, Timestamp};
 use trunkline::base::random::SystemRandom;
 use trunkline::connection::Connections;
@@ -17,6 +18,7 @@ use trunkline::definition::plan::api::{Api, HostPattern, Placement, Timeouts, Tr
 use trunkline::definition::plan::gateway::{
     Admin, Connect, Fixed, Gateway, KeySource, Limits, Listen, Mode, Network, State,
 };
+use trunkline::definition::plan::policy::{Policy, Retry};
 use trunkline::definition::plan::request::{Body, CredentialUse, Request, Target};
 use trunkline::definition::plan::{Auth, DeclaredConnection, DeclaredCredential, Fingerprint, Integration};
 use trunkline::net::resolve::{Found, Lookup, Resolver, Unresolved};
@@ -59,7 +61,7 @@ pub struct Setting {
     pub transport: Transport,
     pub hosts: Vec<HostPattern>,
     pub timeouts: Timeouts,
-    pub idempotency_key: Option<HeaderName>,
+    pub policy: Policy,
     pub mode: Mode,
     pub private_networks: Vec<Network>,
     pub redirect: Option<Redirect>,
@@ -77,7 +79,7 @@ impl Setting {
             transport: Transport { allow_private: true, allow_plain_http: true, ..Transport::default() },
             hosts: Vec::new(),
             timeouts: Timeouts::default(),
-            idempotency_key: None,
+            policy: Policy::default(),
             mode: Mode::Production,
             private_networks: vec![Network { address: IpAddr::from([127, 0, 0, 0]), prefix: 8 }],
             redirect: None,
@@ -115,7 +117,7 @@ impl Setting {
             endpoints: Vec::new(),
             ok: None,
             error: Some(Expr::compile("body.error").unwrap()),
-            idempotency_key: self.idempotency_key,
+            policy: self.policy,
             timeouts: self.timeouts,
             body_limit: 1 << 20,
             transport: self.transport,
@@ -141,6 +143,14 @@ impl Setting {
             files: Vec::new(),
         }
     }
+}
+
+/// One try, by a service that takes idempotency keys.
+pub fn keyed() -> Policy {
+    let backoff = Backoff { base: Duration::ZERO, cap: Duration::ZERO };
+    let idempotency_key = Some(HeaderName::from_static("idempotency-key"));
+    let retry = Retry { attempts: 1, backoff, statuses: Vec::new(), idempotency_key, retry_after: None };
+    Policy { retry: Some(retry), ..Policy::default() }
 }
 
 /// Settings in which little is set.

@@ -161,6 +161,7 @@ async fn the_gateways_own_calls_do_the_same() {
             pattern: PathPattern { method: method.clone(), segments: vec![Some("a".into())] },
             request: request(method, "/a"),
             scopes: Vec::new(),
+            retry: None,
             transform: None,
         };
         api.endpoints = vec![endpoint("read", Method::GET), endpoint("write", Method::POST)];

@@ -22,6 +22,7 @@ use trunkline::definition::plan::api::{Api, Placement, Timeouts, Transport};
 use trunkline::definition::plan::gateway::{
     Admin, Caller, Connect, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State,
 };
+use trunkline::definition::plan::policy::Policy;
 use trunkline::definition::plan::rule::Glob;
 use trunkline::definition::plan::{Auth, DeclaredConnection, DeclaredCredential, Fingerprint, Integration};
 use trunkline::net::client::Clients;
@@ -50,7 +51,7 @@ pub fn service(base_url: &str) -> Integration {
         endpoints: Vec::new(),
         ok: None,
         error: None,
-        idempotency_key: None,
+        policy: Policy::default(),
         timeouts: Timeouts::default(),
         body_limit: 1 << 20,
         transport: Transport::default(),
