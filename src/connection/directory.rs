@@ -44,6 +44,9 @@ pub struct Connection {
     pub saved: Map<String, Json>,
     /// How it fares.
     pub health: Arc<Pulse>,
+    /// Which account it is: another number after it was connected anew, stored again or removed. Renewed tokens
+    /// leave it as it is.
+    pub era: u64,
 }
 
 /// Names only: inputs may be secret.
@@ -60,7 +63,8 @@ impl Connection {
         let mut saved = self.saved.clone();
         saved.extend(grant.saved);
         let values = Values { inputs: self.inputs.clone(), saved, health: Arc::clone(&self.health) };
-        Self::new(integration, Arc::clone(&self.id), Credential::Tokens(Tokens(grant.tokens)), values)
+        let credential = Credential::Tokens(Tokens(grant.tokens));
+        Self { era: self.era, ..Self::new(integration, Arc::clone(&self.id), credential, values) }
     }
 
     fn new(integration: &Integration, id: Arc<str>, credential: Credential, values: Values) -> Self {
@@ -69,7 +73,8 @@ impl Connection {
             .with("connection", Value::from(BTreeMap::from([("id", Value::from(&*id))])))
             .with_json("input", &Json::Object(inputs.clone()))
             .with_json("saved", &Json::Object(saved.clone()));
-        Self { integration: Arc::clone(&integration.id), id, credential, context, inputs, saved, health }
+        let era = health.era();
+        Self { integration: Arc::clone(&integration.id), id, credential, context, inputs, saved, health, era }
     }
 }
 

@@ -154,11 +154,13 @@ pub struct Pulse {
     blocked: AtomicBool,
     /// How many refreshes in a row were made because the service refused the token.
     refusals: AtomicU64,
+    /// Which account it is of; see [`Pulses::begin_era`].
+    era: AtomicU64,
 }
 
 impl Pulse {
-    fn of(health: Health) -> Self {
-        let pulse = Self { health: Mutex::new(health), ..Self::default() };
+    fn of(health: Health, era: u64) -> Self {
+        let pulse = Self { health: Mutex::new(health), era: AtomicU64::new(era), ..Self::default() };
         pulse.block(&pulse.lock());
         pulse
     }
@@ -170,6 +172,11 @@ impl Pulse {
     fn block(&self, health: &Health) {
         let status = health.status();
         self.blocked.store(matches!(status, Status::Paused | Status::NeedsReconnect), Ordering::Release);
+    }
+
+    /// Which account it is of: no two of this process have the same.
+    pub fn era(&self) -> u64 {
+        self.era.load(Ordering::Acquire)
     }
 
     /// What is known now.
@@ -256,6 +263,7 @@ impl Pulse {
 pub struct Pulses {
     records: Option<Arc<dyn Records>>,
     known: Mutex<HashMap<Key, Arc<Pulse>>>,
+    eras: AtomicU64,
 }
 
 impl fmt::Debug for Pulses {
@@ -282,7 +290,18 @@ impl Pulses {
         }
         let health = self.read(key).await;
         let mut known = self.known();
-        Arc::clone(known.entry(key.clone()).or_insert_with(|| Arc::new(Pulse::of(health))))
+        Arc::clone(known.entry(key.clone()).or_insert_with(|| Arc::new(Pulse::of(health, self.next_era()))))
+    }
+
+    fn next_era(&self) -> u64 {
+        self.eras.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// From here on the connection may be another account: what was learnt through it is not of this one.
+    pub(super) fn begin_era(&self, key: &Key) {
+        if let Some(pulse) = self.known_one(key) {
+            pulse.era.store(self.next_era(), Ordering::Release);
+        }
     }
 
     pub(super) fn known_one(&self, key: &Key) -> Option<Arc<Pulse>> {

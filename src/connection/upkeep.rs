@@ -95,6 +95,7 @@ impl Connections {
     /// Notes that a connection has other tokens, or is gone: what was known of its renewal counts no more.
     pub(super) async fn begin_anew(&self, key: &Key) -> Result<(), StoredError> {
         self.touch(key);
+        self.pulses.begin_era(key);
         let Some(stored) = &self.stored else { return Ok(()) };
         reset_intent(&**stored.records(), key).await?;
         let pulse = self.pulses.of(key).await;

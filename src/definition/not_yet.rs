@@ -74,9 +74,7 @@ pub const INTEGRATION: &[Part] = &[
     rests("/api/quota"),
     rests("/api/retry"),
     rests("/api/breaker"),
-    rests("/api/cache"),
     rests("/api/endpoints/*/limits"),
-    rests("/api/endpoints/*/cache"),
     rests("/api/endpoints/*/retry"),
     rests("/api/endpoints/*/page"),
     refuses("/webhook/verify/digest"),
@@ -199,12 +197,12 @@ mod tests {
 
     #[test]
     fn uses_are_found_in_maps_and_lists() {
-        let document = json!({ "api": { "limits": [], "endpoints": [{ "id": "a" }, { "id": "b", "cache": "5m" }] } });
+        let document = json!({ "syncs": [], "rules": [{ "do": [{ "log": "a" }, { "run": "b" }] }] });
         let found: Vec<_> = INTEGRATION.iter().flat_map(|part| part.uses(&document)).collect();
-        assert_eq!(found, ["/api/limits", "/api/endpoints/1/cache"]);
+        assert_eq!(found, ["/syncs", "/rules/0/do/1/run"]);
         assert_eq!(
-            INTEGRATION.iter().find(|part| part.pointer.ends_with("*/cache")).map(Part::name),
-            Some("api.endpoints.cache".into())
+            INTEGRATION.iter().find(|part| part.pointer.ends_with("*/run")).map(Part::name),
+            Some("rules.do.run".into())
         );
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use super::credential::{PlaceError, Placed};
 use super::error::{OutboundError, Unsuccessful, Why};
+use super::kept::Looked;
 use super::prepare::{Prepared, SignedOut};
 use super::sign::{Leaving, own_headers};
 use super::{Moment, Outbound, Parts, record};
@@ -87,9 +88,15 @@ impl Outbound {
             .map_err(|reason| OutboundError::Fill { integration: id(call), reason })?;
         let repeatable = is_repeatable(call, api);
         let underway = Underway { call, api, prepared, repeatable };
-        let outgoing = underway.sign(underway.place(filled)?, self.moment())?;
+        let mut outgoing = underway.place(filled)?;
+        let kept = match Box::pin(self.look(&underway, &mut outgoing)).await? {
+            Looked::Given(received) => return underway.read(&context, Ok(received), &self.parts),
+            Looked::Sent(kept) => kept,
+        };
+        let outgoing = underway.sign(outgoing, self.moment())?;
         let started = record::Started::of(&self.parts, &outgoing);
         let sent = Box::pin(self.parts.clients.send(outgoing)).await;
+        let sent = self.settle(kept, sent);
         let result = underway.read(&context, sent, &self.parts);
         record::ended(&self.parts, &underway, started, &result);
         result
@@ -287,7 +294,7 @@ impl Underway<'_> {
     }
 
     /// The call with the headers that sign it, where its connection signs calls.
-    fn sign(&self, mut outgoing: Outgoing, moment: Moment<'_>) -> Result<Outgoing, OutboundError> {
+    pub(super) fn sign(&self, mut outgoing: Outgoing, moment: Moment<'_>) -> Result<Outgoing, OutboundError> {
         let carries = matches!(self.call.request.credential, CredentialUse::Token(_));
         if self.prepared.signer.is_none() || !carries || self.call.request.basic.is_some() {
             return Ok(outgoing);

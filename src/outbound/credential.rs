@@ -265,6 +265,7 @@ mod tests {
             inputs: serde_json::Map::new(),
             saved: serde_json::Map::new(),
             health: Arc::default(),
+            era: 0,
         }
     }
 

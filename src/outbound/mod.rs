@@ -4,17 +4,20 @@
 //! API's headers, the placed credential, what may be dialled. The proxy door puts these on the calls it
 //! streams; the gateway's own calls go through [`Outbound::run`]. Stages, a file each: [`prepare`],
 //! [`credential`], [`sign`], [`call`] (fill, place, send, read), [`record`]; [`retest`] tries connections now and
-//! then. Limits, breaker, cache and retries
-//! take their places between `place` and `send`.
+//! then. [`cache`] answers from what is kept, for the proxy door and for endpoints by name (`kept`). Limits,
+//! breaker and retries take their places between `place` and `send`.
 
+pub mod cache;
 pub mod call;
 pub mod credential;
 pub mod diagnosis;
 pub mod error;
+mod kept;
 pub mod prepare;
 pub mod retest;
 mod record;
 pub mod sign;
+pub mod visible;
 
 use std::sync::Arc;
 
@@ -26,6 +29,7 @@ use crate::connection::{Connections, PerConnection, Refresher};
 use crate::net::Clients;
 use crate::telemetry::metrics::Metrics;
 
+use cache::Cache;
 pub use call::{Call, test, try_out};
 pub use credential::{PlaceError, Placed};
 pub use diagnosis::{Cause, Diagnosis};
@@ -38,6 +42,7 @@ pub struct Outbound {
     parts: Parts,
     prepared: PerConnection<Arc<Prepared>>,
     logins: Logins,
+    cache: Arc<Cache>,
 }
 
 /// Now, and where randomness comes from.
@@ -70,7 +75,13 @@ impl Outbound {
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
         });
-        Self { parts, prepared: PerConnection::default(), logins }
+        let cache = Arc::new(Cache::new(Arc::clone(&parts.metrics), Arc::clone(&parts.clock)));
+        Self { parts, prepared: PerConnection::default(), logins, cache }
+    }
+
+    /// Answers that are used again.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
     }
 
     /// Now, and where randomness comes from.

@@ -7,11 +7,12 @@ use http::{HeaderValue, header};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
+use super::kept::Kept;
 use super::stream::DoorStream;
 use super::watch::Watch;
 use super::{Call, Subject};
 use crate::base::clock::Timestamp;
-use crate::respond::Refusal;
+use crate::respond::{Answer, Refusal};
 
 /// What is remembered of one request.
 pub struct Context {
@@ -29,6 +30,10 @@ pub struct Context {
     pub(super) interim: u8,
     /// Whether the token was renewed because the service refused it; it is done once.
     pub(super) renewed: Renewed,
+    /// What the caller gets because the service failed.
+    pub(super) stale: Option<Box<Answer>>,
+    /// Stands in where no call is under way.
+    apart: Kept,
 }
 
 /// Where a call stands that was refused for its token.
@@ -58,7 +63,14 @@ impl Context {
             service: None,
             interim: 0,
             renewed: Renewed::No,
+            stale: None,
+            apart: Kept::Apart,
         }
+    }
+
+    /// What the call has to do with what is kept.
+    pub(super) fn kept(&mut self) -> &mut Kept {
+        self.call.as_deref_mut().map_or(&mut self.apart, |call| &mut call.kept)
     }
 
     /// The call, once it is admitted.

@@ -15,6 +15,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::context::{Context, Renewed, is_websocket, watch};
 use super::endpoint::{self, MAX_INPUT};
+use super::kept::Instead;
 use super::record::{self, Ended};
 use super::watch::Watch;
 use super::{Admitted, Incoming, ProxyDoor, answer, headers, intake, peer, renew, respond, sign, whole};
@@ -72,6 +73,12 @@ impl ProxyHttp for Forward {
             admitted
         });
         let given = match admitted {
+            Ok(Admitted::Kept(kept, behind)) => {
+                if let Some(behind) = behind {
+                    behind.begin(&self.door);
+                }
+                *kept
+            }
             Ok(Admitted::Forward(call)) => {
                 context.call = Some(call);
                 // A service that does not know `100 Continue` would leave the caller waiting.
@@ -86,7 +93,7 @@ impl ProxyHttp for Forward {
                 match intake::whole_body(session, call.max_body()).await {
                     Ok(body) => {
                         context.sent = self.now();
-                        let given = whole::run(&self.door, &call, &method, &from, body).await;
+                        let given = whole::run(&self.door, *call, &method, &from, body).await;
                         let took = self.now().saturating_sub(context.sent);
                         context.service = Some((took, given.status.as_u16())).filter(|_| code_of(&given).is_none());
                         given
@@ -127,6 +134,7 @@ impl ProxyHttp for Forward {
         let mock = self.door.parts.dialer.redirect().is_some();
         let call = context.call()?;
         headers::to_service(request, call, &self.door.via, mock)?;
+        call.kept.ask(request)?;
         sign::put_on(request, call, &self.door, session.is_body_done())?;
         let timeouts = call.ready.timeouts;
         context.sent = self.now();
@@ -176,6 +184,16 @@ impl ProxyHttp for Forward {
         super::feel(&context.call()?.ready, response.status, self.door.parts.clock.now());
         context.service = Some((now.saturating_sub(context.sent), response.status.as_u16()));
         headers::to_caller(response);
+        match context.kept().head(response, self.door.parts.outbound.cache()) {
+            Ok(()) => {}
+            // The rest of this answer is nothing but its head, and Pingora does not write a second one: so the
+            // connection to the service is kept.
+            Err(Instead::Unchanged(kept)) => return self.answer(session, context, *kept).await,
+            Err(Instead::Stale(kept)) => {
+                context.stale = Some(kept);
+                return Err(Error::explain(ErrorType::HTTPStatus(response.status.as_u16()), "a kept answer").into_up());
+            }
+        }
         response.insert_header(REQUEST_ID, context.id.clone())?;
         if let Some(watch) = watch(session) {
             watch.expect_service(now, idle);
@@ -184,6 +202,23 @@ impl ProxyHttp for Forward {
             }
         }
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        context: &mut Context,
+    ) -> pingora::Result<Option<Duration>> {
+        let kept = context.kept();
+        if let Some(piece) = body {
+            kept.passes(piece);
+        }
+        if end {
+            kept.ends();
+        }
+        Ok(None)
     }
 
     fn response_body_filter(
@@ -243,6 +278,8 @@ impl ProxyHttp for Forward {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        let begun = session.response_written().is_some_and(|written| !written.status.is_informational());
+        let stale = context.stale.take().map(|stale| *stale).or_else(|| context.kept().failed());
         let overdue = watch(session).and_then(Watch::overdue);
         let Some(failure) = respond::of_call(error, overdue) else { return gone };
         let (integration, host) = match &context.call {
@@ -255,10 +292,11 @@ impl ProxyHttp for Forward {
         tracing::debug!(integration = &*integration, reason = failure.reason, "a call failed: {kind}");
         context.error = Refusal::ALL.iter().find(|refusal| **refusal == failure.refusal);
         // An answer that has begun cannot be taken back: the connection closes in the middle of it.
-        if session.response_written().is_some_and(|written| !written.status.is_informational()) {
+        if begun {
             return gone;
         }
-        if self.answer(session, context, failure.answer(&host).closing()).await.is_err() {
+        let given = stale.unwrap_or_else(|| failure.answer(&host));
+        if self.answer(session, context, given.closing()).await.is_err() {
             return gone;
         }
         if !session.is_body_done() {

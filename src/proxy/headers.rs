@@ -8,6 +8,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::Call;
 use crate::net::dial::MOCK_HEADER;
+use crate::outbound::visible::is_not_for_the_caller;
 
 /// What is dropped from requests by exact name. Names that begin with `x-forwarded-`, `proxy-` and
 /// `trunkline-` go as well.
@@ -93,7 +94,7 @@ pub fn kept(from: &HeaderMap) -> HeaderMap {
 /// The headers of a service's answer that a caller gets.
 pub fn kept_of_answer(from: &HeaderMap) -> HeaderMap {
     let named = nominated(from);
-    let stays = |name: &HeaderName| !is_not_for_the_caller(name, false) && !named.contains(name);
+    let stays = |name: &HeaderName| !is_dropped(name, false) && !named.contains(name);
     from.iter().filter(|(name, _)| stays(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
@@ -105,7 +106,7 @@ pub fn to_caller(response: &mut ResponseHeader) {
     let dropped: Vec<HeaderName> = response
         .headers
         .keys()
-        .filter(|name| is_not_for_the_caller(name, switching) || nominated.contains(name))
+        .filter(|name| is_dropped(name, switching) || nominated.contains(name))
         .cloned()
         .collect();
     for name in dropped {
@@ -113,11 +114,8 @@ pub fn to_caller(response: &mut ResponseHeader) {
     }
 }
 
-fn is_not_for_the_caller(name: &HeaderName, switching: bool) -> bool {
-    matches!(*name, header::SET_COOKIE | header::ALT_SVC | header::STRICT_TRANSPORT_SECURITY | header::TRAILER)
-        || matches!(name.as_str(), "set-cookie2" | "keep-alive" | "alt-used")
-        || !switching && *name == header::UPGRADE
-        || has_prefix(name, &["trunkline-", "proxy-"])
+fn is_dropped(name: &HeaderName, switching: bool) -> bool {
+    is_not_for_the_caller(name) || !switching && *name == header::UPGRADE
 }
 
 /// The headers that `Connection` names, framing aside.

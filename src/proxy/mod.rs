@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod forward;
 mod headers;
 pub mod intake;
+mod kept;
 mod path;
 mod peer;
 mod ready;
@@ -20,6 +21,7 @@ mod respond;
 mod route;
 mod sign;
 pub mod stream;
+mod transform;
 pub mod watch;
 mod whole;
 
@@ -40,6 +42,7 @@ use crate::outbound::{Outbound, SignedOut};
 use crate::respond::{Answer, Refusal};
 use crate::telemetry::metrics::Metrics;
 use endpoint::NamedCall;
+use kept::{Before, Behind, Kept};
 use ready::{Ready, ReadyConnections};
 use route::Route;
 use whole::WholeCall;
@@ -86,6 +89,7 @@ pub(crate) struct Call {
     addresses: Addresses,
     /// When connecting must be done, in monotonic time.
     connect_by: Duration,
+    kept: Kept,
 }
 
 impl Call {
@@ -106,6 +110,8 @@ pub(crate) struct Subject {
 
 /// What becomes of a request.
 pub(crate) enum Admitted {
+    /// It is answered from what is kept; the service may be asked behind it.
+    Kept(Box<Answer>, Option<Box<Behind>>),
     /// It is streamed to the service.
     Forward(Box<Call>),
     /// It is changed on the way, or its credential or signature depends on its body, and so it is read whole.
@@ -157,11 +163,22 @@ impl ProxyDoor {
             return Ok((Admitted::Whole(Box::new(call)), subject));
         }
         refuse_without_body(&ready)?;
+        let mut kept = match self.look(&generation, &ready, request, &route).await {
+            Before::Answered(answer, behind) => return Ok((Admitted::Kept(answer, behind), subject)),
+            Before::On(kept) => kept,
+        };
         let target = target(&ready, &route);
         let connect_by = self.parts.clock.monotonic().saturating_add(ready.timeouts.connect);
-        let addresses = self.resolve(&ready).await?;
+        let addresses = match self.resolve(&ready).await {
+            Ok(addresses) => addresses,
+            Err(refused) => {
+                let stale = kept.failed().ok_or(refused)?;
+                return Ok((Admitted::Kept(Box::new(stale), None), subject));
+            }
+        };
         let generation = Arc::clone(&generation);
-        Ok((Admitted::Forward(Box::new(Call { generation, ready, target, addresses, connect_by })), subject))
+        let call = Call { generation, ready, target, addresses, connect_by, kept };
+        Ok((Admitted::Forward(Box::new(call)), subject))
     }
 
     /// After the service refused a call for its token: the connection with another one. `None` where there
@@ -189,7 +206,8 @@ impl ProxyDoor {
         };
         let connect_by = self.parts.clock.monotonic().saturating_add(ready.timeouts.connect);
         let addresses = self.resolve(&ready).await.ok()?;
-        Some(Call { generation: Arc::clone(&call.generation), ready, target, addresses, connect_by })
+        let kept = Kept::Apart;
+        Some(Call { generation: Arc::clone(&call.generation), ready, target, addresses, connect_by, kept })
     }
 
     /// A call that has been through this process before would go round for ever.

@@ -20,7 +20,10 @@ pub async fn renew(door: &ProxyDoor, session: &mut Session, context: &mut Contex
     if !held || !session.req_header().method.is_idempotent() || is_websocket(session) {
         return false;
     }
-    let Some(call) = renewed else { return false };
+    let Some(mut call) = renewed else { return false };
+    if let Some(refused) = context.call.take() {
+        call.kept = refused.kept;
+    }
     context.call = Some(Box::new(call));
     context.tries = 0;
     context.renewed = Renewed::Again;

@@ -5,19 +5,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use minijinja::value::Value;
 
+use super::kept::{self, Behind};
 use super::ready::Ready;
+use super::transform::{self, TransformError};
 use super::{ProxyDoor, headers};
 use crate::definition::live::Generation;
-use crate::definition::plan::api::{Change, Transform};
+use crate::definition::plan::api::{Endpoint, Transform};
 use crate::net::client::Clients;
 use crate::net::exchange::{BodyLimit, Excess, Follow, Outgoing, Received, Towards};
 use crate::outbound::PlaceError;
+use crate::outbound::cache::{Look, Turn, listed, of_answer};
 use crate::outbound::sign::{Leaving, own_headers};
-use crate::respond::{Answer, Refusal};
-use crate::template::{Context, Headers, TemplateError, TemplateErrorKind};
+use crate::respond::Answer;
+use crate::template::Context;
 
 /// A call that is read whole, admitted.
 pub struct WholeCall {
@@ -30,8 +33,22 @@ pub struct WholeCall {
 }
 
 impl WholeCall {
+    fn endpoint(&self) -> Option<&Endpoint> {
+        self.ready.integration.api.as_ref()?.endpoints.get(self.endpoint?)
+    }
+
     fn transform(&self) -> Option<&Transform> {
-        self.ready.integration.api.as_ref()?.endpoints.get(self.endpoint?)?.transform.as_ref()
+        self.endpoint()?.transform.as_ref()
+    }
+
+    /// What its templates see besides a message.
+    fn seen(&self) -> Context {
+        let query = query_values(self.query.as_deref().unwrap_or_default());
+        self.ready.common.connection.context.clone().with("query", query)
+    }
+
+    fn refused(&self, error: &TransformError) -> Answer {
+        error.answer(|words| self.ready.common.redact(words))
     }
 
     /// Where it goes: origin and path.
@@ -47,22 +64,77 @@ impl WholeCall {
     }
 }
 
-/// Makes the call: change, send, change.
-pub async fn run(door: &ProxyDoor, call: &WholeCall, method: &Method, from: &HeaderMap, body: Bytes) -> Answer {
-    let transform = call.transform();
-    let first = once(door, call, &call.ready, method, (from, body.clone())).await;
-    let refused = first.as_ref().is_ok_and(|received| received.status == StatusCode::UNAUTHORIZED);
-    let renewed = if refused { door.renewed(&call.generation, &call.ready).await } else { None };
-    let received = match renewed {
-        Some(ready) if method.is_idempotent() => once(door, call, &ready, method, (from, body)).await,
-        _ => first,
-    };
-    let received = match received {
+/// Makes the call: change, send, change. A GET may be answered from what is kept, as the service said it: what
+/// is changed is changed each time.
+pub async fn run(door: &Arc<ProxyDoor>, call: WholeCall, method: &Method, from: &HeaderMap, body: Bytes) -> Answer {
+    let call = Arc::new(call);
+    let received = match fetch(door, &call, (method, from), body).await {
         Ok(received) => received,
         Err(refused) => return refused,
     };
-    feel(door, call, received.status);
-    answer(transform, received).unwrap_or_else(|error| failed("response", &error))
+    answer(door, &call, received).unwrap_or_else(|error| call.refused(&error))
+}
+
+/// The service's answer, or what is kept of one.
+async fn fetch(
+    door: &Arc<ProxyDoor>,
+    call: &Arc<WholeCall>,
+    (method, from): (&Method, &HeaderMap),
+    body: Bytes,
+) -> Result<Received, Answer> {
+    let place = (call.suffix.as_str(), call.query.as_deref());
+    let mut headers = headers::kept(from);
+    if call.transform().is_some_and(transform::reads_answers) {
+        // The caller's conditions are about an answer that the service does not know.
+        for name in Turn::CONDITIONS {
+            headers.remove(name);
+        }
+    }
+    let asked = kept::asked(&call.generation, &call.ready, (method, &headers), place).filter(|_| body.is_empty());
+    let mut turn = match asked {
+        None => None,
+        Some(asked) => match door.parts.outbound.cache().look(asked).await {
+            Look::Ask(turn) => Some(turn),
+            Look::Given(given) => {
+                if let Some(turn) = given.refresh {
+                    Behind::new(call, headers, turn).begin(door);
+                }
+                return Ok(of_answer(given.answer));
+            }
+        },
+    };
+    if let Some(turn) = &turn {
+        turn.ask(&mut headers);
+    }
+    let sent = renewing(door, call, method, (&headers, body)).await;
+    let received = match sent {
+        Ok(received) => received,
+        Err(refused) => return turn.as_mut().and_then(|turn| turn.failed()).map(of_answer).ok_or(refused),
+    };
+    super::feel(&call.ready, received.status, door.parts.clock.now());
+    if let Some(key) = kept::changes(&call.ready, method, place) {
+        door.parts.outbound.cache().changed(&key, received.status, &received.headers);
+    }
+    Ok(match turn {
+        Some(turn) => turn.settle(received),
+        None => received,
+    })
+}
+
+/// A call, made once more when the service refuses the token and another is to be had.
+async fn renewing(
+    door: &ProxyDoor,
+    call: &WholeCall,
+    method: &Method,
+    (from, body): (&HeaderMap, Bytes),
+) -> Result<Received, Answer> {
+    let first = once(door, call, &call.ready, method, (from, body.clone())).await;
+    let refused = first.as_ref().is_ok_and(|received| received.status == StatusCode::UNAUTHORIZED);
+    let renewed = if refused { door.renewed(&call.generation, &call.ready).await } else { None };
+    match renewed {
+        Some(ready) if method.is_idempotent() => once(door, call, &ready, method, (from, body)).await,
+        _ => first,
+    }
 }
 
 /// One try.
@@ -76,9 +148,9 @@ async fn once(
     send(&door.parts.clients, outgoing(door, call, ready, method, request)?).await
 }
 
-/// What an answer says about the connection's health.
-fn feel(door: &ProxyDoor, call: &WholeCall, status: StatusCode) {
-    super::feel(&call.ready, status, door.parts.clock.now());
+/// A GET with these headers, for the cache.
+pub async fn get(door: &ProxyDoor, call: &WholeCall, headers: &HeaderMap) -> Result<Received, Answer> {
+    once(door, call, &call.ready, &Method::GET, (headers, Bytes::new())).await
 }
 
 fn outgoing(
@@ -92,31 +164,22 @@ fn outgoing(
     let Some(api) = ready.integration.api.as_ref() else { return Err(super::ready::no_api(&ready.integration)) };
     let transform = call.transform();
     let mut kept = headers::kept(from);
-    if transform.is_some_and(|transform| transform.response.is_some()) {
-        // A compressed answer could not be changed.
-        kept.remove(header::ACCEPT_ENCODING);
-    }
-    kept.insert(header::VIA, door.via.clone());
     let mut body = body;
     if let Some(change) = transform.and_then(|transform| transform.request.as_ref()) {
-        let context = common
-            .connection
-            .context
-            .clone()
-            .with("headers", visible(&kept))
-            .with("query", query_values(call.query.as_deref().unwrap_or_default()))
-            .with_lazy("body", json_of(body.clone()));
-        body = changed(change, &context, &mut kept, body).map_err(|error| failed("request", &error))?;
+        body = transform::request(change, call.seen(), &mut kept, body).map_err(|error| call.refused(&error))?;
     }
+    if transform.is_some_and(transform::reads_answers) {
+        // Leaving it out would leave the choice to the service.
+        kept.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    without_framing(&mut kept);
+    kept.insert(header::VIA, door.via.clone());
     for (name, value) in &common.headers {
         kept.insert(name.clone(), value.clone());
     }
     common.credential.put_on(&mut kept);
     let unusable = |reason: PlaceError| reason.refusal().answer(&reason.to_string());
     let body = common.credential.put_in(&mut kept, body).map_err(unusable)?;
-    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION] {
-        kept.remove(name);
-    }
     let path = format!("{}{}", common.base.path, call.suffix);
     if common.signer.is_some() {
         for name in own_headers() {
@@ -159,59 +222,35 @@ async fn send(clients: &Clients, outgoing: Outgoing) -> Result<Received, Answer>
     clients.send(outgoing).await.map_err(|failure| failure.refusal().answer(&failure.to_string()))
 }
 
-fn answer(transform: Option<&Transform>, received: Received) -> Result<Answer, TemplateError> {
-    let mut kept = headers::kept_of_answer(&received.headers);
-    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION] {
-        kept.remove(name);
-    }
-    let mut body = received.body;
-    if let Some(change) = transform.and_then(|transform| transform.response.as_ref()) {
-        let context = Context::new()
-            .with("status", received.status.as_u16())
-            .with("headers", visible(&kept))
-            .with_lazy("body", json_of(body.clone()));
-        body = changed(change, &context, &mut kept, body)?;
-    }
-    let headers = kept.into_iter().scan(None::<HeaderName>, |last, (name, value)| {
-        // A header map names a header once and then gives its further values without a name.
-        *last = name.or_else(|| last.take());
-        last.clone().map(|name| (name, value))
-    });
-    Ok(Answer { status: received.status, headers: headers.collect(), body, close: false })
-}
-
-/// Applies a change to headers and body.
-fn changed(change: &Change, context: &Context, headers: &mut HeaderMap, body: Bytes) -> Result<Bytes, TemplateError> {
-    for (name, text) in &change.headers {
-        if text.value(context)?.is_null() {
-            headers.remove(name);
-            continue;
+/// What the caller gets: the answer as the endpoint's transform makes it.
+fn answer(door: &ProxyDoor, call: &WholeCall, received: Received) -> Result<Answer, TransformError> {
+    let headers = headers::kept_of_answer(&received.headers);
+    let received = Received { headers, ..received };
+    let received = match (call.endpoint(), call.ready.integration.api.as_ref()) {
+        (Some(endpoint), Some(api)) => {
+            transform::response((endpoint, api), call.seen(), received, door.parts.clock.now())?
         }
-        let value = HeaderValue::from_str(&text.render(context)?).map_err(|_| TemplateError {
-            kind: TemplateErrorKind::WrongType,
-            message: format!("`{name}` would hold characters that no header can carry"),
-            range: None,
-        })?;
-        headers.insert(name.clone(), value);
-    }
-    let Some(tree) = &change.json else { return Ok(body) };
-    let new = tree.render(context)?;
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.remove(header::CONTENT_ENCODING);
-    headers.remove(header::ETAG);
-    Ok(Bytes::from(new.to_string()))
+        _ => received,
+    };
+    let Received { status, mut headers, body } = received;
+    without_framing(&mut headers);
+    Ok(Answer { status, headers: listed(headers).collect(), body, close: false })
 }
 
-/// A body as JSON, where it is JSON; undefined where it is not.
-fn json_of(body: Bytes) -> impl Fn() -> Value + Send + Sync + 'static {
-    move || match serde_json::from_slice::<serde_json::Value>(&body) {
-        Ok(json) => Value::from(minijinja::value::Serde(&json)),
-        Err(_) => Value::UNDEFINED,
+/// Framing is written by whoever sends the message, from what it has.
+fn without_framing(headers: &mut HeaderMap) {
+    for name in [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::CONNECTION,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+        header::EXPECT,
+    ] {
+        headers.remove(name);
     }
-}
-
-fn visible(headers: &HeaderMap) -> Value {
-    Headers::from_pairs(headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))))
 }
 
 /// A query's parameters; of several with one name the first.
@@ -224,8 +263,4 @@ fn query_values(query: &str) -> Value {
     }
     let map: serde_json::Map<String, serde_json::Value> = seen.into_iter().map(|(k, v)| (k, v.into())).collect();
     Value::from(minijinja::value::Serde(&map))
-}
-
-fn failed(which: &str, error: &TemplateError) -> Answer {
-    Refusal::DefinitionFailed.answer(&format!("`transform.{which}`: {error}"))
 }

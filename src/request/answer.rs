@@ -243,6 +243,16 @@ impl Answer {
     }
 }
 
+/// A body as templates see it, parsed when one of them reads it; undefined where it cannot be read.
+pub fn body_value(headers: &HeaderMap, body: &Bytes) -> impl Fn() -> Value + Send + Sync + 'static {
+    let (headers, body) = (headers.clone(), body.clone());
+    move || match parse(&headers, &body) {
+        Parsed::Json(json) => Value::from(minijinja::value::Serde(&json)),
+        Parsed::Text(text) => Value::from(text),
+        Parsed::Unreadable(_) => Value::UNDEFINED,
+    }
+}
+
 fn parse(headers: &HeaderMap, body: &[u8]) -> Parsed {
     if body.is_empty() {
         return Parsed::Json(Json::Null);

@@ -166,6 +166,8 @@ refusals! {
     Unavailable = 503 "unavailable" "The gateway cannot take this now";
     /// The store cannot make anything durable now.
     StoreUnavailable = 503 "store_unavailable" "Nothing can be stored now";
+    /// The caller takes only what is kept, and nothing kept fits.
+    NotCached = 504 "not_cached" "Nothing is kept that would answer this";
     /// The service took too long.
     ServiceTimeout = 504 "service_timeout" "The service took too long to answer";
     /// The call came back to this gateway.

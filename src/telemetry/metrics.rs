@@ -74,6 +74,11 @@ metrics! {
     upstream_requests: counter "trunkline_upstream_requests_total" "Calls to services by status; `error` when there was none." ["integration", "code"];
     upstream_request_duration: histogram "trunkline_upstream_request_duration_seconds" "Time from a call's start to the head of its answer." ["integration"];
     upstream_errors: counter "trunkline_upstream_errors_total" "Calls to services that got no answer, by reason." ["integration", "reason"];
+    cache_requests: counter "trunkline_cache_requests_total" "Requests that an answer may be kept for, by result: hit, stale, collapsed, revalidated, miss, bypass, refused." ["integration", "result"];
+    cache_calls_saved: counter "trunkline_cache_calls_saved_total" "Calls that cost a service nothing: answered here (hit, stale, collapsed), or by its 304 (`not_modified`)." ["integration", "by"];
+    cache_bytes: gauge "trunkline_cache_bytes" "Bytes of kept answers, and of those being read." [];
+    cache_evictions: counter "trunkline_cache_evictions_total" "Kept answers that went to make room." [];
+    cache_not_kept: counter "trunkline_cache_not_kept_total" "Answers that might have been kept and passed instead: `too_large`, `no_room`." ["reason"];
     token_calls: counter "trunkline_token_calls_total" "Tokens asked for, by stage (token, refresh) and result (ok, permanent, passing, unsent, misconfigured)." ["integration", "stage", "result"];
     webhooks_received: counter "trunkline_webhooks_received_total" "Webhooks by result: accepted, duplicate, handshake, or the refusal's code." ["integration", "result"];
     webhook_ack_duration: histogram "trunkline_webhook_ack_duration_seconds" "Time from a webhook's head to its durable acknowledgement." ["integration"];

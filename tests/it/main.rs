@@ -6,6 +6,7 @@ mod rig;
 
 mod architecture;
 mod calls;
+mod cached;
 mod canary;
 mod catalogue;
 mod chaos;
@@ -40,4 +41,5 @@ mod store_faults;
 mod store_maintenance;
 mod support;
 mod tokens;
+mod transforms;
 mod vectors;

@@ -1,5 +1,6 @@
 //! Against servers that we did not write.
 
+mod cache;
 mod tokens;
 
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline::base::secret::Secret;
-use trunkline::definition::plan::api::{Change, Endpoint, PathPattern, Placement, Transform};
+use trunkline::definition::plan::api::{Change, Endpoint, Errors, PathPattern, Placement, Transform};
 use trunkline::definition::plan::gateway::{Mode, Network};
 use trunkline::definition::plan::request::{Body, CredentialUse, Request, Target};
 use trunkline::definition::plan::{DeclaredConnection, DeclaredCredential, Integration};
@@ -536,7 +536,7 @@ fn endpoint(transform: Option<Transform>) -> Endpoint {
         timeout: None,
     };
     let pattern = PathPattern { method: Method::POST, segments: vec![Some("items".into())] };
-    Endpoint { id: Arc::from("create"), request, pattern, scopes: Vec::new(), retry: None, transform }
+    Endpoint { id: Arc::from("create"), request, pattern, scopes: Vec::new(), retry: None, transform, cache: None }
 }
 
 #[tokio::test]
@@ -553,6 +553,7 @@ async fn an_endpoints_transform_changes_request_and_answer() {
             "{{ body.a }}",
         )),
         response: Some(change(serde_json::json!({ "was": "{{ body.wrapped.a }}" }), "{{ status }}")),
+        errors: Errors::Pass,
         max_body: 1000,
     };
     integration.api.as_mut().unwrap().endpoints = vec![endpoint(Some(transform))];
@@ -563,7 +564,7 @@ async fn an_endpoints_transform_changes_request_and_answer() {
     let seen = origin.last();
     assert_eq!(String::from_utf8_lossy(&seen.body), r#"{"wrapped":{"a":1},"q":"7","c":"default"}"#);
     assert_eq!((seen.all("x-changed"), seen.all("authorization")), (vec!["1"], vec!["Bearer sk_test"]));
-    assert_eq!(seen.all("accept-encoding"), Vec::<&str>::new());
+    assert_eq!(seen.all("accept-encoding"), ["identity"]);
     let reply = call(doors.proxy, "POST /svc/items", "", &"x".repeat(1001)).await;
     assert_eq!((reply.status, reply.code()), (413, Some("body_too_large")));
 }

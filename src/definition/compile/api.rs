@@ -7,12 +7,14 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::place::{Fault, Place};
 use super::{policy, request};
-use crate::definition::plan::api::Change;
-use crate::definition::plan::api::{Api, Endpoint, HttpVersions, Placement, Timeouts, Transform, Transport};
+use crate::definition::plan::api::{
+    Api, Cache, Change, Endpoint, Errors, HttpVersions, Placement, Timeouts, Transform, Transport,
+};
 use crate::definition::plan::policy::Retry;
 use crate::definition::problem::Code;
 use crate::definition::raw::api as raw;
 use crate::definition::raw::auth::Auth;
+use crate::definition::raw::limits::Cache as RawCache;
 use crate::definition::raw::request::Change as RawChange;
 
 /// The most bytes of a body that is read to be changed.
@@ -38,6 +40,7 @@ pub(super) fn compile(api: &raw::Api, auth: Option<&Auth>, place: &Place<'_>) ->
         ok: place.optional("ok", api.ok.as_ref())?,
         error: place.optional("error", api.error.as_ref())?,
         timeouts: timeouts(api.timeouts.as_ref()),
+        cache: api.cache.as_ref().map(|raw| cache(&raw.0)),
         body_limit: api.body_limit.map_or(BODY, |size| size.0),
         transport: transport(api, auth, place)?,
         policy,
@@ -79,7 +82,19 @@ fn endpoint(raw: &raw::Endpoint, of_api: Option<&Retry>, place: &Place<'_>) -> R
         scopes: raw.scopes.clone(),
         retry: policy::of_endpoint(raw.retry.as_ref(), of_api, place)?,
         transform,
+        cache: raw.cache.as_ref().map(|raw| cache(&raw.0)),
     })
+}
+
+fn cache(raw: &RawCache) -> Cache {
+    let usual = Cache::default();
+    Cache {
+        ttl: raw.ttl.map(|time| time.0),
+        ignore_no_store: raw.ignore_no_store,
+        stale_while_revalidate: raw.stale_while_revalidate.map_or(usual.stale_while_revalidate, |time| time.0),
+        stale_if_error: raw.stale_if_error.map_or(usual.stale_if_error, |time| time.0),
+        max_body: raw.max_body.map_or(usual.max_body, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
+    }
 }
 
 fn transform(raw: &raw::Transform, place: &Place<'_>) -> Result<Transform, Fault> {
@@ -87,6 +102,10 @@ fn transform(raw: &raw::Transform, place: &Place<'_>) -> Result<Transform, Fault
     Ok(Transform {
         request: change("request", raw.request.as_ref())?,
         response: change("response", raw.response.as_ref())?,
+        errors: match raw.errors {
+            None | Some(raw::Errors::Pass) => Errors::Pass,
+            Some(raw::Errors::Problem) => Errors::Problem,
+        },
         max_body: raw.max_body.map_or(TRANSFORM_BODY, |size| size.0),
     })
 }

@@ -32,6 +32,8 @@ pub struct Api {
     pub error: Option<Expr>,
     /// What keeps calls within bounds.
     pub policy: Policy,
+    /// How long answers to GET may be used again; `None` is not at all.
+    pub cache: Option<Cache>,
     /// The most bytes of a body, and of its answer, where a call through the proxy door cannot stream.
     pub body_limit: u64,
     /// How long each phase of a call may take.
@@ -55,6 +57,44 @@ impl Api {
     /// The endpoint that a call through the proxy door is for, by its method and path: the first that matches.
     pub fn recognise(&self, method: &Method, path: &str) -> Option<&Endpoint> {
         self.endpoints.iter().find(|endpoint| endpoint.pattern.matches(method, path))
+    }
+
+    /// Whether any of its answers may be used again.
+    pub fn caches(&self) -> bool {
+        self.cache.is_some() || self.endpoints.iter().any(|endpoint| endpoint.cache.is_some())
+    }
+
+    /// How long the answer to a GET of this percent-encoded path (beginning with a slash, without query) may
+    /// be used again: as its endpoint says, else as the API does.
+    pub fn cache_of(&self, path: &str) -> Option<Cache> {
+        self.recognise(&Method::GET, path).and_then(|endpoint| endpoint.cache).or(self.cache)
+    }
+}
+
+/// How long answers may be used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cache {
+    /// How long an answer is fresh, whatever the service says; `None` is as long as the service says.
+    pub ttl: Option<Duration>,
+    /// Whether answers with `no-store` are kept as well, where there is a `ttl`.
+    pub ignore_no_store: bool,
+    /// How long a stale answer is used while a new one is fetched. Default zero.
+    pub stale_while_revalidate: Duration,
+    /// How long a stale answer is used when the service fails. Default zero.
+    pub stale_if_error: Duration,
+    /// Bytes of a body that is kept. Default 1 MiB.
+    pub max_body: usize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            ttl: None,
+            ignore_no_store: false,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            max_body: 1 << 20,
+        }
     }
 }
 
@@ -143,6 +183,8 @@ pub struct Endpoint {
     pub retry: Option<Retry>,
     /// What is changed in calls that pass through the proxy door.
     pub transform: Option<Transform>,
+    /// How long its answers may be used again; `None` is as the API says.
+    pub cache: Option<Cache>,
 }
 
 /// A method and a path in which some segments may be anything: what of an endpoint's request is known
@@ -174,10 +216,22 @@ impl PathPattern {
 pub struct Transform {
     /// Changes to what the caller sends; sees `body`, `headers`, `query`, `input`, `connection`, `saved`.
     pub request: Option<Change>,
-    /// Changes to what the service answers; sees `body`, `headers`, `status`.
+    /// Changes to what the service answers; sees `status` besides.
     pub response: Option<Change>,
+    /// What becomes of a success by its status that is none by the endpoint's `ok`.
+    pub errors: Errors,
     /// The most bytes of a body that is read to be changed; more is refused with 413 or 502.
     pub max_body: u64,
+}
+
+/// What becomes of an answer with a status below 400 that is no success by `ok`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Errors {
+    /// It passes.
+    #[default]
+    Pass,
+    /// It becomes a problem document with status 502, in the words that `error` finds.
+    Problem,
 }
 
 /// Changes to a message.

@@ -327,6 +327,8 @@ pub struct Limits {
     pub answer_bytes: usize,
     /// Redirects that such a call follows. Default 5.
     pub redirects: u8,
+    /// Bytes of answers that are used again, and of those being read to be. Default 64 MiB.
+    pub cache_bytes: usize,
 }
 
 impl Default for Limits {
@@ -342,6 +344,7 @@ impl Default for Limits {
             connections_per_source: 200,
             answer_bytes: 10 << 20,
             redirects: 5,
+            cache_bytes: 64 << 20,
         }
     }
 }

@@ -48,7 +48,7 @@ pub struct Api {
     pub retry: Option<Retry>,
     /// When calls are refused for a while because the service is failing.
     pub breaker: Option<Breaker>,
-    /// How long answers to GET may be reused.
+    /// How long answers to GET may be reused. Default: not at all.
     pub cache: Option<ShortOr<Cache>>,
     /// Requests with a name: run by rules, by callers, or recognised as they pass through.
     #[serde(default)]
@@ -98,7 +98,7 @@ request_shape! {
         /// Scopes a connection must have been granted.
         #[serde(default)]
         scopes: Vec<String>,
-        /// How long its answers may be reused.
+        /// How long its answers may be reused, instead of what the API says.
             cache: Option<ShortOr<Cache>>,
         /// Rates of its own, besides the API's.
         #[serde(default)]
@@ -119,11 +119,27 @@ pub struct Transform {
     /// Changes to what the caller sends.
     #[schemars(extend("x-sees" = "transform-request"))]
     pub request: Option<Change>,
-    /// Changes to what the service answers.
+    /// Changes to what the service answers. A body is changed where there is one, and errors only where they
+    /// are JSON; answers to HEAD pass unchanged.
     #[schemars(extend("x-sees" = "transform-response"))]
     pub response: Option<Change>,
-    /// The most bytes of a body that is read to be changed; more is refused. Default 1MiB.
+    /// What becomes of an answer whose status is below 400 and that is no success by `ok` (the endpoint's, else
+    /// the API's): `pass`, or `problem`, which makes it a problem document with status 502 and the words that
+    /// `error` finds. Default `pass`. What the service answers with an error status passes in any case.
+    pub errors: Option<Errors>,
+    /// The most bytes of a body that is read to be changed, also after it was decompressed; more is refused.
+    /// Default 1MiB.
     pub max_body: Option<SizeText>,
+}
+
+/// What becomes of an error that comes with a status of success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Errors {
+    /// It passes as it is.
+    Pass,
+    /// It becomes a problem document.
+    Problem,
 }
 
 /// How long each phase of a call may take.

@@ -346,6 +346,9 @@ pub struct Limits {
     /// larger one fails the call. Answers to the application's calls are streamed and not bounded. Default
     /// 10MiB.
     pub answer_bytes: Option<SizeText>,
+    /// The memory for answers that are used again (`api.cache`), of all integrations together: what was used
+    /// longest ago goes first. Default 64MiB.
+    pub cache_bytes: Option<SizeText>,
     /// How many redirects such a call follows; one more fails it. Default 5.
     #[schemars(range(min = 0, max = 20))]
     pub redirects: Option<u32>,

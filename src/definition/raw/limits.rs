@@ -128,17 +128,23 @@ pub struct Breaker {
     pub probes: Option<u32>,
 }
 
-/// How long answers to GET may be reused.
+/// How long answers to GET may be reused, within one connection (RFC 9111). `{}` is as long as the service
+/// says.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
-    /// How long an answer counts as fresh, whatever the service says.
-    pub ttl: DurationText,
+    /// How long an answer counts as fresh, whatever the service says of it (`max-age`, `no-cache`, `Expires`,
+    /// `must-revalidate`); answers with `no-store` are not kept all the same, nor are errors. Default: as long
+    /// as the service says, which is not at all where it says nothing.
+    pub ttl: Option<DurationText>,
+    /// Whether answers with `no-store` are kept as well. Only with `ttl`. Default false.
+    #[serde(default)]
+    pub ignore_no_store: bool,
     /// How long a stale answer may be used while a new one is fetched. Default: not at all.
     pub stale_while_revalidate: Option<DurationText>,
-    /// How long a stale answer may be used when the service fails. Default: not at all.
+    /// How long a stale answer may be used when the service fails or cannot be reached. Default: not at all.
     pub stale_if_error: Option<DurationText>,
-    /// The largest answer that is kept. Default 1MiB.
+    /// The largest body that is kept. Default 1MiB.
     pub max_body: Option<SizeText>,
 }
 
@@ -149,6 +155,12 @@ impl Short for Cache {
 
     fn from_short(text: String) -> Result<Self, String> {
         let ttl = parse_duration(&text).map(DurationText).map_err(|error| error.to_string())?;
-        Ok(Self { ttl, stale_while_revalidate: None, stale_if_error: None, max_body: None })
+        Ok(Self {
+            ttl: Some(ttl),
+            ignore_no_store: false,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            max_body: None,
+        })
     }
 }

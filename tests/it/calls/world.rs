@@ -119,6 +119,7 @@ impl Setting {
             error: Some(Expr::compile("body.error").unwrap()),
             policy: self.policy,
             timeouts: self.timeouts,
+            cache: None,
             body_limit: 1 << 20,
             transport: self.transport,
         };

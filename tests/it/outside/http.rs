@@ -42,6 +42,12 @@ impl Client {
         Self { address, host: host.to_owned(), stream: None }
     }
 
+    /// A client over a connection that was made with a patience of its own.
+    pub fn over(stream: TcpStream) -> Self {
+        let address = stream.peer_addr().expect("a connection has two ends");
+        Self { stream: Some(BufReader::new(stream)), ..Self::new(address) }
+    }
+
     /// Connects, unless it is connected.
     pub fn connect(&mut self) -> io::Result<()> {
         if self.stream.is_none() {

@@ -163,6 +163,7 @@ async fn the_gateways_own_calls_do_the_same() {
             scopes: Vec::new(),
             retry: None,
             transform: None,
+            cache: None,
         };
         api.endpoints = vec![endpoint("read", Method::GET), endpoint("write", Method::POST)];
     })

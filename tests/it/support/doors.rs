@@ -53,6 +53,7 @@ pub fn service(base_url: &str) -> Integration {
         error: None,
         policy: Policy::default(),
         timeouts: Timeouts::default(),
+        cache: None,
         body_limit: 1 << 20,
         transport: Transport::default(),
     };

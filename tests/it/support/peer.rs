@@ -29,6 +29,11 @@ impl Peer {
         Self::node("odd.mjs", options)
     }
 
+    /// The service of the HTTP cache tests, and what runs them.
+    pub fn cache_tests() -> Self {
+        Self::node("cache.mjs", &Value::Null)
+    }
+
     /// django-oauth-toolkit.
     pub fn django(options: &Value) -> Self {
         Self::python("django_peer.py", options)

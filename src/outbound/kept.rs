@@ -1,0 +1,102 @@
+//! The cache's place in the gateway's own calls: endpoints by name, where a caller runs them.
+//!
+//! Actions, tests and syncs read what is so now, and are answered by the service alone; whoever changes
+//! something ends what was kept of it.
+
+use std::sync::Arc;
+
+use http::{Method, header};
+
+use super::Outbound;
+use super::cache::{Asked, Key, Look, Turn, is_unsafe, of_answer};
+use super::call::Underway;
+use super::error::OutboundError;
+use crate::activity::Asker;
+use crate::net::{Failure, Outgoing, Received};
+
+/// What is made of a call before it is sent.
+pub(super) enum Looked {
+    /// It is answered from what is kept.
+    Given(Received),
+    /// It is sent.
+    Sent(Kept),
+}
+
+/// What becomes of the answer.
+pub(super) enum Kept {
+    /// Nothing.
+    Apart,
+    /// It may be kept, or renews what is.
+    Turn(Box<Turn>),
+    /// It may end what is kept.
+    Changes(Key),
+}
+
+impl Outbound {
+    /// Looks a call up, and makes it ask whether what is kept still holds.
+    pub(super) async fn look(&self, underway: &Underway<'_>, outgoing: &mut Outgoing) -> Result<Looked, OutboundError> {
+        let (call, prepared) = (underway.call, &underway.prepared);
+        if !underway.api.caches() {
+            return Ok(Looked::Sent(Kept::Apart));
+        }
+        let target =
+            outgoing.query.as_ref().map_or_else(|| outgoing.path.clone(), |q| format!("{}?{q}", outgoing.path));
+        let place = Arc::from(outgoing.origin.to_string());
+        let key = Key::new(call.integration, &prepared.connection, &place, &target);
+        if is_unsafe(&outgoing.method) {
+            return Ok(Looked::Sent(Kept::Changes(key)));
+        }
+        let endpoint = call.endpoint.as_deref().filter(|_| matches!(call.asker, Asker::Caller(_)));
+        let endpoint = endpoint.and_then(|id| underway.api.endpoint(id));
+        let rule = endpoint.and_then(|endpoint| endpoint.cache.or(underway.api.cache));
+        let Some(rule) = rule.filter(|_| outgoing.method == Method::GET && outgoing.body.is_empty()) else {
+            return Ok(Looked::Sent(Kept::Apart));
+        };
+        let mut headers = outgoing.headers.clone();
+        headers.remove(header::AUTHORIZATION);
+        if let Some((name, _)) = prepared.credential.header() {
+            headers.remove(name);
+        }
+        let patience = outgoing.timeouts.connect.saturating_add(outgoing.timeouts.response);
+        let most = call.generation.gateway.limits.cache_bytes;
+        let asked = Asked { rule, key, method: &Method::GET, headers: &headers, patience, most };
+        match self.cache.look(asked).await {
+            Look::Ask(turn) => {
+                turn.ask(&mut outgoing.headers);
+                Ok(Looked::Sent(Kept::Turn(turn)))
+            }
+            Look::Given(given) => {
+                if let Some(turn) = given.refresh {
+                    let mut again = outgoing.clone();
+                    turn.ask(&mut again.headers);
+                    self.refresh(turn, underway.sign(again, self.moment())?);
+                }
+                Ok(Looked::Given(of_answer(given.answer)))
+            }
+        }
+    }
+
+    /// Brings what is kept up to date, behind the caller's back.
+    fn refresh(&self, turn: Box<Turn>, outgoing: Outgoing) {
+        let clients = self.parts.clients.clone();
+        tokio::spawn(async move {
+            // An answer that did not come leaves what is kept as it is; the next one who asks tries again.
+            if let Ok(received) = clients.send(outgoing).await {
+                drop(turn.settle(received));
+            }
+        });
+    }
+
+    /// What a call's answer comes to.
+    pub(super) fn settle(&self, kept: Kept, sent: Result<Received, Failure>) -> Result<Received, Failure> {
+        match (kept, sent) {
+            (Kept::Turn(turn), Ok(received)) => Ok(turn.settle(received)),
+            (Kept::Turn(mut turn), Err(failure)) => turn.failed().map(of_answer).ok_or(failure),
+            (Kept::Changes(key), Ok(received)) => {
+                self.cache.changed(&key, received.status, &received.headers);
+                Ok(received)
+            }
+            (_, sent) => sent,
+        }
+    }
+}
