@@ -73,7 +73,10 @@ impl Outbound {
         let prepared = self.prepare(call.generation, call.integration, call.connection, need).await?;
         let first = Box::pin(self.once(&call, Arc::clone(&prepared))).await;
         let result = match self.after_refusal(&call, &prepared, &first).await {
-            Some(renewed) => Box::pin(self.once(&call, renewed)).await,
+            Some(renewed) => {
+                self.note_retry(call.integration, call.connection);
+                Box::pin(self.once(&call, renewed)).await
+            }
             None => first,
         };
         self.feel(&call, &prepared, &result);
@@ -130,6 +133,17 @@ impl Outbound {
         }
         let need = Need { token, validity: Duration::ZERO };
         self.prepare(generation, integration, call.connection, need).await.ok()
+    }
+
+    /// Tells that a call is made once more with another token, because the service refused the one it carried.
+    pub fn note_retry(&self, integration: &Integration, connection: &str) {
+        let id = &*integration.id;
+        self.parts.metrics.token_retries.with_label_values(&[id]).inc();
+        tracing::info!(
+            integration = id,
+            connection,
+            "{id} refused the token of `{connection}`: the call is made again"
+        );
     }
 
     /// What a call says about its connection's health.

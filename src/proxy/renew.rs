@@ -21,6 +21,7 @@ pub async fn renew(door: &ProxyDoor, session: &mut Session, context: &mut Contex
         return false;
     }
     let Some(mut call) = renewed else { return false };
+    door.parts.outbound.note_retry(&call.ready.integration, &call.ready.common.connection.id);
     if let Some(refused) = context.call.take() {
         call.kept = refused.kept;
     }

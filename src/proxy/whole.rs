@@ -132,7 +132,10 @@ async fn renewing(
     let refused = first.as_ref().is_ok_and(|received| received.status == StatusCode::UNAUTHORIZED);
     let renewed = if refused { door.renewed(&call.generation, &call.ready).await } else { None };
     match renewed {
-        Some(ready) if method.is_idempotent() => once(door, call, &ready, method, (from, body)).await,
+        Some(ready) if method.is_idempotent() => {
+            door.parts.outbound.note_retry(&ready.integration, &ready.common.connection.id);
+            once(door, call, &ready, method, (from, body)).await
+        }
         _ => first,
     }
 }

@@ -89,7 +89,8 @@ metrics! {
     delivery_attempts: counter "trunkline_delivery_attempts_total" "Attempts at deliveries by action (call, deliver, log, run) and result (done, retry, dead)." ["integration", "action", "result"];
     delivery_duration: histogram "trunkline_delivery_duration_seconds" "Time an attempt at a delivery took." ["integration", "action"];
     events_matched: counter "trunkline_events_matched_total" "Events whose rules were matched: planned, discarded." ["integration", "result"];
-    token_refreshes: counter "trunkline_token_refreshes_total" "Token calls that renew a token, by result: renewed, superseded, refused, failed, unsent, misconfigured." ["integration", "result"];
+    token_refreshes: counter "trunkline_token_refreshes_total" "Token calls that renew a token, by why (due, expired, refused: the service answered 401, asked: a person did), by whether it was the first try or another after failures, and by result: renewed, superseded, refused, failed, unsent, misconfigured." ["integration", "cause", "try", "result"];
+    token_retries: counter "trunkline_token_retries_total" "Calls made once more with another token, because the service refused (401) the one they carried." ["integration"];
     connections: gauge "trunkline_connections" "Connections in use by status: active, warning, error, `needs_reconnect`, paused." ["integration", "status"];
     tokens_ending: gauge "trunkline_tokens_ending" "Tokens that are renewed ahead of their end, by what is left of them: at most 0s, 5m, 1h, 1d, 7d, or more." ["left"];
     connection_tests: counter "trunkline_connection_tests_total" "Test requests of connections by result: passed, failed." ["integration", "result"];

@@ -61,6 +61,8 @@ impl Refresher {
             self.give_back(leases, wish, lease, |_| ()).await;
             return Ok(());
         }
+        let (key, cause, nth) = (&wish.key, wish.cause.word(), lease.intent.failures.saturating_add(1));
+        tracing::info!(connection = %key, cause, "renewing a token of {key}: {cause}, try {nth}");
         match self.call(&trial, &content, &held).await {
             Ok(grant) => self.keep(&trial, lease, &held, &grant).await,
             Err(error) => self.failed(&trial, lease, &held, error).await,
@@ -154,7 +156,7 @@ impl Refresher {
             tokio::join!(self.store(wish, tried, grant), self.note(wish, "connection.refresh", detail));
         let now = self.parts.clock.now();
         let result = if replaced? == Replaced::Done { "renewed" } else { "superseded" };
-        self.count(trial, result);
+        self.count(trial, &lease, result);
         let pulse = self.parts.connections.pulse(&wish.key).await;
         match wish.cause {
             Cause::Refused => pulse.renewed_for_refusal(),
@@ -202,7 +204,7 @@ impl Refresher {
         }
         let (now, failures) = (self.parts.clock.now(), lease.intent.failures.saturating_add(1));
         let wait = schedule::pause(&error, failures, &*self.parts.random);
-        self.count(trial, word(error.kind));
+        self.count(trial, &lease, word(error.kind));
         let trouble = Trouble::new(now, &error.to_string(), step(error.kind));
         let what = trouble.what.clone();
         let detail = json!({ "token": &*wish.token, "cause": wish.cause.word(), "fence": lease.intent.fence,
@@ -250,8 +252,10 @@ impl Refresher {
         }
     }
 
-    fn count(&self, trial: &Trial<'_>, result: &str) {
-        self.parts.metrics.token_refreshes.with_label_values(&[&*trial.integration.id, result]).inc();
+    fn count(&self, trial: &Trial<'_>, lease: &Lease, result: &str) {
+        let nth = if lease.intent.failures == 0 { "first" } else { "another" };
+        let labels = [&*trial.integration.id, trial.wish.cause.word(), nth, result];
+        self.parts.metrics.token_refreshes.with_label_values(&labels).inc();
     }
 }
 
