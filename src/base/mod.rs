@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod clock;
 pub mod id;
 pub mod random;
+pub mod redact;
 pub mod rsa_sha1;
 pub mod secret;
 pub mod signing_key;

@@ -8,6 +8,7 @@ use minijinja::value::Value;
 use super::directory::DEFAULT;
 use super::grant::Issued;
 use crate::base::clock::Timestamp;
+use crate::base::redact::redact;
 use crate::base::secret::Secret;
 use crate::definition::plan::DeclaredCredential;
 use crate::template::Context;
@@ -110,13 +111,7 @@ impl Credential {
 
     /// `text` without any part of the credential: services repeat what they were sent in their errors.
     pub fn redact(&self, text: &str) -> String {
-        let mut clean = text.to_owned();
-        for secret in self.secrets() {
-            if secret.expose().len() >= 4 && clean.contains(secret.expose().as_str()) {
-                clean = clean.replace(secret.expose().as_str(), "[redacted]");
-            }
-        }
-        clean
+        redact(text, self.secrets())
     }
 
     fn secrets(&self) -> Vec<&Secret> {

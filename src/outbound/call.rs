@@ -394,7 +394,8 @@ impl Underway<'_> {
         match reason {
             Why::Answer(AnswerError::Refused { status, words: Some(words), retry_after }) => {
                 let words = self.prepared.redact(&words);
-                let words = Some(Secrets::of_client(self.call.integration).redact(&words));
+                let (integration, inputs) = (self.call.integration, &self.prepared.connection.inputs);
+                let words = Some(Secrets::of_client(integration).and_inputs(integration, inputs).redact(&words));
                 Why::Answer(AnswerError::Refused { status, words, retry_after })
             }
             other => other,

@@ -1,13 +1,12 @@
 //! What must be in no word about a call: services repeat what they were sent.
 
-use std::borrow::Cow;
 use std::fmt;
 
+use serde_json::{Map, Value as Json};
+
+use crate::base::redact::redact;
 use crate::base::secret::Secret;
 use crate::definition::plan::{Auth, Integration};
-
-/// The shortest text that is looked for. Shorter ones would make holes in ordinary words.
-const SHORTEST: usize = 4;
 
 /// The secrets of one call.
 #[derive(Default)]
@@ -32,26 +31,23 @@ impl Secrets {
         secrets
     }
 
-    /// Adds one.
-    pub fn add(&mut self, secret: &str) {
-        if secret.len() >= SHORTEST {
-            self.0.push(Secret::from(secret));
+    /// With what a connection's secret inputs hold.
+    #[must_use]
+    pub fn and_inputs(mut self, integration: &Integration, inputs: &Map<String, Json>) -> Self {
+        for input in integration.inputs.iter().filter(|input| input.secret) {
+            self.add(inputs.get(&*input.name).and_then(Json::as_str).unwrap_or_default());
         }
+        self
     }
 
-    /// `text` without any of them, as they are or percent-encoded.
+    /// Adds one.
+    pub fn add(&mut self, secret: &str) {
+        self.0.push(Secret::from(secret));
+    }
+
+    /// `text` without any of them, however they are written.
     pub fn redact(&self, text: &str) -> String {
-        let mut clean = Cow::Borrowed(text);
-        for secret in &self.0 {
-            let secret = secret.expose().as_str();
-            let encoded = percent_encoding::utf8_percent_encode(secret, crate::net::origin::SEGMENT).to_string();
-            for form in [secret, &encoded] {
-                if clean.contains(form) {
-                    clean = Cow::Owned(clean.replace(form, "[redacted]"));
-                }
-            }
-        }
-        clean.into_owned()
+        redact(text, &self.0)
     }
 }
 

@@ -147,11 +147,7 @@ fn plan<'a>(account: &Account<'a>) -> Result<&'a Login, TokenError> {
 
 /// Whatever a connection tells may be what it signs in with.
 fn secrets_of(account: &Account<'_>) -> Secrets {
-    let mut secrets = Secrets::default();
-    for input in account.integration.inputs.iter().filter(|input| input.secret) {
-        secrets.add(account.inputs.get(&*input.name).and_then(Json::as_str).unwrap_or_default());
-    }
-    secrets
+    Secrets::default().and_inputs(account.integration, account.inputs)
 }
 
 /// Login steps have no error codes of OAuth's: a 401 or 403 says that the name or the password is wrong.

@@ -15,7 +15,9 @@ use sha2::Sha256;
 use trunkline::base::random::SystemRandom;
 use trunkline::connection::MasterKey;
 
+use super::accounts;
 use super::hunt::{Canaries, Sinks};
+use crate::outside::gateway::free_addresses;
 use crate::outside::http::{Client, Reply, read_head};
 use crate::outside::within;
 use crate::support::vault::{ROOT, Vault};
@@ -34,7 +36,7 @@ pub struct Scene {
 pub struct Gateway {
     child: Child,
     token: String,
-    public: SocketAddr,
+    pub public: SocketAddr,
     proxy: SocketAddr,
     admin: SocketAddr,
 }
@@ -51,6 +53,11 @@ impl Gateway {
         let bearer = format!("Bearer {}", self.token);
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         Client::new(self.admin).send(method, target, &headers, body).unwrap()
+    }
+
+    /// Where people come to, by the name that `public_url` has.
+    pub fn public_address(&self) -> String {
+        format!("localhost:{}", self.public.port())
     }
 
     /// Ends it in order, so that everything it wanted to write is written.
@@ -77,7 +84,7 @@ impl Scene {
         let vault = Vault::start();
         vault.put("svc", json!({ "key": canaries.plant("a secret of the secret store") }));
         canaries.add("the token of the secret store", ROOT);
-        let secrets = vec![
+        let mut secrets = vec![
             ("ADMIN_TOKEN", canaries.plant("the admin token")),
             ("CALLER_KEY", canaries.plant("a caller's key")),
             ("API_KEY", canaries.plant("a declared API key")),
@@ -91,6 +98,7 @@ impl Scene {
             ("DESTINATION_KEY", canaries.plant("a header of a destination")),
             ("VAULT_TOKEN", ROOT.to_owned()),
         ];
+        secrets.extend(accounts::secrets(canaries));
         let imported =
             [canaries.plant("an imported API key"), canaries.plant("a saved value"), canaries.plant("a secret input")];
         let keys: Vec<_> = (0..2).map(|_| MasterKey::generate(&SystemRandom::default()).unwrap()).collect();
@@ -101,7 +109,14 @@ impl Scene {
         }
         let scene = Self { directory, vault, secrets, imported };
         scene.write_files();
+        for (name, text) in accounts::definitions(canaries) {
+            fs::write(scene.path().join(format!("integrations/{name}.yaml")), text).unwrap();
+        }
         scene
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
     }
 
     fn write_files(&self) {
@@ -109,11 +124,14 @@ impl Scene {
         let root = self.directory.path();
         fs::create_dir_all(root.join("integrations")).unwrap();
         let vault = self.vault.url();
+        // Browsers and pages must agree about the address, so that it is known before.
+        let [public] = free_addresses();
+        let port = public.port();
         let gateway = format!(
             r#"trunkline: 1
 mode: development
-listen: {{ public: "127.0.0.1:0", proxy: "127.0.0.1:0", admin: "127.0.0.1:0" }}
-public_url: http://localhost:8080
+listen: {{ public: "{public}", proxy: "127.0.0.1:0", admin: "127.0.0.1:0" }}
+public_url: http://localhost:{port}
 integrations: [./integrations]
 state: {{ sled: {{ path: ./data, min_free: 1KiB }} }}
 secrets:
@@ -142,6 +160,7 @@ auth: {{ api_key: {{}} }}
 api:
   base_url: http://{service}
   credential: {{ header: X-Api-Key, value: "key {{{{ api_key }}}}" }}
+  headers: {{ X-Pin: "{{{{ input.pin }}}}" }}
   error: body.error
   endpoints:
     - {{ id: echo, request: GET /echo }}
@@ -178,11 +197,11 @@ rules:
         }
     }
 
-    fn secret(&self, name: &str) -> &str {
+    pub fn secret(&self, name: &str) -> &str {
         self.secrets.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str()).unwrap()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
         command.arg("--config").arg(self.directory.path().join("trunkline.yaml")).args(arguments);
         command.envs(self.secrets.iter().map(|(name, value)| (name, value)));
@@ -248,6 +267,7 @@ rules:
     /// Calls that succeed, are refused by the service with what they sent, and get no answer.
     pub fn call_services(&self, gateway: &Gateway, sinks: &mut Sinks) {
         let bearer = format!("Bearer {}", self.secret("CALLER_KEY"));
+        let others = accounts::CALLED.map(|integration| (integration, "default"));
         for (integration, connection) in [
             ("svc", "default"),
             ("svc", "env"),
@@ -255,7 +275,10 @@ rules:
             ("query", "default"),
             ("basic", "default"),
             ("svc", "none"),
-        ] {
+        ]
+        .into_iter()
+        .chain(others)
+        {
             for path in ["/ok?a=1", "/echo", "/garbage", "/closes", "/-/echo"] {
                 let headers = [("authorization", bearer.as_str()), ("trunkline-connection", connection)];
                 let method = if path.starts_with("/-/") { "POST" } else { "GET" };
@@ -420,7 +443,7 @@ rules:
     }
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
+pub fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -449,8 +472,9 @@ fn answer(stream: TcpStream) -> Option<()> {
         let length = field("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         stream.read_exact(&mut body).ok()?;
-        let sent =
-            [field("x-api-key"), field("authorization"), Some(first.clone())].map(Option::unwrap_or_default).join(" ");
+        let sent = [field("x-api-key"), field("x-pin"), field("authorization"), Some(first.clone())]
+            .map(Option::unwrap_or_default)
+            .join(" ");
         let path = first.split(' ').nth(1)?.split('?').next()?.to_owned();
         let (status, body) = match path.as_str() {
             "/closes" => return None,

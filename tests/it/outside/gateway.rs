@@ -6,14 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use trunkline::base::random::{Random, SystemRandom};
 
-use super::http::Client;
+use super::http::{Client, Reply};
 use super::sender::SECRET;
 use super::within;
 
 /// How long a start may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the operator and the application of a deployment of definitions show.
+pub const ADMIN_TOKEN: &str = "admin-token-0123456789abcdef0123";
+const CALLER_KEY: &str = "caller-key-0123456789abcdef01234";
 
 /// A deployment's files and addresses; the process comes and goes.
 pub struct Deployment {
@@ -44,9 +49,21 @@ impl Deployment {
         deployment
     }
 
+    /// A deployment of these definitions, by id. Its admin door wants [`ADMIN_TOKEN`].
+    pub fn of(definitions: &[(&str, String)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let [public, proxy, admin] = free_addresses();
+        let deployment = Self { directory, public, proxy, admin };
+        let more = "admin: { token: \"${env:ADMIN_TOKEN}\" }\n\
+                    callers:\n  - { id: app, key: \"${env:CALLER_KEY}\", allow: [{ integration: \"*\", connection: \"*\" }] }\n";
+        deployment.write_gateway(&deployment.path().join("data"), more);
+        for (id, text) in definitions {
+            fs::write(deployment.path().join(format!("integrations/{id}.yaml")), text).unwrap();
+        }
+        deployment
+    }
+
     fn write_files(&self, destinations: &[(&str, String)], data: &Path) {
-        let root = self.directory.path();
-        fs::create_dir_all(root.join("integrations")).unwrap();
         let entry = |(id, url): &(&str, String)| {
             format!("  {id}: {{ url: \"{url}\", signing_secret: \"${{env:SINK_SECRET}}\", timeout: 2s }}\n")
         };
@@ -57,16 +74,7 @@ impl Deployment {
             )
         };
         let actions: String = destinations.iter().map(action).collect();
-        let Self { public, proxy, admin, .. } = self;
-        let data = data.display();
-        let gateway = format!(
-            "trunkline: 1\nmode: development\n\
-             listen: {{ public: \"{public}\", proxy: \"{proxy}\", admin: \"{admin}\" }}\n\
-             public_url: http://localhost:{}\nintegrations: [./integrations]\n\
-             state: {{ sled: {{ path: \"{data}\" }} }}\nsecrets: {{ key: \"${{file:{data}/master.key}}\" }}\n\
-             destinations:\n{listed}",
-            public.port()
-        );
+        self.write_gateway(data, &format!("destinations:\n{listed}"));
         let load = format!(
             "trunkline: 1\nid: load\ntitle: Load\nsummary: Events for fault tests.\nauth: {{ none: {{}} }}\n\
              webhook:\n  verify:\n    hmac:\n      algorithm: sha256\n\
@@ -76,8 +84,52 @@ impl Deployment {
              \x20 max_body: 2MiB\n  rate: 1000000/s\n  rate_per_source: 1000000/s\n\
              rules:\n  - id: everywhere\n    when: \"*\"\n    do:\n{actions}"
         );
+        fs::write(self.path().join("integrations/load.yaml"), load).unwrap();
+    }
+
+    fn write_gateway(&self, data: &Path, more: &str) {
+        let root = self.directory.path();
+        fs::create_dir_all(root.join("integrations")).unwrap();
+        let (Self { public, proxy, admin, .. }, data) = (self, data.display());
+        let gateway = format!(
+            "trunkline: 1\nmode: development\n\
+             listen: {{ public: \"{public}\", proxy: \"{proxy}\", admin: \"{admin}\" }}\n\
+             public_url: http://localhost:{}\nintegrations: [./integrations]\n\
+             state: {{ sled: {{ path: \"{data}\" }} }}\nsecrets: {{ key: \"${{file:{data}/master.key}}\" }}\n\
+             {more}",
+            public.port()
+        );
         fs::write(root.join("trunkline.yaml"), gateway).unwrap();
-        fs::write(root.join("integrations/load.yaml"), load).unwrap();
+    }
+
+    /// Asks the admin door, as the operator; `body` is JSON, null for none.
+    pub fn ask(&self, method: &str, target: &str, body: &Value) -> Reply {
+        let bearer = format!("Bearer {ADMIN_TOKEN}");
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let reply = Client::new(self.admin).send(method, target, &headers, body.as_bytes());
+        reply.unwrap_or_else(|error| panic!("{method} {target}: {error}\n{}", self.log_tail()))
+    }
+
+    /// Calls a service, as the application. An error means that no whole answer came.
+    pub fn call(&self, integration: &str, connection: &str, path: &str) -> std::io::Result<Reply> {
+        let bearer = format!("Bearer {CALLER_KEY}");
+        let headers = [("authorization", bearer.as_str()), ("trunkline-connection", connection)];
+        Client::new(self.proxy).send("GET", &format!("/{integration}{path}"), &headers, b"")
+    }
+
+    /// Stores connections with these credentials, as an export has them, in place of those of their names.
+    pub fn import(&self, integration: &str, connections: &[(String, Value)]) {
+        let row = |(name, credential): &(String, Value)| {
+            let content = serde_json::json!({ "format": 2, "credential": credential, "inputs": {}, "saved": {}, "updated_at": 1 });
+            serde_json::json!({ "integration": integration, "name": name, "credential": "", "inputs": {}, "content": content })
+        };
+        let rows: Vec<_> = connections.iter().map(row).collect();
+        let export =
+            serde_json::json!({ "trunkline_export": 1, "exported_at": 1, "secrets": true, "connections": rows });
+        let reply = self.ask("POST", "/api/import?apply=1&replace=1", &export);
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        assert!(reply.status == 200 && !text.contains("\"refuse"), "{text}");
     }
 
     /// Where the files are.
@@ -89,6 +141,7 @@ impl Deployment {
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
         command.arg("--config").arg(self.path().join("trunkline.yaml")).arg(name);
+        command.env("ADMIN_TOKEN", ADMIN_TOKEN).env("CALLER_KEY", CALLER_KEY);
         command.env("LOAD_SECRET", SECRET).env("SINK_SECRET", "whsec_c2luay1zZWNyZXQtZm9yLXRlc3Rz");
         command
     }
@@ -153,7 +206,7 @@ impl Drop for Gateway {
 /// Addresses that were free a moment ago. They are fixed, because a restarted gateway must come back to
 /// the same place; and they lie below the range from which the kernel takes ports for connections, or one
 /// of this machine's own connections could hold such a port when the gateway comes back.
-fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let mut port = [0; 2];
     SystemRandom::default().fill(&mut port).unwrap();
     let first = 10_000 + u16::from_le_bytes(port) % 20_000;

@@ -2,12 +2,15 @@
 //!
 //! Nothing here looks into the program. [`gateway`] starts and kills it, [`sender`] plays the service
 //! and keeps the ledger of what was acknowledged, [`sink`] plays the destination and keeps what was
-//! delivered. The two ledgers together are the judge of every fault test.
+//! delivered. The two ledgers together are the judge of every fault test. [`service`] answers as a test wants
+//! it, and [`rotating`] is such a service that renews tokens and keeps the ledger of them.
 #![expect(clippy::print_stdout, reason = "a failing run must tell its seed")]
 
 pub mod gateway;
 pub mod http;
+pub mod rotating;
 pub mod sender;
+pub mod service;
 pub mod sink;
 
 use std::time::Duration;

@@ -182,6 +182,14 @@ fn attribute(tag: &str, name: &str) -> Option<String> {
     let found = Regex::new(&format!(r#"(?is)\b{name}\s*=\s*(?:"([^"]*)"|'([^']*)')"#)).unwrap();
     let value = found.captures(tag)?;
     let text = value.get(1).or(value.get(2))?.as_str();
-    let plain = [("&amp;", "&"), ("&quot;", "\""), ("&#39;", "'"), ("&#x27;", "'"), ("&lt;", "<"), ("&gt;", ">")];
+    let plain = [
+        ("&amp;", "&"),
+        ("&quot;", "\""),
+        ("&#39;", "'"),
+        ("&#x27;", "'"),
+        ("&#x2f;", "/"),
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+    ];
     Some(plain.iter().fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain)))
 }
