@@ -1,12 +1,14 @@
 //! Connections tried now and then by their integration's test request, so that one that broke is known before
 //! someone needs it.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::Outbound;
@@ -17,8 +19,7 @@ use crate::definition::live::{Generation, Live};
 
 /// How often is looked.
 const EVERY: Duration = Duration::from_secs(30);
-/// How many tests run at once, and how many in one look.
-const AT_ONCE: usize = 4;
+/// How many connections one look finds due.
 const IN_ONE_LOOK: usize = 100;
 
 /// When each connection, by integration and name, was last tried by this process.
@@ -26,57 +27,83 @@ const IN_ONE_LOOK: usize = 100;
 pub struct Tried(HashMap<(String, String), Timestamp>);
 
 /// Tests connections that are due, until it is told to stop. The first test of a connection comes somewhere
-/// within one interval of the start, so that a restart is no burst of calls.
+/// within one interval of the start, so that a restart is no burst of calls. Connections of one integration
+/// are tested one after another, and integrations at the same time: one that does not answer holds up none
+/// but itself.
 pub async fn run(outbound: Arc<Outbound>, live: Arc<Live>, stop: CancellationToken) {
     let started = outbound.parts.clock.now();
     let mut tried = Tried::default();
-    while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        let generation = live.load();
-        let work = look(&outbound, &generation, started, &mut tried);
-        if stop.run_until_cancelled(work).await.is_none() {
-            return;
+    let (mut testing, mut busy) = (FuturesUnordered::new(), HashSet::new());
+    let mut looks = tokio::time::interval(EVERY);
+    // The first is at once, when nothing can be due.
+    looks.tick().await;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(integration) = testing.next() => { busy.remove(&integration); }
+            _ = looks.tick() => {
+                let generation = live.load();
+                for (integration, names) in due(&outbound, &generation, started, (&mut tried, &busy)).await {
+                    busy.insert(integration.clone());
+                    testing.push(test_all(&outbound, Arc::clone(&generation), integration, names));
+                }
+            }
         }
     }
 }
 
 /// Tests what is due now; answers how many. `tried` has when each was last tried by this process.
 pub async fn look(outbound: &Outbound, generation: &Generation, started: Timestamp, tried: &mut Tried) -> usize {
-    let Some(every) = generation.gateway.upkeep.test_every else { return 0 };
+    let due = due(outbound, generation, started, (tried, &HashSet::new())).await;
+    let count = due.values().map(Vec::len).sum();
+    let tests = due.into_iter().map(|(integration, names)| test_all(outbound, generation, integration, names));
+    futures_util::future::join_all(tests).await;
+    count
+}
+
+/// Tests these connections of an integration, and answers which integration it was.
+async fn test_all(outbound: &Outbound, generation: impl Borrow<Generation>, id: String, names: Vec<String>) -> String {
+    let generation = generation.borrow();
+    if let Some(integration) = generation.integration(&id) {
+        for name in names {
+            // What comes of it is in the connection's health.
+            drop(Box::pin(test(outbound, generation, integration, &name)).await);
+        }
+    }
+    id
+}
+
+/// The names of connections that are due, by integration, but for integrations that are `busy`.
+async fn due(
+    outbound: &Outbound,
+    generation: &Generation,
+    started: Timestamp,
+    (tried, busy): (&mut Tried, &HashSet<String>),
+) -> BTreeMap<String, Vec<String>> {
+    let mut due: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let Some(every) = generation.gateway.upkeep.test_every else { return due };
     let heads = match outbound.parts.connections.list(generation).await {
         Ok(heads) => heads,
         Err(error) => {
             tracing::warn!("connections could not be tested: {error}");
-            return 0;
+            return due;
         }
     };
     let now = outbound.parts.clock.now();
-    let mut due = Vec::new();
-    for head in heads {
-        if due.len() >= IN_ONE_LOOK {
+    let mut count = 0;
+    for head in heads.into_iter().filter(|head| !busy.contains(&head.integration)) {
+        if count == IN_ONE_LOOK {
             break;
         }
         let name = (head.integration.clone(), head.name.clone());
-        if is_due(
-            outbound,
-            generation,
-            &head,
-            (now, started.after(every.mul_f64(spread(&head)))),
-            (every, tried.0.get(&name)),
-        )
-        .await
-        {
+        let first = started.after(every.mul_f64(spread(&head)));
+        if is_due(outbound, generation, &head, (now, first), (every, tried.0.get(&name))).await {
             tried.0.insert(name, now);
-            due.push(head);
+            due.entry(head.integration).or_default().push(head.name);
+            count += 1;
         }
     }
-    let count = due.len();
-    let tests = due.into_iter().map(|head| async move {
-        let Some(integration) = generation.integration(&head.integration) else { return };
-        // What comes of it is in the connection's health.
-        drop(Box::pin(test(outbound, generation, integration, &head.name)).await);
-    });
-    futures_util::stream::iter(tests).buffer_unordered(AT_ONCE).collect::<()>().await;
-    count
+    due
 }
 
 async fn is_due(

@@ -508,3 +508,32 @@ async fn connections_are_tested_when_they_are_due_and_how_they_fare_is_remembere
         assert_eq!(health.last_error.is_some(), !passed);
     }
 }
+
+#[tokio::test]
+async fn a_service_that_does_not_answer_its_tests_holds_up_no_other() {
+    let good = Service::start(|_| Answer::json(200, "{}")).await;
+    let hung = Service::start(|_| Answer::Hang(Vec::new())).await;
+    let accounts = (0..9).map(|number| format!("  - {{ id: c{number}, api_key: key }}\n")).collect::<Vec<_>>().concat();
+    // Its id comes before the other's, and so do its connections.
+    let definition = crate::events::station::compiled(&format!(
+        "trunkline: 1\nid: hung\nauth: {{ api_key: {{}} }}\napi:\n  base_url: http://hung.example:{}\n  test: GET /test\n\
+         \x20 allow_private: true\n  allow_plain_http: true\n  credential: {{ header: X-Key, value: \"{{{{ api_key }}}}\" }}\n\
+         connections:\n{accounts}",
+        hung.port()
+    ));
+    let mut world = plain(&good).world();
+    world.generation.integrations.insert(Arc::from("hung"), Arc::new(definition));
+    let long_ago = SystemClock::new().now().before(Duration::from_hours(12));
+    let mut tried = Tried::default();
+    let looking = retest::look(&world.outbound, &world.generation, long_ago, &mut tried);
+    let tested = async {
+        while world.outbound.connections().health("svc", "default").await.last_test.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        count = looking => panic!("{count} tests ended, though a service does not answer"),
+        () = tested => {}
+    }
+    assert_eq!(hung.connections(), 1, "one test after another for each service");
+}

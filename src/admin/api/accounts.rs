@@ -19,7 +19,7 @@ use crate::admin::refusal::Refused;
 use crate::base::id::ConnectionId;
 use crate::base::secret::Secret;
 use crate::connection::connect::Revocation;
-use crate::connection::{Content, Credential, DEFAULT, Origin};
+use crate::connection::{ConnectionError, Content, Credential, DEFAULT, Origin};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::outbound::{Cause, Diagnosis, try_out};
@@ -97,11 +97,17 @@ pub async fn save(State(parts): Shared, Sent(draft): Sent<Draft>) -> Result<impl
         let tried = tried(&parts, (&generation, &integration), Some(&name), copy).await;
         // A definition without a test is no reason to refuse what cannot be tried.
         if let Err(diagnosis) = tried.or_else(|found| if found.cause == Cause::NoTest { Ok(()) } else { Err(found) }) {
-            return Err(Refused::with_help(Refusal::ConnectionUnusable, &diagnosis.detail, diagnosis.step));
+            let refusal =
+                if diagnosis.cause == Cause::Invalid { Refusal::InvalidInput } else { Refusal::ConnectionUnusable };
+            return Err(Refused::with_help(refusal, &diagnosis.detail, diagnosis.step));
         }
     }
     let saved = parts.connections.put("operator", &integration, &name, content).await;
-    let id = saved.map_err(|error| Refused::new(error.refusal(), &error.to_string()))?;
+    let id = saved.map_err(|error| {
+        // What does not fit was entered just now.
+        let entered = matches!(error, ConnectionError::Invalid { .. });
+        Refused::new(if entered { Refusal::InvalidInput } else { error.refusal() }, &error.to_string())
+    })?;
     let told = json!({ "id": id, "integration": integration.id, "connection": name });
     Ok((StatusCode::CREATED, Json::<Value>(told)))
 }

@@ -52,6 +52,11 @@ pub async fn refresh(State(parts): Shared, Named(id): Named<ConnectionId>) -> Re
     let generation = parts.live.load();
     let integration = generation.integration(&head.integration).ok_or_else(|| unknown(id))?;
     let connection = parts.connections.resolve(&generation, integration, &head.name).await.map_err(refused)?;
+    if !matches!(connection.credential, Credential::Tokens(_)) {
+        let kind = connection.credential.kind();
+        let detail = format!("`{}/{}` signs in with {kind}, which is not renewed", head.integration, head.name);
+        return Err(Refused::new(Refusal::Conflict, &detail));
+    }
     let Some(refresher) = parts.outbound.refresher() else {
         return Err(Refused::new(Refusal::Conflict, "nothing renews tokens in this deployment: it has no master key"));
     };

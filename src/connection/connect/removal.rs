@@ -4,9 +4,12 @@
 //! sealed record and is tried until the service has taken it, says that it never will, or two days have
 //! passed; a restart goes on where it was. How it ended can be seen for a week.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +58,13 @@ struct Kept {
     asked_at: Timestamp,
     next: Timestamp,
     error: Option<String>,
+}
+
+impl Kept {
+    /// Whether something is to be done about it.
+    fn is_due(&self, now: Timestamp) -> bool {
+        !self.removed || self.state == RevocationState::Pending && self.next <= now
+    }
 }
 
 /// Where a revocation stands.
@@ -142,42 +152,58 @@ impl Connect {
         Ok(all)
     }
 
-    /// Tells services what they have yet to be told, until it is stopped.
+    /// Tells services what they have yet to be told, until it is stopped. Each service is told one thing after
+    /// another, and all of them at the same time: one that does not answer holds up none but itself.
     pub async fn tell_services(&self, stop: CancellationToken) {
         let Some(drawer) = &self.drawer else { return };
+        let (mut telling, mut busy) = (FuturesUnordered::new(), HashSet::new());
         loop {
-            if let Err(error) = self.tell_due(drawer).await {
-                tracing::warn!("services could not be told of removed connections; they are tried again: {error}");
+            let due = self.due(drawer).await.unwrap_or_else(|error| {
+                tracing::warn!("what services are to be told cannot be read; it is tried again: {error}");
+                BTreeMap::new()
+            });
+            for (integration, records) in due {
+                if busy.insert(integration.clone()) {
+                    telling.push(self.tell_service(drawer, integration, records));
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
+                Some(integration) = telling.next() => { busy.remove(&integration); }
                 () = self.due.notified() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
     }
 
-    /// Tries all that is due, once each.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub(super) async fn tell_due(&self, drawer: &Drawer) -> Result<(), RemoveError> {
-        drawer.clear(COLLECTION, self.clock.now(), Duration::ZERO).await?;
-        for record in drawer.records.keys(COLLECTION).await.map_err(KeepError::from)? {
-            let Some((kept, version)) = drawer.get::<Kept>(&record).await? else { continue };
-            if kept.state == RevocationState::Pending && kept.next <= self.clock.now() || !kept.removed {
-                self.tell_one(drawer, &record, (kept, version)).await?;
+    /// What is to be told now, by integration. What does not open is logged, and stays until its time is over.
+    async fn due(&self, drawer: &Drawer) -> Result<BTreeMap<String, Vec<RecordKey>>, KeepError> {
+        let now = self.clock.now();
+        drawer.clear(COLLECTION, now, Duration::ZERO).await?;
+        let mut due: BTreeMap<String, Vec<RecordKey>> = BTreeMap::new();
+        for record in drawer.records.keys(COLLECTION).await? {
+            match drawer.get::<Kept>(&record).await {
+                Ok(Some((kept, _))) if kept.is_due(now) => due.entry(kept.integration).or_default().push(record),
+                Ok(_) => {}
+                Err(KeepError::Store(error)) => return Err(error.into()),
+                Err(error) => tracing::error!(revocation = %record.key, "a service cannot be told: {error}"),
             }
         }
-        Ok(())
+        Ok(due)
     }
 
-    async fn tell_one(
-        &self,
-        drawer: &Drawer,
-        record: &RecordKey,
-        (mut kept, version): (Kept, u64),
-    ) -> Result<(), RemoveError> {
+    /// Tells one service what is due, once each. Answers which it was.
+    async fn tell_service(&self, drawer: &Drawer, integration: String, records: Vec<RecordKey>) -> String {
+        for record in records {
+            if let Err(error) = self.tell_one(drawer, &record).await {
+                tracing::warn!(integration, "a removed connection could not be seen to; it is tried again: {error}");
+            }
+        }
+        integration
+    }
+
+    async fn tell_one(&self, drawer: &Drawer, record: &RecordKey) -> Result<(), RemoveError> {
+        let Some((mut kept, version)) = drawer.get::<Kept>(record).await? else { return Ok(()) };
         if !kept.removed {
             // Another task may be at it this moment; then its write makes ours a conflict, which is harmless.
             self.connections.remove("system", &kept.integration, &kept.connection).await?;

@@ -23,7 +23,7 @@ use crate::definition::live::Generation;
 
 /// How often is looked.
 const EVERY: Duration = Duration::from_secs(10);
-/// How soon is looked again for places, while there was one for somebody.
+/// How soon is looked again for places, while somebody waits for one.
 const AGAIN: Duration = Duration::from_millis(100);
 /// The most renewals that the background has under way.
 const AT_ONCE: usize = 64;
@@ -50,6 +50,16 @@ pub(super) struct Schedule {
     turn: usize,
 }
 
+/// What came of a look for what is due.
+#[derive(Debug, Clone, Copy, Default)]
+struct Begun {
+    /// How many renewals were begun.
+    count: usize,
+    /// Whether more are due than there were places for. A slow service may have all its places taken for long:
+    /// that is no reason to look for free ones less often.
+    others_wait: bool,
+}
+
 /// A token that ends.
 #[derive(Debug, Clone)]
 struct Item {
@@ -72,11 +82,11 @@ impl Refresher {
     /// Sweeps until it is told to stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            let mut begun = self.sweep().await.unwrap_or_else(|error| {
+            let mut begun = self.look().await.unwrap_or_else(|error| {
                 tracing::warn!("tokens could not be renewed ahead of their end: {error}");
-                0
+                Begun::default()
             });
-            while begun > 0 {
+            while begun.others_wait {
                 if stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_none() {
                     return;
                 }
@@ -93,6 +103,10 @@ impl Refresher {
     /// # Errors
     /// When the store cannot be read.
     pub async fn sweep(self: &Arc<Self>) -> Result<usize, ConnectionError> {
+        self.look().await.map(|begun| begun.count)
+    }
+
+    async fn look(self: &Arc<Self>) -> Result<Begun, ConnectionError> {
         let generation = self.parts.live.load();
         self.learn(&generation).await?;
         self.recover(&generation).await?;
@@ -167,9 +181,10 @@ impl Refresher {
     }
 
     /// Begins what is due and has a place.
-    fn begin(self: &Arc<Self>, generation: &Generation) -> usize {
+    fn begin(self: &Arc<Self>, generation: &Generation) -> Begun {
         let mut waiting = self.due();
-        let mut begun = 0;
+        let due: usize = waiting.values().map(Vec::len).sum();
+        let mut count = 0;
         let most = generation.gateway.upkeep.refreshes_at_once;
         let mut order: Vec<_> = waiting.keys().map(Arc::clone).collect();
         let turn = {
@@ -188,11 +203,11 @@ impl Refresher {
                     return false;
                 }
                 self.board(&wish, Some(place));
-                begun += 1;
+                count += 1;
                 true
             });
         }
-        begun
+        Begun { count, others_wait: due > count }
     }
 
     /// What is due by integration, the one that ends first last.
