@@ -264,7 +264,7 @@ async fn read(mut response: reqwest::Response, limit: BodyLimit, idle: Duration)
     let headers = std::mem::take(response.headers_mut());
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if limit.excess == Excess::Refuse && declared.is_some_and(|declared| declared > limit.bytes as u64) {
-        return Err(Reason::TooLarge(limit.bytes));
+        return Err(Reason::TooLarge { most: limit.bytes, status: status.as_u16() });
     }
     let mut body = BytesMut::new();
     loop {
@@ -273,7 +273,7 @@ async fn read(mut response: reqwest::Response, limit: BodyLimit, idle: Duration)
         let room = limit.bytes - body.len();
         if chunk.len() > room {
             match limit.excess {
-                Excess::Refuse => return Err(Reason::TooLarge(limit.bytes)),
+                Excess::Refuse => return Err(Reason::TooLarge { most: limit.bytes, status: status.as_u16() }),
                 Excess::Cut => {
                     body.extend_from_slice(chunk.get(..room).unwrap_or_default());
                     break;

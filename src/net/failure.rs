@@ -70,8 +70,13 @@ pub enum Reason {
     #[error("the connection broke before the answer was complete")]
     Reset,
     /// The answer's body is longer than is taken.
-    #[error("the answer has more than {0} bytes")]
-    TooLarge(usize),
+    #[error("the answer has more than {most} bytes")]
+    TooLarge {
+        /// How many bytes are taken.
+        most: usize,
+        /// The status of the answer.
+        status: u16,
+    },
     /// The answer leads on more often than is followed.
     #[error("the answer is the end of more than {0} redirects")]
     Redirects(u8),
@@ -97,7 +102,7 @@ impl Reason {
             Self::Timeout(Phase::Idle) => "timeout_idle",
             Self::Timeout(Phase::Total) => "timeout_total",
             Self::Reset => "reset",
-            Self::TooLarge(_) => "too_large",
+            Self::TooLarge { .. } => "too_large",
             Self::Redirects(_) => "redirects",
             Self::Malformed(_) => "malformed",
             Self::Unsendable(_) => "unsendable",
@@ -113,7 +118,7 @@ impl Failure {
             Reason::Connect(_) | Reason::Tls(_) | Reason::Reset => Refusal::ServiceUnreachable,
             Reason::Untrusted(_) | Reason::NoRoots => Refusal::ServiceUntrusted,
             Reason::Timeout(_) => Refusal::ServiceTimeout,
-            Reason::TooLarge(_) | Reason::Redirects(_) | Reason::Malformed(_) => Refusal::ServiceAnswerInvalid,
+            Reason::TooLarge { .. } | Reason::Redirects(_) | Reason::Malformed(_) => Refusal::ServiceAnswerInvalid,
             Reason::Unsendable(_) => Refusal::DefinitionFailed,
         }
     }
@@ -122,7 +127,7 @@ impl Failure {
     /// question: see [`Self::sent`].
     pub fn passing(&self) -> bool {
         match &self.reason {
-            Reason::Dial(DialError::Forbidden { .. }) | Reason::TooLarge(_) | Reason::Unsendable(_) => false,
+            Reason::Dial(DialError::Forbidden { .. }) | Reason::TooLarge { .. } | Reason::Unsendable(_) => false,
             Reason::Dial(DialError::Unresolved { .. })
             | Reason::Connect(_)
             | Reason::Untrusted(_)

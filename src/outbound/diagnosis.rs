@@ -109,7 +109,7 @@ impl Cause {
             Reason::Connect(_) | Reason::Reset => Self::Unreachable,
             Reason::Untrusted(_) | Reason::NoRoots | Reason::Tls(_) => Self::Tls,
             Reason::Timeout(_) => Self::Timeout,
-            Reason::TooLarge(_) | Reason::Redirects(_) | Reason::Malformed(_) => Self::AnswerInvalid,
+            Reason::TooLarge { .. } | Reason::Redirects(_) | Reason::Malformed(_) => Self::AnswerInvalid,
             Reason::Unsendable(_) => Self::Definition,
         }
     }

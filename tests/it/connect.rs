@@ -1,5 +1,6 @@
 //! Connecting an account: the path, and everything that is tried to leave it.
 
+mod bad_input;
 mod browser;
 mod desk;
 mod path;

@@ -19,7 +19,7 @@ use crate::connection::grant::{TokenError, TokenErrorKind};
 use crate::definition::plan::api::{Placement, Timeouts, Transport};
 use crate::definition::plan::request::{CredentialUse, Request};
 use crate::net::origin::{self, SEGMENT};
-use crate::net::{Base, BodyLimit, Excess, Failure, Follow, Origin, Outgoing, Reach, Received, Sent, Towards};
+use crate::net::{Base, BodyLimit, Excess, Failure, Follow, Origin, Outgoing, Reach, Reason, Received, Sent, Towards};
 use crate::request::fill::{self, Filled, Place};
 use crate::template::{Context, Text};
 
@@ -58,7 +58,12 @@ fn of_failure(failure: &Failure, scene: &Scene<'_>) -> TokenError {
         (true, Sent::Nothing) => TokenErrorKind::Unsent,
         (_, Sent::Maybe) => TokenErrorKind::Passing,
     };
-    TokenError::new(kind, scene.secrets.redact(&failure.to_string()))
+    // The service was reached, and its answer is what is wrong.
+    let status = match failure.reason {
+        Reason::TooLarge { status, .. } => Some(status),
+        _ => None,
+    };
+    TokenError { status, ..TokenError::new(kind, scene.secrets.redact(&failure.to_string())) }
 }
 
 fn outgoing(scene: &Scene<'_>, context: &Context, request: &Request, filled: Filled) -> Result<Outgoing, TokenError> {

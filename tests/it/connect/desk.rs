@@ -201,6 +201,9 @@ pub fn refused(kind: TokenErrorKind, status: Option<u16>, words: &str) -> TokenE
     TokenError { status, ..TokenError::new(kind, words) }
 }
 
+/// Definitions, and what makes their calls.
+pub type Behind = (Vec<Integration>, Arc<dyn Provider>);
+
 /// The door and all behind it.
 pub struct Desk {
     pub door: SocketAddr,
@@ -223,19 +226,29 @@ impl Desk {
 
     /// A desk whose application's pages are at `app`.
     pub async fn open_for(app: &str) -> Self {
+        let service = Arc::new(Service::default());
+        let provider: Arc<dyn Provider> = service.clone();
+        let mut desk = Self::over(app, |_, _| ([HUB, OTHER, KEYED].map(compiled).into(), provider)).await;
+        desk.service = service;
+        desk
+    }
+
+    /// A desk over definitions and what makes their calls, which are made when its address is known.
+    pub async fn over(app: &str, make: impl FnOnce(SocketAddr, Arc<ManualClock>) -> Behind) -> Self {
         let directory = TempDir::new().unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(NOW)));
         let store = store::open(store::options(directory.path(), clock.clone())).await.unwrap();
         let (metrics, activity) = (Arc::new(Metrics::new().unwrap()), Arc::new(Activity::default()));
         let listener = Listener::bind(&Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
         let door = listener.address().tcp().unwrap();
-        let live = Arc::new(Live::new(generation(&format!("http://localhost:{}/", door.port()), app)));
+        let url = format!("http://localhost:{}/", door.port());
+        let (definitions, provider) = make(door, clock.clone());
+        let live = Arc::new(Live::new(generation(&url, app, definitions)));
         let random = Arc::new(SystemRandom::default());
         let ring = KeyRing::of(MasterKey::generate(&*random).unwrap());
         let vault = Arc::new(Vault::new(ring, random.clone()));
         let stored = Stored::new(vault, store.clone(), store.clone(), clock.clone());
         let connections = Arc::new(Connections::with_stored(stored));
-        let service = Arc::new(Service::default());
         let connect = Arc::new(Connect::new(connect::Parts {
             live: live.clone(),
             connections: connections.clone(),
@@ -246,14 +259,14 @@ impl Desk {
             metrics: metrics.clone(),
             clock: clock.clone(),
             random,
-            provider: service.clone(),
+            provider,
         }));
         let shared = Shared { live: live.clone(), metrics: metrics.clone(), clock: clock.clone() as Arc<dyn Clock> };
         let welcome = Arc::new(Reception(connect.clone()));
         let running = open_public(listener, shared, Arc::new(Inbox::default()), welcome);
         Self {
             door,
-            service,
+            service: Arc::default(),
             connect,
             connections,
             store,
@@ -322,7 +335,7 @@ impl Desk {
     }
 }
 
-fn generation(public_url: &str, app: &str) -> Generation {
+fn generation(public_url: &str, app: &str, definitions: Vec<Integration>) -> Generation {
     let nowhere = || Listen::Unix("/nonexistent".into());
     let fixed = Fixed {
         mode: Mode::Development,
@@ -347,11 +360,8 @@ fn generation(public_url: &str, app: &str) -> Generation {
         limits: Limits::default(),
         upkeep: Upkeep::default(),
     };
-    let all: HashMap<Arc<str>, Arc<Integration>> = [HUB, OTHER, KEYED]
-        .map(compiled)
-        .into_iter()
-        .map(|integration| (Arc::clone(&integration.id), Arc::new(integration)))
-        .collect();
+    let all: HashMap<Arc<str>, Arc<Integration>> =
+        definitions.into_iter().map(|integration| (Arc::clone(&integration.id), Arc::new(integration))).collect();
     Generation {
         number: 1,
         since: Timestamp::default(),
