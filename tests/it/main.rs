@@ -4,11 +4,13 @@
 #[path = "../rig/mod.rs"]
 mod rig;
 
+mod accounts;
 mod architecture;
 mod calls;
 mod cached;
 mod canary;
 mod catalogue;
+mod catalogue_sources;
 mod chaos;
 mod cli;
 mod corpora;
@@ -19,6 +21,7 @@ mod doors;
 mod events;
 mod hostile_api;
 mod hygiene;
+mod kills;
 mod kinds;
 mod mock;
 mod mock_oauth;

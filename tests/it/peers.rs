@@ -1,6 +1,8 @@
 //! Against servers that we did not write.
 
 mod cache;
+mod rush;
+mod signatures;
 mod tokens;
 
 use serde_json::{Value, json};
@@ -13,6 +15,8 @@ use crate::support::peer::Peer;
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 const CALLBACK: &str = "http://127.0.0.1:1/cb";
+/// A secret in which every character means something to some encoding.
+const SECRET: &str = "a+/=%&b";
 
 fn oidc_client(secret: &str) -> Value {
     json!({ "client_id": "app", "client_secret": secret, "redirect_uris": [CALLBACK], "grant_types": ["authorization_code", "refresh_token"] })
@@ -27,7 +31,7 @@ fn form(peer: &Peer, path: &str, fields: &[(&str, &str)], basic: &str) -> Reply 
 /// What the tests of our own client rest on: the peer refuses what it has to, and counts it.
 #[test]
 fn the_certified_server_wants_pkce_and_form_encoded_basic_and_notices_reuse() {
-    let peer = Peer::oidc(&json!({ "clients": [oidc_client("a+/=%&b")] }));
+    let peer = Peer::oidc(&json!({ "clients": [oidc_client(SECRET)] }));
     let told = peer.get("/.well-known/openid-configuration").json();
     assert_eq!(told["code_challenge_methods_supported"], json!(["S256"]));
     let mut browser = Browser::default();

@@ -1,9 +1,10 @@
 //! Tokens renewed once, and never lost: many callers, two processes, crashes at every step.
 
 mod door;
+mod neighbours;
 mod provider;
 mod simulation;
-mod world;
+pub mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,10 @@ use trunkline::base::clock::Clock as _;
 use trunkline::connection::{Need, Neighbours, Refresher, Use};
 use trunkline::respond::Refusal;
 
-use provider::Net;
+use provider::{Net, Step};
 use world::{LIFE, World, access};
+
+use crate::support::disk::Fault;
 
 fn soon(minutes: u64) -> Need<'static> {
     Need { token: None, validity: Duration::from_mins(minutes) }
@@ -129,18 +132,14 @@ async fn the_background_renews_ahead_and_passes_the_gate_a_few_at_a_time() {
     for number in 0..100 {
         world.connect_as(&format!("c{number}"), 1_000 * (number + 1)).await;
     }
-    world.provider.slow_down(Duration::from_millis(5));
+    // Slower than places are looked for: that all are taken must not make the wait long.
+    world.provider.slow_down(Duration::from_millis(150));
     let refresher = world.process(Neighbours::None);
     assert_eq!(refresher.sweep().await.unwrap(), 0, "none is due");
     world.clock.advance(LIFE.mul_f64(0.91));
     let stop = tokio_util::sync::CancellationToken::new();
     let sweeping = tokio::spawn(Arc::clone(&refresher).run(stop.clone()));
-    for _ in 0..1_000 {
-        if world.provider.calls() == 101 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("all are renewed", || world.provider.calls() == 101).await;
     stop.cancel();
     sweeping.await.unwrap();
     assert!(refresher.drain(Duration::from_secs(10)).await);
@@ -162,4 +161,109 @@ async fn a_paused_connection_is_refused_and_its_token_kept_alive() {
     assert!(again.drain(Duration::from_secs(10)).await);
     there.connections().set_use("operator", "svc", "team", Use::Resumed).await.unwrap();
     assert_eq!(token(&again, &there, Need::default()).await, Ok("a1".to_owned()));
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_tokens_that_end_together_come_a_few_at_a_time_and_hold_up_nobody_else() {
+    let world = World::new(8).await;
+    for number in 1..1_000 {
+        world.connect_as(&format!("c{number}"), 1_000 * number).await;
+    }
+    world.connect_to("other", "team", 2_000_000).await;
+    let refresher = world.process(Neighbours::None);
+    // Issued at one moment, they are renewed ahead of their end over a tenth of their life.
+    let mut shares = Vec::new();
+    world.clock.advance(LIFE.mul_f64(0.8));
+    for _ in 0..10 {
+        world.clock.advance(LIFE / 100);
+        let before = world.provider.calls();
+        while refresher.sweep().await.unwrap() > 0 {
+            until("the sweep's renewals end", || !refresher.is_busy()).await;
+        }
+        shares.push(world.provider.calls() - before);
+    }
+    assert_eq!((shares.iter().sum::<usize>(), world.provider.calls()), (1_001, 1_001), "{shares:?}");
+    assert!(shares.iter().all(|share| (40..=180).contains(share)), "a thousand in ten parts: {shares:?}");
+    // Nobody renewed them ahead, and they have all ended.
+    world.clock.advance(LIFE);
+    world.connect_as("fresh", 3_000_000).await;
+    world.provider.hold(Some("svc"));
+    let stop = tokio_util::sync::CancellationToken::new();
+    let sweeping = tokio::spawn(Arc::clone(&refresher).run(stop.clone()));
+    until("all places are taken", || world.provider.busy("svc") == 8).await;
+    let generation = world.live.load();
+    let wait = Duration::from_secs(20);
+    for (integration, id, expected) in [("other", "team", "a2000002"), ("svc", "fresh", "a3000000")] {
+        let integration = generation.integration(integration).unwrap();
+        let held = world.connections().resolve(&generation, integration, id).await.unwrap();
+        let usable = refresher.usable(&generation, integration, held, Need::default());
+        let usable = tokio::time::timeout(wait, usable).await.unwrap_or_else(|_| panic!("{id} is held up"));
+        assert_eq!(access(&usable.unwrap()), expected);
+    }
+    assert_eq!(world.provider.busy("svc"), 8);
+    world.provider.hold(None);
+    until("all are renewed", || world.provider.calls() == 2_002).await;
+    stop.cancel();
+    sweeping.await.unwrap();
+    assert!(refresher.drain(Duration::from_secs(10)).await);
+    assert_eq!((world.provider.calls(), world.provider.most_at_once()), (2_002, 8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_tokens_wait_for_a_disk_that_fails_and_are_used_when_it_works_again() {
+    let world = World::new(9).await;
+    let refresher = world.process(Neighbours::None);
+    world.clock.advance(LIFE);
+    world.trap.plan_failing_disk(Step::BeforeTokens);
+    let asking = token(&refresher, &world, Need::default());
+    tokio::pin!(asking);
+    let broken = async {
+        world.trap.crash.notified().await;
+        let calls = world.trap.disk.calls().len();
+        until("the tokens are tried to be stored", || world.trap.disk.calls().len() > calls).await;
+    };
+    tokio::select! {
+        token = &mut asking => panic!("{token:?} is used before it is durable"),
+        () = broken => {}
+    }
+    assert_eq!((world.provider.calls(), world.stored().await.1), (1, "r0".to_owned()));
+    world.trap.disk.set_broken(false);
+    assert_eq!(asking.await, Ok("a1".to_owned()));
+    assert_eq!(world.stored().await, ("a1".to_owned(), "r1".to_owned()));
+    assert_eq!((world.provider.calls(), world.health().await.status().word()), (1, "active"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_call_to_the_disk_fails_while_a_token_is_renewed_it_is_renewed_once() {
+    for (call, fault) in (0..8).flat_map(|call| [(call, Fault::Fails), (call, Fault::Tears)]) {
+        let world = World::new(10 + call as u64).await;
+        let refresher = world.process(Neighbours::None);
+        world.clock.advance(LIFE);
+        let before = world.trap.disk.calls().len();
+        world.trap.disk.fail(before + call, fault);
+        let mut last = None;
+        for _ in 0..20 {
+            last = Some(token(&refresher, &world, Need::default()).await);
+            if last == Some(Ok("a1".to_owned())) {
+                break;
+            }
+            // The store refuses for a moment, by its clock, before it tries the disk again.
+            world.clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(last, Some(Ok("a1".to_owned())), "{fault:?} at {call}");
+        assert!(refresher.drain(Duration::from_secs(10)).await);
+        assert_eq!(world.stored().await, ("a1".to_owned(), "r1".to_owned()), "{fault:?} at {call}");
+        assert_eq!(world.provider.calls(), 1, "{fault:?} at {call}");
+    }
 }

@@ -11,24 +11,25 @@ use trunkline::base::clock::{Clock, SystemClock};
 use trunkline::connection::flow::{Authorization, Purpose};
 use trunkline::connection::grant::{Grant, Issued, TokenError, TokenErrorKind};
 
-use super::{CALLBACK, VERIFIER, oidc_client};
+use super::{CALLBACK, SECRET, VERIFIER, oidc_client};
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
 use crate::support::peer::Peer;
 
-/// A secret in which every character means something to some encoding.
-const SECRET: &str = "a+/=%&b";
-
 /// A definition over a peer: `PEER` in its texts is the peer's address.
-fn desk(peer: &Peer, oauth2: &Value) -> Desk {
+pub fn definition(peer: &Peer, oauth2: &Value) -> Value {
     let api = json!({ "base_url": "PEER", "test": "GET /me", "allow_private": true, "allow_plain_http": true });
     let definition = json!({ "trunkline": 1, "id": "svc", "title": "Svc", "auth": { "oauth2": oauth2 }, "api": api });
+    serde_json::from_str(&definition.to_string().replace("PEER", &peer.url())).unwrap()
+}
+
+fn desk(peer: &Peer, oauth2: &Value) -> Desk {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    Desk::of(serde_json::from_str(&definition.to_string().replace("PEER", &peer.url())).unwrap(), &clock)
+    Desk::of(definition(peer, oauth2), &clock)
 }
 
 /// A person consents to these scopes, and their code becomes tokens.
-async fn connect(desk: &Desk, scopes: &[&str]) -> Result<Grant, TokenError> {
+pub async fn connect(desk: &Desk, scopes: &[&str]) -> Result<Grant, TokenError> {
     let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
     let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
     let ask = Authorization { state: "st", redirect_uri: CALLBACK, scopes: &scopes, challenge: Some(&challenge) };
@@ -54,7 +55,7 @@ fn scopes(names: &[&str]) -> Value {
     names.iter().map(|name| json!({ "name": name, "grants": format!("What {name} allows"), "default": true })).collect()
 }
 
-fn oidc_definition(way: &str) -> Value {
+pub fn oidc_definition(way: &str) -> Value {
     json!({
         "issuer": "PEER", "authorize": "PEER/auth", "token": "PEER/token", "client_auth": way, "refresh_tokens": "rotate",
         "client": { "id": "app", "secret": SECRET },

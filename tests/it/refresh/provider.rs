@@ -1,12 +1,13 @@
 //! A service that rotates refresh tokens, as a fake that keeps count: token `r7` gives `a8` and `r8`. The
 //! thousands are the consent that the tokens are of.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use trunkline::base::clock::{Clock as _, ManualClock, Timestamp};
 use trunkline::connection::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
 
@@ -54,10 +55,13 @@ impl Step {
     ];
 }
 
-/// Cuts the power at a step: from then on nothing reaches the disk, and whoever passes never goes on.
+/// Cuts the power at a step: from then on nothing reaches the disk, and whoever passes never goes on. On a disk
+/// that is not the store's it stops a process and nothing else.
 #[derive(Debug, Default)]
 pub struct Trap {
     planned: Mutex<Option<Step>>,
+    /// The step from which on the disk fails, while the process goes on.
+    breaks: Mutex<Option<Step>>,
     sprung: AtomicBool,
     pub crash: Notify,
     pub disk: FaultyDisk,
@@ -72,11 +76,20 @@ impl Trap {
         *self.planned.lock().unwrap() = step;
     }
 
+    /// The disk fails from this step on.
+    pub fn plan_failing_disk(&self, step: Step) {
+        *self.breaks.lock().unwrap() = Some(step);
+    }
+
     pub fn sprung(&self) -> bool {
         self.sprung.load(Ordering::SeqCst)
     }
 
     pub async fn pass(&self, step: Step) {
+        if self.breaks.lock().unwrap().take_if(|planned| *planned == step).is_some() {
+            self.disk.set_broken(true);
+            self.crash.notify_one();
+        }
         let hit = self.planned.lock().unwrap().take_if(|planned| *planned == step).is_some();
         if hit {
             self.disk.set_broken(true);
@@ -100,8 +113,10 @@ pub struct Provider {
     families: Mutex<Vec<Family>>,
     net: Mutex<(Net, Duration)>,
     calls: AtomicUsize,
-    at_once: AtomicUsize,
-    most_at_once: AtomicUsize,
+    /// How many calls are being made for each integration, and were at most.
+    at_once: Mutex<HashMap<Arc<str>, (usize, usize)>>,
+    /// The integration whose calls are not answered for now.
+    held: watch::Sender<Option<&'static str>>,
 }
 
 /// The refresh tokens that came of one consent.
@@ -121,8 +136,8 @@ impl Provider {
             families: Mutex::default(),
             net: Mutex::new((Net::Fine, Duration::ZERO)),
             calls: AtomicUsize::new(0),
-            at_once: AtomicUsize::new(0),
-            most_at_once: AtomicUsize::new(0),
+            at_once: Mutex::default(),
+            held: watch::Sender::new(None),
         }
     }
 
@@ -152,13 +167,37 @@ impl Provider {
         self.calls.load(Ordering::SeqCst)
     }
 
+    /// How many calls were being made at once for one integration, at most.
     pub fn most_at_once(&self) -> usize {
-        self.most_at_once.load(Ordering::SeqCst)
+        self.at_once.lock().unwrap().values().map(|(_, most)| *most).max().unwrap_or(0)
+    }
+
+    /// How many calls are being made for an integration.
+    pub fn busy(&self, integration: &str) -> usize {
+        self.at_once.lock().unwrap().get(integration).map_or(0, |(now, _)| *now)
+    }
+
+    /// Answers no calls for this integration until it is told otherwise.
+    pub fn hold(&self, integration: Option<&'static str>) {
+        self.held.send_replace(integration);
     }
 
     /// The process that made calls is gone, and so are its calls.
     pub fn hang_up(&self) {
-        self.at_once.store(0, Ordering::SeqCst);
+        self.at_once.lock().unwrap().values_mut().for_each(|(now, _)| *now = 0);
+    }
+
+    fn arrive(&self, integration: &Arc<str>) {
+        let mut at_once = self.at_once.lock().unwrap();
+        let (now, most) = at_once.entry(Arc::clone(integration)).or_default();
+        *now += 1;
+        *most = (*most).max(*now);
+    }
+
+    fn leave(&self, integration: &Arc<str>) {
+        let mut at_once = self.at_once.lock().unwrap();
+        let (now, _) = at_once.entry(Arc::clone(integration)).or_default();
+        *now = now.saturating_sub(1);
     }
 
     /// Whether a refresh token would bring another now.
@@ -218,11 +257,12 @@ pub struct Line {
 
 #[async_trait]
 impl TokenSource for Line {
-    async fn renew(&self, _account: Account<'_>, _name: &str, held: &Issued) -> Result<Grant, TokenError> {
-        let provider = &self.provider;
+    async fn renew(&self, account: Account<'_>, _name: &str, held: &Issued) -> Result<Grant, TokenError> {
+        let (provider, integration) = (&self.provider, &account.integration.id);
         provider.calls.fetch_add(1, Ordering::SeqCst);
-        let at_once = provider.at_once.fetch_add(1, Ordering::SeqCst) + 1;
-        provider.most_at_once.fetch_max(at_once, Ordering::SeqCst);
+        provider.arrive(integration);
+        let mut gate = provider.held.subscribe();
+        drop(gate.wait_for(|held| *held != Some(&**integration)).await);
         let (net, slow) = *provider.net.lock().unwrap();
         if !slow.is_zero() {
             tokio::time::sleep(slow).await;
@@ -239,7 +279,7 @@ impl TokenSource for Line {
             }
         };
         self.trap.pass(Step::AfterCommit).await;
-        provider.at_once.fetch_sub(1, Ordering::SeqCst);
+        provider.leave(integration);
         if net == Net::LostAnswer { failed(TokenErrorKind::Passing, "the answer broke off") } else { answer }
     }
 }

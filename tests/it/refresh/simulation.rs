@@ -22,25 +22,33 @@ use crate::support::disk::FaultyDisk;
 /// How many seeds run when nobody says.
 const SEEDS: u64 = 240;
 
-fn asked(name: &str, usual: u64) -> u64 {
+pub(super) fn asked(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 /// What was seen over all seeds: a simulation in which nothing happens proves nothing.
 #[derive(Debug, Default)]
-struct Seen {
-    crashes: AtomicU64,
-    refreshes: AtomicU64,
+pub(super) struct Seen {
+    pub crashes: AtomicU64,
+    pub refreshes: AtomicU64,
     lost_answers: AtomicU64,
     /// Tokens that the service would not take any more, because of a crash or a lost answer.
-    dead: AtomicU64,
+    pub dead: AtomicU64,
     /// Interrupted calls after which a token was had all the same.
-    saved: AtomicU64,
+    pub saved: AtomicU64,
 }
 
 #[test]
 fn no_token_is_lost_that_the_service_still_honours_and_none_is_given_up_wrongly() {
-    let (first, count) = (asked("FIRST_SEED", 0), asked("SEEDS", SEEDS));
+    let told = lives(asked("SEEDS", SEEDS), Life::run);
+    println!("{told:?}");
+    let all = [&told.crashes, &told.refreshes, &told.lost_answers, &told.dead, &told.saved];
+    assert!(all.iter().all(|count| count.load(Ordering::Relaxed) > 0), "{told:?}");
+}
+
+/// Lives that many lives, from `FIRST_SEED`, four at a time. Panics when one is broken.
+pub(super) fn lives(count: u64, live: impl Fn(Life, &Seen) -> Result<(), String> + Sync) -> Seen {
+    let first = asked("FIRST_SEED", 0);
     let (next, told, broken) = (AtomicU64::new(first), Seen::default(), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -50,8 +58,8 @@ fn no_token_is_lost_that_the_service_still_honours_and_none_is_given_up_wrongly(
                     if seed >= first + count {
                         return;
                     }
-                    let ended = std::panic::catch_unwind(|| Life::new(seed).run(&told));
-                    match ended {
+                    let one = std::panic::AssertUnwindSafe(|| live(Life::new(seed), &told));
+                    match std::panic::catch_unwind(one) {
                         Ok(Ok(())) => {}
                         Ok(Err(fault)) => broken.lock().unwrap().push(format!("seed {seed}: {fault}")),
                         Err(_) => broken.lock().unwrap().push(format!("seed {seed}: panicked")),
@@ -61,29 +69,27 @@ fn no_token_is_lost_that_the_service_still_honours_and_none_is_given_up_wrongly(
         }
     });
     let broken = broken.into_inner().unwrap();
-    println!("{count} seeds: {told:?}, {} broken", broken.len());
     assert!(broken.is_empty(), "{} of {count} seeds:\n{}", broken.len(), broken.join("\n"));
-    let all = [&told.crashes, &told.refreshes, &told.lost_answers, &told.dead, &told.saved];
-    assert!(count < SEEDS || all.iter().all(|count| count.load(Ordering::Relaxed) > 0), "{told:?}");
+    told
 }
 
 /// One life: the world outside, which crashes do not touch.
-struct Life {
+pub(super) struct Life {
     random: SeededRandom,
-    clock: Arc<ManualClock>,
-    provider: Arc<Provider>,
+    pub clock: Arc<ManualClock>,
+    pub provider: Arc<Provider>,
     seed: u64,
     /// The newest token that a caller was given.
-    used: usize,
+    pub used: usize,
 }
 
 /// A process and its disk.
-struct Process {
-    runtime: Runtime,
-    world: Arc<World>,
-    refresher: Arc<Refresher>,
-    directory: PathBuf,
-    _kept: TempDir,
+pub(super) struct Process {
+    pub runtime: Arc<Runtime>,
+    pub world: Arc<World>,
+    pub refresher: Arc<Refresher>,
+    pub directory: PathBuf,
+    pub kept: Arc<TempDir>,
 }
 
 impl Life {
@@ -95,24 +101,25 @@ impl Life {
         Self { random, clock, provider, seed, used: 0 }
     }
 
-    fn pick<T: Copy>(&self, of: &[T]) -> T {
+    pub fn pick<T: Copy>(&self, of: &[T]) -> T {
         let mut bytes = [0; 2];
         self.random.fill(&mut bytes).unwrap();
         of[usize::from(u16::from_le_bytes(bytes)) % of.len()]
     }
 
-    fn begin(&self, directory: TempDir, key: Option<Arc<TempDir>>) -> Process {
+    pub fn begin(&self, directory: TempDir, key: Option<Arc<TempDir>>, neighbours: Neighbours) -> Process {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let trap = Arc::new(Trap::on(FaultyDisk::default(), None));
         let path = directory.path().to_owned();
         let (clock, provider) = (self.clock.clone(), self.provider.clone());
         let world = runtime.block_on(World::at(&path, (provider, clock), trap, key, self.seed));
-        let refresher = world.process(Neighbours::None);
-        Process { runtime, world: Arc::new(world), refresher, directory: path, _kept: directory }
+        let refresher = world.process(neighbours);
+        let (runtime, world, kept) = (Arc::new(runtime), Arc::new(world), Arc::new(directory));
+        Process { runtime, world, refresher, directory: path, kept }
     }
 
     fn run(mut self, seen: &Seen) -> Result<(), String> {
-        let mut process = self.begin(world::directory(), None);
+        let mut process = self.begin(world::directory(), None, Neighbours::None);
         process.runtime.block_on(process.world.connect(0));
         for round in 0..5 {
             process = self.round(process, seen).map_err(|fault| format!("round {round}: {fault}"))?;
@@ -156,15 +163,15 @@ impl Life {
         let disk = &process.world.trap.disk;
         disk.cut_power(&process.directory, after.path());
         let key = process.world.key();
-        let Process { runtime, world, refresher, _kept, .. } = process;
+        let Process { runtime, world, refresher, kept: _kept, .. } = process;
         drop((refresher, world));
-        runtime.shutdown_background();
+        Arc::into_inner(runtime).unwrap().shutdown_background();
         self.provider.hang_up();
         self.clock.advance(self.pick(&[Duration::ZERO, Duration::from_secs(20), Duration::from_secs(70)]));
-        self.begin(after, Some(key))
+        self.begin(after, Some(key), Neighbours::None)
     }
 
-    fn settle(&mut self, process: &Process, seen: &Seen, disturbed: bool) -> Result<(), String> {
+    pub fn settle(&mut self, process: &Process, seen: &Seen, disturbed: bool) -> Result<(), String> {
         let (held, refresh) = process.held();
         if held < self.used {
             return Err(format!("a{} was used, and a{held} is what is durable", self.used));
@@ -215,7 +222,7 @@ impl Life {
 impl Process {
     /// Some callers at once and the background, until they have their answers or the power is cut. Answers
     /// the tokens that callers were given.
-    fn callers(&self) -> Vec<usize> {
+    pub fn callers(&self) -> Vec<usize> {
         let given = Arc::new(Mutex::new(Vec::new()));
         self.runtime.block_on(async {
             let callers = (0..3).map(|_| {

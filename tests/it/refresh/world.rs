@@ -136,34 +136,40 @@ async fn connections(world: (&Arc<Embedded>, &Arc<Trap>, &Arc<ManualClock>), key
     Arc::new(Connections::open(opening).await.unwrap())
 }
 
+/// Two integrations, `svc` and `other`, of the same service.
 fn live() -> Arc<Live> {
-    static COMPILED: LazyLock<Arc<Integration>> = LazyLock::new(|| {
-        let directory = TempDir::new().unwrap();
-        let file = directory.path().join("svc.yaml");
-        let text = "
-            trunkline: 1
-            id: svc
-            auth:
-              oauth2:
-                authorize: https://svc.example/authorize
-                token: https://svc.example/token
-                client: { id: '${env:CLIENT}', secret: '${env:CLIENT}' }
-        ";
-        std::fs::write(&file, text).unwrap();
-        let environment: HashMap<String, String> = [("CLIENT".to_owned(), "0123456789abcdef".to_owned())].into();
-        let selection = select(&[file]).pop().unwrap();
-        let read = Reading { environment: &environment, previous: None, keep_documents: false }.read(&selection);
-        let definition = &read.integrations[0];
-        Arc::clone(definition.compiled.as_ref().unwrap_or_else(|| panic!("{:?}", definition.problems)))
-    });
+    static COMPILED: LazyLock<[Arc<Integration>; 2]> = LazyLock::new(|| ["svc", "other"].map(compiled));
+    let all = COMPILED.iter().map(|integration| (Arc::clone(&integration.id), Arc::clone(integration)));
     Arc::new(Live::new(Generation {
         number: 1,
         since: Timestamp::default(),
         fingerprint: Fingerprint([0; 32]),
         gateway: Arc::new(gateway(Mode::Production, Vec::new())),
-        integrations: [(Arc::from("svc"), Arc::clone(&COMPILED))].into(),
+        integrations: all.collect(),
         files: Vec::new(),
     }))
+}
+
+fn compiled(id: &str) -> Arc<Integration> {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("svc.yaml");
+    let text = format!(
+        "
+            trunkline: 1
+            id: {id}
+            auth:
+              oauth2:
+                authorize: https://svc.example/authorize
+                token: https://svc.example/token
+                client: {{ id: '${{env:CLIENT}}', secret: '${{env:CLIENT}}' }}
+        "
+    );
+    std::fs::write(&file, text).unwrap();
+    let environment: HashMap<String, String> = [("CLIENT".to_owned(), "0123456789abcdef".to_owned())].into();
+    let selection = select(&[file]).pop().unwrap();
+    let read = Reading { environment: &environment, previous: None, keep_documents: false }.read(&selection);
+    let definition = &read.integrations[0];
+    Arc::clone(definition.compiled.as_ref().unwrap_or_else(|| panic!("{:?}", definition.problems)))
 }
 
 impl World {
@@ -215,17 +221,21 @@ impl World {
 
     /// Another process on the same store, with nothing in its memory.
     pub fn second(&self, neighbours: Neighbours) -> (Arc<Refresher>, Self) {
-        let opened = tokio::task::block_in_place(|| {
-            let wait = connections((&self.store, &self.trap, &self.clock), self.key.path());
-            tokio::runtime::Handle::current().block_on(wait)
-        });
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(self.beside(self.trap.clone(), neighbours))
+        })
+    }
+
+    /// Another process on the same store, with a trap of its own.
+    pub async fn beside(&self, trap: Arc<Trap>, neighbours: Neighbours) -> (Arc<Refresher>, Self) {
+        let connections = connections((&self.store, &trap, &self.clock), self.key.path()).await;
         let world = Self {
             clock: self.clock.clone(),
             provider: self.provider.clone(),
             live: self.live.clone(),
             store: self.store.clone(),
-            trap: self.trap.clone(),
-            connections: opened,
+            trap,
+            connections,
             key: self.key.clone(),
             seed: self.seed + 1,
             directory: self.directory.clone(),
@@ -239,12 +249,16 @@ impl World {
     }
 
     pub async fn connect_as(&self, id: &str, number: usize) {
+        self.connect_to("svc", id, number).await;
+    }
+
+    pub async fn connect_to(&self, integration: &str, id: &str, number: usize) {
         use trunkline::base::clock::Clock as _;
         self.provider.consent(number);
         let tokens = Tokens([(Arc::from("default"), issued(number, self.clock.now()))].into());
         let content = Content { credential: Credential::Tokens(tokens), inputs: Map::new(), saved: Map::new() };
         let generation = self.live.load();
-        let integration = generation.integration("svc").unwrap();
+        let integration = generation.integration(integration).unwrap();
         self.connections.put("operator", integration, id, content).await.unwrap();
     }
 

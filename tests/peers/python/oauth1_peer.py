@@ -1,8 +1,10 @@
 """An OAuth 1.0a service over oauthlib: temporary credentials, consent, tokens, and calls whose signatures count.
 
 Its one argument is JSON: `key` and `secret` of the application, `method` of its signatures (`HMAC-SHA1`, `HMAC-SHA256`,
-`RSA-SHA1` or `PLAINTEXT`) and, for RSA, `public_key` in PEM. It prints `port N` when it listens. `/authorize` shows a
-consent form; `/api/me` answers signed calls only, and `POST /api/echo` tells a signed form's fields again.
+`RSA-SHA1` or `PLAINTEXT`), for RSA `public_key` in PEM, access tokens that are there from the start as `tokens` (their
+secrets by token), and `scheme`, `https` where TLS ends before it. It prints `port N` when it listens. `/authorize` shows
+a consent form; `/api/me` answers calls that a token's owner signed, and `POST /api/echo` tells such a form's fields
+again; `/signed/…` wants the application's signature alone.
 """
 
 import html
@@ -13,13 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from oauthlib.oauth1 import AccessTokenEndpoint, AuthorizationEndpoint, RequestTokenEndpoint
-from oauthlib.oauth1 import RequestValidator, ResourceEndpoint
+from oauthlib.oauth1 import RequestValidator, ResourceEndpoint, SignatureOnlyEndpoint
 
 import ends_with_starter
 
 OPTIONS = json.loads(sys.argv[1])
 TEMPORARY = {}
-TOKENS = {}
+TOKENS = dict(OPTIONS.get("tokens", {}))
 NONCES = set()
 
 
@@ -114,6 +116,7 @@ REQUEST_TOKEN = RequestTokenEndpoint(RULES)
 AUTHORIZATION = AuthorizationEndpoint(RULES)
 ACCESS_TOKEN = AccessTokenEndpoint(RULES)
 RESOURCE = ResourceEndpoint(RULES)
+SIGNATURE_ONLY = SignatureOnlyEndpoint(RULES)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -124,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_any(self):
         body = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
-        uri = f"http://{self.headers['host']}{self.path}"
+        uri = f"{OPTIONS.get('scheme', 'http')}://{self.headers['host']}{self.path}"
         path = urlsplit(self.path).path
         given = (uri, self.command, body or None, dict(self.headers))
         if path == "/request_token":
@@ -140,14 +143,16 @@ class Handler(BaseHTTPRequestHandler):
             target = f"{uri}?{body}"
             self.reply(*AUTHORIZATION.create_authorization_response(target, http_method="POST"))
         elif path.startswith("/api/"):
-            self.resource(path, given, body)
+            self.resource(RESOURCE.validate_protected_resource_request(*given), path, body)
+        elif path.startswith("/signed/"):
+            self.resource(SIGNATURE_ONLY.validate_request(*given), path, body)
         else:
             self.reply({}, "", 404)
 
     do_GET = do_POST = handle_any
 
-    def resource(self, path, given, body):
-        valid, _request = RESOURCE.validate_protected_resource_request(*given)
+    def resource(self, verified, path, body):
+        valid, _request = verified
         if not valid:
             self.reply({"Content-Type": "application/json"}, '{"error": "signature"}', 401)
             return
