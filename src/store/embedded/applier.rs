@@ -25,8 +25,9 @@ use crate::store::StoreError;
 use crate::store::disk::Disk;
 use crate::store::journal::{Appended, segment};
 
-/// Operations that may wait; the journal waits when there are more.
-const WAITING: usize = 16_384;
+/// Batches of the journal that may wait; the journal waits when there are more. A batch is what waited while
+/// the one before was synced.
+const WAITING: usize = 1_024;
 /// Operations of one batch.
 const BATCH: usize = 8_192;
 /// How long a batch gathers.
@@ -41,7 +42,7 @@ const SCRUB: usize = 1_024;
 type Pending = Arc<RwLock<HashMap<u128, EventRow>>>;
 
 enum Message {
-    Op(Appended, Box<Op>),
+    Ops(Vec<(Appended, Op)>),
     /// Apply what came before, then answer.
     Barrier(oneshot::Sender<()>),
     /// The store closes: apply what came before, and end.
@@ -83,15 +84,19 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Takes an operation. Waits while too many wait already.
-    pub fn push(&self, appended: Appended, op: Op) {
-        if let Op::Accepted { head, .. } = &op {
-            let row = EventRow::arrived(head.clone(), appended.pointer);
-            self.pending.write().unwrap_or_else(PoisonError::into_inner).insert(head.id, row);
+    /// Takes operations in order. Waits while too many wait already.
+    pub fn push(&self, ops: Vec<(Appended, Op)>) {
+        let Some((last, _)) = ops.last() else { return };
+        let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
+        for (appended, op) in &ops {
+            if let Some(head) = op.arrival() {
+                pending.insert(head.id, EventRow::arrived(head.clone(), appended.pointer));
+            }
         }
-        self.fed.store(appended.sequence, Ordering::Release);
+        drop(pending);
+        self.fed.store(last.sequence, Ordering::Release);
         // The thread ends only when the store closes, and finds the rest in the journal next time.
-        let _ended = self.sender.send(Message::Op(appended, Box::new(op))).is_err();
+        let _ended = self.sender.send(Message::Ops(ops)).is_err();
     }
 }
 
@@ -175,7 +180,7 @@ struct Worker {
     state: Arc<RwLock<Result<(), StoreError>>>,
     surroundings: Surroundings,
     /// What has come in and is not in the index yet.
-    ops: VecDeque<(Appended, Box<Op>)>,
+    ops: VecDeque<(Appended, Op)>,
     ending: bool,
 }
 
@@ -206,7 +211,7 @@ impl Worker {
         let (mut barriers, mut next) = (Vec::new(), Some(first));
         while let Some(message) = next {
             match message {
-                Message::Op(appended, op) => self.ops.push_back((appended, op)),
+                Message::Ops(ops) => self.ops.extend(ops),
                 Message::Barrier(done) => barriers.push(done),
                 Message::End => self.ending = true,
             }
@@ -235,9 +240,9 @@ impl Worker {
         self.surroundings.dedupe.forget(heads.into_iter());
     }
 
-    fn apply_once(&self, ops: &[(Appended, Box<Op>)]) -> Result<(), StoreError> {
+    fn apply_once(&self, ops: &[(Appended, Op)]) -> Result<(), StoreError> {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            fold::apply(&self.index, ops.iter().map(|(appended, op)| (*appended, &**op)))
+            fold::apply(&self.index, ops.iter().map(|(appended, op)| (*appended, op)))
         }))
         .unwrap_or_else(|_| Err(self.index.damaged("sled cannot read it")))
     }

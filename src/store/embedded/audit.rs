@@ -48,7 +48,7 @@ impl AuditLog {
                 tip = (sequence, record.hash);
                 Ok(ControlFlow::Continue(()))
             })?;
-        let journal = Journal::open(options.clone(), end, Box::new(|_, ()| {}), lock)?;
+        let journal = Journal::open(options.clone(), end, Box::new(drop), lock)?;
         Ok(Self { journal, tip: Mutex::new(tip), options })
     }
 

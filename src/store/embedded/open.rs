@@ -23,7 +23,7 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk};
 use crate::store::journal::segment::{self, End};
-use crate::store::journal::{Appended, Durability, Journal, JournalOptions};
+use crate::store::journal::{self, Durability, Journal, JournalOptions};
 use crate::store::model::Lane;
 
 /// The newest format this version reads and the one it writes.
@@ -205,27 +205,28 @@ const POISON: &str = "given up: the process ended each time this was tried; repl
 /// Why an item is given up that a backup had unfinished.
 const FROM_BACKUP: &str = "held: restored from a backup, so it may have been delivered since; replay it to send it";
 
-/// What each written operation is told to: the scheduler, whoever waits for work, and the index.
-fn sink(
-    scheduler: Arc<Mutex<Scheduler>>,
-    wake: Arc<watch::Sender<u64>>,
-    feed: applier::Feed,
-) -> Box<dyn FnMut(Appended, Entry) + Send> {
-    Box::new(move |appended, entry| {
-        let Entry { op, delivery_id, settling, replay } = entry;
+/// What written operations are told to: the scheduler, whoever waits for work, and the index.
+fn sink(scheduler: Arc<Mutex<Scheduler>>, wake: Arc<watch::Sender<u64>>, feed: applier::Feed) -> journal::Sink<Entry> {
+    Box::new(move |mut written| {
         let mut state = scheduler.lock().unwrap_or_else(PoisonError::into_inner);
-        state.apply(&op);
-        if let Some((item, revived)) = replay {
-            state.uncount_dead(revived);
-            if let Some(item) = item {
-                state.insert(item);
+        for (_, entry) in &mut written {
+            state.apply(&entry.op);
+            if let Some((item, revived)) = entry.replay.take() {
+                state.uncount_dead(revived);
+                if let Some(item) = item {
+                    state.insert(item);
+                }
             }
         }
         drop(state);
-        delivery_id.into_iter().for_each(super::dedupe::Claim::written);
-        settling.into_iter().for_each(super::work::Settling::written);
-        let work = !matches!(op, Op::Claimed { .. });
-        feed.push(appended, op);
+        let (mut work, mut ops) = (false, Vec::with_capacity(written.len()));
+        for (appended, Entry { op, delivery_id, settling, replay: _ }) in written {
+            delivery_id.into_iter().for_each(super::dedupe::Claim::written);
+            settling.into_iter().for_each(super::work::Settling::written);
+            work |= !matches!(op, Op::Claimed { .. });
+            ops.push((appended, op));
+        }
+        feed.push(ops);
         if work {
             wake.send_modify(|count| *count = count.wrapping_add(1));
         }

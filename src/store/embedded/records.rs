@@ -62,12 +62,14 @@ impl Records {
         })?;
         let places = Arc::new(RwLock::new(found));
         let told = Arc::clone(&places);
-        let sink = Box::new(move |appended: Appended, (key, version, present): (RecordKey, u64, bool)| {
+        let sink = Box::new(move |written: Vec<(Appended, (RecordKey, u64, bool))>| {
             let mut places = told.write().unwrap_or_else(PoisonError::into_inner);
-            if present {
-                places.insert(key, Place { pointer: appended.pointer, version });
-            } else {
-                places.remove(&key);
+            for (appended, (key, version, present)) in written {
+                if present {
+                    places.insert(key, Place { pointer: appended.pointer, version });
+                } else {
+                    places.remove(&key);
+                }
             }
         });
         let journal = Journal::open(options.clone(), end, sink, lock)?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::answers::{self, Reply, Told};
 use super::mark::{Bounds, Mark};
 use super::queue::{Queue, Taken};
 use super::segment::{self, End};
@@ -40,7 +41,7 @@ pub enum Request<T> {
         /// When to answer.
         durability: Durability,
         /// The caller.
-        reply: oneshot::Sender<Result<Appended, StoreError>>,
+        reply: Reply,
     },
     /// Remove the segments before the one that begins with a sequence number.
     Retire {
@@ -80,13 +81,13 @@ struct Append<T> {
     payload: Vec<u8>,
     entry: T,
     durability: Durability,
-    reply: oneshot::Sender<Result<Appended, StoreError>>,
+    reply: Reply,
 }
 
 impl<T> Append<T> {
     fn refuse(self, told: &StoreError) {
         drop(self.entry);
-        answer(self.reply, Err(told.clone()));
+        answer(self.reply, Told::refused(told.clone()));
     }
 }
 
@@ -225,10 +226,11 @@ impl<T> Committer<T> {
         let before = (self.unsynced.len(), self.written);
         match self.commit(&batch) {
             Ok(places) => {
-                for (append, place) in batch.into_iter().zip(places) {
-                    (self.sink)(place, append.entry);
-                    answer(append.reply, Ok(place));
-                }
+                let written = batch.into_iter().zip(places);
+                let (entries, replies) =
+                    written.map(|(append, place)| ((place, append.entry), (append.reply, place))).unzip();
+                (self.sink)(entries);
+                answers::all(replies);
                 Ok(())
             }
             Err(error) => {

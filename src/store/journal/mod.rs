@@ -11,6 +11,7 @@
 //! refused; a torn tail after the mark is the ordinary end of a crash, and is cut off. Called by the
 //! embedded engine.
 
+mod answers;
 pub mod committer;
 pub mod frame;
 pub mod mark;
@@ -86,9 +87,9 @@ pub struct Appended {
     pub pointer: Pointer,
 }
 
-/// What is told of each append in order of sequence, once it is as durable as was asked for and before
-/// its caller is answered, who may have gone. The entry of a refused append is dropped instead.
-pub type Sink<T> = Box<dyn FnMut(Appended, T) + Send>;
+/// What is told of the appends of a batch in order of sequence, once they are as durable as was asked for and
+/// before their callers are answered, who may have gone. The entry of a refused append is dropped instead.
+pub type Sink<T> = Box<dyn FnMut(Vec<(Appended, T)>) + Send>;
 
 /// Counts of a journal since it was opened.
 #[derive(Debug, Default)]
@@ -174,7 +175,9 @@ impl<T: Send + 'static> Journal<T> {
         }
         let bytes = u32::try_from(payload.len() + frame::HEADER).unwrap_or(u32::MAX);
         let _room = self.room.acquire_many(bytes).await.map_err(|_| closed())?;
-        self.ask(|reply| Request::Append { payload, entry, durability, reply }).await
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(Request::Append { payload, entry, durability, reply }).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?.take()
     }
 
     /// As [`Self::append`], for a thread that may block, also one that drives a runtime.
@@ -185,6 +188,7 @@ impl<T: Send + 'static> Journal<T> {
         std::thread::scope(|scope| scope.spawn(|| answer.blocking_recv()).join())
             .map_err(|_| closed())?
             .map_err(|_| closed())?
+            .take()
     }
 
     /// Removes all segments before the one that begins with sequence number `first`.
