@@ -1,7 +1,7 @@
-//! One claimed item, from its lease to what is recorded of it.
+//! One claimed delivery, from its lease to what is recorded of it.
 //!
-//! Whatever happens in between, also a panic, ends in a record: a plan, an attempt with its verdict, or the
-//! lease given back. What cannot be recorded because the store fails is left to its lease, which runs out.
+//! Whatever happens in between, also a panic, ends in a record: an attempt with its verdict, or the lease
+//! given back. What cannot be recorded because the store fails is left to its lease, which runs out.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,34 +18,29 @@ use crate::base::id::{DeliveryId, EventId};
 use crate::definition::plan::gateway::Gateway;
 use crate::definition::plan::rule::{Action, Retry, What};
 use crate::store::StoreError;
-use crate::store::model::{Attempt, Item, Lane, Lease, Leased, PlannedDelivery, Verdict};
+use crate::store::model::{Attempt, Item, Lane, Lease, Leased, Verdict};
 use crate::template::payload::Wanted;
 
-/// How long work waits for an integration that is not loaded, from its event's arrival: a file with a
-/// fault must not cost events.
-const WAIT_FOR_INTEGRATION: Duration = Duration::from_hours(24);
-/// How often such work looks again.
-const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// The most bytes of an error text that are recorded.
 const LONGEST_ERROR: usize = 1_024;
 
-/// An item that is no longer under way.
+/// Items of one lane that are no longer under way.
 #[derive(Debug)]
 pub(super) struct Ended {
-    pub lease: Lease,
+    pub leases: Vec<Lease>,
     pub lane: Lane,
     /// Whether the other side was well, where that is known.
     pub well: Option<bool>,
 }
 
-/// Runs a claimed item to its end, or until `cut`.
+/// Runs a claimed delivery to its end, or until `cut`.
 pub(super) async fn run(parts: Arc<Parts>, leased: Leased, cut: CancellationToken) -> Ended {
     let one = One { parts: &parts, leased: &leased, cut: &cut };
     let well = match AssertUnwindSafe(one.run()).catch_unwind().await {
         Ok(well) => well,
         Err(_) => one.after_panic().await,
     };
-    Ended { lease: leased.lease, lane: leased.lane.clone(), well }
+    Ended { leases: vec![leased.lease], lane: leased.lane.clone(), well }
 }
 
 struct One<'a> {
@@ -66,35 +61,9 @@ enum Ready {
 impl One<'_> {
     async fn run(&self) -> Option<bool> {
         match &self.leased.item {
-            Item::Match(event) => {
-                self.match_rules(*event).await;
-                None
-            }
+            // Those are matched in groups.
+            Item::Match(_) => None,
             Item::Deliver { id, rule, action } => self.deliver(*id, rule, *action).await,
-        }
-    }
-
-    async fn match_rules(&self, id: EventId) {
-        let event = match self.parts.events.event(id).await {
-            Ok(Some(event)) => Arc::new(event),
-            Ok(None) => return self.plan(Vec::new()).await,
-            Err(error) => return self.unread(&error),
-        };
-        let now = self.parts.clock.now();
-        let name = &event.head.integration;
-        let generation = self.parts.live.load();
-        match generation.integration(name) {
-            Some(integration) => {
-                let plan = matching::plan(integration, &event, now);
-                let result = if plan.is_empty() { "discarded" } else { "planned" };
-                self.parts.metrics.events_matched.with_label_values(&[&**name, result]).inc();
-                self.plan(plan).await;
-            }
-            None if now.since(event.head.received_at) < WAIT_FOR_INTEGRATION => {
-                let verdict = Verdict::Retry { due: now.after(LOOK_AGAIN) };
-                self.record(now, &unloaded(name), verdict).await;
-            }
-            None => self.plan(vec![matching::unmatched(name, "it is not loaded", now)]).await,
         }
     }
 
@@ -162,9 +131,8 @@ impl One<'_> {
         }
         let generation = self.parts.live.load();
         let Some(integration) = generation.integration(name).map(Arc::clone) else {
-            let waits = now.since(event.head.received_at) < WAIT_FOR_INTEGRATION;
-            let verdict = if waits { Verdict::Retry { due: now.after(LOOK_AGAIN) } } else { Verdict::Dead };
-            return Ready::Settled(unloaded(name), verdict);
+            let verdict = schedule::unloaded(event.head.received_at, now);
+            return Ready::Settled(matching::unloaded(name), verdict);
         };
         let place = integration.rules.iter().position(|known| &*known.id == rule);
         let exists =
@@ -259,11 +227,6 @@ impl One<'_> {
         self.told(recorded, "an attempt");
     }
 
-    async fn plan(&self, deliveries: Vec<PlannedDelivery>) {
-        let recorded = self.parts.work.plan(self.leased.lease, deliveries).await;
-        self.told(recorded, "a plan");
-    }
-
     async fn give_back(&self) {
         let recorded = self.parts.work.release(self.leased.lease).await;
         self.told(recorded, "a lease given back");
@@ -272,40 +235,41 @@ impl One<'_> {
     async fn after_panic(&self) -> Option<bool> {
         self.parts.metrics.panics.with_label_values(&["queue"]).inc();
         let now = self.parts.clock.now();
-        let why = "the gateway itself failed (a panic): its log says where";
-        match &self.leased.item {
-            Item::Match(_) => self.plan(vec![matching::unmatched("this event", why, now)]).await,
-            Item::Deliver { .. } => self.record(now, &Report::failed(None, why, Again::Never), Verdict::Dead).await,
-        }
+        self.record(now, &Report::failed(None, PANICKED, Again::Never), Verdict::Dead).await;
         None
     }
 
     fn told(&self, recorded: Result<(), StoreError>, what: &str) {
-        let event = self.leased.lease.event;
-        match recorded {
-            Ok(()) => {}
-            Err(StoreError::LeaseLost) => {
-                tracing::info!(event.id = %event, "{what} came too late: the lease had run out");
-            }
-            Err(error) => tracing::warn!(event.id = %event, "{what} was not recorded: {error}"),
-        }
+        told(self.leased.lease.event, recorded, what);
     }
 
     fn unread(&self, error: &StoreError) {
-        tracing::warn!(event.id = %self.leased.lease.event, "an event could not be read, and is looked at again later: {error}");
+        unread(self.leased.lease.event, error);
     }
+}
+
+/// What is said of an item that ended in a panic.
+pub(super) const PANICKED: &str = "the gateway itself failed (a panic): its log says where";
+
+/// Logs what was not recorded of an event's item.
+pub(super) fn told(event: EventId, recorded: Result<(), StoreError>, what: &str) {
+    match recorded {
+        Ok(()) => {}
+        Err(StoreError::LeaseLost) => {
+            tracing::info!(event.id = %event, "{what} came too late: the lease had run out");
+        }
+        Err(error) => tracing::warn!(event.id = %event, "{what} was not recorded: {error}"),
+    }
+}
+
+/// Logs that an event could not be read.
+pub(super) fn unread(event: EventId, error: &StoreError) {
+    tracing::warn!(event.id = %event, "an event could not be read, and is looked at again later: {error}");
 }
 
 /// What is said of a try whose end nobody knows and which may not be made twice.
 const INTERRUPTED: &str = "interrupted while the call was under way: it may have been carried out, and the service was \
     given no idempotency key, so it is not sent again by itself; check at the service, then replay";
-
-fn unloaded(integration: &str) -> Report {
-    let error = format!(
-        "the integration `{integration}` is not loaded: it was removed, or its file has faults that `trunkline check` shows"
-    );
-    Report::failed(None, error, Again::Scheduled)
-}
 
 /// The action's schedule; where it says nothing, the destination's, and without that the usual one.
 fn retry_of(action: &Action, gateway: &Gateway) -> Retry {

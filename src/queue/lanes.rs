@@ -15,8 +15,9 @@ use crate::store::model::Lane;
 
 /// Slots of every lane that do not count as workers.
 const OWN: usize = 2;
-/// Events whose rules are matched at once.
-const MATCHING: usize = 8;
+/// Events whose rules are matched at once, and the most of them in one group.
+const MATCHING: usize = 256;
+const GROUP: usize = 64;
 /// Slots of a lane that is not a destination.
 const USUAL: usize = 10;
 /// How many items a generous look takes from one lane.
@@ -29,6 +30,8 @@ pub struct Look {
     pub max: usize,
     /// The most items of one lane.
     pub per_lane: usize,
+    /// The most events whose rules are matched.
+    pub matching: usize,
     /// Lanes without that much room.
     pub busy: Vec<Lane>,
 }
@@ -81,15 +84,21 @@ impl Lanes {
     /// A look that takes much from lanes with much room; `None` while there is none.
     pub fn generous(&self) -> Option<Look> {
         let shared = self.shared();
-        let look = || Look { max: shared, per_lane: GENEROUS, busy: self.without(GENEROUS, shared) };
+        let look = || Look { max: shared, per_lane: GENEROUS, matching: 0, busy: self.without(GENEROUS, shared) };
         (shared >= GENEROUS).then(look)
     }
 
-    /// A look that takes one item of every lane that has any room.
+    /// A look that takes one item of every lane that has any room, and a group of events to match.
     pub fn careful(&self) -> Look {
         let shared = self.shared();
         // A lane that nobody knows yet has slots of its own, so there is always room for one of it.
-        Look { max: shared + OWN * self.lanes.len().max(1), per_lane: 1, busy: self.without(1, shared) }
+        let max = shared + OWN * self.lanes.len().max(1);
+        Look { max, per_lane: 1, matching: self.to_match(), busy: self.without(1, shared) }
+    }
+
+    fn to_match(&self) -> usize {
+        let room = |slots: &Slots| slots.allowed.saturating_sub(slots.taken);
+        self.lanes.get(&Lane::matching()).map_or(GROUP, room).min(GROUP)
     }
 
     fn shared(&self) -> usize {

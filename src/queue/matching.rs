@@ -4,15 +4,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::content;
+use super::job::{Again, Report};
 use crate::base::clock::Timestamp;
 use crate::definition::plan::Integration;
 use crate::definition::plan::rule::{Action, Rule, What};
-use crate::store::model::{Event, Lane, PlannedDelivery};
+use crate::store::model::{Event, EventHead, Lane, PlannedDelivery};
 use crate::template::Expr;
 use crate::template::payload::Wanted;
 
 /// The rule of a planned delivery that only tells that rules could not be matched.
 pub const NO_RULE: &str = "";
+
+/// The deliveries that an integration's rules ask for, where an event's head is enough to tell: `None` when a
+/// rule that is for it has a condition.
+pub fn plan_by_head(integration: &Integration, head: &EventHead, now: Timestamp) -> Option<Vec<PlannedDelivery>> {
+    let rules = || integration.rules.iter().filter(|rule| rule.is_for(&head.event_type));
+    let told = rules().all(|rule| rule.condition.is_none());
+    told.then(|| rules().flat_map(|rule| deliveries(integration, rule, now)).collect())
+}
 
 /// The deliveries that an integration's rules ask for, in the order they are written. A rule whose `if`
 /// cannot be decided is planned all the same: its deliveries find out why and say so in the dead-letter
@@ -49,6 +58,14 @@ pub fn unmatched(integration: &str, why: &str, now: Timestamp) -> PlannedDeliver
         lane: Lane::matching(),
         due: now,
     }
+}
+
+/// What is said of a try for an integration that is not loaded.
+pub fn unloaded(integration: &str) -> Report {
+    let error = format!(
+        "the integration `{integration}` is not loaded: it was removed, or its file has faults that `trunkline check` shows"
+    );
+    Report::failed(None, error, Again::Scheduled)
 }
 
 /// An action in words.

@@ -1,11 +1,13 @@
 //! Durable work: events matched against rules, deliveries tried until they are done or dead.
 //!
 //! The store keeps the work and its leases ([`crate::store::Work`]); this room claims it ([`worker`]),
-//! shares out slots ([`lanes`]), runs one item from lease to record (`attempt`) and decides on another try
+//! shares out slots ([`lanes`]), matches rules for many events at once (`group`), runs one delivery from lease to
+//! record (`attempt`) and decides on another try
 //! ([`schedule`]). What an action does is behind [`Act`], which `action` implements. Called by `app`.
 
 mod attempt;
 pub mod content;
+mod group;
 pub mod job;
 pub mod lanes;
 pub mod matching;

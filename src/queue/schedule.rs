@@ -8,6 +8,11 @@ use crate::base::random::Random;
 use crate::definition::plan::rule::Retry;
 use crate::store::model::Verdict;
 
+/// How long work waits for an integration that is not loaded, from its event's arrival: a file with a
+/// fault must not cost events.
+const WAIT_FOR_INTEGRATION: Duration = Duration::from_hours(24);
+/// How often such work looks again.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// The longest wait that another side may ask for.
 const LONGEST: Duration = Duration::from_hours(24);
 
@@ -25,6 +30,12 @@ pub fn verdict(report: &Report, attempt: u32, retry: &Retry, now: Timestamp, ran
         Again::Scheduled => Verdict::Retry { due: now.after(pause) },
         Again::After(asked) => Verdict::Retry { due: now.after(asked.min(LONGEST)).after(pause) },
     }
+}
+
+/// What follows when the integration of an event is not loaded.
+pub fn unloaded(received_at: Timestamp, now: Timestamp) -> Verdict {
+    let waits = now.since(received_at) < WAIT_FOR_INTEGRATION;
+    if waits { Verdict::Retry { due: now.after(LOOK_AGAIN) } } else { Verdict::Dead }
 }
 
 #[cfg(test)]

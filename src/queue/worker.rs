@@ -13,11 +13,11 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Parts;
 use super::attempt::{self, Ended};
 use super::lanes::{Lanes, Look};
+use super::{Parts, group};
 use crate::store::StoreError;
-use crate::store::model::{Claim, Lease};
+use crate::store::model::{Claim, Item, Lease};
 
 /// How long a lease lasts, and how long before it is lengthened: a process that stops dead holds its work
 /// for no longer than the first.
@@ -137,14 +137,24 @@ impl Claimer {
 
     async fn claim_at(&mut self, look: &Look) -> Result<usize, StoreError> {
         let now = self.parts.clock.now();
-        let claim = Claim { now, until: now.after(LEASE.0), max: look.max, busy: &look.busy, per_lane: look.per_lane };
+        let &Look { max, per_lane, matching, ref busy } = look;
+        let claim = Claim { now, until: now.after(LEASE.0), max, busy, per_lane, matching };
         let claimed = self.parts.work.claim(claim).await?;
         let generation = self.parts.live.load();
         let count = claimed.len();
+        let mut group = Vec::new();
         for leased in claimed {
             self.lanes.take(&leased.lane, &generation.gateway);
             self.held.insert(leased.lease);
-            self.running.spawn(attempt::run(Arc::clone(&self.parts), leased, self.cut.clone()));
+            match leased.item {
+                Item::Match(_) => group.push(leased),
+                Item::Deliver { .. } => {
+                    self.running.spawn(attempt::run(Arc::clone(&self.parts), leased, self.cut.clone()));
+                }
+            }
+        }
+        if !group.is_empty() {
+            self.running.spawn(group::run(Arc::clone(&self.parts), group));
         }
         Ok(count)
     }
@@ -180,8 +190,10 @@ impl Claimer {
     fn take_back(&mut self, ended: Option<Ended>) {
         // An item catches its own panics, so none is lost here.
         let Some(ended) = ended else { return };
-        self.held.remove(&ended.lease);
-        self.lanes.give_back(&ended.lane, ended.well);
+        for lease in &ended.leases {
+            self.held.remove(lease);
+            self.lanes.give_back(&ended.lane, ended.well);
+        }
     }
 
     /// Lengthens the leases of what runs.

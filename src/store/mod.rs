@@ -20,7 +20,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use model::{
     Accepted, Attempt, AuditEntry, AuditRecord, Claim, Delivery, Event, EventFilter, EventHead, Lane, Lease, Leased,
-    NewEvent, Page, PageRequest, PlannedDelivery, QueueDepth, RecordKey, Verdict,
+    NewEvent, Page, PageRequest, Plan, PlannedDelivery, QueueDepth, RecordKey, Verdict,
 };
 
 /// Everything an engine offers. Held as `Arc<dyn Store>` by the composition root only; rooms take
@@ -49,6 +49,9 @@ pub trait Events: Send + Sync + 'static {
     /// An event with its headers and body; `None` when it was never stored or has been retired.
     async fn event(&self, id: EventId) -> Result<Option<Event>, StoreError>;
 
+    /// What lists show of an event, without reading its content; `None` as with [`Self::event`].
+    async fn head(&self, id: EventId) -> Result<Option<EventHead>, StoreError>;
+
     /// Event heads, newest first, after `page.after` where given.
     async fn list(&self, filter: &EventFilter, page: PageRequest) -> Result<Page<EventHead>, StoreError>;
 
@@ -66,12 +69,19 @@ pub trait Events: Send + Sync + 'static {
 #[async_trait]
 pub trait Work: Send + Sync + 'static {
     /// Leases up to `claim.max` due items, oldest due first within a lane, from lanes that are not
-    /// in `claim.busy`. The attempt is counted before this returns, so that an item which kills its
+    /// in `claim.busy`, and besides them up to `claim.matching` of the lane of matching. The attempt is counted before this returns, so that an item which kills its
     /// worker is seen to have been tried.
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Leased>, StoreError>;
 
     /// Ends a match item with the deliveries its rules ask for; empty means *discarded by rule*.
-    async fn plan(&self, lease: Lease, deliveries: Vec<PlannedDelivery>) -> Result<(), StoreError>;
+    async fn plan(&self, lease: Lease, deliveries: Vec<PlannedDelivery>) -> Result<(), StoreError> {
+        let plan = Plan { lease, deliveries };
+        self.plan_all(vec![plan]).await.pop().unwrap_or(Err(StoreError::LeaseLost))
+    }
+
+    /// As [`Self::plan`] for several match items with one write. Answers for each in their order; one that is
+    /// refused does not hold up the others.
+    async fn plan_all(&self, plans: Vec<Plan>) -> Vec<Result<(), StoreError>>;
 
     /// Records an attempt at a delivery and what follows from it. When the last delivery of an event
     /// becomes terminal the event is done, or dead if any of its deliveries is dead.

@@ -160,6 +160,15 @@ pub struct PlannedDelivery {
     pub due: Timestamp,
 }
 
+/// What the rules made of a claimed match item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What proves the claim.
+    pub lease: Lease,
+    /// What the rules ask for; empty means *discarded by rule*.
+    pub deliveries: Vec<PlannedDelivery>,
+}
+
 /// One try at a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -203,6 +212,8 @@ pub struct Claim<'a> {
     pub busy: &'a [Lane],
     /// The most items to lease from any one lane.
     pub per_lane: usize,
+    /// The most items to lease from the lane of matching, beside `max` of all others.
+    pub matching: usize,
 }
 
 /// A claimed item.

@@ -147,7 +147,8 @@ async fn work(store: Arc<Embedded>) {
     let clock = SystemClock::new();
     loop {
         let now = clock.now();
-        let claim = Claim { now, until: now.after(Duration::from_secs(30)), max: 20, busy: &[], per_lane: 20 };
+        let claim =
+            Claim { now, until: now.after(Duration::from_secs(30)), max: 20, busy: &[], per_lane: 20, matching: 20 };
         let Ok(leased) = store.claim(claim).await else { return };
         if leased.is_empty() {
             tokio::task::yield_now().await;

@@ -113,7 +113,14 @@ async fn judge_work(store: &Embedded, ledger: &Ledger) -> Result<Judgement, Stri
     }
     let open = |state| [EventState::Queued, EventState::Delivering].contains(&state);
     let due: BTreeSet<_> = ledger.events.iter().filter(|(_, (_, state))| open(*state)).map(|(id, _)| *id).collect();
-    let claim = Claim { now: NOW, until: NOW.after(Duration::from_mins(1)), max: 1_000, busy: &[], per_lane: 1_000 };
+    let claim = Claim {
+        now: NOW,
+        until: NOW.after(Duration::from_mins(1)),
+        max: 1_000,
+        busy: &[],
+        per_lane: 1_000,
+        matching: 1_000,
+    };
     match store.claim(claim).await {
         Ok(leased) if leased.iter().map(|leased| leased.item.event()).collect::<BTreeSet<_>>() == due => {
             Ok(Judgement::Harmless)
@@ -217,7 +224,14 @@ async fn take_to(store: &Embedded, id: EventId, which: u8, held: &mut Vec<Lease>
 }
 
 async fn claim_all(store: &Embedded) -> Vec<Leased> {
-    let claim = Claim { now: NOW, until: NOW.after(Duration::from_mins(1)), max: 1_000, busy: &[], per_lane: 1_000 };
+    let claim = Claim {
+        now: NOW,
+        until: NOW.after(Duration::from_mins(1)),
+        max: 1_000,
+        busy: &[],
+        per_lane: 1_000,
+        matching: 1_000,
+    };
     store.claim(claim).await.unwrap()
 }
 

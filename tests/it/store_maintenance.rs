@@ -80,7 +80,8 @@ impl Lab {
 
     async fn claim(&self) -> Leased {
         let now = self.clock.now();
-        let claim = Claim { now, until: now.after(Duration::from_mins(1)), max: 1, busy: &[], per_lane: 1 };
+        let claim =
+            Claim { now, until: now.after(Duration::from_mins(1)), max: 1, busy: &[], per_lane: 1, matching: 1 };
         self.store.claim(claim).await.unwrap().remove(0)
     }
 

@@ -126,6 +126,15 @@ impl Events for Embedded {
         }
     }
 
+    async fn head(&self, id: EventId) -> Result<Option<EventHead>, StoreError> {
+        let active = self.scheduler().event_state(id.to_u128());
+        if active.is_none() {
+            self.settled().await;
+        }
+        let row = self.row(id.to_u128())?;
+        Ok(row.map(|row| EventHead { state: active.unwrap_or(row.state), ..row.shown() }))
+    }
+
     async fn list(&self, filter: &EventFilter, page: PageRequest) -> Result<Page<EventHead>, StoreError> {
         self.settled().await;
         let page = PageRequest { limit: page.limit.clamp(1, 1_000), ..page };

@@ -58,6 +58,7 @@ impl Fold<'_> {
                 row.tries.finish();
                 if *outcome == Outcome::Dead {
                     (row.state, row.given_up) = (EventState::Dead, true);
+            Op::Matched { plans } => plans.iter().try_for_each(|(event, plan)| self.planned(*event, plan)),
                 }
             }),
             Op::Finished { event, ordinal, attempt, outcome } => {

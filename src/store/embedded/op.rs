@@ -105,6 +105,11 @@ pub enum Op {
         /// The marks.
         marks: Vec<([u8; 16], Mark)>,
     },
+    /// The rules of several events were matched, each as by [`Self::Planned`].
+    Matched {
+        /// The events, each with what its rules ask for.
+        plans: Vec<(u128, Vec<PlannedDelivery>)>,
+    },
 }
 
 impl Op {

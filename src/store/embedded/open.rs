@@ -421,7 +421,8 @@ mod tests {
 
     async fn claim(store: &Embedded) -> Vec<crate::store::model::Leased> {
         let now = Timestamp::from_millis(10);
-        let claim = Claim { now, until: now.after(Duration::from_mins(1)), max: 10, busy: &[], per_lane: 10 };
+        let claim =
+            Claim { now, until: now.after(Duration::from_mins(1)), max: 10, busy: &[], per_lane: 10, matching: 10 };
         store.claim(claim).await.expect("claims")
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::op::{ItemKey, Outcome};
+use super::op::{ItemKey, MATCH, Outcome};
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::store::StoreError;
@@ -251,8 +251,12 @@ impl DeliveryRow {
     }
 }
 
-/// Refuses a plan whose names are too long to be kept.
+/// Refuses a plan with more deliveries than can be numbered, or whose names are too long to be kept.
 pub fn check_plan(deliveries: &[PlannedDelivery]) -> Result<(), StoreError> {
+    if deliveries.len() >= usize::from(MATCH) {
+        let (size, limit) = (deliveries.len(), usize::from(MATCH) - 1);
+        return Err(StoreError::TooLarge { what: "the plan", size, limit });
+    }
     deliveries.iter().try_for_each(|planned| {
         bounded("the rule's id", &planned.rule)?;
         bounded("the lane's name", &planned.lane.0)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::op::{ItemKey, MATCH, Op, Outcome};
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
-use crate::store::model::{Claim, DeliveryState, EventState, Item, Lane, Lease, Leased, QueueDepth};
+use crate::store::model::{Claim, DeliveryState, EventState, Item, Lane, Lease, Leased, PlannedDelivery, QueueDepth};
 
 /// The most unfinished items.
 pub const MAX_ITEMS: usize = 1_000_000;
@@ -108,19 +108,7 @@ impl Scheduler {
     pub fn claim(&mut self, claim: &Claim<'_>) -> Vec<Leased> {
         self.expire(claim.now);
         let mut claimed = Vec::new();
-        let mut candidates: Vec<(Timestamp, ItemKey)> = self
-            .lanes
-            .iter()
-            .filter(|(lane, _)| !claim.busy.contains(lane))
-            .flat_map(|(_, ready)| {
-                let due = ready.range(..=(claim.now, (u128::MAX, u16::MAX)));
-                due.filter(|(_, key)| self.is_free(*key)).take(claim.per_lane)
-            })
-            .copied()
-            .collect();
-        candidates.sort_unstable();
-        candidates.truncate(claim.max);
-        for (due, key) in candidates {
+        for (due, key) in self.candidates(claim) {
             let suspect = self.items.get(&key).is_some_and(|entry| entry.suspect);
             if suspect && self.suspects > 0 {
                 continue;
@@ -128,6 +116,23 @@ impl Scheduler {
             claimed.extend(self.lease(due, key, claim.until));
         }
         claimed
+    }
+
+    /// What may be leased, oldest due first: of matching beside all else.
+    fn candidates(&self, claim: &Claim<'_>) -> Vec<(Timestamp, ItemKey)> {
+        let matching = Lane::matching();
+        let open = |lane: &Lane| !claim.busy.contains(lane);
+        let due = |ready: &BTreeSet<(Timestamp, ItemKey)>, most: usize| -> Vec<(Timestamp, ItemKey)> {
+            let due = ready.range(..=(claim.now, (u128::MAX, u16::MAX)));
+            due.filter(|(_, key)| self.is_free(*key)).take(most).copied().collect()
+        };
+        let others = self.lanes.iter().filter(|(lane, _)| **lane != matching && open(lane));
+        let mut found: Vec<_> = others.flat_map(|(_, ready)| due(ready, claim.per_lane)).collect();
+        found.sort_unstable();
+        found.truncate(claim.max);
+        let to_match = self.lanes.get(&matching).filter(|_| open(&matching));
+        found.extend(to_match.into_iter().flat_map(|ready| due(ready, claim.matching)));
+        found
     }
 
     /// Whether a ready item may be claimed now: not while its event is held, and of suspects one at a
@@ -308,20 +313,8 @@ impl Scheduler {
             | Op::Remembered { .. }
             | Op::Forgotten { .. }
             | Op::ReplayedDelivery { .. } => {}
-            Op::Planned { event, deliveries } => {
-                for (ordinal, planned) in (0_u16..).zip(deliveries) {
-                    self.insert(NewItem {
-                        suspect: false,
-                        key: (*event, ordinal),
-                        lane: planned.lane.clone(),
-                        rule: Arc::from(planned.rule.as_str()),
-                        action: planned.action,
-                        attempts: 0,
-                        due: planned.due,
-                    });
-                }
-                self.remove((*event, MATCH));
-            }
+            Op::Planned { event, deliveries } => self.planned(*event, deliveries),
+            Op::Matched { plans } => plans.iter().for_each(|(event, plan)| self.planned(*event, plan)),
             Op::Finished { event, ordinal, outcome, .. } => self.finished((*event, *ordinal), *outcome),
             Op::Released { event, ordinal, due } => {
                 if let Some(entry) = self.items.get_mut(&(*event, *ordinal)) {
@@ -339,6 +332,21 @@ impl Scheduler {
                 due: *at,
             }),
         }
+    }
+
+    fn planned(&mut self, event: u128, deliveries: &[PlannedDelivery]) {
+        for (ordinal, planned) in (0_u16..).zip(deliveries) {
+            self.insert(NewItem {
+                suspect: false,
+                key: (event, ordinal),
+                lane: planned.lane.clone(),
+                rule: Arc::from(planned.rule.as_str()),
+                action: planned.action,
+                attempts: 0,
+                due: planned.due,
+            });
+        }
+        self.remove((event, MATCH));
     }
 
     /// Takes dead deliveries that are replayed off the count.

@@ -12,7 +12,7 @@ use super::{Embedded, Entry};
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::store::journal::Durability;
-use crate::store::model::{Attempt, Claim, Lane, Lease, Leased, PlannedDelivery, QueueDepth, Verdict};
+use crate::store::model::{Attempt, Claim, Lane, Lease, Leased, Plan, QueueDepth, Verdict};
 use crate::store::{StoreError, Work};
 
 /// How long a lease is held anew after its outcome could not be written.
@@ -30,8 +30,8 @@ pub struct Settling {
 /// What is done when the change was refused.
 #[derive(Debug)]
 enum Back {
-    /// The holder has its lease again, until then.
-    Lease(Lease, Timestamp),
+    /// The holders have their leases again, until then.
+    Leases(Vec<Lease>, Timestamp),
     /// What was claimed is ready again, due then.
     Unclaim(Vec<Lease>, Timestamp),
     /// What was to be given up is ready again, due then.
@@ -54,7 +54,7 @@ impl Drop for Settling {
         let Some(back) = self.back.take() else { return };
         let mut scheduler = self.scheduler.lock().unwrap_or_else(PoisonError::into_inner);
         match back {
-            Back::Lease(lease, until) => scheduler.unsettle(&lease, until),
+            Back::Leases(leases, until) => leases.iter().for_each(|lease| scheduler.unsettle(lease, until)),
             Back::Unclaim(leases, due) => leases.iter().for_each(|lease| scheduler.unclaim(lease, due)),
             Back::Pardon(key, due) => scheduler.make_ready(key, due),
             Back::LetGo(event) => scheduler.let_go(event),
@@ -72,9 +72,43 @@ impl Embedded {
         if !self.scheduler().settle(&lease) {
             return Err(StoreError::LeaseLost);
         }
-        let settling = self.settling(Back::Lease(lease, self.clock.now().after(AFTER_FAILURE)));
+        self.settled_by(vec![lease], op, payload).await
+    }
+
+    /// Takes the leases of plans out of the race; answers which plans may be written, and for each of all why
+    /// it may not.
+    fn take_out(&self, plans: Vec<Plan>) -> (Vec<Plan>, Vec<Result<(), StoreError>>) {
+        let mut told: Vec<Result<(), StoreError>> = plans.iter().map(|plan| check_plan(&plan.deliveries)).collect();
+        let mut held = Vec::with_capacity(plans.len());
+        let mut scheduler = self.scheduler();
+        for (plan, told) in plans.into_iter().zip(&mut told).filter(|(_, told)| told.is_ok()) {
+            if scheduler.settle(&plan.lease) {
+                held.push(plan);
+            } else {
+                *told = Err(StoreError::LeaseLost);
+            }
+        }
+        (held, told)
+    }
+
+    /// Writes what came of leases that are out of the race.
+    async fn settled_by(&self, leases: Vec<Lease>, op: Op, payload: Vec<u8>) -> Result<(), StoreError> {
+        let settling = self.settling(Back::Leases(leases, self.clock.now().after(AFTER_FAILURE)));
         let entry = Entry { settling: Some(settling), ..Entry::of(op) };
         self.events.append(payload, entry, Durability::Written).await.map(drop)
+    }
+
+    /// Writes plans that may be written together.
+    async fn write_plans(&self, plans: Vec<Plan>) -> Result<(), StoreError> {
+        let leases: Vec<Lease> = plans.iter().map(|plan| plan.lease).collect();
+        let op = match <[Plan; 1]>::try_from(plans) {
+            Ok([Plan { lease, deliveries }]) => Op::Planned { event: lease.event.to_u128(), deliveries },
+            Err(plans) => Op::Matched {
+                plans: plans.into_iter().map(|plan| (plan.lease.event.to_u128(), plan.deliveries)).collect(),
+            },
+        };
+        let payload = op::encode(&op, &[])?;
+        self.settled_by(leases, op, payload).await
     }
 
     fn settling(&self, back: Back) -> Settling {
@@ -127,13 +161,14 @@ impl Work for Embedded {
         Ok(claimed)
     }
 
-    async fn plan(&self, lease: Lease, deliveries: Vec<PlannedDelivery>) -> Result<(), StoreError> {
-        if deliveries.len() >= usize::from(MATCH) {
-            let (size, limit) = (deliveries.len(), usize::from(MATCH) - 1);
-            return Err(StoreError::TooLarge { what: "the plan", size, limit });
+    async fn plan_all(&self, plans: Vec<Plan>) -> Vec<Result<(), StoreError>> {
+        let (held, mut told) = self.take_out(plans);
+        if !held.is_empty()
+            && let Err(error) = self.write_plans(held).await
+        {
+            told.iter_mut().filter(|told| told.is_ok()).for_each(|told| *told = Err(error.clone()));
         }
-        check_plan(&deliveries)?;
-        self.settle(lease, Op::Planned { event: lease.event.to_u128(), deliveries }).await
+        told
     }
 
     async fn finish(&self, lease: Lease, attempt: Attempt, verdict: Verdict) -> Result<(), StoreError> {

@@ -109,7 +109,7 @@ impl<E: Engine> Lab<E> {
     /// Leases what is due now in lanes that are not busy.
     pub async fn claim_beside(&self, max: usize, busy: &[Lane]) -> Vec<Leased> {
         let until = self.now().after(Duration::from_mins(1));
-        self.store().claim(Claim { now: self.now(), until, max, busy, per_lane: 100 }).await.unwrap()
+        self.store().claim(Claim { now: self.now(), until, max, busy, per_lane: 100, matching: max }).await.unwrap()
     }
 
     /// Leases the one item that is due.
@@ -124,9 +124,13 @@ impl<E: Engine> Lab<E> {
         let id = self.accept().await;
         let matching = self.claim_one().await;
         assert_eq!(matching.item, Item::Match(id));
-        let plan = lanes.iter().enumerate().map(|(place, lane)| self.plan(place, lane)).collect();
-        self.store().plan(matching.lease, plan).await.unwrap();
+        self.store().plan(matching.lease, self.plan_for(lanes)).await.unwrap();
         id
+    }
+
+    /// A delivery for each of the lanes, due now.
+    pub fn plan_for(&self, lanes: &[&str]) -> Vec<PlannedDelivery> {
+        lanes.iter().enumerate().map(|(place, lane)| self.plan(place, lane)).collect()
     }
 
     /// A delivery due now.
@@ -244,6 +248,8 @@ macro_rules! contract_of {
                 an_extended_lease_holds_longer,
                 a_released_item_is_due_at_once_and_its_attempt_does_not_count,
                 an_empty_plan_discards_the_event,
+                match_items_are_claimed_beside_all_others,
+                plans_written_together_are_answered_each_for_itself,
                 an_event_is_done_when_its_last_delivery_is,
                 an_event_is_dead_when_one_delivery_is_and_the_rest_are_finished,
                 a_retry_comes_back_when_due_with_the_next_number,

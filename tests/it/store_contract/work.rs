@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use trunkline::base::id::DeliveryId;
 use trunkline::store::StoreError;
-use trunkline::store::model::{Attempt, Claim, DeliveryState, EventState, Item, Lane, Lease, QueueDepth, Verdict};
+use trunkline::store::model::{
+    Attempt, Claim, DeliveryState, EventState, Item, Lane, Lease, Plan, QueueDepth, Verdict,
+};
 
 use super::{Engine, Lab};
 
@@ -26,7 +28,7 @@ pub async fn a_claim_takes_the_oldest_due_first_and_at_most_max<E: Engine>(lab: 
 
 pub async fn a_claim_takes_at_most_per_lane_of_a_lane<E: Engine>(lab: Lab<E>) {
     lab.planned(&["a", "a", "a", "b"]).await;
-    let claim = Claim { now: lab.now(), until: lab.now().after(LEASE), max: 10, busy: &[], per_lane: 2 };
+    let claim = Claim { now: lab.now(), until: lab.now().after(LEASE), max: 10, busy: &[], per_lane: 2, matching: 2 };
     let mut lanes: Vec<_> = lab.store().claim(claim).await.unwrap().into_iter().map(|leased| leased.lane).collect();
     lanes.sort();
     assert_eq!(lanes, ["a", "a", "b"].map(|lane| Lane(Arc::from(lane))));
@@ -115,6 +117,34 @@ pub async fn an_empty_plan_discards_the_event<E: Engine>(lab: Lab<E>) {
     assert!(lab.claim(10).await.is_empty());
     let lab = lab.reopen().await;
     assert_eq!(lab.state(id).await, EventState::Discarded);
+}
+
+pub async fn match_items_are_claimed_beside_all_others<E: Engine>(lab: Lab<E>) {
+    lab.planned(&["a", "a"]).await;
+    for _ in 0..3 {
+        lab.accept().await;
+    }
+    let claim = Claim { now: lab.now(), until: lab.now().after(LEASE), max: 1, busy: &[], per_lane: 9, matching: 2 };
+    let mut lanes: Vec<_> = lab.store().claim(claim).await.unwrap().into_iter().map(|leased| leased.lane).collect();
+    lanes.sort();
+    assert_eq!(lanes, ["a", "match", "match"].map(|lane| Lane(Arc::from(lane))));
+}
+
+pub async fn plans_written_together_are_answered_each_for_itself<E: Engine>(lab: Lab<E>) {
+    for _ in 0..3 {
+        lab.accept().await;
+    }
+    let claimed = lab.claim(3).await;
+    let ids = [0, 1, 2].map(|place: usize| claimed[place].lease.event);
+    let plan = |place: usize, lanes: &[&str]| Plan { lease: claimed[place].lease, deliveries: lab.plan_for(lanes) };
+    let lost = Lease { fence: 0, ..claimed[1].lease };
+    let plans = vec![plan(0, &["a", "b"]), Plan { lease: lost, deliveries: Vec::new() }, plan(2, &[])];
+    let told = lab.store().plan_all(plans).await;
+    assert!(matches!(&told[..], [Ok(()), Err(StoreError::LeaseLost), Ok(())]), "{told:?}");
+    let lab = lab.crash().await;
+    let states = [lab.state(ids[0]).await, lab.state(ids[1]).await, lab.state(ids[2]).await];
+    assert_eq!(states, [EventState::Delivering, EventState::Queued, EventState::Discarded]);
+    assert_eq!(lab.store().deliveries(ids[0]).await.unwrap().len(), 2);
 }
 
 pub async fn an_event_is_done_when_its_last_delivery_is<E: Engine>(lab: Lab<E>) {
