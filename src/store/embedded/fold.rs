@@ -3,7 +3,7 @@
 //! An event that came and ended within one batch is written once, in its last state. Called by the
 //! applier, when catching up and when rebuilding; the same operations give the same rows each time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::index::{Batch, Index, ItemKind};
 use super::op::{ItemKey, MATCH, Op, Outcome};
@@ -18,6 +18,7 @@ pub fn apply<'a>(index: &Index, ops: impl Iterator<Item = (Appended, &'a Op)>) -
     let mut fold = Fold {
         index,
         events: BTreeMap::new(),
+        fresh: HashSet::new(),
         deliveries: BTreeMap::new(),
         marks: BTreeMap::new(),
         forgotten: Vec::new(),
@@ -37,6 +38,8 @@ pub fn apply<'a>(index: &Index, ops: impl Iterator<Item = (Appended, &'a Op)>) -
 struct Fold<'a> {
     index: &'a Index,
     events: BTreeMap<u128, EventRow>,
+    /// Events that arrive with this batch: the index has nothing of them yet.
+    fresh: HashSet<u128>,
     deliveries: BTreeMap<ItemKey, DeliveryRow>,
     /// `None` for a mark that is taken away.
     marks: BTreeMap<[u8; 16], Option<Mark>>,
@@ -49,16 +52,17 @@ impl Fold<'_> {
             Op::Accepted { head, .. } => {
                 self.marks.extend(head.mark().map(|(hash, mark)| (hash, Some(mark))));
                 self.events.insert(head.id, EventRow::arrived(head.clone(), pointer));
+                self.fresh.insert(head.id);
                 Ok(())
             }
             Op::Claimed { items } => items.iter().try_for_each(|key| self.change_tries(*key, Tries::claim)),
             Op::Interrupted { items } => items.iter().try_for_each(|key| self.change_tries(*key, Tries::interrupt)),
             Op::Planned { event, deliveries } => self.planned(*event, deliveries),
+            Op::Matched { plans } => plans.iter().try_for_each(|(event, plan)| self.planned(*event, plan)),
             Op::Finished { event, ordinal: MATCH, outcome, .. } => self.change_event(*event, |row| {
                 row.tries.finish();
                 if *outcome == Outcome::Dead {
                     (row.state, row.given_up) = (EventState::Dead, true);
-            Op::Matched { plans } => plans.iter().try_for_each(|(event, plan)| self.planned(*event, plan)),
                 }
             }),
             Op::Finished { event, ordinal, attempt, outcome } => {
@@ -179,6 +183,7 @@ impl Fold<'_> {
         match self.deliveries.remove(&key) {
             Some(row) => Ok(Some(row)),
             // A row may be left of an event that was retired; only those of known events count.
+            None if self.fresh.contains(&key.0) => Ok(None),
             None if self.event(key.0)?.is_some_and(|row| key.1 < row.deliveries) => self.index.delivery(key),
             None => Ok(None),
         }
@@ -224,14 +229,16 @@ impl Fold<'_> {
             batch.forget(row);
         }
         for (event, row) in &self.events {
-            batch.event(row)?;
-            batch.item(ItemKind::Active, (*event, MATCH), row.state == EventState::Queued);
-            batch.item(ItemKind::Dead, (*event, MATCH), row.given_up);
+            let mut part = batch.part(*event, self.fresh.contains(event));
+            part.event(row)?;
+            part.item(ItemKind::Active, MATCH, row.state == EventState::Queued);
+            part.item(ItemKind::Dead, MATCH, row.given_up);
         }
-        for (key, row) in &self.deliveries {
-            batch.delivery(*key, row)?;
-            batch.item(ItemKind::Active, *key, matches!(row.stand, Stand::Ready(_)));
-            batch.item(ItemKind::Dead, *key, row.stand == Stand::Dead);
+        for ((event, ordinal), row) in &self.deliveries {
+            let mut part = batch.part(*event, self.fresh.contains(event));
+            part.delivery(*ordinal, row)?;
+            part.item(ItemKind::Active, *ordinal, matches!(row.stand, Stand::Ready(_)));
+            part.item(ItemKind::Dead, *ordinal, row.stand == Stand::Dead);
         }
         Ok(batch)
     }

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::filter::Filter;
 use super::op::ItemKey;
 use super::row::{DeliveryRow, EventRow, Mark};
 use crate::store::StoreError;
@@ -82,6 +83,7 @@ struct Open {
     db: sled::Db,
     file: File,
     written: Mutex<(Meta, Scrub)>,
+    marks: Filter,
 }
 
 /// The index. It can be closed and opened again in place.
@@ -153,7 +155,7 @@ impl Index {
             Some(value) => self.decode(b"m", &value)?,
             None => Meta::default(),
         };
-        let open = Open { db, file, written: Mutex::new((meta, Scrub::default())) };
+        let open = Open { db, file, written: Mutex::new((meta, Scrub::default())), marks: Filter::new() };
         self.check_items(&open)?;
         if open.written().0.rows.count <= CHECKED_AT_OPEN {
             while self.scrub_step(&open, 4_096)? {}
@@ -196,6 +198,7 @@ impl Index {
             let (key, value) = entry.map_err(|error| self.failed(&error))?;
             if is_row(&key) {
                 scrub.seen.add(&key, &value);
+                open.marks.add(hash_of(&key).into_iter());
             }
             read += 1;
             scrub.cursor.clear();
@@ -206,7 +209,11 @@ impl Index {
             return Ok(true);
         }
         scrub.done = true;
-        if scrub.seen == meta.rows { Ok(false) } else { Err(self.damaged("its rows are not those that were written")) }
+        if scrub.seen != meta.rows {
+            return Err(self.damaged("its rows are not those that were written"));
+        }
+        open.marks.complete();
+        Ok(false)
     }
 
     /// Lets go of sled and its lock, as soon as those who read now are through.
@@ -250,8 +257,9 @@ impl Index {
         let mut next = Meta { applied, ..*meta };
         let mut seen = scrub.seen;
         let mut changes = sled::Batch::default();
-        for (key, value) in batch.0 {
-            let old = open.db.get(&key).map_err(|error| self.failed(&error))?;
+        open.marks.add(batch.0.keys().filter_map(|key| hash_of(key)));
+        for (key, Change { value, fresh }) in batch.0 {
+            let old = if fresh { None } else { open.db.get(&key).map_err(|error| self.failed(&error))? };
             if old.as_deref() == value.as_deref() {
                 continue;
             }
@@ -292,6 +300,9 @@ impl Index {
 
     /// The mark of a delivery id.
     pub fn mark(&self, hash: &[u8; 16]) -> Result<Option<Mark>, StoreError> {
+        if self.get_open()?.marks.lacks(hash) {
+            return Ok(None);
+        }
         self.get(&mark_key(hash))
     }
 
@@ -400,38 +411,73 @@ pub enum ItemKind {
 
 /// Changes that are applied as one step.
 #[derive(Debug, Default)]
-pub struct Batch(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
+pub struct Batch(BTreeMap<Vec<u8>, Change>);
 
-impl Batch {
-    /// Stores an event's row.
+/// What becomes of one key.
+#[derive(Debug)]
+struct Change {
+    /// Its value; `None` takes it away.
+    value: Option<Vec<u8>>,
+    /// It belongs to an event that arrives with this batch, so that nothing is there yet.
+    fresh: bool,
+}
+
+/// The keys of one event in a batch.
+#[derive(Debug)]
+pub struct Part<'a> {
+    batch: &'a mut Batch,
+    event: u128,
+    fresh: bool,
+}
+
+impl Part<'_> {
+    /// Stores the event's row.
     pub fn event(&mut self, row: &EventRow) -> Result<(), StoreError> {
-        self.0.insert(event_key(row.head.id).to_vec(), Some(encode(row)?));
+        self.set(event_key(self.event).to_vec(), Some(encode(row)?));
         Ok(())
     }
 
     /// Stores a delivery's row.
-    pub fn delivery(&mut self, key: ItemKey, row: &DeliveryRow) -> Result<(), StoreError> {
-        self.0.insert(item_key(b'd', key).to_vec(), Some(encode(row)?));
-        Ok(())
-    }
-
-    /// Remembers a delivery id, or forgets it.
-    pub fn mark(&mut self, hash: &[u8; 16], mark: Option<&Mark>) -> Result<(), StoreError> {
-        self.0.insert(mark_key(hash).to_vec(), mark.map(encode).transpose()?);
+    pub fn delivery(&mut self, ordinal: u16, row: &DeliveryRow) -> Result<(), StoreError> {
+        self.set(item_key(b'd', (self.event, ordinal)).to_vec(), Some(encode(row)?));
         Ok(())
     }
 
     /// Puts an item into a set, or takes it out.
-    pub fn item(&mut self, kind: ItemKind, key: ItemKey, present: bool) {
-        self.0.insert(item_key(kind as u8, key).to_vec(), present.then(Vec::new));
+    pub fn item(&mut self, kind: ItemKind, ordinal: u16, present: bool) {
+        self.set(item_key(kind as u8, (self.event, ordinal)).to_vec(), present.then(Vec::new));
+    }
+
+    fn set(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        // What is not there need not be taken away.
+        if value.is_some() || !self.fresh {
+            self.batch.0.insert(key, Change { value, fresh: self.fresh });
+        }
+    }
+}
+
+impl Batch {
+    /// What changes of one event; `fresh` when it arrives with this batch.
+    pub fn part(&mut self, event: u128, fresh: bool) -> Part<'_> {
+        Part { batch: self, event, fresh }
+    }
+
+    fn set(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.0.insert(key, Change { value, fresh: false });
+    }
+
+    /// Remembers a delivery id, or forgets it.
+    pub fn mark(&mut self, hash: &[u8; 16], mark: Option<&Mark>) -> Result<(), StoreError> {
+        self.set(mark_key(hash).to_vec(), mark.map(encode).transpose()?);
+        Ok(())
     }
 
     /// Forgets an event with all that belongs to it but the mark of its delivery id.
     pub fn forget(&mut self, row: &EventRow) {
-        self.0.insert(event_key(row.head.id).to_vec(), None);
+        self.set(event_key(row.head.id).to_vec(), None);
         for ordinal in (0..row.deliveries).chain([super::op::MATCH]) {
             for kind in [b'd', b'a', b'x'] {
-                self.0.insert(item_key(kind, (row.head.id, ordinal)).to_vec(), None);
+                self.set(item_key(kind, (row.head.id, ordinal)).to_vec(), None);
             }
         }
     }
@@ -447,6 +493,11 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
 
 fn is_row(key: &[u8]) -> bool {
     matches!(key.first(), Some(b'e' | b'd' | b'k'))
+}
+
+/// The hash that a mark's key holds.
+fn hash_of(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(b"k")
 }
 
 fn event_key(event: u128) -> [u8; 17] {

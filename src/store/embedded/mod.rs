@@ -12,6 +12,7 @@ mod applier;
 mod audit;
 mod dedupe;
 mod events;
+mod filter;
 mod fold;
 mod index;
 mod lock;
