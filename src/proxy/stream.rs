@@ -31,6 +31,8 @@ use crate::base::clock::Clock;
 
 /// The most bytes that are gathered before they are sent.
 const GATHER: usize = 16 << 10;
+/// What a first read takes at most.
+const FIRST_READ: usize = 16 << 10;
 /// How often a wait is looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// How much a client may still send after we have answered and closed, and how long it may take. Closing
@@ -133,7 +135,8 @@ impl DoorStream {
     }
 
     /// The first bytes of something, waited for without holding memory; empty when the other side has
-    /// closed. A socket may say that it is readable and then not be, so only bytes count.
+    /// closed. As many as one read gives are taken, so that a request of usual size comes whole; what little
+    /// came is moved to a buffer of at least `capacity` for the rest to be waited for in. A socket may say that it is readable and then not be, so only bytes count.
     ///
     /// # Errors
     /// When the connection is broken.
@@ -141,9 +144,14 @@ impl DoorStream {
         self.out = BytesMut::new();
         loop {
             each!(&self.io, io => io.readable().await)?;
-            let mut bytes = BytesMut::with_capacity(capacity);
+            let mut bytes = BytesMut::with_capacity(FIRST_READ);
             match each!(&self.io, io => io.try_read_buf(&mut bytes)) {
-                Ok(_) => return Ok(bytes),
+                Ok(count) if count > FIRST_READ / 2 => return Ok(bytes),
+                Ok(count) => {
+                    let mut kept = BytesMut::with_capacity(capacity.max(count));
+                    kept.extend_from_slice(&bytes);
+                    return Ok(kept);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
