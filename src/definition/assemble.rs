@@ -4,6 +4,7 @@
 //! version in force and touches no other. Called by `reload`.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ pub fn assemble(previous: Option<&Generation>, deployment: &Deployment, now: Tim
     }
     assembly.keep_unseen(deployment);
     let Assembly { integrations, mut files, .. } = assembly;
-    files.sort_by(|a, b| a.file.cmp(&b.file));
+    files.sort_by(|a, b| a.file.as_os_str().cmp(b.file.as_os_str()));
     files.insert(0, gateway_status);
     Some(Generation {
         number: previous.map_or(1, |last| last.number + 1),
@@ -53,13 +54,14 @@ fn gateway(previous: Option<&Generation>, deployment: &Deployment) -> Option<(Ar
     Some((gateway, FileStatus { file: Arc::clone(&read.file), integration: None, state, problems }))
 }
 
-fn index(files: &[FileStatus]) -> HashMap<&PathBuf, &FileStatus> {
-    files.iter().map(|status| (&*status.file, status)).collect()
+/// Files by name, byte for byte: hashing a path part by part takes long with many.
+pub fn index(files: &[FileStatus]) -> HashMap<&OsStr, &FileStatus> {
+    files.iter().map(|status| (status.file.as_os_str(), status)).collect()
 }
 
 struct Assembly<'a> {
     previous: Option<&'a Generation>,
-    before: HashMap<&'a PathBuf, &'a FileStatus>,
+    before: HashMap<&'a OsStr, &'a FileStatus>,
     integrations: HashMap<Arc<str>, Arc<Integration>>,
     files: Vec<FileStatus>,
 }
@@ -85,7 +87,7 @@ impl Assembly<'_> {
 
     /// Keeps what a faulty file was in force as, if it was.
     fn keep(&mut self, file: &Arc<PathBuf>, named: Option<Arc<str>>, problems: Arc<[Problem]>) {
-        let before = self.before.get(&**file).filter(|status| status.state != FileState::Rejected);
+        let before = self.before.get(file.as_os_str()).filter(|status| status.state != FileState::Rejected);
         let id = before.and_then(|status| status.integration.clone());
         let good = id.as_ref().and_then(|id| Some((Arc::clone(id), self.previous?.integration(id)?)));
         let (integration, state) = match good {

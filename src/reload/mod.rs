@@ -15,8 +15,8 @@ use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::base::clock::Clock;
-use crate::definition::assemble::assemble;
-use crate::definition::live::{FileState, Generation, Live};
+use crate::definition::assemble::{self, assemble};
+use crate::definition::live::{FileState, FileStatus, Generation, Live};
 use crate::definition::load::environment::Environment;
 use crate::definition::problem::{Problem, Severity};
 use crate::definition::render::{self, Report};
@@ -112,7 +112,7 @@ impl Reloader {
         let deployment = reading.read(&selection);
         let first = assemble(None, &deployment, seams.clock.now());
         let Some(first) = first else { return Err(Box::new(deployment.report())) };
-        tell(&first, &deployment, &seams.metrics);
+        tell(None, &first, &deployment, &seams.metrics);
         let live = Arc::new(Live::new(first));
         let last = Mutex::new(Arc::new(deployment));
         let turn = tokio::sync::Mutex::new(());
@@ -178,7 +178,7 @@ impl Reloader {
         if previous.gateway.fixed != next.gateway.fixed {
             warn!("settings changed that take effect when the gateway is started again");
         }
-        tell(&next, deployment, metrics);
+        tell(Some(&previous), &next, deployment, metrics);
         self.live.swap(next);
         outcome
     }
@@ -186,16 +186,16 @@ impl Reloader {
 
 /// Whether a file or directory that was there is not there now.
 fn lost_files(before: &Deployment, after: &Deployment) -> bool {
-    let now: std::collections::HashSet<_> = after.integrations.iter().map(|read| &read.file).collect();
+    let now: std::collections::HashSet<_> = after.integrations.iter().map(|read| read.file.as_os_str()).collect();
     let unread = |read: &Problem| read.code == crate::definition::problem::Code::Unreadable;
-    before.integrations.iter().any(|read| !now.contains(&read.file))
+    before.integrations.iter().any(|read| !now.contains(read.file.as_os_str()))
         || !after.unreadable.is_empty()
         || after.integrations.iter().any(|read| read.problems.iter().any(unread))
         || after.gateway.as_ref().is_some_and(|read| read.problems.iter().any(unread))
 }
 
 fn same_files(a: &Generation, b: &Generation) -> bool {
-    let same = |(a, b): (&crate::definition::live::FileStatus, &crate::definition::live::FileStatus)| {
+    let same = |(a, b): (&FileStatus, &FileStatus)| {
         let same_problems = Arc::ptr_eq(&a.problems, &b.problems) || a.problems == b.problems;
         a.file == b.file && a.state == b.state && same_problems
     };
@@ -221,30 +221,29 @@ fn outcome(previous: &Generation, next: &Generation) -> Outcome {
 }
 
 impl RejectedFile {
-    fn of(status: &crate::definition::live::FileStatus) -> Self {
+    fn of(status: &FileStatus) -> Self {
         let errors = status.problems.iter().filter(|problem| problem.is_error());
         let (file, state) = (status.file.display().to_string(), status.state);
         Self { file, state, problems: errors.map(render::line).collect() }
     }
 }
 
-/// Says in the log and the metrics what came into force.
-fn tell(generation: &Generation, deployment: &Deployment, metrics: &Metrics) {
+/// Says in the log and the metrics what came into force. What is wrong with a file is told when it is new.
+fn tell(previous: Option<&Generation>, generation: &Generation, deployment: &Deployment, metrics: &Metrics) {
     let rejected = generation.rejected().count();
     let loaded = generation.files.len() - rejected;
     let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     metrics.config_generation.with_label_values::<&str>(&[]).set(i64::try_from(generation.number).unwrap_or(i64::MAX));
     metrics.definitions.with_label_values(&["loaded"]).set(gauge(loaded));
     metrics.definitions.with_label_values(&["rejected"]).set(gauge(rejected));
-    for status in &generation.files {
-        for problem in status.problems.iter() {
-            let (code, line) = (problem.code.to_string(), render::line(problem));
-            match problem.severity {
-                Severity::Error => {
-                    warn!(problem.code = code, config.file = %status.file.display(), "definition refused: {line}");
-                }
-                Severity::Warning => info!(problem.code = code, "definition warned about: {line}"),
-                Severity::Notice => {}
+    let known = previous.map(|last| assemble::index(&last.files)).unwrap_or_default();
+    for status in generation.files.iter().filter(|status| !status.problems.is_empty()) {
+        let told = known.get(status.file.as_os_str()).is_some_and(|before| {
+            Arc::ptr_eq(&before.problems, &status.problems) || before.problems == status.problems
+        });
+        if !told {
+            for problem in status.problems.iter() {
+                tell_of(status, problem);
             }
         }
     }
@@ -257,4 +256,16 @@ fn tell(generation: &Generation, deployment: &Deployment, metrics: &Metrics) {
         generation.number,
         generation.integrations.len(),
     );
+}
+
+fn tell_of(status: &FileStatus, problem: &Problem) {
+    let code = problem.code.to_string();
+    match problem.severity {
+        Severity::Error => {
+            let line = render::line(problem);
+            warn!(problem.code = code, config.file = %status.file.display(), "definition refused: {line}");
+        }
+        Severity::Warning => info!(problem.code = code, "definition warned about: {}", render::line(problem)),
+        Severity::Notice => {}
+    }
 }

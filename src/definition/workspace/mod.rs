@@ -8,6 +8,7 @@ mod definition;
 mod scan;
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -84,15 +85,15 @@ impl Reading<'_> {
 
     /// Reads definitions on all cores.
     fn all(&self, files: &[Arc<PathBuf>]) -> Vec<Arc<Definition<plan::Integration>>> {
-        let last: HashMap<&PathBuf, _> =
-            self.previous.iter().flat_map(|last| &last.integrations).map(|last| (&*last.file, last)).collect();
+        let last = self.previous.iter().flat_map(|last| &last.integrations);
+        let last: HashMap<&OsStr, _> = last.map(|last| (last.file.as_os_str(), last)).collect();
         let templates = Templates::new();
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(files.len() / 8).max(1);
         let next = AtomicUsize::new(0);
         let work = || {
             let mut done = Vec::new();
             while let Some((place, file)) = take(&next, files) {
-                done.push((place, self.one(file, last.get(&**file).copied(), &templates)));
+                done.push((place, self.one(file, last.get(file.as_os_str()).copied(), &templates)));
             }
             done
         };

@@ -73,7 +73,8 @@ pub(super) fn definitions(selection: &Selection, gateway: Option<&Definition<Gat
     for directory in &selection.directories {
         scan(directory, &Place::file(Arc::new(directory.clone())), 0, &mut scanned);
     }
-    scanned.files.sort();
+    // By bytes: comparing paths part by part takes long with many.
+    scanned.files.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     scanned.files.dedup();
     scanned
 }
@@ -99,11 +100,13 @@ fn scan(directory: &Path, named_at: &Place, depth: usize, scanned: &mut Scanned)
         if entry.file_name().to_string_lossy().starts_with('.') {
             continue;
         }
-        let is_real_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let kind = entry.file_type().ok();
+        let is_real_directory = kind.is_some_and(|kind| kind.is_dir());
+        let leads_to_directory = || !kind.is_some_and(|kind| kind.is_file()) && path.is_dir();
         let is_yaml = path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
         if is_real_directory && depth < MAX_DEPTH {
             scan(&path, named_at, depth + 1, scanned);
-        } else if is_yaml && !path.is_dir() {
+        } else if is_yaml && !leads_to_directory() {
             if scanned.files.len() >= MAX_FILES {
                 return refuse(scanned, format!("there are more than {MAX_FILES} definitions"));
             }
