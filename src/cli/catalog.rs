@@ -35,7 +35,8 @@ pub struct Wanted {
 /// Runs the command.
 pub fn run(command: &Catalog, output: &mut Output) -> anyhow::Result<Ended> {
     let Catalog::List(wanted) = command;
-    let all: Vec<_> = catalogue::ids().filter_map(catalogue::entry).map(Entry::listing).collect();
+    let entries: Vec<_> = catalogue::ids().filter_map(catalogue::entry).map(Entry::document).collect();
+    let all: Vec<_> = entries.iter().map(|entry| Listing::of(entry)).collect();
     let found: Vec<_> = all.iter().filter(|listing| wanted.fits(listing)).collect();
     if output.json {
         output.value(&found)?;

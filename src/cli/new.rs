@@ -168,7 +168,8 @@ mod tests {
         let mut variables = HashMap::new();
         for id in catalogue::ids() {
             let entry = catalogue::entry(id).expect("listed");
-            let document = &entry.document().value;
+            let document = entry.document();
+            let document = &document.value;
             let draft = Draft::of(id, &format!("my-{id}"), document);
             variables.extend(draft.variables.iter().map(|name| (name.clone(), value(document, name).to_owned())));
             let path = directory.path().join(format!("my-{id}.yaml"));

@@ -66,7 +66,7 @@ pub fn run(
         }
     }
     match catalogue::entry(&args.id) {
-        Some(entry) => show(entry.document(), args.resolved, output).map(|()| Ended::Done),
+        Some(entry) => show(&entry.document(), args.resolved, output).map(|()| Ended::Done),
         None => match nearest(&args.id, ids.iter().map(String::as_str)) {
             Some(near) => bail!("there is no integration `{}`; did you mean `{near}`?", args.id),
             None => bail!("there is no integration `{}`", args.id),

@@ -1,9 +1,10 @@
 //! The catalogue: the definitions in `integrations/`, embedded in the program. Each is parsed when it is
-//! first asked for, so that a deployment pays for the entries it extends and not for the shelf.
+//! asked for, so that a deployment pays for the entries it extends and not for the shelf, and is kept until
+//! [`forget`]: many definitions may extend one entry, and none needs it once it is compiled.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use rust_embed::Embed;
 use serde::Serialize;
@@ -23,7 +24,7 @@ pub struct Entry {
     pub text: Arc<str>,
     /// What its file is called in diagnostics: `catalogue:NAME.yaml`, which no file of a deployment is.
     pub file: Arc<PathBuf>,
-    document: OnceLock<Document>,
+    kept: Mutex<Option<Arc<Document>>>,
 }
 
 static ENTRIES: LazyLock<BTreeMap<Box<str>, Entry>> = LazyLock::new(|| {
@@ -31,24 +32,35 @@ static ENTRIES: LazyLock<BTreeMap<Box<str>, Entry>> = LazyLock::new(|| {
         let id = name.strip_suffix(".yaml")?;
         let text: Arc<str> = std::str::from_utf8(&Files::get(&name)?.data).ok()?.into();
         let file = Arc::new(PathBuf::from(format!("catalogue:{name}")));
-        Some((id.into(), Entry { text, file, document: OnceLock::new() }))
+        Some((id.into(), Entry { text, file, kept: Mutex::default() }))
     };
     Files::iter().filter_map(entry).collect()
 });
 
 impl Entry {
     /// Its content as written.
-    pub fn document(&self) -> &Document {
-        self.document.get_or_init(|| {
+    pub fn document(&self) -> Arc<Document> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let document = kept.get_or_insert_with(|| {
             // A test parses every embedded file; one that did not parse would be an entry without content.
             let parsed = parse(&self.file, &self.text).document;
-            parsed.unwrap_or_else(|| Document::unplaced(self.file.as_ref().clone(), Value::Null))
-        })
+            Arc::new(parsed.unwrap_or_else(|| Document::unplaced(self.file.as_ref().clone(), Value::Null)))
+        });
+        Arc::clone(document)
     }
+}
 
-    /// What a list says of it.
-    pub fn listing(&self) -> Listing<'_> {
-        let value = &self.document().value;
+/// Lets go of the contents of all entries; whoever holds one keeps it.
+pub fn forget() {
+    for entry in ENTRIES.values() {
+        *entry.kept.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl<'a> Listing<'a> {
+    /// What a list says of an entry with this content.
+    pub fn of(entry: &'a Document) -> Self {
+        let value = &entry.value;
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let texts = |pointer: &str, key: &str| {
             let items = value.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
@@ -61,7 +73,7 @@ impl Entry {
             ("oauth2", grant) => Some(grant),
             _ => None,
         };
-        Listing {
+        Self {
             id: text("/id"),
             title: text("/title"),
             summary: text("/summary"),
@@ -139,14 +151,15 @@ mod tests {
     fn every_embedded_file_is_an_entry_under_its_own_id() {
         assert_eq!(ids().count(), Files::iter().count());
         for id in ids() {
-            let written = entry(id).and_then(|entry| entry.document().value.get("id")?.as_str());
-            assert_eq!(written, Some(id));
+            let document = entry(id).expect("listed").document();
+            assert_eq!(document.value.get("id").and_then(Value::as_str), Some(id));
         }
     }
 
     #[test]
     fn every_entry_stands_on_a_shelf_with_a_sentence_and_its_documentation() {
-        for listing in ids().filter_map(entry).map(Entry::listing) {
+        for document in ids().filter_map(entry).map(Entry::document) {
+            let listing = Listing::of(&document);
             let sentence = listing.summary.ends_with('.') && listing.summary.len() < 120;
             let complete = sentence && !listing.category.is_empty() && !listing.features.is_empty();
             assert!(complete && listing.docs.starts_with("https://"), "{listing:?}");
@@ -155,7 +168,7 @@ mod tests {
 
     #[test]
     fn entries_are_found_by_what_people_know_of_them() {
-        let found = |word: &str| ids().filter_map(entry).map(Entry::listing).any(|listing| listing.has(word));
+        let found = |word: &str| ids().filter_map(entry).any(|entry| Listing::of(&entry.document()).has(word));
         for word in ["GITHUB", "payments", "Sync", "authorization_code", "api_key", "invoices"] {
             assert!(found(word), "{word}");
         }

@@ -117,7 +117,7 @@ fn lay_over_catalogue(document: &mut Document, schema: &Schema, problems: &mut V
         return false;
     };
     let taken = std::mem::replace(document, Document::unplaced(PathBuf::new(), Value::Null));
-    *document = merge(entry.document(), taken, schema.shape());
+    *document = merge(&entry.document(), taken, schema.shape());
     true
 }
 

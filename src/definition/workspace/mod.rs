@@ -71,6 +71,7 @@ impl Reading<'_> {
         });
         let mut scanned = scan::definitions(selection, gateway.as_deref());
         let integrations = self.all(&scanned.files);
+        catalogue::forget();
         let mut deployment = Deployment {
             gateway,
             integrations,
