@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ladder import ROOT, TARGET, cpu_seconds, free_port, launch, rss_mib, wait_for
+from ladder import ROOT, TARGET, TICKS, cpu_seconds, free_port, launch, rss_mib, wait_for
 
 SECRET = "bench-webhook-secret-0123456789abcdef"
 
@@ -82,6 +82,19 @@ def trunkline(work, port):
     return launch([TARGET / "trunkline", "serve", "--config", home / "trunkline.yaml"], {"BENCH_SECRET": SECRET}, core="0,1")
 
 
+def by_thread(pid):
+    """CPU seconds by name of thread."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            name, rest = (task / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+        except OSError:
+            continue
+        fields = rest.split()
+        found[name] = found.get(name, 0) + (int(fields[11]) + int(fields[12])) / TICKS
+    return found
+
+
 def debian_webhook(work, port):
     rule = {"match": {"type": "payload-hmac-sha256", "secret": SECRET, "parameter": {"source": "header", "name": "X-Hub-Signature-256"}}}
     hooks = work / "hooks.json"
@@ -104,6 +117,7 @@ def main():
     options.add_argument("--connections", type=int, default=64)
     chosen = options.parse_args()
     runs = {"bare append": [], "trunkline": [], "debian webhook": []}
+    threads, events = {}, 0
     with tempfile.TemporaryDirectory(dir=ROOT / "target") as directory:
         work, servers = Path(directory), {}
         bodies = payloads(work)
@@ -123,16 +137,25 @@ def main():
                 ).stdout
                 runs["bare append"].append((json.loads(out)["per_second"], 0))
                 for name, (port, process) in servers.items():
-                    before = cpu_seconds(process.pid)
+                    before, of_threads = cpu_seconds(process.pid), by_thread(process.pid)
                     done = post(port, script, chosen.seconds, chosen.connections)
-                    runs[name].append((done / chosen.seconds, (cpu_seconds(process.pid) - before) / done * 1e6))
+                    # What happens behind the acknowledgements counts as well.
                     time.sleep(1)
+                    runs[name].append((done / chosen.seconds, (cpu_seconds(process.pid) - before) / done * 1e6))
+                    if name == "trunkline":
+                        events += done
+                        for thread, seconds in by_thread(process.pid).items():
+                            threads[thread] = threads.get(thread, 0) + seconds - of_threads.get(thread, 0)
             middle = lambda name, place: statistics.median(run[place] for run in runs[name])
             base = middle("bare append", 0)
             print("| contender | acknowledged/s | of the bare append | CPU µs/event | loaded MiB |\n|---|---|---|---|---|")
             for name in runs:
                 loaded = f"{rss_mib(servers[name][1].pid):.0f}" if name in servers else "–"
                 print(f"| {name} | {middle(name, 0):.0f} | {middle(name, 0) / base:.2f} | {middle(name, 1):.0f} | {loaded} |")
+            shares = sorted(threads.items(), key=lambda share: -share[1])
+            print("\n| thread | CPU µs/event |\n|---|---|")
+            for thread, seconds in shares[:6]:
+                print(f"| {thread} | {seconds / events * 1e6:.1f} |")
         finally:
             for _, process in servers.values():
                 process.kill()

@@ -5,7 +5,7 @@
 Kubernetes do (rename over, in place, a swapped `..data` symlink), one in five of them broken, and counts
 the requests that failed, the time from the change to its effect, and how the resident memory drifts.
 `definitions` starts the gateway with many definitions and edits one of them. `idle` starts it with the
-catalogue's definitions and opens connections that say nothing.
+quickstart and opens connections that say nothing, and starts it with a definition for each catalogue entry.
 
     benches/reload.py reloads [--count 1000]
     benches/reload.py definitions [--sizes 1000,10000]
@@ -221,6 +221,7 @@ def idle(options, work):
     gateway = Gateway(work, files)
     time.sleep(3)
     alone = rss_mib(gateway.process.pid)
+    parts = resident(gateway.process.pid)
     held = []
     for _ in range(options.connections):
         one = socket.create_connection(("127.0.0.1", gateway.proxy))
@@ -233,6 +234,23 @@ def idle(options, work):
     print("| idle MiB | idle connections that each carried a request | MiB with them | KiB each |\n|---|---|---|---|")
     print(f"| {alone:.1f} | {len(held)} | {full:.1f} | {(full - alone) * 1024 / len(held):.1f} |")
     gateway.stop()
+    print("\n| definitions | VmRSS KB | of them heap and stacks | of them program and libraries |\n|---|---|---|---|")
+    print("| quickstart | {VmRSS} | {RssAnon} | {RssFile} |".format(**parts))
+    (work / "catalogue").mkdir()
+
+    def entries(directory):
+        for entry in sorted((ROOT / "integrations").glob("*.yaml")):
+            (directory / entry.name).write_text(f"trunkline: 1\nid: {entry.stem}\nextends: {entry.stem}\n")
+
+    gateway = Gateway(work / "catalogue", entries)
+    time.sleep(3)
+    print("| the whole catalogue | {VmRSS} | {RssAnon} | {RssFile} |".format(**resident(gateway.process.pid)))
+    gateway.stop()
+
+
+def resident(pid):
+    lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if words and words[0].startswith(("VmRSS", "Rss"))}
 
 
 def main():
