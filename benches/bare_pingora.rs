@@ -90,6 +90,7 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
         key: KeySource::Missing,
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
         vault: None,
+        not_run: Vec::new(),
     };
     let gateway = Gateway {
         fixed,

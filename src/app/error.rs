@@ -22,9 +22,9 @@ pub enum StartError {
     /// `--mock` without development mode.
     #[error("--mock sends every call to a simulation, so it needs `mode: development` or --dev")]
     MockInProduction,
-    /// The state is kept in a way that this version does not run.
-    #[error("`state: {{ postgres: … }}` is not yet run by this version: use `state: {{ sled: {{ path: ./data }} }}`")]
-    StateNotYet,
+    /// The gateway file asks for something that this version does not run.
+    #[error("the gateway file has `{0}`, which is not yet run by this version: take it out to start without it")]
+    NotYet(String),
     /// There is no usable master key, or it does not fit the store.
     #[error(transparent)]
     Connections(#[from] OpeningError),

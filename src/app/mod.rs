@@ -122,6 +122,7 @@ impl App {
         let (reloader, live) = first_generation(&options).await?;
         let generation = live.load();
         check_mode(&options, &generation)?;
+        check_runnable(&generation)?;
         let store = state::open(&generation.gateway, &seams).await?;
         let opened = doors::open(&options, &live, Arc::clone(&store), secrets.as_ref()).await;
         let opened = match opened {
@@ -208,6 +209,12 @@ fn check_mode(options: &Options, generation: &Generation) -> Result<(), StartErr
         return Err(StartError::MockInProduction);
     }
     Ok(())
+}
+
+/// A setting that is not run must not be passed over: `tls` left out would be plain HTTP.
+fn check_runnable(generation: &Generation) -> Result<(), StartError> {
+    let part = generation.gateway.fixed.not_run.first();
+    part.map_or(Ok(()), |part| Err(StartError::NotYet(part.clone())))
 }
 
 fn describe(metrics: &Metrics, generation: &Generation) {

@@ -19,7 +19,7 @@ pub async fn open(gateway: &Gateway, seams: &Seams) -> Result<Arc<Embedded>, Sta
 /// How the embedded store is opened.
 pub fn options(gateway: &Gateway, seams: &Seams) -> Result<embedded::Options, StartError> {
     let State::Sled { path, cache, min_free, retention } = &gateway.fixed.state else {
-        return Err(StartError::StateNotYet);
+        return Err(StartError::NotYet("state.postgres".to_owned()));
     };
     Ok(embedded::Options {
         cache_bytes: *cache,

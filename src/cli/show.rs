@@ -14,6 +14,7 @@ use super::{Common, Ended};
 use crate::definition::catalogue;
 use crate::definition::document::{Below, Document, Spot};
 use crate::definition::load::environment::Environment;
+use crate::definition::load::reference::says_itself;
 use crate::definition::problem::Problem;
 use crate::definition::resolve::Kind;
 use crate::definition::shape::View;
@@ -199,10 +200,11 @@ struct Part<'a> {
 impl Part<'_> {
     /// The value as YAML on one line; what references brought in as the reference, a secret not at all.
     fn shown(&self) -> String {
-        let is_reference = self.value.as_str().is_some_and(|text| text.contains("${"));
+        let by_reference = self.value.as_str().is_some_and(|text| !says_itself(text));
         match &self.spot.written {
+            Some(written) if self.view.is_secret() && says_itself(written) => "••••••".to_owned(),
             Some(written) => scalar(&Value::String(written.to_string())),
-            None if self.view.is_secret() && !is_reference => "••••••".to_owned(),
+            None if self.view.is_secret() && !by_reference => "••••••".to_owned(),
             None => scalar(self.value),
         }
     }

@@ -95,6 +95,7 @@ pub fn generation(integrations: Vec<Integration>) -> Generation {
         key: KeySource::Missing,
         previous: crate::definition::plan::gateway::PreviousKeys::default(),
         vault: None,
+        not_run: Vec::new(),
     };
     let gateway = Gateway {
         fixed,

@@ -190,6 +190,13 @@ pub fn first_refusal(document: &Value, below: &str) -> Option<String> {
     refusing.filter(|part| !part.uses(document).is_empty()).map(Part::name).next()
 }
 
+/// The parts of a gateway file without which the program would do something else than the file says, so
+/// that it does not start.
+pub fn gateway_refusals(document: &Value) -> Vec<String> {
+    let refusing = GATEWAY.iter().filter(|part| part.effect == Effect::Refuses);
+    refusing.filter(|part| !part.uses(document).is_empty()).map(Part::name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,20 +41,8 @@ pub struct Resolved {
 pub struct Sound {
     /// What is left.
     pub document: Document,
-    /// The pointers of what was taken out.
-    taken: Vec<String>,
-}
-
-impl Sound {
-    /// Whether a problem of what is left is one of the file, and no consequence of what was taken out.
-    pub fn counts(&self, problem: &Problem) -> bool {
-        let at = &problem.place.pointer;
-        let around = |taken: &String| taken.strip_prefix(at.as_str()).is_some_and(|rest| rest.starts_with('/'));
-        let within = |taken: &String| {
-            at.strip_prefix(taken.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        !self.taken.iter().any(|taken| around(taken) || within(taken))
-    }
+    /// The pointers of what is faulty in the file: what is wrong there was told.
+    pub faulty: Vec<String>,
 }
 
 /// What kind of file it is.
@@ -126,22 +114,23 @@ fn is_told_better(problem: &Problem, faults: &[Problem]) -> bool {
     problem.severity == Severity::Warning && faults.iter().any(|fault| fault.place.span == problem.place.span)
 }
 
-/// Takes out what is faulty. A list loses no item, because that would move the others: where an item is
-/// faulty as a whole, the list goes.
+/// Takes out what is faulty. A map that lacks something keeps the rest; a list loses no item, because that
+/// would move the others.
 fn sound(document: &Document, faults: &[Problem], read: &[Problem]) -> Sound {
-    let mut sound = Sound { document: document.clone(), taken: Vec::new() };
-    for fault in faults.iter().chain(read).filter(|fault| fault.is_error()) {
-        let mut at = fault.place.pointer.as_str();
-        while let Some((parent, key)) = at.rsplit_once('/') {
-            if let Some(Value::Object(map)) = sound.document.value.pointer_mut(parent) {
-                map.shift_remove(&key.replace("~1", "/").replace("~0", "~"));
-                sound.taken.push(at.to_owned());
-                break;
-            }
-            at = parent;
+    let mut sound = Sound { document: document.clone(), faulty: Vec::new() };
+    let is_whole = |fault: &&Problem| fault.is_error() && fault.code != Code::MissingField;
+    for fault in faults.iter().chain(read).filter(is_whole) {
+        let at = fault.place.pointer.as_str();
+        let Some((parent, key)) = at.rsplit_once('/') else { continue };
+        if let Some(Value::Object(map)) = sound.document.value.pointer_mut(parent) {
+            map.shift_remove(&key.replace("~1", "/").replace("~0", "~"));
         }
+        sound.faulty.push(at.to_owned());
+        // A field whose name has a slip is not missing.
+        let meant = fault.suggestion.as_ref().filter(|_| fault.code == Code::UnknownField);
+        sound.faulty.extend(meant.map(|meant| format!("{parent}/{meant}")));
     }
-    sound.taken.extend(faulty_spots(document));
+    sound.faulty.extend(faulty_spots(document));
     if let Value::Object(root) = &mut sound.document.value {
         // What every file must have, so that the rest can be read; that it is missing was told.
         root.entry("trunkline").or_insert(Value::from(1));

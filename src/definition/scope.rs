@@ -20,9 +20,7 @@ pub struct Outline {
     pub endpoints: Vec<Arc<str>>,
     /// The connections it declares.
     pub connections: Vec<Arc<str>>,
-    /// Whether connections come by other ways than files.
-    pub others_may_connect: bool,
-    /// Whether that is all. A file with faults may mean to offer more.
+    /// Whether that is all: a fault of the file may hide more.
     pub complete: bool,
 }
 
@@ -76,11 +74,25 @@ pub fn outline(document: &Document, complete: bool) -> Outline {
         let list = document.value.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
         list.filter_map(|entry| entry.get("id")?.as_str()).map(Arc::from).collect()
     };
-    let connections = ids("/connections");
-    let interactive = ["/auth/oauth2", "/auth/oauth1", "/auth/login"];
-    let interactive = interactive.iter().any(|kind| document.value.pointer(kind).is_some());
-    let others_may_connect = interactive || connections.is_empty();
-    Outline { endpoints: ids("/api/endpoints"), connections, others_may_connect, complete }
+    Outline { endpoints: ids("/api/endpoints"), connections: ids("/connections"), complete }
+}
+
+/// Whether a file with this problem may mean to offer more than its outline tells.
+pub fn may_hide(problem: &Problem) -> bool {
+    let at = problem.place.pointer.as_str();
+    let offered = ["/api/endpoints", "/connections", "/extends"].iter().any(|block| at.starts_with(block));
+    // A fault of the text itself may have swallowed anything; a word that is unknown there, a block's name.
+    let around = match problem.code {
+        Code::MissingField => false,
+        Code::UnknownField => {
+            let meant = problem.suggestion.as_deref();
+            let may_be_block =
+                meant.is_none_or(|meant| ["api", "endpoints", "connections", "extends"].contains(&meant));
+            may_be_block && matches!(at.rsplit_once('/'), Some(("" | "/api", _)))
+        }
+        _ => matches!(at, "" | "/api"),
+    };
+    problem.is_error() && (offered || around)
 }
 
 /// What a definition needs.
@@ -147,14 +159,7 @@ impl Scope {
     pub fn fault(&self, link: &Link) -> Option<Problem> {
         match &link.target {
             Target::Endpoint(integration, endpoint) => self.endpoint_fault(&link.place, integration, endpoint),
-            Target::Connection(integration, connection) => {
-                let outline = self.integrations.get(integration).filter(|outline| outline.complete)?;
-                let is_there = outline.others_may_connect || outline.connections.contains(connection);
-                (!is_there).then(|| {
-                    let message = format!("`{integration}` has no connection `{connection}`");
-                    missing(&link.place, message, connection, &outline.connections, "It has")
-                })
-            }
+            Target::Connection(integration, connection) => self.connection_slip(&link.place, integration, connection),
             Target::Destination(id) => {
                 let offered = &self.gateway.as_ref()?.destinations;
                 let message = || format!("the gateway file has no destination `{id}`");
@@ -172,6 +177,19 @@ impl Scope {
                 is_missing.then(|| warn().suggestion(self.nearest_integration(id)))
             }
         }
+    }
+
+    /// A connection of every kind may be connected, put or imported, which no file tells; so one that is not
+    /// declared is told only where its name looks like a slip of one that is.
+    fn connection_slip(&self, place: &Place, integration: &str, connection: &str) -> Option<Problem> {
+        let declared = &self.integrations.get(integration)?.connections;
+        if declared.iter().any(|known| &**known == connection) {
+            return None;
+        }
+        let near = nearest(connection, declared.iter().map(|known| &**known))?;
+        let message = format!("no file declares the connection `{connection}` of `{integration}`");
+        let problem = Problem::warning(Code::UnknownName, place.clone(), message).suggestion(Some(near));
+        Some(problem.help("One that is stored under this name is used; without one the action fails."))
     }
 
     fn endpoint_fault(&self, place: &Place, integration: &str, endpoint: &str) -> Option<Problem> {
@@ -241,15 +259,20 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_missed_only_where_files_alone_declare_them() {
-        let declared =
-            document("auth: { api_key: {} }\nconnections: [{ id: main }]\napi: { endpoints: [{ id: e }] }\n");
-        let interactive = document("auth: { oauth2: {} }\napi: { endpoints: [{ id: e }] }\n");
-        let integrations = [("a".into(), outline(&declared, true)), ("b".into(), outline(&interactive, true))];
-        let scope = Scope { integrations: integrations.into(), complete: true, gateway: None };
-        let rules = document("rules: [{ do: [{ call: a.e }, { call: b.e }, { call: a.e, connection: main }] }]\n");
-        let told: Vec<_> = links(&rules).iter().filter_map(|link| scope.fault(link)).map(|p| p.message).collect();
-        assert_eq!(told, ["`a` has no connection `default`"]);
+    fn a_connection_that_no_file_declares_may_be_stored() {
+        let kinds = ["api_key", "basic", "jwt", "sigv4", "oauth1", "oauth2", "login", "mtls", "none"];
+        for kind in kinds {
+            let text = format!(
+                "auth: {{ {kind}: {{}} }}\nconnections: [{{ id: main }}]\napi: {{ endpoints: [{{ id: e }}] }}\n"
+            );
+            let integrations = [("a".into(), outline(&document(&text), true))];
+            let scope = Scope { integrations: integrations.into(), complete: true, gateway: None };
+            let rules =
+                "rules: [{ do: [{ call: a.e }, { call: a.e, connection: main }, { call: a.e, connection: mian }] }]\n";
+            let told: Vec<_> = links(&document(rules)).iter().filter_map(|link| scope.fault(link)).collect();
+            let [slip] = told.as_slice() else { panic!("{kind}: {told:?}") };
+            assert!(!slip.is_error() && slip.suggestion.as_deref() == Some("main"), "{kind}: {slip:?}");
+        }
     }
 
     #[test]

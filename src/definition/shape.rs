@@ -208,6 +208,14 @@ impl<'a> View<'a> {
     pub fn options(&self) -> Vec<&'a Value> {
         self.nodes().flat_map(|node| &node.options).collect()
     }
+
+    /// The number that is the only value there is.
+    pub fn only(&self) -> Option<&'a Value> {
+        match self.options()[..] {
+            [only] if only.is_number() => Some(only),
+            _ => None,
+        }
+    }
 }
 
 struct Reader<'a> {

@@ -174,12 +174,37 @@ impl<'a> Judge<'a> {
                 Some("Remove the quotes.".to_owned())
             }
             Value::Number(_) | Value::Bool(_) if expects("string") => Some(format!("Quote it: \"{value}\".")),
+            Value::String(text) if expects("object") => self.long_form(pointer, text),
             Value::String(_) | Value::Object(_) if expects("array") => Some("Write it as a list: `[…]`.".to_owned()),
             _ => None,
         }
     }
 
+    /// How a text that stands where a map is needed would be written: a kind as a key, a header as a field.
+    fn long_form(&self, pointer: &str, text: &str) -> Option<String> {
+        let view = self.view(pointer, &Value::Object(serde_json::Map::new()));
+        let field = pointer.rsplit('/').next().unwrap_or_default();
+        if view.is_choice() {
+            let kind = view.choices().into_iter().find(|kind| *kind == text)?;
+            let fields = match kind {
+                "oauth2" => "{ authorize: https://…, token: https://…, client: { id: …, secret: … } }",
+                "api_key" | "basic" | "none" => "{}",
+                _ => "{ … }",
+            };
+            return Some(format!(
+                "The kind is a key, and its fields stand below it: `{field}: {{ {kind}: {fields} }}`."
+            ));
+        }
+        if view.field_names().contains(&"header") && !self.is_secret(pointer, &Value::String(text.to_owned())) {
+            return Some(format!("Say what it is the name of: `{field}: {{ header: {text} }}`."));
+        }
+        listed("It is a map with", &view.field_names())
+    }
+
     fn unknown_value(&mut self, pointer: &str, value: &Value) {
+        if let Some(only) = self.view(pointer, value).only() {
+            return self.other_than(pointer, value, only);
+        }
         let view = self.view(pointer, value);
         let options: Vec<&str> = view.options().into_iter().filter_map(Value::as_str).collect();
         let Some(text) = value.as_str() else {
@@ -198,6 +223,18 @@ impl<'a> Judge<'a> {
         let problem = Problem::error(Code::UnknownValue, self.document.place(pointer), message);
         let suggestion = nearest(text, options.iter().copied()).filter(|_| !self.is_secret(pointer, value));
         self.push(Problem { help: listed("Known are", &options), suggestion, ..problem }, pointer);
+    }
+
+    /// A value at a place that has just one.
+    fn other_than(&mut self, pointer: &str, value: &Value, only: &Value) {
+        let quoted = value.as_str() == Some(only.to_string().as_str());
+        let message = match value {
+            Value::Number(number) => format!("{} is {number}, and only {only} is known", owner(pointer)),
+            _ => format!("{} is {}, not the number {only}", owner(pointer), words(type_of(value))),
+        };
+        let mut problem = Problem::error(Code::UnknownValue, self.document.place(pointer), message);
+        problem.help = Some(if quoted { "Remove the quotes.".to_owned() } else { format!("Write {only}.") });
+        self.push(problem, pointer);
     }
 
     fn bad_format(&mut self, pointer: &str, value: &Value, error: &ValidationError<'_>) {

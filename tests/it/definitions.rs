@@ -30,7 +30,7 @@ fn catalogue(name: &str) -> Integration {
 fn the_catalogue_has_no_error_and_only_lacks_secrets() {
     assert!(ids().count() >= 60);
     for name in ids() {
-        let problems = check::integration(&document(&format!("integrations/{name}.yaml")), &Templates::new());
+        let problems = check::integration(&document(&format!("integrations/{name}.yaml")), &[], &Templates::new());
         let loud: Vec<_> = problems.iter().filter(|problem| problem.severity != Severity::Notice).collect();
         // Some services give a delivery no id of any kind.
         let known = ["has no secret", "without `delivery_id`"];
@@ -99,7 +99,7 @@ fn every_webhook_of_the_catalogue_is_verified_or_says_why_not() {
         let Some(webhook) = catalogue(name).webhook else { continue };
         // A scheme that this version does not run is told as a notice, and refuses.
         if let Verify::NotYet(part) = &webhook.verify {
-            let problems = check::integration(&document(&format!("integrations/{name}.yaml")), &Templates::new());
+            let problems = check::integration(&document(&format!("integrations/{name}.yaml")), &[], &Templates::new());
             let told = problems.iter().any(|problem| problem.message.contains(&format!("`{}`", part.part)));
             assert!(told, "{name}: {part}");
         }

@@ -37,6 +37,7 @@ mod schema;
 mod secrets;
 mod signing;
 mod slow_clients;
+mod start;
 mod store_commands;
 mod store_contract;
 mod store_damage;

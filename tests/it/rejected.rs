@@ -20,6 +20,7 @@ fn environment() -> HashMap<String, String> {
         ("ACME_WEBHOOK_SECRET", CANARIES[1]),
         ("APP_SECRET", CANARIES[2]),
         ("CALLER_KEY", CANARIES[3]),
+        ("CLIENT_KEY", "a-private-key"),
         ("EMPTY", ""),
         ("THREE", "3"),
     ];

@@ -4,11 +4,14 @@ use serde_json::Value;
 
 use super::Findings;
 use super::values::is_loopback;
+use crate::definition::plan::rule::Glob;
 use crate::definition::problem::Code;
 use crate::definition::raw::auth::Auth;
 use crate::definition::raw::integration::Integration;
 use crate::definition::raw::request::Shape;
 use crate::definition::raw::rule::{Action, Rule};
+use crate::definition::suggest::nearest;
+use crate::template::Text;
 
 pub(super) fn check(raw: &Integration, found: &mut Findings<'_>) {
     found.duplicates("/connections", "connections", raw.connections.iter().map(|connection| connection.id.0.as_str()));
@@ -20,10 +23,36 @@ pub(super) fn check(raw: &Integration, found: &mut Findings<'_>) {
     for (index, rule) in raw.rules.iter().enumerate() {
         self::rule(rule, &format!("/rules/{index}"), found);
     }
-    if raw.webhook.is_none() && !raw.rules.is_empty() {
+    wanted_events(raw, found);
+    if raw.webhook.is_none() && !raw.rules.is_empty() && !found.left_out.touches("/webhook") {
         let problem =
             found.warning(Code::Conflict, "/rules", "without a `webhook` no event comes, so no rule ever runs");
         problem.help = Some("Declare `webhook`, or extend a catalogue entry that has one.".to_owned());
+    }
+}
+
+/// A rule for events that the service is not said to send.
+fn wanted_events(raw: &Integration, found: &mut Findings<'_>) {
+    let Some(events) = raw.webhook.as_ref().map(|webhook| &webhook.events).filter(|events| !events.is_empty()) else {
+        return;
+    };
+    for (index, rule) in raw.rules.iter().enumerate() {
+        let at = format!("/rules/{index}/when");
+        let is_list = found.document.value.pointer(&found.left_out.in_file(&at)).is_some_and(Value::is_array);
+        for (place, wanted) in rule.when.0.iter().enumerate() {
+            let glob = Glob::new(wanted);
+            if events.iter().any(|event| glob.matches(event)) {
+                continue;
+            }
+            let at = if is_list { format!("{at}/{place}") } else { at.clone() };
+            let problem = found.warning(
+                Code::UnknownName,
+                &at,
+                format!("`{wanted}` matches none of the events that `webhook.events` lists"),
+            );
+            problem.suggestion = nearest(wanted, events.iter().map(String::as_str));
+            problem.help = Some("The rule runs when such an event comes; add it to the list if it does.".to_owned());
+        }
     }
 }
 
@@ -65,7 +94,8 @@ fn connections(raw: &Integration, found: &mut Findings<'_>) {
             Some(Auth::OAuth2(_) | Auth::Login(_)) => (&[], &["token"]),
             _ => (&[], &[]),
         };
-        for (field, written) in fields {
+        let is_known = !found.left_out.touches("/auth");
+        for (field, written) in fields.into_iter().filter(|_| is_known) {
             if written && !wanted.contains(&field) && !may.contains(&field) {
                 found.error(
                     Code::Conflict,
@@ -73,17 +103,20 @@ fn connections(raw: &Integration, found: &mut Findings<'_>) {
                     format!("`{field}` is for another kind of `auth`"),
                 );
             } else if !written && wanted.contains(&field) {
+                let at = format!("{at}/{field}");
                 found.error(Code::MissingField, &at, format!("connection `{id}` has no `{field}`"));
             }
         }
         for (name, input) in raw.inputs.iter() {
             if connection.inputs.get(name).is_none() && input.default.is_none() && !input.optional {
+                let at = super::below(&format!("{at}/inputs"), name);
                 found.error(Code::MissingField, &at, format!("connection `{id}` does not tell `{name}`"));
             }
         }
         for (name, value) in connection.inputs.iter() {
             let value_at = super::below(&format!("{at}/inputs"), name);
             match raw.inputs.get(name) {
+                None if found.left_out.touches("/inputs") => {}
                 None => {
                     let known = raw.inputs.iter().map(|(name, _)| name);
                     let near = crate::definition::suggest::nearest(name, known);
@@ -147,6 +180,9 @@ fn api(raw: &Integration, found: &mut Findings<'_>) {
 /// Scopes that are asked for must be among those a connection can be granted.
 fn scopes(raw: &Integration, wanted: &[String], at: &str, found: &mut Findings<'_>) {
     let Some(Auth::OAuth2(oauth2)) = &raw.auth else { return };
+    if found.left_out.touches("/auth/oauth2/scopes") {
+        return;
+    }
     for (index, scope) in wanted.iter().enumerate() {
         let known = || oauth2.scopes.iter().map(|scope| scope.name.as_str());
         if known().all(|name| name != scope) {
@@ -163,16 +199,23 @@ fn credential(raw: &Integration, found: &mut Findings<'_>) {
         (Some(Auth::ApiKey(_)), None) => {
             let problem = found.error(
                 Code::MissingField,
-                "/api",
+                "/api/credential",
                 "`auth: api_key` needs `api.credential`, which says where the key goes",
             );
             problem.help =
                 Some("For example: credential: { header: Authorization, value: \"Bearer {{ api_key }}\" }".to_owned());
         }
+        (None, Some(_)) if found.left_out.touches("/auth") => {}
         (None | Some(Auth::None(_)), Some(_)) => {
             found.error(Code::Conflict, "/api/credential", "without `auth` there is no credential to place");
         }
-        (_, Some(placement)) => {
+        (auth, Some(placement)) => {
+            let is_placed = auth.is_some() && !names_a_credential(&placement.value.0);
+            if is_placed {
+                let message = "this value names nothing of the connection: every call carries the same text";
+                let problem = found.warning(Code::Conflict, "/api/credential/value", message);
+                problem.help = Some("Put what is to be sent into braces, such as `Bearer {{ api_key }}`.".to_owned());
+            }
             let places = [placement.header.is_some(), placement.query.is_some(), placement.body.is_some()];
             if places.iter().filter(|place| **place).count() != 1 {
                 let message = "a credential goes into one place: `header`, `query` or `body`";
@@ -190,6 +233,15 @@ fn credential(raw: &Integration, found: &mut Findings<'_>) {
         }
         _ => {}
     }
+}
+
+/// Whether a template names a value that a connection has. One that does not compile is told as such.
+fn names_a_credential(source: &str) -> bool {
+    const OF_A_CONNECTION: [&str; 8] =
+        ["api_key", "username", "password", "token", "saved", "input", "connection", "client"];
+    Text::compile(source).map_or(true, |text| {
+        text.names().iter().any(|name| OF_A_CONNECTION.contains(&name.split('.').next().unwrap_or(name)))
+    })
 }
 
 /// What of a request does not go together.

@@ -1,6 +1,7 @@
 //! Settings of the gateway file that do not go together.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use url::Url;
@@ -8,9 +9,9 @@ use url::Url;
 use super::{Findings, below};
 use crate::definition::compile::secrets::vault_server;
 use crate::definition::compile::{read_network, read_origin};
-use crate::definition::load::reference::is_secret_path as is_path;
+use crate::definition::load::reference::{Part, Reference, is_secret_path as is_path, parts};
 use crate::definition::problem::Code;
-use crate::definition::raw::gateway::{Gateway, MasterKey, Mode, Transit};
+use crate::definition::raw::gateway::{Gateway, MasterKey, Mode, Secrets, Transit};
 
 /// The fewest bytes of a key or token that cannot be found by trying.
 const KEY: usize = 16;
@@ -28,7 +29,11 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
             problem.help = Some("Make one with `openssl rand -hex 32`.".to_owned());
         }
         if caller.allow.is_empty() {
-            found.warning(Code::Conflict, &at, format!("caller `{}` may do nothing: it has no `allow`", caller.id.0));
+            found.warning(
+                Code::Conflict,
+                &format!("{at}/allow"),
+                format!("caller `{}` may do nothing: it has no `allow`", caller.id.0),
+            );
         }
     }
     if let Some(token) = raw.admin.as_ref().and_then(|admin| admin.token.as_ref())
@@ -50,18 +55,35 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
             found.error(Code::BadFormat, &format!("{at}/url"), message);
         }
         if destination.signing_secret.0.is_empty() {
+            let at = format!("{at}/signing_secret");
             let problem = found.warning(Code::MissingField, &at, format!("messages to `{id}` are not signed"));
             problem.help = Some("Give a `signing_secret`, so that the application knows who speaks.".to_owned());
         }
     }
     if raw.secrets.is_none() && !development {
-        let problem = found.warning(Code::MissingField, "", "there is no master key, so no credential can be kept");
+        let problem =
+            found.warning(Code::MissingField, "/secrets", "there is no master key, so no credential can be kept");
         problem.help = Some("Make one with `trunkline keys generate`, and name it under `secrets.key`.".to_owned());
+    }
+}
+
+/// A key file that is not there yet keeps `serve` from starting; in development mode it is made.
+fn key_file(secrets: &Secrets, found: &mut Findings<'_>) {
+    let MasterKey::Reference(text) = &secrets.key.0 else { return };
+    let [Part::Reference(Reference::File(path), _)] = parts(text.0.expose())[..] else { return };
+    let home = found.document.file.parent().unwrap_or(Path::new(""));
+    if !home.join(path).exists() {
+        let message = format!("the key file `{path}` does not exist, so the gateway does not start");
+        let problem = found.warning(Code::MissingReference, "/secrets/key", message);
+        problem.help = Some("Make it with `trunkline keys generate`; only in development mode is it made.".to_owned());
     }
 }
 
 fn secrets(raw: &Gateway, development: bool, found: &mut Findings<'_>) {
     let Some(secrets) = &raw.secrets else { return };
+    if !development {
+        key_file(secrets, found);
+    }
     let Some(vault) = &secrets.vault else {
         if let MasterKey::Transit(_) = &secrets.key.0 {
             let message = "Transit is an engine of a Vault server, and none is named";
@@ -175,7 +197,7 @@ mod tests {
     fn gateway(more: &Value) -> String {
         let mut value = json!({
             "trunkline": 1, "public_url": "https://hooks.example.com", "integrations": ["./integrations"],
-            "secrets": { "key": "${file:./key}" },
+            "secrets": { "key": "${env:KEY}" },
         });
         value.as_object_mut().expect("a map").extend(more.as_object().expect("a map").clone());
         told(value).concat()
@@ -189,6 +211,14 @@ mod tests {
         let caller = json!({ "id": "a", "key": "short", "allow": [{ "integration": "*", "connection": "*" }] });
         assert!(gateway(&json!({ "callers": [caller] })).contains("shorter than 16"));
         assert_eq!(gateway(&json!({ "callers": [caller], "mode": "development" })), "");
+    }
+
+    #[test]
+    fn a_key_file_that_is_not_there_is_told_in_production() {
+        let secrets = json!({ "key": "${file:./no-such-key}" });
+        assert!(gateway(&json!({ "secrets": secrets })).contains("`./no-such-key` does not exist"));
+        assert_eq!(gateway(&json!({ "secrets": secrets, "mode": "development" })), "");
+        assert_eq!(gateway(&json!({ "secrets": { "key": "${file:./Cargo.toml}" } })), "");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! each fine go together. Whether names point at something in other files is for `scope`.
 //!
 //! Every fault is told at once; nothing stops at the first. A document should have passed `validate`,
-//! but needs not: what cannot be read is left out. Secrets written out and missing references are found
+//! but needs not: what cannot be read is left out, and what would only follow from that is not told. Secrets written out and missing references are found
 //! earlier, by `load`, which alone knows what was written. Called by the load of a generation and by
 //! `trunkline check`.
 
 mod auth;
 mod conflicts;
 mod gateway;
+mod readable;
 mod templates;
 mod values;
 mod webhook;
@@ -21,12 +22,13 @@ use super::problem::{Code, Problem};
 use super::raw;
 use super::schema;
 use super::templates::Templates;
+use readable::LeftOut;
 
-/// What is wrong inside one resolved definition.
-pub fn integration(document: &Document, templates: &Templates) -> Vec<Problem> {
-    let mut found = Findings::new(document);
+/// What is wrong inside one resolved definition. What is at the pointers `faulty` was told already.
+pub fn integration(document: &Document, faulty: &[String], templates: &Templates) -> Vec<Problem> {
+    let mut found = Findings::new(document, faulty);
     walk(schema::integration(), &mut found, templates);
-    if let Ok(raw) = raw::read::<raw::integration::Integration>(&document.value) {
+    if let Some(raw) = found.left_out.read::<raw::integration::Integration>(&document.value) {
         conflicts::check(&raw, &mut found);
         auth::check(&raw, &mut found);
         if let Some(webhook) = &raw.webhook {
@@ -34,23 +36,23 @@ pub fn integration(document: &Document, templates: &Templates) -> Vec<Problem> {
         }
     }
     not_run(not_yet::INTEGRATION, &mut found);
-    found.problems
+    found.told()
 }
 
-/// What is wrong inside a gateway file.
-pub fn gateway(document: &Document, templates: &Templates) -> Vec<Problem> {
-    let mut found = Findings::new(document);
+/// What is wrong inside a gateway file. What is at the pointers `faulty` was told already.
+pub fn gateway(document: &Document, faulty: &[String], templates: &Templates) -> Vec<Problem> {
+    let mut found = Findings::new(document, faulty);
     walk(schema::gateway(), &mut found, templates);
-    if let Ok(raw) = raw::read::<raw::gateway::Gateway>(&document.value) {
+    if let Some(raw) = found.left_out.read::<raw::gateway::Gateway>(&document.value) {
         gateway::check(&raw, &mut found);
     }
     not_run(not_yet::GATEWAY, &mut found);
-    found.problems
+    found.told()
 }
 
 fn walk(schema: &Value, found: &mut Findings<'_>, templates: &Templates) {
     let document = found.document;
-    let inputs = declared_inputs(&document.value);
+    let inputs = declared_inputs(found);
     schema::walk::walk(schema, &document.value, &mut |visit| {
         templates::check(visit, inputs.as_deref(), found, templates);
         values::check(visit, found);
@@ -58,11 +60,12 @@ fn walk(schema: &Value, found: &mut Findings<'_>, templates: &Templates) {
 }
 
 /// The names that `input` has: those under `inputs` and under `auth.login.fields`; `None` for a file that
-/// can have none.
-fn declared_inputs(document: &Value) -> Option<Vec<String>> {
-    let maps = ["/inputs", "/auth/login/fields"].into_iter().filter_map(|at| document.pointer(at)?.as_object());
-    let is_definition = document.get("id").is_some();
-    is_definition.then(|| maps.flat_map(|map| map.keys().cloned()).collect())
+/// can have none, and where a fault hides which there are.
+fn declared_inputs(found: &Findings<'_>) -> Option<Vec<String>> {
+    let (document, places) = (&found.document.value, ["/inputs", "/auth/login/fields"]);
+    let maps = places.into_iter().filter_map(|at| document.pointer(at)?.as_object());
+    let is_known = document.get("id").is_some() && !places.iter().any(|at| found.left_out.touches(at));
+    is_known.then(|| maps.flat_map(|map| map.keys().cloned()).collect())
 }
 
 /// Tells each use of what this version does not run.
@@ -71,11 +74,15 @@ fn not_run(parts: &[Part], found: &mut Findings<'_>) {
         for pointer in part.uses(&found.document.value) {
             let place = found.document.key_place(&pointer);
             let message = format!("`{}` is declared, and not yet run by this version", part.name());
-            let help = match part.effect {
-                Effect::Rests => "It is read and checked; nothing else depends on it.",
-                Effect::Refuses => "It is read and checked; what needs it answers with this sentence.",
-            };
-            found.problems.push(Problem::notice(Code::NotYetRun, place, message).help(help));
+            let notice = |help: &str| Problem::notice(Code::NotYetRun, place.clone(), message.clone()).help(help);
+            found.problems.push(match part.effect {
+                Effect::Rests => notice("It is read and checked; nothing else depends on it."),
+                Effect::Refuses if std::ptr::eq(parts, not_yet::GATEWAY) => {
+                    Problem::warning(Code::NotYetRun, place, message)
+                        .help("The gateway does not start with it: take it out.")
+                }
+                Effect::Refuses => notice("It is read and checked; what needs it answers with this sentence."),
+            });
         }
     }
 }
@@ -83,22 +90,31 @@ fn not_run(parts: &[Part], found: &mut Findings<'_>) {
 /// What was found so far, and where to look places up.
 struct Findings<'a> {
     document: &'a Document,
+    left_out: LeftOut,
     problems: Vec<Problem>,
 }
 
 impl<'a> Findings<'a> {
-    fn new(document: &'a Document) -> Self {
-        Self { document, problems: Vec::new() }
+    fn new(document: &'a Document, faulty: &[String]) -> Self {
+        Self { document, left_out: LeftOut::new(faulty), problems: Vec::new() }
+    }
+
+    /// What was found, without what may only follow from a fault that was told already.
+    fn told(mut self) -> Vec<Problem> {
+        self.problems.retain(|problem| !self.left_out.touches(&problem.place.pointer));
+        self.problems
     }
 
     /// An error about a value.
     fn error(&mut self, code: Code, pointer: &str, message: impl Into<String>) -> &mut Problem {
-        self.push(Problem::error(code, self.document.place(pointer), message))
+        let place = self.document.place(&self.left_out.in_file(pointer));
+        self.push(Problem::error(code, place, message))
     }
 
     /// A warning about a value.
     fn warning(&mut self, code: Code, pointer: &str, message: impl Into<String>) -> &mut Problem {
-        self.push(Problem::warning(code, self.document.place(pointer), message))
+        let place = self.document.place(&self.left_out.in_file(pointer));
+        self.push(Problem::warning(code, place, message))
     }
 
     fn push(&mut self, problem: Problem) -> &mut Problem {
@@ -136,7 +152,8 @@ mod tests {
         let document = Document::unplaced("a.yaml".into(), value);
         let gateway_file = document.value.get("public_url").is_some();
         let templates = Templates::new();
-        let problems = if gateway_file { gateway(&document, &templates) } else { integration(&document, &templates) };
+        let check = if gateway_file { gateway } else { integration };
+        let problems = check(&document, &[], &templates);
         let loud = problems.into_iter().filter(|problem| problem.code != Code::NotYetRun);
         loud.map(|problem| format!("{} {}: {}", problem.code, problem.place.pointer, problem.message)).collect()
     }
@@ -163,7 +180,7 @@ mod tests {
         let value =
             json!({ "trunkline": 1, "id": "a", "syncs": [], "api": { "base_url": "https://a.b", "cache": "5m" } });
         let document = Document::unplaced("a.yaml".into(), value);
-        let notices = integration(&document, &Templates::new());
+        let notices = integration(&document, &[], &Templates::new());
         let told: Vec<_> = notices.iter().map(|problem| (problem.code, problem.place.pointer.as_str())).collect();
         assert_eq!(told, [(Code::NotYetRun, "/api/cache"), (Code::NotYetRun, "/syncs")]);
     }

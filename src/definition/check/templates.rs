@@ -20,6 +20,7 @@ pub(super) fn check(visit: &Visit<'_>, inputs: Option<&[String]>, found: &mut Fi
         ("tree", value) => tree(value, visit.pointer, &view, found, templates),
         ("expression", Value::String(source)) => match templates.expression(source) {
             Ok(expression) => names(expression.reads(), visit.pointer, &view, found),
+            Err(_) if source.contains("{{") => braces(source, visit.pointer, found),
             Err(error) => fault(error, visit.pointer, found),
         },
         (_, Value::String(source)) => text(source, visit.pointer, &view, found, templates),
@@ -51,6 +52,16 @@ fn text(source: &str, pointer: &str, view: &View<'_>, found: &mut Findings<'_>, 
     }
 }
 
+/// An expression written like a text's slot.
+fn braces(source: &str, pointer: &str, found: &mut Findings<'_>) {
+    let inner = source.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")).map(str::trim);
+    let inner = inner.filter(|inner| !inner.contains("{{")).map(str::to_owned);
+    let help = if inner.is_some() { None } else { Some("Put texts and values together with `~`: 'a-' ~ body.b.") };
+    let problem = found.error(Code::BadTemplate, pointer, "this is an expression: leave the braces out");
+    problem.suggestion = inner;
+    problem.help = help.map(str::to_owned);
+}
+
 fn fault(error: TemplateError, pointer: &str, found: &mut Findings<'_>) {
     let source = found.document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let word = error.range.clone().and_then(|range| source.get(range)).unwrap_or_default();
@@ -65,7 +76,11 @@ fn fault(error: TemplateError, pointer: &str, found: &mut Findings<'_>) {
         Some(range) => found.document.place_within(pointer, range),
         None => found.document.place(pointer),
     };
-    found.push(Problem::error(Code::BadTemplate, place, error.message).suggestion(suggestion));
+    let message = match error.message.as_str() {
+        "unexpected end of string" => "a quote in this template is never closed".to_owned(),
+        _ => error.message,
+    };
+    found.push(Problem::error(Code::BadTemplate, place, message).suggestion(suggestion));
 }
 
 /// What templates at a place may name.

@@ -6,10 +6,12 @@ use http::HeaderName;
 use serde_json::Value;
 
 use super::{Findings, below};
+use crate::base::units::parse_duration;
 use crate::definition::compile::{Address, certificates, read_address, read_pattern};
 use crate::definition::plan::api::HostPattern;
 use crate::definition::problem::Code;
 use crate::definition::schema::walk::Visit;
+use crate::definition::suggest::nearest;
 
 /// Headers that frame a message or belong to one hop: nobody but the HTTP library may write them.
 const FRAMING: [&str; 9] = [
@@ -68,8 +70,16 @@ fn text(text: &str, visit: &Visit<'_>, found: &mut Findings<'_>) {
     if visit.facet("x-request").is_some() {
         match read_address(text) {
             Err(message) => _ = found.error(Code::BadFormat, visit.pointer, message),
-            Ok(address) => request(&address, visit, found),
+            Ok(address) => {
+                method(&address, visit, found);
+                request(&address, visit, found);
+            }
         }
+    }
+    if is_time_limit(visit) && parse_duration(text).is_ok_and(|time| time.is_zero()) {
+        let problem =
+            found.error(Code::OutOfRange, visit.pointer, "a limit of no time ends everything before it begins");
+        problem.help = Some("Write how long it may take, such as 30s, or leave the field out.".to_owned());
     }
     if let Some(kind) = visit.word("x-url") {
         url(text, kind, visit, found);
@@ -78,6 +88,49 @@ fn text(text: &str, visit: &Visit<'_>, found: &mut Findings<'_>) {
         && let Err(message) = certificates(text)
     {
         found.error(Code::BadFormat, visit.pointer, message);
+    }
+}
+
+/// Whether a value bounds how long something may take.
+fn is_time_limit(visit: &Visit<'_>) -> bool {
+    let is_duration = visit.word("x-expected").is_some_and(|expected| expected.starts_with("a duration"));
+    let mut tokens = visit.pointer.rsplit('/');
+    let (field, block) = (tokens.next().unwrap_or_default(), tokens.next().unwrap_or_default());
+    is_duration && (field.ends_with("timeout") || block == "timeouts")
+}
+
+/// Methods in use: those of RFC 9110, 5789 and 4918, and what APIs add to them.
+const METHODS: [&str; 20] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "PROPFIND",
+    "PROPPATCH",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "LOCK",
+    "UNLOCK",
+    "REPORT",
+    "SEARCH",
+    "QUERY",
+    "LIST",
+    "LINK",
+    "UNLINK",
+];
+
+/// A method that nobody has heard of is a slip, or one of the service's own.
+fn method(address: &Address<'_>, visit: &Visit<'_>, found: &mut Findings<'_>) {
+    let written = address.method.as_str();
+    if !METHODS.contains(&written) {
+        let message = format!("`{written}` is not a method that is in use");
+        let problem = found.warning(Code::UnknownValue, visit.pointer, message);
+        problem.suggestion = nearest(written, METHODS);
+        problem.help = Some("It is sent as written.".to_owned());
     }
 }
 
@@ -219,9 +272,19 @@ mod tests {
             ("GET /a/../b", "segment"),
             ("GET //evil.example/x", "another host"),
             ("GET /a\\b", "backslash"),
+            ("GTE /user", "`GTE` is not a method that is in use"),
         ] {
             assert!(told(line).contains(words), "{line}");
         }
+    }
+
+    #[test]
+    fn a_limit_has_some_time() {
+        let told = api(&json!({ "timeouts": { "total": "0s", "connect": "1ms" } }));
+        assert_eq!(told, ["out-of-range /api/timeouts/total: a limit of no time ends everything before it begins"]);
+        let endpoint = json!({ "id": "e", "request": "/x", "timeout": "0ms", "json": { "timeout": "0s" } });
+        let told = api(&json!({ "endpoints": [endpoint] }));
+        assert!(told.len() == 1 && told[0].contains("/api/endpoints/0/timeout"), "{told:?}");
     }
 
     #[test]

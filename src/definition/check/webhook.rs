@@ -22,8 +22,11 @@ pub(super) fn check(webhook: &Webhook, found: &mut Findings<'_>, templates: &Tem
         found.error(Code::OutOfRange, "/webhook/dedupe_window", "a delivery id is remembered for at most 30d");
     }
     if webhook.delivery_id.is_none() {
-        let problem =
-            found.warning(Code::Conflict, "/webhook", "without `delivery_id` a repeated delivery is a second event");
+        let problem = found.warning(
+            Code::Conflict,
+            "/webhook/delivery_id",
+            "without `delivery_id` a repeated delivery is a second event",
+        );
         problem.help = Some("Name the sender's id of a delivery: a header or a field of the body.".to_owned());
     }
     for (index, handshake) in webhook.handshake.iter().enumerate() {
@@ -42,8 +45,11 @@ pub(super) fn check(webhook: &Webhook, found: &mut Findings<'_>, templates: &Tem
 fn secrets(webhook: &Webhook, needed: bool, found: &mut Findings<'_>) {
     let listed = found.document.value.pointer("/webhook/secrets").is_some_and(serde_json::Value::is_array);
     if webhook.secrets.0.is_empty() && needed {
-        let problem =
-            found.warning(Code::MissingField, "/webhook", "this webhook has no secret, so it refuses every request");
+        let problem = found.warning(
+            Code::MissingField,
+            "/webhook/secrets",
+            "this webhook has no secret, so it refuses every request",
+        );
         problem.help = Some("Give one by reference: secrets: [\"${env:WEBHOOK_SECRET}\"]".to_owned());
     }
     for (index, secret) in webhook.secrets.0.iter().enumerate() {

@@ -11,6 +11,7 @@ use super::place::{Fault, Place};
 use super::{read, rule, secrets};
 use crate::base::secret::Secret;
 use crate::definition::document::Document;
+use crate::definition::not_yet;
 use crate::definition::plan::gateway::{
     Admin, Caller, Connect, Destination, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State, Upkeep,
 };
@@ -86,6 +87,7 @@ fn fixed(raw: &raw::Gateway, place: &Place<'_>) -> Result<Fixed, Fault> {
         },
         previous: secrets::previous(raw.secrets.as_ref()),
         vault: secrets::vault(raw.secrets.as_ref(), &place.at("secrets").at("vault"))?,
+        not_run: not_yet::gateway_refusals(&place.document().value),
     })
 }
 

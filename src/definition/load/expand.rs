@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::environment::{Environment, SecretFault, read_text};
-use super::reference::{Fault, Part, Reference, has_dollar_form, parts};
+use super::reference::{Fault, Part, Reference, has_dollar_form, parts, says_itself};
 use crate::definition::document::{Below, Document, Spot, push_token};
 use crate::definition::problem::{Code, Place, Problem};
 use crate::definition::render::redact::is_telling;
@@ -119,8 +119,8 @@ impl Visited<'_> {
     fn is_hidden(&self) -> bool {
         let unknown = self.view.nodes().next().is_none();
         let telling = self.pointer.rsplit('/').next().is_some_and(is_telling);
-        let reference = self.value.as_str().is_some_and(|text| text.contains("${"));
-        (self.view.is_secret() || (unknown && (self.in_secret || telling))) && !reference
+        let by_reference = self.value.as_str().is_some_and(|text| !says_itself(text));
+        (self.view.is_secret() || (unknown && (self.in_secret || telling))) && !by_reference
     }
 }
 
@@ -152,7 +152,9 @@ fn one(document: &mut Document, at: &Candidate, environment: &dyn Environment, e
     let Some(text) = document.value.pointer(&at.pointer).and_then(Value::as_str).map(str::to_owned) else { return };
     let parts = parts(&text);
     let is_reference = |part: &Part<'_>| matches!(part, Part::Reference(..) | Part::Broken(..));
-    if at.secret && !parts.iter().any(is_reference) {
+    let is_broken = |part: &Part<'_>| matches!(part, Part::Broken(..));
+    let is_literal = !parts.iter().any(is_reference) || (says_itself(&text) && !parts.iter().any(is_broken));
+    if at.secret && is_literal {
         expanded.problems.push(literal_secret(document, &at.pointer));
         return mark_faulty(document, &at.pointer);
     }
@@ -172,6 +174,7 @@ fn one(document: &mut Document, at: &Candidate, environment: &dyn Environment, e
                 let value = refuse_inside_expression(at, &text, range.start)
                     .and_then(|()| refuse_in_its_own_settings(at, *reference))
                     .and_then(|()| look_up(*reference, &file, environment, &mut expanded.dependencies));
+                let value = value.map_err(|fault| if at.secret { fault.without_default() } else { fault });
                 match value {
                     Ok(value) if at.template == Some(TemplateKind::Text) => push_as_data(&value, &mut result),
                     Ok(value) => result.push_str(&value),
@@ -244,6 +247,12 @@ impl Trouble {
         let problem = Problem::error(self.code, place, self.message).suggestion(self.suggestion);
         Problem { help: self.help, ..problem }
     }
+
+    /// A secret has no default: it would be written out in the file.
+    fn without_default(self) -> Self {
+        let is_missing_variable = self.help.as_deref().is_some_and(|help| help.starts_with(SET_IT));
+        if is_missing_variable { Self { help: Some(format!("{SET_IT}.")), ..self } } else { self }
+    }
 }
 
 fn look_up(
@@ -308,6 +317,8 @@ fn refuse_in_its_own_settings(at: &Candidate, reference: Reference<'_>) -> Resul
     Err(Trouble { help: Some(help), ..Trouble::new(Code::BadFormat, message) })
 }
 
+const SET_IT: &str = "Set it";
+
 fn missing_variable(
     name: &str,
     value: &Result<String, super::environment::VariableError>,
@@ -320,7 +331,7 @@ fn missing_variable(
     let names = environment.names();
     Trouble {
         suggestion: nearest(name, names.iter().map(String::as_str)),
-        help: Some(format!("Set it, or write a default: `${{env:{name}:-…}}`.")),
+        help: Some(format!("{SET_IT}, or write a default: `${{env:{name}:-…}}`.")),
         ..Trouble::new(Code::MissingReference, format!("the environment variable `{name}` {why}"))
     }
 }
@@ -443,6 +454,14 @@ mod tests {
     fn written_out_secrets_and_references_in_programs_are_refused() {
         assert_eq!(told("secret: hunter22\n"), ["1:9 literal-secret a secret is written out in the file"]);
         assert_eq!(told("secret: $${env:A}\n"), ["1:9 literal-secret a secret is written out in the file"]);
+        for text in ["${env:GITHUB_TOKEN:-hunter22}", "hunter22${env:GITHUB_TOKEN}", "${env:GONE:-hunter22}"] {
+            assert_eq!(told(&format!("secret: {text}\n")), ["1:9 literal-secret a secret is written out in the file"]);
+            let (_, expanded) = run(&format!("secret: {text}\n"), &[]);
+            assert_eq!(expanded.hidden.len(), 1, "{text}");
+        }
+        assert_eq!(told("secret: ${env:GITHUB_TOKEN:-}\n"), [""; 0]);
+        let help = |text: &str| run(text, &[]).1.problems[0].help.clone().unwrap_or_default();
+        assert!(help("secret: ${env:A}\n") == "Set it." && help("plain: ${env:A}\n").contains("default"));
         assert_eq!(told("if: body.a == '${env:GITHUB_TOKEN}'\n").len(), 1);
         assert_eq!(told("text: \"{{ '${env:GITHUB_TOKEN}' }}\"\n").len(), 1);
         assert_eq!(told("text: \"{{ a }}${env:GITHUB_TOKEN}{{ b }}\"\n"), [""; 0]);

@@ -47,6 +47,18 @@ pub fn has_dollar_form(text: &str) -> bool {
     text.contains("${") || text.contains("$$")
 }
 
+/// Whether a text says something of its own that a reference does not bring in: what stands beside
+/// references, and what stands in for one. Blanks say nothing.
+pub fn says_itself(text: &str) -> bool {
+    parts(text).iter().any(|part| match part {
+        Part::Text(text) => !text.trim().is_empty(),
+        Part::Dollar => true,
+        Part::Reference(Reference::Env(_, default), _) => default.is_some_and(|default| !default.is_empty()),
+        Part::Reference(..) => false,
+        Part::Broken(fault, _) => *fault == Fault::Unclosed,
+    })
+}
+
 /// Splits a text at its references.
 pub fn parts(text: &str) -> Vec<Part<'_>> {
     let (mut parts, mut at, mut plain) = (Vec::new(), 0, 0);
@@ -152,6 +164,16 @@ mod tests {
         for bad in ["a/b", "#c", "a/b#", "/a#c", "a/../b#c", "a//b#c", "a?b#c", ""] {
             let text = format!("${{vault:{bad}}}");
             assert_eq!(fault(&text), Some(Fault::BadSecret(bad.to_owned())), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_a_text_says_itself_is_known() {
+        for text in ["a", "a${env:B}", "${env:B}$$", "${env:B:-c}", "${env:B", "x ${file:y}"] {
+            assert!(says_itself(text), "{text}");
+        }
+        for text in ["", "${env:B}", "${env:B:-}", "${file:a}\n${file:b}\n", "${vault:a#b}", "${B}"] {
+            assert!(!says_itself(text), "{text}");
         }
     }
 

@@ -1,7 +1,11 @@
 //! The scanner's complaints in words a person can act on.
 
-/// What is wrong, and what to do about it where that is known.
-pub(super) fn explain(info: &str) -> (String, Option<String>) {
+/// What is wrong, and what to do about it where that is known. `at` is the character complained about.
+pub(super) fn explain(info: &str, at: Option<char>) -> (String, Option<String>) {
+    // A text in quotes that goes on where the block ends: the quote at its end was forgotten.
+    if matches!(at, Some('"' | '\'')) && info.contains("nvalid indentation") {
+        return explain("quoted scalar, found unexpected end of stream", None);
+    }
     if let Some((_, message, help)) = KNOWN.iter().find(|(part, ..)| info.contains(part)) {
         return ((*message).to_owned(), Some((*help).to_owned()));
     }
@@ -54,7 +58,7 @@ const KNOWN: [(&str, &str, &str); 17] = [
     (
         "invalid trailing content after double-quoted scalar",
         "something stands after the closing quote",
-        "Put the whole value inside the quotes.",
+        "Put the whole value inside the quotes; inside single quotes an apostrophe is written twice.",
     ),
     (
         "unknown escape character",
@@ -72,6 +76,6 @@ mod tests {
 
     #[test]
     fn unknown_complaints_lose_their_preamble() {
-        assert_eq!(explain("while scanning x, did not find y").0, "not YAML: did not find y");
+        assert_eq!(explain("while scanning x, did not find y", None).0, "not YAML: did not find y");
     }
 }

@@ -117,7 +117,7 @@ impl Builder {
             let read = match event {
                 Ok((event, span)) => self.event(event, span_of(span)),
                 Err(error) => {
-                    self.syntax_error(&error);
+                    self.syntax_error(&error, text);
                     Err(Stop)
                 }
             };
@@ -373,10 +373,11 @@ impl Builder {
         self.problems.push(problem.help(help));
     }
 
-    fn syntax_error(&mut self, error: &ScanError) {
+    fn syntax_error(&mut self, error: &ScanError, text: &str) {
         let start = position(error.marker());
         let span = Span { start, end: Position { column: start.column + 1, ..start } };
-        let (message, help) = syntax::explain(error.info());
+        let at = text.lines().nth(start.line - 1).and_then(|line| line.chars().nth(start.column - 1));
+        let (message, help) = syntax::explain(error.info(), at);
         let mut problem = Problem::error(Code::Syntax, self.place(span), message);
         problem.help = help;
         self.problems.push(problem);

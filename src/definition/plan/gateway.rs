@@ -105,6 +105,8 @@ pub struct Fixed {
     pub previous: PreviousKeys,
     /// The server whose secrets references may name.
     pub vault: Option<Arc<VaultServer>>,
+    /// What is written, not run by this version, and cannot be left out silently: the program does not start.
+    pub not_run: Vec<String>,
 }
 
 /// A Vault or `OpenBao` server.

@@ -92,7 +92,7 @@ fn under_telling_keys(line: &str) -> Vec<Range<usize>> {
         let rest = line.get(key.end()..).unwrap_or_default();
         let value = rest.trim_start_matches([' ', '[', '"', '\'']);
         let start = line.len() - value.len();
-        let harmless = value.starts_with("${") || value.starts_with("{{") || value.starts_with(['{', '#', '|', '>']);
+        let harmless = is_reference(value) || value.starts_with("{{") || value.starts_with(['{', '#', '|', '>']);
         if harmless || value.is_empty() || value.trim_end().ends_with(':') {
             continue;
         }
@@ -107,6 +107,15 @@ fn under_telling_keys(line: &str) -> Vec<Range<usize>> {
         found.push(start..start + length);
     }
     found
+}
+
+/// Whether a value is a reference with nothing beside it and nothing to stand in for it.
+fn is_reference(value: &str) -> bool {
+    let inner = value.strip_prefix("${").and_then(|rest| rest.split_once('}'));
+    inner.is_some_and(|(inner, rest)| {
+        let has_default = inner.split_once(":-").is_some_and(|(_, default)| !default.is_empty());
+        !has_default && !rest.starts_with(|c: char| c.is_alphanumeric() || "$-_.+/=".contains(c))
+    })
 }
 
 /// Long runs are secret when they mix digits and both cases, as words and paths do not. Those with a
@@ -150,6 +159,8 @@ mod tests {
             ("client: { id: a, secret: \"hun,ter2\", x: y }", "client: { id: a, secret: \"••••••\", x: y }"),
             ("client: { secret: \"never closed }", "client: { secret: \"••••••"),
             ("secrets: [\"hunter2\"]", "secrets: [\"••••••\"]"),
+            ("secret: ${env:A:-hunter2}", "secret: ••••••"),
+            ("secret: ${env:A}hunter2", "secret: ••••••"),
             ("secert: hunter2", "secert: ••••••"),
             ("note: my key is sk_live_abcdefgh!", "note: my key is ••••••!"),
             ("x: abcDEF0123456789abcDEF0123456789", "x: ••••••"),

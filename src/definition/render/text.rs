@@ -28,8 +28,10 @@ const GREEN: &str = "1;32";
 
 pub(super) fn render(report: &Report, colours: bool) -> String {
     let (paint, mut out) = (Paint { on: colours }, String::new());
-    let (notices, problems): (Vec<_>, Vec<_>) =
-        report.problems.iter().partition(|problem| problem.code == Code::NotYetRun && !problem.is_error());
+    let (notices, problems): (Vec<_>, Vec<_>) = report
+        .problems
+        .iter()
+        .partition(|problem| problem.severity == Severity::Notice && problem.code == Code::NotYetRun);
     for problem in problems {
         // Writing to a string cannot fail.
         let written = one(&mut out, report, problem, &paint);

@@ -67,8 +67,8 @@ pub trait Compiled: Sized {
     /// Which kind.
     const KIND: Kind;
 
-    /// What a schema cannot say of a document.
-    fn check(document: &Document, templates: &Templates) -> Vec<Problem>;
+    /// What a schema cannot say of a document; what is at the pointers `faulty` was told already.
+    fn check(document: &Document, faulty: &[String], templates: &Templates) -> Vec<Problem>;
 
     /// What a document without faults becomes.
     ///
@@ -88,8 +88,8 @@ pub trait Compiled: Sized {
 impl Compiled for plan::Integration {
     const KIND: Kind = Kind::Integration;
 
-    fn check(document: &Document, templates: &Templates) -> Vec<Problem> {
-        check::integration(document, templates)
+    fn check(document: &Document, faulty: &[String], templates: &Templates) -> Vec<Problem> {
+        check::integration(document, faulty, templates)
     }
 
     fn compile(document: &Document, templates: &Templates) -> Result<Self, Box<Problem>> {
@@ -104,8 +104,8 @@ impl Compiled for plan::Integration {
 impl Compiled for Gateway {
     const KIND: Kind = Kind::Gateway;
 
-    fn check(document: &Document, templates: &Templates) -> Vec<Problem> {
-        check::gateway(document, templates)
+    fn check(document: &Document, faulty: &[String], templates: &Templates) -> Vec<Problem> {
+        check::gateway(document, faulty, templates)
     }
 
     fn compile(document: &Document, templates: &Templates) -> Result<Self, Box<Problem>> {
@@ -148,9 +148,12 @@ impl<T: Compiled> Definition<T> {
     /// Checks and compiles what could be read of a file.
     pub(super) fn of(resolved: Resolved, file: &Arc<PathBuf>, templates: &Templates, keep_document: bool) -> Self {
         let Resolved { document, sound, mut problems, dependencies, hidden } = resolved;
-        let sound_document = sound.as_ref().map(|sound| &sound.document).or(document.as_ref());
-        let found = sound_document.map(|document| T::check(document, templates)).unwrap_or_default();
-        problems.extend(found.into_iter().filter(|problem| sound.as_ref().is_none_or(|sound| sound.counts(problem))));
+        let complete = document.is_some() && !problems.iter().any(scope::may_hide);
+        match (&sound, &document) {
+            (Some(sound), _) => problems.extend(T::check(&sound.document, &sound.faulty, templates)),
+            (None, Some(document)) => problems.extend(T::check(document, &[], templates)),
+            (None, None) => {}
+        }
         let sound_enough = document.as_ref().filter(|_| !problems.iter().any(Problem::is_error));
         let compiled = sound_enough.and_then(|document| match T::compile(document, templates) {
             Ok(compiled) => Some(Arc::new(compiled)),
@@ -166,7 +169,7 @@ impl<T: Compiled> Definition<T> {
         Self {
             file: Arc::clone(file),
             id,
-            outline: document.as_ref().map(|read| scope::outline(read, compiled.is_some())).unwrap_or_default(),
+            outline: document.as_ref().map(|read| scope::outline(read, complete)).unwrap_or_default(),
             links: document.as_ref().map(T::links).unwrap_or_default(),
             offers: document.as_ref().map(scope::gateway_outline).unwrap_or_default(),
             directories: document.as_ref().map(T::directories).unwrap_or_default(),

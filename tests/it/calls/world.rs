@@ -167,6 +167,7 @@ pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
         key: KeySource::Missing,
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
         vault: None,
+        not_run: Vec::new(),
     };
     Gateway {
         fixed,

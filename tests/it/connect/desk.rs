@@ -347,6 +347,7 @@ fn generation(public_url: &str, app: &str, definitions: Vec<Integration>) -> Gen
         key: KeySource::Missing,
         previous: PreviousKeys::default(),
         vault: None,
+        not_run: Vec::new(),
     };
     let gateway = Gateway {
         fixed,

@@ -111,6 +111,7 @@ fn gateway(plan: &Plan) -> Gateway {
         key: KeySource::Missing,
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
         vault: None,
+        not_run: Vec::new(),
     };
     let destination = |(id, port): &(&str, u16)| Destination {
         id: Arc::from(*id),

@@ -240,6 +240,7 @@ pub fn generation(setup: Setup) -> Generation {
         key: KeySource::Missing,
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
         vault: None,
+        not_run: Vec::new(),
     };
     let gateway = Gateway {
         fixed,
