@@ -20,8 +20,9 @@ use trunkline::definition::plan::request::{Body, CredentialUse, Request, Target}
 use trunkline::definition::plan::webhook::{Prefix, SignatureEncoding, SignatureForm, SignaturePlace};
 use trunkline::definition::resolve::{Kind, resolve};
 use trunkline::net::Received;
+use trunkline::outbound::cache::directives::Directives;
 use trunkline::request::fill::{Place, fill};
-use trunkline::request::retry_after;
+use trunkline::request::{link, retry_after};
 use trunkline::server::hygiene::{self, Upgrades};
 use trunkline::store::journal::frame::{self, Read};
 use trunkline::template::payload::{Wanted, read};
@@ -138,6 +139,13 @@ pub fn values_read(bytes: &[u8]) {
         assert_eq!(Timestamp::parse_rfc3339(&time.to_string()), Some(time));
     }
     drop((parse_duration(text), parse_size(text)));
+    if let Some(target) = link::target(text, "next") {
+        assert!(text.contains(&format!("<{target}>")), "{target:?} is not in {text:?}");
+    }
+    if let Ok(value) = HeaderValue::from_str(text) {
+        let said = Directives::of_answer(&HeaderMap::from_iter([(header::CACHE_CONTROL, value)]));
+        assert!(!said.no_store || text.to_ascii_lowercase().contains("no-store"), "{text:?}");
+    }
 }
 
 /// Any body is read or refused, and what is wanted of it is found again in the whole.

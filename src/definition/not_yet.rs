@@ -76,7 +76,6 @@ pub const INTEGRATION: &[Part] = &[
     rests("/api/breaker"),
     rests("/api/endpoints/*/limits"),
     rests("/api/endpoints/*/retry"),
-    rests("/api/endpoints/*/page"),
     refuses("/webhook/verify/digest"),
     refuses("/webhook/verify/ed25519"),
     refuses("/webhook/verify/ecdsa"),

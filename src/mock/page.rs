@@ -43,6 +43,23 @@ enum Paging {
     Url { from: Vec<Step> },
 }
 
+impl Paging {
+    /// Where the records are that nothing names.
+    fn usual_records(&self) -> Option<Vec<Step>> {
+        let list = || vec![Step::Key("items".to_owned())];
+        match self {
+            Self::Whole => None,
+            Self::Link => Some(Vec::new()),
+            // A cursor that is read of the last record says where the records are.
+            Self::Query { from, .. } => {
+                let item = from.iter().position(|step| *step == Step::Item);
+                Some(item.map_or_else(list, |item| from.iter().take(item).cloned().collect()))
+            }
+            Self::Url { .. } => Some(list()),
+        }
+    }
+}
+
 /// One page.
 pub(super) struct Page {
     /// The answer's body.
@@ -52,7 +69,8 @@ pub(super) struct Page {
 }
 
 impl Pages {
-    /// The collection that a sync of the resolved definition walks; `None` when it names no records.
+    /// The collection that a sync or an endpoint of the resolved definition walks; `None` when it names neither
+    /// records nor pages. Where pages have no name for their records, those are the body, or its only list.
     pub fn new(sync: &Value) -> Option<Self> {
         let expression = |pointer: &str| sync.pointer(pointer).and_then(Value::as_str).map(reads).unwrap_or_default();
         let way =
@@ -65,7 +83,8 @@ impl Pages {
             _ => Paging::Whole,
         };
         let fields = ["/key", "/cursor/from"].iter().flat_map(|pointer| expression(pointer)).collect();
-        let (records, deleted, mark) = (way("/records")?, expression("/deleted"), way("/cursor/token"));
+        let (deleted, mark) = (expression("/deleted"), way("/cursor/token"));
+        let records = way("/records").or_else(|| paging.usual_records())?;
         Some(Self { records, fields, deleted, paging, mark })
     }
 

@@ -205,7 +205,10 @@ fn routes(integration: &Integration, oauth: Option<&OAuthSide>, resolved: &Value
     let identity = resolved.get("auth").and_then(Value::as_object).into_iter().flat_map(|auth| auth.values());
     // Those of OAuth 2.0 are compiled, and come with what they save.
     let identity = identity.filter(|_| oauth.is_none());
-    let declared = syncs.chain(identity.filter_map(|kind| kind.get("identity")));
+    // What is read of an endpoint's answer is compiled, and how it comes in pages is declared.
+    let paged = resolved.pointer("/api/endpoints").and_then(Value::as_array).into_iter().flatten();
+    let paged = paged.filter(|endpoint| endpoint.get("page").is_some());
+    let declared = syncs.chain(paged).chain(identity.filter_map(|kind| kind.get("identity")));
     let mut all: Vec<Route> = Vec::new();
     let routes = compiled.map(|request| Route::of_request(id, request, ok));
     let declared = declared.filter_map(|declared| Route::of_declared(id, declared));

@@ -18,7 +18,7 @@ use super::endpoint::{self, MAX_INPUT};
 use super::kept::Instead;
 use super::record::{self, Ended};
 use super::watch::Watch;
-use super::{Admitted, Incoming, ProxyDoor, answer, headers, intake, peer, renew, respond, sign, whole};
+use super::{Admitted, Incoming, ProxyDoor, answer, headers, intake, pages, peer, renew, respond, sign, whole};
 use crate::respond::{Answer, ERROR_HEADER, Refusal};
 
 /// Names a request in answers, logs and activity.
@@ -99,6 +99,13 @@ impl ProxyHttp for Forward {
                         given
                     }
                     Err(refused) => refused,
+                }
+            }
+            Ok(Admitted::Pages(call)) => {
+                context.sent_to = Some(call.place());
+                match pages::run(&self.door, session, *call, &context.id).await? {
+                    Some(refused) => refused,
+                    None => return Ok(true),
                 }
             }
             Ok(Admitted::Named(call)) => match intake::whole_body(session, MAX_INPUT).await {

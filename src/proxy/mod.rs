@@ -12,6 +12,7 @@ pub mod forward;
 mod headers;
 pub mod intake;
 mod kept;
+mod pages;
 mod path;
 mod peer;
 mod ready;
@@ -43,6 +44,7 @@ use crate::respond::{Answer, Refusal};
 use crate::telemetry::metrics::Metrics;
 use endpoint::NamedCall;
 use kept::{Before, Behind, Kept};
+use pages::PagesCall;
 use ready::{Ready, ReadyConnections};
 use route::Route;
 use whole::WholeCall;
@@ -116,6 +118,8 @@ pub(crate) enum Admitted {
     Forward(Box<Call>),
     /// It is changed on the way, or its credential or signature depends on its body, and so it is read whole.
     Whole(Box<WholeCall>),
+    /// It is answered with all pages of a collection.
+    Pages(Box<PagesCall>),
     /// It runs an endpoint by name.
     Named(Box<NamedCall>),
 }
@@ -155,6 +159,10 @@ impl ProxyDoor {
         let need = Need { token: None, validity: route::min_validity(request.headers)? };
         let ready = self.connections.get(&generation, integration, connection, need).await?;
         refuse_added_parameter(&ready, &route)?;
+        if let Some(all) = pages::asked(request.headers, route.query)? {
+            let call = PagesCall::of(&generation, &ready, (request.method, &route, all), &caller.id)?;
+            return Ok((Admitted::Pages(Box::new(call)), subject));
+        }
         let endpoint = transformed(integration, request.method, &route);
         if endpoint.is_some() || (has_body(request.headers) && ready.common.needs_body(request.headers)) {
             let (suffix, query) = (route.suffix.to_owned(), route.query.map(str::to_owned));

@@ -71,6 +71,10 @@ pub fn of_call(error: &Error, overdue: Option<Overdue>) -> Option<Failure> {
         let detail = "the call could not be signed with what the connection has";
         return Some(Failure::new(Refusal::ConnectionUnusable, "unsigned", "proxy_internal_error", detail));
     }
+    if error.etype == ErrorType::Custom(super::pages::BROKEN) {
+        let detail = "a later page failed";
+        return Some(Failure::new(Refusal::PagesEnded, "pages", "http_response_incomplete", detail));
+    }
     match error.esource {
         ErrorSource::Upstream => Some(of_service(error)),
         ErrorSource::Downstream => of_caller(error),

@@ -167,7 +167,7 @@ fn visible(headers: &HeaderMap) -> Value {
 /// An answer with its body as it was before it was compressed, `None` where it is not: some services compress
 /// whatever they are asked for. The bound is that of the body that is changed, so that a small one cannot become
 /// any size.
-fn decoded(received: &Received, most: u64) -> Result<Option<Received>, &'static str> {
+pub fn decoded(received: &Received, most: u64) -> Result<Option<Received>, &'static str> {
     let codings: Vec<_> = received.headers.get_all(header::CONTENT_ENCODING).into_iter().collect();
     let reader: Box<dyn Read + '_> = match codings.as_slice() {
         [] => return Ok(None),

@@ -76,7 +76,7 @@ pub async fn run(door: &Arc<ProxyDoor>, call: WholeCall, method: &Method, from: 
 }
 
 /// The service's answer, or what is kept of one.
-async fn fetch(
+pub async fn fetch(
     door: &Arc<ProxyDoor>,
     call: &Arc<WholeCall>,
     (method, from): (&Method, &HeaderMap),

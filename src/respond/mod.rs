@@ -154,6 +154,9 @@ refusals! {
     ServiceAnswerInvalid = 502 "service_answer_invalid" "The service's answer could not be used";
     /// The service answered, and the definition says that the answer is an error.
     ServiceRefused = 502 "service_refused" "The service refused the call";
+    /// Pages were asked for all at once, and cannot be followed to their end: too many, too long, in a circle, or
+    /// away from the API.
+    PagesEnded = 502 "pages_ended" "The pages could not be followed to their end";
     /// A template of the definition gave no value.
     DefinitionFailed = 502 "definition_failed" "The definition could not be applied to this call";
     /// The connection cannot be used until someone acts.

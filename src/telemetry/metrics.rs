@@ -74,6 +74,7 @@ metrics! {
     upstream_requests: counter "trunkline_upstream_requests_total" "Calls to services by status; `error` when there was none." ["integration", "code"];
     upstream_request_duration: histogram "trunkline_upstream_request_duration_seconds" "Time from a call's start to the head of its answer." ["integration"];
     upstream_errors: counter "trunkline_upstream_errors_total" "Calls to services that got no answer, by reason." ["integration", "reason"];
+    page_walks: counter "trunkline_page_walks_total" "Calls for all pages, by how they ended: whole, refused before the first page, broken at a later one, left by the caller." ["integration", "result"];
     cache_requests: counter "trunkline_cache_requests_total" "Requests that an answer may be kept for, by result: hit, stale, collapsed, revalidated, miss, bypass, refused." ["integration", "result"];
     cache_calls_saved: counter "trunkline_cache_calls_saved_total" "Calls that cost a service nothing: answered here (hit, stale, collapsed), or by its 304 (`not_modified`)." ["integration", "by"];
     cache_bytes: gauge "trunkline_cache_bytes" "Bytes of kept answers, and of those being read." [];

@@ -20,8 +20,8 @@ use crate::support::origin::{Seen, read_request, serve};
 use crate::support::raw::{PATIENCE, Reply, Wire, call, send};
 
 /// A service that answers as it is told, and keeps what it was asked.
-struct Shelf {
-    url: String,
+pub struct Shelf {
+    pub url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<Mutex<usize>>,
     /// How many may be answered; requests wait for it.
@@ -29,7 +29,7 @@ struct Shelf {
 }
 
 impl Shelf {
-    async fn start(answer: impl Fn(&Seen, usize) -> String + Send + Sync + 'static) -> Self {
+    pub async fn start(answer: impl Fn(&Seen, usize) -> String + Send + Sync + 'static) -> Self {
         let (seen, connections) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::<Mutex<usize>>::default());
         let turns = Arc::new(Semaphore::new(1_000_000));
         let (kept, count, gate, answer) =
@@ -56,11 +56,11 @@ impl Shelf {
         Self { url: format!("http://{address}"), seen, connections, turns }
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
 
-    fn last(&self) -> Seen {
+    pub fn last(&self) -> Seen {
         self.seen.lock().unwrap().last().unwrap().clone()
     }
 
@@ -75,7 +75,7 @@ impl Shelf {
     }
 }
 
-fn ok(headers: &str, body: &str) -> String {
+pub fn ok(headers: &str, body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
@@ -83,7 +83,7 @@ fn ttl(ttl: Duration) -> Cache {
     Cache { ttl: Some(ttl), ..Cache::default() }
 }
 
-fn hour() -> Cache {
+pub fn hour() -> Cache {
     ttl(Duration::from_hours(1))
 }
 
@@ -366,6 +366,7 @@ async fn an_endpoint_by_name_is_answered_from_what_is_kept() {
         retry: None,
         transform: None,
         cache: Some(hour()),
+        page: None,
     }];
     let doors = Doors::start(Setup::of(integration));
     for _ in 0..2 {

@@ -26,6 +26,7 @@ mod kinds;
 mod mock;
 mod mock_oauth;
 mod outside;
+mod pages;
 mod peers;
 mod power;
 mod proxy;

@@ -219,6 +219,17 @@ fn every_kind_of_paging_is_walked_to_its_end() {
 }
 
 #[test]
+fn endpoints_come_in_the_pages_they_declare() {
+    let mut client = mock(&["gitlab", "calendly"]);
+    let linked = get(&mut client, "/gitlab/api/v4/projects?membership=true");
+    assert_eq!(linked.json().as_array().map(Vec::len), Some(10), "{linked:?}");
+    assert!(linked.header("link").is_some_and(|link| link.contains("rel=\"next\"")));
+    let pointed = get(&mut client, "/calendly/event_types").json();
+    assert_eq!(pointed["items"].as_array().map(Vec::len), Some(10), "{pointed}");
+    assert!(pointed.pointer("/pagination/next_page").is_some_and(Value::is_string));
+}
+
+#[test]
 fn other_calls_are_shown_what_arrived_and_no_credential() {
     let mut client = mock(&["stripe"]);
     let headers = [BEARER, ("x-mine", "yes"), ("content-type", "application/json")];

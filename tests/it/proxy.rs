@@ -536,7 +536,16 @@ fn endpoint(transform: Option<Transform>) -> Endpoint {
         timeout: None,
     };
     let pattern = PathPattern { method: Method::POST, segments: vec![Some("items".into())] };
-    Endpoint { id: Arc::from("create"), request, pattern, scopes: Vec::new(), retry: None, transform, cache: None }
+    Endpoint {
+        id: Arc::from("create"),
+        request,
+        pattern,
+        scopes: Vec::new(),
+        retry: None,
+        transform,
+        cache: None,
+        page: None,
+    }
 }
 
 #[tokio::test]

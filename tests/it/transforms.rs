@@ -64,6 +64,7 @@ fn doors(service_at: SocketAddr, transform: Transform) -> Doors {
         retry: None,
         transform: Some(transform),
         cache: None,
+        page: None,
     }];
     Doors::start(Setup::of(integration))
 }

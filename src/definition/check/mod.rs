@@ -177,12 +177,11 @@ mod tests {
 
     #[test]
     fn what_is_not_run_is_a_notice_at_its_place() {
-        let value =
-            json!({ "trunkline": 1, "id": "a", "syncs": [], "api": { "base_url": "https://a.b", "cache": "5m" } });
+        let value = json!({ "trunkline": 1, "id": "a", "syncs": [], "api": { "base_url": "https://a.b" } });
         let document = Document::unplaced("a.yaml".into(), value);
         let notices = integration(&document, &[], &Templates::new());
         let told: Vec<_> = notices.iter().map(|problem| (problem.code, problem.place.pointer.as_str())).collect();
-        assert_eq!(told, [(Code::NotYetRun, "/api/cache"), (Code::NotYetRun, "/syncs")]);
+        assert_eq!(told, [(Code::NotYetRun, "/syncs")]);
     }
 
     #[test]

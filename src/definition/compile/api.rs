@@ -10,12 +10,15 @@ use super::{policy, request};
 use crate::definition::plan::api::{
     Api, Cache, Change, Endpoint, Errors, HttpVersions, Placement, Timeouts, Transform, Transport,
 };
+use crate::definition::plan::page::{Paging, Way};
 use crate::definition::plan::policy::Retry;
 use crate::definition::problem::Code;
 use crate::definition::raw::api as raw;
 use crate::definition::raw::auth::Auth;
 use crate::definition::raw::limits::Cache as RawCache;
 use crate::definition::raw::request::Change as RawChange;
+use crate::definition::raw::scalar::Expression;
+use crate::definition::raw::sync::Page as RawPage;
 
 /// The most bytes of a body that is read to be changed.
 const TRANSFORM_BODY: u64 = 1 << 20;
@@ -83,7 +86,25 @@ fn endpoint(raw: &raw::Endpoint, of_api: Option<&Retry>, place: &Place<'_>) -> R
         retry: policy::of_endpoint(raw.retry.as_ref(), of_api, place)?,
         transform,
         cache: raw.cache.as_ref().map(|raw| cache(&raw.0)),
+        page: raw.page.as_ref().map(|page| paging(page, raw.records.as_ref(), place)).transpose()?,
     })
+}
+
+fn paging(raw: &RawPage, records: Option<&Expression>, place: &Place<'_>) -> Result<Paging, Fault> {
+    let at = place.at("page");
+    let way =
+        match (&raw.link, at.optional("url", raw.url.as_ref())?, &raw.query, at.optional("from", raw.from.as_ref())?) {
+            (Some(relation), None, None, None) => Way::Link(relation.clone()),
+            (None, Some(url), None, None) => Way::Url(url),
+            (None, None, Some(name), Some(from)) => Way::Query { name: name.clone(), from },
+            _ => {
+                return Err(at.problem(
+                    Code::Conflict,
+                    "the next page is found in one way: `link`, `url`, or `query` with `from`",
+                ));
+            }
+        };
+    Ok(Paging { way, more: at.optional("while", raw.more.as_ref())?, records: place.optional("records", records)? })
 }
 
 fn cache(raw: &RawCache) -> Cache {

@@ -235,6 +235,9 @@ fn limits(raw: Option<&raw::Limits>) -> Limits {
         connections: raw.connections.map_or(usual.connections, count),
         connections_per_source: raw.connections_per_source.map_or(usual.connections_per_source, count),
         answer_bytes: raw.answer_bytes.map_or(usual.answer_bytes, |size| bytes(size.0)),
+        pages: raw.pages.map_or(usual.pages, |count| count as usize),
+        pages_bytes: raw.pages_bytes.map_or(usual.pages_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
+        pages_time: raw.pages_time.map_or(usual.pages_time, |time| time.0),
         cache_bytes: raw.cache_bytes.map_or(usual.cache_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
         redirects: raw.redirects.map_or(usual.redirects, |hops| u8::try_from(hops).unwrap_or(u8::MAX)),
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::identity::Identity;
+use super::page::Paging;
 use super::policy::{Policy, Retry};
 use super::request::Request;
 use crate::template::{Expr, Text, Tree};
@@ -185,6 +186,8 @@ pub struct Endpoint {
     pub transform: Option<Transform>,
     /// How long its answers may be used again; `None` is as the API says.
     pub cache: Option<Cache>,
+    /// How its answers come in pages.
+    pub page: Option<Paging>,
 }
 
 /// A method and a path in which some segments may be anything: what of an endpoint's request is known

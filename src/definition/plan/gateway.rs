@@ -331,6 +331,12 @@ pub struct Limits {
     pub redirects: u8,
     /// Bytes of answers that are used again, and of those being read to be. Default 64 MiB.
     pub cache_bytes: usize,
+    /// Pages that a call for all pages follows. Default 1000.
+    pub pages: usize,
+    /// Bytes of such pages together. Default 256 MiB.
+    pub pages_bytes: usize,
+    /// How long they may take together. Default 10 minutes.
+    pub pages_time: Duration,
 }
 
 impl Default for Limits {
@@ -347,6 +353,9 @@ impl Default for Limits {
             answer_bytes: 10 << 20,
             redirects: 5,
             cache_bytes: 64 << 20,
+            pages: 1_000,
+            pages_bytes: 256 << 20,
+            pages_time: Duration::from_mins(10),
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod login;
 pub mod moment;
 pub mod oauth1;
 pub mod oauth2;
+pub mod page;
 pub mod policy;
 pub mod request;
 pub mod rule;

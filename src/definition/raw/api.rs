@@ -107,7 +107,13 @@ request_shape! {
             retry: Option<Retry>,
         /// What is changed in calls that pass through the proxy door and match it.
             transform: Option<Transform>,
-        /// How its answers come in pages.
+        /// The list on a page that a caller gets with `trunkline-page=all`. Default: the body where it is a list,
+        /// else the only list in it.
+        #[schemars(extend("x-answer" = true))]
+            records: Option<Expression>,
+        /// How its answers come in pages. A caller who asks a GET for `?trunkline-page=all`, or by the header
+        /// `Trunkline-Page: all`, gets all of them as one JSON array, or as lines of JSON where it accepts
+        /// `application/x-ndjson`.
             page: Option<super::sync::Page>,
     }
 }

@@ -346,6 +346,13 @@ pub struct Limits {
     /// larger one fails the call. Answers to the application's calls are streamed and not bounded. Default
     /// 10MiB.
     pub answer_bytes: Option<SizeText>,
+    /// How many pages a call for all pages follows; more end it. Default 1000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub pages: Option<u32>,
+    /// How many bytes such pages may have together. Default 256MiB.
+    pub pages_bytes: Option<SizeText>,
+    /// How long they may take together. Default 10m.
+    pub pages_time: Option<DurationText>,
     /// The memory for answers that are used again (`api.cache`), of all integrations together: what was used
     /// longest ago goes first. Default 64MiB.
     pub cache_bytes: Option<SizeText>,

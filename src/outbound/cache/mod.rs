@@ -16,7 +16,7 @@
 //! so that endpoints by name, transforms and refreshes behind an answer would need a second one beside it;
 //! and its bound does not count what is still being read.
 
-mod directives;
+pub mod directives;
 mod flight;
 mod given;
 mod key;

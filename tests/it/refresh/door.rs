@@ -164,6 +164,7 @@ async fn the_gateways_own_calls_do_the_same() {
             retry: None,
             transform: None,
             cache: None,
+            page: None,
         };
         api.endpoints = vec![endpoint("read", Method::GET), endpoint("write", Method::POST)];
     })
