@@ -2,11 +2,9 @@
 
 use serde_json::Value;
 
-use super::idempotency_key;
 use crate::activity::Asker;
 use crate::definition::plan::rule::What;
-use crate::net::Sent;
-use crate::outbound::{Call, Outbound, OutboundError, call};
+use crate::outbound::{Call, Outbound, call};
 use crate::queue::{Again, Report, Task};
 
 /// Runs the endpoint once.
@@ -26,7 +24,7 @@ pub async fn run(outbound: &Outbound, task: &Task, what: &What) -> Report {
         Ok(_) => return Report::failed(None, "`input` is not a map", Again::Never),
         Err(error) => return Report::failed(None, format!("`input` cannot be made: {error}"), Again::Never),
     };
-    let key = idempotency_key(task.delivery);
+    let key = task.delivery.idempotency_key();
     let call = Call {
         generation: &task.generation,
         integration: target,
@@ -40,23 +38,8 @@ pub async fn run(outbound: &Outbound, task: &Task, what: &What) -> Report {
     };
     match outbound.run(call).await {
         Ok(outcome) => Report::done(Some(outcome.status.as_u16())),
-        Err(error) => failed(&error),
+        Err(error) => Report::from(&error),
     }
-}
-
-fn failed(error: &OutboundError) -> Report {
-    if error.may_repeat() {
-        let again = error.retry_after().map_or(Again::Scheduled, Again::After);
-        return Report::failed(error.status(), error.to_string(), again);
-    }
-    // Without an answer nobody knows whether the service did the work.
-    let unknown = error.sent() == Sent::Maybe && error.status().is_none_or(|status| status >= 500);
-    let hint = if unknown {
-        "; it is not sent again by itself, because it may have been carried out: check at the service, then replay"
-    } else {
-        ""
-    };
-    Report::failed(error.status(), format!("{error}{hint}"), Again::Never)
 }
 
 /// Whether the call may be made again when nobody knows whether it was.

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use url::Position;
 
-use super::idempotency_key;
 use crate::base::clock::Clock;
 use crate::definition::plan::api::Timeouts;
 use crate::definition::plan::gateway::Destination;
@@ -85,7 +84,7 @@ fn message(
             all.insert(name, value);
         }
     }
-    let id = idempotency_key(task.delivery);
+    let id = task.delivery.idempotency_key();
     let signature = standard_webhooks::sign(&destination.signing_secrets, &id, clock.now(), &body)
         .map_err(|error| format!("the message to `{}` cannot be signed: {error}", destination.id))?;
     all.extend(signature);

@@ -85,8 +85,10 @@ pub async fn open(
         dialer,
         metrics: Arc::clone(&seams.metrics),
         clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        events: Arc::clone(&store) as _,
     };
-    let door = Arc::new(ProxyDoor::new(door, &*seams.random)?);
+    let door = Arc::new(ProxyDoor::new(door)?);
     let receiver = Arc::new(receiver(live, &store, seams));
     let refused = receiver.refused();
     let shared =
@@ -95,7 +97,13 @@ pub async fn open(
         sign_in::Parts { clients: clients.clone(), clock: Arc::clone(&seams.clock), random: Arc::clone(&seams.random) };
     let calls = Calls { tokens, legs: ThreeLegs::new(legs) };
     let connect = Arc::new(connect(live, &store, (&connections, &activity, calls), seams));
-    let actions = Actions { outbound: Arc::clone(&outbound), clients, clock: Arc::clone(&seams.clock) };
+    let actions = Actions {
+        outbound: Arc::clone(&outbound),
+        clients,
+        clock: Arc::clone(&seams.clock),
+        calls: Arc::clone(&door) as _,
+        events: Arc::clone(&store) as _,
+    };
     Ok(Opened {
         public: server::open_public(
             listeners.public,

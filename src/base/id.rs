@@ -74,6 +74,14 @@ pub struct DeliveryId {
     pub ordinal: u16,
 }
 
+impl DeliveryId {
+    /// What the other side knows a delivery by, the same at every try: its id, without the dot that Standard
+    /// Webhooks keeps for itself.
+    pub fn idempotency_key(&self) -> String {
+        format!("{}_{}", self.event, self.ordinal)
+    }
+}
+
 impl fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.event, self.ordinal)

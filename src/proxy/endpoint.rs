@@ -13,7 +13,9 @@ use crate::activity::Asker;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Endpoint;
-use crate::outbound::{Call, Outbound};
+use crate::outbound::{Call, Outbound, OutboundError};
+use crate::queue::{Again, Answered, Report};
+use crate::request::Outcome;
 use crate::respond::{Answer, Refusal};
 
 /// The most bytes that the inputs of an endpoint may have.
@@ -46,14 +48,40 @@ pub fn find<'a>(integration: &'a Integration, endpoint: &str, method: &Method) -
 
 /// Runs an admitted call with the request's body.
 pub async fn run(outbound: &Outbound, named: &NamedCall, body: &Bytes) -> Answer {
-    let input = match inputs(body) {
-        Ok(input) => input,
-        Err(refused) => return refused,
-    };
-    let endpoint = match find(&named.integration, &named.endpoint, &Method::POST) {
-        Ok(endpoint) => endpoint,
-        Err(refused) => return refused,
-    };
+    let made = make(outbound, named, (body, None), Asker::Caller(Arc::clone(&named.caller))).await;
+    match made {
+        Ok(outcome) => Answer::json(StatusCode::OK, &outcome.result),
+        Err(Unmade::Refused(refused)) => refused,
+        Err(Unmade::Tried(error)) => error.answer(),
+    }
+}
+
+/// Carries out a durable call of an endpoint; the service knows a repeated one by `key`.
+pub async fn carry(outbound: &Outbound, named: &NamedCall, (body, key): (&Bytes, &str), delivery: String) -> Report {
+    match make(outbound, named, (body, Some(key)), Asker::Delivery(delivery)).await {
+        Ok(outcome) => {
+            let Answer { status, headers, body, .. } = Answer::json(outcome.status, &outcome.result);
+            Report::done(Some(status.as_u16())).with_answer(Some(Answered { status, headers, body }))
+        }
+        Err(Unmade::Refused(_)) => Report::failed(None, "the inputs do not fit the endpoint", Again::Never),
+        Err(Unmade::Tried(error)) => Report::from(&error),
+    }
+}
+
+/// A call by name that came to no result.
+enum Unmade {
+    Refused(Answer),
+    Tried(OutboundError),
+}
+
+async fn make(
+    outbound: &Outbound,
+    named: &NamedCall,
+    (body, key): (&Bytes, Option<&str>),
+    asker: Asker,
+) -> Result<Outcome, Unmade> {
+    let input = inputs(body).map_err(Unmade::Refused)?;
+    let endpoint = find(&named.integration, &named.endpoint, &Method::POST).map_err(Unmade::Refused)?;
     let call = Call {
         generation: &named.generation,
         integration: &named.integration,
@@ -61,14 +89,11 @@ pub async fn run(outbound: &Outbound, named: &NamedCall, body: &Bytes) -> Answer
         request: &endpoint.request,
         endpoint: Some(Arc::clone(&named.endpoint)),
         input: &input,
-        asker: Asker::Caller(Arc::clone(&named.caller)),
-        idempotency_key: None,
+        asker,
+        idempotency_key: key,
         deadline: None,
     };
-    match Box::pin(outbound.run(call)).await {
-        Ok(outcome) => Answer::json(StatusCode::OK, &outcome.result),
-        Err(error) => error.answer(),
-    }
+    Box::pin(outbound.run(call)).await.map_err(Unmade::Tried)
 }
 
 fn inputs(body: &Bytes) -> Result<Map<String, Value>, Answer> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -18,8 +18,8 @@ use super::endpoint::{self, MAX_INPUT};
 use super::kept::Instead;
 use super::record::{self, Ended};
 use super::watch::Watch;
-use super::{Admitted, Incoming, ProxyDoor, answer, headers, intake, pages, peer, renew, respond, sign, whole};
-use crate::respond::{Answer, ERROR_HEADER, Refusal};
+use super::{Admitted, Incoming, ProxyDoor, answer, durable, headers, intake, pages, peer, renew, respond, sign, whole};
+use crate::respond::{Answer, Refusal};
 
 /// Names a request in answers, logs and activity.
 const REQUEST_ID: HeaderName = HeaderName::from_static("trunkline-request-id");
@@ -47,7 +47,7 @@ impl Forward {
 
     /// Sends an answer of our own, marked with the request's id.
     async fn answer(&self, session: &mut Session, context: &mut Context, given: Answer) -> pingora::Result<()> {
-        context.error = code_of(&given).and_then(|code| Refusal::ALL.iter().find(|refusal| refusal.code() == code));
+        context.error = Refusal::of(&given);
         answer::write(session, given.with(REQUEST_ID, context.id.clone())).await
     }
 }
@@ -95,7 +95,7 @@ impl ProxyHttp for Forward {
                         context.sent = self.now();
                         let given = whole::run(&self.door, *call, &method, &from, body).await;
                         let took = self.now().saturating_sub(context.sent);
-                        context.service = Some((took, given.status.as_u16())).filter(|_| code_of(&given).is_none());
+                        context.service = Some((took, given.status.as_u16())).filter(|_| Refusal::of(&given).is_none());
                         given
                     }
                     Err(refused) => refused,
@@ -112,6 +112,14 @@ impl ProxyHttp for Forward {
                 Ok(body) => endpoint::run(&self.door.parts.outbound, &call, &body).await,
                 Err(refused) => refused,
             },
+            Ok(Admitted::Durable(submission)) => {
+                let (method, from) = (method.clone(), headers.clone());
+                match intake::whole_body(session, submission.max_body).await {
+                    Ok(body) => durable::accept(&self.door, *submission, (method, &from), body).await,
+                    Err(refused) => refused,
+                }
+            }
+            Ok(Admitted::Answered(given)) => given,
             Err(refused) => refused,
         };
         self.answer(session, context, given).await.map(|()| true)
@@ -346,11 +354,6 @@ impl ProxyHttp for Forward {
     ) -> bool {
         true
     }
-}
-
-/// The gateway's error code, where an answer is the gateway's own.
-fn code_of(given: &Answer) -> Option<&HeaderValue> {
-    given.headers.iter().find(|(name, _)| *name == ERROR_HEADER).map(|(_, code)| code)
 }
 
 fn headers_expect(session: &mut Session) -> bool {

@@ -7,6 +7,7 @@
 pub mod answer;
 mod caller;
 mod context;
+mod durable;
 pub mod endpoint;
 pub mod forward;
 mod headers;
@@ -41,7 +42,9 @@ use crate::net::client::Clients;
 use crate::net::{Addresses, Dialer};
 use crate::outbound::{Outbound, SignedOut};
 use crate::respond::{Answer, Refusal};
+use crate::store::Events;
 use crate::telemetry::metrics::Metrics;
+use durable::Submission;
 use endpoint::NamedCall;
 use kept::{Before, Behind, Kept};
 use pages::PagesCall;
@@ -63,6 +66,10 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Randomness, for ids.
+    pub random: Arc<dyn Random>,
+    /// Where durable calls are kept.
+    pub events: Arc<dyn Events>,
 }
 
 /// The proxy door.
@@ -122,6 +129,10 @@ pub(crate) enum Admitted {
     Pages(Box<PagesCall>),
     /// It runs an endpoint by name.
     Named(Box<NamedCall>),
+    /// It is stored, and made later.
+    Durable(Box<Submission>),
+    /// It asks about a durable call.
+    Answered(Answer),
 }
 
 impl ProxyDoor {
@@ -129,9 +140,9 @@ impl ProxyDoor {
     ///
     /// # Errors
     /// When there is no randomness to name this process with.
-    pub fn new(parts: Parts, random: &dyn Random) -> Result<Self, RandomUnavailable> {
+    pub fn new(parts: Parts) -> Result<Self, RandomUnavailable> {
         let mut bytes = [0_u8; 6];
-        random.fill(&mut bytes)?;
+        parts.random.fill(&mut bytes)?;
         let name = bytes.iter().fold(String::from("trunkline-"), |name, byte| format!("{name}{byte:02x}"));
         let via = HeaderValue::from_str(&format!("1.1 {name}")).map_err(|_| RandomUnavailable)?;
         let connections = ReadyConnections::new(Arc::clone(&parts.outbound));
@@ -145,9 +156,18 @@ impl ProxyDoor {
         let caller = caller::identify(&generation.gateway, request.headers)?;
         let route = route::read(request.path, request.query)?;
         let connection = route::connection(request.headers)?;
+        if let Some(id) = durable::asked_about(request.method, &route) {
+            let integration = find_integration(&generation, &route)?;
+            let subject = Subject::of(&generation, integration, connection, &caller.id);
+            return Ok((Admitted::Answered(durable::status(self, integration, caller, id).await), subject));
+        }
         caller::permit(caller, request.method, &route, connection)?;
         let integration = find_integration(&generation, &route)?;
         let subject = Subject::of(&generation, integration, connection, &caller.id);
+        if durable::is_asked_for(request.headers)? {
+            let submission = self.submission(&generation, integration, (request, &route), &subject).await?;
+            return Ok((Admitted::Durable(Box::new(submission)), subject));
+        }
         if let Some(endpoint) = route.endpoint {
             let endpoint = Arc::clone(&endpoint::find(integration, endpoint, request.method)?.id);
             let integration = Arc::clone(integration);

@@ -74,6 +74,20 @@ pub fn record(door: &ProxyDoor, ended: Ended) {
     });
 }
 
+/// Writes a try of a durable call down. No request was made at the door for it.
+pub fn of_durable(door: &ProxyDoor, call: CallRecord) {
+    if let Some(status) = call.status {
+        of_service(door, &call.integration, (Duration::from_millis(call.duration_ms), status));
+    }
+    door.parts.outbound.activity().record(call);
+}
+
+fn of_service(door: &ProxyDoor, integration: &str, (took, status): (Duration, u16)) {
+    let metrics = &door.parts.metrics;
+    metrics.upstream_requests.with_label_values(&[integration, Code::new(status).as_str()]).inc();
+    metrics.upstream_request_duration.with_label_values(&[integration]).observe(took.as_secs_f64());
+}
+
 fn count(door: &ProxyDoor, integration: &str, ended: &Ended) {
     let metrics = &door.parts.metrics;
     let code = Code::new(ended.status);
@@ -83,9 +97,8 @@ fn count(door: &ProxyDoor, integration: &str, ended: &Ended) {
     if let Some(error) = ended.error {
         metrics.http_refusals.with_label_values(&["proxy", error]).inc();
     }
-    if let Some((took, status)) = ended.service {
-        metrics.upstream_requests.with_label_values(&[integration, Code::new(status).as_str()]).inc();
-        metrics.upstream_request_duration.with_label_values(&[integration]).observe(took.as_secs_f64());
+    if let Some(service) = ended.service {
+        of_service(door, integration, service);
     }
 }
 

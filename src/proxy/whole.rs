@@ -14,12 +14,12 @@ use super::transform::{self, TransformError};
 use super::{ProxyDoor, headers};
 use crate::definition::live::Generation;
 use crate::definition::plan::api::{Endpoint, Transform};
-use crate::net::client::Clients;
+use crate::net::Failure;
 use crate::net::exchange::{BodyLimit, Excess, Follow, Outgoing, Received, Towards};
 use crate::outbound::PlaceError;
 use crate::outbound::cache::{Look, Turn, listed, of_answer};
 use crate::outbound::sign::{Leaving, own_headers};
-use crate::respond::Answer;
+use crate::respond::{Answer, Refusal};
 use crate::template::Context;
 
 /// A call that is read whole, admitted.
@@ -64,15 +64,58 @@ impl WholeCall {
     }
 }
 
+/// A call that came to no answer of the service.
+#[derive(Debug)]
+pub enum Unmade {
+    /// Nothing was sent.
+    Refused(Answer),
+    /// It failed on its way.
+    Failed(Failure),
+    /// The service answered what cannot be passed on.
+    Unreadable(Answer),
+}
+
+impl Unmade {
+    /// What the caller gets.
+    pub fn into_answer(self) -> Answer {
+        match self {
+            Self::Refused(answer) | Self::Unreadable(answer) => answer,
+            Self::Failed(failure) => failure.refusal().answer(&failure.to_string()),
+        }
+    }
+
+    /// The gateway's code for it.
+    pub fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(answer) | Self::Unreadable(answer) => Refusal::of(answer).map(|refusal| refusal.code()),
+            Self::Failed(failure) => Some(failure.refusal().code()),
+        }
+    }
+}
+
 /// Makes the call: change, send, change. A GET may be answered from what is kept, as the service said it: what
 /// is changed is changed each time.
 pub async fn run(door: &Arc<ProxyDoor>, call: WholeCall, method: &Method, from: &HeaderMap, body: Bytes) -> Answer {
     let call = Arc::new(call);
     let received = match fetch(door, &call, (method, from), body).await {
         Ok(received) => received,
-        Err(refused) => return refused,
+        Err(unmade) => return unmade.into_answer(),
     };
     answer(door, &call, received).unwrap_or_else(|error| call.refused(&error))
+}
+
+/// Makes the call as [`run`] does, without what is kept: for who tells failures apart.
+///
+/// # Errors
+/// When there is no answer of the service to give.
+pub async fn make(
+    door: &ProxyDoor,
+    call: &WholeCall,
+    method: &Method,
+    (from, body): (&HeaderMap, Bytes),
+) -> Result<Answer, Unmade> {
+    let received = send(door, call, method, (&headers::kept(from), body)).await?;
+    answer(door, call, received).map_err(|error| Unmade::Unreadable(call.refused(&error)))
 }
 
 /// The service's answer, or what is kept of one.
@@ -81,7 +124,7 @@ pub async fn fetch(
     call: &Arc<WholeCall>,
     (method, from): (&Method, &HeaderMap),
     body: Bytes,
-) -> Result<Received, Answer> {
+) -> Result<Received, Unmade> {
     let place = (call.suffix.as_str(), call.query.as_deref());
     let mut headers = headers::kept(from);
     if call.transform().is_some_and(transform::reads_answers) {
@@ -106,19 +149,29 @@ pub async fn fetch(
     if let Some(turn) = &turn {
         turn.ask(&mut headers);
     }
-    let sent = renewing(door, call, method, (&headers, body)).await;
-    let received = match sent {
+    let received = match send(door, call, method, (&headers, body)).await {
         Ok(received) => received,
-        Err(refused) => return turn.as_mut().and_then(|turn| turn.failed()).map(of_answer).ok_or(refused),
+        Err(unmade) => return turn.as_mut().and_then(|turn| turn.failed()).map(of_answer).ok_or(unmade),
     };
-    super::feel(&call.ready, received.status, door.parts.clock.now());
-    if let Some(key) = kept::changes(&call.ready, method, place) {
-        door.parts.outbound.cache().changed(&key, received.status, &received.headers);
-    }
     Ok(match turn {
         Some(turn) => turn.settle(received),
         None => received,
     })
+}
+
+/// A call, and what its answer says about the connection and about what is kept.
+async fn send(
+    door: &ProxyDoor,
+    call: &WholeCall,
+    method: &Method,
+    request: (&HeaderMap, Bytes),
+) -> Result<Received, Unmade> {
+    let received = renewing(door, call, method, request).await?;
+    super::feel(&call.ready, received.status, door.parts.clock.now());
+    if let Some(key) = kept::changes(&call.ready, method, (call.suffix.as_str(), call.query.as_deref())) {
+        door.parts.outbound.cache().changed(&key, received.status, &received.headers);
+    }
+    Ok(received)
 }
 
 /// A call, made once more when the service refuses the token and another is to be had.
@@ -127,7 +180,7 @@ async fn renewing(
     call: &WholeCall,
     method: &Method,
     (from, body): (&HeaderMap, Bytes),
-) -> Result<Received, Answer> {
+) -> Result<Received, Unmade> {
     let first = once(door, call, &call.ready, method, (from, body.clone())).await;
     let refused = first.as_ref().is_ok_and(|received| received.status == StatusCode::UNAUTHORIZED);
     let renewed = if refused { door.renewed(&call.generation, &call.ready).await } else { None };
@@ -147,13 +200,14 @@ async fn once(
     ready: &Ready,
     method: &Method,
     request: (&HeaderMap, Bytes),
-) -> Result<Received, Answer> {
-    send(&door.parts.clients, outgoing(door, call, ready, method, request)?).await
+) -> Result<Received, Unmade> {
+    let outgoing = outgoing(door, call, ready, method, request).map_err(Unmade::Refused)?;
+    door.parts.clients.send(outgoing).await.map_err(Unmade::Failed)
 }
 
 /// A GET with these headers, for the cache.
 pub async fn get(door: &ProxyDoor, call: &WholeCall, headers: &HeaderMap) -> Result<Received, Answer> {
-    once(door, call, &call.ready, &Method::GET, (headers, Bytes::new())).await
+    once(door, call, &call.ready, &Method::GET, (headers, Bytes::new())).await.map_err(Unmade::into_answer)
 }
 
 fn outgoing(
@@ -219,10 +273,6 @@ fn outgoing(
         limit,
         follow: Follow::default(),
     })
-}
-
-async fn send(clients: &Clients, outgoing: Outgoing) -> Result<Received, Answer> {
-    clients.send(outgoing).await.map_err(|failure| failure.refusal().answer(&failure.to_string()))
 }
 
 /// What the caller gets: the answer as the endpoint's transform makes it.

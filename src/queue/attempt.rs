@@ -10,15 +10,17 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::job::{Again, Report, Task};
+use super::durable::{self, Conclusion, DurableCall};
+use super::job::{Again, Errand, Report, Task};
 use super::matching::{self, NO_RULE};
 use super::{Parts, content, schedule};
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
+use crate::definition::plan::Integration;
 use crate::definition::plan::gateway::Gateway;
 use crate::definition::plan::rule::{Action, Retry, What};
 use crate::store::StoreError;
-use crate::store::model::{Attempt, Item, Lane, Lease, Leased, Verdict};
+use crate::store::model::{Attempt, Event, Item, Lane, Lease, Leased, Verdict};
 use crate::template::payload::Wanted;
 
 /// The most bytes of an error text that are recorded.
@@ -70,7 +72,19 @@ impl One<'_> {
     async fn deliver(&self, id: DeliveryId, rule: &str, action: u16) -> Option<bool> {
         let started = self.parts.clock.now();
         let begun = self.parts.clock.monotonic();
-        let (report, verdict, task) = match self.ready(id, rule, action, started).await {
+        let event = match self.parts.events.event(id.event).await {
+            Ok(Some(event)) => Arc::new(event),
+            Ok(None) => {
+                let why = "the event is past its retention, so there is nothing to carry out";
+                self.record(started, &Report::failed(None, why, Again::Never), Verdict::Dead).await;
+                return None;
+            }
+            Err(error) => {
+                self.unread(&error);
+                return None;
+            }
+        };
+        let (report, verdict, task) = match self.ready(&event, id, (rule, action), started).await {
             Ready::Unread => return None,
             Ready::Settled(report, verdict) => (report, verdict, None),
             Ready::Task(task) => {
@@ -90,12 +104,33 @@ impl One<'_> {
             self.count(task, verdict, took);
         }
         self.tell(id, &report, verdict);
+        if let Err(error) = self.conclude(&event, id, &report, verdict).await {
+            self.unread(&error);
+            return None;
+        }
         self.record_taking(started, took, &report, verdict).await;
         match &report.result {
             Ok(()) => Some(true),
             Err(failed) if failed.again == Again::Never => None,
             Err(_) => Some(false),
         }
+    }
+
+    /// Keeps the outcome of a durable call that is not tried again.
+    async fn conclude(
+        &self,
+        event: &Event,
+        delivery: DeliveryId,
+        report: &Report,
+        verdict: Verdict,
+    ) -> Result<(), StoreError> {
+        let call = match verdict {
+            Verdict::Retry { .. } => None,
+            Verdict::Done | Verdict::Dead => DurableCall::of(event),
+        };
+        let Some(call) = &call else { return Ok(()) };
+        let (integration, attempts) = (&event.head.integration, self.leased.attempt);
+        self.parts.act.conclude(Conclusion { integration, call, delivery, report, attempts }).await
     }
 
     /// Tries the action. `None` when it was cut and may be tried again from the start.
@@ -115,16 +150,8 @@ impl One<'_> {
         Report::failed(None, "the gateway itself failed while it carried this out (a panic): its log says where", again)
     }
 
-    async fn ready(&self, id: DeliveryId, rule: &str, action: u16, now: Timestamp) -> Ready {
+    async fn ready(&self, event: &Arc<Event>, id: DeliveryId, (rule, action): (&str, u16), now: Timestamp) -> Ready {
         let dead = |why: String| Ready::Settled(Report::failed(None, why, Again::Never), Verdict::Dead);
-        let event = match self.parts.events.event(id.event).await {
-            Ok(Some(event)) => Arc::new(event),
-            Ok(None) => return dead("the event is past its retention, so there is nothing to carry out".to_owned()),
-            Err(error) => {
-                self.unread(&error);
-                return Ready::Unread;
-            }
-        };
         let name = &event.head.integration;
         if rule == NO_RULE {
             return dead(format!("the rules of `{name}` could not be matched: mend the cause and replay the event"));
@@ -134,25 +161,14 @@ impl One<'_> {
             let verdict = schedule::unloaded(event.head.received_at, now);
             return Ready::Settled(matching::unloaded(name), verdict);
         };
-        let place = integration.rules.iter().position(|known| &*known.id == rule);
-        let exists =
-            place.and_then(|place| integration.rules.get(place)?.actions.get(usize::from(action)).map(|_| place));
-        let Some(place) = exists else {
+        let Some(errand) = durable::errand(event).or_else(|| of_rule(&integration, rule, action)) else {
             return dead(format!(
                 "the rule `{rule}` of `{name}` no longer has this action: replay the event to match its rules anew"
             ));
         };
-        let context = content::context(&event, Wanted::all());
-        let task = Task {
-            generation,
-            integration,
-            event: Arc::clone(&event),
-            context,
-            delivery: id,
-            rule: place,
-            action: usize::from(action),
-        };
-        self.checked(task).await
+        let context = content::context(event, Wanted::all());
+        let event = Arc::clone(event);
+        self.checked(Task { generation, integration, event, context, delivery: id, errand }).await
     }
 
     /// The rule's condition decides once more, by the definition in force; and what may not be done twice is
@@ -191,7 +207,7 @@ impl One<'_> {
 
     fn count(&self, task: &Task, verdict: Verdict, took: Duration) {
         let integration = &*task.integration.id;
-        let action = task.action().map_or("run", matching::label);
+        let action = task.label();
         let result = word(verdict);
         self.parts.metrics.delivery_attempts.with_label_values(&[integration, action, result]).inc();
         self.parts.metrics.delivery_duration.with_label_values(&[integration, action]).observe(took.as_secs_f64());
@@ -270,6 +286,12 @@ pub(super) fn unread(event: EventId, error: &StoreError) {
 /// What is said of a try whose end nobody knows and which may not be made twice.
 const INTERRUPTED: &str = "interrupted while the call was under way: it may have been carried out, and the service was \
     given no idempotency key, so it is not sent again by itself; check at the service, then replay";
+
+/// An action that is still in the definition.
+fn of_rule(integration: &Integration, id: &str, action: u16) -> Option<Errand> {
+    let (rule, action) = (integration.rules.iter().position(|known| &*known.id == id)?, usize::from(action));
+    integration.rules.get(rule)?.actions.get(action).map(|_| Errand::OfRule { rule, action })
+}
 
 /// The action's schedule; where it says nothing, the destination's, and without that the usual one.
 fn retry_of(action: &Action, gateway: &Gateway) -> Retry {

@@ -4,11 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::durable::{Conclusion, DurableCall};
+use super::matching;
 use crate::base::id::DeliveryId;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::rule::{Action, Rule};
+use crate::net::Sent;
+use crate::outbound::OutboundError;
+use crate::store::StoreError;
 use crate::store::model::Event;
 use crate::template::Context;
 
@@ -22,6 +29,10 @@ pub trait Act: Send + Sync + 'static {
     /// Whether an action that was dropped while it ran, or whose process died, may be tried again: not
     /// when it may have been carried out and doing it twice is another thing than doing it once.
     fn may_be_cut(&self, task: &Task) -> bool;
+
+    /// Keeps what came of a durable call for good, once no try follows. Called before its end is recorded, so
+    /// that a crash in between keeps it twice rather than never.
+    async fn conclude(&self, conclusion: Conclusion<'_>) -> Result<(), StoreError>;
 }
 
 /// One try at one action of one event.
@@ -37,21 +48,53 @@ pub struct Task {
     pub context: Context,
     /// The delivery; the same at every try.
     pub delivery: DeliveryId,
-    /// Where the rule stands in the integration's list.
-    pub(super) rule: usize,
-    /// Where the action stands in the rule's list.
-    pub(super) action: usize,
+    /// What is to be done.
+    pub(super) errand: Errand,
+}
+
+/// What a task is about.
+#[derive(Debug)]
+pub(super) enum Errand {
+    /// An action of a rule: their places in the integration's and the rule's list.
+    OfRule { rule: usize, action: usize },
+    /// An action that no rule asked for.
+    Own(Action),
+    /// A durable call.
+    Call(Box<DurableCall>),
 }
 
 impl Task {
-    /// The rule that asks for it. `None` never happens: the queue makes tasks of rules that are there.
+    /// The rule that asks for it, where one does.
     pub fn rule(&self) -> Option<&Rule> {
-        self.integration.rules.get(self.rule)
+        match self.errand {
+            Errand::OfRule { rule, .. } => self.integration.rules.get(rule),
+            Errand::Own(_) | Errand::Call(_) => None,
+        }
     }
 
-    /// The action. `None` never happens, as with [`Self::rule`].
+    /// The action, where it is one.
     pub fn action(&self) -> Option<&Action> {
-        self.rule()?.actions.get(self.action)
+        match &self.errand {
+            Errand::OfRule { action, .. } => self.rule()?.actions.get(*action),
+            Errand::Own(action) => Some(action),
+            Errand::Call(_) => None,
+        }
+    }
+
+    /// The durable call, where it is one.
+    pub fn call(&self) -> Option<&DurableCall> {
+        match &self.errand {
+            Errand::Call(call) => Some(call),
+            Errand::OfRule { .. } | Errand::Own(_) => None,
+        }
+    }
+
+    /// What it is called in metrics.
+    pub fn label(&self) -> &'static str {
+        match self.action() {
+            Some(action) => matching::label(action),
+            None => "durable_call",
+        }
     }
 }
 
@@ -62,6 +105,19 @@ pub struct Report {
     pub status: Option<u16>,
     /// Success, or why not.
     pub result: Result<(), Failed>,
+    /// What the service answered, where that is kept.
+    pub answer: Option<Box<Answered>>,
+}
+
+/// A service's answer to a durable call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers that a caller at the proxy door would get.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Bytes,
 }
 
 /// Why a try had no success.
@@ -87,11 +143,36 @@ pub enum Again {
 impl Report {
     /// A success.
     pub fn done(status: Option<u16>) -> Self {
-        Self { status, result: Ok(()) }
+        Self { status, result: Ok(()), answer: None }
     }
 
     /// A failure.
     pub fn failed(status: Option<u16>, error: impl Into<String>, again: Again) -> Self {
-        Self { status, result: Err(Failed { error: error.into(), again }) }
+        Self { status, result: Err(Failed { error: error.into(), again }), answer: None }
+    }
+
+    /// This report with the answer that is kept.
+    #[must_use]
+    pub fn with_answer(mut self, answer: Option<Answered>) -> Self {
+        self.answer = answer.map(Box::new);
+        self
+    }
+}
+
+/// What a call without success means for its delivery.
+impl From<&OutboundError> for Report {
+    fn from(error: &OutboundError) -> Self {
+        if error.may_repeat() {
+            let again = error.retry_after().map_or(Again::Scheduled, Again::After);
+            return Self::failed(error.status(), error.to_string(), again);
+        }
+        // Without an answer nobody knows whether the service did the work.
+        let unknown = error.sent() == Sent::Maybe && error.status().is_none_or(|status| status >= 500);
+        let hint = if unknown {
+            "; it is not sent again by itself, because it may have been carried out: check at the service, then replay"
+        } else {
+            ""
+        };
+        Self::failed(error.status(), format!("{error}{hint}"), Again::Never)
     }
 }

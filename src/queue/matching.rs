@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::content;
 use super::job::{Again, Report};
+use super::{content, durable};
 use crate::base::clock::Timestamp;
 use crate::definition::plan::Integration;
 use crate::definition::plan::rule::{Action, Rule, What};
@@ -16,8 +16,11 @@ use crate::template::payload::Wanted;
 pub const NO_RULE: &str = "";
 
 /// The deliveries that an integration's rules ask for, where an event's head is enough to tell: `None` when a
-/// rule that is for it has a condition.
+/// rule that is for it has a condition, and for what may be a durable call.
 pub fn plan_by_head(integration: &Integration, head: &EventHead, now: Timestamp) -> Option<Vec<PlannedDelivery>> {
+    if durable::may_be(&head.event_type) {
+        return None;
+    }
     let rules = || integration.rules.iter().filter(|rule| rule.is_for(&head.event_type));
     let told = rules().all(|rule| rule.condition.is_none());
     told.then(|| rules().flat_map(|rule| deliveries(integration, rule, now)).collect())
@@ -27,6 +30,9 @@ pub fn plan_by_head(integration: &Integration, head: &EventHead, now: Timestamp)
 /// cannot be decided is planned all the same: its deliveries find out why and say so in the dead-letter
 /// list, from where they can be replayed.
 pub fn plan(integration: &Integration, event: &Arc<Event>, now: Timestamp) -> Vec<PlannedDelivery> {
+    if let Some(plan) = durable::plan(event, now) {
+        return plan;
+    }
     let rules: Vec<&Rule> = integration.rules.iter().filter(|rule| rule.is_for(&event.head.event_type)).collect();
     let names: BTreeSet<String> =
         rules.iter().filter_map(|rule| rule.condition.as_ref()).flat_map(Expr::names).collect();

@@ -2,11 +2,13 @@
 //!
 //! The store keeps the work and its leases ([`crate::store::Work`]); this room claims it ([`worker`]),
 //! shares out slots ([`lanes`]), matches rules for many events at once (`group`), runs one delivery from lease to
-//! record (`attempt`) and decides on another try
-//! ([`schedule`]). What an action does is behind [`Act`], which `action` implements. Called by `app`.
+//! record (`attempt`) and decides on another try ([`schedule`]). What an action does is behind [`Act`], which `action`
+//! implements. Calls that an application wants made for certain ([`durable`]) are work of the same kind. Called by
+//! `app`.
 
 mod attempt;
 pub mod content;
+pub mod durable;
 mod group;
 pub mod job;
 pub mod lanes;
@@ -22,7 +24,7 @@ use crate::definition::live::Live;
 use crate::store::{Events, Work};
 use crate::telemetry::metrics::Metrics;
 
-pub use job::{Act, Again, Failed, Report, Task};
+pub use job::{Act, Again, Answered, Failed, Report, Task};
 pub use worker::{Running, start};
 
 /// What workers work with.

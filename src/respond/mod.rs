@@ -191,6 +191,12 @@ struct Document<'a> {
 }
 
 impl Refusal {
+    /// The refusal that an answer is; `None` for a service's own.
+    pub fn of(answer: &Answer) -> Option<&'static Self> {
+        let (_, code) = answer.headers.iter().find(|(name, _)| *name == ERROR_HEADER)?;
+        Self::ALL.iter().find(|refusal| code == refusal.code())
+    }
+
     /// The answer. `detail` says what was wrong with this request, for the person who made it; it
     /// holds no secret and no inner workings.
     pub fn answer(self, detail: &str) -> Answer {

@@ -11,10 +11,11 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use trunkline::definition::plan::gateway::Mode;
+use trunkline::queue::durable::Conclusion;
 use trunkline::queue::{Act, Report, Task};
 use trunkline::request::standard_webhooks;
 use trunkline::store::model::{DeliveryState, EventState};
-use trunkline::store::{Events, Work};
+use trunkline::store::{Events, StoreError, Work};
 
 use crate::calls::service::{Answer, Service};
 use station::{Plan, SIGNING, START, Station, eventually, head, hub, signature, to};
@@ -207,6 +208,10 @@ impl Act for Poisoned {
 
     fn may_be_cut(&self, _task: &Task) -> bool {
         true
+    }
+
+    async fn conclude(&self, _conclusion: Conclusion<'_>) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 

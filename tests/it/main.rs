@@ -18,6 +18,7 @@ mod connect;
 mod credentials;
 mod definitions;
 mod doors;
+mod durable;
 mod events;
 mod hostile_api;
 mod hygiene;

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use trunkline::action::Actions;
 use trunkline::activity::Activity;
 use trunkline::base::clock::{Clock, ManualClock, Timestamp};
-use trunkline::base::id::EventId;
+use trunkline::base::id::{DeliveryId, EventId};
 use trunkline::base::random::SystemRandom;
 use trunkline::connection::Connections;
 use trunkline::definition::compile;
@@ -30,7 +30,8 @@ use trunkline::definition::templates::Templates;
 use trunkline::net::resolve::{Found, Lookup, Resolver, Unresolved};
 use trunkline::net::{Clients, Dialer, Trust};
 use trunkline::outbound::{self, Outbound};
-use trunkline::queue::{self, Act, Running};
+use trunkline::queue::durable::{Carry, DurableCall};
+use trunkline::queue::{self, Act, Again, Report, Running};
 use trunkline::respond::Answer;
 use trunkline::store::embedded::{Embedded, Options, open};
 use trunkline::store::model::{Delivery, EventState};
@@ -38,6 +39,8 @@ use trunkline::store::{Events, Work};
 use trunkline::telemetry::metrics::Metrics;
 use trunkline::webhook::door::{Receive, RequestHead};
 use trunkline::webhook::{self, Receiver};
+
+use crate::support::store::NoEvents;
 
 pub const SECRET: &str = "a-secret-of-enough-bytes";
 /// What messages to destinations are signed with.
@@ -274,7 +277,21 @@ fn actions(clock: &Arc<ManualClock>, metrics: &Arc<Metrics>) -> Actions {
         metrics: Arc::clone(metrics),
         activity: Arc::new(Activity::default()),
     });
-    Actions { outbound: Arc::new(outbound), clients, clock }
+    Actions { outbound: Arc::new(outbound), clients, clock, calls: Arc::new(NoCalls), events: Arc::new(NoEvents) }
+}
+
+/// Makes none of an application's calls.
+struct NoCalls;
+
+#[async_trait]
+impl Carry for NoCalls {
+    async fn carry(&self, _: &Arc<Generation>, _: &DurableCall, _: DeliveryId) -> Report {
+        Report::failed(None, "no calls are made here", Again::Never)
+    }
+
+    fn repeats_safely(&self, _: &Generation, _: &DurableCall) -> bool {
+        false
+    }
 }
 
 /// Looks again and again, each time after others could run, until `holds`; fails after half a minute.

@@ -143,6 +143,8 @@ impl Deployment {
         command.arg("--config").arg(self.path().join("trunkline.yaml")).arg(name);
         command.env("ADMIN_TOKEN", ADMIN_TOKEN).env("CALLER_KEY", CALLER_KEY);
         command.env("LOAD_SECRET", SECRET).env("SINK_SECRET", "whsec_c2luay1zZWNyZXQtZm9yLXRlc3Rz");
+        command.env("BACKEND_KEY", "key-of-the-application-0001").env("OTHER_KEY", "key-of-another-application-1");
+        command.env("SHOP_KEY", "shop-key");
         command
     }
 

@@ -37,6 +37,8 @@ use trunkline::telemetry::metrics::Metrics;
 use trunkline::template::Text;
 use trunkline::webhook::door::{Admission, Receive, RequestHead};
 
+use super::store::NoEvents;
+
 /// The key of the caller that may do everything.
 pub const KEY: &str = "test-key-0123456789abcdef";
 
@@ -208,8 +210,10 @@ impl Doors {
             dialer,
             metrics: Arc::clone(&metrics),
             clock,
+            random: Arc::new(SystemRandom::default()),
+            events: Arc::new(NoEvents),
         };
-        let door = Arc::new(ProxyDoor::new(parts, &SystemRandom::default()).unwrap());
+        let door = Arc::new(ProxyDoor::new(parts).unwrap());
         let inbox = Arc::new(Inbox { live: Mutex::new(Some(Arc::clone(&live))), ..Inbox::default() });
         let running = [
             open_public(public, shared.clone(), Arc::clone(&inbox) as Arc<dyn Receive>, Arc::new(Nobody)),

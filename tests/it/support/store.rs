@@ -4,9 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use trunkline::base::clock::Clock;
-use trunkline::store::StoreError;
+use trunkline::base::id::EventId;
 use trunkline::store::embedded::{self, Embedded, Options};
+use trunkline::store::model::{Accepted, Delivery, Event, EventFilter, EventHead, NewEvent, Page, PageRequest};
+use trunkline::store::{Events, StoreError};
 
 /// Options for a small store: segments of 16 KiB, so that a few events fill several.
 pub fn options(directory: &Path, clock: Arc<dyn Clock>) -> Options {
@@ -23,4 +26,30 @@ pub async fn open(options: Options) -> Result<Arc<Embedded>, StoreError> {
         }
     }
     panic!("the store was not let go of within five seconds");
+}
+
+/// A store of events that takes none and has none.
+pub struct NoEvents;
+
+#[async_trait]
+impl Events for NoEvents {
+    async fn accept(&self, _event: NewEvent) -> Result<Accepted, StoreError> {
+        Err(StoreError::Unavailable(Arc::from("nothing is stored here")))
+    }
+
+    async fn event(&self, _id: EventId) -> Result<Option<Event>, StoreError> {
+        Ok(None)
+    }
+
+    async fn head(&self, _id: EventId) -> Result<Option<EventHead>, StoreError> {
+        Ok(None)
+    }
+
+    async fn list(&self, _filter: &EventFilter, _page: PageRequest) -> Result<Page<EventHead>, StoreError> {
+        Ok(Page { rows: Vec::new(), next: None })
+    }
+
+    async fn deliveries(&self, _id: EventId) -> Result<Vec<Delivery>, StoreError> {
+        Ok(Vec::new())
+    }
 }

@@ -1,0 +1,428 @@
+//! Durable calls at the door: taken in and stored before they are answered for, asked about, and carried out.
+//!
+//! `Trunkline-Async: true` on any call asks for it. A call meets the gates of the door twice: when it is taken
+//! in, so that what cannot be is refused at once, and when it is carried out, because what its caller may do
+//! may have changed meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::endpoint::{self, MAX_INPUT, NamedCall};
+use super::route::{self, Route};
+use super::whole::{self, Unmade, WholeCall};
+use super::{Incoming, ProxyDoor, Subject, caller, headers, record};
+use crate::activity::{Asker, CallRecord};
+use crate::base::id::{DeliveryId, EventId};
+use crate::connection::Need;
+use crate::definition::live::Generation;
+use crate::definition::plan::Integration;
+use crate::definition::plan::gateway::{Caller, Gateway};
+use crate::outbound::call::repeats_safely;
+use crate::outbound::{OutboundError, Unsuccessful, Why};
+use crate::queue::durable::{Carry, DurableCall, outcome_id};
+use crate::queue::{Again, Answered, Report};
+use crate::request::{AnswerError, retry_after};
+use crate::respond::{Answer, Refusal};
+use crate::store::StoreError;
+use crate::store::model::{Accepted, Delivery, DeliveryState, Event};
+
+/// The header that asks for a durable call.
+pub const ASYNC_HEADER: HeaderName = HeaderName::from_static("trunkline-async");
+/// The header that names the destination of its outcome.
+pub const DELIVER_HEADER: HeaderName = HeaderName::from_static("trunkline-deliver-to");
+/// The header by which a call that is sent twice is known as one.
+const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+/// Below an integration's `/-/`: where durable calls are asked about.
+const CALLS: &str = "calls/";
+/// The longest idempotency key.
+const LONGEST_KEY: usize = 255;
+/// When to try again what could not be stored.
+const STORE_RETRY: Duration = Duration::from_secs(10);
+
+/// A call that is to be stored, admitted.
+pub struct Submission {
+    pub(super) generation: Arc<Generation>,
+    pub(super) integration: Arc<Integration>,
+    pub(super) connection: Arc<str>,
+    pub(super) caller: Arc<str>,
+    pub(super) path: String,
+    pub(super) query: Option<String>,
+    /// The most bytes that its body may have.
+    pub(super) max_body: u64,
+}
+
+impl ProxyDoor {
+    /// A call that is to be stored, as far as that can be told now: its endpoint and its connection exist.
+    pub(super) async fn submission(
+        &self,
+        generation: &Arc<Generation>,
+        integration: &Arc<Integration>,
+        (request, route): (&Incoming<'_>, &Route<'_>),
+        subject: &Subject,
+    ) -> Result<Submission, Answer> {
+        let api = integration.api.as_ref().ok_or_else(|| super::ready::no_api(integration))?;
+        let max_body = match route.endpoint {
+            Some(id) => endpoint::find(integration, id, request.method).map(|_| MAX_INPUT)?,
+            None => super::transformed(integration, request.method, route)
+                .and_then(|place| api.endpoints.get(place)?.transform.as_ref())
+                .map_or(api.body_limit, |transform| transform.max_body),
+        };
+        let resolved = self.parts.outbound.connections().resolve(generation, integration, &subject.connection).await;
+        if let Some(error) = resolved.err().filter(|error| !error.passing()) {
+            return Err(error.refusal().answer(&error.to_string()));
+        }
+        Ok(Submission {
+            generation: Arc::clone(generation),
+            integration: Arc::clone(integration),
+            connection: Arc::clone(&subject.connection),
+            caller: Arc::clone(&subject.caller),
+            path: request.path.to_owned(),
+            query: request.query.map(str::to_owned),
+            max_body,
+        })
+    }
+}
+
+/// Whether a call is to be a durable one.
+///
+/// # Errors
+/// 400 for a value other than `true` and `false`, and for an upgrade, which is a conversation.
+pub fn is_asked_for(headers: &HeaderMap) -> Result<bool, Answer> {
+    let asked = match headers.get(ASYNC_HEADER).map(HeaderValue::as_bytes) {
+        None | Some(b"false") => return Ok(false),
+        Some(b"true") => !headers.contains_key(header::UPGRADE),
+        Some(_) => false,
+    };
+    if asked {
+        return Ok(true);
+    }
+    Err(Refusal::InvalidInput.answer("Trunkline-Async is `true` or `false`, and not for upgrades"))
+}
+
+/// The id of the durable call that a request asks about.
+pub fn asked_about<'a>(method: &Method, route: &Route<'a>) -> Option<&'a str> {
+    let id = route.endpoint?.strip_prefix(CALLS)?;
+    (*method == Method::GET).then_some(id)
+}
+
+/// Stores a call and answers for it: 202 with its id. Nothing is answered for that is not on disk.
+pub async fn accept(
+    door: &ProxyDoor,
+    submission: Submission,
+    (method, from): (Method, &HeaderMap),
+    body: Bytes,
+) -> Answer {
+    let named = destination(&submission.generation.gateway, from).and_then(|deliver| Ok((deliver, key(from)?)));
+    let (deliver, key) = match named {
+        Ok(named) => named,
+        Err(refused) => return refused,
+    };
+    let integration = Arc::clone(&submission.integration.id);
+    let mut kept = headers::kept(from);
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+        kept.remove(name);
+    }
+    let call = DurableCall {
+        method,
+        path: submission.path,
+        query: submission.query,
+        connection: submission.connection.to_string(),
+        caller: submission.caller.to_string(),
+        deliver,
+        headers: kept,
+        body,
+    };
+    let now = door.parts.clock.now();
+    let unavailable = |detail: &str| Refusal::StoreUnavailable.answer_after(detail, STORE_RETRY);
+    let id = match EventId::generate(now, &*door.parts.random) {
+        Ok(id) => id,
+        Err(error) => return unavailable(&error.to_string()),
+    };
+    let event = call.clone().into_event(Arc::clone(&integration), id, key, now);
+    match door.parts.events.accept(event).await {
+        Ok(Accepted::New) => taken_in(&integration, id),
+        Ok(Accepted::Duplicate(first)) => again(door, &integration, first, &call).await,
+        Err(StoreError::TooLarge { .. }) => {
+            Refusal::BodyTooLarge.answer("the call is larger than the store accepts").closing()
+        }
+        Err(error) => {
+            tracing::warn!(integration = &*integration, "a durable call was not stored: {error}");
+            unavailable("the call could not be made durable; send it again")
+        }
+    }
+}
+
+/// The destination that is named for the outcome.
+fn destination(gateway: &Gateway, from: &HeaderMap) -> Result<Option<String>, Answer> {
+    let Some(value) = from.get(DELIVER_HEADER) else { return Ok(None) };
+    let name = value.to_str().unwrap_or_default();
+    let known = gateway.destination(name).map(|destination| destination.id.to_string());
+    let unknown = || Refusal::InvalidInput.answer("Trunkline-Deliver-To names no destination of trunkline.yaml");
+    known.ok_or_else(unknown).map(Some)
+}
+
+fn key(from: &HeaderMap) -> Result<Option<&str>, Answer> {
+    let Some(value) = from.get(KEY_HEADER) else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| !key.is_empty() && key.len() <= LONGEST_KEY);
+    key.map(Some).ok_or_else(|| Refusal::InvalidInput.answer("Idempotency-Key has 1 to 255 visible characters"))
+}
+
+fn taken_in(integration: &str, id: EventId) -> Answer {
+    let place = format!("/{integration}/-/{CALLS}{id}");
+    let answer = Answer::json(StatusCode::ACCEPTED, &json!({ "call": id.to_string(), "status": place }));
+    match HeaderValue::from_str(&place) {
+        Ok(place) => answer.with(header::LOCATION, place),
+        Err(_) => answer,
+    }
+}
+
+/// A second call with the key of a first: the same call has the same answer, another is refused.
+async fn again(door: &ProxyDoor, integration: &str, first: EventId, call: &DurableCall) -> Answer {
+    match door.parts.events.event(first).await {
+        Ok(Some(event)) if DurableCall::of(&event).is_some_and(|known| known.is_same(call)) => {
+            taken_in(integration, first)
+        }
+        Ok(Some(_)) => Refusal::Conflict.answer("the idempotency key was used for another call"),
+        // It is past its retention; that it was taken in is all that is known.
+        Ok(None) => taken_in(integration, first),
+        Err(error) => unreadable(&error),
+    }
+}
+
+/// What became of a call, for the caller whose call it is.
+pub async fn status(door: &ProxyDoor, integration: &Integration, caller: &Caller, id: &str) -> Answer {
+    let unknown = || Refusal::NotFound.answer("there is no such call of this caller");
+    let Ok(id) = id.parse::<EventId>() else { return unknown() };
+    let event = match door.parts.events.event(id).await {
+        Ok(event) => event.filter(|event| event.head.integration == integration.id),
+        Err(error) => return unreadable(&error),
+    };
+    let Some((event, call)) = event.and_then(|event| DurableCall::of(&event).map(|call| (event, call))) else {
+        return unknown();
+    };
+    if *call.caller != *caller.id {
+        return unknown();
+    }
+    match told(door, &event, &call).await {
+        Ok(told) => Answer::json(StatusCode::OK, &told),
+        Err(error) => unreadable(&error),
+    }
+}
+
+async fn told(door: &ProxyDoor, event: &Event, call: &DurableCall) -> Result<Value, StoreError> {
+    let id = event.head.id;
+    let deliveries = door.parts.events.deliveries(id).await?;
+    let attempts: Vec<_> = deliveries.first().map(|delivery| delivery.attempts.as_slice()).unwrap_or_default().to_vec();
+    let (mut number, mut outcome) = (1, Value::Null);
+    while let Some(found) = door.parts.events.event(outcome_id(id, number)).await? {
+        outcome = serde_json::from_slice(&found.body).unwrap_or_default();
+        number += 1;
+    }
+    Ok(json!({
+        "call": id.to_string(),
+        "state": event.head.state,
+        "received_at": event.head.received_at.to_string(),
+        "method": call.method.as_str(),
+        "path": call.path,
+        "connection": call.connection,
+        "next_try": deliveries.first().and_then(next_try),
+        "attempts": attempts.iter().map(|attempt| json!({
+            "number": attempt.number,
+            "started_at": attempt.started_at.to_string(),
+            "duration_ms": attempt.duration_ms,
+            "status": attempt.status,
+            "error": attempt.error,
+        })).collect::<Vec<_>>(),
+        "outcome": outcome,
+    }))
+}
+
+fn next_try(delivery: &Delivery) -> Option<String> {
+    match delivery.state {
+        DeliveryState::Ready { due } => Some(due.to_string()),
+        DeliveryState::Leased { .. } | DeliveryState::Done | DeliveryState::Dead => None,
+    }
+}
+
+fn unreadable(error: &StoreError) -> Answer {
+    tracing::error!("a durable call could not be read: {error}");
+    Refusal::Internal.answer("the call could not be read from the store")
+}
+
+/// A durable call on its way out: no such call is streamed.
+enum Held {
+    Whole(WholeCall),
+    Named(NamedCall),
+}
+
+#[async_trait]
+impl Carry for ProxyDoor {
+    async fn carry(&self, generation: &Arc<Generation>, call: &DurableCall, delivery: DeliveryId) -> Report {
+        let key = delivery.idempotency_key();
+        let mut headers = call.headers.clone();
+        if let (Some(name), Ok(value)) = (key_header(generation, call), HeaderValue::from_str(&key)) {
+            headers.entry(name).or_insert(value);
+        }
+        match self.admit_again(generation, call, &headers).await {
+            Ok(Held::Whole(whole)) => self.carry_whole(&whole, call, (&headers, delivery)).await,
+            Ok(Held::Named(named)) => {
+                endpoint::carry(&self.parts.outbound, &named, (&call.body, &key), delivery.to_string()).await
+            }
+            Err(refused) => of_refusal(&refused),
+        }
+    }
+
+    fn repeats_safely(&self, generation: &Generation, call: &DurableCall) -> bool {
+        let Some((integration, route)) = place(generation, call) else { return true };
+        let api = integration.api.as_ref();
+        let named = route.endpoint.and_then(|id| api?.endpoint(id));
+        named.map_or_else(
+            || call.method.is_idempotent() || key_header(generation, call).is_some(),
+            |endpoint| repeats_safely(&endpoint.request, api.and_then(|api| api.retry(route.endpoint)), true),
+        )
+    }
+}
+
+impl ProxyDoor {
+    /// The gates that a call met when it was taken in, by the definitions in force now.
+    async fn admit_again(
+        &self,
+        generation: &Arc<Generation>,
+        call: &DurableCall,
+        headers: &HeaderMap,
+    ) -> Result<Held, Answer> {
+        let gone = || Refusal::CallerForbidden.answer("the caller whose call this is is no longer one");
+        let caller = generation.gateway.callers.iter().find(|known| *known.id == *call.caller).ok_or_else(gone)?;
+        let route = route::read(&call.path, call.query.as_deref())?;
+        caller::permit(caller, &call.method, &route, &call.connection)?;
+        let integration = super::find_integration(generation, &route)?;
+        if let Some(id) = route.endpoint {
+            let found = endpoint::find(integration, id, &call.method)?;
+            return Ok(Held::Named(NamedCall {
+                generation: Arc::clone(generation),
+                integration: Arc::clone(integration),
+                connection: Arc::from(call.connection.as_str()),
+                caller: Arc::clone(&caller.id),
+                endpoint: Arc::clone(&found.id),
+            }));
+        }
+        let ready = self.connections.get(generation, integration, &call.connection, Need::default()).await?;
+        super::refuse_added_parameter(&ready, &route)?;
+        if call.body.is_empty() {
+            super::refuse_without_body(&ready)?;
+        } else if ready.common.credential.is_in_body() && !ready.common.needs_body(headers) {
+            return Err(Refusal::UnsupportedMediaType.answer("the credential goes into a form or a JSON object"));
+        }
+        Ok(Held::Whole(WholeCall {
+            generation: Arc::clone(generation),
+            endpoint: super::transformed(integration, &call.method, &route),
+            ready,
+            suffix: route.suffix.to_owned(),
+            query: call.query.clone(),
+        }))
+    }
+
+    async fn carry_whole(
+        &self,
+        whole: &WholeCall,
+        call: &DurableCall,
+        (headers, delivery): (&HeaderMap, DeliveryId),
+    ) -> Report {
+        let (at, began) = (self.parts.clock.now(), self.parts.clock.monotonic());
+        let made = whole::make(self, whole, &call.method, (headers, call.body.clone())).await;
+        let took = self.parts.clock.monotonic().saturating_sub(began);
+        let (status, error) = match &made {
+            Ok(answer) => (Some(answer.status.as_u16()), None),
+            Err(unmade) => (None, unmade.code()),
+        };
+        let (origin, path) = whole.place();
+        record::of_durable(
+            self,
+            CallRecord {
+                at,
+                generation: whole.generation.number,
+                integration: Arc::clone(&whole.ready.integration.id),
+                connection: Arc::from(call.connection.as_str()),
+                asker: Asker::Delivery(delivery.to_string()),
+                endpoint: None,
+                method: call.method.clone(),
+                origin,
+                path,
+                status,
+                error,
+                duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                sent_bytes: call.body.len() as u64,
+                received_bytes: made.as_ref().map_or(0, |answer| answer.body.len() as u64),
+            },
+        );
+        self.report(whole, call, made)
+    }
+
+    /// What the end of a call means for its delivery.
+    fn report(&self, whole: &WholeCall, call: &DurableCall, made: Result<Answer, Unmade>) -> Report {
+        let repeatable = self.repeats_safely(&whole.generation, call);
+        let integration = Arc::clone(&whole.ready.integration.id);
+        let tried = |reason| OutboundError::Tried(Box::new(Unsuccessful { integration, repeatable, reason }));
+        match made {
+            Ok(answer) if answer.status.is_success() || answer.status.is_redirection() => {
+                Report::done(Some(answer.status.as_u16())).with_answer(Some(answered(answer)))
+            }
+            Ok(answer) => {
+                let status = answer.status.as_u16();
+                let waits: HeaderMap = answer.headers.iter().cloned().collect();
+                let retry_after = retry_after(&waits, self.parts.clock.now());
+                let refused = AnswerError::Refused { status, words: None, retry_after };
+                Report::from(&tried(Why::Answer(refused))).with_answer(Some(answered(answer)))
+            }
+            Err(Unmade::Failed(failure)) => Report::from(&tried(Why::Failure(failure))),
+            Err(Unmade::Refused(refused)) => of_refusal(&refused),
+            Err(Unmade::Unreadable(refused)) => {
+                let unknown = "the service may have carried the call out";
+                Report::failed(None, format!("{}; {unknown}", words(&refused)), Again::Never)
+            }
+        }
+    }
+}
+
+fn answered(answer: Answer) -> Answered {
+    Answered { status: answer.status, headers: answer.headers, body: answer.body }
+}
+
+/// A call that met a gate: nothing of it was sent.
+fn of_refusal(refused: &Answer) -> Report {
+    let wait = refused.headers.iter().find(|(name, _)| *name == header::RETRY_AFTER);
+    let wait = wait.and_then(|(_, value)| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
+    let passing = refused.status.is_server_error() || refused.status == StatusCode::TOO_MANY_REQUESTS;
+    let again = match wait {
+        _ if !passing => Again::Never,
+        Some(wait) => Again::After(wait),
+        None => Again::Scheduled,
+    };
+    Report::failed(None, words(refused), again)
+}
+
+/// What a refusal says.
+fn words(refused: &Answer) -> String {
+    let problem = serde_json::from_slice::<Value>(&refused.body).unwrap_or_default();
+    let detail = problem.get("detail").and_then(Value::as_str).unwrap_or("the gateway refused the call");
+    detail.to_owned()
+}
+
+/// Where a stored call goes, by the definitions in force.
+fn place<'a>(generation: &'a Generation, call: &'a DurableCall) -> Option<(&'a Arc<Integration>, Route<'a>)> {
+    let route = route::read(&call.path, call.query.as_deref()).ok()?;
+    Some((generation.integration(route.integration)?, route))
+}
+
+/// The header in which the service takes an idempotency key for this call.
+fn key_header(generation: &Generation, call: &DurableCall) -> Option<HeaderName> {
+    let (integration, route) = place(generation, call)?;
+    let api = integration.api.as_ref()?;
+    let endpoint = api.recognise(&call.method, route.suffix).map(|endpoint| &*endpoint.id);
+    api.retry(endpoint)?.idempotency_key.clone()
+}

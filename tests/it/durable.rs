@@ -1,0 +1,240 @@
+//! Durable calls, through the real binary: stored before they are answered for, carried out under the door's own
+//! gates, tried again, given up, replayed, their outcomes delivered, and found again after `kill -9`.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::calls::service::{Answer, Service};
+use crate::outside::gateway::{Deployment, Gateway};
+use crate::outside::http::{Client, Reply};
+use crate::outside::within;
+
+const KEY: (&str, &str) = ("authorization", "Bearer key-of-the-application-0001");
+const ASYNC: (&str, &str) = ("trunkline-async", "true");
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A gateway with a service `shop`, the destination `app`, and two callers.
+struct Desk {
+    deployment: Deployment,
+    gateway: Option<Gateway>,
+}
+
+impl Desk {
+    fn open(service: &Service, app: &Service) -> Self {
+        let deployment = Deployment::new(&[("app", format!("http://{}/in", app.address))], None);
+        let root = deployment.path();
+        let callers = "callers:\n  - { id: backend, key: \"${env:BACKEND_KEY}\", allow: [{ integration: shop, connection: \"*\" }] }\n  \
+                       - { id: other, key: \"${env:OTHER_KEY}\", allow: [{ integration: shop, connection: \"*\", paths: [\"/v1/*\"] }] }\n\
+                       private_networks: [127.0.0.0/8]\n";
+        let path = root.join("trunkline.yaml");
+        let file = fs::read_to_string(&path).unwrap();
+        fs::write(&path, file + callers).unwrap();
+        let shop = format!(
+            "trunkline: 1\nid: shop\ntitle: Shop\nsummary: Orders for tests of durable calls.\nauth: {{ api_key: {{}} }}\n\
+             api:\n  base_url: http://{}\n  allow_private: true\n  credential: {{ header: X-Key, value: \"{{{{ api_key }}}}\" }}\n  \
+             endpoints:\n    - {{ id: order, request: POST /v1/orders, json: {{ item: \"{{{{ input.item }}}}\" }}, result: {{ number: \"{{{{ body.id }}}}\" }} }}\n\
+             connections:\n  - {{ id: default, api_key: \"${{env:SHOP_KEY}}\" }}\n",
+            service.address
+        );
+        fs::write(root.join("integrations/shop.yaml"), shop).unwrap();
+        let mut desk = Self { deployment, gateway: None };
+        desk.start();
+        desk
+    }
+
+    fn start(&mut self) {
+        self.gateway = Some(self.deployment.start());
+    }
+
+    fn call(&self, method: &str, target: &str, more: &[(&str, &str)], body: &[u8]) -> Reply {
+        let headers = [&[KEY, ASYNC], more].concat();
+        Client::new(self.deployment.proxy).send(method, target, &headers, body).unwrap()
+    }
+
+    /// A call that is taken in; answers where to ask about it.
+    fn accepted(&self, method: &str, target: &str, more: &[(&str, &str)], body: &[u8]) -> String {
+        let reply = self.call(method, target, more, body);
+        assert_eq!(reply.status, 202, "{}\n{}", String::from_utf8_lossy(&reply.body), self.deployment.log_tail());
+        reply.header("location").unwrap().to_owned()
+    }
+
+    fn ask(&self, place: &str) -> Reply {
+        Client::new(self.deployment.proxy).send("GET", place, &[KEY], b"").unwrap()
+    }
+
+    fn until(&self, place: &str, state: &str) -> Value {
+        let mut last = Value::Null;
+        let came = within(PATIENCE, || {
+            last = self.ask(place).json();
+            last["state"] == state
+        });
+        assert!(came, "never {state}: {last}\n{}", self.deployment.log_tail());
+        last
+    }
+}
+
+fn takes_everything() -> impl Fn(&str) -> Answer + Send + Sync + 'static {
+    |_| Answer::of(204, &[], "")
+}
+
+/// Answers with these statuses in turn, and then with the last one for ever.
+fn in_turn(statuses: &'static [u16]) -> impl Fn(&str) -> Answer + Send + Sync + 'static {
+    let count = AtomicUsize::new(0);
+    move |_| {
+        let at = count.fetch_add(1, Ordering::SeqCst).min(statuses.len() - 1);
+        Answer::of(statuses[at], &[("content-type", "application/json"), ("retry-after", "0")], "{\"id\":\"o-1\"}")
+    }
+}
+
+/// The test's body runs on a thread that may wait.
+async fn aside(body: impl FnOnce() + Send + 'static) {
+    tokio::task::spawn_blocking(body).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_is_carried_out_and_its_outcome_is_kept_and_delivered() {
+    let (service, app) = (Service::start(in_turn(&[201])).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let desk = Desk::open(&service, &app);
+        let more = [("trunkline-deliver-to", "app"), ("x-note", "n"), ("content-type", "application/json")];
+        let place = desk.accepted("POST", "/shop/v1/orders?a=1", &more, b"{\"item\":7}");
+        let told = desk.until(&place, "done");
+        assert_eq!(told["outcome"]["answer"]["status"], 201);
+        assert_eq!(told["outcome"]["answer"]["body"]["json"], json!({ "id": "o-1" }));
+        assert_eq!(told["attempts"].as_array().unwrap().len(), 1);
+        let seen = service.seen().remove(0);
+        assert!(
+            seen.starts_with("POST /v1/orders?a=1 HTTP/1.1\r\n") && seen.ends_with("\r\n\r\n{\"item\":7}"),
+            "{seen}"
+        );
+        assert!(seen.contains("x-key: shop-key\r\n") && seen.contains("x-note: n\r\n"), "{seen}");
+        assert!(!seen.contains("key-of-the-application") && !seen.contains("\r\ntrunkline-"), "{seen}");
+        assert!(within(PATIENCE, || app.seen().len() == 1));
+        let delivered = app.seen().remove(0);
+        assert!(delivered.contains("trunkline-event-type: trunkline.call.outcome\r\n"), "{delivered}");
+        let body: Value = serde_json::from_str(delivered.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!((&body["call"], &body["result"]), (&told["call"], &json!("done")));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_by_name_is_carried_out_too() {
+    let (service, app) = (Service::start(in_turn(&[200])).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let desk = Desk::open(&service, &app);
+        let place = desk.accepted("POST", "/shop/-/order", &[], b"{\"item\":\"tea\"}");
+        let told = desk.until(&place, "done");
+        assert_eq!(told["outcome"]["answer"]["body"]["json"], json!({ "number": "o-1" }));
+        assert!(service.seen()[0].ends_with("{\"item\":\"tea\"}"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_safe_is_tried_again_and_what_is_not_is_given_up_and_can_be_replayed() {
+    let (service, app) =
+        (Service::start(in_turn(&[502, 200, 500, 201])).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let desk = Desk::open(&service, &app);
+        let safe = desk.accepted("PUT", "/shop/v1/orders/1", &[], b"x");
+        let told = desk.until(&safe, "done");
+        assert_eq!(told["attempts"].as_array().unwrap().len(), 2);
+        let unsafe_one = desk.accepted("POST", "/shop/v1/orders", &[("trunkline-deliver-to", "app")], b"x");
+        let told = desk.until(&unsafe_one, "dead");
+        assert_eq!((&told["outcome"]["result"], &told["outcome"]["answer"]["status"]), (&json!("dead"), &json!(500)));
+        assert_eq!(service.seen().len(), 3, "a POST that may have been carried out is not sent again by itself");
+        let mut admin = Client::new(desk.deployment.admin);
+        let dead = admin.get("/api/deliveries?state=dead").unwrap().json();
+        assert_eq!(dead[0]["summary"], "POST /shop/v1/orders");
+        let replayed =
+            admin.send("POST", &format!("/api/deliveries/{}/replay", dead[0]["id"].as_str().unwrap()), &[], b"");
+        assert_eq!(replayed.unwrap().status, 202);
+        let told = desk.until(&unsafe_one, "done");
+        assert_eq!(told["outcome"]["answer"]["status"], 201, "the newest outcome is told");
+        assert!(within(PATIENCE, || app.seen().len() == 2), "each end is delivered");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_is_refused_before_it_is_stored() {
+    let (service, app) = (Service::start(in_turn(&[200])).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let desk = Desk::open(&service, &app);
+        let code = |reply: Reply| reply.json()["code"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(code(desk.call("POST", "/shop/-/nothing", &[], b"{}")), "not_found");
+        assert_eq!(code(desk.call("GET", "/none/v1", &[], b"")), "caller_forbidden");
+        assert_eq!(code(desk.call("GET", "/shop/v1", &[("trunkline-connection", "b")], b"")), "connection_unknown");
+        assert_eq!(code(desk.call("GET", "/shop/v1", &[("trunkline-deliver-to", "b")], b"")), "invalid_input");
+        assert_eq!(code(desk.call("GET", "/shop/v1", &[("idempotency-key", "")], b"")), "invalid_input");
+        let mut door = Client::new(desk.deployment.proxy);
+        let odd = door.send("GET", "/shop/v1", &[KEY, ("trunkline-async", "yes")], b"").unwrap();
+        assert_eq!(code(odd), "invalid_input");
+        let listed = Client::new(desk.deployment.admin).get("/api/events").unwrap().json();
+        assert_eq!(listed, json!([]));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_sent_twice_with_one_key_is_one_call_and_is_told_to_its_caller_alone() {
+    let (service, app) = (Service::start(in_turn(&[200])).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let desk = Desk::open(&service, &app);
+        let key = [("idempotency-key", "k-1")];
+        let first = desk.accepted("POST", "/shop/v1/orders", &key, b"x");
+        assert_eq!(desk.accepted("POST", "/shop/v1/orders", &key, b"x"), first);
+        let other = desk.call("POST", "/shop/v1/orders", &key, b"another");
+        assert_eq!(other.status, 409);
+        desk.until(&first, "done");
+        assert_eq!(service.seen().len(), 1);
+        let mut door = Client::new(desk.deployment.proxy);
+        let stranger = ("authorization", "Bearer key-of-another-application-1");
+        let mine = door.send("POST", "/shop/v1/orders", &[stranger, ASYNC, key[0]], b"x").unwrap();
+        assert_eq!((mine.status, mine.header("location") == Some(&first)), (202, false), "keys are each caller's own");
+        assert_eq!(door.send("GET", &first, &[stranger], b"").unwrap().status, 404);
+        let own = mine.header("location").unwrap();
+        assert_eq!(door.send("GET", own, &[stranger], b"").unwrap().status, 200, "whatever its grants' paths are");
+        assert_eq!(door.send("GET", &first, &[], b"").unwrap().status, 401);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_is_carried_out_after_kill_9() {
+    let (service, app) = (Service::start(in_turn(&[200])).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let mut desk = Desk::open(&service, &app);
+        let mut places = Vec::new();
+        for round in 0..6 {
+            for number in 0..5 {
+                let target = format!("/shop/v1/orders/{round}-{number}");
+                places.push(desk.accepted("PUT", &target, &[], b"x"));
+            }
+            if let Some(gateway) = desk.gateway.take() {
+                gateway.kill();
+            }
+            desk.start();
+        }
+        for place in &places {
+            desk.until(place, "done");
+        }
+        let seen = service.seen();
+        for number in 0..30 {
+            let line = format!("PUT /v1/orders/{}-{} ", number / 5, number % 5);
+            assert!(seen.iter().any(|request| request.starts_with(&line)), "{line}");
+        }
+    })
+    .await;
+}
