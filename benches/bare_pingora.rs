@@ -85,6 +85,7 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
         public: listen.clone(),
         proxy: listen.clone(),
         admin: listen.clone(),
+        tls: Vec::new(),
         integrations: Vec::new(),
         state: State::Sled { path: PathBuf::new(), cache: 0, min_free: 0, retention: Duration::ZERO },
         key: KeySource::Missing,
@@ -95,6 +96,7 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
     let gateway = Gateway {
         fixed,
         public_url: "http://localhost".parse()?,
+        doors: trunkline::definition::plan::gateway::Doors::default(),
         admin: Admin::default(),
         connect: Connect::default(),
         destinations: Vec::new(),

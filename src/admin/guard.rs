@@ -31,7 +31,7 @@ impl<'a> Access<'a> {
     pub fn of(gateway: &'a Gateway, listen: &Listen) -> Self {
         let near = match listen {
             Listen::Tcp(address) => address.ip().is_loopback(),
-            Listen::Unix(_) => true,
+            Listen::Unix(..) => true,
         };
         Self { admin: &gateway.admin, trusting: near && gateway.fixed.mode == Mode::Development }
     }

@@ -32,11 +32,20 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 /// Where connections come from.
 #[async_trait]
 pub trait Entrance: Send + Sync + 'static {
+    /// What is accepted before it can be talked over.
+    type Accepted: Send;
+
     /// The next connection.
     ///
     /// # Errors
     /// As accept(2).
-    async fn accept(&self) -> io::Result<Box<dyn Io>>;
+    async fn accept(&self) -> io::Result<Self::Accepted>;
+
+    /// Makes it one that can be talked over, which may take some talking itself.
+    ///
+    /// # Errors
+    /// When the other side does not take part.
+    async fn open(&self, accepted: Self::Accepted) -> io::Result<Box<dyn Io>>;
 }
 
 /// A door at which the router answers.
@@ -66,14 +75,14 @@ pub fn serve(entrance: impl Entrance, router: Router) -> Running {
 }
 
 async fn accept_all(entrance: impl Entrance, router: Router, stop: CancellationToken, connections: TaskTracker) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (places, entrance) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(entrance));
     loop {
         let accepted = tokio::select! {
             accepted = entrance.accept() => accepted,
             () = stop.cancelled() => return,
         };
-        let stream = match accepted {
-            Ok(stream) => stream,
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(door = "admin", "a connection could not be accepted: {error}");
                 tokio::time::sleep(PAUSE).await;
@@ -82,9 +91,13 @@ async fn accept_all(entrance: impl Entrance, router: Router, stop: CancellationT
         };
         // Beyond the cap a connection is closed at once: dropping it does that.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let (router, stop) = (router.clone(), stop.clone());
+        let (entrance, router, stop) = (Arc::clone(&entrance), router.clone(), stop.clone());
         connections.spawn(async move {
-            converse(stream, router, stop).await;
+            match tokio::time::timeout(HEAD, entrance.open(accepted)).await {
+                Ok(Ok(stream)) => converse(stream, router, stop).await,
+                Ok(Err(error)) => tracing::debug!(door = "admin", "a connection was not opened: {error}"),
+                Err(_elapsed) => tracing::debug!(door = "admin", "a connection was not opened in time"),
+            }
             drop(place);
         });
     }

@@ -4,12 +4,14 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio_rustls::TlsAcceptor;
 
 use crate::admin::serve::{Entrance, Io};
 use crate::admin::{self, Parts, Reload, Reloaded};
 use crate::definition::render::Report;
-use crate::proxy::stream::Socket;
+use crate::proxy::socket::Socket;
 use crate::reload::{ReloadResult, Reloader};
+use crate::server::tls::Certificates;
 use crate::server::{Address, Listener};
 
 /// The admin door, answering.
@@ -19,23 +21,34 @@ pub struct AdminDoor {
     pub address: Address,
     /// Its connections.
     pub running: admin::serve::Running,
+    /// What it shows in TLS, where it speaks TLS.
+    pub certificates: Option<Arc<Certificates>>,
 }
 
 /// Begins to answer.
-pub fn serve(listener: Listener, parts: Parts) -> AdminDoor {
-    let address = listener.address().clone();
-    AdminDoor { address, running: admin::serve::serve(Sockets(listener), admin::router(parts)) }
+pub fn serve(listener: Listener, parts: Parts, certificates: Option<Arc<Certificates>>) -> AdminDoor {
+    let address = listener.address().clone().secured(certificates.is_some());
+    let running = admin::serve::serve(Sockets { listener, certificates: certificates.clone() }, admin::router(parts));
+    AdminDoor { address, running, certificates }
 }
 
-struct Sockets(Listener);
+struct Sockets {
+    listener: Listener,
+    certificates: Option<Arc<Certificates>>,
+}
 
 #[async_trait]
 impl Entrance for Sockets {
-    async fn accept(&self) -> io::Result<Box<dyn Io>> {
-        Ok(match self.0.accept().await? {
-            Socket::Tcp(stream) => Box::new(stream),
-            Socket::Unix(stream) => Box::new(stream),
-        })
+    type Accepted = Socket;
+
+    async fn accept(&self) -> io::Result<Socket> {
+        self.listener.accept().await
+    }
+
+    async fn open(&self, socket: Socket) -> io::Result<Box<dyn Io>> {
+        let Some(certificates) = &self.certificates else { return Ok(Box::new(socket)) };
+        let config = certificates.config().ok_or_else(|| io::Error::other("there is no certificate to show"))?;
+        Ok(Box::new(TlsAcceptor::from(config).accept(socket).await?))
     }
 }
 

@@ -244,8 +244,8 @@ impl Opened {
         seams: &Seams,
     ) -> admin::Parts {
         let listen = match self.admin.address() {
-            server::Address::Tcp(address) => Listen::Tcp(*address),
-            server::Address::Unix(path) => Listen::Unix(path.clone()),
+            server::Address::Tcp(address) | server::Address::Tls(address) => Listen::Tcp(*address),
+            server::Address::Unix(path) => Listen::unix(path),
         };
         admin::Parts {
             live: Arc::clone(live),

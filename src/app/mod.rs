@@ -16,6 +16,7 @@ mod upkeep;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,17 +26,22 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::random::{Random, SystemRandom};
 use crate::definition::live::{Generation, Live};
 use crate::definition::load::environment::{Environment, ProcessEnvironment};
-use crate::definition::plan::gateway::Mode;
+use crate::definition::plan::gateway::{DoorName, Mode};
 use crate::definition::workspace::{GATEWAY_FILE, Selection};
 use crate::net::resolve::{Lookup, SystemDns};
 use crate::net::trust::Trust;
 use crate::reload::{self, Reloader, Timing};
 use crate::secrets::{Outside, SecretStore};
+use crate::server::Shared;
+use crate::server::tls::Certificates;
 use crate::store::disk::{Disk, SystemDisk};
 use crate::telemetry::metrics::Metrics;
 
 pub use error::StartError;
 pub use running::Running;
+
+/// How often certificates are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// How to start.
 #[derive(Debug, Clone)]
@@ -134,7 +140,9 @@ impl App {
         };
         let readiness = Arc::new(Readiness::default());
         let (door, listener) = (opened.admin_parts(&live, &reloader, &readiness, &seams), opened.admin);
-        let admin = admin::serve(listener, door);
+        let shared =
+            Shared { live: Arc::clone(&live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
+        let admin = admin::serve(listener, door, Certificates::of(DoorName::Admin, &shared));
         let stop = CancellationToken::new();
         // It ends with the stop, and a write of it that is under way then is refused by the closed store.
         drop(tokio::spawn(state::tidy(Arc::clone(&store), stop.clone())));
@@ -148,6 +156,9 @@ impl App {
         let telling = Arc::clone(&opened.connect);
         let until = stop.clone();
         drop(tokio::spawn(async move { telling.tell_services(until).await }));
+        let shown = [opened.public.certificates(), opened.proxy.certificates(), admin.certificates.as_ref()];
+        let shown: Vec<_> = shown.into_iter().flatten().cloned().collect();
+        drop(tokio::spawn(look_at_certificates(shown, stop.clone())));
         readiness.enter(Phase::Serving);
         describe(&seams.metrics, &generation);
         Ok(Running {
@@ -184,6 +195,16 @@ async fn reload_with_secrets(reloader: Arc<Reloader>, mut changed: watch::Receiv
     while let Some(Ok(())) = stop.run_until_cancelled(changed.changed()).await {
         tracing::info!("reading the configuration again because a secret changed");
         reloader.reload().await;
+    }
+}
+
+/// Looks at what the doors show now and then, so that a certificate in force is told of before its end and
+/// its metric follows a reload without a connection.
+async fn look_at_certificates(shown: Vec<Arc<Certificates>>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+        for certificates in &shown {
+            certificates.look();
+        }
     }
 }
 

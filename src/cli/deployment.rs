@@ -11,7 +11,7 @@ use super::Common;
 use crate::app::Seams;
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::definition::assemble::assemble;
-use crate::definition::compile::{DEFAULT_STATE, state_directory};
+use crate::definition::compile::{DEFAULT_STATE, certificates, state_directory};
 use crate::definition::live::Generation;
 use crate::definition::load::environment::{Environment, ProcessEnvironment};
 use crate::definition::resolve::{Kind, resolve};
@@ -76,12 +76,20 @@ impl Settings {
 
     /// Where a door can be reached from this machine, as a URL.
     pub fn door(&self, name: &str) -> Option<String> {
-        let text = self.0.get("listen")?.get(name)?.as_str()?;
+        let door = self.0.get("listen")?.get(name)?;
+        let text = door.get("address").unwrap_or(door).as_str()?;
+        let scheme = if door.get("tls").is_some() { "https" } else { "http" };
         Some(match text.parse::<SocketAddr>() {
-            Ok(address) if address.ip().is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
-            Ok(address) => format!("http://{address}"),
+            Ok(address) if address.ip().is_unspecified() => format!("{scheme}://127.0.0.1:{}", address.port()),
+            Ok(address) => format!("{scheme}://{address}"),
             Err(_) => text.to_owned(),
         })
+    }
+
+    /// The certificate that a door shows, in DER, where the file names one and it could be followed.
+    pub fn certificate(&self, name: &str) -> Option<Vec<u8>> {
+        let text = self.0.get("listen")?.get(name)?.get("tls")?.get("certificate")?.as_str()?;
+        certificates(text).ok()?.first().cloned()
     }
 
     /// The directory of the embedded store, below the gateway file's own.

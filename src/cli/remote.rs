@@ -1,4 +1,4 @@
-//! A running gateway as its commands see it: its doors over HTTP/1.1, on TCP or a Unix socket.
+//! A running gateway as its commands see it: its doors over HTTP/1.1, on TCP (plain or TLS) or a Unix socket.
 //!
 //! This is the operator's own machine talking to the operator's own gateway, so it takes no redirects, no
 //! proxies and no addresses from definitions. Called by the commands that need a running gateway.
@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,13 +17,18 @@ use http::{HeaderMap, Request, StatusCode, header, request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use super::Common;
 use super::deployment::Settings;
 use crate::base::secret::Secret;
+use crate::definition::plan::api::{HttpVersions, Transport};
+use crate::net::trust::{self, Trust};
 
 /// Where doors are when nobody says.
 const ADMIN: &str = "http://127.0.0.1:8082";
@@ -35,7 +41,7 @@ const MAX_ANSWER: usize = 64 << 20;
 /// Which gateway.
 #[derive(Debug, Clone, Args)]
 pub struct Gateway {
-    /// The admin door: http://HOST:PORT or unix:PATH [default: what the settings say]
+    /// The admin door: http(s)://HOST:PORT or unix:PATH [default: what the settings say]
     #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "URL")]
     pub admin: Option<String>,
     /// The admin token, where one is set; better given in the environment
@@ -48,18 +54,20 @@ pub struct Gateway {
 pub struct Remote {
     address: Address,
     token: Option<Secret>,
+    /// The certificate that the settings say the door shows.
+    shown: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Address {
-    Tcp { host: String, port: u16 },
+    Tcp { host: String, port: u16, tls: bool },
     Unix(PathBuf),
 }
 
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
-            Address::Tcp { host, port } => write!(f, "http://{host}:{port}"),
+            Address::Tcp { host, port, tls } => write!(f, "http{}://{host}:{port}", if *tls { "s" } else { "" }),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -113,7 +121,8 @@ impl Remote {
         let named = settings.as_ref().and_then(|settings| settings.door("admin"));
         let address = parse(gateway.admin.as_deref().or(named.as_deref()).unwrap_or(ADMIN))?;
         let token = gateway.admin_token.clone().or_else(|| settings.as_ref()?.admin_token());
-        Ok(Self { address, token: token.map(Secret::new) })
+        let shown = settings.and_then(|settings| settings.certificate("admin"));
+        Ok(Self { address, token: token.map(Secret::new), shown })
     }
 
     /// The proxy door, found alike; `key` is a caller's.
@@ -124,7 +133,8 @@ impl Remote {
         let settings = if url.is_none() { Settings::read(common)? } else { None };
         let named = settings.as_ref().and_then(|settings| settings.door("proxy"));
         let address = parse(url.or(named.as_deref()).unwrap_or(PROXY))?;
-        Ok(Self { address, token: key.map(Secret::new) })
+        let shown = settings.and_then(|settings| settings.certificate("proxy"));
+        Ok(Self { address, token: key.map(Secret::new), shown })
     }
 
     /// GETs a path.
@@ -160,15 +170,31 @@ impl Remote {
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
         match &self.address {
-            Address::Tcp { host, port } => over(TcpStream::connect((host.as_str(), *port)).await?, request).await,
+            Address::Tcp { host, port, tls } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                if !tls {
+                    return over(stream, request).await;
+                }
+                let name = ServerName::try_from(host.clone())?;
+                over(TlsConnector::from(Arc::new(self.trust()?)).connect(name, stream).await?, request).await
+            }
             Address::Unix(path) => over(UnixStream::connect(path).await?, request).await,
         }
     }
 
+    /// A door found in the settings must show the certificate that is in them, whatever names it has: it is
+    /// asked by an address. One that was named must be trusted by this machine.
+    fn trust(&self) -> anyhow::Result<ClientConfig> {
+        Ok(match &self.shown {
+            Some(certificate) => trust::only(certificate.clone())?,
+            None => Trust::of_system().client_config(&Transport { http: HttpVersions::One, ..Transport::default() })?,
+        })
+    }
+
     fn host(&self) -> String {
         match &self.address {
-            Address::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-            Address::Tcp { host, port } => format!("{host}:{port}"),
+            Address::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
+            Address::Tcp { host, port, .. } => format!("{host}:{port}"),
             Address::Unix(_) => "localhost".to_owned(),
         }
     }
@@ -190,15 +216,15 @@ fn parse(text: &str) -> anyhow::Result<Address> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(Address::Unix(PathBuf::from(path)));
     }
-    let expected = || format!("`{text}` is not an address of a gateway: expected http://HOST:PORT or unix:PATH");
+    let expected = || format!("`{text}` is not an address of a gateway: expected http(s)://HOST:PORT or unix:PATH");
     let url = url::Url::parse(text).with_context(expected)?;
     let host = match url.host() {
         Some(url::Host::Ipv6(address)) => address.to_string(),
         Some(host) => host.to_string(),
         None => String::new(),
     };
-    anyhow::ensure!(url.scheme() == "http" && !host.is_empty(), expected());
-    Ok(Address::Tcp { host, port: url.port_or_known_default().unwrap_or(80) })
+    anyhow::ensure!(matches!(url.scheme(), "http" | "https") && !host.is_empty(), expected());
+    Ok(Address::Tcp { host, port: url.port_or_known_default().unwrap_or(80), tls: url.scheme() == "https" })
 }
 
 /// Runs one conversation on a small runtime of its own.
@@ -216,11 +242,13 @@ mod tests {
 
     #[test]
     fn addresses_are_read() {
-        let tcp = |host: &str, port| Address::Tcp { host: host.to_owned(), port };
+        let tcp = |host: &str, port| Address::Tcp { host: host.to_owned(), port, tls: false };
         assert_eq!(parse("http://127.0.0.1:8082").expect("an address"), tcp("127.0.0.1", 8082));
         assert_eq!(parse("http://[::1]:8082").expect("an address"), tcp("::1", 8082));
         assert_eq!(parse("unix:/run/admin").expect("an address"), Address::Unix("/run/admin".into()));
-        for text in ["", "127.0.0.1:8082", "https://a.example", "ftp://a"] {
+        let secure = Address::Tcp { host: "a.example".to_owned(), port: 443, tls: true };
+        assert_eq!(parse("https://a.example").expect("an address"), secure);
+        for text in ["", "127.0.0.1:8082", "ftp://a"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -17,7 +17,7 @@ use crate::base::random::Random;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Timeouts;
-use crate::definition::plan::gateway::Listen;
+use crate::definition::plan::gateway::{DoorName, Listen};
 use crate::mock::trigger::{SignedWebhook, Trigger};
 use crate::net::{Base, BodyLimit, Clients, Excess, Follow, Outgoing, Received, Towards};
 
@@ -80,6 +80,8 @@ pub async fn run(
     let told = format!("{public}{path}");
     let to = match &args.to {
         Some(url) => url.clone(),
+        // Its certificate is for the name, not for the address.
+        None if generation.gateway.fixed.tls.contains(&DoorName::Public) => told.clone(),
         None => format!("{}{path}", door(&generation.gateway.fixed.public)?),
     };
     let trigger = Trigger { integration, event_type: event, body, url: &told, forged: args.bad_signature };
@@ -132,7 +134,7 @@ fn door(listen: &Listen) -> anyhow::Result<String> {
     match listen {
         Listen::Tcp(address) if address.ip().is_unspecified() => Ok(format!("http://127.0.0.1:{}", address.port())),
         Listen::Tcp(address) => Ok(format!("http://{address}")),
-        Listen::Unix(path) => bail!("the public door is a Unix socket ({}): give --to URL", path.display()),
+        Listen::Unix(path, _) => bail!("the public door is a Unix socket ({}): give --to URL", path.display()),
     }
 }
 

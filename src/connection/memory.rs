@@ -84,12 +84,13 @@ pub fn integration(id: &str, auth: Auth) -> Integration {
 
 /// A generation of these integrations.
 pub fn generation(integrations: Vec<Integration>) -> Generation {
-    let listen = || Listen::Unix("/nonexistent".into());
+    let listen = || Listen::unix("/nonexistent");
     let fixed = Fixed {
         mode: Mode::Production,
         public: listen(),
         proxy: listen(),
         admin: listen(),
+        tls: Vec::new(),
         integrations: Vec::new(),
         state: State::Postgres,
         key: KeySource::Missing,
@@ -100,6 +101,7 @@ pub fn generation(integrations: Vec<Integration>) -> Generation {
     let gateway = Gateway {
         fixed,
         public_url: url::Url::parse("https://gateway.example").expect("a URL"),
+        doors: crate::definition::plan::gateway::Doors::default(),
         admin: crate::definition::plan::gateway::Admin::default(),
         connect: crate::definition::plan::gateway::Connect::default(),
         destinations: Vec::new(),

@@ -120,7 +120,7 @@ pub const INTEGRATION: &[Part] = &[
 ];
 
 /// Parts of the gateway file.
-pub const GATEWAY: &[Part] = &[refuses("/state/postgres"), refuses("/tls"), rests("/plugins")];
+pub const GATEWAY: &[Part] = &[refuses("/state/postgres"), rests("/plugins")];
 
 impl Part {
     /// Its name, as in `auth.oauth2`.

@@ -8,8 +8,6 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
 use super::kept::Kept;
-use super::stream::DoorStream;
-use super::watch::Watch;
 use super::{Call, Subject};
 use crate::base::clock::Timestamp;
 use crate::respond::{Answer, Refusal};
@@ -77,11 +75,6 @@ impl Context {
     pub(super) fn call(&self) -> pingora::Result<&Call> {
         self.call.as_deref().ok_or_else(|| Error::explain(ErrorType::InternalError, "the call was not admitted"))
     }
-}
-
-/// The limits of the caller's connection.
-pub(super) fn watch(session: &Session) -> Option<&Watch> {
-    session.stream().and_then(DoorStream::below).map(DoorStream::watch)
 }
 
 /// Whether the caller asks for a WebSocket.

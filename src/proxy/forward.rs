@@ -13,10 +13,11 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::context::{Context, Renewed, is_websocket, watch};
+use super::context::{Context, Renewed, is_websocket};
 use super::endpoint::{self, MAX_INPUT};
 use super::kept::Instead;
 use super::record::{self, Ended};
+use super::underway::watch;
 use super::watch::Watch;
 use super::{Admitted, Incoming, ProxyDoor, answer, durable, headers, intake, pages, peer, renew, respond, sign, whole};
 use crate::respond::{Answer, Refusal};

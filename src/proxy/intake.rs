@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use http::header;
 use pingora::proxy::Session;
 
-use super::stream::DoorStream;
-use super::watch::Overdue;
+use super::underway;
+use super::watch::{Overdue, Pace, Watch};
 use crate::respond::{Answer, Refusal};
 
 /// The most that is set aside for a body before any of it has come.
@@ -40,12 +40,13 @@ pub async fn whole_body(session: &mut Session, max: u64) -> Result<Bytes, Answer
     if session.req_header().headers.contains_key(header::EXPECT) && declared != Some(0) {
         session.write_continue_response().await.map_err(|_| gone())?;
     }
+    let mut pace = Pace::default();
     let mut body = Gathered { limit: usize::try_from(max).unwrap_or(usize::MAX), ..Gathered::default() };
     loop {
-        match session.read_request_body().await {
+        match underway::next_piece(session, &mut pace).await {
             Ok(Some(piece)) => body.add(piece, declared, max)?,
             Ok(None) => {
-                if let Some(watch) = session.stream().and_then(DoorStream::below).map(DoorStream::watch) {
+                if let Some(watch) = underway::watch(session) {
                     watch.body_ended();
                 }
                 return Ok(body.finish());
@@ -101,8 +102,7 @@ fn gone() -> Answer {
 }
 
 fn broken_off(session: &Session) -> Answer {
-    let overdue = session.stream().and_then(DoorStream::below).and_then(|stream| stream.watch().overdue());
-    if overdue == Some(Overdue::ClientSending) {
+    if underway::watch(session).and_then(Watch::overdue) == Some(Overdue::ClientSending) {
         return Refusal::RequestTimeout.answer("the body arrived too slowly").closing();
     }
     Refusal::MalformedRequest.answer("the body is not well-formed, or broke off").closing()

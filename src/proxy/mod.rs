@@ -10,6 +10,7 @@ mod context;
 mod durable;
 pub mod endpoint;
 pub mod forward;
+mod frames;
 mod headers;
 pub mod intake;
 mod kept;
@@ -22,8 +23,10 @@ mod renew;
 mod respond;
 mod route;
 mod sign;
+pub mod socket;
 pub mod stream;
 mod transform;
+pub mod underway;
 pub mod watch;
 mod whole;
 

@@ -3,7 +3,8 @@
 use pingora::proxy::Session;
 
 use super::ProxyDoor;
-use super::context::{Context, Renewed, is_websocket, watch};
+use super::context::{Context, Renewed, is_websocket};
+use super::underway::watch;
 use crate::connection::refresh::LEASE;
 
 /// Renews the token that the service refused. Answers whether the call may be made once more with the

@@ -64,7 +64,7 @@ pub fn of_call(error: &Error, overdue: Option<Overdue>) -> Option<Failure> {
             let detail = "the request's body arrived too slowly";
             return Some(Failure::new(Refusal::RequestTimeout, "client_slow", "http_request_error", detail));
         }
-        Some(Overdue::ClientReading) => return None,
+        Some(Overdue::ClientReading | Overdue::Flood) => return None,
         None => {}
     }
     if error.etype == ErrorType::Custom(super::sign::UNSIGNED) {

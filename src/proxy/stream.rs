@@ -4,7 +4,7 @@
 //! call of its own, because its buffer sizes can only be set inside Pingora. This one gathers small
 //! writes and sends them when asked to flush, or as soon as it is polled for reading, so that nothing
 //! waits in memory while the connection waits for the other side. It also ends waits that last too long
-//! (see [`Watch`]). Made by `server`; used by both doors.
+//! (see [`Watch`]) and floods of HTTP/2 frames (see [`FrameBudget`]). Made by `server`; used by both doors.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -19,55 +19,32 @@ use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
 
+use super::frames::FrameBudget;
+use super::socket::Channel;
 use super::watch::{Overdue, Pace, Watch};
 use crate::base::clock::Clock;
 
 /// The most bytes that are gathered before they are sent.
 const GATHER: usize = 16 << 10;
-/// What a first read takes at most.
-const FIRST_READ: usize = 16 << 10;
 /// How often a wait is looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// How much a client may still send after we have answered and closed, and how long it may take. Closing
 /// at once would reset the connection and could destroy the answer on its way.
 const LINGER: (usize, Duration) = (256 << 10, Duration::from_secs(2));
 
-/// The socket below.
-#[derive(Debug)]
-pub enum Socket {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A Unix socket.
-    Unix(UnixStream),
-}
-
-macro_rules! each {
-    ($socket:expr, $inner:ident => $call:expr) => {
-        match $socket {
-            Socket::Tcp($inner) => $call,
-            Socket::Unix($inner) => $call,
-        }
-    };
-}
-
-impl Socket {
-    fn poll_write_both(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
-    }
-}
-
 /// A client's connection.
 pub struct DoorStream {
-    io: Socket,
+    io: Channel,
+    source: Option<IpAddr>,
     out: BytesMut,
-    watch: Watch,
+    watch: Arc<Watch>,
+    frames: Option<FrameBudget>,
     sending: Pace,
     reading: Pace,
     minimum_rate: u64,
@@ -83,13 +60,15 @@ impl fmt::Debug for DoorStream {
 }
 
 impl DoorStream {
-    /// A connection over a socket. `minimum_rate` is in bytes a second.
-    pub fn new(io: Socket, minimum_rate: u64, clock: Arc<dyn Clock>) -> Self {
-        let digest = Arc::new(SocketDigest::from_raw_fd(each!(&io, io => io.as_raw_fd())));
+    /// A connection of `source` over a channel. `minimum_rate` is in bytes a second.
+    pub fn new(io: Channel, source: Option<IpAddr>, minimum_rate: u64, clock: Arc<dyn Clock>) -> Self {
+        let digest = Arc::new(SocketDigest::from_raw_fd(io.as_raw_fd()));
         Self {
             io,
+            source,
             out: BytesMut::new(),
-            watch: Watch::default(),
+            watch: Arc::default(),
+            frames: None,
             sending: Pace::default(),
             reading: Pace::default(),
             minimum_rate,
@@ -117,6 +96,21 @@ impl DoorStream {
         &self.watch
     }
 
+    /// The limits, for who has to hold them beside the connection.
+    pub fn shared_watch(&self) -> Arc<Watch> {
+        Arc::clone(&self.watch)
+    }
+
+    /// Whether HTTP/2 was agreed on.
+    pub fn is_http2(&self) -> bool {
+        self.io.is_http2()
+    }
+
+    /// From here on HTTP/2 frames are counted.
+    pub fn count_frames(&mut self, most: u32) {
+        self.frames = Some(FrameBudget::new(most, self.now()));
+    }
+
     /// Monotonic time.
     pub fn now(&self) -> Duration {
         self.clock.monotonic()
@@ -124,7 +118,7 @@ impl DoorStream {
 
     /// Who is connected; `None` on a Unix socket.
     pub fn source(&self) -> Option<IpAddr> {
-        self.digest.peer_addr().and_then(|address| address.as_inet()).map(|address| address.ip().to_canonical())
+        self.source
     }
 
     /// Begins a request: pace and limits count from here.
@@ -134,33 +128,14 @@ impl DoorStream {
         self.reading.begin();
     }
 
-    /// The first bytes of something, waited for without holding memory; empty when the other side has
-    /// closed. As many as one read gives are taken, so that a request of usual size comes whole; what little
-    /// came is moved to a buffer of at least `capacity` for the rest to be waited for in. A socket may say that it is readable and then not be, so only bytes count.
+    /// The first bytes of something, waited for while as little memory as possible is held; empty when the
+    /// other side has closed.
     ///
     /// # Errors
     /// When the connection is broken.
     pub async fn first_bytes(&mut self, capacity: usize) -> io::Result<BytesMut> {
         self.out = BytesMut::new();
-        loop {
-            each!(&self.io, io => io.readable().await)?;
-            let mut bytes = BytesMut::with_capacity(FIRST_READ);
-            match each!(&self.io, io => io.try_read_buf(&mut bytes)) {
-                Ok(count) if count > FIRST_READ / 2 => return Ok(bytes),
-                Ok(count) => {
-                    let mut kept = BytesMut::with_capacity(capacity.max(count));
-                    kept.extend_from_slice(&bytes);
-                    return Ok(kept);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Sends a few bytes if that is possible at once.
-    pub fn send_now(&self, bytes: &[u8]) -> bool {
-        each!(&self.io, io => io.try_write(bytes)).is_ok_and(|written| written == bytes.len())
+        self.io.first_bytes(capacity).await
     }
 
     /// Says that nothing more will be sent, and takes in what the client has still under way.
@@ -172,7 +147,7 @@ impl DoorStream {
             let mut buffer = [0_u8; 4096];
             let mut taken = 0;
             while taken < LINGER.0 {
-                match each!(&mut self.io, io => io.read(&mut buffer).await) {
+                match self.io.read(&mut buffer).await {
                     Ok(0) | Err(_) => return,
                     Ok(count) => taken += count,
                 }
@@ -184,14 +159,15 @@ impl DoorStream {
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
-            let written = ready!(each!(&mut self.io, io => Pin::new(io).poll_write(cx, &self.out)))?;
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.out))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.wrote(written);
             self.out.advance(written);
         }
-        Poll::Ready(Ok(()))
+        // TLS may hold a record back until it is asked for.
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn wrote(&mut self, bytes: usize) {
@@ -232,10 +208,14 @@ impl AsyncRead for DoorStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
-        match each!(&mut this.io, io => Pin::new(io).poll_read(cx, buf)) {
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
             Poll::Ready(result) => {
-                let count = buf.filled().len() - before;
-                this.sending.moved(count, || this.clock.monotonic());
+                let came = buf.filled().get(before..).unwrap_or_default();
+                this.sending.moved(came.len(), || this.clock.monotonic());
+                if this.frames.as_mut().is_some_and(|frames| !frames.read(came, this.clock.monotonic())) {
+                    this.watch.end(Overdue::Flood);
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
                 Poll::Ready(result)
             }
             Poll::Pending => {
@@ -257,7 +237,7 @@ impl AsyncWrite for DoorStream {
         }
         loop {
             let both = [IoSlice::new(&this.out), IoSlice::new(buf)];
-            let Poll::Ready(written) = this.io.poll_write_both(cx, &both) else {
+            let Poll::Ready(written) = Pin::new(&mut this.io).poll_write_vectored(cx, &both) else {
                 return this.poll_wait(cx, true).map(Err);
             };
             let written = written?;
@@ -282,7 +262,7 @@ impl AsyncWrite for DoorStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        each!(&mut self.io, io => Pin::new(io).poll_shutdown(cx))
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -295,11 +275,15 @@ impl Shutdown for DoorStream {
 
 impl UniqueID for DoorStream {
     fn id(&self) -> UniqueIDType {
-        each!(&self.io, io => io.as_raw_fd())
+        self.io.as_raw_fd()
     }
 }
 
-impl Ssl for DoorStream {}
+impl Ssl for DoorStream {
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.is_http2().then_some(ALPN::H2)
+    }
+}
 
 impl GetTimingDigest for DoorStream {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {

@@ -17,6 +17,8 @@ pub enum Overdue {
     ClientSending,
     /// The client read too slowly.
     ClientReading,
+    /// The client sent more HTTP/2 frames that carry nothing than it may.
+    Flood,
 }
 
 /// No deadline.
@@ -57,6 +59,11 @@ impl Watch {
         self.service.store(millis(now.saturating_add(limit)), Ordering::Relaxed);
     }
 
+    /// Nothing is waited for from here on but what the connection itself bounds.
+    pub fn expect_nothing(&self) {
+        self.service.store(NONE, Ordering::Relaxed);
+    }
+
     /// The client's body has ended.
     pub fn body_ended(&self) {
         self.body.store(false, Ordering::Relaxed);
@@ -73,11 +80,13 @@ impl Watch {
             1 => Some(Overdue::Service),
             2 => Some(Overdue::ClientSending),
             3 => Some(Overdue::ClientReading),
+            4 => Some(Overdue::Flood),
             _ => None,
         }
     }
 
-    pub(super) fn service_is_overdue(&self, now: Duration) -> bool {
+    /// Whether the service should have been heard before `now`.
+    pub fn service_is_overdue(&self, now: Duration) -> bool {
         millis(now) >= self.service.load(Ordering::Relaxed)
     }
 
@@ -93,11 +102,12 @@ impl Watch {
         self.service.load(Ordering::Relaxed) != NONE
     }
 
-    pub(super) fn end(&self, why: Overdue) {
+    pub(crate) fn end(&self, why: Overdue) {
         let code = match why {
             Overdue::Service => 1,
             Overdue::ClientSending => 2,
             Overdue::ClientReading => 3,
+            Overdue::Flood => 4,
         };
         self.overdue.store(code, Ordering::Relaxed);
     }
@@ -111,7 +121,7 @@ fn millis(duration: Duration) -> u64 {
 /// looked at window by window, and two slow ones in a row are too many: a fast start does not pay for a
 /// standstill later, and a hiccup is none.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub struct Pace {
     bytes: u64,
     waited: Duration,
     since: Option<Duration>,
@@ -123,7 +133,7 @@ impl Pace {
     const WINDOW: Duration = Duration::from_secs(5);
 
     /// Bytes moved.
-    pub(super) fn moved(&mut self, bytes: usize, now: impl FnOnce() -> Duration) {
+    pub fn moved(&mut self, bytes: usize, now: impl FnOnce() -> Duration) {
         self.bytes = self.bytes.saturating_add(bytes as u64);
         if let Some(since) = self.since.take() {
             self.waited = self.waited.saturating_add(now().saturating_sub(since));
@@ -131,7 +141,7 @@ impl Pace {
     }
 
     /// Nothing moves; whether that has lasted so long that the rate is below `minimum` bytes a second.
-    pub(super) fn waits(&mut self, now: Duration, minimum: u64) -> bool {
+    pub fn waits(&mut self, now: Duration, minimum: u64) -> bool {
         let since = *self.since.get_or_insert(now);
         let waited = self.waited.saturating_add(now.saturating_sub(since));
         if waited < Self::WINDOW {
@@ -144,7 +154,7 @@ impl Pace {
     }
 
     /// Counts from here.
-    pub(super) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         *self = Self::default();
     }
 }

@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Shared;
-use super::caps::{Caps, Full, Place};
-use super::connection::{DoorContext, serve};
-use super::hygiene::Upgrades;
+use super::caps::{Caps, Full};
+use super::connection::DoorContext;
+use super::greet::Greeter;
 use super::listen::{Address, Listener};
-use crate::proxy::stream::{DoorStream, Socket};
+use super::tls::Certificates;
+use crate::proxy::socket::Socket;
 
 /// Pauses after a failed accept: the first, and the longest. Without file descriptors the loop would
 /// otherwise spin.
@@ -38,6 +38,7 @@ pub struct Running {
     connections: TaskTracker,
     accepting: JoinHandle<()>,
     caps: Arc<Caps>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 /// How a door was closed.
@@ -51,6 +52,11 @@ impl Running {
     /// Where the door can be reached.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// What the door shows in TLS, where it speaks TLS.
+    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
+        self.certificates.as_ref()
     }
 
     /// How many connections are open.
@@ -75,26 +81,25 @@ impl Running {
 }
 
 /// Starts to accept.
-pub(super) fn run<A: HttpServerApp + Send + Sync + 'static>(
-    listener: Listener,
-    name: &'static str,
-    upgrades: Upgrades,
-    shared: Shared,
-    app: Arc<A>,
-) -> Running {
+pub(super) fn run<A: HttpServerApp + Send + Sync + 'static>(listener: Listener, door: DoorContext<A>) -> Running {
     let (stop, drain) = watch::channel(false);
-    let address = listener.address().clone();
+    let certificates = Certificates::of(door.door, &door.shared);
+    let address = listener.address().clone().secured(certificates.is_some());
     let caps = Arc::new(Caps::default());
     let (cut, connections) = (CancellationToken::new(), TaskTracker::new());
-    let door = Arc::new(DoorContext { name, app, shared, upgrades });
-    let entrance =
-        Entrance { door, caps: Arc::clone(&caps), drain, cut: cut.clone(), connections: connections.clone() };
+    let entrance = Entrance {
+        greeter: Arc::new(Greeter { door, certificates: certificates.clone() }),
+        caps: Arc::clone(&caps),
+        drain,
+        cut: cut.clone(),
+        connections: connections.clone(),
+    };
     let accepting = tokio::spawn(entrance.accept_all(listener));
-    Running { address, stop, cut, connections, accepting, caps }
+    Running { address, stop, cut, connections, accepting, caps, certificates }
 }
 
 struct Entrance<A> {
-    door: Arc<DoorContext<A>>,
+    greeter: Arc<Greeter<A>>,
     caps: Arc<Caps>,
     drain: watch::Receiver<bool>,
     cut: CancellationToken,
@@ -116,7 +121,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::error!(door = self.door.name, "connections cannot be accepted: {error}");
+                    tracing::error!(door = self.greeter.door.name, "connections cannot be accepted: {error}");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE.1);
                 }
@@ -125,36 +130,41 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     }
 
     fn let_in(&self, socket: Socket) {
-        let shared = &self.door.shared;
-        let limits = shared.live.load().gateway.limits;
-        let stream = DoorStream::new(socket, limits.min_body_rate, Arc::clone(&shared.clock));
-        // Callers of the proxy door are ours and few: only strangers are counted by address.
-        let source = if self.door.name == "public" { stream.source() } else { None };
-        let place = match self.caps.enter(source, &limits) {
+        let door = &self.greeter.door;
+        let gateway = Arc::clone(&door.shared.live.load().gateway);
+        let peer = socket.peer();
+        // A load balancer's connections are counted when it has said whose they are.
+        let announced = self.greeter.is_announced(peer, &gateway);
+        let place = self.caps.enter(&gateway.limits).and_then(|place| match peer {
+            Some(peer) if door.counts_sources() && !announced => place.of(peer, &gateway.limits),
+            _ => Ok(place),
+        });
+        let place = match place {
             Ok(place) => place,
-            Err(full) => return self.turn_away(&stream, full),
+            Err(full) => return self.turn_away(&socket, full),
         };
-        shared.metrics.door_connections.with_label_values(&[self.door.name]).inc();
-        let (door, drain, cut) = (Arc::clone(&self.door), self.drain.clone(), self.cut.clone());
+        door.shared.metrics.door_connections.with_label_values(&[door.name]).inc();
+        let (greeter, drain, cut) = (Arc::clone(&self.greeter), self.drain.clone(), self.cut.clone());
         self.connections.spawn(async move {
-            let serving = AssertUnwindSafe(serve(&door, stream, drain)).catch_unwind();
+            let serving = AssertUnwindSafe(greeter.receive(socket, place, drain)).catch_unwind();
             let panicked = tokio::select! {
                 served = serving => served.is_err(),
                 () = cut.cancelled() => false,
             };
-            leave(&door, place, panicked);
+            leave(&greeter.door, panicked);
         });
     }
 
-    fn turn_away(&self, stream: &DoorStream, full: Full) {
-        let metrics = &self.door.shared.metrics;
-        metrics.door_connections_refused.with_label_values(&[self.door.name, full.as_str()]).inc();
-        stream.send_now(FULL);
+    fn turn_away(&self, socket: &Socket, full: Full) {
+        self.greeter.refused(full);
+        // Under TLS nothing can be said before the handshake, which is the costly part.
+        if self.greeter.certificates.is_none() {
+            socket.send_now(FULL);
+        }
     }
 }
 
-fn leave<A>(door: &DoorContext<A>, place: Place, panicked: bool) {
-    drop(place);
+fn leave<A>(door: &DoorContext<A>, panicked: bool) {
     let metrics = &door.shared.metrics;
     metrics.door_connections.with_label_values(&[door.name]).dec();
     if panicked {

@@ -42,31 +42,42 @@ pub struct Place {
 }
 
 impl Caps {
-    /// A place for a connection. `source` is `None` where addresses are not counted.
+    /// A place, of which nobody knows yet for whom.
     ///
     /// # Errors
     /// The cap that was reached.
-    pub fn enter(self: &Arc<Self>, source: Option<IpAddr>, limits: &Limits) -> Result<Place, Full> {
+    pub fn enter(self: &Arc<Self>, limits: &Limits) -> Result<Place, Full> {
         let cap = limits.connections.min(half_of_descriptors());
         if self.open.fetch_add(1, Ordering::Relaxed) >= cap {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Total);
         }
-        let mut place = Place { caps: Arc::clone(self), source: None };
-        let Some(source) = source.map(network) else { return Ok(place) };
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sources.entry(source).or_default();
-        if *count >= limits.connections_per_source {
-            return Err(Full::Source);
-        }
-        *count += 1;
-        place.source = Some(source);
-        Ok(place)
+        Ok(Place { caps: Arc::clone(self), source: None })
     }
 
     /// How many there are.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+}
+
+impl Place {
+    /// This place, counted for an address.
+    ///
+    /// # Errors
+    /// When the address has as many as it may; the place is given back.
+    pub fn of(mut self, source: IpAddr, limits: &Limits) -> Result<Self, Full> {
+        let source = network(source);
+        let mut sources = self.caps.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = sources.entry(source).or_default();
+        if *count >= limits.connections_per_source {
+            drop(sources);
+            return Err(Full::Source);
+        }
+        *count += 1;
+        drop(sources);
+        self.source = Some(source);
+        Ok(self)
     }
 }
 
@@ -110,12 +121,12 @@ mod tests {
     fn places_are_counted_and_given_back() {
         let caps = Arc::new(Caps::default());
         let limits = Limits { connections: 3, connections_per_source: 2, ..Limits::default() };
-        let from = |text: &str| Some(text.parse().expect("an address"));
-        let a = caps.enter(from("2001:db8::1"), &limits).expect("first");
-        let b = caps.enter(from("2001:db8::2"), &limits).expect("second");
-        assert_eq!(caps.enter(from("2001:db8::3"), &limits).map(drop), Err(Full::Source));
-        let c = caps.enter(None, &limits).expect("third");
-        assert_eq!(caps.enter(from("10.0.0.1"), &limits).map(drop), Err(Full::Total));
+        let enter = |text: &str| caps.enter(&limits)?.of(text.parse().expect("an address"), &limits);
+        let a = enter("2001:db8::1").expect("first");
+        let b = enter("2001:db8::2").expect("second");
+        assert_eq!(enter("2001:db8::3").map(drop), Err(Full::Source));
+        let c = caps.enter(&limits).expect("third");
+        assert_eq!(enter("10.0.0.1").map(drop), Err(Full::Total));
         drop((a, b, c));
         assert_eq!((caps.open(), caps.sources.lock().expect("no panic").len()), (0, 0));
     }

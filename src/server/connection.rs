@@ -12,13 +12,16 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
 use super::hygiene::{Fault, Framing, Upgrades};
-use super::{Shared, head};
+use super::{Shared, head, streams};
+use crate::definition::plan::gateway::DoorName;
 use crate::proxy::answer;
 use crate::proxy::stream::DoorStream;
 
 /// What all connections of a door have in common.
 pub struct DoorContext<A> {
-    /// Its name in metrics: `public` or `proxy`.
+    /// Which door's settings count.
+    pub door: DoorName,
+    /// Its name in metrics.
     pub name: &'static str,
     /// What answers.
     pub app: Arc<A>,
@@ -28,6 +31,13 @@ pub struct DoorContext<A> {
     pub upgrades: Upgrades,
 }
 
+impl<A> DoorContext<A> {
+    /// Whether connections are counted by address. Callers of the proxy door are ours and few.
+    pub fn counts_sources(&self) -> bool {
+        self.door == DoorName::Public
+    }
+}
+
 /// Serves a connection until it ends. Once `drain` is true, the request under way is the last.
 pub async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     door: &DoorContext<A>,
@@ -35,6 +45,9 @@ pub async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     mut drain: watch::Receiver<bool>,
 ) {
     let mut stream = Box::new(stream);
+    if stream.is_http2() {
+        return streams::serve(door, stream, drain).await;
+    }
     loop {
         let limits = door.shared.live.load().gateway.limits;
         stream.watch().begin(false);

@@ -19,7 +19,8 @@ pub struct Fault {
     pub detail: &'static str,
 }
 
-const fn malformed(detail: &'static str) -> Fault {
+/// A head that is not well-formed.
+pub(super) const fn malformed(detail: &'static str) -> Fault {
     Fault { refusal: Refusal::MalformedRequest, detail }
 }
 
@@ -100,6 +101,48 @@ pub fn check(head: &[u8], limits: &Limits, upgrades: Upgrades) -> Result<Checked
         cuts.append(&mut fields.upgrades);
     }
     Ok(Checked { framing, cuts })
+}
+
+/// Checks the head of an HTTP/2 request, of which the decoder has let only well-formed fields through: what
+/// is left are the limits, and what the two versions of HTTP or two parties would read in two ways.
+///
+/// # Errors
+/// The first [`Fault`] found.
+pub fn check_parts(head: &http::request::Parts, limits: &Limits) -> Result<(), Fault> {
+    // CONNECT has a host in the place of a path, and is refused as a method.
+    let target = match head.uri.path_and_query() {
+        Some(path) => path.as_str(),
+        None => head.uri.authority().map_or("", |host| host.as_str()),
+    };
+    let line = format!("{} {target} HTTP/1.1", head.method);
+    RequestLine::read(&Line { bytes: line.as_bytes(), start: 0, end: line.len() }, limits)?;
+    if !target.starts_with('/') {
+        return Err(malformed("the target does not begin with a slash"));
+    }
+    // As in HTTP/1.1, where `Host` is a field, and with `: ` and a line end for each.
+    let size: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if head.headers.len() >= limits.header_fields || line.len() + size > limits.header_bytes {
+        return Err(Fault { refusal: Refusal::HeadersTooLarge, detail: "the head is too large" });
+    }
+    let mut fields = Fields::default();
+    for (name, value) in &head.headers {
+        if matches!(*name, http::header::TRANSFER_ENCODING | http::header::UPGRADE | http::header::CONNECTION) {
+            return Err(malformed("a header belongs to HTTP/1.1"));
+        }
+        if *name == http::header::COOKIE {
+            continue;
+        }
+        let text = [name.as_str().as_bytes(), b":", value.as_bytes()].concat();
+        Fields::check(&text)?;
+        fields.note(name.as_str().as_bytes(), value.as_bytes().trim_ascii(), 0..0)?;
+    }
+    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    match (authority, fields.host) {
+        (Some(named), Some(host)) if !named.eq_ignore_ascii_case(host) => Err(malformed("there are two hosts")),
+        (Some(named), _) if !is_host(named) => Err(malformed("there must be exactly one valid Host")),
+        (None, None) => Err(malformed("there must be exactly one Host")),
+        _ => Ok(()),
+    }
 }
 
 struct Line<'a> {
@@ -198,8 +241,14 @@ const SINGLE: [&[u8]; 5] = [b"authorization", b"trunkline-connection", b"content
 
 impl<'a> Fields<'a> {
     fn read(&mut self, line: &Line<'a>) -> Result<(), Fault> {
-        let colon = line.bytes.iter().position(|byte| *byte == b':').ok_or(malformed("a header line has no colon"))?;
-        let (name, value) = (&line.bytes[..colon], &line.bytes[colon + 1..]);
+        let (name, value) = Self::check(line.bytes)?;
+        self.note(name, value.trim_ascii(), line.start..line.end)
+    }
+
+    /// The name and value of a line that has one reading.
+    fn check(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(malformed("a header line has no colon"))?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
         if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
             return Err(malformed("a header name is not a token"));
         }
@@ -210,10 +259,10 @@ impl<'a> Fields<'a> {
         if !value.iter().all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f)) {
             return Err(malformed("a header value has a control character"));
         }
-        self.note(name, value.trim_ascii(), line)
+        Ok((name, value))
     }
 
-    fn note(&mut self, name: &[u8], value: &'a [u8], line: &Line<'a>) -> Result<(), Fault> {
+    fn note(&mut self, name: &[u8], value: &'a [u8], line: std::ops::Range<usize>) -> Result<(), Fault> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             4 if is(b"host") => {
@@ -231,7 +280,7 @@ impl<'a> Fields<'a> {
             }
             7 if is(b"upgrade") => {
                 self.websocket = self.upgrades.is_empty() && value.eq_ignore_ascii_case(b"websocket");
-                self.upgrades.push(line.start..line.end);
+                self.upgrades.push(line);
             }
             _ => {
                 if let Some(place) = SINGLE.iter().position(|known| is(known)) {

@@ -7,10 +7,15 @@
 mod accept;
 mod caps;
 mod connection;
+mod greet;
 mod head;
 pub mod hygiene;
 mod listen;
+mod proxy_protocol;
 pub mod public;
+mod source;
+mod streams;
+pub mod tls;
 
 use std::sync::Arc;
 
@@ -21,9 +26,12 @@ use pingora::server::configuration::ServerConf;
 use crate::base::clock::Clock;
 use crate::connection::connect::door::Welcome;
 use crate::definition::live::Live;
+use crate::definition::plan::gateway::DoorName;
 use crate::proxy::ProxyDoor;
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::door::Receive;
+
+use connection::DoorContext;
 
 pub use accept::{Drained, Running};
 pub use listen::{Address, CannotListen, Listener};
@@ -47,7 +55,9 @@ const TRIES: usize = 4;
 /// Opens the proxy door for callers. Must be called within the runtime.
 pub fn open_proxy(listener: Listener, shared: Shared, door: Arc<ProxyDoor>) -> Running {
     let app = pingora_app(crate::proxy::forward::Forward::new(door));
-    accept::run(listener, "proxy", hygiene::Upgrades::WebSocket, shared, app)
+    let door = DoorName::Proxy;
+    let name = door.as_str();
+    accept::run(listener, DoorContext { door, name, app, shared, upgrades: hygiene::Upgrades::WebSocket })
 }
 
 /// Opens the public door for services and browsers. Must be called within the runtime.
@@ -58,7 +68,9 @@ pub fn open_public(
     welcome: Arc<dyn Welcome>,
 ) -> Running {
     let app = pingora_app(public::PublicDoor::new(shared.clone(), receiver, welcome));
-    accept::run(listener, "public", hygiene::Upgrades::None, shared, app)
+    let door = DoorName::Public;
+    let name = door.as_str();
+    accept::run(listener, DoorContext { door, name, app, shared, upgrades: hygiene::Upgrades::None })
 }
 
 /// Opens a door for any Pingora application: for measurements against the doors above.
@@ -67,7 +79,8 @@ where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    accept::run(listener, "bare", hygiene::Upgrades::WebSocket, shared, pingora_app(proxy))
+    let (door, app) = (DoorName::Proxy, pingora_app(proxy));
+    accept::run(listener, DoorContext { door, name: "bare", app, shared, upgrades: hygiene::Upgrades::WebSocket })
 }
 
 fn pingora_app<P>(proxy: P) -> Arc<impl HttpServerApp + Send + Sync + 'static>

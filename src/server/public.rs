@@ -1,6 +1,7 @@
 //! The public door: what the internet may ask for. Webhooks go to their receiver, people who connect an
 //! account to the connect flow; nothing here adds a credential or shows data.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use pingora::proxy::{ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
-use super::Shared;
+use super::caps::{Caps, Place};
+use super::{Shared, source};
 use crate::connection::connect;
 use crate::connection::connect::door::{MAX_FORM, Visit, Welcome};
-use crate::proxy::stream::DoorStream;
-use crate::proxy::{answer, intake};
+use crate::definition::plan::gateway::Limits;
+use crate::proxy::{answer, intake, underway};
 use crate::respond::{Answer, Refusal};
 use crate::webhook::door::{Receive, RequestHead};
 
@@ -23,6 +25,8 @@ const OTHER: &str = "other";
 /// The public door's application.
 pub struct PublicDoor {
     shared: Shared,
+    /// Requests under way whose client a trusted proxy named, by that client.
+    behind: Arc<Caps>,
     receiver: Arc<dyn Receive>,
     welcome: Arc<dyn Welcome>,
 }
@@ -36,7 +40,7 @@ pub struct Context {
 impl PublicDoor {
     /// A door that hands webhooks to `receiver` and people to `welcome`.
     pub fn new(shared: Shared, receiver: Arc<dyn Receive>, welcome: Arc<dyn Welcome>) -> Self {
-        Self { shared, receiver, welcome }
+        Self { shared, behind: Arc::default(), receiver, welcome }
     }
 
     /// The path is a list: route, admit, read, receive.
@@ -46,7 +50,13 @@ impl PublicDoor {
             Route::Connect(id) => return self.connect(session, context, id).await,
             Route::Nothing => return Refusal::NotFound.answer("there is nothing at this path"),
         };
-        let head = head_of(session, integration);
+        let (peer, gateway) = (underway::source(session), Arc::clone(&self.shared.live.load().gateway));
+        let behind = source::behind(peer, &session.req_header().headers, &gateway.doors.public.forwarded);
+        let _place = match behind.map(|client| self.place(client, &gateway.limits)).transpose() {
+            Ok(place) => place,
+            Err(refused) => return refused,
+        };
+        let head = head_of(session, integration, behind.or(peer));
         let admission = match self.receiver.admit(&head).await {
             Ok(admission) => admission,
             Err(refused) => return refused,
@@ -56,6 +66,15 @@ impl PublicDoor {
             Ok(body) => self.receiver.receive(admission, head, body).await,
             Err(refused) => refused,
         }
+    }
+
+    /// A proxy's connections say nothing of how many one client has, so its requests are counted instead.
+    fn place(&self, client: IpAddr, limits: &Limits) -> Result<Place, Answer> {
+        self.behind.enter(limits).and_then(|place| place.of(client, limits)).map_err(|full| {
+            let labels = ["public", full.as_str()];
+            self.shared.metrics.door_connections_refused.with_label_values(&labels).inc();
+            Refusal::Unavailable.answer_after("too many requests at once from one address", Duration::from_secs(1))
+        })
     }
 
     /// A person, or a page that waits for one.
@@ -101,7 +120,7 @@ fn route(session: &Session) -> Route {
     }
 }
 
-fn head_of(session: &Session, integration: String) -> RequestHead {
+fn head_of(session: &Session, integration: String, source: Option<IpAddr>) -> RequestHead {
     let request = session.req_header();
     RequestHead {
         method: request.method.clone(),
@@ -109,7 +128,7 @@ fn head_of(session: &Session, integration: String) -> RequestHead {
         query: request.uri.query().unwrap_or_default().to_owned(),
         target: String::from_utf8_lossy(request.raw_path()).into_owned(),
         headers: request.headers.clone(),
-        source: session.stream().and_then(DoorStream::below).and_then(DoorStream::source),
+        source,
         content_length: intake::declared_length(session),
     }
 }

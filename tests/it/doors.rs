@@ -210,7 +210,7 @@ async fn the_proxy_door_also_listens_on_a_unix_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("proxy.sock");
     let mut setup = Setup::of(service(&origin.url()));
-    setup.proxy = Listen::Unix(path.clone());
+    setup.proxy = Listen::unix(&path);
     let doors = Doors::start(setup);
     let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
     let request = format!("GET /svc/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {KEY}\r\n\r\n");

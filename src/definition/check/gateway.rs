@@ -8,10 +8,10 @@ use url::Url;
 
 use super::{Findings, below};
 use crate::definition::compile::secrets::vault_server;
-use crate::definition::compile::{read_network, read_origin};
+use crate::definition::compile::{pair, read_network, read_origin};
 use crate::definition::load::reference::{Part, Reference, is_secret_path as is_path, parts};
 use crate::definition::problem::Code;
-use crate::definition::raw::gateway::{Gateway, MasterKey, Mode, Secrets, Transit};
+use crate::definition::raw::gateway::{Door, Gateway, MasterKey, Mode, Secrets, Transit};
 
 /// The fewest bytes of a key or token that cannot be found by trying.
 const KEY: usize = 16;
@@ -167,9 +167,14 @@ fn connect(raw: &Gateway, development: bool, found: &mut Findings<'_>) {
 fn listen(raw: &Gateway, found: &mut Findings<'_>) {
     let Some(listen) = &raw.listen else { return };
     let doors = [("public", &listen.public), ("proxy", &listen.proxy), ("admin", &listen.admin)];
-    for (door, text) in doors {
-        let Some(text) = text else { continue };
-        let at = format!("/listen/{door}");
+    let doors = doors.map(|(name, door)| (name, door.as_ref().map(|door| &door.0)));
+    let places = doors.map(|(name, door)| (name, door.and_then(|door| door.address.as_ref())));
+    for (name, door) in doors {
+        let at = format!("/listen/{name}");
+        if let Some(settings) = door {
+            door_settings(name, settings, &at, found);
+        }
+        let Some(text) = door.and_then(|door| door.address.as_ref()) else { continue };
         let address = text.parse::<SocketAddr>();
         if address.is_err() && text.strip_prefix("unix:").is_none_or(str::is_empty) {
             let problem = found.error(Code::BadFormat, &at, format!("`{text}` is not a place to listen"));
@@ -177,14 +182,45 @@ fn listen(raw: &Gateway, found: &mut Findings<'_>) {
         }
         let open = address.is_ok_and(|address| !address.ip().is_loopback());
         let guarded = raw.admin.as_ref().is_some_and(|admin| admin.token.is_some());
-        if door == "admin" && open && !guarded {
+        if name == "admin" && open && !guarded {
             let problem =
                 found.warning(Code::Conflict, &at, "the admin door is open to other machines and has no `admin.token`");
             problem.help = Some("Its API answers only on loopback without one; metrics answer everyone.".to_owned());
         }
-        if doors.iter().any(|(other, address)| *other < door && address.as_ref() == Some(text)) && !text.ends_with(":0")
-        {
+        if places.iter().any(|(other, address)| *other < name && *address == Some(text)) && !text.ends_with(":0") {
             found.error(Code::Conflict, &at, "two doors cannot listen at one place");
+        }
+    }
+}
+
+/// Settings that do nothing at this door, and certificates that do not go with their key.
+fn door_settings(name: &str, door: &Door, at: &str, found: &mut Findings<'_>) {
+    if let Some(tls) = &door.tls
+        && let Err((field, words)) = pair(&tls.certificate, &tls.key.0)
+    {
+        found.error(Code::BadFormat, &format!("{at}/tls/{field}"), words);
+    }
+    if door.mode.is_some() && !door.address.as_ref().is_some_and(|address| address.starts_with("unix:")) {
+        found.error(Code::Conflict, &format!("{at}/mode"), "only the file of a Unix socket has a mode");
+    }
+    if name != "public" && !door.forwarded.is_empty() {
+        let message = "only the public door counts clients by address";
+        found.error(Code::Conflict, &format!("{at}/forwarded"), message);
+    }
+    if name == "admin" && !door.proxy_protocol.is_empty() {
+        let message = "the admin door takes connections without a PROXY protocol header only";
+        found.error(Code::Conflict, &format!("{at}/proxy_protocol"), message);
+    }
+    for (field, networks) in [("proxy_protocol", &door.proxy_protocol), ("forwarded", &door.forwarded)] {
+        for (index, network) in networks.iter().enumerate() {
+            if read_network(&network.0).is_none() {
+                let problem = found.error(
+                    Code::BadFormat,
+                    &format!("{at}/{field}/{index}"),
+                    format!("`{}` is not an address range", network.0),
+                );
+                problem.help = Some("Write the first address and how many bits count, such as 10.0.0.0/8.".to_owned());
+            }
         }
     }
 }
@@ -226,6 +262,13 @@ mod tests {
         assert!(gateway(&json!({ "listen": { "public": "8080" } })).contains("not a place to listen"));
         assert!(gateway(&json!({ "listen": { "public": "0.0.0.0:1", "proxy": "0.0.0.0:1" } })).contains("two doors"));
         assert!(gateway(&json!({ "listen": { "admin": "0.0.0.0:8082" } })).contains("no `admin.token`"));
+        let door = |name: &str, door: Value| gateway(&json!({ "listen": { name: door } }));
+        assert_eq!(door("public", json!({ "forwarded": ["10.0.0.0/8"], "proxy_protocol": ["10.0.0.0/8"] })), "");
+        assert_eq!(door("proxy", json!({ "address": "unix:proxy.sock", "mode": "0600" })), "");
+        assert!(door("proxy", json!({ "forwarded": ["10.0.0.0/8"] })).contains("only the public door"));
+        assert!(door("admin", json!({ "proxy_protocol": ["10.0.0.0/8"] })).contains("PROXY protocol header"));
+        assert!(door("proxy", json!({ "mode": "0600" })).contains("Unix socket"));
+        assert!(door("public", json!({ "proxy_protocol": ["10.0.0.1/8"] })).contains("not an address range"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The gateway file, compiled.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,12 +8,13 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::place::{Fault, Place};
-use super::{read, rule, secrets};
+use super::{doors, read, rule, secrets};
 use crate::base::secret::Secret;
 use crate::definition::document::Document;
 use crate::definition::not_yet;
 use crate::definition::plan::gateway::{
-    Admin, Caller, Connect, Destination, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State, Upkeep,
+    Admin, Caller, Connect, Destination, DoorName, Fixed, Gateway, Grant, KeySource, Limits, Mode, Network, State,
+    Upkeep,
 };
 use crate::definition::plan::rule::Glob;
 use crate::definition::problem::Code;
@@ -44,6 +45,7 @@ pub fn gateway(document: &Document, templates: &Templates) -> Result<Gateway, Fa
     let destinations = place.at("destinations");
     Ok(Gateway {
         fixed: fixed(&raw, &place)?,
+        doors: doors::doors(raw.listen.as_ref(), &place.at("listen"))?,
         public_url: address(&raw.public_url, &place.at("public_url"))?,
         admin: admin(raw.admin.as_ref()),
         connect: connect(raw.connect.as_ref(), &place.at("connect"))?,
@@ -64,21 +66,16 @@ pub fn gateway(document: &Document, templates: &Templates) -> Result<Gateway, Fa
 
 fn fixed(raw: &raw::Gateway, place: &Place<'_>) -> Result<Fixed, Fault> {
     let directory = place.document().file.parent().unwrap_or(Path::new("")).to_owned();
-    let listen = |key: &str, written: Option<&String>, usual: &str| {
-        let text = written.map_or(usual, String::as_str);
-        let at = place.at("listen").at(key);
-        listen_at(text, &directory)
-            .ok_or_else(|| at.problem(Code::BadFormat, format!("`{text}` is not an address and port or `unix:PATH`")))
-    };
-    let doors = raw.listen.clone().unwrap_or_default();
+    let listen = |name| doors::listen(raw.listen.as_ref(), name, &directory, &place.at("listen"));
     Ok(Fixed {
         mode: match raw.mode {
             None | Some(raw::Mode::Production) => Mode::Production,
             Some(raw::Mode::Development) => Mode::Development,
         },
-        public: listen("public", doors.public.as_ref(), "0.0.0.0:8080")?,
-        proxy: listen("proxy", doors.proxy.as_ref(), "127.0.0.1:8081")?,
-        admin: listen("admin", doors.admin.as_ref(), "127.0.0.1:8082")?,
+        public: listen(DoorName::Public)?,
+        proxy: listen(DoorName::Proxy)?,
+        admin: listen(DoorName::Admin)?,
+        tls: doors::secure(raw.listen.as_ref()),
         integrations: raw.integrations.0.iter().map(|path| below(&directory, path)).collect(),
         state: state(raw.state.as_ref(), &directory),
         key: match &raw.secrets {
@@ -99,14 +96,6 @@ pub fn state_directory(directory: &Path, path: &str) -> PathBuf {
 /// A path as the file means it, without `.` parts.
 pub(super) fn below(directory: &Path, path: &str) -> PathBuf {
     directory.join(path).components().filter(|part| *part != std::path::Component::CurDir).collect()
-}
-
-fn listen_at(text: &str, directory: &Path) -> Option<Listen> {
-    match text.strip_prefix("unix:") {
-        Some("") => None,
-        Some(path) => Some(Listen::Unix(below(directory, path))),
-        None => text.parse::<SocketAddr>().ok().map(Listen::Tcp),
-    }
 }
 
 fn state(raw: Option<&raw::State>, directory: &Path) -> State {
@@ -191,7 +180,7 @@ pub fn read_origin(text: &str) -> Option<String> {
     (known && !origin.contains('*') && text.trim_end_matches('/').eq_ignore_ascii_case(&origin)).then_some(origin)
 }
 
-fn network(text: &Cidr, place: &Place<'_>) -> Result<Network, Fault> {
+pub(super) fn network(text: &Cidr, place: &Place<'_>) -> Result<Network, Fault> {
     read_network(&text.0).ok_or_else(|| {
         place.problem(Code::BadFormat, format!("`{}` is not an address range, such as 10.0.0.0/8", text.0))
     })
@@ -234,6 +223,8 @@ fn limits(raw: Option<&raw::Limits>) -> Limits {
         idle_timeout: raw.idle_timeout.map_or(usual.idle_timeout, |time| time.0),
         connections: raw.connections.map_or(usual.connections, count),
         connections_per_source: raw.connections_per_source.map_or(usual.connections_per_source, count),
+        http2_streams: raw.http2_streams.unwrap_or(usual.http2_streams),
+        http2_control_frames: raw.http2_control_frames.unwrap_or(usual.http2_control_frames),
         answer_bytes: raw.answer_bytes.map_or(usual.answer_bytes, |size| bytes(size.0)),
         pages: raw.pages.map_or(usual.pages, |count| count as usize),
         pages_bytes: raw.pages_bytes.map_or(usual.pages_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
@@ -250,6 +241,7 @@ fn count(number: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definition::plan::gateway::Listen;
     use serde_json::{Value, json};
 
     fn compiled(more: &Value) -> Result<Gateway, Fault> {
@@ -267,7 +259,7 @@ mod tests {
         let fixed = gateway.expect("compiles").fixed;
         assert_eq!(fixed.integrations, [PathBuf::from("/etc/trunkline/integrations")]);
         assert_eq!(fixed.key, KeySource::File("/etc/trunkline/data/master.key".into()));
-        assert_eq!(fixed.proxy, Listen::Unix("/etc/trunkline/run/proxy.sock".into()));
+        assert_eq!(fixed.proxy, Listen::unix("/etc/trunkline/run/proxy.sock"));
         assert!(matches!(fixed.state, State::Sled { path, .. } if path == Path::new("/etc/trunkline/data")));
     }
 

@@ -9,6 +9,7 @@ mod api;
 mod assertion;
 mod auth;
 mod declared;
+mod doors;
 mod gateway;
 mod login;
 mod oauth2;
@@ -38,7 +39,7 @@ use place::Place;
 pub use api::certificates;
 pub use assertion::{algorithm, encoding, read_key};
 pub use place::{Fault, read_pattern};
-pub use signed::{identity, rsa_sha1};
+pub use signed::{identity, pair, rsa_sha1};
 pub use webhook::{BODY_MOST, DEDUPE_MOST};
 
 pub use address::{Address, read_address};

@@ -68,12 +68,20 @@ pub(super) fn sigv4(raw: &raw::SigV4, place: &Place<'_>) -> Result<SigV4, Fault>
 /// The field that is wrong (`certificate` or `key`), and what is wrong in words; never its text.
 pub fn identity(raw: &raw::Mtls) -> Result<Option<Identity>, (&'static str, String)> {
     let (Some(certificate), Some(key)) = (&raw.certificate, &raw.key) else { return Ok(None) };
+    pair(certificate, &key.0).map(Some)
+}
+
+/// Reads a certificate chain and its key, and sees that they belong together.
+///
+/// # Errors
+/// As [`identity`].
+pub fn pair(certificate: &str, key: &Secret) -> Result<Identity, (&'static str, String)> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
     let chain = chain.map_err(|_| ("certificate", "this is not PEM text with certificates".to_owned()))?;
     if chain.is_empty() {
         return Err(("certificate", "there is no certificate in this text: expected PEM".to_owned()));
     }
-    let text = key.0.expose();
+    let text = key.expose();
     if text.contains("ENCRYPTED") {
         let words = "this key is protected by a passphrase: write it without one, such as with `openssl pkey`";
         return Err(("key", words.to_owned()));
@@ -90,8 +98,8 @@ pub fn identity(raw: &raw::Mtls) -> Result<Option<Identity>, (&'static str, Stri
             "this key is of a kind that TLS does not sign with: expected RSA, P-256, P-384 or Ed25519".to_owned(),
         ),
     })?;
-    Ok(Some(Identity {
+    Ok(Identity {
         chain: chain.iter().map(|certificate| certificate.to_vec()).collect(),
         key: Secret::new(key.secret_der().to_vec()),
-    }))
+    })
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use url::Url;
 
+use super::identity::Identity;
 use super::rule::{Glob, Retry};
 use crate::base::secret::Secret;
 use crate::template::Text;
@@ -19,6 +20,8 @@ pub struct Gateway {
     pub fixed: Fixed,
     /// Where services and people reach the public door.
     pub public_url: Url,
+    /// What of the doors counts without a restart.
+    pub doors: Doors,
     /// Who may use the admin door.
     pub admin: Admin,
     /// How people connect accounts.
@@ -35,6 +38,61 @@ pub struct Gateway {
     pub upkeep: Upkeep,
     /// Bounds of what is taken in.
     pub limits: Limits,
+}
+
+/// A door's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DoorName {
+    /// Webhooks and people who connect accounts.
+    Public,
+    /// The application's calls.
+    Proxy,
+    /// The admin page, API and metrics.
+    Admin,
+}
+
+impl DoorName {
+    /// Its name in the file, in metrics and in logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Proxy => "proxy",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// What of the doors counts without a restart.
+#[derive(Debug, Default)]
+pub struct Doors {
+    /// The public door.
+    pub public: Door,
+    /// The proxy door.
+    pub proxy: Door,
+    /// The admin door.
+    pub admin: Door,
+}
+
+impl Doors {
+    /// One of them.
+    pub fn get(&self, name: DoorName) -> &Door {
+        match name {
+            DoorName::Public => &self.public,
+            DoorName::Proxy => &self.proxy,
+            DoorName::Admin => &self.admin,
+        }
+    }
+}
+
+/// What stands before a door, and what the door shows.
+#[derive(Debug, Default)]
+pub struct Door {
+    /// What it shows in TLS; `None` is plain HTTP. Whether it speaks TLS at all is decided at start.
+    pub tls: Option<Arc<Identity>>,
+    /// Peers whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<Network>,
+    /// Peers whose `Forwarded` or `X-Forwarded-For` is believed.
+    pub forwarded: Vec<Network>,
 }
 
 /// How connections are kept usable.
@@ -95,6 +153,8 @@ pub struct Fixed {
     pub proxy: Listen,
     /// Where the admin door listens.
     pub admin: Listen,
+    /// The doors that speak TLS.
+    pub tls: Vec<DoorName>,
     /// Directories of integration files.
     pub integrations: Vec<PathBuf>,
     /// Where state is kept.
@@ -198,8 +258,18 @@ pub enum Mode {
 pub enum Listen {
     /// A TCP address.
     Tcp(SocketAddr),
-    /// A Unix socket, mode 0660.
-    Unix(PathBuf),
+    /// A Unix socket, and the mode of its file.
+    Unix(PathBuf, u32),
+}
+
+impl Listen {
+    /// The mode of a Unix socket's file where the settings do not say.
+    pub const MODE: u32 = 0o660;
+
+    /// A Unix socket of the usual mode.
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self::Unix(path.into(), Self::MODE)
+    }
 }
 
 /// Where state is kept.
@@ -325,6 +395,10 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections at the public door from one address. Default 200.
     pub connections_per_source: usize,
+    /// Requests under way at once on one HTTP/2 connection. Default 100.
+    pub http2_streams: u32,
+    /// HTTP/2 frames in a row that carry nothing. Default 200; a tenth of them comes back each second.
+    pub http2_control_frames: u32,
     /// Bytes of an answer to a call of the gateway's own. Default 10 MiB.
     pub answer_bytes: usize,
     /// Redirects that such a call follows. Default 5.
@@ -350,6 +424,8 @@ impl Default for Limits {
             idle_timeout: Duration::from_mins(1),
             connections: 10_000,
             connections_per_source: 200,
+            http2_streams: 100,
+            http2_control_frames: 200,
             answer_bytes: 10 << 20,
             redirects: 5,
             cache_bytes: 64 << 20,

@@ -8,7 +8,7 @@ use crate::base::secret::Secret;
 use super::form::{Filled, OneOrMany, Ordered, Short, ShortOr, single_key};
 use super::limits::DeliveryRetry;
 use super::plugin::Plugin;
-use super::scalar::{Cidr, DurationText, GrammarVersion, Id, Method, SecretText, SizeText, Template};
+use super::scalar::{Cidr, DurationText, GrammarVersion, Id, Method, SecretText, SizeText, SocketMode, Template};
 
 /// Pointers of values whose references the reader leaves as they are, because what they name need not
 /// be there yet: in development mode the master key is made by itself.
@@ -58,8 +58,6 @@ pub struct Gateway {
     pub upkeep: Option<Upkeep>,
     /// Bounds of what the doors take in.
     pub limits: Option<Limits>,
-    /// Certificates of the public door. Default: plain HTTP, for a TLS proxy before it.
-    pub tls: Option<Tls>,
     /// Sandboxed modules, by name.
     #[serde(default)]
     #[schemars(extend("x-names" = "id"))]
@@ -76,19 +74,48 @@ pub enum Mode {
     Production,
 }
 
-/// Where the three doors listen: an address and port, or `unix:PATH`.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+/// Where the three doors listen: an address and port, `unix:PATH`, or a map with more.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     /// Webhooks, callbacks, connect pages. Default `0.0.0.0:8080`.
-    #[schemars(extend("x-listen" = true))]
-    pub public: Option<String>,
+    pub public: Option<ShortOr<Door>>,
     /// The application's way out. Default `127.0.0.1:8081`.
-    #[schemars(extend("x-listen" = true))]
-    pub proxy: Option<String>,
+    pub proxy: Option<ShortOr<Door>>,
     /// The admin page, API, metrics, health. Default `127.0.0.1:8082`.
-    #[schemars(extend("x-listen" = true))]
-    pub admin: Option<String>,
+    pub admin: Option<ShortOr<Door>>,
+}
+
+/// Where a door listens, and what stands before it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Door {
+    /// An address and port, or `unix:PATH`. Default: the door's own.
+    pub address: Option<String>,
+    /// The mode of a Unix socket's file. Default `0660`.
+    pub mode: Option<SocketMode>,
+    /// What the door shows; it then speaks TLS 1.2 and 1.3 and nothing else, and at the public and proxy
+    /// doors HTTP/2 to whoever offers it. Default: plain HTTP, for a TLS proxy before the door. A changed
+    /// certificate counts from the next connection on; that a door speaks TLS at all takes effect at start.
+    pub tls: Option<Tls>,
+    /// Networks of load balancers whose connections begin with a PROXY protocol header (version 1 or 2): the
+    /// address in it is the client's. A connection of theirs without one is closed; from elsewhere such a
+    /// header is a malformed request. For the public and the proxy door. Default: none.
+    #[serde(default)]
+    pub proxy_protocol: Vec<Cidr>,
+    /// Networks of HTTP proxies whose `Forwarded` or `X-Forwarded-For` is believed: limits by address then
+    /// count clients, not the proxies. From elsewhere these headers say nothing. For the public door. Default:
+    /// none.
+    #[serde(default)]
+    pub forwarded: Vec<Cidr>,
+}
+
+impl Short for Door {
+    const SHORT: &'static str = "an address and port, or unix:PATH";
+
+    fn from_short(text: String) -> Result<Self, String> {
+        Ok(Self { address: Some(text), ..Self::default() })
+    }
 }
 
 /// Where state is kept: one kind.
@@ -339,9 +366,18 @@ pub struct Limits {
     /// Open connections at one door. Default 10000, and never more than half of the file descriptors.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: Option<u32>,
-    /// Open connections at the public door from one address. Default 200.
+    /// Open connections at the public door from one address, and requests under way from one that a trusted
+    /// proxy names; IPv6 addresses count by their /64. Default 200.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_source: Option<u32>,
+    /// Requests under way at once on one HTTP/2 connection. Default 100.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub http2_streams: Option<u32>,
+    /// HTTP/2 frames in a row that ask for work and carry nothing (`RST_STREAM`, `PING`, `SETTINGS`, `PRIORITY`,
+    /// `CONTINUATION`, empty `DATA`); a tenth of them comes back each second, and a connection that sends more is
+    /// closed. Default 200.
+    #[schemars(range(min = 20, max = 100_000))]
+    pub http2_control_frames: Option<u32>,
     /// The largest answer that a call of the gateway's own takes (an endpoint by name, an action, a test); a
     /// larger one fails the call. Answers to the application's calls are streamed and not bounded. Default
     /// 10MiB.
@@ -373,13 +409,13 @@ pub struct Upkeep {
     pub test_every: Option<DurationText>,
 }
 
-/// Certificates of the public door.
+/// The certificate of a door.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// The certificate chain in PEM, usually `${file:tls/cert.pem}`.
     #[schemars(extend("x-pem" = "certificate"))]
     pub certificate: String,
-    /// Its key in PEM.
+    /// Its key in PEM, such as `${file:tls/key.pem}`.
     pub key: SecretText,
 }

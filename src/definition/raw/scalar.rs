@@ -170,6 +170,11 @@ patterned! {
 }
 
 patterned! {
+    /// The mode of a file in octal digits, such as `0660`.
+    SocketMode, "^0?[0-7]{3}$", "a mode in octal digits, such as \"0660\""
+}
+
+patterned! {
     /// What stands between the items of a list: one character.
     Separator, "^.$", "one character"
 }

@@ -156,12 +156,13 @@ pub fn keyed() -> Policy {
 
 /// Settings in which little is set.
 pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
-    let listen = || Listen::Unix("/nonexistent".into());
+    let listen = || Listen::unix("/nonexistent");
     let fixed = Fixed {
         mode,
         public: listen(),
         proxy: listen(),
         admin: listen(),
+        tls: Vec::new(),
         integrations: Vec::new(),
         state: State::Postgres,
         key: KeySource::Missing,
@@ -172,6 +173,7 @@ pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
     Gateway {
         fixed,
         public_url: url::Url::parse("https://gateway.example").unwrap(),
+        doors: trunkline::definition::plan::gateway::Doors::default(),
         admin: Admin::default(),
         connect: Connect::default(),
         destinations: Vec::new(),

@@ -336,12 +336,13 @@ impl Desk {
 }
 
 fn generation(public_url: &str, app: &str, definitions: Vec<Integration>) -> Generation {
-    let nowhere = || Listen::Unix("/nonexistent".into());
+    let nowhere = || Listen::unix("/nonexistent");
     let fixed = Fixed {
         mode: Mode::Development,
         public: nowhere(),
         proxy: nowhere(),
         admin: nowhere(),
+        tls: Vec::new(),
         integrations: Vec::new(),
         state: State::Postgres,
         key: KeySource::Missing,
@@ -352,6 +353,7 @@ fn generation(public_url: &str, app: &str, definitions: Vec<Integration>) -> Gen
     let gateway = Gateway {
         fixed,
         public_url: public_url.parse().unwrap(),
+        doors: trunkline::definition::plan::gateway::Doors::default(),
         admin: Admin::default(),
         connect: Settings { origins: vec![app.to_owned()], ..Settings::default() },
         destinations: Vec::new(),

@@ -103,12 +103,13 @@ pub fn compiled(text: &str) -> Integration {
 }
 
 fn gateway(plan: &Plan) -> Gateway {
-    let listen = || Listen::Unix("/nonexistent".into());
+    let listen = || Listen::unix("/nonexistent");
     let fixed = Fixed {
         mode: plan.mode,
         public: listen(),
         proxy: listen(),
         admin: listen(),
+        tls: Vec::new(),
         integrations: Vec::new(),
         state: State::Postgres,
         key: KeySource::Missing,
@@ -128,6 +129,7 @@ fn gateway(plan: &Plan) -> Gateway {
     Gateway {
         fixed,
         public_url: "http://localhost:8080".parse().unwrap(),
+        doors: trunkline::definition::plan::gateway::Doors::default(),
         admin: Admin::default(),
         connect: Connect::default(),
         destinations: plan.destinations.iter().map(destination).collect(),

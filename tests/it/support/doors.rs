@@ -20,7 +20,8 @@ use trunkline::connection::{Connections, Refresher};
 use trunkline::definition::live::{Generation, Live};
 use trunkline::definition::plan::api::{Api, Placement, Timeouts, Transport};
 use trunkline::definition::plan::gateway::{
-    Admin, Caller, Connect, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode, Network, State,
+    Admin, Caller, Connect, DoorName, Doors as Settings, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode,
+    Network, State,
 };
 use trunkline::definition::plan::policy::Policy;
 use trunkline::definition::plan::rule::Glob;
@@ -94,6 +95,8 @@ pub struct Setup {
     pub names: Vec<(&'static str, Vec<&'static str>)>,
     pub proxy: Listen,
     pub mock: Option<SocketAddr>,
+    pub doors: Settings,
+    pub tls: Vec<DoorName>,
 }
 
 impl Setup {
@@ -110,6 +113,8 @@ impl Setup {
             names: Vec::new(),
             proxy: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
             mock: None,
+            doors: Settings::default(),
+            tls: Vec::new(),
         }
     }
 }
@@ -239,6 +244,7 @@ pub fn generation(setup: Setup) -> Generation {
         public: setup.proxy.clone(),
         proxy: setup.proxy.clone(),
         admin: setup.proxy,
+        tls: setup.tls,
         integrations: Vec::new(),
         state: State::Sled { path: PathBuf::new(), cache: 0, min_free: 0, retention: Duration::ZERO },
         key: KeySource::Missing,
@@ -249,6 +255,7 @@ pub fn generation(setup: Setup) -> Generation {
     let gateway = Gateway {
         fixed,
         public_url: "http://localhost:8080".parse().unwrap(),
+        doors: setup.doors,
         admin: Admin::default(),
         connect: Connect::default(),
         destinations: Vec::new(),

@@ -1,0 +1,184 @@
+//! One HTTP/2 connection: many requests, each checked as an HTTP/1.1 head is, and each with limits of its own.
+//!
+//! Frames, flow control and compression are the `h2` crate's, the accept loop is Pingora's; the budget of frames
+//! that carry nothing is the connection's ([`DoorStream::count_frames`]). A request goes on in the form that
+//! HTTP/1.1 would have given it, so that nothing behind this file knows the difference. Called by
+//! [`super::connection`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::request::Parts;
+use http::{HeaderValue, Uri, Version, header};
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::http::ResponseHeader;
+use pingora::protocols::Stream as PingoraStream;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::server::ShutdownWatch;
+use tokio::sync::watch;
+
+use super::Shared;
+use super::connection::DoorContext;
+use super::hygiene::{self, Fault};
+use crate::definition::plan::gateway::Limits;
+use crate::proxy::stream::DoorStream;
+use crate::proxy::underway::Stream;
+use crate::proxy::watch::{Overdue, Watch};
+use crate::respond::Answer;
+
+/// Windows of a stream and of a connection: what a client may send that nobody has read yet.
+const WINDOWS: (u32, u32) = (64 << 10, 1 << 20);
+/// What is kept of an answer for a stream whose client does not read.
+const SEND_BUFFER: usize = 64 << 10;
+/// Streams that are remembered after a reset, and that may be reset by us for what the client did.
+const RESETS: (usize, usize) = (32, 64);
+/// How often a stream's limits are looked at, and how long after a service's deadline it is cut: the answer
+/// that says so has its turn before.
+const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// Serves a connection on which HTTP/2 was agreed, until it ends.
+pub async fn serve<A: HttpServerApp + Send + Sync + 'static>(
+    door: &DoorContext<A>,
+    mut stream: Box<DoorStream>,
+    drain: watch::Receiver<bool>,
+) {
+    let limits = door.shared.live.load().gateway.limits;
+    let connection = stream.shared_watch();
+    stream.count_frames(limits.http2_control_frames);
+    // Until the first request there is no time limit but this one.
+    connection.expect_service(stream.now(), limits.header_timeout.max(limits.idle_timeout));
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(limits.idle_timeout);
+    let gate = Arc::new(Gate {
+        name: door.name,
+        app: Arc::clone(&door.app),
+        shared: door.shared.clone(),
+        connection: Arc::clone(&connection),
+        source: stream.source(),
+        limits,
+        options,
+    });
+    drop(gate.process_new(stream as PingoraStream, &drain).await);
+    if connection.overdue() == Some(Overdue::Flood) {
+        door.shared.metrics.door_connections_broken.with_label_values(&[door.name, "flood"]).inc();
+    }
+}
+
+/// The application of one connection: checks what comes, and passes it on to the door's.
+struct Gate<A> {
+    name: &'static str,
+    app: Arc<A>,
+    shared: Shared,
+    connection: Arc<Watch>,
+    source: Option<IpAddr>,
+    limits: Limits,
+    options: HttpServerOptions,
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Gate<A> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        self.connection.expect_nothing();
+        let body = !session.is_body_empty();
+        let mut head = session.req_header().as_owned_parts();
+        if let Err(fault) = hygiene::check_parts(&head, &self.limits).and_then(|()| as_http_1(&mut head, body)) {
+            self.refuse(session, fault).await;
+            return None;
+        }
+        let stream = Arc::new(Stream {
+            watch: Watch::default(),
+            source: self.source,
+            minimum_rate: self.limits.min_body_rate,
+            clock: Arc::clone(&self.shared.clock),
+        });
+        stream.watch.begin(body);
+        head.extensions.insert(Arc::clone(&stream));
+        *session.req_header_mut() = head.into();
+        session.set_write_timeout(Some(self.limits.idle_timeout));
+        tokio::select! {
+            _ = self.app.process_new_http(session, shutdown) => {}
+            () = until_overdue(&stream) => {}
+        }
+        None
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        let mut options = H2Options::default();
+        options
+            .max_concurrent_streams(self.limits.http2_streams)
+            .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
+            .initial_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_reset_streams(RESETS.0)
+            .max_pending_accept_reset_streams(RESETS.0)
+            .max_local_error_reset_streams(Some(RESETS.1));
+        Some(options)
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}
+
+impl<A> Gate<A> {
+    async fn refuse(&self, mut session: ServerSession, fault: Fault) {
+        let code = fault.refusal.code();
+        self.shared.metrics.http_refusals.with_label_values(&[self.name, code]).inc();
+        tracing::debug!(door = self.name, code, "a request head was refused: {}", fault.detail);
+        // A client that is gone needs no answer.
+        drop(answer(&mut session, fault.refusal.answer(fault.detail)).await);
+    }
+}
+
+async fn answer(session: &mut ServerSession, given: Answer) -> pingora::Result<()> {
+    let mut head = ResponseHeader::build(given.status, Some(given.headers.len() + 1))?;
+    for (name, value) in given.headers {
+        head.append_header(name, value)?;
+    }
+    head.insert_header(header::CONTENT_LENGTH, given.body.len())?;
+    session.write_response_header(Box::new(head)).await?;
+    session.write_response_body(given.body, true).await
+}
+
+/// Ends when the service has been silent for longer than even its error answer takes. Pingora bounds reads
+/// and writes of a call by themselves; this is the second line.
+async fn until_overdue(stream: &Stream) {
+    loop {
+        tokio::time::sleep(LOOK.0).await;
+        if stream.watch.service_is_overdue(stream.clock.monotonic().saturating_sub(LOOK.1)) {
+            stream.watch.end(Overdue::Service);
+            return;
+        }
+    }
+}
+
+/// Gives a head the form that HTTP/1.1 would have given it: the host as `Host`, crumbs of cookies in one
+/// line (RFC 9113 section 8.2.3), a body without a length as chunks.
+fn as_http_1(head: &mut Parts, body: bool) -> Result<(), Fault> {
+    let authority = head.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
+    if let Some(Ok(host)) = authority {
+        head.headers.insert(header::HOST, host);
+    }
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    head.uri = path.parse::<Uri>().map_err(|_| hygiene::malformed("the path is not well-formed"))?;
+    head.version = Version::HTTP_11;
+    let crumbs: Vec<&[u8]> = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1 {
+        let whole = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]));
+        head.headers.insert(header::COOKIE, whole.map_err(|_| hygiene::malformed("the cookies are not well-formed"))?);
+    }
+    // Nobody waits for it: in HTTP/2 a body comes as soon as there is a window for it.
+    head.headers.remove(header::EXPECT);
+    if body && !head.headers.contains_key(header::CONTENT_LENGTH) {
+        head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Ok(())
+}
