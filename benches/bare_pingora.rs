@@ -90,6 +90,7 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
         state: State::Sled { path: PathBuf::new(), cache: 0, min_free: 0, retention: Duration::ZERO },
         key: KeySource::Missing,
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
+        egress: trunkline::definition::plan::egress::Egress::default(),
         vault: None,
         not_run: Vec::new(),
     };

@@ -57,7 +57,7 @@ pub async fn open(
     let connections = Arc::new(connections(&gateway, seams, &store, secrets).await?);
     let redirect = options.mock.map(|address| Redirect { address });
     let resolver = Resolver::new(Arc::clone(&seams.lookup), Arc::clone(&seams.clock));
-    let dialer = Arc::new(Dialer::new(resolver, redirect));
+    let dialer = Arc::new(Dialer::new(resolver, redirect).leaving_by(gateway.fixed.egress.clone()));
     dialer.guard().set_own(listeners.addresses());
     let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone());
     let activity = Arc::new(Activity::default());

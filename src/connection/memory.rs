@@ -95,6 +95,7 @@ pub fn generation(integrations: Vec<Integration>) -> Generation {
         state: State::Postgres,
         key: KeySource::Missing,
         previous: crate::definition::plan::gateway::PreviousKeys::default(),
+        egress: crate::definition::plan::egress::Egress::default(),
         vault: None,
         not_run: Vec::new(),
     };

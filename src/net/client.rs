@@ -1,6 +1,6 @@
 //! The one client of the gateway's own calls: guarded addresses, verified TLS, bounded time and size.
 //!
-//! It takes no proxy from the environment, keeps no cookies, decompresses nothing and follows redirects
+//! It takes a proxy from the settings and never from the environment, keeps no cookies, decompresses nothing and follows redirects
 //! by its own rules ([`Follow`](super::Follow)). It adds no credential and retries nothing that may
 //! have been seen. Called by `outbound` (services) and `action` (destinations).
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use moka::future::Cache;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::timeout;
@@ -17,13 +17,14 @@ use url::Url;
 
 use super::dial::{Dialer, MOCK_HEADER};
 use super::exchange::{BodyLimit, Excess, Outgoing, Received, Towards};
-use super::failure::{Failure, Phase, Reason, Sent, classify};
+use super::failure::{Failure, Phase, Reason, Sent, Through, classify};
 use super::follow;
 use super::guard::Reach;
 use super::origin::Scheme;
 use super::resolve::literal_address;
 use super::trust::Trust;
 use crate::definition::plan::api::{HttpVersions, Transport};
+use crate::definition::plan::egress::Proxy;
 use crate::definition::plan::identity::Identity;
 
 /// How the gateway calls itself.
@@ -51,6 +52,7 @@ struct Key {
     ca: Option<Same<[Vec<u8>]>>,
     identity: Option<Same<Identity>>,
     http: HttpVersions,
+    through: Option<Same<Proxy>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -140,11 +142,21 @@ impl Clients {
         self.check_literal(outgoing).await.map_err(unsent)?;
         let client = self.client(outgoing).await.map_err(unsent)?;
         let head = outgoing.timeouts.connect.saturating_add(outgoing.timeouts.response);
+        let through = if self.proxy(outgoing).is_some() { Through::Proxy } else { Through::Nothing };
         let response = timeout(head, client.execute(request))
             .await
             .map_err(|_elapsed| (Reason::Timeout(Phase::Response), Sent::Maybe))?
-            .map_err(|error| classify(&error))?;
+            .map_err(|error| classify(&error, through))?;
+        if through == Through::Proxy && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            // Plain HTTP goes through the proxy without a tunnel, and this answer is always the proxy's own.
+            return Err((Reason::Egress("it wants other credentials (407)".to_owned()), Sent::Nothing));
+        }
         read(response, outgoing.limit, outgoing.timeouts.idle).await.map_err(|reason| (reason, Sent::Maybe))
+    }
+
+    fn proxy(&self, outgoing: &Outgoing) -> Option<&Arc<Proxy>> {
+        let mocked = matches!(outgoing.towards, Towards::Service { .. }) && self.dialer.redirect().is_some();
+        if mocked { None } else { self.dialer.proxy_for(&outgoing.origin.host, outgoing.origin.port) }
     }
 
     /// An address written out in a URL is dialled without asking the resolver, so it is checked here.
@@ -155,8 +167,8 @@ impl Clients {
         }
         let port = outgoing.origin.port;
         match &outgoing.towards {
-            Towards::Service { reach, .. } => self.dialer.addresses(host, port, reach).await?,
-            Towards::Destination { .. } => self.dialer.checked(host, port, &Reach::of_destination()).await?,
+            Towards::Service { reach, .. } => self.dialer.route(host, port, reach).await?,
+            Towards::Destination { .. } => self.dialer.checked_route(host, port, &Reach::of_destination()).await?,
         };
         Ok(())
     }
@@ -179,6 +191,7 @@ impl Clients {
             ca: transport.ca.clone().map(Same),
             identity: transport.identity.clone().map(Same),
             http: transport.http,
+            through: self.proxy(outgoing).cloned().map(Same),
         };
         if let Some(client) = self.pool.get(&key).await {
             return Ok(client);
@@ -190,7 +203,13 @@ impl Clients {
 
     #[expect(clippy::disallowed_methods, reason = "the one place that makes clients")]
     fn build(&self, key: &Key, transport: &Transport) -> Result<reqwest::Client, Reason> {
-        let resolver = Guarded { dialer: Arc::clone(&self.dialer), owner: key.owner.clone(), port: key.port };
+        let proxy = key.through.as_ref().map(|proxy| Arc::clone(&proxy.0));
+        let resolver = Guarded {
+            dialer: Arc::clone(&self.dialer),
+            owner: key.owner.clone(),
+            port: key.port,
+            proxy: proxy.clone(),
+        };
         let mut builder = reqwest::Client::builder()
             .no_proxy()
             .referer(false)
@@ -203,6 +222,9 @@ impl Clients {
             .http2_max_header_list_size(64 << 10)
             .user_agent(USER_AGENT)
             .tls_backend_preconfigured(self.trust.client_config(transport)?);
+        if let Some(proxy) = proxy {
+            builder = builder.proxy(way_through(&proxy)?);
+        }
         if key.http == HttpVersions::One {
             builder = builder.http1_only();
         }
@@ -237,6 +259,16 @@ impl Clients {
     }
 }
 
+/// The proxy as the HTTP library takes it.
+fn way_through(proxy: &Proxy) -> Result<reqwest::Proxy, Reason> {
+    let unusable = || Reason::Egress("its address or credentials cannot be used".to_owned());
+    let way = reqwest::Proxy::all(format!("http://{}:{}", proxy.host, proxy.port)).map_err(|_| unusable())?;
+    let Some(authorization) = &proxy.authorization else { return Ok(way) };
+    let mut value = HeaderValue::from_str(authorization.expose()).map_err(|_| unusable())?;
+    value.set_sensitive(true);
+    Ok(way.custom_http_auth(value))
+}
+
 /// The call's URL, refused when reading it again would give another path or host.
 fn url_of(outgoing: &Outgoing) -> Result<Url, Reason> {
     let changed = Reason::Unsendable("its path or host has more than one reading");
@@ -269,7 +301,7 @@ async fn read(mut response: reqwest::Response, limit: BodyLimit, idle: Duration)
     let mut body = BytesMut::new();
     loop {
         let chunk = timeout(idle, response.chunk()).await.map_err(|_elapsed| Reason::Timeout(Phase::Idle))?;
-        let Some(chunk) = chunk.map_err(|error| classify(&error).0)? else { break };
+        let Some(chunk) = chunk.map_err(|error| classify(&error, Through::Nothing).0)? else { break };
         let room = limit.bytes - body.len();
         if chunk.len() > room {
             match limit.excess {
@@ -291,15 +323,19 @@ struct Guarded {
     dialer: Arc<Dialer>,
     owner: Owner,
     port: u16,
+    /// Where there is one, it is the only name that is looked up.
+    proxy: Option<Arc<Proxy>>,
 }
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
         let (dialer, owner, port) = (Arc::clone(&self.dialer), self.owner.clone(), self.port);
+        let proxy = self.proxy.clone();
         Box::pin(async move {
-            let addresses = match owner {
-                Owner::Service(_, reach) => dialer.addresses(name.as_str(), port, &reach).await?,
-                Owner::Destination(_) => dialer.checked(name.as_str(), port, &Reach::of_destination()).await?,
+            let addresses = match (proxy, owner) {
+                (Some(proxy), _) => dialer.proxy_addresses(&proxy).await?,
+                (None, Owner::Service(_, reach)) => dialer.addresses(name.as_str(), port, &reach).await?,
+                (None, Owner::Destination(_)) => dialer.checked(name.as_str(), port, &Reach::of_destination()).await?,
             };
             let addresses: Vec<_> = addresses.iter().collect();
             Ok(Box::new(addresses.into_iter()) as Addrs)

@@ -46,6 +46,9 @@ pub enum Reason {
     /// The host has no address, or one that must not be dialled.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// The proxy on the way out failed.
+    #[error("the egress proxy did not lead on: {0}")]
+    Egress(String),
     /// No connection could be made.
     #[error("no connection could be made: {0}")]
     Connect(String),
@@ -94,6 +97,7 @@ impl Reason {
         match self {
             Self::Dial(DialError::Unresolved { .. }) => "dns",
             Self::Dial(DialError::Forbidden { .. }) => "address_forbidden",
+            Self::Egress(_) | Self::Dial(DialError::Egress(_)) => "egress",
             Self::Connect(_) => "connect",
             Self::Untrusted(_) | Self::NoRoots => "untrusted",
             Self::Tls(_) => "tls",
@@ -115,6 +119,7 @@ impl Failure {
     pub fn refusal(&self) -> Refusal {
         match &self.reason {
             Reason::Dial(error) => error.refusal(),
+            Reason::Egress(_) => Refusal::EgressFailed,
             Reason::Connect(_) | Reason::Tls(_) | Reason::Reset => Refusal::ServiceUnreachable,
             Reason::Untrusted(_) | Reason::NoRoots => Refusal::ServiceUntrusted,
             Reason::Timeout(_) => Refusal::ServiceTimeout,
@@ -128,7 +133,8 @@ impl Failure {
     pub fn passing(&self) -> bool {
         match &self.reason {
             Reason::Dial(DialError::Forbidden { .. }) | Reason::TooLarge { .. } | Reason::Unsendable(_) => false,
-            Reason::Dial(DialError::Unresolved { .. })
+            Reason::Dial(DialError::Unresolved { .. } | DialError::Egress(_))
+            | Reason::Egress(_)
             | Reason::Connect(_)
             | Reason::Untrusted(_)
             | Reason::NoRoots
@@ -142,7 +148,8 @@ impl Failure {
 }
 
 /// What the client's error means: why, and whether anything was sent.
-pub(super) fn classify(error: &reqwest::Error) -> (Reason, Sent) {
+/// `through` says whether it went through the egress proxy, whose failures are not the service's.
+pub(super) fn classify(error: &reqwest::Error, through: Through) -> (Reason, Sent) {
     let causes = causes(error);
     if let Some(dial) = causes.iter().find_map(|cause| cause.downcast_ref::<DialError>()) {
         return (Reason::Dial(dial.clone()), Sent::Nothing);
@@ -150,6 +157,9 @@ pub(super) fn classify(error: &reqwest::Error) -> (Reason, Sent) {
     // A handshake that fails does so before a byte of the call is written.
     if let Some(tls) = causes.iter().find_map(|cause| tls_error(*cause)) {
         return (tls_reason(tls), if error.is_connect() { Sent::Nothing } else { Sent::Maybe });
+    }
+    if error.is_connect() && through == Through::Proxy && !error.is_timeout() {
+        return (Reason::Egress(tunnel_words(&causes)), Sent::Nothing);
     }
     if error.is_connect() {
         let reason = if error.is_timeout() { Reason::Timeout(Phase::Connect) } else { Reason::Connect(words(&causes)) };
@@ -189,6 +199,25 @@ fn tls_reason(error: &rustls::Error) -> Reason {
             Reason::Untrusted(error.to_string())
         }
         _ => Reason::Tls(error.to_string()),
+    }
+}
+
+/// Whether a call goes straight to its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Through {
+    /// It does.
+    Nothing,
+    /// It goes through the egress proxy.
+    Proxy,
+}
+
+/// What the HTTP library says of a tunnel; its type for that is not for others to name.
+fn tunnel_words(causes: &[&(dyn StdError + 'static)]) -> String {
+    let told = causes.iter().map(ToString::to_string).find(|text| text.starts_with("tunnel error: "));
+    match told.as_deref() {
+        Some("tunnel error: proxy authorization required") => "it wants other credentials (407)".to_owned(),
+        Some("tunnel error: unsuccessful") => "it refused to connect".to_owned(),
+        _ => words(causes),
     }
 }
 

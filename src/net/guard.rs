@@ -113,22 +113,7 @@ impl Reach {
     }
 
     fn lists(&self, address: IpAddr) -> bool {
-        self.networks.iter().any(|network| contains(network, address))
-    }
-}
-
-/// Whether a network has an address in it. Networks of one family have none of the other.
-pub fn contains(network: &Network, address: IpAddr) -> bool {
-    let shifted = |bits: u128, width: u32| {
-        let prefix = u32::from(network.prefix).min(width);
-        bits.checked_shr(width - prefix).unwrap_or(0)
-    };
-    match (network.address, address) {
-        (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
-            shifted(u32::from(ours).into(), 32) == shifted(u32::from(theirs).into(), 32)
-        }
-        (IpAddr::V6(ours), IpAddr::V6(theirs)) => shifted(u128::from(ours), 128) == shifted(u128::from(theirs), 128),
-        _ => false,
+        self.networks.iter().any(|network| network.contains(address))
     }
 }
 

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
 
+use super::connect::in_turn;
 use crate::base::clock::Clock;
 
 /// How long a lookup may take in all.
@@ -107,9 +108,7 @@ impl Lookup for SystemDns {
             }
         })?;
         let ttl = answer.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or(0);
-        let mut addresses: Vec<IpAddr> = answer.iter().collect();
-        // IPv4 first: a host without an IPv6 route would otherwise wait for each IPv6 address in turn.
-        addresses.sort_by_key(IpAddr::is_ipv6);
+        let addresses = in_turn(&answer.iter().collect::<Vec<IpAddr>>());
         if addresses.is_empty() {
             return Err(Unresolved::NoAddress);
         }

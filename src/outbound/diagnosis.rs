@@ -106,7 +106,9 @@ impl Cause {
         match reason {
             Reason::Dial(DialError::Unresolved { .. }) => Self::Dns,
             Reason::Dial(DialError::Forbidden { .. }) => Self::AddressForbidden,
-            Reason::Connect(_) | Reason::Reset => Self::Unreachable,
+            Reason::Connect(_) | Reason::Reset | Reason::Egress(_) | Reason::Dial(DialError::Egress(_)) => {
+                Self::Unreachable
+            }
             Reason::Untrusted(_) | Reason::NoRoots | Reason::Tls(_) => Self::Tls,
             Reason::Timeout(_) => Self::Timeout,
             Reason::TooLarge { .. } | Reason::Redirects(_) | Reason::Malformed(_) => Self::AnswerInvalid,

@@ -126,17 +126,17 @@ impl ProxyHttp for Forward {
         self.answer(session, context, given).await.map(|()| true)
     }
 
-    /// Each try takes the next address. The time for connecting is that of all tries together.
+    /// Each try begins with another address, and goes on to the others by itself. The time for connecting is that
+    /// of all tries together.
     async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> pingora::Result<Box<HttpPeer>> {
         let call = context.call()?;
         let left = call.connect_by.saturating_sub(self.now());
-        let tries = call.addresses.count().saturating_sub(context.tries).max(1);
+        let tries = call.way.addresses().count().saturating_sub(context.tries).max(1);
         let share = left / u32::try_from(tries).unwrap_or(1);
         let connect = share.max(LEAST_TRY).min(left.max(Duration::from_millis(1)));
-        let address = call.addresses.at_try(context.tries);
         let http_one = call.ready.http_one || is_websocket(session);
         let redirected = self.door.parts.dialer.redirect().is_some();
-        let peer = peer::peer(&call.ready, address, connect, http_one, redirected);
+        let peer = peer::peer(call, context.tries, connect, http_one, redirected);
         context.tries += 1;
         Ok(Box::new(peer))
     }
@@ -259,7 +259,7 @@ impl ProxyHttp for Forward {
         context: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let more = context.call.as_ref().is_some_and(|call| context.tries < call.addresses.count());
+        let more = context.call.as_ref().is_some_and(|call| context.tries < call.way.addresses().count());
         let time = context.call.as_ref().is_some_and(|call| self.now() < call.connect_by);
         error.set_retry(more && time && !matches!(error.etype, ErrorType::InvalidCert));
         error

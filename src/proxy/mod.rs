@@ -6,7 +6,9 @@
 
 pub mod answer;
 mod caller;
+mod chunks;
 mod context;
+mod dial;
 mod durable;
 pub mod endpoint;
 pub mod forward;
@@ -42,7 +44,7 @@ use crate::connection::health::Trouble;
 use crate::definition::live::{Generation, Live};
 use crate::definition::plan::Integration;
 use crate::net::client::Clients;
-use crate::net::{Addresses, Dialer};
+use crate::net::{Dialer, Route as Way};
 use crate::outbound::{Outbound, SignedOut};
 use crate::respond::{Answer, Refusal};
 use crate::store::Events;
@@ -98,7 +100,8 @@ pub(crate) struct Call {
     ready: Arc<Ready>,
     /// Path and query as the service gets them.
     target: String,
-    addresses: Addresses,
+    /// How the service is reached.
+    way: Way,
     /// When connecting must be done, in monotonic time.
     connect_by: Duration,
     kept: Kept,
@@ -200,15 +203,15 @@ impl ProxyDoor {
         };
         let target = target(&ready, &route);
         let connect_by = self.parts.clock.monotonic().saturating_add(ready.timeouts.connect);
-        let addresses = match self.resolve(&ready).await {
-            Ok(addresses) => addresses,
+        let way = match self.resolve(&ready).await {
+            Ok(way) => way,
             Err(refused) => {
                 let stale = kept.failed().ok_or(refused)?;
                 return Ok((Admitted::Kept(Box::new(stale), None), subject));
             }
         };
         let generation = Arc::clone(&generation);
-        let call = Call { generation, ready, target, addresses, connect_by, kept };
+        let call = Call { generation, ready, target, way, connect_by, kept };
         Ok((Admitted::Forward(Box::new(call)), subject))
     }
 
@@ -236,9 +239,9 @@ impl ProxyDoor {
             _ => call.target.clone(),
         };
         let connect_by = self.parts.clock.monotonic().saturating_add(ready.timeouts.connect);
-        let addresses = self.resolve(&ready).await.ok()?;
+        let way = self.resolve(&ready).await.ok()?;
         let kept = Kept::Apart;
-        Some(Call { generation: Arc::clone(&call.generation), ready, target, addresses, connect_by, kept })
+        Some(Call { generation: Arc::clone(&call.generation), ready, target, way, connect_by, kept })
     }
 
     /// A call that has been through this process before would go round for ever.
@@ -250,9 +253,9 @@ impl ProxyDoor {
         Ok(())
     }
 
-    async fn resolve(&self, ready: &Ready) -> Result<Addresses, Answer> {
+    async fn resolve(&self, ready: &Ready) -> Result<Way, Answer> {
         let origin = &ready.common.base.origin;
-        let found = self.parts.dialer.addresses(&origin.host, origin.port, &ready.common.reach).await;
+        let found = self.parts.dialer.route(&origin.host, origin.port, &ready.common.reach).await;
         found.map_err(|error| {
             let failure = respond::of_dialling(&error);
             let labels = [&*ready.integration.id, failure.reason];

@@ -1,12 +1,13 @@
 //! How Pingora dials a service: an address that was checked, every time limit set, verification on.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::protocols::ALPN;
 use pingora::upstreams::peer::HttpPeer;
 
-use super::ready::Ready;
+use super::Call;
+use super::dial::Dial;
 use crate::net::Scheme;
 
 /// Streams of one HTTP/2 connection to a service at once.
@@ -20,14 +21,20 @@ const SLACK: Duration = Duration::from_secs(5);
 
 /// The peer to dial for a call.
 ///
-/// `connect` bounds TCP and TLS together. `http_one` keeps to HTTP/1.1, as WebSocket needs.
-pub fn peer(ready: &Ready, address: SocketAddr, connect: Duration, http_one: bool, redirected: bool) -> HttpPeer {
+/// `number` counts the tries from zero, and `connect` bounds what it takes to connect, TLS included. `http_one`
+/// keeps to HTTP/1.1, as WebSocket needs.
+pub fn peer(call: &Call, number: usize, connect: Duration, http_one: bool, redirected: bool) -> HttpPeer {
+    let (ready, origin) = (&call.ready, &call.ready.common.base.origin);
+    let target = format!("{}:{}", origin.host, origin.port);
+    let dial = Dial::new(&call.way, target, (number, &ready.last), connect);
+    let address = dial.first();
     let tls = ready.common.base.origin.scheme == Scheme::Https && !redirected;
     // Verification is by this name; Pingora turns it off when the name is empty, which no base is.
     let name = ready.common.base.origin.host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let mut peer = HttpPeer::new(address, tls, if tls { name } else { String::new() });
     peer.group_key = ready.pool;
     let (timeouts, options) = (&ready.timeouts, &mut peer.options);
+    options.custom_l4 = Some(Arc::new(dial));
     options.connection_timeout = Some(connect);
     options.total_connection_timeout = Some(connect);
     options.read_timeout = Some(timeouts.response.max(timeouts.idle) + SLACK);

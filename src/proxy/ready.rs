@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pingora::protocols::tls::CaType;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 
+use super::dial::Last;
 use crate::connection::{Need, PerConnection};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
@@ -26,6 +27,8 @@ pub struct Ready {
     pub timeouts: Timeouts,
     /// The connection pool that its calls share with nobody else's.
     pub pool: u64,
+    /// Where the service answered last.
+    pub last: Arc<Last>,
     /// Whether only HTTP/1.1 is offered to the service.
     pub http_one: bool,
     /// Certificates that are trusted instead of the system's.
@@ -77,6 +80,7 @@ impl Ready {
             integration: Arc::clone(integration),
             timeouts: api.timeouts,
             pool: pool_of(api, &common),
+            last: Arc::default(),
             http_one: api.transport.http == HttpVersions::One || common.base.origin.scheme == Scheme::Http,
             ca: api.transport.ca.as_deref().map(trusted),
             identity: api.transport.identity.as_deref().map(shown),

@@ -8,6 +8,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::watch::Overdue;
 use crate::net::DialError;
+use crate::net::tunnel::EgressError;
 use crate::respond::{Answer, Refusal};
 
 /// RFC 9209.
@@ -47,6 +48,7 @@ pub fn of_dialling(error: &DialError) -> Failure {
         DialError::Unresolved { .. } => {
             Failure::new(Refusal::ServiceUnresolved, "dns", "dns_error", "the name could not be resolved")
         }
+        DialError::Egress(_) => egress("the egress proxy has no usable address"),
         DialError::Forbidden { .. } => Failure::new(
             Refusal::AddressForbidden,
             "address_forbidden",
@@ -75,11 +77,24 @@ pub fn of_call(error: &Error, overdue: Option<Overdue>) -> Option<Failure> {
         let detail = "a later page failed";
         return Some(Failure::new(Refusal::PagesEnded, "pages", "http_response_incomplete", detail));
     }
+    if error.etype == ErrorType::Custom(super::dial::EGRESS) {
+        let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<EgressError>());
+        return Some(match cause {
+            Some(EgressError::Unauthorized) => egress("the egress proxy wants other credentials"),
+            Some(EgressError::Refused(_)) => egress("the egress proxy refused to connect, or could not"),
+            Some(EgressError::Malformed) => egress("the egress proxy's answer cannot be read"),
+            Some(EgressError::Unreachable(_)) | None => egress("the egress proxy cannot be reached"),
+        });
+    }
     match error.esource {
         ErrorSource::Upstream => Some(of_service(error)),
         ErrorSource::Downstream => of_caller(error),
         ErrorSource::Internal | ErrorSource::Unset => Some(of_unset(error)),
     }
+}
+
+fn egress(detail: &'static str) -> Failure {
+    Failure::new(Refusal::EgressFailed, "egress", "destination_unavailable", detail)
 }
 
 fn silent() -> Failure {

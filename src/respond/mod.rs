@@ -144,6 +144,8 @@ refusals! {
     NotYetRun = 501 "not_yet_run" "This part of the definition is not yet run by this version";
     /// The service could not be reached or broke off.
     ServiceUnreachable = 502 "service_unreachable" "The service could not be reached";
+    /// The proxy that calls leave through failed.
+    EgressFailed = 502 "egress_failed" "The proxy on the way to the service failed";
     /// The service's certificate is not trusted.
     ServiceUntrusted = 502 "service_untrusted" "The service's certificate is not trusted";
     /// The service's name has no usable address.

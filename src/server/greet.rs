@@ -14,7 +14,6 @@ use super::connection::{DoorContext, serve};
 use super::proxy_protocol::{self, Announced};
 use super::tls::Certificates;
 use crate::definition::plan::gateway::Gateway;
-use crate::net::guard::contains;
 use crate::proxy::socket::{Channel, Socket};
 use crate::proxy::stream::DoorStream;
 
@@ -33,7 +32,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Greeter<A> {
     /// Whether a peer's connections begin with a PROXY protocol header.
     pub fn is_announced(&self, peer: Option<IpAddr>, gateway: &Gateway) -> bool {
         let trusted = &gateway.doors.get(self.door.door).proxy_protocol;
-        peer.is_some_and(|peer| trusted.iter().any(|network| contains(network, peer)))
+        peer.is_some_and(|peer| trusted.iter().any(|network| network.contains(peer)))
     }
 
     /// Serves a connection from its first byte to its end.

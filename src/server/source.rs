@@ -8,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, header};
 
 use crate::definition::plan::gateway::Network;
-use crate::net::guard::contains;
 
 /// The name of the header that most proxies send.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -19,7 +18,7 @@ const MOST: usize = 32;
 /// both headers and is told two clients has been through something that does not clean them: then nobody is
 /// believed.
 pub fn behind(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Network]) -> Option<IpAddr> {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| contains(network, address));
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     if !peer.is_some_and(is_trusted) {
         return None;
     }

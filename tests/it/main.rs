@@ -22,6 +22,7 @@ mod durable;
 mod doors_http2;
 mod doors_tls;
 mod doors_trust;
+mod egress;
 mod events;
 mod hostile_api;
 mod hygiene;

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{Findings, below};
 use crate::definition::compile::secrets::vault_server;
-use crate::definition::compile::{pair, read_network, read_origin};
+use crate::definition::compile::{egress_proxy, exempt, pair, read_network, read_origin};
 use crate::definition::load::reference::{Part, Reference, is_secret_path as is_path, parts};
 use crate::definition::problem::Code;
 use crate::definition::raw::gateway::{Door, Gateway, MasterKey, Mode, Secrets, Transit};
@@ -20,6 +20,14 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
     let development = matches!(raw.mode, Some(Mode::Development));
     public_url(raw, development, found);
     listen(raw, found);
+    if let Some(egress) = &raw.egress {
+        if let Err(words) = egress_proxy(&egress.proxy.0) {
+            found.error(Code::BadFormat, "/egress/proxy", words);
+        }
+        if let Err(words) = exempt(&egress.no_proxy.0) {
+            found.error(Code::BadFormat, "/egress/no_proxy", words);
+        }
+    }
     secrets(raw, development, found);
     found.duplicates("/callers", "callers", raw.callers.iter().map(|caller| caller.id.0.as_str()));
     for (index, caller) in raw.callers.iter().enumerate() {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::place::{Fault, Place};
-use super::{doors, read, rule, secrets};
+use super::{doors, egress, read, rule, secrets};
 use crate::base::secret::Secret;
 use crate::definition::document::Document;
 use crate::definition::not_yet;
@@ -83,6 +83,7 @@ fn fixed(raw: &raw::Gateway, place: &Place<'_>) -> Result<Fixed, Fault> {
             Some(secrets) => secrets::key_source(secrets, &directory, &place.at("secrets").at("key"))?,
         },
         previous: secrets::previous(raw.secrets.as_ref()),
+        egress: egress::egress(raw.egress.as_ref(), &place.at("egress"))?,
         vault: secrets::vault(raw.secrets.as_ref(), &place.at("secrets").at("vault"))?,
         not_run: not_yet::gateway_refusals(&place.document().value),
     })

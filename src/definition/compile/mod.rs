@@ -10,6 +10,7 @@ mod assertion;
 mod auth;
 mod declared;
 mod doors;
+mod egress;
 mod gateway;
 mod login;
 mod oauth2;
@@ -38,6 +39,7 @@ use place::Place;
 
 pub use api::certificates;
 pub use assertion::{algorithm, encoding, read_key};
+pub use egress::{egress_proxy, exempt};
 pub use place::{Fault, read_pattern};
 pub use signed::{identity, pair, rsa_sha1};
 pub use webhook::{BODY_MOST, DEDUPE_MOST};

@@ -1,6 +1,6 @@
 //! The gateway's own settings, compiled from `trunkline.yaml`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use url::Url;
 
+use super::egress::Egress;
 use super::identity::Identity;
 use super::rule::{Glob, Retry};
 use crate::base::secret::Secret;
@@ -163,6 +164,8 @@ pub struct Fixed {
     pub key: KeySource,
     /// Key rings whose keys still open what they sealed, and seal nothing.
     pub previous: PreviousKeys,
+    /// The way out.
+    pub egress: Egress,
     /// The server whose secrets references may name.
     pub vault: Option<Arc<VaultServer>>,
     /// What is written, not run by this version, and cannot be left out silently: the program does not start.
@@ -371,9 +374,28 @@ pub struct Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
     /// The first address.
-    pub address: std::net::IpAddr,
+    pub address: IpAddr,
     /// How many leading bits count.
     pub prefix: u8,
+}
+
+impl Network {
+    /// Whether an address is in it. Networks of one family have none of the other.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let shifted = |bits: u128, width: u32| {
+            let prefix = u32::from(self.prefix).min(width);
+            bits.checked_shr(width - prefix).unwrap_or(0)
+        };
+        match (self.address, address) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                shifted(u32::from(ours).into(), 32) == shifted(u32::from(theirs).into(), 32)
+            }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+                shifted(u128::from(ours), 128) == shifted(u128::from(theirs), 128)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Bounds of what is taken in at the doors. Defaults are those of the manual.

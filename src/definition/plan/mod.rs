@@ -7,6 +7,7 @@
 pub mod api;
 pub mod assertion;
 pub mod auth;
+pub mod egress;
 pub mod gateway;
 pub mod identity;
 pub mod login;

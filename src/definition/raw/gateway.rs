@@ -37,6 +37,8 @@ pub struct Gateway {
     pub state: Option<State>,
     /// What seals credentials, and the Vault server whose secrets may be named. Takes effect at start.
     pub secrets: Option<Secrets>,
+    /// The way out, where calls must leave through a proxy. Takes effect at start.
+    pub egress: Option<Egress>,
     /// Who may use the admin door.
     pub admin: Option<Admin>,
     /// How people connect accounts.
@@ -263,6 +265,47 @@ pub struct Kubernetes {
     pub jwt: SecretText,
     /// Where the method is mounted. Default `kubernetes`.
     pub mount: Option<String>,
+}
+
+/// The way out. Nothing of it is taken from the environment but what a reference names.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// The HTTP proxy that calls to services and destinations leave through, by CONNECT. Default: none.
+    pub proxy: ShortOr<EgressProxy>,
+    /// What goes without it, in the form of the `NO_PROXY` variable: names (with all below them), `.NAME` (only
+    /// what is below), addresses, address ranges, each with `:PORT` or without, or `*`; a text may hold several
+    /// between commas. Loopback always goes without. Addresses and ranges mean hosts written as addresses. Default:
+    /// none.
+    #[serde(default)]
+    pub no_proxy: OneOrMany<String>,
+}
+
+/// An HTTP proxy.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EgressProxy {
+    /// Its address, as `http://HOST:PORT`.
+    pub url: String,
+    /// Who asks, for Basic authentication.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<SecretText>,
+    /// The whole of it where a reference says it, with name and password.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub whole: Option<SecretText>,
+}
+
+impl Short for EgressProxy {
+    const SHORT: &'static str =
+        "the proxy by reference, such as ${env:HTTPS_PROXY}, with name and password where it has them";
+    const MARKS: &'static [(&'static str, &'static str)] = &[("x-secret", "yes")];
+
+    fn from_short(text: String) -> Result<Self, String> {
+        let whole = Some(SecretText(Secret::new(text)));
+        Ok(Self { url: String::new(), username: None, password: None, whole })
+    }
 }
 
 /// Who may use the admin door.

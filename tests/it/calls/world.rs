@@ -167,6 +167,7 @@ pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
         state: State::Postgres,
         key: KeySource::Missing,
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
+        egress: trunkline::definition::plan::egress::Egress::default(),
         vault: None,
         not_run: Vec::new(),
     };

@@ -347,6 +347,7 @@ fn generation(public_url: &str, app: &str, definitions: Vec<Integration>) -> Gen
         state: State::Postgres,
         key: KeySource::Missing,
         previous: PreviousKeys::default(),
+        egress: trunkline::definition::plan::egress::Egress::default(),
         vault: None,
         not_run: Vec::new(),
     };

@@ -114,6 +114,7 @@ fn gateway(plan: &Plan) -> Gateway {
         state: State::Postgres,
         key: KeySource::Missing,
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
+        egress: trunkline::definition::plan::egress::Egress::default(),
         vault: None,
         not_run: Vec::new(),
     };

@@ -19,6 +19,7 @@ use trunkline::connection::connect::door::{Visit, Welcome};
 use trunkline::connection::{Connections, Refresher};
 use trunkline::definition::live::{Generation, Live};
 use trunkline::definition::plan::api::{Api, Placement, Timeouts, Transport};
+use trunkline::definition::plan::egress::Egress;
 use trunkline::definition::plan::gateway::{
     Admin, Caller, Connect, DoorName, Doors as Settings, Fixed, Gateway, Grant, KeySource, Limits, Listen, Mode,
     Network, State,
@@ -96,6 +97,7 @@ pub struct Setup {
     pub proxy: Listen,
     pub mock: Option<SocketAddr>,
     pub doors: Settings,
+    pub egress: Egress,
     pub tls: Vec<DoorName>,
 }
 
@@ -114,6 +116,7 @@ impl Setup {
             proxy: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
             mock: None,
             doors: Settings::default(),
+            egress: Egress::default(),
             tls: Vec::new(),
         }
     }
@@ -194,7 +197,8 @@ impl Doors {
         let (public, proxy) = (Listener::bind(&listen).unwrap(), Listener::bind(&setup.proxy).unwrap());
         let names = Arc::new(Names(setup.names.clone()));
         let redirect = setup.mock.map(|address| Redirect { address });
-        let dialer = Arc::new(Dialer::new(Resolver::new(names, Arc::clone(&clock)), redirect));
+        let dialer = Dialer::new(Resolver::new(names, Arc::clone(&clock)), redirect);
+        let dialer = Arc::new(dialer.leaving_by(setup.egress.clone()));
         let live = Arc::new(Live::new(generation(setup)));
         let shared = Shared { live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock: Arc::clone(&clock) };
         let activity = Arc::new(Activity::default());
@@ -249,6 +253,7 @@ pub fn generation(setup: Setup) -> Generation {
         state: State::Sled { path: PathBuf::new(), cache: 0, min_free: 0, retention: Duration::ZERO },
         key: KeySource::Missing,
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
+        egress: setup.egress.clone(),
         vault: None,
         not_run: Vec::new(),
     };

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod desk;
 pub mod disk;
 pub mod doors;
+pub mod forward_proxy;
 pub mod origin;
 pub mod peer;
 pub mod raw;
