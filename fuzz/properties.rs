@@ -2,10 +2,12 @@
 //! replays what they found, and what they begin with, in every `make test`.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
+use std::task::Poll;
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use trunkline::base::clock::Timestamp;
 use trunkline::base::id::EventId;
@@ -13,7 +15,7 @@ use trunkline::base::units::{parse_duration, parse_size};
 use trunkline::connection::flow::Secrets;
 use trunkline::connection::flow::token_reply::{self, TOKEN_MOST, Tokens};
 use trunkline::definition::load::bytes;
-use trunkline::definition::plan::gateway::Limits;
+use trunkline::definition::plan::gateway::{Limits, Network};
 use trunkline::definition::plan::moment::{Moment, MomentUnit};
 use trunkline::definition::plan::oauth2::{ParamsIn, TokenCall, TokenMap};
 use trunkline::definition::plan::request::{Body, CredentialUse, Request, Target};
@@ -24,6 +26,7 @@ use trunkline::outbound::cache::directives::Directives;
 use trunkline::request::fill::{Place, fill};
 use trunkline::request::{link, retry_after};
 use trunkline::server::hygiene::{self, Upgrades};
+use trunkline::server::{proxy_protocol, source};
 use trunkline::store::journal::frame::{self, Read};
 use trunkline::template::payload::{Wanted, read};
 use trunkline::template::{Context, Expr, Text, Tree};
@@ -33,7 +36,7 @@ use trunkline::webhook::verify::signature::{CANDIDATES, candidates};
 pub type Property = fn(&[u8]);
 
 /// Every property by the name of its target.
-pub const ALL: [(&str, Property); 9] = [
+pub const ALL: [(&str, Property); 10] = [
     ("head_check", head_check),
     ("journal_decode", journal_decode),
     ("request_fill", request_fill),
@@ -43,6 +46,7 @@ pub const ALL: [(&str, Property); 9] = [
     ("webhook_body", webhook_body),
     ("webhook_signature", webhook_signature),
     ("yaml_read", yaml_read),
+    ("source_read", source_read),
 ];
 
 /// Any head is let in or refused; one that was let in passes again as it goes on, framed the same.
@@ -53,6 +57,31 @@ pub fn head_check(bytes: &[u8]) {
         checked.apply(&mut onward);
         let again = hygiene::check(&onward, &Limits::default(), upgrades).expect("what goes on is sound");
         assert_eq!(again.framing, checked.framing);
+    }
+}
+
+/// Any bytes before a connection are a header of the PROXY protocol or none, and nothing behind one is taken; any
+/// text in a trusted proxy's headers names a client in its one form, or none; from elsewhere it names none.
+pub fn source_read(bytes: &[u8]) {
+    let mut rest = bytes;
+    let read = {
+        let mut reading = Box::pin(proxy_protocol::read(&mut rest));
+        match reading.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(read) => read,
+            Poll::Pending => panic!("all bytes are there"),
+        }
+    };
+    if read.is_ok() {
+        let taken = bytes.len() - rest.len();
+        assert!(bytes[..taken].ends_with(b"\r\n") || bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n"));
+    }
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let trusted = [Network { address: IpAddr::from([10, 0, 0, 0]), prefix: 8 }];
+    for name in [header::FORWARDED, HeaderName::from_static("x-forwarded-for")] {
+        let headers = HeaderMap::from_iter([(name, value.clone())]);
+        assert_eq!(source::behind(Some(IpAddr::from([192, 0, 2, 1])), &headers, &trusted), None);
+        let named = source::behind(Some(IpAddr::from([10, 0, 0, 1])), &headers, &trusted);
+        assert!(named.is_none_or(|client| client == client.to_canonical()), "one address has one form");
     }
 }
 

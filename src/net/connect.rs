@@ -28,7 +28,7 @@ pub async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
             None if attempts.is_empty() => return Err(failure),
             None => {}
         }
-        let more = rest.len() > 0;
+        let more = !rest.as_slice().is_empty();
         tokio::select! {
             Some(attempt) = attempts.next() => match attempt {
                 Ok(stream) => return Ok(stream),

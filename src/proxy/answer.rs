@@ -2,12 +2,17 @@
 //!
 //! Which answer a refusal has is decided in `respond` alone. Called by both doors.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use crate::respond::Answer;
+
+/// How long a client may go on to send after it was answered.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Sends an answer and ends the request. The connection closes after it when the answer says so, or
 /// when the request's body was not read to its end.
@@ -30,6 +35,13 @@ pub async fn write(session: &mut Session, answer: Answer) -> pingora::Result<()>
     session.write_response_header(Box::new(head), silent).await?;
     if !silent {
         session.write_response_body(Some(answer.body), true).await?;
+    }
+    // Under HTTP/2 there is no connection to linger on: a client whose stream is reset while it sends may never
+    // look at its answer.
+    if session.as_http2().is_some() && !session.is_body_done() {
+        session.set_total_drain_timeout(Some(LINGER));
+        // Running out of time is as good an end as any.
+        drop(session.drain_request_body().await);
     }
     Ok(())
 }

@@ -64,7 +64,7 @@ impl Dial {
 
     async fn establish(&self) -> pingora::Result<Stream> {
         let stream = match &self.route {
-            Route::Direct(_) => connect(&self.order).await.map_err(|error| refused(error).into_up())?,
+            Route::Direct(_) => connect(&self.order).await.or_else(refused)?,
             Route::Through(_, proxy) => {
                 let opened = async {
                     let unreachable = |error: std::io::Error| EgressError::Unreachable(error.kind().to_string());
@@ -80,14 +80,14 @@ impl Dial {
     }
 }
 
-fn refused(error: std::io::Error) -> Box<Error> {
+fn refused(error: std::io::Error) -> pingora::Result<TcpStream> {
     use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     let kind = match error.kind() {
         ConnectionRefused => ErrorType::ConnectRefused,
         HostUnreachable | NetworkUnreachable => ErrorType::ConnectNoRoute,
         _ => ErrorType::ConnectError,
     };
-    Error::because(kind, "while connecting", error)
+    Err(Error::because(kind, "while connecting", error).into_up())
 }
 
 #[async_trait]

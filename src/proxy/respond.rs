@@ -66,6 +66,7 @@ pub fn of_call(error: &Error, overdue: Option<Overdue>) -> Option<Failure> {
             let detail = "the request's body arrived too slowly";
             return Some(Failure::new(Refusal::RequestTimeout, "client_slow", "http_request_error", detail));
         }
+        Some(Overdue::Malformed) => return Some(malformed()),
         Some(Overdue::ClientReading | Overdue::Flood) => return None,
         None => {}
     }
@@ -148,11 +149,13 @@ fn of_caller(error: &Error) -> Option<Failure> {
             let detail = "the request's body stopped arriving";
             Some(Failure::new(Refusal::RequestTimeout, "client_slow", "http_request_error", detail))
         }
-        _ => {
-            let detail = "the request is not well-formed";
-            Some(Failure::new(Refusal::MalformedRequest, "client_malformed", "http_request_error", detail))
-        }
+        _ => Some(malformed()),
     }
+}
+
+fn malformed() -> Failure {
+    let detail = "the request is not well-formed";
+    Failure::new(Refusal::MalformedRequest, "client_malformed", "http_request_error", detail)
 }
 
 /// Connecting is not marked as the service's doing by all of Pingora's layers.

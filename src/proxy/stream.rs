@@ -25,6 +25,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
+use super::chunks::ChunkCheck;
 use super::frames::FrameBudget;
 use super::socket::Channel;
 use super::watch::{Overdue, Pace, Watch};
@@ -45,6 +46,7 @@ pub struct DoorStream {
     out: BytesMut,
     watch: Arc<Watch>,
     frames: Option<FrameBudget>,
+    chunks: Option<ChunkCheck>,
     sending: Pace,
     reading: Pace,
     minimum_rate: u64,
@@ -69,6 +71,7 @@ impl DoorStream {
             out: BytesMut::new(),
             watch: Arc::default(),
             frames: None,
+            chunks: None,
             sending: Pace::default(),
             reading: Pace::default(),
             minimum_rate,
@@ -126,6 +129,13 @@ impl DoorStream {
         self.watch.begin(body);
         self.sending.begin();
         self.reading.begin();
+        self.chunks = None;
+    }
+
+    /// The body of the request that was begun is chunked, and `first` of it has come. Answers whether that is
+    /// well-formed; the rest is checked as it comes.
+    pub fn expect_chunks(&mut self, first: &[u8]) -> bool {
+        self.chunks.insert(ChunkCheck::default()).read(first)
     }
 
     /// The first bytes of something, waited for while as little memory as possible is held; empty when the
@@ -212,6 +222,10 @@ impl AsyncRead for DoorStream {
             Poll::Ready(result) => {
                 let came = buf.filled().get(before..).unwrap_or_default();
                 this.sending.moved(came.len(), || this.clock.monotonic());
+                if this.chunks.as_mut().is_some_and(|chunks| !chunks.read(came)) {
+                    this.watch.end(Overdue::Malformed);
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
                 if this.frames.as_mut().is_some_and(|frames| !frames.read(came, this.clock.monotonic())) {
                     this.watch.end(Overdue::Flood);
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Why a wait was ended.
+/// Why a wait, or a request, was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overdue {
     /// The service stayed silent for too long.
@@ -17,6 +17,8 @@ pub enum Overdue {
     ClientSending,
     /// The client read too slowly.
     ClientReading,
+    /// The client's body is not well-formed.
+    Malformed,
     /// The client sent more HTTP/2 frames that carry nothing than it may.
     Flood,
 }
@@ -81,6 +83,7 @@ impl Watch {
             2 => Some(Overdue::ClientSending),
             3 => Some(Overdue::ClientReading),
             4 => Some(Overdue::Flood),
+            5 => Some(Overdue::Malformed),
             _ => None,
         }
     }
@@ -108,6 +111,7 @@ impl Watch {
             Overdue::ClientSending => 2,
             Overdue::ClientReading => 3,
             Overdue::Flood => 4,
+            Overdue::Malformed => 5,
         };
         self.overdue.store(code, Ordering::Relaxed);
     }

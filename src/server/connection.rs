@@ -11,7 +11,7 @@ use pingora::protocols::http::ServerSession;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
-use super::hygiene::{Fault, Framing, Upgrades};
+use super::hygiene::{Fault, Framing, Upgrades, malformed};
 use super::{Shared, head, streams};
 use crate::definition::plan::gateway::DoorName;
 use crate::proxy::answer;
@@ -57,6 +57,10 @@ pub async fn serve<A: HttpServerApp + Send + Sync + 'static>(
             Err(fault) => return refuse(door, &mut stream, fault).await,
         };
         stream.begin(head.checked.framing != Framing::Empty);
+        let behind = head.bytes.get(head.bytes.len() - head.behind..).unwrap_or_default();
+        if head.checked.framing == Framing::Chunked && !stream.expect_chunks(behind) {
+            return refuse(door, &mut stream, malformed("a chunk is not well-formed")).await;
+        }
         let mut session = ServerSession::new_http1(stream as Stream);
         session.set_pipelined_prefix(head.bytes);
         session.set_read_timeout(Some(limits.idle_timeout));

@@ -23,6 +23,8 @@ pub struct Head {
     pub bytes: BytesMut,
     /// What was found out about it.
     pub checked: Checked,
+    /// How many of the bytes are behind it.
+    pub behind: usize,
 }
 
 /// Reads the next head. `None` when the connection is over: closed, idle for too long, or `drain` came
@@ -52,8 +54,9 @@ pub async fn read(
     match timeout(limits.header_timeout, receive(stream, first, limits)).await {
         Ok(Ok(Some((mut bytes, end)))) => {
             let checked = hygiene::check(&bytes[..end], limits, upgrades)?;
+            let behind = bytes.len() - end;
             checked.apply(&mut bytes);
-            Ok(Some(Head { bytes, checked }))
+            Ok(Some(Head { bytes, checked, behind }))
         }
         Ok(Ok(None)) => Ok(None),
         Ok(Err(fault)) => Err(fault),

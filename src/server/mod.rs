@@ -11,9 +11,9 @@ mod greet;
 mod head;
 pub mod hygiene;
 mod listen;
-mod proxy_protocol;
+pub mod proxy_protocol;
 pub mod public;
-mod source;
+pub mod source;
 mod streams;
 pub mod tls;
 

@@ -205,6 +205,8 @@ async fn flood(stream: TlsStream<TcpStream>, mut next: impl FnMut(u32) -> Vec<u8
     200_000
 }
 
+type Frames = Box<dyn FnMut(u32) -> Vec<u8>>;
+
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
     text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
@@ -215,7 +217,6 @@ async fn floods_of_frames_end_the_connection_and_take_no_memory() {
     let origin = serve(|mut stream| async move { until_closed(&mut stream).await }).await;
     let secure = Secure::over(Setup::of(service(&format!("http://{origin}"))));
     let headers = |round: u32, flags| frame(1, flags, 2 * round + 1, &block());
-    type Frames = Box<dyn FnMut(u32) -> Vec<u8>>;
     let floods: [(&str, Frames, u32); 6] = [
         (
             "rapid reset",

