@@ -95,8 +95,9 @@ pub async fn open(
         Shared { live: Arc::clone(live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
     let legs =
         sign_in::Parts { clients: clients.clone(), clock: Arc::clone(&seams.clock), random: Arc::clone(&seams.random) };
-    let calls = Calls { tokens, legs: ThreeLegs::new(legs) };
-    let connect = Arc::new(connect(live, &store, (&connections, &activity, calls), seams));
+    let calls = Calls { tokens, legs: ThreeLegs::new(legs), logins: Arc::clone(outbound.logins()) };
+    let connect = connect(live, &store, (&connections, &activity, calls), seams);
+    let connect = Arc::new(connect.with_logins(Arc::clone(outbound.logins())));
     let actions = Actions {
         outbound: Arc::clone(&outbound),
         clients,

@@ -159,6 +159,8 @@ impl App {
         let shown = [opened.public.certificates(), opened.proxy.certificates(), admin.certificates.as_ref()];
         let shown: Vec<_> = shown.into_iter().flatten().cloned().collect();
         drop(tokio::spawn(look_at_certificates(shown, stop.clone())));
+        let (awaiting, until) = (Arc::clone(&opened.connect), stop.clone());
+        drop(tokio::spawn(async move { awaiting.await_devices(until).await }));
         readiness.enter(Phase::Serving);
         describe(&seams.metrics, &generation);
         Ok(Running {

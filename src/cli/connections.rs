@@ -1,5 +1,7 @@
 //! `trunkline connections`: which accounts a running gateway has, how they fare, and what to do with them.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -22,7 +24,7 @@ pub enum Connections {
     Refresh(Named),
     /// Make its integration's test request
     Test(Named),
-    /// Make a link that connects an account in a browser, once
+    /// Connect an account: makes a link for a browser, or shows a code for another device and waits
     Connect(Connect),
     /// Remove it, and have the service told
     Remove(Named),
@@ -52,6 +54,13 @@ pub struct Connect {
     /// A scope to ask for in any case; repeat it for several [default: those of the definition]
     #[arg(long = "scope", value_name = "SCOPE")]
     pub scopes: Vec<String>,
+    /// Show a code that is typed on another device, and wait; for integrations of `grant: device_code`. The
+    /// gateway goes on waiting when this command is stopped
+    #[arg(long, conflicts_with = "return_to")]
+    pub device: bool,
+    /// With `--device`: an input of the connection; repeat it for several
+    #[arg(long = "input", value_name = "NAME=VALUE", requires = "device", value_parser = pair)]
+    pub inputs: Vec<(String, String)>,
     #[command(flatten)]
     gateway: Gateway,
 }
@@ -67,6 +76,7 @@ pub fn run(common: &Common, command: &Connections, output: &mut Output) -> anyho
         Connections::Resume(named) => one(common, named, Some("resume"), output),
         Connections::Refresh(named) => one(common, named, Some("refresh"), output),
         Connections::Test(named) => one(common, named, Some("test"), output),
+        Connections::Connect(connect) if connect.device => show_code(common, connect, output),
         Connections::Connect(connect) => make_link(common, connect, output),
         Connections::Remove(named) => remove(common, named, output),
     }
@@ -174,6 +184,79 @@ fn make_link(common: &Common, connect: &Connect, output: &mut Output) -> anyhow:
     let (end, result) = (text(&made, "expires_at"), text(&made, "result"));
     output.note(format!("It can be used until {end}, by one browser. Result id: {result}"));
     Ok(Ended::Done)
+}
+
+/// How often the outcome is asked for.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Shows a code and waits for the outcome. All state is the gateway's, so that this may be stopped at any time.
+fn show_code(common: &Common, connect: &Connect, output: &mut Output) -> anyhow::Result<Ended> {
+    let inputs: serde_json::Map<_, _> =
+        connect.inputs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+    let mut wanted = json!({ "integration": connect.integration, "connection": connect.connection, "inputs": inputs });
+    if let Some(map) = wanted.as_object_mut().filter(|_| !connect.scopes.is_empty()) {
+        map.insert("scopes".to_owned(), json!(connect.scopes));
+    }
+    let remote = Remote::find(common, &connect.gateway)?;
+    let request = http::Request::post("/api/connect-devices").header(http::header::CONTENT_TYPE, "application/json");
+    let answer = remote::block_on(remote.send(request, wanted.to_string().into()))??;
+    let Some(shown) = answered(&answer, output)? else { return Ok(Ended::No) };
+    let result = text(&shown, "result");
+    if text(&shown, "state") != "started" {
+        return ended(&shown, output);
+    }
+    if !output.json {
+        output.line(format!("Open   {}", text(&shown, "verification_uri")))?;
+        output.line(format!("Type   {}", text(&shown, "user_code")))?;
+        let complete = text(&shown, "verification_uri_complete");
+        if !complete.is_empty() {
+            output.line(format!("Or     {complete}"))?;
+        }
+    }
+    output.note(format!(
+        "The code works until {}. The gateway waits for it whether this command does or not: \
+         GET /api/connect-links/{result} says how it ended.",
+        text(&shown, "expires_at")
+    ));
+    if output.json {
+        // At once, because somebody has to see the code.
+        output.value(&shown)?;
+    }
+    loop {
+        std::thread::sleep(POLL);
+        let answer = remote::block_on(remote.get(&format!("/api/connect-links/{result}")))??;
+        let Some(now) = answered(&answer, output)? else { return Ok(Ended::No) };
+        if text(&now, "state") != "started" {
+            return ended(&now, output);
+        }
+    }
+}
+
+/// Says how connecting an account ended.
+fn ended(outcome: &Value, output: &mut Output) -> anyhow::Result<Ended> {
+    let connected = text(outcome, "state") == "connected";
+    if output.json {
+        output.value(outcome)?;
+    } else if connected {
+        output.line(format!("connected {}/{}", text(outcome, "integration"), text(outcome, "connection")))?;
+    }
+    if !connected {
+        let error = outcome.get("error").unwrap_or(&Value::Null);
+        let state = text(outcome, "state");
+        output.note(match state.as_str() {
+            "choosing" => {
+                "The account has several sites, and one must be chosen in a browser: make a link instead.".to_owned()
+            }
+            "failed" => [text(error, "title"), text(error, "words"), text(error, "step")].join(". "),
+            other => format!("It came to nothing: {other}."),
+        });
+    }
+    Ok(if connected { Ended::Done } else { Ended::No })
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// What was answered; `None` after a refusal, which is told.

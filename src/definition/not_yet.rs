@@ -66,10 +66,8 @@ const UNCOMPUTED: When = When::Names(&[
 
 /// Parts of definitions.
 pub const INTEGRATION: &[Part] = &[
-    Part { pointer: "/auth/oauth2/grant", when: When::Word(&["device_code"]), effect: Effect::Rests },
     refuses("/auth/oauth2/registration"),
     rests("/auth/oauth1/authorize"),
-    rests("/auth/login/logout"),
     rests("/api/limits"),
     rests("/api/quota"),
     rests("/api/retry"),

@@ -205,8 +205,15 @@ pub async fn try_out(
     let input = Map::new();
     let call = test_call((generation, integration), name, &input)?;
     let (used, made) = outbound.make(generation, integration, &draft).await?;
-    let prepared = Prepared::of(&generation.gateway, integration, (draft, used), made)?;
-    Box::pin(outbound.once(&call, Arc::new(prepared))).await
+    let session = (!Arc::ptr_eq(&used, &draft)).then(|| Arc::clone(&used));
+    let outcome = match Prepared::of(&generation.gateway, integration, (draft, used), made) {
+        Ok(prepared) => Box::pin(outbound.once(&call, Arc::new(prepared))).await,
+        Err(error) => Err(error),
+    };
+    if let Some(session) = session {
+        outbound.logins.tried(integration, &session);
+    }
+    outcome
 }
 
 fn test_call<'a>(

@@ -41,7 +41,7 @@ pub use prepare::{Prepared, SignedOut};
 pub struct Outbound {
     parts: Parts,
     prepared: PerConnection<Arc<Prepared>>,
-    logins: Logins,
+    logins: Arc<Logins>,
     cache: Arc<Cache>,
 }
 
@@ -76,7 +76,7 @@ impl Outbound {
             random: Arc::clone(&parts.random),
         });
         let cache = Arc::new(Cache::new(Arc::clone(&parts.metrics), Arc::clone(&parts.clock)));
-        Self { parts, prepared: PerConnection::default(), logins, cache }
+        Self { parts, prepared: PerConnection::default(), logins: Arc::new(logins), cache }
     }
 
     /// Answers that are used again.
@@ -92,6 +92,11 @@ impl Outbound {
     /// What happened.
     pub fn activity(&self) -> &Arc<Activity> {
         &self.parts.activity
+    }
+
+    /// What signs in to services that have requests of their own for it.
+    pub fn logins(&self) -> &Arc<Logins> {
+        &self.logins
     }
 
     /// What renews tokens.

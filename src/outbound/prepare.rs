@@ -90,6 +90,9 @@ impl Outbound {
             return Ok(prepared);
         }
         let (used, made) = self.make(generation, integration, &resolved).await?;
+        if !Arc::ptr_eq(&used, &resolved) {
+            self.logins.began(integration, &used);
+        }
         let prepared = Arc::new(Prepared::of(&generation.gateway, integration, (resolved, used), made)?);
         self.prepared.keep(generation, integration, connection, Arc::clone(&prepared));
         Ok(prepared)

@@ -87,7 +87,7 @@ impl Run {
         let obtained = match self.plan().grant {
             oauth2::Grant::AuthorizationCode => return self.consent().await,
             oauth2::Grant::DeviceCode => {
-                let begun = self.desk.calls.device_code(self.desk.account()).await.map_err(at("device"))?;
+                let begun = self.desk.calls.device_code(self.desk.account(), None).await.map_err(at("device"))?;
                 let device_code = begun.code.expose();
                 self.desk.calls.obtain(self.desk.account(), Purpose::Device { device_code }).await
             }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod browser;
 mod desk;
+mod device;
 mod path;
 mod removal;
 mod tampering;

@@ -28,6 +28,7 @@ mod hostile_api;
 mod hygiene;
 mod kills;
 mod kinds;
+mod logins;
 mod mock;
 mod mock_oauth;
 mod outside;

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Shared;
 use super::query::{Named, Sent};
@@ -46,6 +46,32 @@ pub async fn make(State(parts): Shared, Sent(new): Sent<NewLink>) -> Result<impl
         "expires_at": made.link.expires_at().to_string(),
     });
     Ok((StatusCode::CREATED, Json::<Value>(told)))
+}
+
+/// What a code for another device is wanted for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDevice {
+    /// The integration: one of `grant: device_code`.
+    integration: String,
+    /// The connection's name. Default `default`. One that is there is connected anew.
+    connection: Option<String>,
+    /// The scopes that are asked for. Default: the definition's default ones.
+    scopes: Option<Vec<String>>,
+    /// The connection's inputs.
+    #[serde(default)]
+    inputs: Map<String, Value>,
+}
+
+/// Asks the service for a code that a person types on another device. Nothing more has to be done here: the
+/// gateway asks the service until the person has decided.
+pub async fn device(State(parts): Shared, Sent(new): Sent<NewDevice>) -> Result<impl IntoResponse, Refused> {
+    let NewDevice { integration, connection, scopes, inputs } = new;
+    let connection = connection.unwrap_or_else(|| crate::connection::DEFAULT.to_owned());
+    let wanted = Wanted { integration, connection, scopes, ..Wanted::default() };
+    let shown = parts.connect.start_device("operator", wanted, inputs).await;
+    let shown = shown.map_err(|refused| Refused::new(refused.refusal(), &refused.to_string()))?;
+    Ok((StatusCode::CREATED, Json(shown)))
 }
 
 /// How a link ended, or where it stands.

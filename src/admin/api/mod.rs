@@ -55,6 +55,7 @@ pub fn routes() -> Router<Arc<Parts>> {
         .route("/api/export", get(transfer::export).post(transfer::export_sealed))
         .route("/api/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))
         .route("/api/connect-links", post(connect_links::make))
+        .route("/api/connect-devices", post(connect_links::device))
         .route("/api/connect-links/{result}", get(connect_links::show))
         .route("/api/events", get(events::list))
         .route("/api/events/{id}", get(events::show))

@@ -53,10 +53,7 @@ impl Connect {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
-        let way = match Way::of(integration) {
-            Ok(way) => way,
-            Err(refused) => return unable(url, &refused),
-        };
+        let way = Way::of(integration);
         let form = Form::of(&visit.body);
         let entered = match permission::read(&form, way, &link, integration) {
             Ok(entered) => entered,
@@ -69,6 +66,7 @@ impl Connect {
         let beginning = Beginning { generation: &generation, integration, link, browser: browser.digest };
         let begun = match way {
             Way::Provider { pkce, .. } => self.depart(beginning, drawer, Pkce::of(pkce), entered).await,
+            Way::Device { .. } => self.show_code(beginning, drawer, entered).await,
             Way::Itself => self.grant_itself(beginning, drawer, entered).await,
             Way::Key | Way::Password | Way::AccessKey | Way::Nothing => {
                 self.keep_entered(beginning, drawer, entered).await
@@ -250,7 +248,7 @@ fn no_cookie(url: &url::Url) -> Answer {
     )
 }
 
-fn too_many(url: &url::Url) -> Answer {
+pub(super) fn too_many(url: &url::Url) -> Answer {
     refused(
         url,
         Refusal::Unavailable,

@@ -100,8 +100,7 @@ impl Connect {
         flow: Flow,
         query: Query,
     ) -> State {
-        let Some((integration, Ok(Way::Provider { code, .. }))) = integration.map(|known| (known, Way::of(known)))
-        else {
+        let Some((integration, Way::Provider { code, .. })) = integration.map(|known| (known, Way::of(known))) else {
             return failed(Failure::DefinitionChanged, None);
         };
         // OAuth 1.0a has no word for it; services that tell send the token back under this name.

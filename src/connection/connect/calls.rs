@@ -2,14 +2,16 @@
 //! 2.0, [`ThreeLegs`] for OAuth 1.0a.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Map;
 
 use super::pending::Issuer;
 use super::provider::{Ask, Code, Departure, Found, Held, Provider, Who};
-use crate::connection::flow::{Authorization, Discovered, Purpose, TokenCalls};
+use crate::connection::flow::{Authorization, DeviceCode, Discovered, Poll, Purpose, TokenCalls};
 use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
+use crate::connection::sign_in::login::Logins;
 use crate::connection::sign_in::oauth1::{Consent, ThreeLegs};
 use crate::definition::plan::Auth;
 
@@ -19,6 +21,8 @@ pub struct Calls {
     pub tokens: Arc<TokenCalls>,
     /// Those of OAuth 1.0a.
     pub legs: ThreeLegs,
+    /// Those of services that are signed in to by requests of their own.
+    pub logins: Arc<Logins>,
 }
 
 fn is_oauth1(account: &Account<'_>) -> bool {
@@ -62,6 +66,19 @@ impl Provider for Calls {
         }
     }
 
+    async fn device_code(&self, account: Account<'_>, scopes: &[String]) -> Result<DeviceCode, TokenError> {
+        self.tokens.device_code(account, Some(scopes)).await
+    }
+
+    async fn device_poll(
+        &self,
+        account: Account<'_>,
+        code: &DeviceCode,
+        interval: Duration,
+    ) -> Result<Poll, TokenError> {
+        self.tokens.device_poll(account, code, interval).await
+    }
+
     async fn identity(&self, account: Account<'_>, grant: &Grant) -> Result<Option<Who>, TokenError> {
         if is_oauth1(&account) {
             return Ok(None);
@@ -89,8 +106,10 @@ impl Provider for Calls {
     }
 
     async fn revoke(&self, account: Account<'_>, grant: &Grant) -> Result<bool, TokenError> {
-        if is_oauth1(&account) {
-            return Ok(false);
+        match &account.integration.auth {
+            Auth::OAuth1(_) => return Ok(false),
+            Auth::Login(_) => return self.logins.log_out(account, &grant.tokens).await,
+            _ => {}
         }
         self.tokens.revoke(account, &grant.tokens).await
     }

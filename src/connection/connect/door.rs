@@ -45,6 +45,8 @@ pub enum Place<'a> {
     Callback(&'a str),
     /// How a flow ended, for the person.
     Outcome(&'a str),
+    /// The code that a person types on another device.
+    Device(&'a str),
     /// The choice between several sites or accounts.
     Choose(&'a str),
     /// How a flow ended, for the page that opened it.
@@ -56,9 +58,12 @@ impl<'a> Place<'a> {
     pub const fn integration(self) -> Option<&'a str> {
         match self {
             Self::Asset(_) => None,
-            Self::Permission(id) | Self::Callback(id) | Self::Outcome(id) | Self::Choose(id) | Self::Result(id) => {
-                Some(id)
-            }
+            Self::Permission(id)
+            | Self::Callback(id)
+            | Self::Outcome(id)
+            | Self::Device(id)
+            | Self::Choose(id)
+            | Self::Result(id) => Some(id),
         }
     }
 }
@@ -77,6 +82,7 @@ pub fn place(path: &str) -> Option<Place<'_>> {
         "" if !rest.ends_with('/') => Place::Permission(integration),
         "outcome" => Place::Outcome(integration),
         "choose" => Place::Choose(integration),
+        "device" => Place::Device(integration),
         "result" => Place::Result(integration),
         _ => return None,
     };
@@ -101,6 +107,7 @@ mod tests {
             ("/api/connect/github", Some(Place::Permission("github"))),
             ("/api/connect/github/outcome", Some(Place::Outcome("github"))),
             ("/api/connect/outcome/choose", Some(Place::Choose("outcome"))),
+            ("/api/connect/github/device", Some(Place::Device("github"))),
             ("/api/connect/github/result", Some(Place::Result("github"))),
             ("/api/auth/callback/github", Some(Place::Callback("github"))),
             ("/api/connect/-/connect.css", Some(Place::Asset("connect.css"))),

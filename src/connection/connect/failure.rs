@@ -31,6 +31,8 @@ pub enum Failure {
     NoCode,
     /// The new token does not work.
     TokenRefused,
+    /// Nobody confirmed on the other device in time.
+    NotInTime,
     /// The gateway could not keep the connection.
     NotKept,
     /// The integration is not there any more, or signs in otherwise now.
@@ -50,7 +52,7 @@ pub struct Told {
 
 impl Failure {
     /// Every one.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Denied,
         Self::AccountNotFit,
         Self::Misconfigured,
@@ -61,6 +63,7 @@ impl Failure {
         Self::AnswerUnusable,
         Self::NoCode,
         Self::TokenRefused,
+        Self::NotInTime,
         Self::NotKept,
         Self::DefinitionChanged,
     ];
@@ -85,6 +88,8 @@ impl Failure {
     /// The failure that a token call means.
     pub fn of_token_call(error: &TokenError) -> Self {
         match (error.kind, error.code.as_deref(), error.status) {
+            (_, Some("access_denied"), _) => Self::Denied,
+            (_, Some("expired_token"), _) => Self::NotInTime,
             (_, Some("invalid_client" | "unauthorized_client" | "unsupported_grant_type"), _)
             | (TokenErrorKind::Misconfigured, ..) => Self::Misconfigured,
             (_, Some("invalid_scope"), _) => Self::ScopeRefused,
@@ -108,6 +113,7 @@ impl Failure {
             Self::AnswerUnusable => "answer_unusable",
             Self::NoCode => "no_code",
             Self::TokenRefused => "token_refused",
+            Self::NotInTime => "not_in_time",
             Self::NotKept => "not_kept",
             Self::DefinitionChanged => "definition_changed",
         }
@@ -165,6 +171,11 @@ impl Failure {
                 "{} does not accept the new sign-in",
                 "It gave a token and then refused it. What was connected before stays as it was.",
                 "Check that the account may use the API, then try again.",
+            ),
+            Self::NotInTime => (
+                "Nobody confirmed in time",
+                "The code for {} works for some minutes only, and they are over. Nothing was connected.",
+                "Try again for a new code.",
             ),
             Self::NotKept => (
                 "The connection could not be saved",

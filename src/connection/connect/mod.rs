@@ -14,6 +14,7 @@ mod browser;
 mod callback;
 mod calls;
 mod choose;
+mod device;
 pub mod door;
 mod drawer;
 mod failure;
@@ -27,6 +28,7 @@ pub mod provider;
 mod removal;
 mod result;
 pub mod return_to;
+mod sessions;
 mod tell;
 
 use std::fmt;
@@ -41,6 +43,7 @@ use crate::base::clock::Clock;
 use crate::base::random::Random;
 use crate::base::secret::Secret;
 use crate::connection::Connections;
+use crate::connection::sign_in::login::Logins;
 use crate::connection::vault::{Sealed, Vault};
 use crate::definition::live::{Generation, Live};
 use crate::definition::plan::Integration;
@@ -56,19 +59,21 @@ use provider::Provider;
 use tell::{Tampering, Teller};
 
 pub use calls::Calls;
+pub use device::{DeviceRefused, DeviceShown};
 pub use failure::{Failure, Told};
-pub use removal::{RemoveError, Revocation, RevocationState};
+pub use removal::{RemoveError, Revocation, RevocationState, What};
 pub use result::Shown;
 
 /// The collection of the key that links are signed with.
 const KEYS: &str = "connect";
 
 /// Collections of sealed records that this room keeps.
-pub const SEALED: [Sealed; 5] = [
+pub const SEALED: [Sealed; 6] = [
     Sealed { collection: KEYS, field: drawer::FIELD },
     Sealed { collection: pending::COLLECTION, field: drawer::FIELD },
     Sealed { collection: outcome::COLLECTION, field: drawer::FIELD },
     Sealed { collection: choose::COLLECTION, field: drawer::FIELD },
+    Sealed { collection: device::COLLECTION, field: drawer::FIELD },
     Sealed { collection: removal::COLLECTION, field: drawer::FIELD },
 ];
 /// What the flow is made of.
@@ -110,8 +115,12 @@ pub struct Connect {
     changed: watch::Sender<u64>,
     /// Places for those who wait for an outcome.
     waiting: Semaphore,
+    /// Told when someone waits for a person at another device.
+    awaited: Notify,
     /// Told when a service is to be told of a removed connection.
     due: Notify,
+    /// What has the sessions of services that are signed in to by requests of their own.
+    logins: Option<Arc<Logins>>,
 }
 
 impl fmt::Debug for Connect {
@@ -157,9 +166,6 @@ pub enum LinkRefused {
     /// What is wanted does not fit.
     #[error("{0}")]
     Invalid(String),
-    /// The integration's way to sign in is not run.
-    #[error("{0}")]
-    NotYet(String),
     /// There is no key to keep anything with.
     #[error("there is no master key to keep credentials with: name one under `secrets.key` in trunkline.yaml")]
     NoKey,
@@ -174,7 +180,6 @@ impl LinkRefused {
         match self {
             Self::Integration(_) => Refusal::NotFound,
             Self::Invalid(_) => Refusal::InvalidInput,
-            Self::NotYet(_) => Refusal::NotYetRun,
             Self::NoKey => Refusal::ConnectionUnusable,
             Self::Keep(_) => Refusal::StoreUnavailable,
         }
@@ -196,8 +201,16 @@ impl Connect {
             key: OnceCell::new(),
             changed: watch::Sender::new(0),
             waiting: Semaphore::new(result::WAITERS),
+            awaited: Notify::new(),
             due: Notify::new(),
+            logins: None,
         }
+    }
+
+    /// The same, which tells services of the sessions of `logins` that are over.
+    #[must_use]
+    pub fn with_logins(self, logins: Arc<Logins>) -> Self {
+        Self { logins: Some(logins), ..self }
     }
 
     /// Makes a link. The audit log has it first; `actor` is who wants it.
@@ -237,7 +250,7 @@ impl Connect {
     /// Removes what has ended.
     async fn clear(&self, drawer: &Drawer) -> Result<(), KeepError> {
         let now = self.clock.now();
-        for collection in [pending::COLLECTION, choose::COLLECTION] {
+        for collection in [pending::COLLECTION, choose::COLLECTION, device::COLLECTION] {
             drawer.clear(collection, now, std::time::Duration::ZERO).await?;
         }
         drawer.clear(outcome::COLLECTION, now, outcome::KEPT).await
@@ -346,6 +359,7 @@ impl Connect {
             // Not for HEAD: whoever only looks must not use up the state.
             Place::Callback(integration) if visit.method == Method::GET => self.callback(integration, &visit).await,
             Place::Outcome(integration) if looks => self.outcome_page(integration, &visit).await,
+            Place::Device(integration) if looks => self.device_page(integration, &visit).await,
             Place::Choose(integration) if looks => self.choices(integration, &visit).await,
             Place::Choose(integration) if visit.method == Method::POST => self.choose(integration, &visit).await,
             Place::Result(integration) if visit.method == Method::GET => self.result(integration, &visit).await,

@@ -35,6 +35,11 @@ pub(super) enum Way<'a> {
         /// Whether codes are bound to this gateway by PKCE.
         pkce: bool,
     },
+    /// A person consents at the service, on a device of their choice.
+    Device {
+        /// What can be asked for.
+        scopes: &'a [Scope],
+    },
     /// The application signs in for itself, with what the person tells.
     Itself,
     /// A person enters a key.
@@ -49,34 +54,31 @@ pub(super) enum Way<'a> {
 
 impl<'a> Way<'a> {
     /// The way of an integration.
-    pub fn of(integration: &'a Integration) -> Result<Self, LinkRefused> {
+    pub fn of(integration: &'a Integration) -> Self {
         match &integration.auth {
             Auth::OAuth2(oauth2) => match oauth2.grant {
-                Grant::AuthorizationCode => Ok(Self::Provider {
+                Grant::AuthorizationCode => Self::Provider {
                     scopes: &oauth2.scopes,
                     code: &oauth2.callback.code,
                     pkce: oauth2.pkce == Pkce::S256,
-                }),
-                Grant::DeviceCode => Err(LinkRefused::NotYet(format!(
-                    "`{}` signs in on another device, which connect links do not do",
-                    integration.id
-                ))),
-                Grant::ClientCredentials | Grant::JwtBearer | Grant::TokenExchange => Ok(Self::Itself),
+                },
+                Grant::DeviceCode => Self::Device { scopes: &oauth2.scopes },
+                Grant::ClientCredentials | Grant::JwtBearer | Grant::TokenExchange => Self::Itself,
             },
             // RFC 5849 has no scopes, and a verifier in the place of a code.
-            Auth::OAuth1(_) => Ok(Self::Provider { scopes: &[], code: "oauth_verifier", pkce: false }),
-            Auth::ApiKey { .. } => Ok(Self::Key),
-            Auth::Jwt(assertion) if assertion.key.is_none() => Ok(Self::Key),
-            Auth::Basic => Ok(Self::Password),
-            Auth::SigV4(_) => Ok(Self::AccessKey),
+            Auth::OAuth1(_) => Self::Provider { scopes: &[], code: "oauth_verifier", pkce: false },
+            Auth::ApiKey { .. } => Self::Key,
+            Auth::Jwt(assertion) if assertion.key.is_none() => Self::Key,
+            Auth::Basic => Self::Password,
+            Auth::SigV4(_) => Self::AccessKey,
             // What a login wants is among the inputs.
-            Auth::None | Auth::Mtls | Auth::Jwt(_) | Auth::Login(_) => Ok(Self::Nothing),
+            Auth::None | Auth::Mtls | Auth::Jwt(_) | Auth::Login(_) => Self::Nothing,
         }
     }
 
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Provider { .. } => "provider",
+            Self::Provider { .. } | Self::Device { .. } => "provider",
             Self::Itself | Self::Nothing => "nothing",
             Self::Key | Self::AccessKey => "key",
             Self::Password => "password",
@@ -85,7 +87,7 @@ impl<'a> Way<'a> {
 
     pub const fn scopes(self) -> &'a [Scope] {
         match self {
-            Self::Provider { scopes, .. } => scopes,
+            Self::Provider { scopes, .. } | Self::Device { scopes } => scopes,
             Self::Itself | Self::Key | Self::Password | Self::AccessKey | Self::Nothing => &[],
         }
     }
@@ -107,7 +109,7 @@ pub(super) fn check_wanted(
     if integration.connection(&wanted.connection).is_some() {
         return invalid(format!("a file declares the connection `{}/{}`", integration.id, wanted.connection));
     }
-    let way = Way::of(integration)?;
+    let way = Way::of(integration);
     if let Some(text) = &wanted.return_to {
         return_to::check(text, &generation.gateway).map_err(|error| LinkRefused::Invalid(error.to_string()))?;
     }
@@ -210,7 +212,7 @@ pub(super) fn read(form: &Form, way: Way<'_>, link: &Link, integration: &Integra
         Secret::from(text)
     };
     let credential = match way {
-        Way::Provider { .. } | Way::Itself => None,
+        Way::Provider { .. } | Way::Device { .. } | Way::Itself => None,
         Way::AccessKey => {
             let session = Some(Secret::from(form.one("session"))).filter(|session| !session.expose().is_empty());
             Some(Credential::AccessKey { id: needed("access_key"), secret: needed("access_secret"), session })
@@ -316,10 +318,7 @@ impl Connect {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
-        let way = match Way::of(integration) {
-            Ok(way) => way,
-            Err(refused) => return unable(url, &refused),
-        };
+        let way = Way::of(integration);
         let before = self.before(&integration.id, &link.connection).await;
         let seen = Seen { generation: &generation, integration, link: &link, query: &visit.query, before };
         let (page, view) = page(&seen, way, &Form::default(), &Wrong::new());
@@ -406,7 +405,7 @@ fn fields<'a>(seen: &Seen<'a>, way: Way<'_>, form: &Form, wrong: &Wrong) -> Vec<
             let session = Field::of("session".to_owned(), "Session token", None, wrong);
             fields.push(Field { secret: true, optional: true, ..session });
         }
-        Way::Provider { .. } | Way::Itself | Way::Nothing => {}
+        Way::Provider { .. } | Way::Device { .. } | Way::Itself | Way::Nothing => {}
     }
     fields
 }

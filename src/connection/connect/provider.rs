@@ -1,11 +1,14 @@
 //! What a flow asks of the service: the seam between pages here and token calls in `flow`.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 
 use super::drawer::Enclosed;
 use super::pending::Issuer;
 use crate::base::secret::Secret;
+use crate::connection::flow::{DeviceCode, Poll};
 use crate::connection::grant::{Account, Grant, TokenError};
 
 /// What a person is sent to the service with.
@@ -102,6 +105,23 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     /// As the service answers.
     async fn grant_itself(&self, account: Account<'_>) -> Result<Grant, TokenError>;
+
+    /// Asks for a code that a person types on another device (RFC 8628 §3.1).
+    ///
+    /// # Errors
+    /// As the service answers.
+    async fn device_code(&self, account: Account<'_>, scopes: &[String]) -> Result<DeviceCode, TokenError>;
+
+    /// Asks once whether the person has consented; `interval` is the wait before.
+    ///
+    /// # Errors
+    /// When the person said no, the code has expired, or the service refuses for good.
+    async fn device_poll(
+        &self,
+        account: Account<'_>,
+        code: &DeviceCode,
+        interval: Duration,
+    ) -> Result<Poll, TokenError>;
 
     /// Asks with the new tokens whose account it is; `None` when the definition does not say how. This is
     /// also the first use of the token.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::drawer::{Drawer, Enclosed, KeepError, key};
 use super::link::fresh_id;
-use super::{Connect, LinkRefused};
+use super::{Connect, LinkRefused, sessions};
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::connection::grant::{Account, Grant, TokenErrorKind};
@@ -40,6 +40,8 @@ const WAITS: [Duration; 8] = [
     Duration::from_hours(12),
     Duration::from_hours(12),
 ];
+/// How many of these are waited for the end of a session, which ends by itself in the end.
+const SESSION_WAITS: usize = 4;
 /// How often is looked for what is due.
 const LOOK: Duration = Duration::from_secs(20);
 
@@ -49,6 +51,9 @@ const LOOK: Duration = Duration::from_secs(20);
 struct Kept {
     integration: String,
     connection: String,
+    /// What is taken back.
+    #[serde(default)]
+    what: What,
     /// Whether the connection is gone here. Not yet only while it is being removed, or after a crash then.
     removed: bool,
     /// What is taken back; let go of when it is over.
@@ -65,6 +70,17 @@ impl Kept {
     fn is_due(&self, now: Timestamp) -> bool {
         !self.removed || self.state == RevocationState::Pending && self.next <= now
     }
+}
+
+/// What is taken back at a service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// What a removed connection signed in with.
+    #[default]
+    Connection,
+    /// A session that was replaced, or that nobody uses any more.
+    Session,
 }
 
 /// Where a revocation stands.
@@ -88,13 +104,15 @@ pub struct Revocation {
     pub id: String,
     /// The integration.
     pub integration: String,
-    /// The name the connection had.
+    /// The connection's name.
     pub connection: String,
+    /// What is taken back.
+    pub what: What,
     /// Where it stands.
     pub state: RevocationState,
     /// How often the service was asked.
     pub attempts: u32,
-    /// When the connection was removed.
+    /// When the connection was removed, or the session ended.
     pub asked_at: String,
     /// When the service is asked again, while it is pending.
     pub next: Option<String>,
@@ -122,10 +140,13 @@ impl Connect {
             Err(ConnectionError::Unusable { .. }) => None,
             Err(error) => return Err(error.into()),
         };
+        // What a login signed in with is its session, which the store does not have.
+        let session = self.logins.as_ref().and_then(|logins| logins.leave(integration, connection));
+        let content = session.as_deref().and_then(sessions::content).or(content);
         let now = self.clock.now();
         let id = fresh_id(now.after(KEPT), &*self.random).map_err(KeepError::from)?;
         let record = key(COLLECTION, &id);
-        let mut kept = begun(integration, connection, content.as_ref(), now)?;
+        let mut kept = begun((integration, connection), What::Connection, content.as_ref(), now)?;
         drawer.put(&record, &kept, Some(0)).await?;
         self.connections.remove(actor, integration, connection).await?;
         kept.removed = true;
@@ -158,6 +179,7 @@ impl Connect {
         let Some(drawer) = &self.drawer else { return };
         let (mut telling, mut busy) = (FuturesUnordered::new(), HashSet::new());
         loop {
+            self.queue_sessions(drawer).await;
             let due = self.due(drawer).await.unwrap_or_else(|error| {
                 tracing::warn!("what services are to be told cannot be read; it is tried again: {error}");
                 BTreeMap::new()
@@ -171,6 +193,7 @@ impl Connect {
                 () = stop.cancelled() => return,
                 Some(integration) = telling.next() => { busy.remove(&integration); }
                 () = self.due.notified() => {}
+                () = self.session_ended() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
@@ -212,6 +235,11 @@ impl Connect {
         if kept.state == RevocationState::Pending {
             self.attempt(&mut kept).await;
         }
+        if kept.what == What::Session && kept.state == RevocationState::Revoked {
+            // There are many of these, and nothing is left to look at: the audit log has it.
+            self.tell_revocation(&kept).await?;
+            return Ok(drawer.records.remove(record).await.map_err(KeepError::from)?);
+        }
         match drawer.put(record, &kept, Some(version)).await {
             Ok(_) if kept.state != RevocationState::Pending => Ok(self.tell_revocation(&kept).await?),
             Ok(_) | Err(KeepError::Store(crate::store::StoreError::Conflict(_))) => Ok(()),
@@ -229,7 +257,8 @@ impl Connect {
             _ => Err((Lasting::Yes, "the definition is not there any more".to_owned())),
         };
         kept.attempts += 1;
-        let wait = usize::try_from(kept.attempts - 1).ok().and_then(|attempt| WAITS.get(attempt));
+        let waits = if kept.what == What::Session { &WAITS[..SESSION_WAITS] } else { &WAITS[..] };
+        let wait = usize::try_from(kept.attempts - 1).ok().and_then(|attempt| waits.get(attempt));
         (kept.state, kept.error) = match (asked, wait) {
             (Ok(state), _) => (state, None),
             (Err((Lasting::No, words)), Some(wait)) => {
@@ -268,11 +297,25 @@ impl Connect {
         }
     }
 
+    /// Keeps what a service is to be told of a session, from `next` on.
+    pub(super) async fn queue_session(
+        &self,
+        drawer: &Drawer,
+        names: (&str, &str),
+        content: &Content,
+        next: Timestamp,
+    ) -> Result<(), KeepError> {
+        let now = self.clock.now();
+        let record = key(COLLECTION, &fresh_id(now.after(KEPT), &*self.random)?);
+        let kept = Kept { removed: true, next, ..begun(names, What::Session, Some(content), now)? };
+        drawer.put(&record, &kept, Some(0)).await.map(drop)
+    }
+
     async fn tell_revocation(&self, kept: &Kept) -> Result<(), KeepError> {
         let entry = AuditEntry {
             at: self.clock.now(),
             actor: "system".to_owned(),
-            action: "connection.revoke".to_owned(),
+            action: if kept.what == What::Session { "session.end" } else { "connection.revoke" }.to_owned(),
             target: format!("connection:{}/{}", kept.integration, kept.connection),
             detail: json!({ "state": kept.state, "attempts": kept.attempts, "error": kept.error }),
         };
@@ -282,7 +325,12 @@ impl Connect {
 }
 
 /// A revocation as it begins.
-fn begun(integration: &str, connection: &str, content: Option<&Content>, now: Timestamp) -> Result<Kept, KeepError> {
+fn begun(
+    (integration, connection): (&str, &str),
+    what: What,
+    content: Option<&Content>,
+    now: Timestamp,
+) -> Result<Kept, KeepError> {
     let tokens = content.filter(|content| matches!(content.credential, Credential::Tokens(_)));
     let enclosed = tokens.map(|content| {
         let plain = stored::plain(content, now).map_err(|_| KeepError::Form)?;
@@ -294,6 +342,7 @@ fn begun(integration: &str, connection: &str, content: Option<&Content>, now: Ti
     Ok(Kept {
         integration: integration.to_owned(),
         connection: connection.to_owned(),
+        what,
         removed: false,
         content,
         state,
@@ -327,6 +376,7 @@ fn shown(id: &str, kept: &Kept) -> Revocation {
         id: id.to_owned(),
         integration: kept.integration.clone(),
         connection: kept.connection.clone(),
+        what: kept.what,
         state: kept.state,
         attempts: kept.attempts,
         asked_at: kept.asked_at.to_string(),

@@ -204,7 +204,7 @@ fn view(generation: &Generation, outcome: &Outcome, (result, retry): (&str, Opti
 }
 
 fn granted(integration: Option<&Integration>, connected: &Connected) -> Json {
-    let declared = integration.and_then(|integration| Way::of(integration).ok()).map(Way::scopes).unwrap_or_default();
+    let declared = integration.map(|integration| Way::of(integration).scopes()).unwrap_or_default();
     let (new, gone) = connected.difference().unwrap_or_default();
     let scope = |name: &String| {
         let grants = declared.iter().find(|scope| scope.name == *name).map(|scope| scope.grants.as_str());
@@ -220,7 +220,7 @@ fn granted(integration: Option<&Integration>, connected: &Connected) -> Json {
 }
 
 /// A failure in words, with the service's name in them.
-fn described(service: &str, failed: &super::outcome::Failed) -> Json {
+pub(super) fn described(service: &str, failed: &super::outcome::Failed) -> Json {
     let told = failed.failure.told();
     let named = |text: &str| text.replace("{}", service);
     json!({

@@ -54,13 +54,17 @@ pub enum Poll {
 }
 
 impl TokenCalls {
-    /// Asks for a device code. The scopes are the definition's default ones.
+    /// Asks for a device code. Without `scopes` the definition's default ones are asked for; names that the
+    /// definition does not have are left out.
     ///
     /// # Errors
     /// When the definition has no device authorization, or the service does not answer as RFC 8628 says.
-    pub async fn device_code(&self, account: Account<'_>) -> Result<DeviceCode, TokenError> {
-        let scene = Scene::of(account)?;
+    pub async fn device_code(&self, account: Account<'_>, scopes: Option<&[String]>) -> Result<DeviceCode, TokenError> {
+        let mut scene = Scene::of(account)?;
         let oauth2 = scene.oauth2;
+        if let Some(scopes) = scopes {
+            scene.ask_for(oauth2.scopes.iter().filter(|scope| scopes.contains(&scope.name)));
+        }
         if oauth2.grant != GrantKind::DeviceCode {
             return Err(misconfigured("this is not a service of `grant: device_code`"));
         }
@@ -121,7 +125,8 @@ impl TokenCalls {
 }
 
 fn expired() -> TokenError {
-    TokenError::new(TokenErrorKind::Permanent, "nobody consented in time: begin again for a new code")
+    let words = "nobody consented in time: begin again for a new code";
+    TokenError { code: Some("expired_token".to_owned()), ..TokenError::new(TokenErrorKind::Permanent, words) }
 }
 
 /// The request with the parameters of RFC 8628 §3.1; those that the definition writes stand as written.

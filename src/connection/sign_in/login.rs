@@ -4,16 +4,22 @@
 //! A session can be had again at any time from what the connection tells, so it is kept in memory and
 //! nowhere else. Who asks at once for one connection waits for one sign-in; one that failed is not tried
 //! again for a while, because services lock accounts.
+//!
+//! Of a service that can be told of the end of a session the live ones are known here: one that was
+//! replaced, or whose connection is gone, is given to whoever tells services ([`Logins::over`]).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
+use tokio::sync::Notify;
 
 use super::Parts;
 use super::send::{self, misconfigured};
+use crate::connection::Connection;
+use crate::connection::directory::DEFAULT;
 use crate::connection::flow::Secrets;
 use crate::connection::flow::token_reply::{self, Tokens, Wanted};
 use crate::connection::grant::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
@@ -32,6 +38,16 @@ pub struct Logins {
     parts: Parts,
     flights: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     failures: Mutex<HashMap<String, Failed>>,
+    sessions: Mutex<Sessions>,
+    /// Told when a session is over.
+    pub ended: Notify,
+}
+
+/// Sessions that the service is to be told of when they are over.
+#[derive(Debug, Default)]
+struct Sessions {
+    live: HashMap<String, Arc<Connection>>,
+    over: Vec<Arc<Connection>>,
 }
 
 /// A sign-in that failed.
@@ -48,7 +64,13 @@ struct Failed {
 impl Logins {
     /// Sign-ins made with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, flights: Mutex::default(), failures: Mutex::default() }
+        Self {
+            parts,
+            flights: Mutex::default(),
+            failures: Mutex::default(),
+            sessions: Mutex::default(),
+            ended: Notify::new(),
+        }
     }
 
     /// The turn of a connection: who holds it signs in, the others wait.
@@ -94,11 +116,83 @@ impl Logins {
         result
     }
 
+    /// Notes a session that is in use from now on; the one before it is over. `signed_in` is the connection
+    /// with the session's tokens.
+    pub fn began(&self, integration: &Integration, signed_in: &Arc<Connection>) {
+        if !says_farewell(integration) {
+            return;
+        }
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{}/{}", integration.id, signed_in.id);
+        if sessions.live.len() >= MOST && !sessions.live.contains_key(&key) {
+            tracing::warn!(integration = %integration.id, "too many sessions to remember: one will not be logged out");
+            return;
+        }
+        if let Some(before) = sessions.live.insert(key, Arc::clone(signed_in)) {
+            self.end(&mut sessions, before);
+        }
+    }
+
+    /// Notes that a session which [`Self::began`] does not know is over.
+    pub fn tried(&self, integration: &Integration, signed_in: &Arc<Connection>) {
+        if says_farewell(integration) {
+            self.end(&mut self.sessions.lock().unwrap_or_else(PoisonError::into_inner), Arc::clone(signed_in));
+        }
+    }
+
+    /// Lets go of a connection's live session, for whoever ends it.
+    pub fn leave(&self, integration: &str, connection: &str) -> Option<Arc<Connection>> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.live.remove(&format!("{integration}/{connection}"))
+    }
+
+    /// Integration and connection of every live session.
+    pub fn live(&self) -> Vec<(Arc<str>, Arc<str>)> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.live.values().map(|session| (Arc::clone(&session.integration), Arc::clone(&session.id))).collect()
+    }
+
+    /// The sessions that are over and that nobody was told of, once.
+    pub fn over(&self) -> Vec<Arc<Connection>> {
+        std::mem::take(&mut self.sessions.lock().unwrap_or_else(PoisonError::into_inner).over)
+    }
+
+    fn end(&self, sessions: &mut Sessions, session: Arc<Connection>) {
+        if sessions.over.len() >= MOST {
+            tracing::warn!(integration = %session.integration, "too many sessions ended at once: one is not logged out");
+            return;
+        }
+        sessions.over.push(session);
+        self.ended.notify_one();
+    }
+
+    /// Ends a session at the service; `false` when the definition does not say how. A session that the
+    /// service does not know any more is no error.
+    ///
+    /// # Errors
+    /// As the service answers.
+    pub async fn log_out(&self, account: Account<'_>, tokens: &BTreeMap<Arc<str>, Issued>) -> Result<bool, TokenError> {
+        let login = plan(&account)?;
+        let mut secrets = secrets_of(&account);
+        let token = shown(tokens, &mut secrets);
+        let mut saved = account.saved.clone();
+        for request in &login.logout {
+            let now_account = Account { saved: &saved, ..account };
+            let context = send::context(&now_account, &self.parts).with_json("token", &token);
+            match Box::pin(send::send(&self.parts, &now_account, (request, &context), &|_| Ok(()))).await {
+                Ok(outcome) => saved.extend(outcome.saved),
+                Err(TokenError { status: Some(401 | 404 | 410), .. }) => return Ok(true),
+                Err(error) => return Err(redacted(error, &secrets)),
+            }
+        }
+        Ok(!login.logout.is_empty())
+    }
+
     async fn run(&self, account: Account<'_>) -> Result<Grant, TokenError> {
         let login = plan(&account)?;
         let secrets = secrets_of(&account);
         let (mut saved, mut kept) = (account.saved.clone(), Map::new());
-        let mut tokens = std::collections::BTreeMap::new();
+        let mut tokens = BTreeMap::new();
         let last = login.steps.len().saturating_sub(1);
         for (index, step) in login.steps.iter().enumerate() {
             let now_account = Account { saved: &saved, ..account };
@@ -136,6 +230,29 @@ impl TokenSource for Logins {
     fn renews(&self, _integration: &Integration, _held: &Issued) -> bool {
         true
     }
+}
+
+/// Whether a service can be told of the end of a session.
+fn says_farewell(integration: &Integration) -> bool {
+    matches!(&integration.auth, Auth::Login(login) if !login.logout.is_empty())
+}
+
+/// Tokens as templates see them: `token.NAME.access`, and the usual one as `token.access` as well.
+fn shown(tokens: &BTreeMap<Arc<str>, Issued>, secrets: &mut Secrets) -> Json {
+    let mut all = Map::new();
+    for (name, issued) in tokens {
+        let mut fields = Map::new();
+        for (field, secret) in [("access", Some(&issued.access)), ("refresh", issued.refresh.as_ref())] {
+            let Some(secret) = secret else { continue };
+            secrets.add(secret.expose());
+            fields.insert(field.to_owned(), Json::from(secret.expose().as_str()));
+        }
+        if &**name == DEFAULT {
+            all.extend(fields.clone());
+        }
+        all.insert(name.to_string(), Json::Object(fields));
+    }
+    Json::Object(all)
 }
 
 fn plan<'a>(account: &Account<'a>) -> Result<&'a Login, TokenError> {

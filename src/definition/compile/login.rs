@@ -16,16 +16,23 @@ pub(super) fn compile(raw: &raw::Login, place: &Place<'_>) -> Result<Login, Faul
     let tokens = raw.tokens.iter().map(map).collect::<Result<Vec<_>, Fault>>()?;
     let last = raw.steps.0.len().saturating_sub(1);
     let steps = raw.steps.0.iter().enumerate().map(|(index, raw_step)| {
-        // One step may be written without a list.
-        let steps = place.at("steps");
-        let at = if raw.steps.0.len() == 1 && !steps.is_list() { steps } else { steps.item(index) };
-        let mut step = step(raw_step, &at)?;
+        let mut step = step(raw_step, &one_of(place.at("steps"), raw.steps.0.len(), index))?;
         if index == last {
             (step.tokens, step.default_ttl) = (tokens.clone(), raw.default_ttl.map(|ttl| ttl.0));
         }
         Ok(step)
     });
-    Ok(Login { steps: steps.collect::<Result<_, Fault>>()? })
+    let raw_logout = raw.logout.as_ref().map(|logout| logout.0.as_slice()).unwrap_or_default();
+    let logout = raw_logout
+        .iter()
+        .enumerate()
+        .map(|(index, raw_step)| Ok(step(raw_step, &one_of(place.at("logout"), raw_logout.len(), index))?.request));
+    Ok(Login { steps: steps.collect::<Result<_, Fault>>()?, logout: logout.collect::<Result<_, Fault>>()? })
+}
+
+/// The place of one request of several: one alone may be written without a list.
+fn one_of(all: Place<'_>, count: usize, index: usize) -> Place<'_> {
+    if count == 1 && !all.is_list() { all } else { all.item(index) }
 }
 
 /// A step as a call that has no parameters but its own.

@@ -190,7 +190,9 @@ pub struct Login {
     /// Where the last answer holds the tokens, by name; the usual one is `default`.
     #[schemars(extend("x-answer" = true))]
     pub tokens: Ordered<TokenMap>,
-    /// Takes the token back when the connection is removed.
+    /// The requests that end a session, in order: made when a session was replaced by another one or its
+    /// connection is removed. They see `token` with all that the last answer of signing in gave. A
+    /// `token.refresh` is of use here alone: a session is renewed by signing in again.
     pub logout: Option<OneOrMany<ShortOr<Request>>>,
     /// How long a token lives when the answer does not say.
     pub default_ttl: Option<DurationText>,

@@ -57,8 +57,9 @@ fn calls(clock: &Arc<dyn Clock>) -> Calls {
         metrics: Arc::new(Metrics::new().unwrap()),
         activity: Arc::new(Activity::default()),
     };
-    let legs = ThreeLegs::new(sign_in::Parts { clients, clock: Arc::clone(clock), random });
-    Calls { tokens: Arc::new(TokenCalls::new(parts)), legs }
+    let signing = sign_in::Parts { clients, clock: Arc::clone(clock), random };
+    let logins = Arc::new(sign_in::login::Logins::new(signing.clone()));
+    Calls { tokens: Arc::new(TokenCalls::new(parts)), legs: ThreeLegs::new(signing), logins }
 }
 
 /// A desk whose service is a peer.

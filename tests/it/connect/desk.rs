@@ -16,6 +16,7 @@ use trunkline::base::secret::Secret;
 use trunkline::connection::connect::pending::Issuer;
 use trunkline::connection::connect::provider::{Ask, Code, Departure, Found, Provider, Who};
 use trunkline::connection::connect::{self, Connect, Made, Reception, Wanted};
+use trunkline::connection::flow::{DeviceCode, Poll};
 use trunkline::connection::{
     Account, Connections, Credential, Grant, Issued, KeyRing, MasterKey, Stored, TokenError, TokenErrorKind, Vault,
 };
@@ -66,6 +67,20 @@ auth:
     token: https://other.example/token
     client: { id: app, secret: s }
 ";
+pub const DEVICE: &str = r#"
+trunkline: 1
+id: screen
+title: Screen
+auth:
+  oauth2:
+    grant: device_code
+    device: POST https://screen.example/device
+    token: https://screen.example/token
+    client: { id: app, secret: s }
+    scopes:
+      - { name: watch, grants: "See your programmes", default: true }
+      - { name: rent, grants: "Rent films" }
+"#;
 pub const KEYED: &str = r#"
 trunkline: 1
 id: keyed
@@ -84,6 +99,8 @@ pub struct Manners {
     pub authorize: Option<String>,
     /// The connection whose page at the service cuts its tie to the window that opened it.
     pub severs: Option<String>,
+    /// What each poll for a consent on another device finds, the first one first; then it is granted.
+    pub polls: Vec<Result<Duration, TokenError>>,
     /// What becomes of tokens that are taken back; `false` when the definition does not say how.
     pub revoke: Result<bool, TokenError>,
 }
@@ -99,6 +116,10 @@ pub struct Service {
     pub departures: Mutex<Vec<Left>>,
     /// Code, verifier and inputs of each token call.
     pub exchanges: Mutex<Vec<(String, Option<String>, Value)>>,
+    /// The scopes of each device code that was asked for.
+    pub codes: Mutex<Vec<Vec<String>>>,
+    /// The wait before each poll, in seconds.
+    pub waits: Mutex<Vec<u64>>,
     /// The access tokens that were taken back.
     pub revoked: Mutex<Vec<String>>,
 }
@@ -112,12 +133,15 @@ impl Default for Service {
             choices: Vec::new(),
             authorize: None,
             severs: None,
+            polls: Vec::new(),
             revoke: Ok(true),
         };
         Self {
             manners: Mutex::new(manners),
             departures: Mutex::default(),
             exchanges: Mutex::default(),
+            codes: Mutex::default(),
+            waits: Mutex::default(),
             revoked: Mutex::default(),
         }
     }
@@ -176,6 +200,40 @@ impl Provider for Service {
         Err(refused(TokenErrorKind::Misconfigured, None, "this service wants a person"))
     }
 
+    async fn device_code(&self, _account: Account<'_>, scopes: &[String]) -> Result<DeviceCode, TokenError> {
+        self.codes.lock().unwrap().push(scopes.to_vec());
+        self.now().grant?;
+        Ok(DeviceCode {
+            code: Secret::from("canary-device-code"),
+            user_code: "WDJB-MJHT".to_owned(),
+            verification_uri: "https://hub.example/device".to_owned(),
+            verification_uri_complete: Some("https://hub.example/device?user_code=WDJB-MJHT".to_owned()),
+            expires_at: Timestamp::from_seconds(NOW).after(Duration::from_mins(10)),
+            interval: Duration::from_secs(5),
+        })
+    }
+
+    async fn device_poll(
+        &self,
+        account: Account<'_>,
+        code: &DeviceCode,
+        interval: Duration,
+    ) -> Result<Poll, TokenError> {
+        self.waits.lock().unwrap().push(interval.as_secs());
+        let next = {
+            let mut manners = self.manners.lock().unwrap();
+            if manners.polls.is_empty() { None } else { Some(manners.polls.remove(0)) }
+        };
+        match next {
+            Some(found) => found.map(Poll::Pending),
+            None => {
+                let none = Map::new();
+                let code = Code { code: &code.code, redirect_uri: "", verifier: None, held: None, callback: &none };
+                self.exchange(account, code).await.map(Poll::Granted)
+            }
+        }
+    }
+
     async fn identity(&self, _account: Account<'_>, _grant: &Grant) -> Result<Option<Who>, TokenError> {
         self.now().who
     }
@@ -228,7 +286,7 @@ impl Desk {
     pub async fn open_for(app: &str) -> Self {
         let service = Arc::new(Service::default());
         let provider: Arc<dyn Provider> = service.clone();
-        let mut desk = Self::over(app, |_, _| ([HUB, OTHER, KEYED].map(compiled).into(), provider)).await;
+        let mut desk = Self::over(app, |_, _| ([HUB, OTHER, KEYED, DEVICE].map(compiled).into(), provider)).await;
         desk.service = service;
         desk
     }

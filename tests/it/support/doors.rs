@@ -99,6 +99,7 @@ pub struct Setup {
     pub doors: Settings,
     pub egress: Egress,
     pub tls: Vec<DoorName>,
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Setup {
@@ -118,6 +119,7 @@ impl Setup {
             doors: Settings::default(),
             egress: Egress::default(),
             tls: Vec::new(),
+            clock: Arc::new(SystemClock::default()),
         }
     }
 }
@@ -181,6 +183,9 @@ pub struct Doors {
     pub inbox: Arc<Inbox>,
     pub metrics: Arc<Metrics>,
     pub activity: Arc<Activity>,
+    pub outbound: Arc<Outbound>,
+    pub clients: Clients,
+    pub live: Arc<Live>,
     pub running: [Running; 2],
 }
 
@@ -191,7 +196,7 @@ impl Doors {
 
     /// Doors over connections that are stored, and what renews their tokens.
     pub fn over(setup: Setup, connections: Arc<Connections>, refresher: Option<Arc<Refresher>>) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let clock = Arc::clone(&setup.clock);
         let metrics = Arc::new(Metrics::new().unwrap());
         let listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
         let (public, proxy) = (Listener::bind(&listen).unwrap(), Listener::bind(&setup.proxy).unwrap());
@@ -203,7 +208,7 @@ impl Doors {
         let shared = Shared { live: Arc::clone(&live), metrics: Arc::clone(&metrics), clock: Arc::clone(&clock) };
         let activity = Arc::new(Activity::default());
         let clients = Clients::new(Arc::clone(&dialer), Trust::of(&[]));
-        let outbound = Outbound::new(outbound::Parts {
+        let outbound = Arc::new(Outbound::new(outbound::Parts {
             random: Arc::new(SystemRandom::default()),
             connections,
             refresher,
@@ -211,11 +216,11 @@ impl Doors {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
             activity: Arc::clone(&activity),
-        });
+        }));
         let parts = Parts {
             live: Arc::clone(&live),
-            outbound: Arc::new(outbound),
-            clients,
+            outbound: Arc::clone(&outbound),
+            clients: clients.clone(),
             dialer,
             metrics: Arc::clone(&metrics),
             clock,
@@ -230,7 +235,7 @@ impl Doors {
         ];
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let [public, proxy] = [0, 1].map(|door| running[door].address().tcp().unwrap_or(nowhere));
-        Self { public, proxy, inbox, metrics, activity, running }
+        Self { public, proxy, inbox, metrics, activity, outbound, clients, live, running }
     }
 
     /// The value of a metric's sample, as `name{labels}` reads in the exposition.

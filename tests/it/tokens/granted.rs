@@ -138,7 +138,7 @@ async fn a_person_consents_on_another_device() {
     })
     .await;
     let world = world(&service, &device());
-    let code = world.calls.device_code(world.account()).await.unwrap();
+    let code = world.calls.device_code(world.account(), None).await.unwrap();
     assert_eq!(body(&service.seen()[0]), "client_id=app&scope=a");
     assert_eq!((code.user_code.as_str(), code.interval), ("AB-CD", Duration::from_secs(3)));
     let mut wait = code.interval;
@@ -171,7 +171,7 @@ async fn a_device_flow_ends_when_a_person_says_no_or_nothing() {
         })
         .await;
         let world = world(&service, &device());
-        let code = world.calls.device_code(world.account()).await.unwrap();
+        let code = world.calls.device_code(world.account(), None).await.unwrap();
         assert_eq!(code.interval, Duration::from_secs(5), "the RFC's default");
         let error = world.calls.device_poll(world.account(), &code, code.interval).await.unwrap_err();
         assert_eq!(error.kind, TokenErrorKind::Permanent);
@@ -184,7 +184,7 @@ async fn an_answer_without_a_place_to_go_is_refused() {
     let answer = r#"{"device_code":"dc","user_code":"A","verification_uri":"javascript:alert(1)"}"#;
     let service = Service::start(move |_| Answer::json(200, answer)).await;
     let world = world(&service, &device());
-    let error = world.calls.device_code(world.account()).await.unwrap_err();
+    let error = world.calls.device_code(world.account(), None).await.unwrap_err();
     assert!(error.to_string().contains("it has no `verification_uri`"), "{error}");
 }
 

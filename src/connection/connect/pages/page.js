@@ -13,6 +13,25 @@
     }
   };
   const display = remember();
+  // While a code is shown, the gateway is asked how it went. What it does not answer is asked again.
+  const device = document.getElementById("device");
+  const follow = async ({ base, result }) => {
+    for (;;) {
+      try {
+        const answer = await fetch(`${base}/result?result=${encodeURIComponent(result)}&wait=20`);
+        const { state, waited } = await answer.json();
+        if (state && state !== "started") {
+          const page = state === "choosing" ? "choose" : "outcome";
+          window.location.replace(`${base}/${page}?result=${encodeURIComponent(result)}`);
+          return;
+        }
+        if (!waited) await new Promise((done) => setTimeout(done, 3000));
+      } catch {
+        await new Promise((done) => setTimeout(done, 5000));
+      }
+    }
+  };
+  if (device) follow(device.dataset);
   const outcome = document.getElementById("outcome");
   if (!outcome) return;
   const { result, state, origin, back } = outcome.dataset;
