@@ -19,7 +19,9 @@ use super::kept::Instead;
 use super::record::{self, Ended};
 use super::underway::watch;
 use super::watch::Watch;
-use super::{Admitted, Incoming, ProxyDoor, answer, durable, headers, intake, pages, peer, renew, respond, sign, whole};
+use super::{
+    Admitted, Incoming, ProxyDoor, answer, durable, headers, intake, pages, peer, renew, respond, sign, whole,
+};
 use crate::respond::{Answer, Refusal};
 
 /// Names a request in answers, logs and activity.

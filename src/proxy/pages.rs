@@ -295,7 +295,8 @@ impl<'a> Walk<'a> {
             suffix: at.suffix.clone(),
             query: at.query.clone(),
         };
-        whole::fetch(self.door, &Arc::new(page), (&Method::GET, &self.headers), Bytes::new()).await
+        let fetched = whole::fetch(self.door, &Arc::new(page), (&Method::GET, &self.headers), Bytes::new()).await;
+        fetched.map_err(whole::Unmade::into_answer)
     }
 
     /// What is on a page, and where the next one is.

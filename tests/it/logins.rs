@@ -249,7 +249,7 @@ async fn refusals_to_sign_in_are_paused_after_and_the_pause_ends() {
 async fn the_service_is_told_of_a_session_that_was_replaced_when_calls_under_way_are_over() {
     let world = world().await;
     world.session("declared").await.unwrap();
-    world.clock.advance(Duration::from_mins(60));
+    world.clock.advance(Duration::from_hours(1));
     assert_eq!(world.session("declared").await.as_deref(), Ok("s2"));
     world.kept(|kept| kept.len() == 1 && kept[0].state == RevocationState::Pending).await;
     assert!(world.seen("DELETE /session ").is_empty());

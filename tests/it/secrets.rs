@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 const ACME: &str = "trunkline: 1\nid: acme\ntitle: Acme\nsummary: A service.\nauth: { api_key: {} }\n\
     api:\n  base_url: https://api.acme.example\n  credential: { header: Authorization, value: \"Bearer {{ api_key }}\" }\n\
-    connections:\n  - { id: default, api_key: \"x-${vault:apps/acme#key}\" }\n";
+    connections:\n  - { id: default, api_key: \"${vault:apps/acme#key}\" }\n";
 
 /// A deployment whose gateway file has these lines under `secrets`, and one definition.
 fn deployment(secrets: &str, acme: &str) -> tempfile::TempDir {
@@ -104,7 +104,7 @@ fn a_field_is_brought_in_once_as_data() {
     let read = Reading { environment: &*store, previous: None, keep_documents: false }.read(&selection);
     let acme = read.integrations[0].compiled.as_ref().unwrap_or_else(|| panic!("{}", read.report().text(false)));
     let DeclaredCredential::ApiKey(key) = &acme.connections[0].credential else { panic!("a key") };
-    assert_eq!(key.expose(), "x-a${env:VAULT_TOKEN}{{ 1 }}${vault:apps/acme#key}");
+    assert_eq!(key.expose(), "a${env:VAULT_TOKEN}{{ 1 }}${vault:apps/acme#key}");
 }
 
 #[test]
@@ -115,11 +115,11 @@ fn what_is_missing_is_told_at_its_place() {
     vault.delete("apps/gone");
     vault.state().forbidden.push("secret/data/apps/denied".to_owned());
     let cases = [
-        ("apps/acme#key", "acme.yaml:10:32", "the secret `apps/acme#key` has no such field"),
-        ("apps/acme#list", "acme.yaml:10:32", "the secret `apps/acme#list` holds no text"),
-        ("apps/none#key", "acme.yaml:10:32", "the secret `apps/none#key` is not there"),
-        ("apps/gone#key", "acme.yaml:10:32", "the secret `apps/gone#key` is not there"),
-        ("apps/denied#key", "acme.yaml:10:32", "does not allow this token to do it"),
+        ("apps/acme#key", "acme.yaml:10:30", "the secret `apps/acme#key` has no such field"),
+        ("apps/acme#list", "acme.yaml:10:30", "the secret `apps/acme#list` holds no text"),
+        ("apps/none#key", "acme.yaml:10:30", "the secret `apps/none#key` is not there"),
+        ("apps/gone#key", "acme.yaml:10:30", "the secret `apps/gone#key` is not there"),
+        ("apps/denied#key", "acme.yaml:10:30", "does not allow this token to do it"),
     ];
     for (reference, place, words) in cases {
         let directory = deployment(&token(&vault), &ACME.replace("apps/acme#key", reference));
@@ -156,27 +156,27 @@ async fn a_changed_secret_comes_into_force_and_an_outage_changes_nothing() {
     vault.put("apps/acme", json!({ "key": "one" }));
     let directory = deployment(&token(&vault), ACME);
     let running = start(directory.path()).await.unwrap();
-    assert_eq!(key_in_force(&running).as_deref(), Some("x-one"));
+    assert_eq!(key_in_force(&running).as_deref(), Some("one"));
     vault.put("apps/acme", json!({ "key": "two" }));
-    eventually("the new value is in force", || key_in_force(&running).as_deref() == Some("x-two"));
+    eventually("the new value is in force", || key_in_force(&running).as_deref() == Some("two"));
 
     vault.down();
     let stale = || running.metrics().secrets.with_label_values(&["stale"]).get();
     eventually("the outage is counted", || stale() == 1);
     running.reloader().reload().await;
-    assert_eq!(key_in_force(&running).as_deref(), Some("x-two"));
+    assert_eq!(key_in_force(&running).as_deref(), Some("two"));
     let ready = readiness(&running);
     assert_eq!((&ready["ready"], &ready["checks"]["secrets"]["stale"]), (&json!(true), &json!(1)), "{ready}");
     assert!(ready["checks"]["secrets"]["detail"].as_str().unwrap().contains("the Vault server at"), "{ready}");
 
     vault.put("apps/acme", json!({ "key": "three" }));
     vault.back();
-    eventually("the value of after the outage", || key_in_force(&running).as_deref() == Some("x-three"));
+    eventually("the value of after the outage", || key_in_force(&running).as_deref() == Some("three"));
     assert_eq!(stale(), 0);
 
     vault.delete("apps/acme");
     eventually("the file is faulty now", || running.live().load().rejected().count() == 1);
-    assert_eq!(key_in_force(&running).as_deref(), Some("x-three"), "its last good version stays in force");
+    assert_eq!(key_in_force(&running).as_deref(), Some("three"), "its last good version stays in force");
     running.stop(Duration::from_secs(5)).await;
 }
 
@@ -198,7 +198,7 @@ async fn a_lease_is_renewed_and_a_lost_token_is_replaced_with_what_the_file_says
     let directory = deployment(&with_key(&vault_settings(&vault, auth)), ACME);
     fs::write(directory.path().join("jwt"), "first\n").unwrap();
     let running = start(directory.path()).await.unwrap();
-    assert_eq!(key_in_force(&running).as_deref(), Some("x-one"));
+    assert_eq!(key_in_force(&running).as_deref(), Some("one"));
     eventually("two renewals", || vault.count("POST auth/token/renew-self") >= 2);
     assert_eq!(vault.count("POST auth/kubernetes/login"), 1);
     {
@@ -208,7 +208,7 @@ async fn a_lease_is_renewed_and_a_lost_token_is_replaced_with_what_the_file_says
     }
     fs::write(directory.path().join("jwt"), "second\n").unwrap();
     vault.put("apps/acme", json!({ "key": "two" }));
-    eventually("signed in anew", || key_in_force(&running).as_deref() == Some("x-two"));
+    eventually("signed in anew", || key_in_force(&running).as_deref() == Some("two"));
     running.stop(Duration::from_secs(5)).await;
 }
 

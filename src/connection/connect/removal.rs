@@ -235,13 +235,14 @@ impl Connect {
         if kept.state == RevocationState::Pending {
             self.attempt(&mut kept).await;
         }
+        if kept.state != RevocationState::Pending {
+            self.tell_revocation(&kept).await?;
+        }
         if kept.what == What::Session && kept.state == RevocationState::Revoked {
             // There are many of these, and nothing is left to look at: the audit log has it.
-            self.tell_revocation(&kept).await?;
             return Ok(drawer.records.remove(record).await.map_err(KeepError::from)?);
         }
         match drawer.put(record, &kept, Some(version)).await {
-            Ok(_) if kept.state != RevocationState::Pending => Ok(self.tell_revocation(&kept).await?),
             Ok(_) | Err(KeepError::Store(crate::store::StoreError::Conflict(_))) => Ok(()),
             Err(error) => Err(error.into()),
         }

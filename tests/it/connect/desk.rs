@@ -224,14 +224,12 @@ impl Provider for Service {
             let mut manners = self.manners.lock().unwrap();
             if manners.polls.is_empty() { None } else { Some(manners.polls.remove(0)) }
         };
-        match next {
-            Some(found) => found.map(Poll::Pending),
-            None => {
-                let none = Map::new();
-                let code = Code { code: &code.code, redirect_uri: "", verifier: None, held: None, callback: &none };
-                self.exchange(account, code).await.map(Poll::Granted)
-            }
+        if let Some(found) = next {
+            return found.map(Poll::Pending);
         }
+        let none = Map::new();
+        let code = Code { code: &code.code, redirect_uri: "", verifier: None, held: None, callback: &none };
+        self.exchange(account, code).await.map(Poll::Granted)
     }
 
     async fn identity(&self, _account: Account<'_>, _grant: &Grant) -> Result<Option<Who>, TokenError> {
