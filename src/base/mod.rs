@@ -4,6 +4,7 @@
 //! [`random::SystemRandom`]), which everything above takes as parameters. Called by every room.
 
 pub mod backoff;
+pub mod bucket;
 pub mod clock;
 pub mod id;
 pub mod random;

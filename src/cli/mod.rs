@@ -5,6 +5,7 @@
 //! request); 2 it could not be done (wrong usage, an unreadable file, an unreachable gateway).
 //! Called by `main`.
 
+mod breaker;
 mod call;
 mod catalog;
 mod check;
@@ -102,6 +103,9 @@ enum Command {
     /// Connections of a running gateway
     #[command(subcommand)]
     Connections(connections::Connections),
+    /// Whether a running gateway holds calls to a service back, and doing so by hand
+    #[command(subcommand)]
+    Breaker(breaker::Breaker),
     /// Make a call through a running gateway, as the application would
     Call(call::Call),
     /// Send a signed sample event to a running gateway
@@ -173,6 +177,7 @@ fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
         Command::Catalog(command) => catalog::run(&command, output),
         Command::Events(command) => events::run(&common, &command, output),
         Command::Connections(command) => connections::run(&common, &command, output),
+        Command::Breaker(command) => breaker::run(&common, &command, output),
         Command::Call(call) => call::run(&common, &call, output),
         Command::Trigger(arguments) => simulate::trigger(&common, &arguments),
         Command::Reload(gateway) => reload::run(&common, &gateway, output),

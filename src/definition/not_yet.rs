@@ -68,12 +68,6 @@ const UNCOMPUTED: When = When::Names(&[
 pub const INTEGRATION: &[Part] = &[
     refuses("/auth/oauth2/registration"),
     rests("/auth/oauth1/authorize"),
-    rests("/api/limits"),
-    rests("/api/quota"),
-    rests("/api/retry"),
-    rests("/api/breaker"),
-    rests("/api/endpoints/*/limits"),
-    rests("/api/endpoints/*/retry"),
     refuses("/webhook/verify/digest"),
     refuses("/webhook/verify/ed25519"),
     refuses("/webhook/verify/ecdsa"),

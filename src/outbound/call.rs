@@ -3,20 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value as Json};
 
 use super::credential::{PlaceError, Placed};
 use super::error::{OutboundError, Unsuccessful, Why};
-use super::kept::Looked;
+use super::kept::{Kept, Looked};
+use super::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use super::prepare::{Prepared, SignedOut};
 use super::sign::{Leaving, own_headers};
+use super::tries::{note_wish, whole_time};
 use super::{Moment, Outbound, Parts, record};
 use crate::activity::Asker;
 use crate::base::secret::Secret;
+use crate::connection::Need;
 use crate::connection::flow::Secrets;
-use crate::connection::health::{Key, Tested, Trouble};
-use crate::connection::{Connections, Content, Need, Status};
+use crate::connection::health::Trouble;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Api;
@@ -27,7 +29,8 @@ use crate::request::{AnswerError, Filled, Outcome, Place, answer, fill};
 use crate::template::Context;
 
 /// What to do about a refused credential.
-const REFUSED: &str = "see whether the account still has access at the service; connect it again if it has not";
+pub(super) const REFUSED: &str =
+    "see whether the account still has access at the service; connect it again if it has not";
 
 /// A call of the gateway's own.
 #[derive(Debug)]
@@ -62,29 +65,47 @@ pub(super) struct Underway<'a> {
 }
 
 impl Outbound {
-    /// Makes a call and says what its answer means. One try: whoever asks decides on another, by
-    /// [`OutboundError::may_repeat`]. Only where the service refuses the token (401), it is renewed, and the
-    /// call made once more if that cannot do its work twice.
+    /// Makes a call and says what its answer means. A caller's call is tried again as the definition declares; the
+    /// queue's and those that only try a connection are one try, and whoever asks decides on another, by
+    /// [`OutboundError::may_repeat`]. Where the service refuses the token (401), it is renewed, and the call
+    /// made once more if that cannot do its work twice.
     ///
     /// # Errors
     /// When the call was not made, or its answer is not a success.
     pub async fn run(&self, call: Call<'_>) -> Result<Outcome, OutboundError> {
-        let need = Need { token: named_token(call.request), validity: Duration::ZERO };
-        let prepared = self.prepare(call.generation, call.integration, call.connection, need).await?;
-        let first = Box::pin(self.once(&call, Arc::clone(&prepared))).await;
-        let result = match self.after_refusal(&call, &prepared, &first).await {
-            Some(renewed) => {
-                self.note_retry(call.integration, call.connection);
-                Box::pin(self.once(&call, renewed)).await
+        let key = self.own_key(&call);
+        let call = Call { idempotency_key: call.idempotency_key.or(key.as_deref()), ..call };
+        let ends = self.parts.clock.monotonic().saturating_add(whole_time(&call));
+        let mut tries = 0;
+        loop {
+            let need = Need { token: named_token(call.request), validity: Duration::ZERO };
+            let prepared = self.prepare(call.generation, call.integration, call.connection, need).await?;
+            if tries == 0 {
+                prepared.policy.begin();
             }
-            None => first,
-        };
-        self.feel(&call, &prepared, &result);
-        result
+            let first = Box::pin(self.once(&call, Arc::clone(&prepared), ends)).await;
+            let result = match self.after_refusal(&call, &prepared, &first).await {
+                Some(renewed) => {
+                    self.note_retry(call.integration, call.connection);
+                    Box::pin(self.once(&call, renewed, ends)).await
+                }
+                None => first,
+            };
+            self.feel(&call, &prepared, &result);
+            tries += 1;
+            let Some((pause, spent)) = self.again(&call, &prepared, &result, (tries, ends)) else { return result };
+            tokio::time::sleep(pause).await;
+            spent.goes();
+        }
     }
 
     /// One try of a call.
-    async fn once(&self, call: &Call<'_>, prepared: Arc<Prepared>) -> Result<Outcome, OutboundError> {
+    pub(super) async fn once(
+        &self,
+        call: &Call<'_>,
+        prepared: Arc<Prepared>,
+        ends: Duration,
+    ) -> Result<Outcome, OutboundError> {
         let api = call.integration.api.as_ref().ok_or_else(|| OutboundError::NoApi(id(call)))?;
         let context = context(call, &prepared, &self.parts);
         let filled = fill::fill(call.request, &context)
@@ -96,11 +117,34 @@ impl Outbound {
             Looked::Given(received) => return underway.read(&context, Ok(received), &self.parts),
             Looked::Sent(kept) => kept,
         };
-        let outgoing = underway.sign(outgoing, self.moment())?;
+        let (pass, outgoing) = match Box::pin(self.admit(&underway, outgoing, ends)).await {
+            Ok(admitted) => admitted,
+            Err(held) => return underway.instead(kept, held, &context, &self.parts),
+        };
+        let outgoing = match underway.sign(outgoing, self.moment()) {
+            Ok(signed) => signed,
+            Err(unsigned) => {
+                pass.unsent();
+                return Err(unsigned);
+            }
+        };
+        let limits = pass.fields();
         let started = record::Started::of(&self.parts, &outgoing);
         let sent = Box::pin(self.parts.clients.send(outgoing)).await;
+        let asked = match &sent {
+            Ok(received) => pass.read(received, call.endpoint.as_deref()),
+            Err(failure) => {
+                pass.failed(failure);
+                None
+            }
+        };
         let sent = self.settle(kept, sent);
-        let result = underway.read(&context, sent, &self.parts);
+        let mut result = underway.read(&context, sent, &self.parts);
+        note_wish(&mut result, asked);
+        if let (Ok(outcome), Some((policy, left))) = (&mut result, limits) {
+            outcome.headers.entry(RATE_LIMIT_POLICY).or_insert(policy);
+            outcome.headers.entry(RATE_LIMIT).or_insert(left);
+        }
         record::ended(&self.parts, &underway, started, &result);
         result
     }
@@ -175,98 +219,21 @@ fn carries_token(request: &Request) -> bool {
     request.basic.is_none() && matches!(request.credential, CredentialUse::Token(_))
 }
 
-/// Runs an integration's test request for a connection. What comes of it is part of the connection's health.
-///
-/// # Errors
-/// As [`Outbound::run`], and when there is no test request.
-pub async fn test(
-    outbound: &Outbound,
-    generation: &Generation,
-    integration: &Arc<Integration>,
-    connection: &str,
-) -> Result<Outcome, OutboundError> {
-    let input = Map::new();
-    let result = outbound.run(test_call((generation, integration), connection, &input)?).await;
-    note_test(outbound, integration, connection, result.as_ref().err()).await;
-    result
-}
-
-/// Runs an integration's test request for a connection that is stored nowhere.
-///
-/// # Errors
-/// As [`test`], and when the connection does not fit the definition.
-pub async fn try_out(
-    outbound: &Outbound,
-    (generation, integration): (&Generation, &Arc<Integration>),
-    name: &str,
-    content: Content,
-) -> Result<Outcome, OutboundError> {
-    let draft = Connections::draft(integration, name, content)?;
-    let input = Map::new();
-    let call = test_call((generation, integration), name, &input)?;
-    let (used, made) = outbound.make(generation, integration, &draft).await?;
-    let session = (!Arc::ptr_eq(&used, &draft)).then(|| Arc::clone(&used));
-    let outcome = match Prepared::of(&generation.gateway, integration, (draft, used), made) {
-        Ok(prepared) => Box::pin(outbound.once(&call, Arc::new(prepared))).await,
-        Err(error) => Err(error),
-    };
-    if let Some(session) = session {
-        outbound.logins.tried(integration, &session);
-    }
-    outcome
-}
-
-fn test_call<'a>(
-    (generation, integration): (&'a Generation, &'a Arc<Integration>),
-    connection: &'a str,
-    input: &'a Map<String, Json>,
-) -> Result<Call<'a>, OutboundError> {
-    let api = integration.api.as_ref().ok_or_else(|| OutboundError::NoApi(Arc::clone(&integration.id)))?;
-    let request = api.test.as_ref().ok_or_else(|| OutboundError::NoTest(Arc::clone(&integration.id)))?;
-    let asker = Asker::Test;
-    Ok(Call {
-        generation,
-        integration,
-        connection,
-        request,
-        endpoint: None,
-        input,
-        asker,
-        idempotency_key: None,
-        deadline: None,
-    })
-}
-
-/// Remembers how a test ended. A test that was not made says nothing.
-async fn note_test(outbound: &Outbound, integration: &Integration, connection: &str, error: Option<&OutboundError>) {
-    let tried = error.is_none_or(|error| matches!(error, OutboundError::Tried(_)));
-    if !tried {
-        return;
-    }
-    let (now, passed) = (outbound.parts.clock.now(), error.is_none());
-    let word = if passed { "passed" } else { "failed" };
-    outbound.parts.metrics.connection_tests.with_label_values(&[&*integration.id, word]).inc();
-    let connections = &outbound.parts.connections;
-    let key = Key::new(&integration.id, connection);
-    let pulse = connections.pulse(&key).await;
-    let turned_away = error.and_then(OutboundError::status).is_some_and(|status| matches!(status, 401 | 403));
-    let (before, after) = pulse.change(now, |health| {
-        health.last_test = Some(Tested { at: now, passed });
-        health.last_error =
-            error.map(|error| Trouble::new(now, &error.to_string(), REFUSED)).or(health.last_error.take());
-        health.condition = match health.condition {
-            Status::NeedsReconnect => Status::NeedsReconnect,
-            _ if health.next_try.is_some() => health.condition,
-            _ if passed => Status::Active,
-            _ if turned_away => Status::Error,
-            _ => Status::Warning,
-        };
-    });
-    connections.note_status(&key, before, after).await;
-    connections.save_health(&key, &pulse).await;
-}
-
 impl Underway<'_> {
+    /// What is kept, where it may stand in for a call that may not go; else why it may not.
+    fn instead(
+        &self,
+        kept: Kept,
+        held: OutboundError,
+        context: &Context,
+        parts: &Parts,
+    ) -> Result<Outcome, OutboundError> {
+        match kept.instead() {
+            Some(received) => self.read(context, Ok(received), parts),
+            None => Err(held),
+        }
+    }
+
     /// The call with all that the API and the connection add to it, checked to go where it may.
     fn place(&self, filled: Filled) -> Result<Outgoing, OutboundError> {
         let (call, prepared) = (self.call, &self.prepared);
@@ -290,8 +257,6 @@ impl Underway<'_> {
         if let Some((name, key)) = self.idempotency() {
             headers.insert(name, key);
         }
-        let mut timeouts = self.api.timeouts;
-        timeouts.total = call.request.timeout.unwrap_or(timeouts.total).min(call.deadline.unwrap_or(Duration::MAX));
         let reach = Reach::of_integration(
             &prepared.gateway,
             self.api.transport.allow_private,
@@ -308,7 +273,7 @@ impl Underway<'_> {
                 .map(|(_, pair)| Arc::new(Secret::from(pair.expose().as_str()))),
             headers,
             body,
-            timeouts,
+            timeouts: self.api.timeouts,
             limit: BodyLimit { bytes: call.generation.gateway.limits.answer_bytes, excess: Excess::Refuse },
             follow: self.follow(),
         })
@@ -410,7 +375,7 @@ impl Underway<'_> {
     }
 }
 
-fn id(call: &Call<'_>) -> Arc<str> {
+pub(super) fn id(call: &Call<'_>) -> Arc<str> {
     Arc::clone(&call.integration.id)
 }
 
@@ -431,6 +396,5 @@ fn is_repeatable(call: &Call<'_>, api: &Api) -> bool {
 /// Whether a request may be sent again when it may have been seen: by its method (RFC 9110, 9.2.2), or because
 /// the service takes an idempotency key and the caller gives one (`keyed`).
 pub fn repeats_safely(request: &Request, retry: Option<&Retry>, keyed: bool) -> bool {
-    let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
-    idempotent.contains(&request.method) || keyed && retry.is_some_and(|retry| retry.idempotency_key.is_some())
+    request.method.is_idempotent() || keyed && retry.is_some_and(|retry| retry.idempotency_key.is_some())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::credential::PlaceError;
+use super::policy::Held;
 use crate::connection::{ConnectionError, TokenError};
 use crate::net::{BaseError, Failure, Sent};
 use crate::request::{AnswerError, FillError};
@@ -67,6 +68,14 @@ pub enum OutboundError {
         /// Why not.
         reason: FillError,
     },
+    /// The call may not go now, and nothing of it was sent.
+    #[error("`{integration}`: {reason}")]
+    Held {
+        /// The integration.
+        integration: Arc<str>,
+        /// What holds it.
+        reason: Held,
+    },
     /// The call was tried.
     #[error("`{}`: {}", .0.integration, .0.reason)]
     Tried(Box<Unsuccessful>),
@@ -104,6 +113,7 @@ impl OutboundError {
             Self::Credential { reason, .. } => reason.refusal(),
             Self::Header { .. } | Self::Client { .. } => Refusal::DefinitionFailed,
             Self::Fill { reason, .. } => reason.refusal(),
+            Self::Held { reason, .. } => reason.refusal(),
             Self::Tried(tried) => match &tried.reason {
                 Why::Failure(failure) => failure.refusal(),
                 Why::Answer(answer) => answer.refusal(),
@@ -127,6 +137,7 @@ impl OutboundError {
     pub fn may_repeat(&self) -> bool {
         match self {
             Self::Connection(error) => error.passing(),
+            Self::Held { .. } => true,
             Self::Tried(tried) => match &tried.reason {
                 Why::Failure(failure) => failure.passing() && (tried.repeatable || failure.sent == Sent::Nothing),
                 Why::Answer(answer) => answer.passing() && (tried.repeatable || answer.turned_away()),
@@ -143,6 +154,7 @@ impl OutboundError {
                 Why::Answer(_) | Why::Failure(_) => None,
             },
             Self::Connection(error) => error.wait(),
+            Self::Held { reason, .. } => Some(reason.after()),
             _ => None,
         }
     }
@@ -153,6 +165,7 @@ impl OutboundError {
             Self::Connection(error) if error.wait().is_some() => {
                 self.refusal().answer_after(&self.to_string(), error.wait().unwrap_or_default())
             }
+            Self::Held { integration, reason } => reason.answer(integration),
             _ => self.refusal().answer(&self.to_string()),
         }
     }

@@ -11,6 +11,7 @@ use super::Outbound;
 use super::cache::{Asked, Key, Look, Turn, is_unsafe, of_answer};
 use super::call::Underway;
 use super::error::OutboundError;
+use super::limit::Ask;
 use crate::activity::Asker;
 use crate::net::{Failure, Outgoing, Received};
 
@@ -30,6 +31,16 @@ pub(super) enum Kept {
     Turn(Box<Turn>),
     /// It may end what is kept.
     Changes(Key),
+}
+
+impl Kept {
+    /// What is kept, where it may stand in for an answer that does not come.
+    pub fn instead(self) -> Option<Received> {
+        match self {
+            Self::Turn(mut turn) => turn.failed().map(of_answer),
+            Self::Apart | Self::Changes(_) => None,
+        }
+    }
 }
 
 impl Outbound {
@@ -69,20 +80,37 @@ impl Outbound {
                 if let Some(turn) = given.refresh {
                     let mut again = outgoing.clone();
                     turn.ask(&mut again.headers);
-                    self.refresh(turn, underway.sign(again, self.moment())?);
+                    self.refresh(turn, underway.sign(again, self.moment())?, underway);
                 }
                 Ok(Looked::Given(of_answer(given.answer)))
             }
         }
     }
 
-    /// Brings what is kept up to date, behind the caller's back.
-    fn refresh(&self, turn: Box<Turn>, outgoing: Outgoing) {
-        let clients = self.parts.clients.clone();
+    /// Brings what is kept up to date, behind the caller's back, when it is the refresh's turn.
+    fn refresh(&self, turn: Box<Turn>, outgoing: Outgoing, underway: &Underway<'_>) {
+        let (clients, prepared) = (self.parts.clients.clone(), Arc::clone(&underway.prepared));
+        let endpoint = underway.call.endpoint.clone();
+        let ends = self.parts.clock.monotonic().saturating_add(outgoing.timeouts.total);
+        let place = Arc::from(outgoing.origin.to_string());
         tokio::spawn(async move {
+            let ask = Ask {
+                connection: &prepared.connection.id,
+                caller: None,
+                endpoint: endpoint.as_ref(),
+                method: &outgoing.method,
+                path: outgoing.path.strip_prefix(&prepared.base.path).unwrap_or(&outgoing.path),
+                place: &place,
+                until: Some(ends),
+            };
+            let Ok(pass) = prepared.policy.admit(ask, prepared.waiting_calls()).await else { return };
             // An answer that did not come leaves what is kept as it is; the next one who asks tries again.
-            if let Ok(received) = clients.send(outgoing).await {
-                drop(turn.settle(received));
+            match clients.send(outgoing).await {
+                Ok(received) => {
+                    pass.read(&received, endpoint.as_deref());
+                    drop(turn.settle(received));
+                }
+                Err(failure) => pass.failed(&failure),
             }
         });
     }
@@ -91,7 +119,7 @@ impl Outbound {
     pub(super) fn settle(&self, kept: Kept, sent: Result<Received, Failure>) -> Result<Received, Failure> {
         match (kept, sent) {
             (Kept::Turn(turn), Ok(received)) => Ok(turn.settle(received)),
-            (Kept::Turn(mut turn), Err(failure)) => turn.failed().map(of_answer).ok_or(failure),
+            (kept @ Kept::Turn(_), Err(failure)) => kept.instead().ok_or(failure),
             (Kept::Changes(key), Ok(received)) => {
                 self.cache.changed(&key, received.status, &received.headers);
                 Ok(received)

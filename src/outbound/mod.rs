@@ -3,20 +3,29 @@
 //! [`Outbound::prepare`] gathers what all calls of a connection have in common: where they go, the
 //! API's headers, the placed credential, what may be dialled. The proxy door puts these on the calls it
 //! streams; the gateway's own calls go through [`Outbound::run`]. Stages, a file each: [`prepare`],
-//! [`credential`], [`sign`], [`call`] (fill, place, send, read), [`record`]; [`retest`] tries connections now and
-//! then. [`cache`] answers from what is kept, for the proxy door and for endpoints by name (`kept`). Limits,
-//! breaker and retries take their places between `place` and `send`.
+//! [`credential`], [`sign`], [`call`] (fill, place, admit, send, read), [`record`]; [`trial`] tries a connection,
+//! [`retest`] does so now and then. [`cache`] answers from what is kept, for the proxy door and for endpoints by
+//! name (`kept`). What every call meets between `place` and `send`, whichever transport takes it, is [`policy`]:
+//! the [`breaker`], [`limit`] with the [`quota`] that it learns from what is [`told`], and [`retry`] when it failed.
 
 pub mod cache;
+pub mod breaker;
 pub mod call;
 pub mod credential;
 pub mod diagnosis;
 pub mod error;
 mod kept;
+pub mod limit;
+pub mod policy;
 pub mod prepare;
+pub mod quota;
 pub mod retest;
+pub mod retry;
 mod record;
 pub mod sign;
+pub mod told;
+pub mod trial;
+mod tries;
 pub mod visible;
 
 use std::sync::Arc;
@@ -26,20 +35,27 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::Random;
 use crate::connection::sign_in::{self, login::Logins};
 use crate::connection::{Connections, PerConnection, Refresher};
+use crate::definition::live::Generation;
+use crate::definition::plan::Integration;
 use crate::net::Clients;
 use crate::telemetry::metrics::Metrics;
+use policy::{Policies, Policy};
 
 use cache::Cache;
-pub use call::{Call, test, try_out};
+pub use call::Call;
 pub use credential::{PlaceError, Placed};
 pub use diagnosis::{Cause, Diagnosis};
 pub use error::{OutboundError, Unsuccessful, Why};
+pub use limit::Ask;
+pub use policy::{Held, Pass};
 pub use prepare::{Prepared, SignedOut};
+pub use trial::{test, try_out};
 
 /// The way out. One for the whole program.
 #[derive(Debug)]
 pub struct Outbound {
     parts: Parts,
+    policies: Policies,
     prepared: PerConnection<Arc<Prepared>>,
     logins: Arc<Logins>,
     cache: Arc<Cache>,
@@ -76,7 +92,8 @@ impl Outbound {
             random: Arc::clone(&parts.random),
         });
         let cache = Arc::new(Cache::new(Arc::clone(&parts.metrics), Arc::clone(&parts.clock)));
-        Self { parts, prepared: PerConnection::default(), logins: Arc::new(logins), cache }
+        let policies = Policies::new(Arc::clone(&parts.clock), Arc::clone(&parts.metrics));
+        Self { parts, policies, prepared: PerConnection::default(), logins: Arc::new(logins), cache }
     }
 
     /// Answers that are used again.
@@ -97,6 +114,11 @@ impl Outbound {
     /// What signs in to services that have requests of their own for it.
     pub fn logins(&self) -> &Arc<Logins> {
         &self.logins
+    }
+
+    /// The policy of an integration.
+    pub fn policy(&self, generation: &Generation, integration: &Arc<Integration>) -> Arc<Policy> {
+        self.policies.of(generation, integration)
     }
 
     /// What renews tokens.

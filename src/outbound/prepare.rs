@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::credential::{PlaceError, Placed};
 use super::error::OutboundError;
+use super::policy::Policy;
 use super::sign::{self, Leaving, Signer};
 use super::{Moment, Outbound};
 use crate::base::clock::Timestamp;
@@ -39,6 +40,8 @@ pub struct Prepared {
     pub signer: Option<Signer>,
     /// What its calls may dial.
     pub reach: Reach,
+    /// What its calls meet before they go.
+    pub policy: Arc<Policy>,
     pub(super) gateway: Arc<Gateway>,
     /// The connection as it is kept; that of this value may have been signed in.
     resolved: Arc<Connection>,
@@ -93,7 +96,9 @@ impl Outbound {
         if !Arc::ptr_eq(&used, &resolved) {
             self.logins.began(integration, &used);
         }
-        let prepared = Arc::new(Prepared::of(&generation.gateway, integration, (resolved, used), made)?);
+        let policy = self.policies.of(generation, integration);
+        let prepared = Prepared::of((&generation.gateway, policy), integration, (resolved, used), made)?;
+        let prepared = Arc::new(prepared);
         self.prepared.keep(generation, integration, connection, Arc::clone(&prepared));
         Ok(prepared)
     }
@@ -178,7 +183,7 @@ impl Made {
 
 impl Prepared {
     pub(super) fn of(
-        gateway: &Arc<Gateway>,
+        (gateway, policy): (&Arc<Gateway>, Arc<Policy>),
         integration: &Integration,
         (resolved, connection): (Arc<Connection>, Arc<Connection>),
         made: Option<Made>,
@@ -208,7 +213,7 @@ impl Prepared {
         })?;
         let gateway = Arc::clone(gateway);
         let place = Arc::from(base.origin.to_string());
-        Ok(Self { connection, base, host, place, headers, credential, signer, reach, gateway, resolved, made })
+        Ok(Self { connection, base, host, place, headers, credential, signer, reach, policy, gateway, resolved, made })
     }
 }
 
@@ -226,6 +231,11 @@ impl Prepared {
     pub fn needs_body(&self, headers: &HeaderMap) -> bool {
         let signs = self.signer.as_ref().is_some_and(|signer| signer.needs_body(headers, &self.base.origin));
         signs || self.credential.is_in_body()
+    }
+
+    /// How many calls of its integration may wait for their turn.
+    pub fn waiting_calls(&self) -> usize {
+        self.gateway.limits.waiting_calls
     }
 
     /// `text` without any part of the credential.

@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::Outbound;
-use super::call::test;
+use super::trial::test;
 use crate::base::clock::Timestamp;
 use crate::connection::{ConnectionHead, Status};
 use crate::definition::live::{Generation, Live};

@@ -8,8 +8,11 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
 use super::kept::Kept;
-use super::{Call, Subject};
+use super::retry::Again;
+use super::stream::DoorStream;
+use super::{Call, Subject, Way};
 use crate::base::clock::Timestamp;
+use crate::outbound::Pass;
 use crate::respond::{Answer, Refusal};
 
 /// What is remembered of one request.
@@ -18,6 +21,20 @@ pub struct Context {
     pub(super) at: Timestamp,
     pub(super) began: Duration,
     pub(super) call: Option<Box<Call>>,
+    /// What the policy let through, until it is told what became of it.
+    pub(super) pass: Option<Pass>,
+    /// `RateLimit-Policy` and `RateLimit` of the answer.
+    pub(super) limits: Option<(HeaderValue, HeaderValue)>,
+    /// Another try that is due.
+    pub(super) again: Option<Again>,
+    /// Tries made, the one under way among them.
+    pub(super) attempts: u32,
+    /// How often a service was dialled.
+    pub(super) dials: usize,
+    /// The idempotency key that the call was given here.
+    pub(super) key: Option<HeaderValue>,
+    /// The answer when the next try may not go.
+    pub(super) refused: Option<Answer>,
     /// Where a call went that is not streamed: origin and path.
     pub(super) sent_to: Option<(Arc<str>, String)>,
     pub(super) subject: Option<Subject>,
@@ -53,6 +70,13 @@ impl Context {
             at,
             began,
             call: None,
+            pass: None,
+            limits: None,
+            again: None,
+            attempts: 1,
+            dials: 0,
+            key: None,
+            refused: None,
             sent_to: None,
             subject: None,
             tries: 0,
@@ -74,6 +98,29 @@ impl Context {
     /// The call, once it is admitted.
     pub(super) fn call(&self) -> pingora::Result<&Call> {
         self.call.as_deref().ok_or_else(|| Error::explain(ErrorType::InternalError, "the call was not admitted"))
+    }
+
+    /// Where the call is dialled, once it may go.
+    pub(super) fn way(&self) -> pingora::Result<&Way> {
+        let way = self.call()?.way.as_ref();
+        way.ok_or_else(|| Error::explain(ErrorType::InternalError, "the call has no way"))
+    }
+}
+
+/// Returns when the caller is gone; never for one that is there, or of which that cannot be known.
+pub(super) async fn gone(session: &Session) {
+    match session.stream().and_then(DoorStream::below) {
+        Some(stream) => stream.gone().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What comes of some work, unless the caller goes away before.
+pub(super) async fn unless_gone<T>(session: &Session, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = gone(session) => None,
     }
 }
 

@@ -321,6 +321,8 @@ impl ProxyDoor {
         Ok(Held::Whole(WholeCall {
             generation: Arc::clone(generation),
             endpoint: super::transformed(integration, &call.method, &route),
+            caller: Some(Arc::clone(&caller.id)),
+            known_as: super::recognised(&ready, &call.method, &route),
             ready,
             suffix: route.suffix.to_owned(),
             query: call.query.clone(),

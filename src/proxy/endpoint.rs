@@ -13,6 +13,7 @@ use crate::activity::Asker;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Endpoint;
+use crate::outbound::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::outbound::{Call, Outbound, OutboundError};
 use crate::queue::{Again, Answered, Report};
 use crate::request::Outcome;
@@ -50,7 +51,11 @@ pub fn find<'a>(integration: &'a Integration, endpoint: &str, method: &Method) -
 pub async fn run(outbound: &Outbound, named: &NamedCall, body: &Bytes) -> Answer {
     let made = make(outbound, named, (body, None), Asker::Caller(Arc::clone(&named.caller))).await;
     match made {
-        Ok(outcome) => Answer::json(StatusCode::OK, &outcome.result),
+        Ok(outcome) => {
+            let limits = [RATE_LIMIT_POLICY, RATE_LIMIT].into_iter();
+            let limits = limits.filter_map(|name| outcome.headers.get(&name).map(|value| (name, value.clone())));
+            limits.fold(Answer::json(StatusCode::OK, &outcome.result), |answer, (name, value)| answer.with(name, value))
+        }
         Err(Unmade::Refused(refused)) => refused,
         Err(Unmade::Tried(error)) => error.answer(),
     }

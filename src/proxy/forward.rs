@@ -13,15 +13,17 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::context::{Context, Renewed, is_websocket};
+use super::context::{Context, Renewed, is_websocket, unless_gone};
+use super::depart::{self, Stopped, depart};
 use super::endpoint::{self, MAX_INPUT};
 use super::kept::Instead;
 use super::record::{self, Ended};
 use super::underway::watch;
-use super::watch::Watch;
+use super::watch::{Overdue, Watch};
 use super::{
-    Admitted, Incoming, ProxyDoor, answer, durable, headers, intake, pages, peer, renew, respond, sign, whole,
+    Admitted, Incoming, ProxyDoor, answer, durable, headers, intake, pages, peer, renew, respond, retry, sign, whole,
 };
+use crate::outbound::retry::Fault;
 use crate::respond::{Answer, Refusal};
 
 /// Names a request in answers, logs and activity.
@@ -83,7 +85,16 @@ impl ProxyHttp for Forward {
                 *kept
             }
             Ok(Admitted::Forward(call)) => {
+                call.ready.common.policy.begin();
                 context.call = Some(call);
+                match depart(&self.door, session, context).await {
+                    Ok(()) => {}
+                    Err(Stopped::Refused(refused)) => {
+                        let given = context.kept().failed().unwrap_or(refused);
+                        return self.answer(session, context, given).await.map(|()| true);
+                    }
+                    Err(Stopped::Gone) => return retry::left(),
+                }
                 // A service that does not know `100 Continue` would leave the caller waiting.
                 if headers_expect(session) {
                     session.write_continue_response().await?;
@@ -96,7 +107,8 @@ impl ProxyHttp for Forward {
                 match intake::whole_body(session, call.max_body()).await {
                     Ok(body) => {
                         context.sent = self.now();
-                        let given = whole::run(&self.door, *call, &method, &from, body).await;
+                        let run = whole::run(&self.door, *call, &method, &from, body);
+                        let Some(given) = unless_gone(session, run).await else { return retry::left() };
                         let took = self.now().saturating_sub(context.sent);
                         context.service = Some((took, given.status.as_u16())).filter(|_| Refusal::of(&given).is_none());
                         given
@@ -112,7 +124,11 @@ impl ProxyHttp for Forward {
                 }
             }
             Ok(Admitted::Named(call)) => match intake::whole_body(session, MAX_INPUT).await {
-                Ok(body) => endpoint::run(&self.door.parts.outbound, &call, &body).await,
+                Ok(body) => {
+                    let run = endpoint::run(&self.door.parts.outbound, &call, &body);
+                    let Some(given) = unless_gone(session, run).await else { return retry::left() };
+                    given
+                }
                 Err(refused) => refused,
             },
             Ok(Admitted::Durable(submission)) => {
@@ -131,15 +147,17 @@ impl ProxyHttp for Forward {
     /// Each try begins with another address, and goes on to the others by itself. The time for connecting is that
     /// of all tries together.
     async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> pingora::Result<Box<HttpPeer>> {
-        let call = context.call()?;
-        let left = call.connect_by.saturating_sub(self.now());
-        let tries = call.way.addresses().count().saturating_sub(context.tries).max(1);
+        retry::resume(&self.door, session, context).await?;
+        let (call, way) = (context.call()?, context.way()?);
+        let left = way.connect_by.saturating_sub(self.now());
+        let tries = way.route.addresses().count().saturating_sub(context.tries).max(1);
         let share = left / u32::try_from(tries).unwrap_or(1);
         let connect = share.max(LEAST_TRY).min(left.max(Duration::from_millis(1)));
         let http_one = call.ready.http_one || is_websocket(session);
         let redirected = self.door.parts.dialer.redirect().is_some();
-        let peer = peer::peer(call, context.tries, connect, http_one, redirected);
+        let peer = peer::peer((call, &way.route), context.tries, connect, http_one, redirected);
         context.tries += 1;
+        context.dials += 1;
         Ok(Box::new(peer))
     }
 
@@ -153,6 +171,8 @@ impl ProxyHttp for Forward {
         let call = context.call()?;
         headers::to_service(request, call, &self.door.via, mock)?;
         call.kept.ask(request)?;
+        retry::put_key(&self.door, request, context)?;
+        let call = context.call()?;
         sign::put_on(request, call, &self.door, session.is_body_done())?;
         let timeouts = call.ready.timeouts;
         context.sent = self.now();
@@ -196,8 +216,13 @@ impl ProxyHttp for Forward {
             }
             return Ok(());
         }
+        let asked = depart::answered(context, response);
         if response.status == StatusCode::UNAUTHORIZED && renew::renew(&self.door, session, context).await {
             return Err(Error::explain(ErrorType::HTTPStatus(401), "tried again with a new token").into_up());
+        }
+        if retry::after_answer(&self.door, session, context, (response, asked)) {
+            let status = response.status.as_u16();
+            return Err(Error::explain(ErrorType::HTTPStatus(status), "tried again as declared").into_up());
         }
         super::feel(&context.call()?.ready, response.status, self.door.parts.clock.now());
         context.service = Some((now.saturating_sub(context.sent), response.status.as_u16()));
@@ -212,6 +237,7 @@ impl ProxyHttp for Forward {
                 return Err(Error::explain(ErrorType::HTTPStatus(response.status.as_u16()), "a kept answer").into_up());
             }
         }
+        depart::tell_limits(context, response)?;
         response.insert_header(REQUEST_ID, context.id.clone())?;
         if let Some(watch) = watch(session) {
             watch.expect_service(now, idle);
@@ -256,19 +282,25 @@ impl ProxyHttp for Forward {
     /// Nothing was sent yet, so the next address may be tried, except where the certificate is wrong.
     fn fail_to_connect(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _peer: &HttpPeer,
         context: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let more = context.call.as_ref().is_some_and(|call| context.tries < call.way.addresses().count());
-        let time = context.call.as_ref().is_some_and(|call| self.now() < call.connect_by);
-        error.set_retry(more && time && !matches!(error.etype, ErrorType::InvalidCert));
+        let way = context.way().ok();
+        let more = way.is_some_and(|way| context.tries < way.route.addresses().count());
+        let time = way.is_some_and(|way| self.now() < way.connect_by);
+        let again = more && time && !matches!(error.etype, ErrorType::InvalidCert);
+        if let Some(pass) = context.pass.take_if(|_| !again) {
+            pass.unreachable();
+        }
+        let trusted = !matches!(error.etype, ErrorType::InvalidCert);
+        error.set_retry(again || trusted && retry::after(&self.door, session, context, Fault::Unsent));
         error
     }
 
-    /// A call is tried again only when a kept connection turned out to be closed before anything of an
-    /// answer came, and only when doing it twice is the same as doing it once.
+    /// Without a word of the definition a call is tried again only when a kept connection turned out to be closed
+    /// before anything of an answer came, and only when doing it twice is the same as doing it once.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -282,14 +314,23 @@ impl ProxyHttp for Forward {
             error.set_retry(true);
             return error;
         }
+        if context.again.is_some() {
+            error.set_retry(true);
+            return error;
+        }
         let again = error.esource == ErrorSource::Upstream
             && context.service.is_none()
             && session.req_header().method.is_idempotent()
             && !session.as_ref().retry_buffer_truncated();
         if again {
             error.retry.decide_reuse(reused);
-        } else {
-            error.set_retry(false);
+        }
+        if !again || !error.retry() {
+            let broken = error.esource == ErrorSource::Upstream && context.service.is_none();
+            if let Some(pass) = context.pass.take_if(|_| broken) {
+                pass.broken();
+            }
+            error.set_retry(broken && retry::after(&self.door, session, context, Fault::Broken));
         }
         error
     }
@@ -298,8 +339,19 @@ impl ProxyHttp for Forward {
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
         let begun = session.response_written().is_some_and(|written| !written.status.is_informational());
         let stale = context.stale.take().map(|stale| *stale).or_else(|| context.kept().failed());
+        if let Some(refused) = context.refused.take() {
+            let given = stale.unwrap_or(refused).closing();
+            let error_code = given.status.as_u16();
+            return match self.answer(session, context, given).await {
+                Ok(()) => FailToProxy { error_code, can_reuse_downstream: false },
+                Err(_) => gone,
+            };
+        }
         let overdue = watch(session).and_then(Watch::overdue);
         let Some(failure) = respond::of_call(error, overdue) else { return gone };
+        if let Some(pass) = context.pass.take_if(|_| overdue == Some(Overdue::Service)) {
+            pass.broken();
+        }
         let (integration, host) = match &context.call {
             Some(call) => (call.ready.integration.id.clone(), call.ready.common.base.origin.host.clone()),
             None => (Arc::from("other"), String::from("the service")),

@@ -104,6 +104,8 @@ impl ProxyDoor {
                 let call = || WholeCall {
                     generation: Arc::clone(generation),
                     ready: Arc::clone(ready),
+                    caller: None,
+                    known_as: None,
                     endpoint: None,
                     suffix: route.suffix.to_owned(),
                     query: route.query.map(str::to_owned),

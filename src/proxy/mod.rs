@@ -8,6 +8,7 @@ pub mod answer;
 mod caller;
 mod chunks;
 mod context;
+mod depart;
 mod dial;
 mod durable;
 pub mod endpoint;
@@ -23,6 +24,7 @@ mod ready;
 mod record;
 mod renew;
 mod respond;
+pub mod retry;
 mod route;
 mod sign;
 pub mod socket;
@@ -44,7 +46,7 @@ use crate::connection::health::Trouble;
 use crate::definition::live::{Generation, Live};
 use crate::definition::plan::Integration;
 use crate::net::client::Clients;
-use crate::net::{Dialer, Route as Way};
+use crate::net::{self, DialError, Dialer};
 use crate::outbound::{Outbound, SignedOut};
 use crate::respond::{Answer, Refusal};
 use crate::store::Events;
@@ -98,16 +100,31 @@ pub(crate) struct Incoming<'a> {
 pub(crate) struct Call {
     generation: Arc<Generation>,
     ready: Arc<Ready>,
+    /// Who asked for it.
+    caller: Arc<str>,
+    /// The endpoint that it is for, where that matters to the policy.
+    endpoint: Option<Arc<str>>,
     /// Path and query as the service gets them.
     target: String,
-    /// How the service is reached.
-    way: Way,
-    /// When connecting must be done, in monotonic time.
-    connect_by: Duration,
+    /// Where it is dialled, once it may go.
+    way: Option<Way>,
     kept: Kept,
 }
 
+/// Where a call is dialled.
+pub(crate) struct Way {
+    route: net::Route,
+    /// When connecting must be done, in monotonic time.
+    connect_by: Duration,
+}
+
 impl Call {
+    /// The path below the API's base, without the query.
+    fn below(&self) -> &str {
+        let path = self.target.split_once('?').map_or(&*self.target, |(path, _)| path);
+        path.strip_prefix(&self.ready.common.base.path).unwrap_or(path)
+    }
+
     /// Where it goes: origin and path, without the query, which may hold the credential.
     fn into_place(mut self) -> (Arc<str>, String) {
         self.target.truncate(self.target.find('?').unwrap_or(self.target.len()));
@@ -190,28 +207,22 @@ impl ProxyDoor {
             return Ok((Admitted::Pages(Box::new(call)), subject));
         }
         let endpoint = transformed(integration, request.method, &route);
+        let known_as = recognised(&ready, request.method, &route);
         if endpoint.is_some() || (has_body(request.headers) && ready.common.needs_body(request.headers)) {
             let (suffix, query) = (route.suffix.to_owned(), route.query.map(str::to_owned));
             let generation = Arc::clone(&generation);
-            let call = WholeCall { generation, ready, endpoint, suffix, query };
+            let caller = Some(Arc::clone(&caller.id));
+            let call = WholeCall { generation, ready, caller, known_as, endpoint, suffix, query };
             return Ok((Admitted::Whole(Box::new(call)), subject));
         }
         refuse_without_body(&ready)?;
-        let mut kept = match self.look(&generation, &ready, request, &route).await {
+        let kept = match self.look(&generation, &ready, request, &route).await {
             Before::Answered(answer, behind) => return Ok((Admitted::Kept(answer, behind), subject)),
             Before::On(kept) => kept,
         };
         let target = target(&ready, &route);
-        let connect_by = self.parts.clock.monotonic().saturating_add(ready.timeouts.connect);
-        let way = match self.resolve(&ready).await {
-            Ok(way) => way,
-            Err(refused) => {
-                let stale = kept.failed().ok_or(refused)?;
-                return Ok((Admitted::Kept(Box::new(stale), None), subject));
-            }
-        };
-        let generation = Arc::clone(&generation);
-        let call = Call { generation, ready, target, way, connect_by, kept };
+        let (caller, generation) = (Arc::clone(&caller.id), Arc::clone(&generation));
+        let call = Call { generation, ready, caller, endpoint: known_as, target, way: None, kept };
         Ok((Admitted::Forward(Box::new(call)), subject))
     }
 
@@ -238,10 +249,8 @@ impl ProxyDoor {
             }
             _ => call.target.clone(),
         };
-        let connect_by = self.parts.clock.monotonic().saturating_add(ready.timeouts.connect);
-        let way = self.resolve(&ready).await.ok()?;
-        let kept = Kept::Apart;
-        Some(Call { generation: Arc::clone(&call.generation), ready, target, way, connect_by, kept })
+        let (caller, endpoint, kept) = (Arc::clone(&call.caller), call.endpoint.clone(), Kept::Apart);
+        Some(Call { generation: Arc::clone(&call.generation), ready, caller, endpoint, target, way: None, kept })
     }
 
     /// A call that has been through this process before would go round for ever.
@@ -253,14 +262,15 @@ impl ProxyDoor {
         Ok(())
     }
 
-    async fn resolve(&self, ready: &Ready) -> Result<Way, Answer> {
+    /// How a service is reached; else the answer, and whether its name could not be resolved.
+    async fn resolve(&self, ready: &Ready) -> Result<net::Route, (Answer, bool)> {
         let origin = &ready.common.base.origin;
         let found = self.parts.dialer.route(&origin.host, origin.port, &ready.common.reach).await;
         found.map_err(|error| {
             let failure = respond::of_dialling(&error);
             let labels = [&*ready.integration.id, failure.reason];
             self.parts.metrics.upstream_errors.with_label_values(&labels).inc();
-            failure.answer(&origin.host)
+            (failure.answer(&origin.host), matches!(error, DialError::Unresolved { .. }))
         })
     }
 }
@@ -287,6 +297,12 @@ fn find_integration<'a>(generation: &'a Generation, route: &Route<'_>) -> Result
     generation
         .integration(route.integration)
         .ok_or_else(|| Refusal::NotFound.answer(&format!("there is no integration `{}`", route.integration)))
+}
+
+/// The endpoint that a call is for, where the policy cares.
+fn recognised(ready: &Ready, method: &Method, route: &Route<'_>) -> Option<Arc<str>> {
+    let api = ready.integration.api.as_ref().filter(|_| ready.common.policy.knows_endpoints())?;
+    api.recognise(method, route.suffix).map(|endpoint| Arc::clone(&endpoint.id))
 }
 
 /// The place of the endpoint with a transform that a call is for.

@@ -288,15 +288,19 @@ impl<'a> Walk<'a> {
             Route { integration: &integration.id, suffix: &at.suffix, query: at.query.as_deref(), endpoint: None };
         caller::permit(known.ok_or_else(|| ended("the caller is not known"))?, &Method::GET, &route, connection)?;
         let ready = self.door.connections.get(generation, integration, connection, Need::default()).await?;
+        let endpoints = ready.integration.api.as_ref().map(|api| api.endpoints.as_slice()).unwrap_or_default();
+        let known_as = endpoints.get(call.endpoint).map(|endpoint| Arc::clone(&endpoint.id));
         let page = WholeCall {
             generation: Arc::clone(generation),
             ready,
+            caller: Some(Arc::clone(&call.caller)),
+            known_as,
             endpoint: Some(call.endpoint),
             suffix: at.suffix.clone(),
             query: at.query.clone(),
         };
         let fetched = whole::fetch(self.door, &Arc::new(page), (&Method::GET, &self.headers), Bytes::new()).await;
-        fetched.map_err(whole::Unmade::into_answer)
+        fetched.map(|(received, _)| received).map_err(whole::Unmade::into_answer)
     }
 
     /// What is on a page, and where the next one is.

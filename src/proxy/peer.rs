@@ -8,7 +8,7 @@ use pingora::upstreams::peer::HttpPeer;
 
 use super::Call;
 use super::dial::Dial;
-use crate::net::Scheme;
+use crate::net::{Route, Scheme};
 
 /// Streams of one HTTP/2 connection to a service at once.
 const STREAMS: usize = 100;
@@ -19,14 +19,20 @@ const POOLED: Duration = Duration::from_secs(45);
 /// the exact ones.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// The peer to dial for a call.
+/// The peer to dial for a call by a route.
 ///
 /// `number` counts the tries from zero, and `connect` bounds what it takes to connect, TLS included. `http_one`
 /// keeps to HTTP/1.1, as WebSocket needs.
-pub fn peer(call: &Call, number: usize, connect: Duration, http_one: bool, redirected: bool) -> HttpPeer {
+pub fn peer(
+    (call, route): (&Call, &Route),
+    number: usize,
+    connect: Duration,
+    http_one: bool,
+    redirected: bool,
+) -> HttpPeer {
     let (ready, origin) = (&call.ready, &call.ready.common.base.origin);
     let target = format!("{}:{}", origin.host, origin.port);
-    let dial = Dial::new(&call.way, target, (number, &ready.last), connect);
+    let dial = Dial::new(route, target, (number, &ready.last), connect);
     let address = dial.first();
     let tls = ready.common.base.origin.scheme == Scheme::Https && !redirected;
     // Verification is by this name; Pingora turns it off when the name is empty, which no base is.

@@ -2,9 +2,9 @@
 
 use pingora::proxy::Session;
 
-use super::ProxyDoor;
 use super::context::{Context, Renewed, is_websocket};
 use super::underway::watch;
+use super::{ProxyDoor, depart};
 use crate::connection::refresh::LEASE;
 
 /// Renews the token that the service refused. Answers whether the call may be made once more with the
@@ -22,11 +22,17 @@ pub async fn renew(door: &ProxyDoor, session: &mut Session, context: &mut Contex
         return false;
     }
     let Some(mut call) = renewed else { return false };
-    door.parts.outbound.note_retry(&call.ready.integration, &call.ready.common.connection.id);
     if let Some(refused) = context.call.take() {
         call.kept = refused.kept;
     }
     context.call = Some(Box::new(call));
+    if depart::depart(door, session, context).await.is_err() {
+        // The service's refusal stands; the call that it was an answer to is over.
+        return false;
+    }
+    if let Some(call) = &context.call {
+        door.parts.outbound.note_retry(&call.ready.integration, &call.ready.common.connection.id);
+    }
     context.tries = 0;
     context.renewed = Renewed::Again;
     true

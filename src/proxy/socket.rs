@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -44,6 +44,11 @@ impl Socket {
     /// Sends a few bytes if that is possible at once.
     pub fn send_now(&self, bytes: &[u8]) -> bool {
         each!(self, io => io.try_write(bytes)).is_ok_and(|written| written == bytes.len())
+    }
+
+    /// Waits until there is something to read, or the other side has closed. Answers whether it has.
+    async fn is_closed(&self) -> bool {
+        each!(self, io => io.ready(Interest::READABLE).await).map_or(true, Ready::is_read_closed)
     }
 
     /// The first bytes of something, waited for without holding memory; empty when the other side has
@@ -130,6 +135,14 @@ impl Channel {
         match self {
             Self::Plain(_) => false,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
+    /// Waits until there is something to read, or the other side has closed. Answers whether it has.
+    pub async fn is_closed(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.is_closed().await,
+            Self::Tls(stream) => stream.get_ref().0.is_closed().await,
         }
     }
 

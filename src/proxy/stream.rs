@@ -109,6 +109,13 @@ impl DoorStream {
         self.io.is_http2()
     }
 
+    /// Returns when the client has closed its side, for waits in which nothing is read from it.
+    pub async fn gone(&self) {
+        while !self.io.is_closed().await {
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
     /// From here on HTTP/2 frames are counted.
     pub fn count_frames(&mut self, most: u32) {
         self.frames = Some(FrameBudget::new(most, self.now()));

@@ -3,6 +3,7 @@
 //! cannot be changed, so these calls have a size cap in both directions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -11,14 +12,17 @@ use minijinja::value::Value;
 use super::kept::{self, Behind};
 use super::ready::Ready;
 use super::transform::{self, TransformError};
-use super::{ProxyDoor, headers};
+use super::{ProxyDoor, depart, headers};
 use crate::definition::live::Generation;
 use crate::definition::plan::api::{Endpoint, Transform};
-use crate::net::Failure;
+use crate::definition::plan::policy::Retry;
 use crate::net::exchange::{BodyLimit, Excess, Follow, Outgoing, Received, Towards};
-use crate::outbound::PlaceError;
+use crate::net::{Failure, Sent};
 use crate::outbound::cache::{Look, Turn, listed, of_answer};
+use crate::outbound::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
+use crate::outbound::retry::{Between, Fault, Spent, fresh_key, key_header};
 use crate::outbound::sign::{Leaving, own_headers};
+use crate::outbound::{Ask, PlaceError};
 use crate::respond::{Answer, Refusal};
 use crate::template::Context;
 
@@ -26,6 +30,10 @@ use crate::template::Context;
 pub struct WholeCall {
     pub(super) generation: Arc<Generation>,
     pub(super) ready: Arc<Ready>,
+    /// Who asked for it; none for what the gateway does by itself.
+    pub(super) caller: Option<Arc<str>>,
+    /// The endpoint that it is for, where that matters to the policy.
+    pub(super) known_as: Option<Arc<str>>,
     /// The place in its API of the endpoint whose transform changes it.
     pub(super) endpoint: Option<usize>,
     pub(super) suffix: String,
@@ -49,6 +57,10 @@ impl WholeCall {
 
     fn refused(&self, error: &TransformError) -> Answer {
         error.answer(|words| self.ready.common.redact(words))
+    }
+
+    fn retry(&self) -> Option<&Retry> {
+        self.ready.integration.api.as_ref()?.retry(self.known_as.as_deref())
     }
 
     /// Where it goes: origin and path.
@@ -97,14 +109,19 @@ impl Unmade {
 /// is changed is changed each time.
 pub async fn run(door: &Arc<ProxyDoor>, call: WholeCall, method: &Method, from: &HeaderMap, body: Bytes) -> Answer {
     let call = Arc::new(call);
-    let received = match fetch(door, &call, (method, from), body).await {
+    let (received, limits) = match fetch(door, &call, (method, from), body).await {
         Ok(received) => received,
         Err(unmade) => return unmade.into_answer(),
     };
-    answer(door, &call, received).unwrap_or_else(|error| call.refused(&error))
+    let told = depart::tells_limits(&received.headers);
+    let answer = answer(door, &call, received).unwrap_or_else(|error| call.refused(&error));
+    match limits.filter(|_| !told) {
+        Some((policy, left)) => answer.with(RATE_LIMIT_POLICY, policy).with(RATE_LIMIT, left),
+        None => answer,
+    }
 }
 
-/// Makes the call as [`run`] does, without what is kept: for who tells failures apart.
+/// Makes the call once, without what is kept and without further tries: for who decides on those.
 ///
 /// # Errors
 /// When there is no answer of the service to give.
@@ -114,9 +131,13 @@ pub async fn make(
     method: &Method,
     (from, body): (&HeaderMap, Bytes),
 ) -> Result<Answer, Unmade> {
-    let received = send(door, call, method, (&headers::kept(from), body)).await?;
+    let tried = renewing(door, call, method, (&headers::kept(from), body)).await?;
+    let received = noted(door, call, method, tried.received);
     answer(door, call, received).map_err(|error| Unmade::Unreadable(call.refused(&error)))
 }
+
+/// An answer, and how the limits stood when its call went.
+type Fetched = (Received, Option<(HeaderValue, HeaderValue)>);
 
 /// The service's answer, or what is kept of one.
 pub async fn fetch(
@@ -124,7 +145,7 @@ pub async fn fetch(
     call: &Arc<WholeCall>,
     (method, from): (&Method, &HeaderMap),
     body: Bytes,
-) -> Result<Received, Unmade> {
+) -> Result<Fetched, Unmade> {
     let place = (call.suffix.as_str(), call.query.as_deref());
     let mut headers = headers::kept(from);
     if call.transform().is_some_and(transform::reads_answers) {
@@ -142,47 +163,112 @@ pub async fn fetch(
                 if let Some(turn) = given.refresh {
                     Behind::new(call, headers, turn).begin(door);
                 }
-                return Ok(of_answer(given.answer));
+                return Ok((of_answer(given.answer), None));
             }
         },
     };
     if let Some(turn) = &turn {
         turn.ask(&mut headers);
     }
-    let received = match send(door, call, method, (&headers, body)).await {
-        Ok(received) => received,
-        Err(unmade) => return turn.as_mut().and_then(|turn| turn.failed()).map(of_answer).ok_or(unmade),
+    let (received, limits) = match trying(door, call, method, (&headers, body)).await {
+        Ok(fetched) => fetched,
+        Err(unmade) => {
+            let stale = turn.as_mut().and_then(|turn| turn.failed()).map(of_answer);
+            return stale.map(|stale| (stale, None)).ok_or(unmade);
+        }
     };
-    Ok(match turn {
+    let received = noted(door, call, method, received);
+    let received = match turn {
         Some(turn) => turn.settle(received),
         None => received,
-    })
+    };
+    Ok((received, limits))
 }
 
-/// A call, and what its answer says about the connection and about what is kept.
-async fn send(
-    door: &ProxyDoor,
-    call: &WholeCall,
-    method: &Method,
-    request: (&HeaderMap, Bytes),
-) -> Result<Received, Unmade> {
-    let received = renewing(door, call, method, request).await?;
+/// What an answer says about the connection and about what is kept.
+fn noted(door: &ProxyDoor, call: &WholeCall, method: &Method, received: Received) -> Received {
     super::feel(&call.ready, received.status, door.parts.clock.now());
     if let Some(key) = kept::changes(&call.ready, method, (call.suffix.as_str(), call.query.as_deref())) {
         door.parts.outbound.cache().changed(&key, received.status, &received.headers);
     }
-    Ok(received)
+    received
 }
 
-/// A call, made once more when the service refuses the token and another is to be had.
+/// A try that was answered.
+struct Tried {
+    received: Received,
+    /// How the limits stand.
+    limits: Option<(HeaderValue, HeaderValue)>,
+    /// How long the service asks to wait.
+    asked: Option<Duration>,
+}
+
+/// A call, and further tries of it as declared.
+async fn trying(
+    door: &ProxyDoor,
+    call: &WholeCall,
+    method: &Method,
+    (from, body): (&HeaderMap, Bytes),
+) -> Result<Fetched, Unmade> {
+    call.ready.common.policy.begin();
+    let from = &keyed(door, call, method, from);
+    let began = door.parts.clock.monotonic();
+    let mut count = 0;
+    loop {
+        let tried = renewing(door, call, method, (from, body.clone())).await;
+        count += 1;
+        let Some((pause, spent)) = again(door, call, (method, from), (&tried, count, began)) else {
+            return tried.map(|tried| (tried.received, tried.limits));
+        };
+        tokio::time::sleep(pause).await;
+        spent.goes();
+    }
+}
+
+/// The headers with an idempotency key, where a call needs one and has none.
+fn keyed(door: &ProxyDoor, call: &WholeCall, method: &Method, from: &HeaderMap) -> HeaderMap {
+    let mut headers = from.clone();
+    let plan = call.retry();
+    if let Some(name) = key_header(plan, method).filter(|name| !headers.contains_key(*name))
+        && let Ok(key) = fresh_key(&**door.parts.outbound.moment().1)
+    {
+        headers.insert(name.clone(), key);
+    }
+    headers
+}
+
+/// Whether the call is tried again, and after what pause.
+fn again(
+    door: &ProxyDoor,
+    call: &WholeCall,
+    (method, from): (&Method, &HeaderMap),
+    (tried, count, began): (&Result<Tried, Unmade>, u32, Duration),
+) -> Option<(Duration, Spent)> {
+    let plan = call.retry()?;
+    let fault = match tried {
+        Ok(tried) if tried.received.status.as_u16() >= 400 => {
+            Fault::Status(tried.received.status.as_u16(), tried.asked)
+        }
+        Err(Unmade::Failed(failure)) if failure.passing() && failure.sent == Sent::Nothing => Fault::Unsent,
+        Err(Unmade::Failed(failure)) if failure.passing() => Fault::Broken,
+        Ok(_) | Err(_) => return None,
+    };
+    let keyed = plan.idempotency_key.as_ref().is_some_and(|name| from.contains_key(name));
+    let ends = began.saturating_add(call.ready.timeouts.total);
+    let left = ends.saturating_sub(door.parts.clock.monotonic());
+    let between = Between { plan, tries: count, repeatable: method.is_idempotent() || keyed, left };
+    call.ready.common.policy.again(&between, fault, &**door.parts.outbound.moment().1)
+}
+
+/// One try, and a second with another token where the service refuses the first.
 async fn renewing(
     door: &ProxyDoor,
     call: &WholeCall,
     method: &Method,
     (from, body): (&HeaderMap, Bytes),
-) -> Result<Received, Unmade> {
+) -> Result<Tried, Unmade> {
     let first = once(door, call, &call.ready, method, (from, body.clone())).await;
-    let refused = first.as_ref().is_ok_and(|received| received.status == StatusCode::UNAUTHORIZED);
+    let refused = first.as_ref().is_ok_and(|tried| tried.received.status == StatusCode::UNAUTHORIZED);
     let renewed = if refused { door.renewed(&call.generation, &call.ready).await } else { None };
     match renewed {
         Some(ready) if method.is_idempotent() => {
@@ -200,14 +286,44 @@ async fn once(
     ready: &Ready,
     method: &Method,
     request: (&HeaderMap, Bytes),
-) -> Result<Received, Unmade> {
-    let outgoing = outgoing(door, call, ready, method, request).map_err(Unmade::Refused)?;
-    door.parts.clients.send(outgoing).await.map_err(Unmade::Failed)
+) -> Result<Tried, Unmade> {
+    let endpoint = call.known_as.as_ref();
+    let common = &ready.common;
+    let ask = Ask {
+        connection: &common.connection.id,
+        caller: call.caller.as_ref(),
+        endpoint,
+        method,
+        path: &call.suffix,
+        place: &common.place,
+        until: None,
+    };
+    let admitted = common.policy.admit(ask, common.waiting_calls()).await;
+    let pass = admitted.map_err(|held| Unmade::Refused(held.answer(&ready.integration.id)))?;
+    let outgoing = match outgoing(door, call, ready, method, request) {
+        Ok(outgoing) => outgoing,
+        Err(refused) => {
+            pass.unsent();
+            return Err(Unmade::Refused(refused));
+        }
+    };
+    let limits = pass.fields();
+    match door.parts.clients.send(outgoing).await {
+        Ok(received) => {
+            let asked = pass.read(&received, endpoint.map(|id| &**id));
+            Ok(Tried { received, limits, asked })
+        }
+        Err(failure) => {
+            pass.failed(&failure);
+            Err(Unmade::Failed(failure))
+        }
+    }
 }
 
 /// A GET with these headers, for the cache.
 pub async fn get(door: &ProxyDoor, call: &WholeCall, headers: &HeaderMap) -> Result<Received, Answer> {
-    once(door, call, &call.ready, &Method::GET, (headers, Bytes::new())).await.map_err(Unmade::into_answer)
+    let tried = once(door, call, &call.ready, &Method::GET, (headers, Bytes::new())).await;
+    tried.map(|tried| tried.received).map_err(Unmade::into_answer)
 }
 
 fn outgoing(

@@ -72,14 +72,18 @@ impl Clocks {
 /// The moment that an answer tells. `None` when it tells none that lies ahead and within a hundred years:
 /// services write zero, a negative number, the past or a word when they mean "never".
 pub fn read(moment: &Moment, context: &Context, clocks: Clocks) -> Option<Timestamp> {
-    let value = moment.value.json(context).ok()?;
-    let found = match moment.unit {
-        MomentUnit::AfterSeconds => return after(&value, 1.0, clocks.now),
-        MomentUnit::AfterMillis => return after(&value, 1e-3, clocks.now),
-        MomentUnit::AfterMinutes => return after(&value, 60.0, clocks.now),
-        MomentUnit::EpochSeconds => at(number(&value)?),
-        MomentUnit::EpochMillis => at(number(&value)? / 1e3),
-        MomentUnit::EpochMicros => at(number(&value)? / 1e6),
+    of_value(&moment.value.json(context).ok()?, moment.unit, clocks)
+}
+
+/// The moment that a value stands for, as [`read`] would have it.
+pub fn of_value(value: &Value, unit: MomentUnit, clocks: Clocks) -> Option<Timestamp> {
+    let found = match unit {
+        MomentUnit::AfterSeconds => return after(value, 1.0, clocks.now),
+        MomentUnit::AfterMillis => return after(value, 1e-3, clocks.now),
+        MomentUnit::AfterMinutes => return after(value, 60.0, clocks.now),
+        MomentUnit::EpochSeconds => at(number(value)?),
+        MomentUnit::EpochMillis => at(number(value)? / 1e3),
+        MomentUnit::EpochMicros => at(number(value)? / 1e6),
         MomentUnit::Rfc3339 => Timestamp::parse_rfc3339(value.as_str()?.trim()),
         MomentUnit::HttpDate => http_date(value.as_str()?.trim()),
         MomentUnit::JwtExp => jwt_exp(value.as_str()?),

@@ -167,6 +167,8 @@ refusals! {
     NeedsReconnect = 503 "connection_needs_reconnect" "The connection has to be connected again";
     /// The operator put the connection out of use.
     ConnectionPaused = 503 "connection_paused" "The connection is paused";
+    /// The service has been failing, or a person wants it left alone; `Retry-After` says when to come again.
+    ServiceHeld = 503 "service_held" "Calls to the service are held back for a while";
     /// The gateway is stopping, starting or overloaded.
     Unavailable = 503 "unavailable" "The gateway cannot take this now";
     /// The store cannot make anything durable now.

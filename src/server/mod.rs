@@ -28,6 +28,7 @@ use crate::connection::connect::door::Welcome;
 use crate::definition::live::Live;
 use crate::definition::plan::gateway::DoorName;
 use crate::proxy::ProxyDoor;
+use crate::proxy::retry::DIALS;
 use crate::telemetry::metrics::Metrics;
 use crate::webhook::door::Receive;
 
@@ -47,10 +48,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Idle connections to services that are kept in all, and tries of one call: more than any service has
-/// addresses worth trying.
+/// Idle connections to services that are kept in all.
 const POOL: usize = 1024;
-const TRIES: usize = 4;
 
 /// Opens the proxy door for callers. Must be called within the runtime.
 pub fn open_proxy(listener: Listener, shared: Shared, door: Arc<ProxyDoor>) -> Running {
@@ -89,6 +88,6 @@ where
     P::CTX: Send + Sync,
 {
     let conf =
-        ServerConf { threads: 1, upstream_keepalive_pool_size: POOL, max_retries: TRIES, ..ServerConf::default() };
+        ServerConf { threads: 1, upstream_keepalive_pool_size: POOL, max_retries: DIALS, ..ServerConf::default() };
     Arc::new(http_proxy(&Arc::new(conf), proxy))
 }

@@ -82,6 +82,13 @@ metrics! {
     cache_bytes: gauge "trunkline_cache_bytes" "Bytes of kept answers, and of those being read." [];
     cache_evictions: counter "trunkline_cache_evictions_total" "Kept answers that went to make room." [];
     cache_not_kept: counter "trunkline_cache_not_kept_total" "Answers that might have been kept and passed instead: `too_large`, `no_room`." ["reason"];
+    calls_waiting: gauge "trunkline_calls_waiting" "Calls that wait for their turn under the limits of an integration." ["integration"];
+    calls_waited: histogram "trunkline_calls_waited_seconds" "Time that calls waited for their turn, of those that had to." ["integration"];
+    calls_held: counter "trunkline_calls_held_total" "Calls that were not made, by reason: a rate or the service's own quota (rate, quota), waiting in vain (waited), too many waiting (crowded), a failing service (open)." ["integration", "reason"];
+    quota_refusals: counter "trunkline_quota_refusals_total" "Answers 429 of services, each of which pauses calls." ["integration"];
+    breaker_circuits: gauge "trunkline_breaker_circuits" "Circuits of an integration that are not closed, by state: `open`, `half_open`; `held` is 1 while a person holds all of them open." ["integration", "state"];
+    breaker_opened: counter "trunkline_breaker_opened_total" "Times that a circuit opened because the service failed." ["integration"];
+    retries: counter "trunkline_retries_total" "Failed tries that might have been followed by another, by what came of it: made, or not because it was not safe (unsafe), there was no time (late), the budget was used up (budget), the body was not held any more (body)." ["integration", "result"];
     token_calls: counter "trunkline_token_calls_total" "Tokens asked for, by stage (token, refresh) and result (ok, permanent, passing, unsent, misconfigured)." ["integration", "stage", "result"];
     webhooks_received: counter "trunkline_webhooks_received_total" "Webhooks by result: accepted, duplicate, handshake, or the refusal's code." ["integration", "result"];
     webhook_ack_duration: histogram "trunkline_webhook_ack_duration_seconds" "Time from a webhook's head to its durable acknowledgement." ["integration"];

@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::base::bucket::{Bucket, Shape};
 use crate::base::units::Rate;
 
 /// The largest body that is verified for a source whose budget is used up.
@@ -40,8 +41,7 @@ impl Limits {
     pub fn take_verified(&self, integration: &Arc<str>, rate: Rate, now: Duration) -> Result<(), Duration> {
         let mut buckets = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.make_room(INTEGRATIONS, now);
-        let full = buckets.full_at.entry(Arc::clone(integration)).or_default();
-        take(full, rate, now)
+        take(buckets.kept.entry(Arc::clone(integration)).or_default(), rate, now)
     }
 
     /// Charges one unverified request to its source.
@@ -57,9 +57,9 @@ impl Limits {
     ) -> Result<(), Duration> {
         let mut buckets = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
         let known = (Arc::clone(integration), source.map(network));
-        let room = buckets.make_room(SOURCES, now) || buckets.full_at.contains_key(&known);
+        let room = buckets.make_room(SOURCES, now) || buckets.kept.contains_key(&known);
         let key = if room { known } else { (Arc::from(""), None) };
-        take(buckets.full_at.entry(key).or_default(), rate, now)
+        take(buckets.kept.entry(key).or_default(), rate, now)
     }
 
     /// How long until a source has room for one unverified request; `None` when it has.
@@ -71,44 +71,42 @@ impl Limits {
         now: Duration,
     ) -> Option<Duration> {
         let buckets = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = buckets.full_at.get(&(Arc::clone(integration), source.map(network)))?;
-        take(&mut full.clone(), rate, now).err()
+        let mut bucket = *buckets.kept.get(&(Arc::clone(integration), source.map(network)))?;
+        take(&mut bucket, rate, now).err()
     }
 }
 
-/// Budgets by key. Each is one number, the time at which it will be full again (GCRA); one that is full is
-/// the same as none.
+/// Budgets by key; one that is full is the same as none.
 #[derive(Debug)]
 struct Buckets<K> {
-    full_at: HashMap<K, Duration>,
+    kept: HashMap<K, Bucket>,
 }
 
 impl<K> Default for Buckets<K> {
     fn default() -> Self {
-        Self { full_at: HashMap::new() }
+        Self { kept: HashMap::new() }
     }
 }
 
 impl<K: Hash + Eq> Buckets<K> {
     /// Whether there is room for one more key, once those that are full again are forgotten.
     fn make_room(&mut self, most: usize, now: Duration) -> bool {
-        if self.full_at.len() >= most {
-            self.full_at.retain(|_, full_at| *full_at > now);
+        if self.kept.len() >= most {
+            self.kept.retain(|_, bucket| !bucket.full_in(now).is_zero());
         }
-        self.full_at.len() < most
+        self.kept.len() < most
     }
 }
 
 /// Takes one of a budget of `rate.count` that refills over `rate.period`.
-fn take(full_at: &mut Duration, rate: Rate, now: Duration) -> Result<(), Duration> {
-    let next = (*full_at).max(now) + rate.period / rate.count.max(1);
-    match next.checked_sub(now + rate.period) {
-        Some(wait) if !wait.is_zero() => Err(wait),
-        _ => {
-            *full_at = next;
-            Ok(())
-        }
+fn take(bucket: &mut Bucket, rate: Rate, now: Duration) -> Result<(), Duration> {
+    let shape = Shape::new(rate, rate.count);
+    let wait = bucket.ready_at(shape, now).saturating_sub(now);
+    if !wait.is_zero() {
+        return Err(wait);
     }
+    bucket.take(shape, now);
+    Ok(())
 }
 
 /// What counts as one source: an IPv4 address, or the /64 that one IPv6 subscriber usually has.
@@ -168,7 +166,7 @@ mod tests {
         let refused = (0..count).filter(|n| limits.charge_unverified(&id, source(*n), RATE, at(0)).is_err()).count();
         assert_eq!(refused, 7, "those beyond share one budget of three");
         assert_eq!(limits.charge_unverified(&id, source(count), RATE, at(5_000)), Ok(()));
-        let kept = limits.unverified.lock().map(|buckets| buckets.full_at.len()).unwrap_or_default();
+        let kept = limits.unverified.lock().map(|buckets| buckets.kept.len()).unwrap_or_default();
         assert_eq!(kept, 1);
     }
 }

@@ -34,6 +34,7 @@ mod mock_oauth;
 mod outside;
 mod pages;
 mod peers;
+mod policy;
 mod power;
 mod proxy;
 mod refresh;

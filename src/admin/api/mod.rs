@@ -6,6 +6,7 @@
 
 mod accounts;
 mod activity;
+mod breaker;
 mod config;
 mod connect_links;
 mod connections;
@@ -52,6 +53,9 @@ pub fn routes() -> Router<Arc<Parts>> {
         .route("/api/integrations/connections/{id}/resume", post(connections::resume))
         .route("/api/integrations/connections/{id}/refresh", post(connections::refresh))
         .route("/api/integrations/connections/{id}/test", post(connections::test))
+        .route("/api/integrations/{id}/breaker", get(breaker::show))
+        .route("/api/integrations/{id}/breaker/open", post(breaker::open))
+        .route("/api/integrations/{id}/breaker/close", post(breaker::close))
         .route("/api/export", get(transfer::export).post(transfer::export_sealed))
         .route("/api/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))
         .route("/api/connect-links", post(connect_links::make))

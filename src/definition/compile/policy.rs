@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::oauth2::moment;
 use super::place::{Fault, Place};
 use crate::base::backoff::Backoff;
-use crate::definition::plan::policy::{Breaker, Limit, Policy, Quota, Retry, Scope, Told};
+use crate::definition::plan::policy::{Breaker, Limit, Policy, Quota, Reading, Retry, Scope, Told, Wait};
 use crate::definition::plan::rule::Glob;
 use crate::definition::raw::api as raw;
 use crate::definition::raw::limits::{
-    Breaker as RawBreaker, Limit as RawLimit, LimitScope, Quota as RawQuota, Retry as RawRetry,
+    Breaker as RawBreaker, Limit as RawLimit, LimitScope, Moment, Quota as RawQuota, Retry as RawRetry,
 };
 use crate::definition::raw::scalar::Method;
 
@@ -99,9 +99,9 @@ fn limit(raw: &RawLimit, endpoint: Option<Arc<str>>) -> Limit {
 
 fn quota(raw: &RawQuota, place: &Place<'_>) -> Result<Quota, Fault> {
     let told = Told {
-        remaining: place.at("remaining").expression(&raw.remaining)?,
-        limit: place.optional("limit", raw.limit.as_ref())?,
-        resets: raw.resets.as_ref().map(|raw| moment(raw, &place.at("resets"))).transpose()?,
+        remaining: Reading::of(place.at("remaining").expression(&raw.remaining)?),
+        limit: place.optional("limit", raw.limit.as_ref())?.map(Reading::of),
+        resets: raw.resets.as_ref().map(|raw| wait(raw, &place.at("resets"))).transpose()?,
     };
     Ok(Quota { told: Some(told), reserve: raw.reserve.unwrap_or(0) })
 }
@@ -121,8 +121,13 @@ fn retry(raw: &RawRetry, place: &Place<'_>) -> Result<Retry, Fault> {
             .as_ref()
             .map(|name| place.at("idempotency_key").header(name))
             .transpose()?,
-        retry_after: raw.retry_after.as_ref().map(|raw| moment(raw, &place.at("retry_after"))).transpose()?,
+        retry_after: raw.retry_after.as_ref().map(|raw| wait(raw, &place.at("retry_after"))).transpose()?,
     })
+}
+
+fn wait(raw: &Moment, place: &Place<'_>) -> Result<Wait, Fault> {
+    let moment = moment(raw, place)?;
+    Ok(Wait { value: Reading::of(moment.value), unit: moment.unit })
 }
 
 fn breaker(raw: &RawBreaker) -> Breaker {
@@ -157,6 +162,22 @@ mod tests {
         assert_eq!((retry.attempts, retry.backoff, retry.statuses), (3, BACKOFF, PASSING.to_vec()));
         assert_eq!(policy.breaker, Some(BREAKER));
         assert_eq!(policy.quota.reserve, 0);
+    }
+
+    #[test]
+    fn a_header_is_read_without_a_template() {
+        let read = |source: &str| match policy(&json!({ "quota": { "remaining": source } }))
+            .quota
+            .told
+            .expect("told")
+            .remaining
+        {
+            Reading::Header(name) => name.to_string(),
+            Reading::Expression(expression) => format!("expression {}", expression.source()),
+        };
+        assert_eq!(read("headers['X-Left']"), "x-left");
+        assert_eq!(read("headers[\"x-left\"]"), "x-left");
+        assert_eq!(read("headers['a'] or headers['b']"), "expression headers['a'] or headers['b']");
     }
 
     #[test]

@@ -433,6 +433,8 @@ pub struct Limits {
     pub pages_bytes: usize,
     /// How long they may take together. Default 10 minutes.
     pub pages_time: Duration,
+    /// Calls to one integration that may wait for their turn. Default 1,000.
+    pub waiting_calls: usize,
 }
 
 impl Default for Limits {
@@ -454,6 +456,7 @@ impl Default for Limits {
             pages: 1_000,
             pages_bytes: 256 << 20,
             pages_time: Duration::from_mins(10),
+            waiting_calls: 1_000,
         }
     }
 }

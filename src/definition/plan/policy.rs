@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::moment::Moment;
+use super::moment::MomentUnit;
 use super::rule::Glob;
 use crate::base::backoff::Backoff;
 use crate::base::units::Rate;
@@ -88,11 +88,44 @@ pub struct Quota {
 #[derive(Debug)]
 pub struct Told {
     /// How many calls are left.
-    pub remaining: Expr,
+    pub remaining: Reading,
     /// How many there are in all.
-    pub limit: Option<Expr>,
+    pub limit: Option<Reading>,
     /// When the count is full again.
-    pub resets: Option<Moment>,
+    pub resets: Option<Wait>,
+}
+
+/// A moment that an answer tells, and how it is written.
+#[derive(Debug, Clone)]
+pub struct Wait {
+    /// Where the value is.
+    pub value: Reading,
+    /// How it is written.
+    pub unit: MomentUnit,
+}
+
+/// Where an answer has a value. Nearly always it is a header, which is read without a template.
+#[derive(Debug, Clone)]
+pub enum Reading {
+    /// A header's value.
+    Header(HeaderName),
+    /// Whatever this finds.
+    Expression(Expr),
+}
+
+impl Reading {
+    /// What an expression reads.
+    pub fn of(expression: Expr) -> Self {
+        let inner = expression.source().trim().strip_prefix("headers[").and_then(|rest| rest.strip_suffix(']'));
+        let quoted = inner.and_then(|inner| {
+            let single = inner.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+            single.or_else(|| inner.strip_prefix('"')?.strip_suffix('"'))
+        });
+        match quoted.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()) {
+            Some(name) => Self::Header(name),
+            None => Self::Expression(expression),
+        }
+    }
 }
 
 /// When a call is tried again.
@@ -108,7 +141,7 @@ pub struct Retry {
     /// again.
     pub idempotency_key: Option<HeaderName>,
     /// What the service says about when to come back; else `Retry-After`.
-    pub retry_after: Option<Moment>,
+    pub retry_after: Option<Wait>,
 }
 
 /// When calls are refused for a while because the service is failing.

@@ -438,6 +438,10 @@ pub struct Limits {
     /// How many redirects such a call follows; one more fails it. Default 5.
     #[schemars(range(min = 0, max = 20))]
     pub redirects: Option<u32>,
+    /// How many calls to one integration may wait for their turn under its `api.limits`; more are refused with
+    /// 429. Default 1000.
+    #[schemars(range(min = 0, max = 100_000))]
+    pub waiting_calls: Option<u32>,
 }
 
 /// How connections are kept usable.

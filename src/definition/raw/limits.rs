@@ -53,7 +53,7 @@ pub struct Quota {
     pub limit: Option<Expression>,
     /// When the quota is full again.
     pub resets: Option<Moment>,
-    /// Calls of the gateway's own (syncs, actions) wait when fewer than this are left. Default 0.
+    /// Calls of the gateway's own (syncs, actions) wait when no more than this are left. Default 0.
     pub reserve: Option<u32>,
 }
 

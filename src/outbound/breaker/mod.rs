@@ -1,0 +1,317 @@
+//! Circuits of one integration, one for each place it calls: a service that fails is left alone for a while.
+//!
+//! What counts as a failure: no connection, no answer in time, an answer that is no HTTP or broke off before its
+//! head, and the statuses 5xx but 501 and 505. What never does: 4xx and 429 among them, a caller that goes away,
+//! and whatever this gateway refused itself. A person can open and close all of an integration's circuits; that
+//! lasts until it is undone or the program ends, and over reloads. [`circuit`] decides. Called by `policy`.
+
+pub mod circuit;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus::{IntCounter, IntGauge};
+
+use crate::base::clock::Clock;
+use crate::definition::plan::policy::Breaker;
+use crate::telemetry::metrics::Metrics;
+use circuit::{Circuit, Condition, End, Entry};
+
+/// The most places of one integration that are kept; calls to more have no circuit.
+const PLACES: usize = 1_024;
+/// When to come again after a person has opened a circuit.
+const BY_HAND: Duration = Duration::from_secs(30);
+
+/// The circuits of one integration.
+#[derive(Debug)]
+pub struct Breakers {
+    plan: Option<Breaker>,
+    /// Whether a person holds all of them open.
+    held: Arc<AtomicBool>,
+    circuits: Mutex<HashMap<Arc<str>, Circuit>>,
+    meters: Meters,
+    clock: Arc<dyn Clock>,
+}
+
+/// What is told of them.
+#[derive(Debug, Clone)]
+struct Meters {
+    integration: Arc<str>,
+    open: IntGauge,
+    half_open: IntGauge,
+    held: IntGauge,
+    opened: IntCounter,
+}
+
+/// A call that was let through. Dropped without a word, nobody knows how it ended.
+#[derive(Debug)]
+pub struct Guard {
+    breakers: Arc<Breakers>,
+    place: Arc<str>,
+    entry: Option<Entry>,
+}
+
+/// A call that was not let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The place that is called: scheme, host and port.
+    pub place: Arc<str>,
+    /// How long until it makes sense to come again.
+    pub after: Duration,
+    /// Whether a person wants it so.
+    pub by_hand: bool,
+}
+
+impl Breakers {
+    /// The circuits of an integration. `before` is what there was before a reload: the very same where nothing
+    /// changed; what a person holds open stays so in any case.
+    pub fn of(
+        plan: Option<Breaker>,
+        integration: &Arc<str>,
+        before: Option<&Arc<Self>>,
+        (metrics, clock): (&Metrics, &Arc<dyn Clock>),
+    ) -> Arc<Self> {
+        if let Some(before) = before.filter(|before| before.plan == plan) {
+            return Arc::clone(before);
+        }
+        let state = |condition: &str| metrics.breaker_circuits.with_label_values(&[&**integration, condition]);
+        let meters = Meters {
+            integration: Arc::clone(integration),
+            open: state(Condition::Open.word()),
+            half_open: state(Condition::HalfOpen.word()),
+            held: state("held"),
+            opened: metrics.breaker_opened.with_label_values(&[&**integration]),
+        };
+        let held = before.map_or_else(Arc::default, |before| Arc::clone(&before.held));
+        Arc::new(Self { plan, held, circuits: Mutex::default(), meters, clock: Arc::clone(clock) })
+    }
+
+    /// Whether a call to a place would be refused now. Changes nothing.
+    ///
+    /// # Errors
+    /// When it would.
+    pub fn check(&self, place: &Arc<str>) -> Result<(), Refused> {
+        let refused = |after, by_hand| Refused { place: Arc::clone(place), after, by_hand };
+        if self.held.load(Ordering::Relaxed) {
+            return Err(refused(BY_HAND, true));
+        }
+        let Some(plan) = &self.plan else { return Ok(()) };
+        let now = self.clock.monotonic();
+        let left = self.lock().get(place).and_then(|circuit| circuit.refuses(plan, now));
+        left.map_or(Ok(()), |left| Err(refused(left, false)))
+    }
+
+    /// Lets a call through; `None` where nothing is counted.
+    ///
+    /// # Errors
+    /// When it is not let through.
+    pub fn enter(self: &Arc<Self>, place: &Arc<str>) -> Result<Option<Guard>, Refused> {
+        self.check(place)?;
+        let Some(plan) = &self.plan else { return Ok(None) };
+        let now = self.clock.monotonic();
+        let mut circuits = self.lock();
+        if !circuits.contains_key(place) {
+            if circuits.len() >= PLACES {
+                circuits.retain(|_, circuit| !circuit.is_idle(plan, now));
+            }
+            if circuits.len() >= PLACES {
+                return Ok(None);
+            }
+            circuits.insert(Arc::clone(place), Circuit::default());
+        }
+        let Some(circuit) = circuits.get_mut(place) else { return Ok(None) };
+        let before = circuit.condition();
+        let entered = circuit.enter(plan, now);
+        self.meters.change(before, circuit.condition());
+        drop(circuits);
+        match entered {
+            Ok(entry) => Ok(Some(Guard { breakers: Arc::clone(self), place: Arc::clone(place), entry: Some(entry) })),
+            Err(after) => Err(Refused { place: Arc::clone(place), after, by_hand: false }),
+        }
+    }
+
+    /// Opens all circuits until [`Self::release`].
+    pub fn hold(&self) {
+        self.held.store(true, Ordering::Relaxed);
+        self.meters.held.set(1);
+    }
+
+    /// Closes all circuits, whatever opened them.
+    pub fn release(&self) {
+        self.held.store(false, Ordering::Relaxed);
+        self.meters.held.set(0);
+        let mut circuits = self.lock();
+        for circuit in circuits.values() {
+            self.meters.change(circuit.condition(), Condition::Closed);
+        }
+        circuits.clear();
+    }
+
+    /// Whether a person holds them open, and the places whose circuits are not closed.
+    pub fn conditions(&self) -> (bool, Vec<(Arc<str>, Condition)>) {
+        let circuits = self.lock();
+        let all = circuits.iter().map(|(place, circuit)| (Arc::clone(place), circuit.condition()));
+        let mut shown: Vec<_> = all.filter(|(_, condition)| *condition != Condition::Closed).collect();
+        shown.sort_by(|(one, _), (other, _)| one.cmp(other));
+        (self.held.load(Ordering::Relaxed), shown)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Circuit>> {
+        self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Breakers {
+    fn drop(&mut self) {
+        let circuits = self.circuits.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for circuit in circuits.values() {
+            self.meters.change(circuit.condition(), Condition::Closed);
+        }
+    }
+}
+
+impl Meters {
+    fn change(&self, before: Condition, after: Condition) {
+        if before == after {
+            return;
+        }
+        let gauge = |condition| match condition {
+            Condition::Closed => None,
+            Condition::Open => Some(&self.open),
+            Condition::HalfOpen => Some(&self.half_open),
+        };
+        if let Some(gauge) = gauge(before) {
+            gauge.dec();
+        }
+        if let Some(gauge) = gauge(after) {
+            gauge.inc();
+        }
+        if after == Condition::Open {
+            self.opened.inc();
+        }
+        let (integration, state) = (&*self.integration, after.word());
+        tracing::info!(integration, state, "a circuit of `{integration}` is {state} now");
+    }
+}
+
+impl Guard {
+    /// The call has ended.
+    pub fn end(mut self, end: End) {
+        self.close(end);
+    }
+
+    fn close(&mut self, end: End) {
+        let (Some(entry), Some(plan)) = (self.entry.take(), &self.breakers.plan) else { return };
+        let now = self.breakers.clock.monotonic();
+        let mut circuits = self.breakers.lock();
+        let Some(circuit) = circuits.get_mut(&self.place) else { return };
+        let before = circuit.condition();
+        circuit.end(entry, end, (plan, now));
+        self.breakers.meters.change(before, circuit.condition());
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.close(End::Unknown);
+    }
+}
+
+/// What an answer's status says of the service's health.
+pub fn end_of(status: StatusCode) -> End {
+    let is_fine = !status.is_server_error() || matches!(status.as_u16(), 501 | 505);
+    if is_fine { End::Fine } else { End::Failed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::{ManualClock, Timestamp};
+
+    const PLAN: Breaker = Breaker {
+        failure_rate: 1.0,
+        window: Duration::from_secs(10),
+        min_requests: 1_000,
+        consecutive: Some(2),
+        open: Duration::from_secs(15),
+        probes: 1,
+    };
+
+    struct Scene {
+        metrics: Metrics,
+        clock: Arc<ManualClock>,
+        id: Arc<str>,
+        place: Arc<str>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let clock = Arc::new(ManualClock::at(Timestamp::default()));
+            Self { metrics: Metrics::new().expect("metrics"), clock, id: "svc".into(), place: "https://a".into() }
+        }
+
+        fn breakers(&self, plan: Option<Breaker>, before: Option<&Arc<Breakers>>) -> Arc<Breakers> {
+            let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
+            Breakers::of(plan, &self.id, before, (&self.metrics, &clock))
+        }
+
+        fn call(&self, breakers: &Arc<Breakers>, status: u16) -> bool {
+            let Ok(guard) = breakers.enter(&self.place) else { return false };
+            guard.expect("counted").end(end_of(StatusCode::from_u16(status).expect("a status")));
+            true
+        }
+
+        fn gauge(&self, state: &str) -> i64 {
+            self.metrics.breaker_circuits.with_label_values(&["svc", state]).get()
+        }
+    }
+
+    #[test]
+    fn only_what_the_service_does_counts() {
+        let scene = Scene::new();
+        let breakers = scene.breakers(Some(PLAN), None);
+        for status in [400, 401, 404, 429, 429, 429, 501, 505, 200, 302] {
+            assert!(scene.call(&breakers, status), "{status}");
+        }
+        (0..9).for_each(|_| drop(breakers.enter(&scene.place)));
+        assert!(scene.call(&breakers, 500) && scene.call(&breakers, 503));
+        let refused = breakers.enter(&scene.place).expect_err("two in a row");
+        assert_eq!((refused.after, refused.by_hand), (Duration::from_secs(15), false));
+        assert!(breakers.enter(&"https://b".into()).is_ok(), "another place has its own");
+    }
+
+    #[test]
+    fn the_state_is_told() {
+        let scene = Scene::new();
+        let breakers = scene.breakers(Some(PLAN), None);
+        (0..2).for_each(|_| _ = scene.call(&breakers, 500));
+        assert_eq!((scene.gauge("open"), scene.gauge("half_open")), (1, 0));
+        scene.clock.advance(Duration::from_secs(15));
+        let probe = breakers.enter(&scene.place).expect("a probe");
+        assert_eq!((scene.gauge("open"), scene.gauge("half_open")), (0, 1));
+        assert_eq!(breakers.conditions().1, [(Arc::clone(&scene.place), Condition::HalfOpen)]);
+        drop(probe);
+        assert!(scene.call(&breakers, 200));
+        assert_eq!((scene.gauge("open"), scene.gauge("half_open")), (0, 0));
+        (0..2).for_each(|_| _ = scene.call(&breakers, 500));
+        drop(breakers);
+        assert_eq!(scene.gauge("open"), 0, "what is gone is not open");
+    }
+
+    #[test]
+    fn a_reload_keeps_an_unchanged_circuit_and_what_a_person_holds() {
+        let scene = Scene::new();
+        let breakers = scene.breakers(Some(PLAN), None);
+        (0..2).for_each(|_| _ = scene.call(&breakers, 500));
+        assert!(scene.breakers(Some(PLAN), Some(&breakers)).enter(&scene.place).is_err());
+        breakers.hold();
+        let changed = scene.breakers(None, Some(&breakers));
+        assert!(changed.enter(&scene.place).expect_err("held").by_hand);
+        changed.release();
+        assert!(changed.enter(&scene.place).expect("released").is_none(), "nothing is counted without a breaker");
+        assert_eq!(scene.gauge("held"), 0);
+    }
+}

@@ -1,0 +1,490 @@
+//! The budgets of one integration and who waits for them, as pure arithmetic: time comes in, decisions go out.
+//!
+//! A call names the budgets it needs and takes from all of them or from none. Budgets are kept by what they count
+//! together (a connection, a caller, an endpoint); full ones are the same as new ones and are forgotten.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::queue::Queue;
+use crate::base::bucket::{Bucket, Shape};
+use crate::definition::plan::policy::{Limit, Scope};
+use crate::outbound::quota::{Asker, Learned, Report};
+
+/// The most budgets of one limit that are kept; beyond that, unknown ones share one.
+const BUDGETS: usize = 65_536;
+/// The most counts of the service that are kept; beyond that, unknown ones are not learned.
+const COUNTS: usize = 16_384;
+
+/// What a call needs to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The connection.
+    pub connection: Arc<str>,
+    /// The caller; empty for the gateway's own calls.
+    pub caller: Arc<str>,
+    /// The endpoint; empty for none.
+    pub endpoint: Arc<str>,
+    /// The places of the limits that are for it, in order.
+    pub limits: Vec<usize>,
+    /// Which of the service's counts it draws from: zero is the general one, else a special limit's place and one.
+    pub count: usize,
+    /// Whether it can wait.
+    pub is_patient: bool,
+}
+
+impl Claim {
+    fn asker(&self) -> Asker {
+        Asker { is_gateway: self.caller.is_empty(), is_patient: self.is_patient }
+    }
+}
+
+/// A budget as answers tell of it: what is left, and in how long it is full.
+pub type Standing = (usize, u32, Duration);
+
+/// Why a call cannot go yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Later {
+    /// When it could, if nobody else went before.
+    pub at: Duration,
+    /// Which limit holds it up the longest; `None` for the service's own count.
+    pub limit: Option<usize>,
+    /// How long whatever holds it up lets a call wait.
+    pub wait: Duration,
+}
+
+/// The budgets of one integration. `W` is a call that waits.
+#[derive(Debug)]
+pub struct Gate<W> {
+    limits: Vec<Counter>,
+    counts: HashMap<(usize, Arc<str>), Learned>,
+    /// Which counts are of the whole integration, by number.
+    shared: Vec<bool>,
+    reserve: u32,
+    queue: Queue<Waiting<W>>,
+    nobody: Arc<str>,
+}
+
+/// The budgets of one limit.
+#[derive(Debug, Clone)]
+struct Counter {
+    limit: Limit,
+    shape: Shape,
+    budgets: HashMap<Arc<str>, Bucket>,
+}
+
+#[derive(Debug)]
+struct Waiting<W> {
+    id: u64,
+    claim: Claim,
+    call: W,
+}
+
+impl<W> Gate<W> {
+    /// One for these limits. What `before` knows of limits that are the same, and of the service's counts, is
+    /// carried over.
+    pub fn new(limits: &[Limit], reserve: u32, before: Option<&Self>) -> Self {
+        let mut known: Vec<&Counter> = before.into_iter().flat_map(|gate| &gate.limits).collect();
+        let counter = |limit: &Limit| {
+            let same = known.iter().position(|counter| counter.limit == *limit);
+            same.map_or_else(
+                || Counter {
+                    limit: limit.clone(),
+                    shape: Shape::new(limit.rate, limit.burst),
+                    budgets: HashMap::new(),
+                },
+                |at| known.remove(at).clone(),
+            )
+        };
+        let general: Vec<_> = limits.iter().filter(|limit| !limit.is_special()).collect();
+        let all = !general.is_empty() && general.iter().all(|limit| limit.per == Scope::Integration);
+        let special = limits.iter().map(|limit| limit.per == Scope::Integration);
+        let keeps = before.is_some_and(|gate| gate.limits.iter().map(|counter| &counter.limit).eq(limits));
+        Self {
+            limits: limits.iter().map(counter).collect(),
+            counts: before.filter(|_| keeps).map(|gate| gate.counts.clone()).unwrap_or_default(),
+            shared: std::iter::once(all).chain(special).collect(),
+            reserve,
+            queue: Queue::default(),
+            nobody: Arc::from(""),
+        }
+    }
+
+    /// When a call could go: `None` is now.
+    pub fn look(&mut self, claim: &Claim, now: Duration) -> Option<Later> {
+        let mut later = Later { at: now, limit: None, wait: Duration::MAX };
+        let mut patience = Duration::ZERO;
+        for &place in &claim.limits {
+            let Some(counter) = self.limits.get(place) else { continue };
+            let bucket = counter.bucket(claim).copied().unwrap_or_default();
+            let at = bucket.ready_at(counter.shape, now);
+            patience = patience.max(counter.limit.wait);
+            if at > now {
+                later.wait = later.wait.min(counter.limit.wait);
+            }
+            if at > later.at {
+                (later.at, later.limit) = (at, Some(place));
+            }
+        }
+        let reserve = self.reserve;
+        let count = self.count(claim);
+        let at = count.map_or(now, |count| count.ready_at(claim.asker(), reserve, now));
+        if at > now && !claim.caller.is_empty() {
+            later.wait = later.wait.min(patience);
+        }
+        if at > later.at {
+            (later.at, later.limit) = (at, None);
+        }
+        (later.at > now).then_some(later)
+    }
+
+    /// Takes from every budget of a claim.
+    pub fn take(&mut self, claim: &Claim, now: Duration) {
+        for &place in &claim.limits {
+            let Some(counter) = self.limits.get_mut(place) else { continue };
+            let (shape, key) = (counter.shape, counter.key(claim, &self.nobody));
+            let full = counter.is_full_for(&key, now);
+            let key = if full { Arc::clone(&self.nobody) } else { key };
+            counter.budgets.entry(key).or_default().take(shape, now);
+        }
+        let key = self.count_key(claim);
+        if self.counts.len() >= COUNTS && !self.counts.contains_key(&key) {
+            self.counts.retain(|_, count| !count.is_idle(now));
+        }
+        if self.counts.len() < COUNTS || self.counts.contains_key(&key) {
+            self.counts.entry(key).or_default().take(now);
+        }
+    }
+
+    /// Gives back what a call took that did not go after all.
+    pub fn give_back(&mut self, claim: &Claim) {
+        for &place in &claim.limits {
+            let Some(counter) = self.limits.get_mut(place) else { continue };
+            let (shape, key) = (counter.shape, counter.key(claim, &self.nobody));
+            let key = if counter.budgets.contains_key(&key) { key } else { Arc::clone(&self.nobody) };
+            if let Some(bucket) = counter.budgets.get_mut(&key) {
+                bucket.give_back(shape);
+            }
+        }
+        if let Some(count) = self.count(claim) {
+            count.give_back();
+        }
+    }
+
+    /// Learns from an answer; `None` when there was none.
+    pub fn learn(&mut self, claim: &Claim, report: Option<Report>, now: Duration) {
+        let Some(count) = self.count(claim) else { return };
+        match report {
+            Some(report) => count.learn(report, now),
+            None => count.lose(now),
+        }
+    }
+
+    /// How the budgets of a claim stand.
+    pub fn standing(&mut self, claim: &Claim, now: Duration) -> Vec<Standing> {
+        let count = self.count(claim).and_then(|count| count.left());
+        let count = count.map_or(u32::MAX, |left| u32::try_from(left).unwrap_or(u32::MAX));
+        let of = |&place: &usize| {
+            let counter = self.limits.get(place)?;
+            let bucket = counter.bucket(claim).copied().unwrap_or_default();
+            Some((place, bucket.left(counter.shape, now).min(count), bucket.full_in(now)))
+        };
+        claim.limits.iter().filter_map(of).collect()
+    }
+
+    /// How many calls wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// How long one place in the queue of a limit lasts.
+    pub fn interval(&self, limit: Option<usize>) -> Duration {
+        limit.and_then(|place| self.limits.get(place)).map_or(Duration::ZERO, |counter| counter.shape.interval())
+    }
+
+    /// Queues a call up. At most `most` wait: beyond that the newest of the longest line is given back to be
+    /// refused, or this one, where its own caller has as many as anyone.
+    pub fn wait(&mut self, (id, claim, call): (u64, Claim, W), most: usize) -> Option<W> {
+        let mut refused = None;
+        if self.queue.len() >= most {
+            match self.queue.yield_by_longest(&claim.caller) {
+                Some(newest) => refused = Some(newest.call),
+                None => return Some(call),
+            }
+        }
+        let caller = Arc::clone(&claim.caller);
+        self.queue.push(&caller, Waiting { id, claim, call }, |one, other| one.claim == other.claim);
+        refused
+    }
+
+    /// Takes a waiting call out; whether it was still there.
+    pub fn leave(&mut self, id: u64) -> bool {
+        self.queue.remove(|waiting| waiting.id == id).is_some()
+    }
+
+    /// Lets go whoever can; `go` gets each with how its budgets stand, and says whether it went. Answers when to
+    /// look again; `None` when nobody waits.
+    pub fn release(&mut self, now: Duration, mut go: impl FnMut(W, Vec<Standing>) -> bool) -> Option<Duration> {
+        let mut queue = std::mem::take(&mut self.queue);
+        let mut soonest: Option<Duration> = None;
+        let gate = std::cell::RefCell::new(&mut *self);
+        queue.release(
+            |waiting| match gate.borrow_mut().look(&waiting.claim, now) {
+                None => true,
+                Some(later) => {
+                    soonest = Some(soonest.map_or(later.at, |known| known.min(later.at)));
+                    false
+                }
+            },
+            |waiting| {
+                let mut gate = gate.borrow_mut();
+                gate.take(&waiting.claim, now);
+                let standing = gate.standing(&waiting.claim, now);
+                if !go(waiting.call, standing) {
+                    gate.give_back(&waiting.claim);
+                }
+            },
+        );
+        self.queue = queue;
+        soonest.filter(|_| !self.queue.is_empty())
+    }
+
+    fn count_key(&self, claim: &Claim) -> (usize, Arc<str>) {
+        let shared = self.shared.get(claim.count).copied().unwrap_or_default();
+        (claim.count, Arc::clone(if shared { &self.nobody } else { &claim.connection }))
+    }
+
+    fn count(&mut self, claim: &Claim) -> Option<&mut Learned> {
+        self.counts.get_mut(&self.count_key(claim))
+    }
+}
+
+impl Counter {
+    fn key(&self, claim: &Claim, nobody: &Arc<str>) -> Arc<str> {
+        match self.limit.per {
+            Scope::Integration => Arc::clone(nobody),
+            Scope::Connection => Arc::clone(&claim.connection),
+            Scope::Caller => Arc::clone(&claim.caller),
+            Scope::Endpoint => Arc::clone(&claim.endpoint),
+        }
+    }
+
+    fn bucket(&self, claim: &Claim) -> Option<&Bucket> {
+        let key = match self.limit.per {
+            Scope::Integration => "",
+            Scope::Connection => &claim.connection,
+            Scope::Caller => &claim.caller,
+            Scope::Endpoint => &claim.endpoint,
+        };
+        let shared = || (self.budgets.len() >= BUDGETS).then(|| self.budgets.get("")).flatten();
+        self.budgets.get(key).or_else(shared)
+    }
+
+    /// Whether there is no room for a budget of its own.
+    fn is_full_for(&mut self, key: &Arc<str>, now: Duration) -> bool {
+        if self.budgets.len() < BUDGETS || self.budgets.contains_key(key) {
+            return false;
+        }
+        self.budgets.retain(|_, bucket| !bucket.full_in(now).is_zero());
+        self.budgets.len() >= BUDGETS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::units::Rate;
+
+    const LIMIT: Rate = Rate { count: 10, period: Duration::from_secs(1) };
+
+    fn limit(per: Scope, burst: u32) -> Limit {
+        Limit {
+            name: "x".into(),
+            rate: LIMIT,
+            burst,
+            per,
+            endpoint: None,
+            paths: Vec::new(),
+            methods: Vec::new(),
+            wait: Duration::from_secs(30),
+        }
+    }
+
+    fn claim(caller: &str, connection: &str, limits: &[usize]) -> Claim {
+        Claim {
+            connection: connection.into(),
+            caller: caller.into(),
+            endpoint: "".into(),
+            limits: limits.to_vec(),
+            count: 0,
+            is_patient: true,
+        }
+    }
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(1_000_000 + millis)
+    }
+
+    fn goes(gate: &mut Gate<usize>, claim: &Claim, now: Duration) -> bool {
+        let free = gate.look(claim, now).is_none();
+        if free {
+            gate.take(claim, now);
+        }
+        free
+    }
+
+    #[test]
+    fn a_call_takes_from_all_its_budgets_or_from_none() {
+        let limits = [limit(Scope::Integration, 3), limit(Scope::Connection, 1)];
+        let mut gate = Gate::<usize>::new(&limits, 0, None);
+        let a = claim("app", "a", &[0, 1]);
+        assert!(goes(&mut gate, &a, at(0)));
+        for _ in 0..10 {
+            assert!(!goes(&mut gate, &a, at(0)), "its own is used up");
+        }
+        let all = [claim("app", "b", &[0, 1]), claim("app", "c", &[0, 1])];
+        assert!(all.iter().all(|claim| goes(&mut gate, claim, at(0))), "the refusals took nothing of the common one");
+        let later = gate.look(&claim("app", "d", &[0, 1]), at(0)).expect("three have gone");
+        assert_eq!((later.at, later.limit), (at(100), Some(0)));
+    }
+
+    #[test]
+    fn what_did_not_go_is_given_back() {
+        let mut gate = Gate::<usize>::new(&[limit(Scope::Caller, 1)], 0, None);
+        let a = claim("app", "a", &[0]);
+        assert!(goes(&mut gate, &a, at(0)) && !goes(&mut gate, &a, at(0)));
+        gate.give_back(&a);
+        assert!(goes(&mut gate, &a, at(0)));
+        assert!(goes(&mut gate, &claim("other", "a", &[0]), at(0)), "another caller has its own");
+    }
+
+    /// Jain's index: one when all get the same, one of n when one gets all.
+    fn fairness(shares: &[f64; 50]) -> f64 {
+        let sum: f64 = shares.iter().sum();
+        sum * sum / (50.0 * shares.iter().map(|share| share * share).sum::<f64>())
+    }
+
+    #[test]
+    fn fifty_callers_at_one_limited_service_get_the_same() {
+        let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
+        let (mut served, mut id) = ([0_u32; 50], 0);
+        // Caller number n always has n + 1 calls waiting: the greediest has fifty times what the first has.
+        for (number, _) in served.iter().enumerate() {
+            for _ in 0..=number {
+                id += 1;
+                let refused = gate.wait((id, claim(&number.to_string(), "one", &[0]), number), 10_000);
+                assert_eq!(refused, None);
+            }
+        }
+        let mut now = at(0);
+        for _ in 0..2_000 {
+            let mut gone = Vec::new();
+            let next = gate.release(now, |number, _| {
+                gone.push(number);
+                true
+            });
+            for number in gone {
+                served[number] += 1;
+                id += 1;
+                gate.wait((id, claim(&number.to_string(), "one", &[0]), number), 10_000);
+            }
+            now = next.expect("somebody waits").max(now + Duration::from_millis(1));
+        }
+        let shares = served.map(f64::from);
+        let total: f64 = shares.iter().sum();
+        assert!((1_990.0..=2_010.0).contains(&total), "one in 100 ms: {total}");
+        assert!(fairness(&shares) >= 0.999, "{} {served:?}", fairness(&shares));
+    }
+
+    #[test]
+    fn one_used_up_connection_does_not_hold_up_another_of_the_same_caller() {
+        let mut gate = Gate::new(&[limit(Scope::Connection, 1)], 0, None);
+        assert!(goes_of(&mut gate, "a"));
+        for (id, connection) in [(1, "a"), (2, "a"), (3, "b")] {
+            gate.wait((id, claim("app", connection, &[0]), connection), 10);
+        }
+        let mut gone = Vec::new();
+        let next = gate.release(at(0), |connection, _| {
+            gone.push(connection);
+            true
+        });
+        assert_eq!((gone, next, gate.waiting()), (vec!["b"], Some(at(100)), 2));
+    }
+
+    fn goes_of(gate: &mut Gate<&str>, connection: &str) -> bool {
+        let claim = claim("app", connection, &[0]);
+        let free = gate.look(&claim, at(0)).is_none();
+        gate.take(&claim, at(0));
+        free
+    }
+
+    #[test]
+    fn a_caller_that_went_away_costs_no_token() {
+        let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
+        for id in 0..3 {
+            gate.wait((id, claim(&id.to_string(), "a", &[0]), id), 10);
+        }
+        assert!(gate.leave(1) && !gate.leave(1));
+        let mut asked = Vec::new();
+        gate.release(at(0), |id, _| {
+            asked.push(id);
+            id != 0
+        });
+        assert_eq!(asked, [0, 2], "the first is gone, and what it took went to the next");
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_its_room_goes_to_those_who_have_less() {
+        let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
+        for id in 0..4 {
+            assert_eq!(gate.wait((id, claim("greedy", "a", &[0]), id), 4), None);
+        }
+        assert_eq!(gate.wait((4, claim("greedy", "a", &[0]), 4), 4), Some(4));
+        assert_eq!(gate.wait((5, claim("modest", "a", &[0]), 5), 4), Some(3), "the newest of the longest line");
+        assert_eq!(gate.waiting(), 4);
+    }
+
+    #[test]
+    fn a_429_pauses_the_count_it_is_about_and_no_other() {
+        let mut search = limit(Scope::Connection, 9);
+        search.paths = vec![crate::definition::plan::rule::Glob::new("/search*")];
+        let mut gate = Gate::<usize>::new(&[limit(Scope::Connection, 9), search], 0, None);
+        let special = Claim { count: 2, ..claim("app", "a", &[0, 1]) };
+        gate.take(&special, at(0));
+        let report = Report { refused: true, retry_after: Some(Duration::from_secs(9)), ..Report::default() };
+        gate.learn(&special, Some(report), at(0));
+        assert_eq!(gate.look(&special, at(1)).map(|later| later.at), Some(at(9_000)));
+        assert_eq!(gate.look(&claim("app", "a", &[0]), at(1)), None, "other paths go on");
+        assert_eq!(gate.look(&Claim { count: 2, ..claim("app", "b", &[0, 1]) }, at(1)), None, "other accounts too");
+    }
+
+    #[test]
+    fn a_reload_keeps_what_is_still_the_same() {
+        let same = limit(Scope::Integration, 1);
+        let mut gate = Gate::<usize>::new(&[same.clone(), limit(Scope::Connection, 1)], 0, None);
+        let a = claim("app", "a", &[0, 1]);
+        assert!(goes(&mut gate, &a, at(0)));
+        let mut next = Gate::new(&[limit(Scope::Connection, 2), same], 0, Some(&gate));
+        assert!(next.look(&claim("app", "a", &[0]), at(0)).is_none(), "a changed limit begins anew");
+        assert!(next.look(&claim("app", "b", &[1]), at(0)).is_some(), "an unchanged one goes on, wherever it stands");
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut gate = Gate::<usize>::new(&[limit(Scope::Connection, 1)], 0, None);
+        for number in 0..BUDGETS + 100 {
+            let claim = claim("app", &number.to_string(), &[0]);
+            gate.take(&claim, at(0));
+            gate.learn(
+                &claim,
+                Some(Report { left: Some(1), resets_in: Some(Duration::from_secs(9)), ..Report::default() }),
+                at(0),
+            );
+        }
+        assert!(gate.limits[0].budgets.len() <= BUDGETS + 1, "{}", gate.limits[0].budgets.len());
+        assert_eq!(gate.counts.len(), COUNTS);
+        gate.take(&claim("app", "late", &[0]), at(100_000));
+        assert_eq!((gate.limits[0].budgets.len(), gate.counts.len()), (1, 1));
+    }
+}

@@ -1,0 +1,450 @@
+//! Rates: a call goes when every budget it needs has one left, waits for its turn where that is allowed, or is
+//! refused with when to come again.
+//!
+//! [`gate`] decides, [`queue`] keeps the order; here are the lock (never held across an await), the clock and
+//! those who wait. One of these for each integration that declares limits or a quota; others have none and pay
+//! nothing. Called by `policy`.
+
+pub mod gate;
+pub mod queue;
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderValue, Method};
+use prometheus::IntGauge;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::quota::Report;
+use crate::base::clock::Clock;
+use crate::definition::plan::policy::Limit;
+use gate::{Claim, Gate, Later, Standing};
+
+/// What a call is, as far as limits are concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The connection.
+    pub connection: &'a Arc<str>,
+    /// The caller; `None` for the gateway's own calls.
+    pub caller: Option<&'a Arc<str>>,
+    /// The endpoint, where it is one.
+    pub endpoint: Option<&'a Arc<str>>,
+    /// The method.
+    pub method: &'a Method,
+    /// The path below the API's base, without the query.
+    pub path: &'a str,
+    /// Where it goes: scheme, host and port.
+    pub place: &'a Arc<str>,
+    /// When the call must be done, in monotonic time, where it must.
+    pub until: Option<Duration>,
+}
+
+/// The limits of one integration, and what is left of them.
+#[derive(Debug)]
+pub struct Limiter {
+    limits: Vec<Limit>,
+    reserve: u32,
+    state: Mutex<State>,
+    /// Told when somebody new waits, or something was learned.
+    news: Notify,
+    waiting: IntGauge,
+    clock: Arc<dyn Clock>,
+    nobody: Arc<str>,
+}
+
+type Turn = oneshot::Sender<Vec<Standing>>;
+
+#[derive(Debug)]
+struct State {
+    gate: Gate<Turn>,
+    /// Whether a task looks after those who wait.
+    is_driven: bool,
+    ids: u64,
+}
+
+/// What a call took. Whoever has it says what became of the call; dropped without a word it counts as sent, and
+/// never answered.
+#[derive(Debug)]
+pub struct Permit {
+    limiter: Arc<Limiter>,
+    claim: Claim,
+    standing: Vec<Standing>,
+    is_open: bool,
+}
+
+/// Why a call may not go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Full {
+    /// What stood in the way.
+    pub why: Why,
+    /// The limit's name; `None` for the service's own count.
+    pub limit: Option<Box<str>>,
+    /// How long until it makes sense to come again.
+    pub after: Duration,
+    /// `RateLimit-Policy` and `RateLimit` of the answer, where there are limits.
+    pub fields: Option<(HeaderValue, HeaderValue)>,
+}
+
+/// What stood in a call's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// A declared rate, and waiting is not allowed or would not help in time.
+    Rate,
+    /// The service's own count, or the pause it asked for.
+    Quota,
+    /// It waited for as long as it may.
+    Waited,
+    /// Too many wait already.
+    Crowded,
+}
+
+impl Why {
+    /// A word of a small list, for metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Quota => "quota",
+            Self::Waited => "waited",
+            Self::Crowded => "crowded",
+        }
+    }
+}
+
+enum Entered {
+    Go(Vec<Standing>),
+    Wait(u64, oneshot::Receiver<Vec<Standing>>, Duration),
+    Full(Full),
+}
+
+impl Limiter {
+    /// The limits of an integration. `before` is what there was before a reload: the very same where nothing
+    /// changed, else what is still the same of it is carried over.
+    pub fn of(
+        (limits, reserve): (&[Limit], u32),
+        before: Option<&Arc<Self>>,
+        waiting: IntGauge,
+        clock: &Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        if let Some(before) = before
+            && before.limits == limits
+            && before.reserve == reserve
+        {
+            return Arc::clone(before);
+        }
+        let known = before.map(|before| before.lock());
+        let gate = Gate::new(limits, reserve, known.as_deref().map(|state| &state.gate));
+        drop(known);
+        Arc::new(Self {
+            limits: limits.to_vec(),
+            reserve,
+            state: Mutex::new(State { gate, is_driven: false, ids: 0 }),
+            news: Notify::new(),
+            waiting,
+            clock: Arc::clone(clock),
+            nobody: Arc::from(""),
+        })
+    }
+
+    /// Takes what a call needs, at once or when it is its turn; `most` is how many may wait in all. Dropping the
+    /// future leaves the queue.
+    ///
+    /// # Errors
+    /// When the call may not go.
+    pub async fn admit(self: &Arc<Self>, ask: &Ask<'_>, most: usize) -> Result<Permit, Full> {
+        let claim = self.claim(ask);
+        let standing = match self.enter(&claim, ask.until, most) {
+            Entered::Go(standing) => standing,
+            Entered::Full(full) => return Err(full),
+            Entered::Wait(id, turn, wait) => self.wait(&claim, (id, turn), wait).await?,
+        };
+        Ok(Permit { limiter: Arc::clone(self), claim, standing, is_open: true })
+    }
+
+    fn claim(&self, ask: &Ask<'_>) -> Claim {
+        let endpoint = ask.endpoint.map(|id| &**id);
+        let is_for = |limit: &Limit| limit.is_for(endpoint, ask.method, ask.path);
+        let limits: Vec<usize> =
+            (0..self.limits.len()).filter(|place| self.limits.get(*place).is_some_and(is_for)).collect();
+        let of = |place: &usize| self.limits.get(*place);
+        let special = limits.iter().rev().find(|place| of(place).is_some_and(Limit::is_special));
+        let may_wait = limits.iter().filter_map(of).any(|limit| !limit.wait.is_zero());
+        Claim {
+            connection: Arc::clone(ask.connection),
+            caller: Arc::clone(ask.caller.unwrap_or(&self.nobody)),
+            endpoint: Arc::clone(ask.endpoint.unwrap_or(&self.nobody)),
+            count: special.map_or(0, |place| place + 1),
+            is_patient: may_wait || ask.caller.is_none(),
+            limits,
+        }
+    }
+
+    fn enter(self: &Arc<Self>, claim: &Claim, until: Option<Duration>, most: usize) -> Entered {
+        let now = self.clock.monotonic();
+        let mut state = self.lock();
+        if state.gate.waiting() > 0 {
+            // What has come free meanwhile is for those who came before.
+            state.gate.release(now, take_turn);
+        }
+        let Some(later) = state.gate.look(claim, now) else {
+            state.gate.take(claim, now);
+            return Entered::Go(state.gate.standing(claim, now));
+        };
+        let end = now.saturating_add(later.wait).min(until.unwrap_or(Duration::MAX));
+        if later.at > end {
+            let why = if later.limit.is_some() { Why::Rate } else { Why::Quota };
+            return Entered::Full(self.full(&mut state, claim, later, (why, now)));
+        }
+        let (turn, receiver) = oneshot::channel();
+        let id = state.ids;
+        state.ids += 1;
+        if let Some(refused) = state.gate.wait((id, claim.clone(), turn), most) {
+            // Its receiver learns it by this; it may be this very call's.
+            drop(refused);
+        }
+        if !std::mem::replace(&mut state.is_driven, true) {
+            drop(tokio::spawn(Arc::clone(self).drive()));
+        }
+        drop(state);
+        self.news.notify_one();
+        Entered::Wait(id, receiver, end.saturating_sub(now))
+    }
+
+    async fn wait(
+        &self,
+        claim: &Claim,
+        (id, turn): (u64, oneshot::Receiver<Vec<Standing>>),
+        wait: Duration,
+    ) -> Result<Vec<Standing>, Full> {
+        let mut place = Place { limiter: self, claim, id, turn };
+        self.waiting.inc();
+        let why = match timeout(wait, &mut place.turn).await {
+            Ok(Ok(standing)) => return Ok(standing),
+            Ok(Err(_refused)) => Why::Crowded,
+            Err(_elapsed) => Why::Waited,
+        };
+        if let Ok(standing) = place.turn.try_recv() {
+            return Ok(standing);
+        }
+        drop(place);
+        let now = self.clock.monotonic();
+        let mut state = self.lock();
+        let later = state.gate.look(claim, now).unwrap_or(Later { at: now, limit: None, wait });
+        Err(self.full(&mut state, claim, later, (why, now)))
+    }
+
+    fn full(&self, state: &mut State, claim: &Claim, later: Later, (why, now): (Why, Duration)) -> Full {
+        let ahead = u32::try_from(state.gate.waiting()).unwrap_or(u32::MAX);
+        let queued = state.gate.interval(later.limit).saturating_mul(ahead);
+        let standing = state.gate.standing(claim, now);
+        let name = later.limit.and_then(|place| self.limits.get(place)).map(|limit| limit.name.clone());
+        let after = later.at.saturating_sub(now).saturating_add(queued);
+        Full { why, limit: name, after, fields: self.fields(&standing) }
+    }
+
+    /// Looks after those who wait, for as long as somebody does.
+    async fn drive(self: Arc<Self>) {
+        loop {
+            let now = self.clock.monotonic();
+            let next = {
+                let mut state = self.lock();
+                let next = state.gate.release(now, take_turn);
+                state.is_driven = next.is_some();
+                next
+            };
+            let Some(next) = next else { return };
+            let pause = next.saturating_sub(now).max(Duration::from_millis(1));
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.news.notified() => {}
+            }
+        }
+    }
+
+    /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
+    fn fields(&self, standing: &[Standing]) -> Option<(HeaderValue, HeaderValue)> {
+        let (mut policy, mut left) = (String::new(), String::new());
+        for (place, remaining, full_in) in standing {
+            let limit = self.limits.get(*place)?;
+            let comma = if policy.is_empty() { "" } else { ", " };
+            let (name, count, window) = (&limit.name, limit.rate.count, limit.rate.period.as_secs());
+            let seconds = full_in.as_millis().div_ceil(1_000);
+            write!(policy, "{comma}\"{name}\";q={count};w={window}").ok()?;
+            write!(left, "{comma}\"{name}\";r={remaining};t={seconds}").ok()?;
+        }
+        let field = |text: String| HeaderValue::try_from(text).ok().filter(|value| !value.is_empty());
+        field(policy).zip(field(left))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take_turn(turn: Turn, standing: Vec<Standing>) -> bool {
+    turn.send(standing).is_ok()
+}
+
+/// A place in the queue, which is left when this is dropped.
+struct Place<'a> {
+    limiter: &'a Limiter,
+    claim: &'a Claim,
+    id: u64,
+    turn: oneshot::Receiver<Vec<Standing>>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.limiter.waiting.dec();
+        self.turn.close();
+        let mut state = self.limiter.lock();
+        // A turn that came and was not taken is for whoever is next.
+        if !state.gate.leave(self.id) && self.turn.try_recv().is_ok() {
+            state.gate.give_back(self.claim);
+            drop(state);
+            self.limiter.news.notify_one();
+        }
+    }
+}
+
+impl Permit {
+    /// `RateLimit-Policy` and `RateLimit`, where limits are for this call.
+    pub fn fields(&self) -> Option<(HeaderValue, HeaderValue)> {
+        self.limiter.fields(&self.standing)
+    }
+
+    /// The service answered.
+    pub fn answered(mut self, report: Report) {
+        self.close(Some(report));
+    }
+
+    /// Nothing was sent: what was taken is given back.
+    pub fn unsent(mut self) {
+        self.is_open = false;
+        self.limiter.lock().gate.give_back(&self.claim);
+        self.limiter.news.notify_one();
+    }
+
+    fn close(&mut self, report: Option<Report>) {
+        if !std::mem::take(&mut self.is_open) {
+            return;
+        }
+        let now = self.limiter.clock.monotonic();
+        let mut state = self.limiter.lock();
+        state.gate.learn(&self.claim, report, now);
+        let news = state.gate.waiting() > 0;
+        drop(state);
+        if news {
+            self.limiter.news.notify_one();
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.close(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::{ManualClock, SystemClock, Timestamp};
+    use crate::base::units::Rate;
+    use crate::definition::plan::policy::Scope;
+
+    fn limit(count: u32, wait: Duration) -> Limit {
+        Limit {
+            name: "connection".into(),
+            rate: Rate { count, period: Duration::from_secs(1) },
+            burst: 1,
+            per: Scope::Connection,
+            endpoint: None,
+            paths: Vec::new(),
+            methods: Vec::new(),
+            wait,
+        }
+    }
+
+    fn limiter(limit: Limit, clock: &Arc<ManualClock>) -> Arc<Limiter> {
+        over(limit, &(Arc::clone(clock) as Arc<dyn Clock>))
+    }
+
+    fn over(limit: Limit, clock: &Arc<dyn Clock>) -> Arc<Limiter> {
+        let gauge = IntGauge::new("waiting", "Waiting.").expect("a gauge");
+        Limiter::of((&[limit], 0), None, gauge, clock)
+    }
+
+    async fn admit(limiter: &Arc<Limiter>, caller: &str, until: Option<Duration>) -> Result<Permit, Full> {
+        let (connection, caller, place) = (Arc::from("default"), Arc::from(caller), Arc::from("https://a"));
+        let ask = Ask {
+            connection: &connection,
+            caller: Some(&caller),
+            endpoint: None,
+            method: &Method::GET,
+            path: "/x",
+            place: &place,
+            until,
+        };
+        limiter.admit(&ask, 2).await
+    }
+
+    #[tokio::test]
+    async fn without_waiting_a_call_is_refused_with_when_to_come_again() {
+        let clock = Arc::new(ManualClock::at(Timestamp::default()));
+        let limiter = limiter(limit(2, Duration::ZERO), &clock);
+        let (policy, left) = admit(&limiter, "a", None).await.expect("the first").fields().expect("has a limit");
+        assert_eq!([policy, left], ["\"connection\";q=2;w=1", "\"connection\";r=0;t=1"]);
+        let full = admit(&limiter, "a", None).await.expect_err("the second");
+        assert_eq!(
+            (full.why, full.after, full.limit.as_deref()),
+            (Why::Rate, Duration::from_millis(500), Some("connection"))
+        );
+        clock.advance(Duration::from_millis(500));
+        admit(&limiter, "a", None).await.expect("in time").unsent();
+        admit(&limiter, "a", None).await.expect("what was not sent was given back");
+    }
+
+    #[tokio::test]
+    async fn a_call_waits_for_its_turn() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let limiter = over(limit(50, Duration::from_mins(1)), &clock);
+        for _ in 0..3 {
+            admit(&limiter, "a", None).await.expect("its turn comes");
+        }
+        assert_eq!(limiter.waiting.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_comes_too_late() {
+        let clock = Arc::new(ManualClock::at(Timestamp::default()));
+        let limiter = limiter(limit(1, Duration::from_mins(1)), &clock);
+        drop(admit(&limiter, "a", None).await.expect("the first"));
+        let full = admit(&limiter, "a", Some(Duration::from_millis(900))).await.expect_err("it ends before its turn");
+        assert_eq!((full.why, full.after), (Why::Rate, Duration::from_secs(1)));
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_leaves_the_queue_and_who_is_too_many_is_told() {
+        let clock = Arc::new(ManualClock::at(Timestamp::default()));
+        let limiter = limiter(limit(1, Duration::from_hours(1)), &clock);
+        drop(admit(&limiter, "a", None).await.expect("the first"));
+        let waits = [(); 2].map(|()| {
+            let limiter = Arc::clone(&limiter);
+            tokio::spawn(async move { admit(&limiter, "a", None).await.map(|_permit| ()) })
+        });
+        while limiter.waiting.get() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let full = admit(&limiter, "a", None).await.expect_err("two wait already");
+        assert_eq!((full.why, full.after), (Why::Crowded, Duration::from_secs(3)));
+        waits.iter().for_each(tokio::task::JoinHandle::abort);
+        while limiter.waiting.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(limiter.lock().gate.waiting(), 0);
+        clock.advance(Duration::from_secs(1));
+        admit(&limiter, "a", None).await.expect("nobody took the turn of those who left");
+    }
+}
