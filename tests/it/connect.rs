@@ -4,6 +4,7 @@ mod bad_input;
 mod browser;
 mod desk;
 mod device;
+mod once;
 mod path;
 mod removal;
 mod tampering;

@@ -9,15 +9,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use oauth2::{PkceCodeChallenge, PkceCodeVerifier};
 use serde_json::{Map, json};
 
-use super::browser::Browser;
+use super::browser::{Browser, digest};
 use super::door::Visit;
 use super::drawer::{Drawer, Enclosed, KeepError};
 use super::failure::Failure;
 use super::finish::Grown;
 use super::link::Link;
-use super::outcome::{Failed, Outcome, Standing, State};
-use super::page::{Page, prefix, see_other};
-use super::pending::{self, Flow, fresh_state};
+use super::outcome::{Failed, Outcome, Standing, State, Step};
+use super::page::Page;
+use super::pending::{self, Flow, LIFE, fresh_state};
 use super::permission::{self, Entered, Form, Seen, Way};
 use super::provider::{Ask, Held};
 use super::tell::Tampering;
@@ -90,7 +90,7 @@ impl Connect {
             self.teller.metrics.connect_flows.with_label_values(&[&*integration.id, "too_many"]).inc();
             return Ok(too_many(url));
         }
-        let (state, verifier) = (fresh_state(self.clock.now(), &*self.random)?, pkce.verifier(&*self.random)?);
+        let (state, verifier) = (fresh_state(&link, &*self.random)?, pkce.verifier(&*self.random)?);
         let challenge = verifier.as_ref().map(challenge_of);
         let redirect_uri = redirect_uri(generation, &integration.id);
         let saved = Map::new();
@@ -106,23 +106,35 @@ impl Connect {
             Ok(departure) => departure,
             Err(error) => {
                 let failed = Failed { failure: Failure::of_token_call(&error), words: Some(error.to_string()) };
-                return self.end(drawer, link, browser, State::Failed(failed)).await;
+                let Some(claim) = self.claim_link(drawer, link, browser).await? else { return Ok(spent(url)) };
+                return self.end(drawer, claim, State::Failed(failed)).await;
             }
         };
-        let Entered { scopes, inputs, .. } = entered;
-        let outcome =
-            Outcome { link: link.clone(), browser: browser.clone(), state: State::Started, at: self.clock.now() };
-        if self.settle(drawer, &outcome).await? != Standing::Free {
+        let (issuer, held, origin) = (departure.issuer, departure.held.map(Held::enclosed), link.origin.clone());
+        let (Entered { scopes, inputs, .. }, verifier) = (entered, verifier.map(Enclosed));
+        let (id, ends) = (digest(state.expose()), self.clock.now().after(LIFE));
+        let flow = Flow { id, ends, link, browser, scopes, inputs, verifier, redirect_uri, issuer, held };
+        if !self.start(drawer, &flow).await? {
             return Ok(spent(url));
         }
-        self.teller.started(&link, &scopes).await?;
-        let (issuer, held, origin) = (departure.issuer, departure.held.map(Held::enclosed), link.origin.clone());
-        let verifier = verifier.map(Enclosed);
-        let flow = Flow { link, browser, scopes, inputs, verifier, redirect_uri, issuer, held };
-        flow.keep(drawer, &state).await?;
         let view = json!({ "service": integration.title });
         let page = Page::new("departure", format!("Connect: {}", integration.title), url).told_to(origin.as_deref());
         Ok(page.departing(departure.url).show(view))
+    }
+
+    /// Makes the flow the one of its link that may go on; `false` when its browser may not use the link.
+    async fn start(&self, drawer: &Drawer, flow: &Flow) -> Result<bool, KeepError> {
+        // Of two forms sent at once, the flow that is kept and the flow that counts must be the same one.
+        let _one_by_one = self.order.lock().await;
+        let (link, browser, state) =
+            (flow.link.clone(), flow.browser.clone(), State::Started { flow: flow.id.clone() });
+        let outcome = Outcome { link, browser, state, at: self.clock.now() };
+        if self.settle(drawer, &outcome, Step::Begin).await? != Standing::Free {
+            return Ok(false);
+        }
+        self.teller.started(&flow.link, &flow.scopes).await?;
+        flow.keep(drawer).await?;
+        Ok(true)
     }
 
     /// Gets what the application signs in with for itself, which is also the proof that it works.
@@ -133,24 +145,28 @@ impl Connect {
         entered: Entered,
     ) -> Result<Answer, KeepError> {
         let Beginning { generation, integration, link, browser } = beginning;
-        self.teller.started(&link, &entered.scopes).await?;
-        let saved = Map::new();
-        let connection = link.connection.as_str();
-        let account = Account { generation, integration, connection, inputs: &entered.inputs, saved: &saved };
-        let state = match self.provider.grant_itself(account).await {
-            Err(error) => {
-                let (failure, words) = (Failure::of_token_call(&error), Some(error.to_string()));
-                State::Failed(Failed { failure, words })
-            }
-            Ok(grant) => {
-                let mut grown = Grown { grant, ..Grown::entered(link.clone(), browser.clone(), entered) };
-                match self.identify(generation, integration, &mut grown).await {
-                    Ok(()) => self.discover(generation, integration, drawer, grown).await,
-                    Err(state) => state,
+        let Some(claim) = self.claim_link(drawer, link, browser).await? else {
+            return Ok(spent(&generation.gateway.public_url));
+        };
+        self.teller.started(&claim.link, &entered.scopes).await?;
+        let work = async {
+            let saved = Map::new();
+            let connection = claim.link.connection.as_str();
+            let account = Account { generation, integration, connection, inputs: &entered.inputs, saved: &saved };
+            let grant = match self.provider.grant_itself(account).await {
+                Ok(grant) => grant,
+                Err(error) => {
+                    let (failure, words) = (Failure::of_token_call(&error), Some(error.to_string()));
+                    return State::Failed(Failed { failure, words });
                 }
+            };
+            let mut grown = Grown { grant, ..Grown::entered(claim.clone(), entered) };
+            match self.identify(generation, integration, &mut grown).await {
+                Ok(()) => self.discover(generation, integration, drawer, grown).await,
+                Err(state) => state,
             }
         };
-        self.end(drawer, link, browser, state).await
+        self.finish(drawer, claim.clone(), Box::pin(work)).await
     }
 
     /// Keeps what a person entered here, for services that send nobody anywhere.
@@ -160,31 +176,13 @@ impl Connect {
         drawer: &Drawer,
         entered: Entered,
     ) -> Result<Answer, KeepError> {
-        let Beginning { integration, link, browser, .. } = beginning;
-        self.teller.started(&link, &entered.scopes).await?;
-        let grown = Grown::entered(link.clone(), browser.clone(), entered);
-        let state = self.keep_connection(integration, grown).await;
-        self.end(drawer, link, browser, state).await
-    }
-
-    /// Keeps an outcome and shows it.
-    pub(super) async fn end(
-        &self,
-        drawer: &Drawer,
-        link: Link,
-        browser: String,
-        state: State,
-    ) -> Result<Answer, KeepError> {
-        let generation = self.live.load();
-        let url = &generation.gateway.public_url;
-        let outcome = Outcome { link, browser, state, at: self.clock.now() };
-        if self.settle(drawer, &outcome).await? != Standing::Free {
-            return Ok(spent(url));
-        }
-        let Some(key) = self.key.get() else { return Ok(nothing_done(url)) };
-        let page = if matches!(outcome.state, State::Choosing) { "choose" } else { "outcome" };
-        let result = key.result_of(&outcome.link.id);
-        Ok(see_other(&format!("{}/api/connect/{}/{page}?result={result}", prefix(url), outcome.link.integration)))
+        let Beginning { generation, integration, link, browser } = beginning;
+        let Some(claim) = self.claim_link(drawer, link, browser).await? else {
+            return Ok(spent(&generation.gateway.public_url));
+        };
+        self.teller.started(&claim.link, &entered.scopes).await?;
+        let grown = Grown::entered(claim.clone(), entered);
+        self.finish(drawer, claim, Box::pin(self.keep_connection(integration, drawer, grown))).await
     }
 }
 

@@ -8,15 +8,17 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::browser::{Browser, same};
+use super::claim::Claim;
 use super::door::Visit;
+use super::drawer::KeepError;
 use super::failure::Failure;
 use super::finish::Grown;
 use super::outcome::{Failed, State};
-use super::pending::{Flow, Issuer};
+use super::pending::{Flow, Issuer, Taken};
 use super::permission::Way;
 use super::provider::Code;
 use super::tell::Tampering;
-use super::{Connect, LinkRefused, nothing_done, unable};
+use super::{Connect, LinkRefused, nothing_done, spent, unable};
 use crate::base::secret::Secret;
 use crate::connection::grant::Account;
 use crate::definition::live::Generation;
@@ -63,11 +65,13 @@ impl Connect {
         let known = generation.integration(integration);
         let query = Query::of(&visit.query);
         let flow = match query.text("state") {
-            None => Ok(None),
+            None => Ok(Taken::Unknown),
             Some(state) => Flow::take(drawer, state, self.clock.now()).await,
         };
         let flow = match flow {
-            Ok(flow) => flow,
+            Ok(Taken::Flow(flow)) => Some(flow),
+            Ok(Taken::Unknown) => None,
+            Ok(Taken::Older) => return spent(url),
             Err(error) => return unable(url, &error.into()),
         };
         let browser = Browser::of(&visit.headers, url);
@@ -78,9 +82,7 @@ impl Connect {
         };
         match (broken, flow) {
             (None, Some(flow)) => {
-                let (link, browser) = (flow.link.clone(), flow.browser.clone());
-                let state = self.conclude(&generation, known, flow, query).await;
-                let ended = self.end(drawer, link, browser, state).await;
+                let ended = self.conclude(&generation, known, *flow, query).await;
                 ended.unwrap_or_else(|error| unable(url, &LinkRefused::Keep(error)))
             }
             (why, flow) => {
@@ -92,12 +94,29 @@ impl Connect {
         }
     }
 
-    /// From a callback that is what it says to its outcome.
+    /// From a callback that is what it says to the page of its outcome, unless the link is no longer this
+    /// flow's.
     async fn conclude(
         &self,
         generation: &Arc<Generation>,
         integration: Option<&Arc<Integration>>,
         flow: Flow,
+        query: Query,
+    ) -> Result<Answer, KeepError> {
+        let url = &generation.gateway.public_url;
+        let Some(drawer) = &self.drawer else { return Ok(unable(url, &LinkRefused::NoKey)) };
+        let whose = (flow.link.clone(), flow.browser.clone());
+        let Some(claim) = self.claim(drawer, whose, flow.id.clone()).await? else { return Ok(spent(url)) };
+        let work = self.brought(generation, integration, (claim.clone(), flow), query);
+        self.finish(drawer, claim, Box::pin(work)).await
+    }
+
+    /// From what a callback brought to what came of it.
+    async fn brought(
+        &self,
+        generation: &Arc<Generation>,
+        integration: Option<&Arc<Integration>>,
+        (claim, flow): (Claim, Flow),
         query: Query,
     ) -> State {
         let Some((integration, Way::Provider { code, .. })) = integration.map(|known| (known, Way::of(known))) else {
@@ -112,14 +131,14 @@ impl Connect {
         let Some(code) = query.text(code).map(Secret::from) else {
             return failed(Failure::NoCode, None);
         };
-        self.exchange(generation, integration, flow, (&code, &query.all)).await
+        self.exchange(generation, integration, (claim, flow), (&code, &query.all)).await
     }
 
     async fn exchange(
         &self,
         generation: &Arc<Generation>,
         integration: &Arc<Integration>,
-        flow: Flow,
+        (claim, flow): (Claim, Flow),
         (code, callback): (&Secret, &Map<String, Json>),
     ) -> State {
         let Some(drawer) = &self.drawer else { return failed(Failure::NotKept, None) };
@@ -138,7 +157,7 @@ impl Connect {
             Ok(grant) => grant,
             Err(error) => return failed(Failure::of_token_call(&error), Some(plain(&error.to_string()))),
         };
-        let mut grown = Grown::granted(flow, grant);
+        let mut grown = Grown::granted(claim, flow, grant);
         match self.identify(generation, integration, &mut grown).await {
             Ok(()) => self.discover(generation, integration, drawer, grown).await,
             Err(state) => state,

@@ -3,24 +3,30 @@
 //! Until a person has chosen there is no connection: what was granted waits, sealed, as long as a flow
 //! does. Choosing takes it, once.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
 use super::browser::{Browser, same};
+use super::claim::Claim;
 use super::door::Visit;
 use super::drawer::{Drawer, Enclosed, KeepError, key};
 use super::finish::Grown;
 use super::link::{Fields, Link, moment};
+use super::outcome::{Outcome, State};
 use super::page::{Page, prefix};
 use super::pending::LIFE;
 use super::permission::Form;
 use super::provider::Who;
 use super::tell::Tampering;
-use super::{Connect, LinkRefused, begin, nothing_done, unable};
+use super::{Connect, LinkRefused, begin, nothing_done, spent, unable};
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::connection::grant::Grant;
 use crate::connection::{Content, Credential, Tokens, stored};
+use crate::definition::live::Generation;
+use crate::definition::plan::Integration;
 use crate::respond::{Answer, Refusal};
 
 /// The collection of what waits for a choice.
@@ -36,6 +42,7 @@ const LABEL: usize = 200;
 pub(super) struct Choice {
     pub link: Link,
     pub browser: String,
+    flow: String,
     scopes: Vec<String>,
     /// Tokens, inputs and saved values, as a connection keeps them.
     content: Enclosed,
@@ -71,19 +78,21 @@ impl Choice {
         for (label, _) in &mut choices {
             *label = label.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LABEL).collect();
         }
-        let Grown { link, browser, scopes, inputs, grant, who, notes, step, .. } = grown;
+        let Grown { claim, scopes, inputs, grant, who, notes, step, .. } = grown;
+        let flow = claim.flow().to_owned();
+        let Claim { link, browser, .. } = claim;
         let content = Content { credential: Credential::Tokens(Tokens(grant.tokens)), inputs, saved: grant.saved };
         let plain = stored::plain(&content, now).map_err(|_| KeepError::Form)?;
         let text = std::str::from_utf8(&plain).map_err(|_| KeepError::Form)?;
         let Who { id, name } = who.unwrap_or_default();
         let key = place(&link, &browser);
         let (content, account, ends) = (Enclosed(Secret::from(text)), (id, name), now.after(LIFE));
-        let choice = Self { link, browser, scopes, content, account, notes, step, choices, ends };
+        let choice = Self { link, browser, flow, scopes, content, account, notes, step, choices, ends };
         drawer.put(&key, &choice, None).await.map(drop)
     }
 
     /// The connection that grows on with this choice.
-    fn chosen(self, index: usize) -> Option<Grown> {
+    fn chosen(self, index: usize, claim: Claim) -> Option<Grown> {
         let (_, values) = self.choices.into_iter().nth(index)?;
         let content = stored::read(self.content.0.expose().as_bytes()).ok()?;
         let Credential::Tokens(Tokens(tokens)) = content.credential else { return None };
@@ -92,8 +101,7 @@ impl Choice {
         let (id, name) = self.account;
         let who = (id.is_some() || name.is_some()).then_some(Who { id, name });
         Some(Grown {
-            link: self.link,
-            browser: self.browser,
+            claim,
             scopes: self.scopes,
             inputs: content.inputs,
             entered: None,
@@ -145,16 +153,24 @@ impl Connect {
             let view = json!({ "service": integration, "choices": labels, "action": action, "problem": "Choose one of these." });
             return Page::new("choose", "Choose", url).refuse(Refusal::InvalidInput, view);
         };
-        let taken = drawer.take::<Choice>(&place(&choice.link, &choice.browser)).await;
-        let grown = match taken {
-            Ok(taken) => taken.and_then(|taken| taken.chosen(index)),
-            Err(error) => return unable(url, &LinkRefused::Keep(error)),
-        };
-        let Some(grown) = grown else { return nothing_done(url) };
-        let (link, browser) = (grown.link.clone(), grown.browser.clone());
-        let state = self.discover(&generation, known, drawer, grown).await;
-        let ended = self.end(drawer, link, browser, state).await;
-        ended.unwrap_or_else(|error| unable(url, &LinkRefused::Keep(error)))
+        let chosen = self.go_on(drawer, (&generation, known), choice, index).await;
+        chosen.unwrap_or_else(|error| unable(url, &LinkRefused::Keep(error)))
+    }
+
+    /// Goes on with a choice, unless the link is no longer this flow's.
+    async fn go_on(
+        &self,
+        drawer: &Drawer,
+        (generation, integration): (&Generation, &Arc<Integration>),
+        choice: Choice,
+        index: usize,
+    ) -> Result<Answer, KeepError> {
+        let url = &generation.gateway.public_url;
+        let whose = (choice.link.clone(), choice.browser.clone());
+        let Some(claim) = self.claim(drawer, whose, choice.flow.clone()).await? else { return Ok(spent(url)) };
+        drawer.records.remove(&place(&choice.link, &choice.browser)).await?;
+        let Some(grown) = choice.chosen(index, claim.clone()) else { return Ok(nothing_done(url)) };
+        self.finish(drawer, claim, Box::pin(self.discover(generation, integration, drawer, grown))).await
     }
 
     /// What waits for this browser's choice, and the result id of its link.
@@ -164,12 +180,16 @@ impl Connect {
         let Some(browser) = Browser::of(&visit.headers, &generation.gateway.public_url) else { return Ok(None) };
         let Ok(Some(result)) = Fields::of(&visit.query).take("result") else { return Ok(None) };
         let Ok(link) = link_key.link_of(&result) else { return Ok(None) };
-        let Some(outcome) = super::outcome::Outcome::get(drawer, link).await? else { return Ok(None) };
+        let Some(outcome) = Outcome::get(drawer, link).await? else { return Ok(None) };
         if outcome.link.integration != integration || !same(&outcome.browser, &browser.digest) {
             return Ok(None);
         }
         let found = drawer.get::<Choice>(&place(&outcome.link, &browser.digest)).await?;
-        let found = found.map(|(choice, _)| choice).filter(|choice| choice.ends > self.clock.now());
+        let waits = |choice: &Choice| match &outcome.state {
+            State::Choosing { flow } => *flow == choice.flow && choice.ends > self.clock.now(),
+            _ => false,
+        };
+        let found = found.map(|(choice, _)| choice).filter(waits);
         Ok(found.map(|choice| (choice, result)))
     }
 }

@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::begin::{Beginning, too_many};
 use super::browser::{Browser, digest, same};
+use super::claim::Claim;
 use super::door::Visit;
 use super::drawer::{Drawer, Enclosed, KeepError, key};
 use super::failure::Failure;
 use super::finish::Grown;
-use super::link::{Fields, Link, moment};
-use super::outcome::{Failed, Outcome, Standing, State};
+use super::link::{Fields, Link, fresh_id, moment};
+use super::outcome::{Failed, Outcome, Standing, State, Step};
 use super::page::{Page, prefix, see_other};
 use super::pending::{self, LIFE, fresh_state};
 use super::permission::{Entered, Offer, Way};
@@ -33,7 +34,6 @@ use crate::connection::directory::checked_inputs;
 use crate::connection::flow::{DeviceCode, Poll};
 use crate::connection::grant::{Account, Grant, TokenError};
 use crate::respond::{Answer, Refusal};
-use crate::store::StoreError;
 use crate::store::model::RecordKey;
 
 /// The collection of what is waited for.
@@ -50,6 +50,8 @@ struct Waiting {
     link: Link,
     /// The digest of the cookie of the browser it began in; of no browser where it began at the admin door.
     browser: String,
+    /// The flow that it is of its link.
+    flow: String,
     scopes: Vec<String>,
     inputs: Map<String, Json>,
     code: Enclosed,
@@ -149,7 +151,10 @@ impl Connect {
                 let result = key.result_of(&link.id);
                 Ok(see_other(&format!("{}/api/connect/{}/device?result={result}", prefix(&url), link.integration)))
             }
-            Begun::Ended(state) => self.end(drawer, link, browser, state).await,
+            Begun::Ended(state) => match self.claim_link(drawer, link, browser).await? {
+                Some(claim) => self.end(drawer, claim, state).await,
+                None => Ok(spent(&url)),
+            },
             Begun::Spent => Ok(spent(&url)),
             Begun::TooMany => Ok(too_many(&url)),
         }
@@ -179,7 +184,7 @@ impl Connect {
         let (_, drawer) = self.tools().await?;
         let scopes = Offer::of(way, &made.link).asked(&[]);
         // What no cookie can be: nobody continues this link in a browser.
-        let nobody = fresh_state(self.clock.now(), &*self.random).map_err(|error| LinkRefused::Keep(error.into()))?;
+        let nobody = fresh_state(&made.link, &*self.random).map_err(|error| LinkRefused::Keep(error.into()))?;
         let browser = digest(nobody.expose());
         let beginning =
             Beginning { generation: &generation, integration, link: made.link.clone(), browser: browser.clone() };
@@ -208,8 +213,9 @@ impl Connect {
                     State::Failed(failed) => Some(described(&integration.title, failed)),
                     _ => None,
                 };
-                let outcome = Outcome { link: made.link, browser, state, at: self.clock.now() };
-                self.settle(drawer, &outcome).await.map_err(LinkRefused::Keep)?;
+                if let Some(claim) = self.claim_link(drawer, made.link, browser).await.map_err(LinkRefused::Keep)? {
+                    self.conclude(drawer, claim, state).await.map_err(LinkRefused::Keep)?;
+                }
                 Ok(DeviceShown { error, ..shown })
             }
             Begun::Spent | Begun::TooMany => Err(DeviceRefused::TooMany),
@@ -240,9 +246,15 @@ impl Connect {
             Ok(code) => code,
             Err(error) => return Ok(Begun::Ended(failed(&error))),
         };
-        let started =
-            Outcome { link: link.clone(), browser: browser.clone(), state: State::Started, at: self.clock.now() };
-        if self.settle(drawer, &started).await? != Standing::Free {
+        let flow = fresh_id(self.clock.now().after(LIFE), &*self.random)?;
+        // Of two forms sent at once, the code that is kept and the flow that counts must be of the same one.
+        let _one_by_one = self.order.lock().await;
+        if let Some((waiting, _)) = drawer.get::<Waiting>(&record).await? {
+            return Ok(if same(&waiting.browser, &browser) { Begun::Waiting(Box::new(waiting)) } else { Begun::Spent });
+        }
+        let (state, at) = (State::Started { flow: flow.clone() }, self.clock.now());
+        let started = Outcome { link: link.clone(), browser: browser.clone(), state, at };
+        if self.settle(drawer, &started, Step::Begin).await? != Standing::Free {
             return Ok(Begun::Spent);
         }
         self.teller.started(&link, &scopes).await?;
@@ -252,6 +264,7 @@ impl Connect {
         let waiting = Waiting {
             link,
             browser,
+            flow,
             scopes,
             inputs,
             code,
@@ -261,11 +274,7 @@ impl Connect {
             ends,
             interval_s,
         };
-        match drawer.put(&record, &waiting, Some(0)).await {
-            // The form was sent twice at once: the other code is the one that is shown and waited for.
-            Ok(_) | Err(KeepError::Store(StoreError::Conflict(_))) => {}
-            Err(error) => return Err(error),
-        }
+        drawer.put(&record, &waiting, Some(0)).await?;
         self.awaited.notify_one();
         Ok(Begun::Waiting(Box::new(waiting)))
     }
@@ -291,11 +300,11 @@ impl Connect {
         };
         let base = format!("{}/api/connect/{integration}", prefix(url));
         let waiting = match drawer.get::<Waiting>(&place(&outcome.link)).await {
-            Ok(waiting) => waiting.filter(|_| outcome.state == State::Started),
+            Ok(waiting) => waiting.filter(|_| matches!(outcome.state, State::Started { .. })),
             Err(error) => return unable(url, &error.into()),
         };
         let Some((waiting, _)) = waiting else {
-            let page = if outcome.state == State::Choosing { "choose" } else { "outcome" };
+            let page = if matches!(outcome.state, State::Choosing { .. }) { "choose" } else { "outcome" };
             return see_other(&format!("{base}/{page}?result={result}"));
         };
         let title = generation.integration(integration).map_or(integration, |known| known.title.as_str());
@@ -361,23 +370,31 @@ impl Connect {
         };
         // Taken, so that of two who wait one goes on.
         let Some(waiting) = drawer.take::<Waiting>(record).await? else { return Ok(()) };
-        let (link, browser) = (waiting.link.clone(), waiting.browser.clone());
+        let owner = (waiting.link.clone(), waiting.browser.clone());
+        let Some(claim) = self.claim(drawer, owner, waiting.flow.clone()).await? else { return Ok(()) };
         let state = match state {
-            Ok(grant) => self.grow(drawer, waiting, grant).await,
+            Ok(grant) => self.grow(drawer, (claim.clone(), waiting), grant).await,
             Err(state) => state,
         };
-        self.settle(drawer, &Outcome { link, browser, state, at: self.clock.now() }).await.map(drop)
+        self.conclude(drawer, claim, state).await
+    }
+
+    /// Keeps the outcome of a claimed flow that nobody waits for in a browser.
+    async fn conclude(&self, drawer: &Drawer, claim: Claim, state: State) -> Result<(), KeepError> {
+        let flow = claim.flow().to_owned();
+        let outcome = Outcome { link: claim.link, browser: claim.browser, state, at: self.clock.now() };
+        self.settle(drawer, &outcome, Step::End(&flow)).await.map(drop)
     }
 
     /// From tokens to a connection, or to a choice.
-    async fn grow(&self, drawer: &Drawer, waiting: Waiting, grant: Grant) -> State {
+    async fn grow(&self, drawer: &Drawer, (claim, waiting): (Claim, Waiting), grant: Grant) -> State {
         let generation = self.live.load();
         let Some(integration) = generation.integration(&waiting.link.integration).map(Arc::clone) else {
             return State::Failed(Failed { failure: Failure::DefinitionChanged, words: None });
         };
-        let Waiting { link, browser, scopes, inputs, .. } = waiting;
+        let Waiting { scopes, inputs, .. } = waiting;
         let entered = Entered { scopes, inputs, credential: None };
-        let mut grown = Grown { grant, ..Grown::entered(link, browser, entered) };
+        let mut grown = Grown { grant, ..Grown::entered(claim, entered) };
         match self.identify(&generation, &integration, &mut grown).await {
             Ok(()) => self.discover(&generation, &integration, drawer, grown).await,
             Err(state) => state,

@@ -35,6 +35,8 @@ pub enum Failure {
     NotInTime,
     /// The gateway could not keep the connection.
     NotKept,
+    /// The connection was removed while it was being connected anew.
+    Removed,
     /// The integration is not there any more, or signs in otherwise now.
     DefinitionChanged,
 }
@@ -65,6 +67,7 @@ impl Failure {
         Self::TokenRefused,
         Self::NotInTime,
         Self::NotKept,
+        Self::Removed,
         Self::DefinitionChanged,
     ];
 
@@ -115,6 +118,7 @@ impl Failure {
             Self::TokenRefused => "token_refused",
             Self::NotInTime => "not_in_time",
             Self::NotKept => "not_kept",
+            Self::Removed => "removed",
             Self::DefinitionChanged => "definition_changed",
         }
     }
@@ -181,6 +185,11 @@ impl Failure {
                 "The connection could not be saved",
                 "The account was confirmed, but this gateway could not keep it.",
                 "Try again in a few minutes; if it happens again, tell whoever runs this application.",
+            ),
+            Self::Removed => (
+                "The connection was removed meanwhile",
+                "Whoever runs this application removed it before you were done. Nothing was connected.",
+                "Ask for a new link where you got this one, if it is still wanted.",
             ),
             Self::DefinitionChanged => (
                 "The setup of {} changed meanwhile",

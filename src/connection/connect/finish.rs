@@ -9,9 +9,9 @@ use serde_json::{Map, Value as Json};
 
 use super::Connect;
 use super::choose::Choice;
+use super::claim::Claim;
 use super::drawer::Drawer;
 use super::failure::Failure;
-use super::link::Link;
 use super::outcome::{Connected, Failed, State};
 use super::pending::Flow;
 use super::permission::{Entered, scopes_of};
@@ -24,8 +24,8 @@ use crate::definition::plan::Integration;
 
 /// A connection that is about to be.
 pub(super) struct Grown {
-    pub link: Link,
-    pub browser: String,
+    /// The right to keep it.
+    pub claim: Claim,
     pub scopes: Vec<String>,
     pub inputs: Map<String, Json>,
     /// What was entered here; else the tokens of the grant are the credential.
@@ -39,20 +39,20 @@ pub(super) struct Grown {
 
 impl Grown {
     /// What a person entered.
-    pub fn entered(link: Link, browser: String, entered: Entered) -> Self {
+    pub fn entered(claim: Claim, entered: Entered) -> Self {
         let Entered { scopes, inputs, credential } = entered;
         let (grant, notes) = (Grant::default(), Vec::new());
-        Self { link, browser, scopes, inputs, entered: credential, grant, who: None, notes, step: 0 }
+        Self { claim, scopes, inputs, entered: credential, grant, who: None, notes, step: 0 }
     }
 
     /// What a flow brought.
-    pub fn granted(flow: Flow, grant: Grant) -> Self {
-        let Flow { link, browser, scopes, inputs, .. } = flow;
-        Self { link, browser, scopes, inputs, entered: None, grant, who: None, notes: Vec::new(), step: 0 }
+    pub fn granted(claim: Claim, flow: Flow, grant: Grant) -> Self {
+        let Flow { scopes, inputs, .. } = flow;
+        Self { claim, scopes, inputs, entered: None, grant, who: None, notes: Vec::new(), step: 0 }
     }
 
     fn account<'a>(&'a self, generation: &'a Generation, integration: &'a Arc<Integration>) -> Account<'a> {
-        let (connection, inputs, saved) = (&self.link.connection, &self.inputs, &self.grant.saved);
+        let (connection, inputs, saved) = (&self.claim.link.connection, &self.inputs, &self.grant.saved);
         Account { generation, integration, connection, inputs, saved }
     }
 }
@@ -93,12 +93,13 @@ impl Connect {
         match found {
             Ok((_, Found::Settled(values))) => {
                 grown.grant.saved.extend(values);
-                self.keep_connection(integration, grown).await
+                self.keep_connection(integration, drawer, grown).await
             }
             Ok((step, Found::Several(choices))) => {
                 grown.step = step;
+                let flow = grown.claim.flow().to_owned();
                 match Choice::keep(drawer, grown, choices, self.clock.now()).await {
-                    Ok(()) => State::Choosing,
+                    Ok(()) => State::Choosing { flow },
                     Err(error) => failed(Failure::NotKept, not_kept(&integration.id, &error.to_string())),
                 }
             }
@@ -109,11 +110,18 @@ impl Connect {
         }
     }
 
-    /// Keeps the connection, in place of one of the same name.
-    pub(super) async fn keep_connection(&self, integration: &Arc<Integration>, grown: Grown) -> State {
-        let before = self.before(&integration.id, &grown.link.connection).await;
+    /// Keeps the connection, in place of one of the same name; not once the claim is lost.
+    pub(super) async fn keep_connection(&self, integration: &Arc<Integration>, drawer: &Drawer, grown: Grown) -> State {
+        // Whoever removes the connection does so before or after all of this, and takes the claim away.
+        let _one_by_one = self.order.lock().await;
+        match grown.claim.stands(drawer).await {
+            Ok(true) => {}
+            Ok(false) => return failed(Failure::Removed, None),
+            Err(error) => return failed(Failure::NotKept, not_kept(&integration.id, &error.to_string())),
+        }
+        let before = self.before(&integration.id, &grown.claim.link.connection).await;
         let before_scopes = before.as_ref().and_then(|before| scopes_of(&before.credential));
-        let Grown { link, scopes, inputs, entered, grant, who, mut notes, .. } = grown;
+        let Grown { claim: Claim { link, .. }, scopes, inputs, entered, grant, who, mut notes, .. } = grown;
         let mut saved = grant.saved;
         let credential = entered.unwrap_or(Credential::Tokens(Tokens(grant.tokens)));
         let granted = scopes_of(&credential);

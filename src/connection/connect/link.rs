@@ -19,6 +19,8 @@ pub(super) const KEY: usize = 32;
 const MOMENT: usize = 10;
 /// Random bytes of an id.
 const RANDOM: usize = 16;
+/// Characters of an id: its moment, and the random bytes in URL-safe Base64.
+pub(super) const ID: usize = MOMENT + 22;
 /// The most bytes of a link's query: what browsers and mail programs pass on unharmed.
 pub(super) const MAX_QUERY: usize = 6 << 10;
 

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! [`link`] says who may connect what; [`browser`] ties the flow to one browser; [`pending`] keeps what must
-//! come back; [`callback`] takes it; [`outcome`] is the server's word for how it ended, which windows,
+//! come back; [`callback`] takes it; [`claim`] says who of several may finish it; [`outcome`] is the server's word for how it ended, which windows,
 //! applications and operators ask for. [`removal`] takes a connection away again. Nothing here knows a token call: that is behind [`Provider`]. Called
 //! by the public door through [`Welcome`], and by the admin door.
 
@@ -14,6 +14,7 @@ mod browser;
 mod callback;
 mod calls;
 mod choose;
+mod claim;
 mod device;
 pub mod door;
 mod drawer;
@@ -36,7 +37,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::Method;
-use tokio::sync::{Notify, OnceCell, Semaphore, watch};
+use tokio::sync::{Mutex, Notify, OnceCell, Semaphore, watch};
 
 use crate::activity::Activity;
 use crate::base::clock::Clock;
@@ -53,7 +54,7 @@ use crate::telemetry::metrics::Metrics;
 use door::{Place, Visit, Welcome, place};
 use drawer::{Drawer, KeepError, key};
 use link::{Link, LinkError, LinkKey};
-use outcome::{Outcome, Standing};
+use outcome::{Outcome, Standing, Step};
 use page::Page;
 use provider::Provider;
 use tell::{Tampering, Teller};
@@ -111,6 +112,8 @@ pub struct Connect {
     provider: Arc<dyn Provider>,
     teller: Teller,
     key: OnceCell<LinkKey>,
+    /// Held where two records must change as one: a flow and its link, a connection and the links to it.
+    order: Mutex<()>,
     /// Changes when an outcome does.
     changed: watch::Sender<u64>,
     /// Places for those who wait for an outcome.
@@ -199,6 +202,7 @@ impl Connect {
             random,
             provider,
             key: OnceCell::new(),
+            order: Mutex::new(()),
             changed: watch::Sender::new(0),
             waiting: Semaphore::new(result::WAITERS),
             awaited: Notify::new(),
@@ -250,7 +254,9 @@ impl Connect {
     /// Removes what has ended.
     async fn clear(&self, drawer: &Drawer) -> Result<(), KeepError> {
         let now = self.clock.now();
-        for collection in [pending::COLLECTION, choose::COLLECTION, device::COLLECTION] {
+        // A flow's record is that of its link, and may outlive it.
+        drawer.clear(pending::COLLECTION, now, pending::LIFE).await?;
+        for collection in [choose::COLLECTION, device::COLLECTION] {
             drawer.clear(collection, now, std::time::Duration::ZERO).await?;
         }
         drawer.clear(outcome::COLLECTION, now, outcome::KEPT).await
@@ -309,7 +315,7 @@ impl Connect {
             Ok(found) => found,
             Err(error) => return Err(unable(url, &error.into())),
         };
-        match Outcome::standing(found.as_ref(), browser) {
+        match Outcome::standing(found.as_ref(), browser, self.clock.now()) {
             Standing::Free => Ok((link, known, drawer)),
             Standing::Spent => Err(spent(url)),
             Standing::Taken => {
@@ -320,8 +326,8 @@ impl Connect {
     }
 
     /// Keeps an outcome and tells everyone who waits for it.
-    async fn settle(&self, drawer: &Drawer, outcome: &Outcome) -> Result<Standing, KeepError> {
-        let standing = outcome.keep(drawer).await?;
+    async fn settle(&self, drawer: &Drawer, outcome: &Outcome, step: Step<'_>) -> Result<Standing, KeepError> {
+        let standing = outcome.keep(drawer, step).await?;
         if standing == Standing::Free {
             self.teller.ended(outcome).await;
             self.changed.send_modify(|number| *number = number.wrapping_add(1));
@@ -355,13 +361,19 @@ impl Connect {
                 page::asset(name).unwrap_or_else(|| Refusal::NotFound.answer("there is no such file"))
             }
             Place::Permission(integration) if looks => self.permission(integration, &visit).await,
-            Place::Permission(integration) if visit.method == Method::POST => self.begin(integration, &visit).await,
+            Place::Permission(integration) if visit.method == Method::POST => {
+                Box::pin(self.begin(integration, &visit)).await
+            }
             // Not for HEAD: whoever only looks must not use up the state.
-            Place::Callback(integration) if visit.method == Method::GET => self.callback(integration, &visit).await,
+            Place::Callback(integration) if visit.method == Method::GET => {
+                Box::pin(self.callback(integration, &visit)).await
+            }
             Place::Outcome(integration) if looks => self.outcome_page(integration, &visit).await,
             Place::Device(integration) if looks => self.device_page(integration, &visit).await,
             Place::Choose(integration) if looks => self.choices(integration, &visit).await,
-            Place::Choose(integration) if visit.method == Method::POST => self.choose(integration, &visit).await,
+            Place::Choose(integration) if visit.method == Method::POST => {
+                Box::pin(self.choose(integration, &visit)).await
+            }
             Place::Result(integration) if visit.method == Method::GET => self.result(integration, &visit).await,
             _ => Refusal::MethodNotAllowed.answer("this page is not asked for like that"),
         }

@@ -3,8 +3,9 @@
 //! A provider's page can cut the tie between a window and the page that opened it (COOP), a person can
 //! close the window at any moment, a phone can put it to sleep. So the outcome is a record here, which the
 //! page, the application and the operator can ask for; messages between windows only say that it is time to
-//! ask. A link is used once: the browser that begins with it owns it, and when an account is connected it is
-//! spent.
+//! ask. A link is used once: the browser that begins with it owns it, the newest flow of that browser is the one
+//! that counts, and when an account is connected the link is spent. Each step is a compare-and-swap of this
+//! record, so that one flow at most exchanges a code or keeps a connection (see [`super::claim`]).
 
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use crate::store::StoreError;
 pub const COLLECTION: &str = "connect_links";
 /// How long an outcome can be asked for after its link has ended.
 pub const KEPT: Duration = Duration::from_hours(1);
+/// After this time nobody is finishing a flow any more: it was cut off before (see [`super::claim`]), or the
+/// program ended in the middle. The browser may begin again.
+const LEFT_BEHIND: Duration = Duration::from_mins(10);
 
 /// What became of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,9 +44,20 @@ pub struct Outcome {
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// The person is at the service.
-    Started,
-    /// The account is connected, and the person has to choose one of several sites or accounts.
-    Choosing,
+    Started {
+        /// The flow that may go on; older ones of the link may not.
+        flow: String,
+    },
+    /// What the person brought is being exchanged, tried and kept.
+    Finishing {
+        /// By this flow, and no other.
+        flow: String,
+    },
+    /// Access is granted, and the person has to choose one of several sites or accounts.
+    Choosing {
+        /// The flow that may go on.
+        flow: String,
+    },
     /// It is done.
     Connected(Connected),
     /// It came to nothing. The same browser may try again while the link lasts.
@@ -78,11 +93,16 @@ impl State {
     /// The word for it, as the API and messages between windows have it.
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::Started => "started",
-            Self::Choosing => "choosing",
+            Self::Started { .. } | Self::Finishing { .. } => "started",
+            Self::Choosing { .. } => "choosing",
             Self::Connected(_) => "connected",
             Self::Failed(_) => "failed",
         }
+    }
+
+    /// Whether a flow of the link may still connect something.
+    pub const fn is_under_way(&self) -> bool {
+        matches!(self, Self::Started { .. } | Self::Finishing { .. } | Self::Choosing { .. })
     }
 
     /// Whether nothing more will come of it by itself.
@@ -118,10 +138,23 @@ impl Connected {
 pub enum Standing {
     /// It may: the link is fresh, or this browser began with it and is not done.
     Free,
-    /// The link has connected an account.
+    /// The link has connected an account, is doing so this moment, or is over.
     Spent,
     /// Another browser began with it.
     Taken,
+}
+
+/// A step of a link, which may be taken from some places only.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step<'a> {
+    /// A browser begins, or begins again.
+    Begin,
+    /// This flow goes on, which waits for its callback or for a choice.
+    GoOn(&'a str),
+    /// This flow ends, which is being finished.
+    End(&'a str),
+    /// Whatever flow is under way is stopped.
+    Stop,
 }
 
 impl Outcome {
@@ -131,21 +164,34 @@ impl Outcome {
     }
 
     /// Whether `browser` may use the link whose outcome so far is `found`.
-    pub(super) fn standing(found: Option<&Self>, browser: Option<&str>) -> Standing {
-        match found {
-            None => Standing::Free,
-            Some(found) if matches!(found.state, State::Connected(_)) => Standing::Spent,
-            Some(found) if browser.is_some_and(|browser| same(&found.browser, browser)) => Standing::Free,
-            Some(_) => Standing::Taken,
+    pub(super) fn standing(found: Option<&Self>, browser: Option<&str>, now: Timestamp) -> Standing {
+        let Some(found) = found else { return Standing::Free };
+        match &found.state {
+            State::Connected(_) => Standing::Spent,
+            State::Failed(failed) if failed.failure == Failure::Removed => Standing::Spent,
+            _ if !browser.is_some_and(|browser| same(&found.browser, browser)) => Standing::Taken,
+            State::Finishing { .. } if found.at.after(LEFT_BEHIND) > now => Standing::Spent,
+            _ => Standing::Free,
         }
     }
 
-    /// Keeps the outcome, unless the link was spent or another browser took it meanwhile.
-    pub(super) async fn keep(&self, drawer: &Drawer) -> Result<Standing, KeepError> {
+    fn may(&self, found: Option<&Self>, step: Step<'_>) -> Standing {
+        let stands = match (step, found.map(|found| &found.state)) {
+            (Step::Begin, _) => return Self::standing(found, Some(&self.browser), self.at),
+            (Step::GoOn(flow), Some(State::Started { flow: own } | State::Choosing { flow: own }))
+            | (Step::End(flow), Some(State::Finishing { flow: own })) => flow == own,
+            (Step::Stop, Some(state)) => state.is_under_way(),
+            _ => false,
+        };
+        if stands { Standing::Free } else { Standing::Spent }
+    }
+
+    /// Keeps the outcome in place of one that stands where the step begins; otherwise says why not.
+    pub(super) async fn keep(&self, drawer: &Drawer, step: Step<'_>) -> Result<Standing, KeepError> {
         let key = key(COLLECTION, &self.link.id);
         loop {
             let found = drawer.get::<Self>(&key).await?;
-            let standing = Self::standing(found.as_ref().map(|(found, _)| found), Some(&self.browser));
+            let standing = self.may(found.as_ref().map(|(found, _)| found), step);
             if standing != Standing::Free {
                 return Ok(standing);
             }

@@ -1,8 +1,9 @@
 //! A flow that waits for its callback: what was asked for, by whom, and what must come back.
 //!
-//! The state that travels through the browser is 256 random bits; only its digest is kept. A flow is taken
-//! once: of two callbacks with one state, even at the same moment or on two sides of a crash, one at most
-//! goes on. Called by `authorize` and `callback`.
+//! The state that travels through the browser is the id of its link and 256 random bits, of which only the
+//! digest is kept. A link has one flow, the newest: whoever has a link can fill no more than one place. A flow
+//! is taken once: of two callbacks with one state, even at the same moment or on two sides of a crash, one at
+//! most goes on. Called by `begin` and `callback`.
 
 use std::time::Duration;
 
@@ -11,12 +12,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::browser::digest;
+use super::browser::{digest, same};
 use super::drawer::{Drawer, Enclosed, KeepError, key};
-use super::link::{Link, expires, moment};
+use super::link::{self, Link};
 use crate::base::clock::Timestamp;
 use crate::base::random::{Random, RandomUnavailable};
 use crate::base::secret::Secret;
+use crate::store::StoreError;
 use crate::store::model::RecordKey;
 
 /// The collection of flows under way.
@@ -25,13 +27,17 @@ pub const COLLECTION: &str = "connect_flows";
 pub const LIFE: Duration = Duration::from_mins(10);
 /// How many flows may be under way: each costs a sealed record of a few KiB.
 pub const MOST: usize = 10_000;
-/// Characters of a state: the moment it ends, and 256 random bits.
-const STATE: usize = 10 + 43;
+/// Characters of a state: the id of its link, and 256 random bits.
+const STATE: usize = link::ID + 43;
 
 /// A flow under way.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Flow {
+    /// The digest of its state, which is the id it is told apart by.
+    pub id: String,
+    /// When it is too late for its callback.
+    pub ends: Timestamp,
     /// The link it began with.
     pub link: Link,
     /// The digest of the cookie of the browser it began in.
@@ -60,34 +66,58 @@ pub struct Issuer {
     pub always: bool,
 }
 
-/// A fresh state that ends [`LIFE`] after `now`.
+/// What a state leads to.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Its flow, which no one else gets.
+    Flow(Box<Flow>),
+    /// A flow that its link has left behind: a newer one has begun.
+    Older,
+    /// Nothing: it was never given out, was used before, or is too old.
+    Unknown,
+}
+
+/// A fresh state for a link.
 ///
 /// # Errors
 /// When there is no randomness.
-pub fn fresh_state(now: Timestamp, random: &dyn Random) -> Result<Secret, RandomUnavailable> {
+pub fn fresh_state(link: &Link, random: &dyn Random) -> Result<Secret, RandomUnavailable> {
     let mut bytes = [0; 32];
     random.fill(&mut bytes)?;
-    Ok(Secret::new(format!("{}{}", moment(now.after(LIFE)), URL_SAFE_NO_PAD.encode(bytes))))
+    Ok(Secret::new(format!("{}{}", link.id, URL_SAFE_NO_PAD.encode(bytes))))
 }
 
+/// The record of a state's link.
 fn record(state: &str) -> Option<RecordKey> {
     let ours = state.len() == STATE && state.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    let end = expires(state).filter(|_| ours)?;
-    Some(key(COLLECTION, &format!("{}-{}", moment(end), digest(state))))
+    state.get(..link::ID).filter(|_| ours).map(|link| key(COLLECTION, link))
 }
 
 impl Flow {
-    /// Keeps the flow until its callback comes.
-    pub(super) async fn keep(&self, drawer: &Drawer, state: &Secret) -> Result<(), KeepError> {
-        let key = record(state.expose()).ok_or(KeepError::Form)?;
-        drawer.put(&key, self, Some(0)).await.map(drop)
+    /// Keeps the flow until its callback comes, in place of the one that its link had.
+    pub(super) async fn keep(&self, drawer: &Drawer) -> Result<(), KeepError> {
+        drawer.put(&key(COLLECTION, &self.link.id), self, None).await.map(drop)
     }
 
-    /// The flow of a state, once. `None` for a state that is unknown, was used before or has ended.
-    pub(super) async fn take(drawer: &Drawer, state: &str, now: Timestamp) -> Result<Option<Self>, KeepError> {
-        let Some(key) = record(state) else { return Ok(None) };
-        let taken = drawer.take(&key).await?;
+    /// The flow of a state, once.
+    pub(super) async fn take(drawer: &Drawer, state: &str, now: Timestamp) -> Result<Taken, KeepError> {
+        let Some(key) = record(state) else { return Ok(Taken::Unknown) };
+        let id = digest(state);
+        // Looked at first: an older state must not take a newer flow away.
+        match drawer.get::<Self>(&key).await? {
+            None => return Ok(Taken::Unknown),
+            Some((flow, _)) if !same(&flow.id, &id) => return Ok(Taken::Older),
+            Some(_) => {}
+        }
+        let Some(flow) = drawer.take::<Self>(&key).await? else { return Ok(Taken::Unknown) };
+        if !same(&flow.id, &id) {
+            // A newer one began between the two looks.
+            return match drawer.put(&key, &flow, Some(0)).await {
+                Ok(_) | Err(KeepError::Store(StoreError::Conflict(_))) => Ok(Taken::Older),
+                Err(error) => Err(error),
+            };
+        }
         // Taken all the same: what has ended will not be asked for again.
-        Ok(taken.filter(|_| expires(state).is_some_and(|end| end > now)))
+        Ok(if flow.ends > now { Taken::Flow(Box::new(flow)) } else { Taken::Unknown })
     }
 }

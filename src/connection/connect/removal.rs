@@ -15,7 +15,9 @@ use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
 
 use super::drawer::{Drawer, Enclosed, KeepError, key};
+use super::failure::Failure;
 use super::link::fresh_id;
+use super::outcome::{Failed, Outcome, State, Step};
 use super::{Connect, LinkRefused, sessions};
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
@@ -144,6 +146,8 @@ impl Connect {
         let session = self.logins.as_ref().and_then(|logins| logins.leave(integration, connection));
         let content = session.as_deref().and_then(sessions::content).or(content);
         let now = self.clock.now();
+        let _one_by_one = self.order.lock().await;
+        self.stop_flows(drawer, integration, connection).await?;
         let id = fresh_id(now.after(KEPT), &*self.random).map_err(KeepError::from)?;
         let record = key(COLLECTION, &id);
         let mut kept = begun((integration, connection), What::Connection, content.as_ref(), now)?;
@@ -156,6 +160,20 @@ impl Connect {
         }
         self.due.notify_one();
         Ok(Some(shown(&id, &kept)))
+    }
+
+    /// Ends the flows that are connecting this connection anew: what was removed does not come back by itself.
+    async fn stop_flows(&self, drawer: &Drawer, integration: &str, connection: &str) -> Result<(), KeepError> {
+        for record in drawer.records.keys(super::outcome::COLLECTION).await? {
+            let Some((found, _)) = drawer.get::<Outcome>(&record).await? else { continue };
+            let same = found.link.integration == integration && found.link.connection == connection;
+            if same && found.state.is_under_way() {
+                let state = State::Failed(Failed { failure: Failure::Removed, words: None });
+                let outcome = Outcome { state, at: self.clock.now(), ..found };
+                self.settle(drawer, &outcome, Step::Stop).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The revocations of the last week, newest last.

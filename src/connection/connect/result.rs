@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use super::browser::{Browser, same};
 use super::door::Visit;
 use super::link::{Fields, LinkError, expires};
-use super::outcome::{Connected, Outcome, State};
+use super::outcome::{Connected, Outcome, Standing, State};
 use super::page::{Page, prefix};
 use super::permission::Way;
 use super::return_to;
@@ -169,7 +169,8 @@ impl Connect {
                 && browser.as_ref().is_some_and(|browser| same(&browser.digest, &found.browser))
         };
         let Some(outcome) = found.filter(own) else { return nothing_done(url) };
-        let retry = matches!(&outcome.state, State::Failed(_)) && outcome.link.expires_at() > self.clock.now();
+        let again = Outcome::standing(Some(&outcome), Some(&outcome.browser), self.clock.now()) == Standing::Free;
+        let retry = matches!(&outcome.state, State::Failed(_)) && again && outcome.link.expires_at() > self.clock.now();
         let retry = retry.then(|| format!("{}/api/connect/{integration}?{}", prefix(url), outcome.link.query(key)));
         let view = view(&generation, &outcome, (&result, retry));
         let service = self.title(integration);
@@ -194,7 +195,7 @@ fn view(generation: &Generation, outcome: &Outcome, (result, retry): (&str, Opti
     let (connected, failed) = match &outcome.state {
         State::Connected(connected) => (Some(granted(integration.map(|known| &**known), connected)), None),
         State::Failed(failed) => (None, Some(described(service, failed))),
-        State::Started | State::Choosing => (None, None),
+        State::Started { .. } | State::Finishing { .. } | State::Choosing { .. } => (None, None),
     };
     json!({
         "service": service, "connection": link.connection, "result": result, "state": outcome.state.as_str(),

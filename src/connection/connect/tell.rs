@@ -102,7 +102,7 @@ impl Teller {
     pub async fn ended(&self, outcome: &Outcome) {
         let link = &outcome.link;
         let (result, detail) = match &outcome.state {
-            State::Started | State::Choosing => return,
+            State::Started { .. } | State::Finishing { .. } | State::Choosing { .. } => return,
             State::Connected(connected) => {
                 ("connected", json!({ "link": link.id, "granted": connected.granted, "missing": connected.missing() }))
             }

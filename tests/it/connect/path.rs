@@ -22,7 +22,7 @@ async fn a_person_connects_an_account_and_everyone_is_told() {
     let left = browser.post(target(&made.url), "scope=write&scope=evil&input.site=acme&input.region=eu").await;
     let (state, challenge, scopes, redirect_uri) = desk.service.departures.lock().unwrap()[0].clone();
     assert!(html(&left).contains(&format!("0;url=https://hub.example/authorize?state={state}")), "{}", left.text());
-    assert_eq!((scopes, state.len()), (vec!["read".to_owned(), "write".to_owned()], 53));
+    assert_eq!((scopes, state.len()), (vec!["read".to_owned(), "write".to_owned()], 75));
     assert!(redirect_uri.ends_with("/api/auth/callback/hub") && challenge.is_some_and(|text| text.len() == 43));
     assert_eq!(desk.state_of(&made).await, "started");
     let outcome = html(&browser.succeed().await);

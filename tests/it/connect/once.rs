@@ -1,0 +1,92 @@
+//! A link connects one account, once, whatever is sent at the same moment.
+
+use futures_util::future::join_all;
+
+use super::desk::{Browser, Desk, target};
+
+/// Sends a form many times at once from one browser. Answers the statuses in order.
+async fn at_once(desk: &Desk, browser: &Browser<'_>, (target, form): (&str, &str)) -> Vec<u16> {
+    let sent = (0..10).map(|_| {
+        let mut each = Browser::new(desk);
+        each.cookie.clone_from(&browser.cookie);
+        async move { each.post(target, form).await.status }
+    });
+    let mut statuses = join_all(sent).await;
+    statuses.sort_unstable();
+    statuses
+}
+
+/// How many times the audit log has an action.
+async fn told(desk: &Desk, action: &str) -> usize {
+    desk.audit().await.iter().filter(|(known, _)| known == action).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_forms_with_a_key_one_is_kept() {
+    let desk = Desk::open().await;
+    let made = desk.link_for(|wanted| wanted.integration = "keyed".to_owned()).await;
+    let mut browser = Browser::new(&desk);
+    browser.get(target(&made.url)).await;
+    let statuses = at_once(&desk, &browser, (target(&made.url), "api_key=sk_canary")).await;
+    assert_eq!((statuses[0], &statuses[1..]), (303, &[410; 9][..]));
+    assert_eq!((told(&desk, "connection.put").await, told(&desk, "connect.end").await), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_newest_flow_of_a_link_goes_on() {
+    let desk = Desk::open().await;
+    let (mut browser, made) = desk.departed().await;
+    let older = desk.service.state();
+    browser.post(target(&made.url), "input.site=main").await;
+    assert_eq!(desk.records("connect_flows").await, 1);
+    let late = browser.callback(&format!("state={older}&code=c")).await;
+    assert_eq!((late.status, late.code()), (410, Some("link_over")));
+    assert_eq!((desk.service.token_calls(), desk.token().await), (0, None));
+    assert!(browser.succeed().await.text().contains("is connected"));
+    assert_eq!(desk.token().await.as_deref(), Some("canary-access-1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_flows_begun_at_once_one_goes_on() {
+    let desk = Desk::open().await;
+    let made = desk.link().await;
+    let mut browser = Browser::new(&desk);
+    browser.get(target(&made.url)).await;
+    let begun = at_once(&desk, &browser, (target(&made.url), "input.site=main")).await;
+    assert_eq!((begun, desk.records("connect_flows").await), (vec![200; 10], 1));
+    let states: Vec<_> = desk.service.departures.lock().unwrap().iter().map(|left| left.0.clone()).collect();
+    let mut answers = Vec::new();
+    for state in states {
+        answers.push(browser.callback(&format!("state={state}&code=c")).await.status);
+    }
+    answers.sort_unstable();
+    assert_eq!((answers[0], desk.service.token_calls(), told(&desk, "connection.put").await), (303, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_connection_is_not_brought_back_by_a_flow_that_was_under_way() {
+    let desk = Desk::open().await;
+    let (mut browser, _) = desk.departed().await;
+    browser.succeed().await;
+    let (mut browser, made) = desk.departed().await;
+    desk.connect.remove("operator", "hub", "acme").await.unwrap().unwrap();
+    let late = browser.callback(&format!("state={}&code=c", desk.service.state())).await;
+    assert_eq!((late.status, late.code()), (410, Some("link_over")));
+    assert_eq!(browser.get(target(&made.url)).await.status, 410);
+    assert_eq!((desk.service.token_calls(), desk.token().await), (1, None));
+    let shown = desk.connect.outcome(&made.result).await.unwrap().unwrap();
+    assert_eq!(super::desk::error_of(&shown)["code"], "removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_choice_of_an_older_flow_connects_nothing() {
+    let desk = Desk::open().await;
+    let choices = ["Alpha", "Beta"].map(|label| (label, serde_json::json!({ "site_id": label })));
+    desk.service.set(|manners| manners.choices = choices.to_vec());
+    let (mut browser, made) = desk.departed().await;
+    browser.succeed().await;
+    browser.post(target(&made.url), "input.site=main").await;
+    let place = format!("/api/connect/hub/choose?result={}", made.result);
+    assert!(browser.post(&place, "choice=1").await.status >= 400);
+    assert_eq!(desk.token().await, None);
+}
