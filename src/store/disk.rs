@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The file system as the store uses it.
@@ -55,7 +55,7 @@ pub struct SystemDisk;
 
 impl Disk for SystemDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OpenOptions::new().create_new(true).append(true).open(path)?))
+        Ok(Box::new(OpenOptions::new().create_new(true).append(true).mode(FILE).open(path)?))
     }
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -63,7 +63,7 @@ impl Disk for SystemDisk {
     }
 
     fn update(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OpenOptions::new().create(true).truncate(false).write(true).open(path)?))
+        Ok(Box::new(OpenOptions::new().create(true).truncate(false).write(true).mode(FILE).open(path)?))
     }
 
     fn read(&self, path: &Path) -> io::Result<File> {
@@ -111,6 +111,33 @@ impl DiskFile for File {
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         self.set_len(length)
     }
+}
+
+/// Who may read what the store writes: its owner alone. Webhooks hold what their senders know of people.
+const FILE: u32 = 0o600;
+const DIRECTORY: u32 = 0o700;
+
+/// Makes a directory, and those above it that are not there, for their owner alone.
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(DIRECTORY).create(path)
+}
+
+/// Makes a directory of the store's own, or takes from all others what an older version or another hand let
+/// them do there. Whoever does not own it, such as of a volume that is mounted there, cannot; that is told.
+pub(crate) fn own_directory(path: &Path) -> io::Result<()> {
+    make_directory(path)?;
+    let mode = fs::metadata(path)?.permissions().mode();
+    if mode & 0o077 != 0
+        && let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY))
+    {
+        tracing::warn!(path = %path.display(), "others may look into `{}`, and that cannot be changed: {error}", path.display());
+    }
+    Ok(())
+}
+
+/// Makes a file that must not exist, for its owner alone.
+pub(crate) fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(FILE).open(path)
 }
 
 /// Reads exactly `length` bytes at `offset`; fewer is an error.

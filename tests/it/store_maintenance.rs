@@ -1,7 +1,8 @@
 //! Retention, checking, rebuilding, backups and restores of the embedded store.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -262,6 +263,34 @@ async fn a_lost_mark_is_refused_and_written_anew_by_a_rebuild() {
     assert_eq!(maintenance::rebuild(&lab.options()).unwrap().marks, ["records"]);
     assert!(maintenance::check(&lab.options()).unwrap().is_sound());
     open(lab.options()).await.unwrap().close().await;
+}
+
+/// What of a directory others than its owner may read, write or enter. The index writes files of its own, in a
+/// directory that nobody else may enter.
+fn open_to_others(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        let open = entry.metadata().unwrap().permissions().mode() & 0o077 != 0;
+        found.extend(open.then(|| path.clone()));
+        if path.is_dir() && !path.ends_with("index") {
+            found.extend(open_to_others(&path));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_reads_the_store_or_its_backups() {
+    let above = TempDir::new().unwrap();
+    let directory = above.path().join("state");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+    let options = || options(&directory, Arc::new(ManualClock::at(NOW)));
+    let store = open(options()).await.unwrap();
+    maintenance::backup(&options(), &above.path().join("backups/one")).unwrap();
+    store.close().await;
+    assert_eq!(open_to_others(above.path()), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]

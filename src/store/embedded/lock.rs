@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::open::unavailable;
 use crate::store::StoreError;
+use crate::store::disk::own_directory;
 
 /// The lock. It is the kernel's, and ends with the process at the latest.
 #[derive(Debug)]
@@ -19,9 +21,11 @@ impl Lock {
     /// [`StoreError::InUse`] when another has it.
     pub fn take(directory: &Path) -> Result<Self, StoreError> {
         let io = |error: std::io::Error| unavailable(directory, &error);
-        std::fs::create_dir_all(directory).map_err(io)?;
+        own_directory(directory).map_err(io)?;
         let path = directory.join("lock");
-        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(io)?;
+        let mut options = File::options();
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
+        let mut file = options.open(path).map_err(io)?;
         if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut holder = Vec::new();
             // What the file says only helps a person.

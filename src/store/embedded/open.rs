@@ -1,6 +1,6 @@
 //! Opening a store: lock, format, journals, index, scheduler.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ use super::scheduler::{NewItem, Scheduler};
 use super::{Embedded, Entry};
 use crate::base::clock::{Clock, Timestamp};
 use crate::store::StoreError;
-use crate::store::disk::{Disk, SystemDisk};
+use crate::store::disk::{Disk, SystemDisk, create_file, own_directory};
 use crate::store::journal::segment::{self, End};
 use crate::store::journal::{self, Durability, Journal, JournalOptions};
 use crate::store::model::Lane;
@@ -249,7 +249,10 @@ fn prepare(options: &Options) -> Result<(), StoreError> {
         Ok(bytes) => {
             read_format(&bytes, &format)?;
             let missing = parts.iter().find(|part| !part.is_dir());
-            missing.map_or(Ok(()), |part| Err(segment::damaged("a directory of the store is missing", part, 0)))
+            if let Some(part) = missing {
+                return Err(segment::damaged("a directory of the store is missing", part, 0));
+            }
+            parts.iter().try_for_each(|part| own_directory(part)).map_err(io)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // The format is written last, before anything is in the journals.
@@ -258,7 +261,7 @@ fn prepare(options: &Options) -> Result<(), StoreError> {
                     return Err(segment::damaged("the format file is missing, but the store is not empty", &format, 0));
                 }
             }
-            parts.iter().try_for_each(fs::create_dir_all).map_err(io)?;
+            parts.iter().try_for_each(|part| own_directory(part)).map_err(io)?;
             write_format(directory).map_err(io)?;
             disk.sync_directory(directory).map_err(io)?;
             // A relative path of one name has an empty parent, which stands for the working directory.
@@ -286,7 +289,8 @@ pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<(), StoreError> {
 /// Writes the format file so that it is whole or not there.
 pub(super) fn write_format(directory: &Path) -> std::io::Result<()> {
     let begun = directory.join("format.new");
-    let mut file = File::create(&begun)?;
+    drop(fs::remove_file(&begun));
+    let mut file = create_file(&begun)?;
     file.write_all(&serde_json::to_vec(&Format { format: FORMAT }).unwrap_or_default())?;
     file.sync_all()?;
     fs::rename(begun, directory.join("format"))

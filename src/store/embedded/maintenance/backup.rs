@@ -7,7 +7,7 @@
 //! been delivered after the backup was made; a restored store holds it in the dead-letter list unless
 //! [`Unfinished::Resumed`] is asked for.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::super::lock::Lock;
 use super::super::open::{FORMAT, JOURNALS, Options, RESTORED, unavailable, write_format};
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
-use crate::store::disk::{Disk, SystemDisk};
+use crate::store::disk::{Disk, SystemDisk, create_file, make_directory};
 use crate::store::journal::mark::{self, Bounds, Mark};
 use crate::store::journal::segment;
 
@@ -114,7 +114,7 @@ fn copy_journal(options: &Options, name: &str, to: &Path) -> Result<JournalBacku
 
 fn copy_once(options: &Options, name: &str, target: &Path) -> Result<JournalBackup, StoreError> {
     let (disk, directory) = (&*options.disk, options.directory.join(name));
-    fs::create_dir_all(target).map_err(|error| unavailable(target, &error))?;
+    make_directory(target).map_err(|error| unavailable(target, &error))?;
     let end = segment::walk(disk, &directory, 0, &mut |_, _, _| Ok(ControlFlow::Continue(())))?;
     let bounds = mark::read(disk, &directory).map_err(|error| unavailable(&directory, &error))?.unwrap_or_default();
     let segments = segment::list(disk, &directory).map_err(|error| unavailable(&directory, &error))?;
@@ -183,7 +183,7 @@ pub fn restore(from: &Path, options: &Options, unfinished: Unfinished) -> Result
     for journal in &report.journals {
         let (source, target) = (from.join(&journal.name), directory.join(&journal.name));
         let failed = |error: std::io::Error| unavailable(&target, &error);
-        fs::create_dir_all(&target).map_err(failed)?;
+        make_directory(&target).map_err(failed)?;
         for copied in &journal.segments {
             let bytes = fs::read(segment::path(&source, copied.first)).map_err(failed)?;
             write_file(&segment::path(&target, copied.first), &bytes).map_err(failed)?;
@@ -202,7 +202,7 @@ pub fn restore(from: &Path, options: &Options, unfinished: Unfinished) -> Result
 }
 
 fn empty_directory(directory: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(directory).map_err(|error| unavailable(directory, &error))?;
+    make_directory(directory).map_err(|error| unavailable(directory, &error))?;
     let mut entries = fs::read_dir(directory).map_err(|error| unavailable(directory, &error))?;
     match entries.next() {
         None => Ok(()),
@@ -221,7 +221,7 @@ fn checksum(report: &BackupReport) -> u32 {
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = File::create_new(path)?;
+    let mut file = create_file(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
