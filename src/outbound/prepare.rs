@@ -11,8 +11,9 @@ use super::policy::Policy;
 use super::sign::{self, Leaving, Signer};
 use super::{Moment, Outbound};
 use crate::base::clock::Timestamp;
-use crate::connection::grant::{Account, Grant};
-use crate::connection::{Connection, Credential, Need};
+use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
+use crate::connection::health::Trouble;
+use crate::connection::{Connection, Credential, Need, Status};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Api;
@@ -136,13 +137,43 @@ impl Outbound {
                 let (inputs, saved) = (&connection.inputs, &connection.saved);
                 let account = Account { generation, integration, connection: &connection.id, inputs, saved };
                 let grant = self.logins.sign_in(account).await;
-                let grant = grant.map_err(|error| unusable(PlaceError::SignIn(Box::new(error))))?;
+                let grant = grant.map_err(|error| {
+                    self.feel_sign_in(connection, &error);
+                    unusable(PlaceError::SignIn(Box::new(error)))
+                })?;
+                self.feel_signed_in(connection);
                 let made = Made::of(&grant, self.parts.clock.now());
                 let signed_in = connection.signed_in(integration, grant);
                 Ok((Arc::new(signed_in), Some(made)))
             }
             _ => Ok((Arc::clone(connection), None)),
         }
+    }
+
+    /// What a sign-in that worked says about the connection's health. A warning ends with a call that succeeds.
+    fn feel_signed_in(&self, connection: &Connection) {
+        if matches!(connection.health.health().condition, Status::Error | Status::NeedsReconnect) {
+            connection.health.change(self.parts.clock.now(), |health| health.condition = Status::Active);
+        }
+    }
+
+    /// What a sign-in that failed says about the connection's health. It is told by every call that tries, so
+    /// that one which works again is seen as soon as it does.
+    fn feel_sign_in(&self, connection: &Connection, error: &TokenError) {
+        let now = self.parts.clock.now();
+        let (condition, step) = match error.kind {
+            TokenErrorKind::Permanent => {
+                (Status::NeedsReconnect, "connect the account again, with a name and a password that the service takes")
+            }
+            TokenErrorKind::Misconfigured => (Status::Error, "correct `auth.login` in the definition"),
+            TokenErrorKind::Passing | TokenErrorKind::Unsent => {
+                (Status::Warning, "see whether the service can be reached; the next call tries again")
+            }
+        };
+        connection.health.change(now, |health| {
+            health.condition = condition;
+            health.last_error = Some(Trouble::new(now, &error.to_string(), step));
+        });
     }
 
     /// After the service refused a sign-in's token (401): the next call signs in anew, unless the token is so

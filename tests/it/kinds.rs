@@ -15,6 +15,7 @@ use trunkline::connection::grant::{Account, TokenErrorKind};
 use trunkline::connection::sign::{Body, Unsigned, oauth1, sigv4};
 use trunkline::connection::sign_in;
 use trunkline::connection::sign_in::oauth1::{Consent, ThreeLegs};
+use trunkline::connection::{Connections, Status};
 use trunkline::definition::compile;
 use trunkline::definition::document::Document;
 use trunkline::definition::plan::Integration;
@@ -499,7 +500,7 @@ async fn login_service(refusing: bool) -> Service {
     .await
 }
 
-fn login(url: &str) -> Doors {
+fn login(url: &str) -> (Doors, Arc<Connections>) {
     let auth = json!({ "login": {
         "fields": { "username": {}, "password": { "secret": true } },
         "steps": {
@@ -517,13 +518,15 @@ fn login(url: &str) -> Doors {
     });
     let inputs = json!({ "username": "u", "password": "canary-password" });
     let connections = json!([{ "id": "default", "inputs": inputs }]);
-    Doors::start(Setup::of(definition(&json!({ "auth": auth, "api": api, "connections": connections }))))
+    let setup = Setup::of(definition(&json!({ "auth": auth, "api": api, "connections": connections })));
+    let connections = Arc::new(Connections::declared());
+    (Doors::over(setup, Arc::clone(&connections), None), connections)
 }
 
 #[tokio::test]
 async fn a_login_is_made_once_for_all_who_ask_at_once() {
     let service = login_service(false).await;
-    let doors = login(&format!("http://{}", service.address));
+    let (doors, _) = login(&format!("http://{}", service.address));
     let replies = tokio::join!(own(doors.proxy, "get"), own(doors.proxy, "get"), own(doors.proxy, "get"));
     assert_eq!([replies.0.status, replies.1.status, replies.2.status], [200; 3]);
     let seen = service.seen();
@@ -536,11 +539,14 @@ async fn a_login_is_made_once_for_all_who_ask_at_once() {
 #[tokio::test]
 async fn a_refused_login_is_not_tried_again_at_once_and_tells_no_password() {
     let service = login_service(true).await;
-    let doors = login(&format!("http://{}", service.address));
+    let (doors, connections) = login(&format!("http://{}", service.address));
     for _ in 0..2 {
         let reply = own(doors.proxy, "get").await;
         assert!(reply.status >= 400, "{}", reply.status);
         assert!(!format!("{reply:?}").contains("canary-password"));
     }
     assert_eq!(service.seen().len(), 1);
+    let health = connections.health("svc", "default").await;
+    assert_eq!(health.status(), Status::NeedsReconnect);
+    assert!(health.last_error.is_some_and(|trouble| !trouble.what.contains("canary-password")));
 }
