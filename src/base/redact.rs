@@ -35,6 +35,22 @@ pub fn redact<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> 
     clean
 }
 
+/// Whatever a secret may be written as, made once for many texts.
+#[derive(Default)]
+pub struct Spellings(Vec<Secret>);
+
+impl Spellings {
+    /// Those of a secret; none of one that is too short to be looked for.
+    pub fn of(secret: &str) -> Self {
+        Self(if secret.len() < SHORTEST { Vec::new() } else { spellings(secret) })
+    }
+
+    /// Whether `text` holds the secret in any of them.
+    pub fn are_in(&self, text: &str) -> bool {
+        self.0.iter().any(|form| text.contains(form.expose().as_str()))
+    }
+}
+
 fn spellings(secret: &str) -> Vec<Secret> {
     let json = serde_json::Value::from(secret).to_string();
     let json = json.trim_matches('"').to_owned();

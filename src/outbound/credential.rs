@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::utf8_percent_encode;
 use serde_json::value::RawValue;
 
+use super::visible::withheld;
+use crate::base::redact::Spellings;
 use crate::base::secret::Secret;
 use crate::connection::flow::client_header;
 use crate::connection::grant::{self, TokenErrorKind};
@@ -29,6 +31,8 @@ pub struct Placed {
     header: Option<(HeaderName, HeaderValue)>,
     query: Option<(String, Secret)>,
     body: Option<(String, Secret)>,
+    /// How a service may write a secret that stands in its addresses.
+    spellings: Spellings,
 }
 
 /// Names only.
@@ -129,10 +133,11 @@ impl Placed {
                 Ok(Self::in_header(name.clone(), header_value(value.expose())?))
             }
             (Placement::Query { name, value }, _) => {
-                let value = render(value)?;
-                let (key, value) = (utf8_percent_encode(name, SEGMENT), utf8_percent_encode(value.expose(), SEGMENT));
+                let secret = render(value)?;
+                let (key, value) = (utf8_percent_encode(name, SEGMENT), utf8_percent_encode(secret.expose(), SEGMENT));
                 let pair = Secret::new(format!("{key}={value}"));
-                Ok(Self { query: Some((name.clone(), pair)), ..Self::default() })
+                let spellings = Spellings::of(secret.expose());
+                Ok(Self { query: Some((name.clone(), pair)), spellings, ..Self::default() })
             }
             (Placement::Body { name, value }, _) => {
                 Ok(Self { body: Some((name.clone(), render(value)?)), ..Self::default() })
@@ -174,6 +179,23 @@ impl Placed {
     /// `name=value`, percent-encoded, to be put after the query of the call.
     pub fn query(&self) -> Option<(&str, &Secret)> {
         self.query.as_ref().map(|(name, pair)| (name.as_str(), pair))
+    }
+
+    /// The headers of an answer that would tell the credential on, each with the values that may pass: services
+    /// that are asked with a query parameter write addresses with it.
+    pub fn told_on(&self, headers: &HeaderMap) -> Vec<(HeaderName, Vec<HeaderValue>)> {
+        let Some((parameter, _)) = &self.query else { return Vec::new() };
+        withheld(headers, parameter, &self.spellings)
+    }
+
+    /// Takes out of an answer's headers what would tell the credential on.
+    pub fn withhold(&self, headers: &mut HeaderMap) {
+        for (name, values) in self.told_on(headers) {
+            headers.remove(&name);
+            for value in values {
+                headers.append(&name, value);
+            }
+        }
     }
 
     /// Whether the credential is a field of the body, which then must be there whole.

@@ -39,15 +39,16 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"Bearer ") && !key.is_empty()).then_some(key)
 }
 
-/// Whether a caller may make a call: any of its grants may allow it.
+/// Whether a caller may make a call: any of its grants may allow it. `method` is what is asked of the service;
+/// none, where there is no such endpoint, is covered only by grants of all methods.
 ///
 /// # Errors
 /// 403 when none does. The answer is the same for what does not exist.
-pub fn permit(caller: &Caller, method: &Method, route: &Route<'_>, connection: &str) -> Result<(), Answer> {
+pub fn permit(caller: &Caller, method: Option<&Method>, route: &Route<'_>, connection: &str) -> Result<(), Answer> {
     let allows = |grant: &Grant| {
         grant.integration.matches(route.integration)
             && grant.connection.matches(connection)
-            && (grant.methods.is_empty() || grant.methods.contains(method))
+            && (grant.methods.is_empty() || method.is_some_and(|method| grant.methods.contains(method)))
             && (grant.paths.is_empty() || grant.paths.iter().any(|path| path.matches(route.suffix)))
     };
     if caller.allow.iter().any(allows) {
@@ -66,7 +67,7 @@ mod tests {
     fn allowed(grant: Grant, method: &Method, path: &str, connection: &str) -> bool {
         let caller = Caller { id: Arc::from("app"), key_hash: [0; 32], allow: vec![grant] };
         let route = super::super::route::read(path, None).expect("a route");
-        permit(&caller, method, &route, connection).is_ok()
+        permit(&caller, Some(method), &route, connection).is_ok()
     }
 
     #[test]

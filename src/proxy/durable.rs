@@ -299,7 +299,7 @@ impl ProxyDoor {
         let gone = || Refusal::CallerForbidden.answer("the caller whose call this is is no longer one");
         let caller = generation.gateway.callers.iter().find(|known| *known.id == *call.caller).ok_or_else(gone)?;
         let route = route::read(&call.path, call.query.as_deref())?;
-        caller::permit(caller, &call.method, &route, &call.connection)?;
+        caller::permit(caller, super::asked_method(generation, &route, &call.method), &route, &call.connection)?;
         let integration = super::find_integration(generation, &route)?;
         if let Some(id) = route.endpoint {
             let found = endpoint::find(integration, id, &call.method)?;

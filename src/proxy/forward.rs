@@ -214,7 +214,7 @@ impl ProxyHttp for Forward {
             if context.interim > INTERIM {
                 return Err(Error::explain(ErrorType::InvalidHTTPHeader, "too many interim answers").into_up());
             }
-            return Ok(());
+            return headers::to_caller(response, &context.call()?.ready.common.credential);
         }
         let asked = depart::answered(context, response);
         if response.status == StatusCode::UNAUTHORIZED && renew::renew(&self.door, session, context).await {
@@ -226,7 +226,7 @@ impl ProxyHttp for Forward {
         }
         super::feel(&context.call()?.ready, response.status, self.door.parts.clock.now());
         context.service = Some((now.saturating_sub(context.sent), response.status.as_u16()));
-        headers::to_caller(response);
+        headers::to_caller(response, &context.call()?.ready.common.credential)?;
         match context.kept().head(response, self.door.parts.outbound.cache()) {
             Ok(()) => {}
             // The rest of this answer is nothing but its head, and Pingora does not write a second one: so the

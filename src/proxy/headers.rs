@@ -8,6 +8,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::Call;
 use crate::net::dial::MOCK_HEADER;
+use crate::outbound::credential::Placed;
 use crate::outbound::visible::is_not_for_the_caller;
 
 /// What is dropped from requests by exact name. Names that begin with `x-forwarded-`, `proxy-` and
@@ -99,8 +100,12 @@ pub fn kept_of_answer(from: &HeaderMap) -> HeaderMap {
 }
 
 /// Takes out of a service's answer what is not for the caller: cookies (a caller is not the account's
-/// browser), offers of other routes to the service, and names that only the gateway may use.
-pub fn to_caller(response: &mut ResponseHeader) {
+/// browser), offers of other routes to the service, names that only the gateway may use, and what tells the
+/// credential on.
+///
+/// # Errors
+/// When a header cannot be written.
+pub fn to_caller(response: &mut ResponseHeader, credential: &Placed) -> pingora::Result<()> {
     let switching = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
     let nominated = if switching { Vec::new() } else { nominated(&response.headers) };
     let dropped: Vec<HeaderName> = response
@@ -112,6 +117,13 @@ pub fn to_caller(response: &mut ResponseHeader) {
     for name in dropped {
         response.remove_header(&name);
     }
+    for (name, values) in credential.told_on(&response.headers) {
+        response.remove_header(&name);
+        for value in values {
+            response.append_header(name.clone(), value)?;
+        }
+    }
+    Ok(())
 }
 
 fn is_dropped(name: &HeaderName, switching: bool) -> bool {
@@ -147,7 +159,7 @@ mod tests {
         ] {
             response.append_header(name, value).expect("a header");
         }
-        to_caller(&mut response);
+        to_caller(&mut response, &Placed::default()).expect("headers");
         let mut left: Vec<_> = response.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["connection", "content-type", "x-ratelimit-remaining"]);

@@ -47,6 +47,7 @@ use crate::definition::live::{Generation, Live};
 use crate::definition::plan::Integration;
 use crate::net::client::Clients;
 use crate::net::{self, DialError, Dialer};
+use crate::outbound::visible::is_parameter;
 use crate::outbound::{Outbound, SignedOut};
 use crate::respond::{Answer, Refusal};
 use crate::store::Events;
@@ -184,7 +185,7 @@ impl ProxyDoor {
             let subject = Subject::of(&generation, integration, connection, &caller.id);
             return Ok((Admitted::Answered(durable::status(self, integration, caller, id).await), subject));
         }
-        caller::permit(caller, request.method, &route, connection)?;
+        caller::permit(caller, asked_method(&generation, &route, request.method), &route, connection)?;
         let integration = find_integration(&generation, &route)?;
         let subject = Subject::of(&generation, integration, connection, &caller.id);
         if durable::is_asked_for(request.headers)? {
@@ -305,6 +306,14 @@ fn recognised(ready: &Ready, method: &Method, route: &Route<'_>) -> Option<Arc<s
     api.recognise(method, route.suffix).map(|endpoint| Arc::clone(&endpoint.id))
 }
 
+/// The method that a caller must be granted: of an endpoint that is called by name the one of the request that it
+/// stands for. `None` for an endpoint that there is not.
+fn asked_method<'a>(generation: &'a Generation, route: &Route<'_>, method: &'a Method) -> Option<&'a Method> {
+    let Some(endpoint) = route.endpoint else { return Some(method) };
+    let api = generation.integration(route.integration)?.api.as_ref()?;
+    Some(&api.endpoint(endpoint)?.request.method)
+}
+
 /// The place of the endpoint with a transform that a call is for.
 fn transformed(integration: &Integration, method: &Method, route: &Route<'_>) -> Option<usize> {
     let endpoints = &integration.api.as_ref()?.endpoints;
@@ -356,11 +365,7 @@ fn target(ready: &Ready, route: &Route<'_>) -> String {
 /// Whether a query has a parameter of this name, however it is encoded; also with `;` between
 /// parameters and with a bracket behind the name, as some servers read them.
 fn has_parameter(query: &str, name: &str) -> bool {
-    query.split(['&', ';']).any(|pair| {
-        let written = pair.split(['=', '[']).next().unwrap_or_default().replace('+', " ");
-        let decoded = percent_encoding::percent_decode_str(&written).decode_utf8_lossy();
-        decoded.trim().trim_matches('\0').split('[').next().is_some_and(|found| found.eq_ignore_ascii_case(name))
-    })
+    query.split(['&', ';']).any(|pair| is_parameter(pair, name))
 }
 
 #[cfg(test)]

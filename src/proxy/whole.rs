@@ -309,8 +309,9 @@ async fn once(
     };
     let limits = pass.fields();
     match door.parts.clients.send(outgoing).await {
-        Ok(received) => {
+        Ok(mut received) => {
             let asked = pass.read(&received, endpoint.map(|id| &**id));
+            common.credential.withhold(&mut received.headers);
             Ok(Tried { received, limits, asked })
         }
         Err(failure) => {

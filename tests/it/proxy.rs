@@ -206,6 +206,29 @@ async fn a_services_errors_pass_untouched_and_its_cookies_do_not() {
 }
 
 #[tokio::test]
+async fn a_credential_in_the_query_does_not_come_back_in_a_header() {
+    let origin = answering(
+        b"HTTP/1.1 302 Found\r\nLocation: /b?key=sk_te%26st&x=1\r\nLink: </c?page=2&%6bey=sk_te%26st>; rel=\"next\"\r\nX-Uri: /a?key=sk_te%26st\r\nX-Kept: 1\r\nContent-Length: 0\r\n\r\n",
+    )
+    .await;
+    for whole in [false, true] {
+        let mut integration = service(&format!("http://{origin}"));
+        let api = integration.api.as_mut().unwrap();
+        api.credential = Placement::Query { name: "key".to_owned(), value: text("{{ api_key }}") };
+        if whole {
+            let transform = Transform { request: None, response: None, errors: Errors::Pass, max_body: 1000 };
+            let pattern = PathPattern { method: Method::GET, segments: vec![Some("a".into())] };
+            api.endpoints = vec![Endpoint { pattern, ..endpoint(Some(transform)) }];
+        }
+        integration.connections[0].credential = DeclaredCredential::ApiKey(Secret::from("sk_te&st"));
+        let reply = call(doors(integration).proxy, "GET /svc/a", "", "").await;
+        assert_eq!((reply.status, reply.header("location")), (302, Some("/b?x=1")), "whole: {whole}");
+        assert_eq!(reply.header("link"), Some("</c?page=2>; rel=\"next\""));
+        assert_eq!((reply.header("x-uri"), reply.header("x-kept")), (None, Some("1")));
+    }
+}
+
+#[tokio::test]
 async fn answers_without_a_body_stay_without() {
     let origin = serve(|mut stream| async move {
         while let Some(head) = read_head(&mut stream).await {
@@ -599,6 +622,27 @@ async fn endpoints_run_by_name() {
         ("POST /svc/-/create", "{", "invalid_input"),
     ] {
         assert_eq!(call(doors.proxy, line, "", body).await.code(), Some(code), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_by_name_needs_the_method_of_its_own_request() {
+    let origin = Recorder::start().await;
+    for (methods, paths, name, status) in [
+        (&[Method::GET, Method::HEAD][..], &[][..], "create", 403),
+        (&[Method::GET], &[], "other", 403),
+        (&[Method::POST], &[], "create", 200),
+        (&[Method::POST], &[], "other", 403),
+        (&[], &["/-/create"], "create", 200),
+        (&[], &["/-/create"], "other", 403),
+    ] {
+        let mut integration = service(&origin.url());
+        integration.api.as_mut().unwrap().endpoints = vec![endpoint(None)];
+        let mut setup = Setup::of(integration);
+        setup.callers = vec![caller("app", KEY, grant("svc", "*", methods, paths))];
+        let doors = Doors::start(setup);
+        let reply = call(doors.proxy, &format!("POST /svc/-/{name}"), "", "{}").await;
+        assert_eq!(reply.status, status, "{methods:?} {paths:?} {name}: {}", reply.text());
     }
 }
 

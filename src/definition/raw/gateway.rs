@@ -380,10 +380,12 @@ pub struct Grant {
     pub integration: String,
     /// Which connections; `*` stands for any text.
     pub connection: String,
-    /// Which methods. Default: all.
+    /// Which methods. Default: all. For an endpoint that is called by name it is the method of the endpoint's
+    /// own request that counts, not the `POST` that it is called with.
     #[serde(default)]
     pub methods: Vec<Method>,
-    /// Which paths below the integration, such as `/v1/customers*`. Default: all.
+    /// Which paths below the integration, such as `/v1/customers*`; that of an endpoint called by name is
+    /// `/-/NAME`. Default: all.
     #[serde(default)]
     pub paths: Vec<String>,
 }
