@@ -214,7 +214,7 @@ impl Connect {
                     _ => None,
                 };
                 if let Some(claim) = self.claim_link(drawer, made.link, browser).await.map_err(LinkRefused::Keep)? {
-                    self.conclude(drawer, claim, state).await.map_err(LinkRefused::Keep)?;
+                    self.keep_end(drawer, claim, state).await.map_err(LinkRefused::Keep)?;
                 }
                 Ok(DeviceShown { error, ..shown })
             }
@@ -376,11 +376,11 @@ impl Connect {
             Ok(grant) => self.grow(drawer, (claim.clone(), waiting), grant).await,
             Err(state) => state,
         };
-        self.conclude(drawer, claim, state).await
+        self.keep_end(drawer, claim, state).await
     }
 
     /// Keeps the outcome of a claimed flow that nobody waits for in a browser.
-    async fn conclude(&self, drawer: &Drawer, claim: Claim, state: State) -> Result<(), KeepError> {
+    async fn keep_end(&self, drawer: &Drawer, claim: Claim, state: State) -> Result<(), KeepError> {
         let flow = claim.flow().to_owned();
         let outcome = Outcome { link: claim.link, browser: claim.browser, state, at: self.clock.now() };
         self.settle(drawer, &outcome, Step::End(&flow)).await.map(drop)

@@ -54,7 +54,7 @@ pub struct Told {
 
 impl Failure {
     /// Every one.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Denied,
         Self::AccountNotFit,
         Self::Misconfigured,
