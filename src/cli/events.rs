@@ -1,12 +1,15 @@
 //! `trunkline events`: what came in, and what became of it, at a running gateway.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::form_urlencoded::Serializer;
 
 use super::output::Output;
 use super::remote::{self, Answer, Gateway, Remote};
 use super::{Common, Ended};
+
+/// How many a list shows where nothing is said.
+const LISTED: u32 = 50;
 
 /// What to do with events.
 #[derive(Debug, Subcommand)]
@@ -39,9 +42,9 @@ pub struct Filter {
     /// Only before then
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// At most so many
-    #[arg(long, default_value_t = 50, value_name = "N")]
-    limit: u32,
+    /// At most so many; a list shows 50, a replay takes all
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
 }
 
 /// Which list.
@@ -101,8 +104,14 @@ pub fn run(common: &Common, command: &Events, output: &mut Output) -> anyhow::Re
                 Some(id) => format!("/api/events/{id}/replay"),
                 None => replay.filter.path("/api/deliveries/replay", Some("dead")),
             };
-            let answer = remote::block_on(Remote::find(common, &replay.gateway)?.post(&path))??;
-            tell_replayed(&answer, output)
+            let remote = Remote::find(common, &replay.gateway)?;
+            let mut answer = remote::block_on(remote.post(&path))??;
+            let mut replayed = Replayed::default();
+            while replayed.add(&answer)? && replay.filter.limit.is_none() {
+                let Some(next) = answer.next() else { break };
+                answer = remote::block_on(remote.post(&next))??;
+            }
+            replayed.tell(&answer, output)
         }
     }
 }
@@ -118,7 +127,7 @@ impl Filter {
             ("state", state),
         ];
         query.extend_pairs(filters.iter().filter_map(|(name, value)| Some((name, (*value)?))));
-        query.append_pair("limit", &self.limit.to_string());
+        query.append_pair("limit", &self.limit.unwrap_or(LISTED).to_string());
         format!("{resource}?{}", query.finish())
     }
 }
@@ -168,21 +177,47 @@ fn dead_rows(list: &Value) -> (&'static [&'static str], Vec<Vec<String>>) {
     (&["DELIVERY", "INTEGRATION", "RULE", "ACTION", "LAST ERROR"], rows)
 }
 
-fn tell_replayed(answer: &Answer, output: &mut Output) -> anyhow::Result<Ended> {
-    if !answer.status.is_success() {
-        output.note(answer.refusal());
-        return Ok(Ended::No);
+/// What was replayed, over all pages of what a filter selects.
+#[derive(Default)]
+struct Replayed {
+    ids: Vec<Value>,
+}
+
+impl Replayed {
+    /// Takes in what one request replayed; `false` when it was a single thing, or refused.
+    fn add(&mut self, answer: &Answer) -> anyhow::Result<bool> {
+        if !answer.status.is_success() {
+            return Ok(false);
+        }
+        match answer.json()?.get("replayed") {
+            Some(Value::Array(ids)) => self.ids.extend(ids.iter().cloned()),
+            Some(id) => {
+                self.ids = vec![id.clone()];
+                return Ok(false);
+            }
+            None => return Ok(false),
+        }
+        Ok(true)
     }
-    let body = answer.json()?;
-    if output.json {
-        output.value(&body)?;
-        return Ok(Ended::Done);
+
+    fn tell(self, last: &Answer, output: &mut Output) -> anyhow::Result<Ended> {
+        if !last.status.is_success() {
+            if !self.ids.is_empty() {
+                output.note(format_args!("replayed {} deliveries, and then:", self.ids.len()));
+            }
+            output.note(last.refusal());
+            return Ok(Ended::No);
+        }
+        if output.json {
+            let single = last.json()?.get("replayed").filter(|replayed| !replayed.is_array()).cloned();
+            output.value(&json!({ "replayed": single.unwrap_or(Value::Array(self.ids)) }))?;
+            return Ok(Ended::Done);
+        }
+        match self.ids.as_slice() {
+            [] => output.line("nothing to replay")?,
+            [Value::String(id)] => output.line(format_args!("replayed {id}"))?,
+            ids => output.line(format_args!("replayed {} deliveries", ids.len()))?,
+        }
+        Ok(Ended::Done)
     }
-    match body.get("replayed") {
-        Some(Value::Array(ids)) if ids.is_empty() => output.line("nothing to replay")?,
-        Some(Value::Array(ids)) => output.line(format_args!("replayed {} deliveries", ids.len()))?,
-        Some(id) => output.line(format_args!("replayed {}", id.as_str().unwrap_or_default()))?,
-        None => output.line("replayed")?,
-    }
-    Ok(Ended::Done)
 }

@@ -1,22 +1,28 @@
 //! What is told of flows: the audit log, the activity and the metrics, each in one place.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
 use http::Method;
 use serde_json::{Value as Json, json};
 
 use super::link::Link;
 use super::outcome::{Outcome, State};
 use crate::activity::{Activity, Asker, CallRecord};
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::Clock;
 use crate::store::model::AuditEntry;
 use crate::store::{Audit, StoreError};
 use crate::telemetry::metrics::Metrics;
 
-/// How many refused callbacks a minute are written to the audit log: anyone can send them, and each write
-/// is synced. The rest are counted, and the next entry says how many they were.
-const REFUSALS: u32 = 60;
+/// How many refused callbacks a minute are written to the audit log, the activity and the log: anyone can send
+/// them, each write is synced, and they must not push out what calls left in the activity. The rest are counted,
+/// and the next entry says how many they were.
+const REFUSALS: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
 
 /// Why a callback, or a link, was turned away. The person sees one page for all of them, so that nobody
 /// learns which part of a forgery was right.
@@ -68,19 +74,31 @@ pub(super) struct Teller {
     pub activity: Arc<Activity>,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
-    budget: Mutex<Budget>,
+    budget: RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Duration>>,
+    left_out: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Budget {
-    minute: u64,
-    written: u32,
-    left_out: u64,
+/// The gateway's own clock, as the budget has it.
+struct Ticks(Arc<dyn Clock>);
+
+impl governor::clock::Clock for Ticks {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+impl Clone for Ticks {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
 impl Teller {
     pub fn new(audit: Arc<dyn Audit>, activity: Arc<Activity>, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
-        Self { audit, activity, metrics, clock, budget: Mutex::default() }
+        let budget = RateLimiter::direct_with_clock(Quota::per_minute(REFUSALS), Ticks(Arc::clone(&clock)));
+        Self { audit, activity, metrics, clock, budget, left_out: AtomicU64::new(0) }
     }
 
     /// A link was made.
@@ -123,14 +141,15 @@ impl Teller {
     pub async fn refused(&self, known: Option<&str>, why: Tampering, link: Option<&Link>) {
         let integration = known.unwrap_or("other");
         self.metrics.connect_flows.with_label_values(&[integration, why.as_str()]).inc();
+        let Some(left_out) = self.may_write() else { return };
         self.record(integration, link.map_or("", |link| &link.connection), Some(why.as_str()));
         tracing::warn!(
             integration,
             reason = why.as_str(),
+            left_out,
             "a connect flow of {integration} was refused: {}",
             why.as_str()
         );
-        let Some(left_out) = self.may_write(self.clock.now()) else { return };
         let detail = json!({ "reason": why.as_str(), "link": link.map(|link| &link.id), "left_out_before": left_out });
         let entry = AuditEntry {
             at: self.clock.now(),
@@ -145,18 +164,12 @@ impl Teller {
     }
 
     /// Whether another refusal may be written, and how many were left out before it.
-    fn may_write(&self, now: Timestamp) -> Option<u64> {
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let minute = now.seconds() / 60;
-        if budget.minute != minute {
-            (budget.minute, budget.written) = (minute, 0);
-        }
-        if budget.written >= REFUSALS {
-            budget.left_out += 1;
+    fn may_write(&self) -> Option<u64> {
+        if self.budget.check().is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        budget.written += 1;
-        Some(std::mem::take(&mut budget.left_out))
+        Some(self.left_out.swap(0, Ordering::Relaxed))
     }
 
     fn record(&self, integration: &str, connection: &str, error: Option<&'static str>) {
@@ -172,7 +185,7 @@ impl Teller {
             path: format!("/api/auth/callback/{integration}"),
             status: None,
             error,
-            duration_ms: Duration::ZERO.as_millis().try_into().unwrap_or_default(),
+            duration_ms: 0,
             sent_bytes: 0,
             received_bytes: 0,
         });

@@ -201,6 +201,7 @@ async fn floods_of_forged_callbacks_do_not_flood_the_audit_log() {
         browser.callback(&format!("state={number}")).await;
     }
     assert_eq!(desk.audit().await.len(), 60);
+    assert_eq!(desk.activity.newest(1_000, |_| true).len(), 60, "what calls left there stays");
     desk.clock.advance(TOO_LONG);
     browser.callback("state=x").await;
     assert_eq!(desk.audit().await.pop().unwrap().1["left_out_before"], 40);
