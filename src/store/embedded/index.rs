@@ -27,6 +27,7 @@ use super::filter::Filter;
 use super::op::ItemKey;
 use super::row::{DeliveryRow, EventRow, Mark};
 use crate::store::StoreError;
+use crate::store::disk::own_directory;
 
 /// How often, and how long apart, the database is tried again while sled still holds its lock.
 const UNLOCK_TRIES: u32 = 100;
@@ -119,6 +120,8 @@ impl Index {
     /// Opens the index after it was closed or failed.
     pub fn reopen(&self) -> Result<(), StoreError> {
         self.close();
+        // sled would make it for everybody to read.
+        own_directory(&self.directory).map_err(|error| StoreError::Unavailable(Arc::from(error.to_string())))?;
         remove_unfinished_snapshots(&self.directory);
         let open = self.guarded(|| self.open_sled())?;
         self.applied.store(open.written().0.applied, Ordering::Release);
