@@ -53,7 +53,9 @@ pub fn run(common: &Common, command: &Breaker, output: &mut Output) -> anyhow::R
     output.line(if held { "all calls are held back by hand" } else { "nothing is held back by hand" })?;
     for circuit in shown.get("circuits").and_then(Value::as_array).into_iter().flatten() {
         let text = |name: &str| circuit.get(name).and_then(Value::as_str).unwrap_or_default();
-        output.line(format!("{:<10}{}", text("state"), text("place")))?;
+        let (state, place, group) = (text("state"), text("place"), text("group"));
+        let gap = if group.is_empty() { "" } else { "  " };
+        output.line(format!("{state:<10}{place}{gap}{group}"))?;
     }
     Ok(Ended::Done)
 }

@@ -113,7 +113,7 @@ impl Policies {
             Limiter::of((&plan.limits, plan.quota.reserve), before, waiting, &self.clock)
         });
         let breakers = Breakers::of(
-            plan.and_then(|plan| plan.breaker),
+            plan.and_then(|plan| plan.breaker.clone()),
             &integration.id,
             before.map(|before| &before.breakers),
             (&self.metrics, &self.clock),
@@ -138,12 +138,13 @@ impl Policy {
     /// When the call may not go now.
     pub async fn admit(self: &Arc<Self>, ask: Ask<'_>, waiting_calls: usize) -> Result<Pass, Held> {
         // Nobody waits for a turn only to be refused, and what has waited is looked at again.
-        self.breakers.check(ask.place).map_err(|refused| self.open(refused))?;
+        let spot = self.breakers.spot(ask.place, ask.method, ask.path);
+        self.breakers.check(spot).map_err(|refused| self.open(refused))?;
         let permit = match &self.limiter {
             Some(limiter) => Some(self.turn(limiter, ask, waiting_calls).await?),
             None => None,
         };
-        match self.breakers.enter(ask.place) {
+        match self.breakers.enter(spot) {
             Ok(guard) => Ok(Pass { policy: Arc::clone(self), permit, guard }),
             Err(refused) => {
                 if let Some(permit) = permit {
@@ -352,7 +353,10 @@ fn open_words(refused: &Refused) -> String {
     if refused.by_hand {
         "a person holds its calls back for now".to_owned()
     } else {
-        format!("{place} has been failing, and is left alone for a while")
+        match &refused.group {
+            Some(group) => format!("`{group}` at {place} has been failing, and is left alone for a while"),
+            None => format!("{place} has been failing, and is left alone for a while"),
+        }
     }
 }
 

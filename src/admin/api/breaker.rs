@@ -10,8 +10,7 @@ use super::Shared;
 use super::query::Named;
 use crate::admin::Parts;
 use crate::admin::refusal::Refused;
-use crate::outbound::breaker::Breakers;
-use crate::outbound::breaker::circuit::Condition;
+use crate::outbound::breaker::{Breakers, Shown};
 use crate::respond::Refusal;
 use crate::store::model::AuditEntry;
 
@@ -59,6 +58,7 @@ fn find(parts: &Parts, id: &str) -> Result<Arc<Breakers>, Refused> {
 
 fn described(breakers: &Breakers) -> Value {
     let (held, circuits) = breakers.conditions();
-    let circuit = |(place, condition): &(Arc<str>, Condition)| json!({ "place": place, "state": condition.word() });
+    let circuit =
+        |shown: &Shown| json!({ "place": shown.place, "group": shown.group, "state": shown.condition.word() });
     json!({ "held": held, "circuits": circuits.iter().map(circuit).collect::<Vec<_>>() })
 }

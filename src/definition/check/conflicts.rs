@@ -139,6 +139,8 @@ fn connections(raw: &Integration, found: &mut Findings<'_>) {
 
 fn api(raw: &Integration, found: &mut Findings<'_>) {
     let Some(api) = &raw.api else { return };
+    let groups = api.breaker.iter().flat_map(|breaker| &breaker.groups);
+    found.duplicates("/api/breaker/groups", "groups", groups.map(|group| group.id.0.as_str()));
     found.duplicates("/api/endpoints", "endpoints", api.endpoints.iter().map(|endpoint| endpoint.id.0.as_str()));
     let host = api.base_url.0.split_once("://").map_or(api.base_url.0.as_str(), |(_, rest)| rest);
     let host = host.split(['/', '?']).next().unwrap_or_default();

@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::oauth2::moment;
 use super::place::{Fault, Place};
 use crate::base::backoff::Backoff;
-use crate::definition::plan::policy::{Breaker, Limit, Policy, Quota, Reading, Retry, Scope, Told, Wait};
+use crate::definition::plan::policy::{Breaker, BreakerGroup, Limit, Policy, Quota, Reading, Retry, Scope, Told, Wait};
 use crate::definition::plan::rule::Glob;
 use crate::definition::raw::api as raw;
 use crate::definition::raw::limits::{
-    Breaker as RawBreaker, Limit as RawLimit, LimitScope, Moment, Quota as RawQuota, Retry as RawRetry,
+    Breaker as RawBreaker, BreakerGroup as RawBreakerGroup, Limit as RawLimit, LimitScope, Moment, Quota as RawQuota,
+    Retry as RawRetry,
 };
 use crate::definition::raw::scalar::Method;
 
@@ -27,6 +28,7 @@ const BREAKER: Breaker = Breaker {
     consecutive: None,
     open: Duration::from_secs(15),
     probes: 3,
+    groups: Vec::new(),
 };
 
 pub(super) fn compile(api: &raw::Api, place: &Place<'_>) -> Result<Policy, Fault> {
@@ -138,6 +140,15 @@ fn breaker(raw: &RawBreaker) -> Breaker {
         consecutive: raw.consecutive,
         open: raw.open.map_or(BREAKER.open, |time| time.0),
         probes: raw.probes.unwrap_or(BREAKER.probes).max(1),
+        groups: raw.groups.iter().map(group).collect(),
+    }
+}
+
+fn group(raw: &RawBreakerGroup) -> BreakerGroup {
+    BreakerGroup {
+        id: raw.id.0.as_str().into(),
+        paths: raw.paths.iter().map(|path| Glob::new(path)).collect(),
+        methods: raw.methods.iter().copied().map(Method::to_http).collect(),
     }
 }
 
@@ -162,6 +173,15 @@ mod tests {
         assert_eq!((retry.attempts, retry.backoff, retry.statuses), (3, BACKOFF, PASSING.to_vec()));
         assert_eq!(policy.breaker, Some(BREAKER));
         assert_eq!(policy.quota.reserve, 0);
+    }
+
+    #[test]
+    fn a_breakers_groups_are_for_their_calls() {
+        let groups = json!([{ "id": "search", "paths": ["/search*", "/find"], "methods": ["GET"] }]);
+        let breaker = policy(&json!({ "breaker": { "groups": groups } })).breaker.expect("declared");
+        let fits = |method, path| breaker.groups[0].is_for(&method, path);
+        assert!(fits(http::Method::GET, "/search/x") && fits(http::Method::GET, "/find"));
+        assert!(!fits(http::Method::POST, "/search") && !fits(http::Method::GET, "/other"));
     }
 
     #[test]

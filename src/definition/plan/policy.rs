@@ -65,8 +65,7 @@ impl Limit {
     /// Whether a call counts here. `path` is below the API's base, without the query.
     pub fn is_for(&self, endpoint: Option<&str>, method: &Method, path: &str) -> bool {
         self.endpoint.as_ref().is_none_or(|own| endpoint == Some(own))
-            && (self.methods.is_empty() || self.methods.contains(method))
-            && (self.paths.is_empty() || self.paths.iter().any(|glob| glob.matches(path)))
+            && fits((&self.methods, &self.paths), method, path)
     }
 
     /// Whether it is for some calls only.
@@ -145,7 +144,7 @@ pub struct Retry {
 }
 
 /// When calls are refused for a while because the service is failing.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Breaker {
     /// The share of failed calls, above 0 and at most 1, that opens it.
     pub failure_rate: f64,
@@ -159,4 +158,29 @@ pub struct Breaker {
     pub open: Duration,
     /// How many calls probe it then; at least one. When all succeed it closes.
     pub probes: u32,
+    /// Calls that have a circuit of their own, apart from that of their place.
+    pub groups: Vec<BreakerGroup>,
+}
+
+/// Calls that fail and recover together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakerGroup {
+    /// What people call it.
+    pub id: Arc<str>,
+    /// Only calls whose path matches one of these; empty means all.
+    pub paths: Vec<Glob>,
+    /// Only calls with one of these methods; empty means all.
+    pub methods: Vec<Method>,
+}
+
+impl BreakerGroup {
+    /// Whether a call counts here. `path` is below the API's base, without the query.
+    pub fn is_for(&self, method: &Method, path: &str) -> bool {
+        fits((&self.methods, &self.paths), method, path)
+    }
+}
+
+fn fits((methods, paths): (&[Method], &[Glob]), method: &Method, path: &str) -> bool {
+    (methods.is_empty() || methods.contains(method))
+        && (paths.is_empty() || paths.iter().any(|glob| glob.matches(path)))
 }

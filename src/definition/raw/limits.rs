@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::form::Short;
-use super::scalar::{DurationText, Expression, HeaderText, Method, RateText, SizeText, TimeUnit};
+use super::scalar::{DurationText, Expression, HeaderText, Id, Method, RateText, SizeText, TimeUnit};
 use crate::base::units::parse_duration;
 
 /// A rate that calls are kept to.
@@ -126,6 +126,24 @@ pub struct Breaker {
     /// first that fails opens it again. Default 3.
     #[schemars(range(min = 1, max = 100))]
     pub probes: Option<u32>,
+    /// Calls with a circuit of their own, by the first group that a call fits, so that one failing part of a service
+    /// does not hold up the rest. What fits none shares the circuit of its place. Default: none.
+    #[serde(default)]
+    pub groups: Vec<BreakerGroup>,
+}
+
+/// Calls that fail and recover together.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerGroup {
+    /// What the API, the command line and refusals call it.
+    pub id: Id,
+    /// Only calls whose path matches one of these; `*` stands for any text.
+    #[schemars(length(min = 1))]
+    pub paths: Vec<String>,
+    /// Only calls with one of these methods. Default: all.
+    #[serde(default)]
+    pub methods: Vec<Method>,
 }
 
 /// How long answers to GET may be reused, within one connection (RFC 9111). `{}` is as long as the service

@@ -218,6 +218,7 @@ mod tests {
         consecutive: None,
         open: Duration::from_secs(15),
         probes: 2,
+        groups: Vec::new(),
     };
 
     fn at(seconds: u64) -> Duration {

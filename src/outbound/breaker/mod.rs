@@ -1,4 +1,5 @@
-//! Circuits of one integration, one for each place it calls: a service that fails is left alone for a while.
+//! Circuits of one integration, one for each place it calls and for each group of calls there that the definition
+//! names: what fails is left alone for a while.
 //!
 //! What counts as a failure: no connection, no answer in time, an answer that is no HTTP or broke off before its
 //! head, and the statuses 5xx but 501 and 505. What never does: 4xx and 429 among them, a caller that goes away,
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use prometheus::{IntCounter, IntGauge};
 
 use crate::base::clock::Clock;
@@ -20,7 +21,7 @@ use crate::definition::plan::policy::Breaker;
 use crate::telemetry::metrics::Metrics;
 use circuit::{Circuit, Condition, End, Entry};
 
-/// The most places of one integration that are kept; calls to more have no circuit.
+/// The most places that are kept for one group of one integration; calls to more have no circuit.
 const PLACES: usize = 1_024;
 /// When to come again after a person has opened a circuit.
 const BY_HAND: Duration = Duration::from_secs(30);
@@ -31,9 +32,32 @@ pub struct Breakers {
     plan: Option<Breaker>,
     /// Whether a person holds all of them open.
     held: Arc<AtomicBool>,
-    circuits: Mutex<HashMap<Arc<str>, Circuit>>,
+    circuits: Mutex<Circuits>,
     meters: Meters,
     clock: Arc<dyn Clock>,
+}
+
+/// Circuits by place, first those of calls in no group, then those of each group.
+type Circuits = Vec<HashMap<Arc<str>, Circuit>>;
+
+/// What shares a circuit.
+#[derive(Debug, Clone, Copy)]
+pub struct Spot<'a> {
+    /// The place that is called: scheme, host and port.
+    pub place: &'a Arc<str>,
+    /// The number of the group; zero is none.
+    group: usize,
+}
+
+/// A circuit that is not closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The place that is called: scheme, host and port.
+    pub place: Arc<str>,
+    /// The group of calls, where the definition names it.
+    pub group: Option<Arc<str>>,
+    /// What state it is in.
+    pub condition: Condition,
 }
 
 /// What is told of them.
@@ -51,7 +75,15 @@ struct Meters {
 pub struct Guard {
     breakers: Arc<Breakers>,
     place: Arc<str>,
+    group: usize,
     entry: Option<Entry>,
+}
+
+/// Who holds calls back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Failures,
+    Hand,
 }
 
 /// A call that was not let through.
@@ -59,6 +91,8 @@ pub struct Guard {
 pub struct Refused {
     /// The place that is called: scheme, host and port.
     pub place: Arc<str>,
+    /// The group of calls that fails there, where it is one.
+    pub group: Option<Arc<str>>,
     /// How long until it makes sense to come again.
     pub after: Duration,
     /// Whether a person wants it so.
@@ -86,51 +120,70 @@ impl Breakers {
             opened: metrics.breaker_opened.with_label_values(&[&**integration]),
         };
         let held = before.map_or_else(Arc::default, |before| Arc::clone(&before.held));
-        Arc::new(Self { plan, held, circuits: Mutex::default(), meters, clock: Arc::clone(clock) })
+        let groups = plan.as_ref().map_or(0, |plan| plan.groups.len());
+        let circuits = Mutex::new((0..=groups).map(|_| HashMap::new()).collect());
+        Arc::new(Self { plan, held, circuits, meters, clock: Arc::clone(clock) })
     }
 
-    /// Whether a call to a place would be refused now. Changes nothing.
+    /// Which circuit a call belongs to. `path` is below the API's base, without the query.
+    pub fn spot<'a>(&self, place: &'a Arc<str>, method: &Method, path: &str) -> Spot<'a> {
+        let groups = self.plan.as_ref().map_or(&[][..], |plan| &plan.groups);
+        let group = groups.iter().position(|group| group.is_for(method, path)).map_or(0, |at| at + 1);
+        Spot { place, group }
+    }
+
+    /// Whether a call would be refused now. Changes nothing.
     ///
     /// # Errors
     /// When it would.
-    pub fn check(&self, place: &Arc<str>) -> Result<(), Refused> {
-        let refused = |after, by_hand| Refused { place: Arc::clone(place), after, by_hand };
+    pub fn check(&self, spot: Spot<'_>) -> Result<(), Refused> {
         if self.held.load(Ordering::Relaxed) {
-            return Err(refused(BY_HAND, true));
+            return Err(Refused { group: None, ..self.refused(spot, BY_HAND, By::Hand) });
         }
         let Some(plan) = &self.plan else { return Ok(()) };
         let now = self.clock.monotonic();
-        let left = self.lock().get(place).and_then(|circuit| circuit.refuses(plan, now));
-        left.map_or(Ok(()), |left| Err(refused(left, false)))
+        let left = self.lock().get(spot.group).and_then(|circuits| circuits.get(spot.place)?.refuses(plan, now));
+        left.map_or(Ok(()), |left| Err(self.refused(spot, left, By::Failures)))
     }
 
     /// Lets a call through; `None` where nothing is counted.
     ///
     /// # Errors
     /// When it is not let through.
-    pub fn enter(self: &Arc<Self>, place: &Arc<str>) -> Result<Option<Guard>, Refused> {
-        self.check(place)?;
+    pub fn enter(self: &Arc<Self>, spot: Spot<'_>) -> Result<Option<Guard>, Refused> {
+        self.check(spot)?;
         let Some(plan) = &self.plan else { return Ok(None) };
         let now = self.clock.monotonic();
-        let mut circuits = self.lock();
-        if !circuits.contains_key(place) {
+        let mut all = self.lock();
+        let Some(circuits) = all.get_mut(spot.group) else { return Ok(None) };
+        if !circuits.contains_key(spot.place) {
             if circuits.len() >= PLACES {
                 circuits.retain(|_, circuit| !circuit.is_idle(plan, now));
             }
             if circuits.len() >= PLACES {
                 return Ok(None);
             }
-            circuits.insert(Arc::clone(place), Circuit::default());
+            circuits.insert(Arc::clone(spot.place), Circuit::default());
         }
-        let Some(circuit) = circuits.get_mut(place) else { return Ok(None) };
+        let Some(circuit) = circuits.get_mut(spot.place) else { return Ok(None) };
         let before = circuit.condition();
         let entered = circuit.enter(plan, now);
         self.meters.change(before, circuit.condition());
-        drop(circuits);
-        match entered {
-            Ok(entry) => Ok(Some(Guard { breakers: Arc::clone(self), place: Arc::clone(place), entry: Some(entry) })),
-            Err(after) => Err(Refused { place: Arc::clone(place), after, by_hand: false }),
-        }
+        drop(all);
+        let guard = |entry| {
+            let (breakers, place) = (Arc::clone(self), Arc::clone(spot.place));
+            Guard { breakers, place, group: spot.group, entry: Some(entry) }
+        };
+        entered.map(|entry| Some(guard(entry))).map_err(|after| self.refused(spot, after, By::Failures))
+    }
+
+    fn refused(&self, spot: Spot<'_>, after: Duration, by: By) -> Refused {
+        Refused { place: Arc::clone(spot.place), group: self.name(spot.group), after, by_hand: by == By::Hand }
+    }
+
+    fn name(&self, group: usize) -> Option<Arc<str>> {
+        let groups = &self.plan.as_ref()?.groups;
+        groups.get(group.checked_sub(1)?).map(|group| Arc::clone(&group.id))
     }
 
     /// Opens all circuits until [`Self::release`].
@@ -143,23 +196,30 @@ impl Breakers {
     pub fn release(&self) {
         self.held.store(false, Ordering::Relaxed);
         self.meters.held.set(0);
-        let mut circuits = self.lock();
-        for circuit in circuits.values() {
-            self.meters.change(circuit.condition(), Condition::Closed);
+        for circuits in self.lock().iter_mut() {
+            for (_, circuit) in circuits.drain() {
+                self.meters.change(circuit.condition(), Condition::Closed);
+            }
         }
-        circuits.clear();
     }
 
-    /// Whether a person holds them open, and the places whose circuits are not closed.
-    pub fn conditions(&self) -> (bool, Vec<(Arc<str>, Condition)>) {
-        let circuits = self.lock();
-        let all = circuits.iter().map(|(place, circuit)| (Arc::clone(place), circuit.condition()));
-        let mut shown: Vec<_> = all.filter(|(_, condition)| *condition != Condition::Closed).collect();
-        shown.sort_by(|(one, _), (other, _)| one.cmp(other));
+    /// Whether a person holds them open, and the circuits that are not closed.
+    pub fn conditions(&self) -> (bool, Vec<Shown>) {
+        let mut shown = Vec::new();
+        for (group, circuits) in self.lock().iter().enumerate() {
+            let group = self.name(group);
+            let of = |(place, circuit): (&Arc<str>, &Circuit)| Shown {
+                place: Arc::clone(place),
+                group: group.clone(),
+                condition: circuit.condition(),
+            };
+            shown.extend(circuits.iter().map(of).filter(|shown| shown.condition != Condition::Closed));
+        }
+        shown.sort_by(|one, other| (&one.place, &one.group).cmp(&(&other.place, &other.group)));
         (self.held.load(Ordering::Relaxed), shown)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Circuit>> {
+    fn lock(&self) -> MutexGuard<'_, Circuits> {
         self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -167,7 +227,7 @@ impl Breakers {
 impl Drop for Breakers {
     fn drop(&mut self) {
         let circuits = self.circuits.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for circuit in circuits.values() {
+        for circuit in circuits.iter().flat_map(HashMap::values) {
             self.meters.change(circuit.condition(), Condition::Closed);
         }
     }
@@ -207,7 +267,9 @@ impl Guard {
         let (Some(entry), Some(plan)) = (self.entry.take(), &self.breakers.plan) else { return };
         let now = self.breakers.clock.monotonic();
         let mut circuits = self.breakers.lock();
-        let Some(circuit) = circuits.get_mut(&self.place) else { return };
+        let Some(circuit) = circuits.get_mut(self.group).and_then(|circuits| circuits.get_mut(&self.place)) else {
+            return;
+        };
         let before = circuit.condition();
         circuit.end(entry, end, (plan, now));
         self.breakers.meters.change(before, circuit.condition());
@@ -230,6 +292,8 @@ pub fn end_of(status: StatusCode) -> End {
 mod tests {
     use super::*;
     use crate::base::clock::{ManualClock, Timestamp};
+    use crate::definition::plan::policy::BreakerGroup;
+    use crate::definition::plan::rule::Glob;
 
     const PLAN: Breaker = Breaker {
         failure_rate: 1.0,
@@ -238,6 +302,7 @@ mod tests {
         consecutive: Some(2),
         open: Duration::from_secs(15),
         probes: 1,
+        groups: Vec::new(),
     };
 
     struct Scene {
@@ -259,9 +324,18 @@ mod tests {
         }
 
         fn call(&self, breakers: &Arc<Breakers>, status: u16) -> bool {
-            let Ok(guard) = breakers.enter(&self.place) else { return false };
+            self.call_of(breakers, "/", status)
+        }
+
+        fn call_of(&self, breakers: &Arc<Breakers>, path: &str, status: u16) -> bool {
+            let spot = breakers.spot(&self.place, &Method::GET, path);
+            let Ok(guard) = breakers.enter(spot) else { return false };
             guard.expect("counted").end(end_of(StatusCode::from_u16(status).expect("a status")));
             true
+        }
+
+        fn enter(&self, breakers: &Arc<Breakers>) -> Result<Option<Guard>, Refused> {
+            breakers.enter(breakers.spot(&self.place, &Method::GET, "/"))
         }
 
         fn gauge(&self, state: &str) -> i64 {
@@ -276,11 +350,12 @@ mod tests {
         for status in [400, 401, 404, 429, 429, 429, 501, 505, 200, 302] {
             assert!(scene.call(&breakers, status), "{status}");
         }
-        (0..9).for_each(|_| drop(breakers.enter(&scene.place)));
+        (0..9).for_each(|_| drop(scene.enter(&breakers)));
         assert!(scene.call(&breakers, 500) && scene.call(&breakers, 503));
-        let refused = breakers.enter(&scene.place).expect_err("two in a row");
+        let refused = scene.enter(&breakers).expect_err("two in a row");
         assert_eq!((refused.after, refused.by_hand), (Duration::from_secs(15), false));
-        assert!(breakers.enter(&"https://b".into()).is_ok(), "another place has its own");
+        let other = Arc::from("https://b");
+        assert!(breakers.enter(breakers.spot(&other, &Method::GET, "/")).is_ok(), "another place has its own");
     }
 
     #[test]
@@ -290,9 +365,10 @@ mod tests {
         (0..2).for_each(|_| _ = scene.call(&breakers, 500));
         assert_eq!((scene.gauge("open"), scene.gauge("half_open")), (1, 0));
         scene.clock.advance(Duration::from_secs(15));
-        let probe = breakers.enter(&scene.place).expect("a probe");
+        let probe = scene.enter(&breakers).expect("a probe");
         assert_eq!((scene.gauge("open"), scene.gauge("half_open")), (0, 1));
-        assert_eq!(breakers.conditions().1, [(Arc::clone(&scene.place), Condition::HalfOpen)]);
+        let shown = Shown { place: Arc::clone(&scene.place), group: None, condition: Condition::HalfOpen };
+        assert_eq!(breakers.conditions().1, [shown]);
         drop(probe);
         assert!(scene.call(&breakers, 200));
         assert_eq!((scene.gauge("open"), scene.gauge("half_open")), (0, 0));
@@ -306,12 +382,29 @@ mod tests {
         let scene = Scene::new();
         let breakers = scene.breakers(Some(PLAN), None);
         (0..2).for_each(|_| _ = scene.call(&breakers, 500));
-        assert!(scene.breakers(Some(PLAN), Some(&breakers)).enter(&scene.place).is_err());
+        assert!(scene.enter(&scene.breakers(Some(PLAN), Some(&breakers))).is_err());
         breakers.hold();
         let changed = scene.breakers(None, Some(&breakers));
-        assert!(changed.enter(&scene.place).expect_err("held").by_hand);
+        assert!(scene.enter(&changed).expect_err("held").by_hand);
         changed.release();
-        assert!(changed.enter(&scene.place).expect("released").is_none(), "nothing is counted without a breaker");
+        assert!(scene.enter(&changed).expect("released").is_none(), "nothing is counted without a breaker");
         assert_eq!(scene.gauge("held"), 0);
+    }
+
+    #[test]
+    fn a_group_fails_alone() {
+        let scene = Scene::new();
+        let search = BreakerGroup { id: "search".into(), paths: vec![Glob::new("/search*")], methods: Vec::new() };
+        let breakers = scene.breakers(Some(Breaker { groups: vec![search], ..PLAN }), None);
+        (0..2).for_each(|_| _ = scene.call_of(&breakers, "/search/x", 500));
+        assert!(!scene.call_of(&breakers, "/search", 200) && scene.call(&breakers, 200));
+        let (_, shown) = breakers.conditions();
+        assert_eq!((shown.len(), shown[0].group.as_deref()), (1, Some("search")));
+        assert_eq!(scene.gauge("open"), 1);
+        let refused = breakers.check(breakers.spot(&scene.place, &Method::GET, "/search")).expect_err("open");
+        assert_eq!(refused.group.as_deref(), Some("search"));
+        breakers.release();
+        assert!(scene.call_of(&breakers, "/search", 200));
+        assert_eq!(scene.gauge("open"), 0);
     }
 }

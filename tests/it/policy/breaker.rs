@@ -1,11 +1,26 @@
 //! A service that fails is left alone for a while.
 
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use trunkline::definition::plan::policy::{Breaker, Policy};
+use http::Method;
+use serde_json::{Value, json};
+use trunkline::base::clock::SystemClock;
+use trunkline::definition::plan::api::{Cache, Endpoint, Errors, Transform};
+use trunkline::definition::plan::policy::{Breaker, BreakerGroup, Policy};
+use trunkline::definition::plan::rule::Glob;
+use trunkline::store::Audit;
+use trunkline::store::embedded::Options;
 
 use super::{Origin, answer, until};
-use crate::support::raw::call;
+use crate::outside::gateway::Deployment;
+use crate::outside::http::Client;
+use crate::outside::service;
+use crate::support::doors::{Doors, Setup};
+use crate::support::raw::{Reply, call};
+use crate::support::store::open;
 
 const OPEN: &str = "trunkline_breaker_circuits{integration=\"svc\",state=\"open\"}";
 
@@ -17,6 +32,7 @@ fn breaker(open: Duration) -> Policy {
         consecutive: Some(2),
         open,
         probes: 1,
+        groups: Vec::new(),
     };
     Policy { breaker: Some(breaker), ..Policy::default() }
 }
@@ -76,4 +92,140 @@ async fn a_probe_that_succeeds_closes_it() {
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(call(doors.proxy, "GET /svc/a", "", "").await.status, 200);
     until(&doors, OPEN, 0.0).await;
+}
+
+fn ask(doors: &Doors, line: &str) -> impl Future<Output = Reply> {
+    call(doors.proxy, line, "", if line.starts_with("POST") { "{}" } else { "" })
+}
+
+#[tokio::test]
+async fn a_group_of_paths_fails_alone() {
+    let origin =
+        Origin::start(|_, seen| answer(if seen.first_line().contains("/search") { 500 } else { 200 }, "")).await;
+    let search = BreakerGroup { id: "search".into(), paths: vec![Glob::new("/search*")], methods: vec![Method::GET] };
+    let mut policy = breaker(Duration::from_mins(5));
+    policy.breaker.as_mut().unwrap().groups = vec![search];
+    let doors = origin.doors(policy);
+    let mut statuses = Vec::new();
+    for line in ["GET /svc/search?q=a", "GET /svc/search/b", "GET /svc/search", "GET /svc/other", "POST /svc/search"] {
+        statuses.push(ask(&doors, line).await.status);
+    }
+    assert_eq!(statuses, [500, 500, 503, 200, 500]);
+    let held = ask(&doors, "GET /svc/search").await;
+    assert_eq!((held.code(), origin.count()), (Some("service_held"), 4));
+    assert!(held.text().contains("`search` at http://"), "{}", held.text());
+    until(&doors, OPEN, 1.0).await;
+}
+
+/// A service that answers the first request with something to keep, and fails from then on.
+async fn failing(transform: Option<Transform>) -> (Origin, Doors) {
+    let origin = Origin::start(|number, _| match number {
+        0..=1 => "HTTP/1.1 200 X\r\nContent-Length: 2\r\n\r\n{}".to_owned(),
+        _ => answer(500, "Cache-Control: no-store\r\n"),
+    })
+    .await;
+    let mut integration = origin.integration(breaker(Duration::from_mins(5)));
+    let api = integration.api.as_mut().unwrap();
+    api.cache = Some(Cache { ttl: Some(Duration::ZERO), stale_if_error: Duration::from_hours(1), ..Cache::default() });
+    api.endpoints = vec![Endpoint { transform, ..super::retries::named(Method::GET) }];
+    let doors = Doors::start(Setup::of(integration));
+    (origin, doors)
+}
+
+#[tokio::test]
+async fn what_is_kept_is_given_while_a_circuit_is_open_and_what_is_not_is_refused() {
+    let whole = Transform { max_body: 1 << 20, errors: Errors::Problem, request: None, response: None };
+    for transform in [None, Some(whole)] {
+        let (origin, doors) = failing(transform).await;
+        // The first two are kept: one as it passes, one of the endpoint by name.
+        let lines = ["GET /svc/a", "POST /svc/-/it"];
+        for line in lines {
+            assert_eq!(ask(&doors, line).await.status, 200, "{line}");
+        }
+        for _ in 0..2 {
+            assert_eq!(ask(&doors, "POST /svc/b").await.status, 500);
+        }
+        until(&doors, OPEN, 1.0).await;
+        let before = origin.count();
+        let stale = ask(&doors, lines[0]).await;
+        assert_eq!((stale.status, stale.header("warning")), (200, None), "{}", stale.text());
+        assert_eq!(stale.header("cache-status"), Some("trunkline; fwd=stale; detail=stale-if-error"));
+        assert!(stale.header("age").is_some(), "{stale:?}");
+        assert_eq!(ask(&doors, lines[1]).await.status, 200, "by name");
+        let missing = ask(&doors, "GET /svc/c").await;
+        assert_eq!((missing.status, missing.code()), (503, Some("service_held")));
+        let now = call(doors.proxy, "GET /svc/a", "Cache-Control: no-cache\r\n", "").await;
+        assert_eq!((now.status, now.code()), (503, Some("service_held")), "the caller wants none that is stale");
+        assert_eq!(origin.count(), before, "the service is left alone");
+    }
+}
+
+/// A deployment of one service, with an operator.
+fn deployed() -> (Deployment, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let address = service::start(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        (200, "{}".to_owned())
+    });
+    let text = format!(
+        "trunkline: 1\nid: shop\ntitle: Shop\nsummary: Sells.\nauth: {{ none: {{}} }}\n\
+         api: {{ base_url: \"http://{address}\", breaker: {{}} }}\nconnections: [{{ id: main }}]\n"
+    );
+    (Deployment::of(&[("shop", text)]), calls)
+}
+
+fn held(deployment: &Deployment) -> f64 {
+    let metrics = deployment.ask("GET", "/metrics", &Value::Null);
+    let text = String::from_utf8_lossy(&metrics.body).into_owned();
+    let line = text.lines().find(|line| line.starts_with("trunkline_breaker_circuits{") && line.contains("\"held\""));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(-1.0)
+}
+
+#[test]
+fn a_person_opens_and_closes_it_and_it_outlives_a_reload() {
+    let (deployment, calls) = deployed();
+    let gateway = deployment.start();
+    let by_hand =
+        |action: &str| deployment.ask("POST", &format!("/api/integrations/shop/breaker/{action}"), &Value::Null);
+    let status = || deployment.call("shop", "main", "/x").unwrap().status;
+    assert_eq!(status(), 200);
+    let stranger = Client::new(deployment.admin).send("POST", "/api/integrations/shop/breaker/open", &[], b"").unwrap();
+    assert_eq!((stranger.status, status()), (401, 200), "nobody without the operator's token");
+    let opened = by_hand("open");
+    assert_eq!((opened.status, opened.json()), (200, json!({ "held": true, "circuits": [] })));
+    let refused = deployment.call("shop", "main", "/x").unwrap();
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("service_held")));
+    assert!(refused.header("retry-after") == Some("30") && (held(&deployment) - 1.0).abs() < 0.1);
+    let file = deployment.path().join("integrations/shop.yaml");
+    let changed = std::fs::read_to_string(&file).unwrap().replace("breaker: {}", "breaker: { open: 1s }");
+    std::fs::write(&file, changed).unwrap();
+    assert_eq!(deployment.ask("POST", "/api/reload", &Value::Null).status, 200);
+    let shown = deployment.ask("GET", "/api/integrations/shop/breaker", &Value::Null).json();
+    assert_eq!((shown["held"].as_bool(), status()), (Some(true), 503), "over a reload that changed it");
+    assert_eq!(by_hand("close").json()["held"], false);
+    assert!(status() == 200 && held(&deployment).abs() < 0.1);
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+    let unknown = deployment.ask("POST", "/api/integrations/none/breaker/open", &Value::Null);
+    assert_eq!(unknown.status, 404);
+    drop(gateway);
+    let actions = audited(&deployment);
+    assert_eq!(actions, [("breaker.open", "integration:shop"), ("breaker.close", "integration:shop")].map(owned));
+}
+
+fn owned((action, target): (&str, &str)) -> (String, String) {
+    (action.to_owned(), target.to_owned())
+}
+
+/// What the audit log has of circuits.
+fn audited(deployment: &Deployment) -> Vec<(String, String)> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let read = async {
+        let directory = deployment.path().join("data");
+        let store = open(Options::new(&directory, Arc::new(SystemClock::default()))).await.unwrap();
+        let entries = store.read(1, 100).await.unwrap();
+        let all = entries.into_iter().map(|record| (record.entry.action, record.entry.target));
+        all.filter(|(action, _)| action.starts_with("breaker.")).collect()
+    };
+    runtime.block_on(read)
 }

@@ -90,7 +90,7 @@ async fn the_budget_keeps_retries_from_adding_to_the_trouble() {
     assert!(made < 40.0 && retries(&doors, "budget") > 0.0, "{made}");
 }
 
-fn named(method: Method) -> Endpoint {
+pub fn named(method: Method) -> Endpoint {
     let pattern = PathPattern { method: method.clone(), segments: vec![Some("a".into())] };
     let request = request(method, "/a");
     Endpoint {
