@@ -16,6 +16,7 @@ use crate::definition::live::Live;
 use crate::definition::plan::gateway::{Fixed, Gateway, KeySource, Listen};
 use crate::net::resolve::Resolver;
 use crate::net::{Clients, Dialer, Redirect};
+use crate::outbound::policy::Policies;
 use crate::outbound::{self, Outbound};
 use crate::proxy::{self, ProxyDoor};
 use crate::queue;
@@ -61,15 +62,10 @@ pub async fn open(
     dialer.guard().set_own(listeners.addresses());
     let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone());
     let activity = Arc::new(Activity::default());
-    let tokens = Arc::new(TokenCalls::new(flow::Parts {
-        clients: clients.clone(),
-        clock: Arc::clone(&seams.clock),
-        random: Arc::clone(&seams.random),
-        metrics: Arc::clone(&seams.metrics),
-        activity: Arc::clone(&activity),
-    }));
+    let policies = Arc::new(Policies::new(Arc::clone(&seams.clock), Arc::clone(&seams.metrics)));
+    let (tokens, legs) = signing_in(&clients, &policies, &activity, seams);
     let refresher = Arc::new(refresher(live, &connections, &tokens, seams)?);
-    let outbound = Arc::new(Outbound::new(outbound::Parts {
+    let parts = outbound::Parts {
         random: Arc::clone(&seams.random),
         connections: Arc::clone(&connections),
         refresher: Some(refresher),
@@ -77,7 +73,8 @@ pub async fn open(
         clock: Arc::clone(&seams.clock),
         metrics: Arc::clone(&seams.metrics),
         activity: Arc::clone(&activity),
-    }));
+    };
+    let outbound = Arc::new(Outbound::sharing(parts, policies));
     let door = proxy::Parts {
         live: Arc::clone(live),
         outbound: Arc::clone(&outbound),
@@ -93,9 +90,7 @@ pub async fn open(
     let refused = receiver.refused();
     let shared =
         Shared { live: Arc::clone(live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
-    let legs =
-        sign_in::Parts { clients: clients.clone(), clock: Arc::clone(&seams.clock), random: Arc::clone(&seams.random) };
-    let calls = Calls { tokens, legs: ThreeLegs::new(legs), logins: Arc::clone(outbound.logins()) };
+    let calls = Calls { tokens, legs, logins: Arc::clone(outbound.logins()) };
     let connect = connect(live, &store, (&connections, &activity, calls), seams);
     let connect = Arc::new(connect.with_logins(Arc::clone(outbound.logins())));
     let actions = Actions {
@@ -193,6 +188,30 @@ fn connect(
         random: Arc::clone(&seams.random),
         provider: Arc::new(calls),
     })
+}
+
+/// What asks services for tokens, under the same policy as all other calls.
+fn signing_in(
+    clients: &Clients,
+    policies: &Arc<Policies>,
+    activity: &Arc<Activity>,
+    seams: &Seams,
+) -> (Arc<TokenCalls>, ThreeLegs) {
+    let tokens = TokenCalls::new(flow::Parts {
+        clients: clients.clone(),
+        clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        metrics: Arc::clone(&seams.metrics),
+        activity: Arc::clone(activity),
+        turns: Arc::clone(policies) as _,
+    });
+    let legs = ThreeLegs::new(sign_in::Parts {
+        clients: clients.clone(),
+        clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        turns: Arc::clone(policies) as _,
+    });
+    (Arc::new(tokens), legs)
 }
 
 /// One process has the embedded store to itself, so that leases of others are those of processes that ended.

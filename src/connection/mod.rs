@@ -21,6 +21,7 @@ pub mod sign;
 pub mod sign_in;
 pub mod stored;
 pub mod transfer;
+pub mod turn;
 mod upkeep;
 pub mod vault;
 

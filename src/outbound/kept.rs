@@ -11,7 +11,7 @@ use super::Outbound;
 use super::cache::{Asked, Key, Look, Turn, is_unsafe, of_answer};
 use super::call::Underway;
 use super::error::OutboundError;
-use super::limit::Ask;
+use super::limit::{Ask, Lane};
 use crate::activity::Asker;
 use crate::net::{Failure, Outgoing, Received};
 
@@ -102,6 +102,7 @@ impl Outbound {
                 path: outgoing.path.strip_prefix(&prepared.base.path).unwrap_or(&outgoing.path),
                 place: &place,
                 until: Some(ends),
+                lane: Lane::Turn,
             };
             let Ok(pass) = prepared.policy.admit(ask, prepared.waiting_calls()).await else { return };
             // An answer that did not come leaves what is kept as it is; the next one who asks tries again.

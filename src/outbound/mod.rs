@@ -6,7 +6,8 @@
 //! [`credential`], [`sign`], [`call`] (fill, place, admit, send, read), [`record`]; [`trial`] tries a connection,
 //! [`retest`] does so now and then. [`cache`] answers from what is kept, for the proxy door and for endpoints by
 //! name (`kept`). What every call meets between `place` and `send`, whichever transport takes it, is [`policy`]:
-//! the [`breaker`], [`limit`] with the [`quota`] that it learns from what is [`told`], and [`retry`] when it failed.
+//! the [`breaker`], [`limit`] with the [`quota`] that it learns from what is [`told`], and [`retry`] when it failed;
+//! calls of signing in meet it through `turn`.
 
 pub mod cache;
 pub mod breaker;
@@ -24,6 +25,7 @@ pub mod retry;
 mod record;
 pub mod sign;
 pub mod told;
+mod turn;
 pub mod trial;
 mod tries;
 pub mod visible;
@@ -46,7 +48,7 @@ pub use call::Call;
 pub use credential::{PlaceError, Placed};
 pub use diagnosis::{Cause, Diagnosis};
 pub use error::{OutboundError, Unsuccessful, Why};
-pub use limit::Ask;
+pub use limit::{Ask, Lane};
 pub use policy::{Held, Pass};
 pub use prepare::{Prepared, SignedOut};
 pub use trial::{test, try_out};
@@ -55,7 +57,7 @@ pub use trial::{test, try_out};
 #[derive(Debug)]
 pub struct Outbound {
     parts: Parts,
-    policies: Policies,
+    policies: Arc<Policies>,
     prepared: PerConnection<Arc<Prepared>>,
     logins: Arc<Logins>,
     cache: Arc<Cache>,
@@ -84,15 +86,21 @@ pub struct Parts {
 }
 
 impl Outbound {
-    /// The way out over these parts.
+    /// The way out over these parts, with a policy that nobody else knows.
     pub fn new(parts: Parts) -> Self {
+        let policies = Arc::new(Policies::new(Arc::clone(&parts.clock), Arc::clone(&parts.metrics)));
+        Self::sharing(parts, policies)
+    }
+
+    /// The way out over these parts, under the same policy as the calls of signing in.
+    pub fn sharing(parts: Parts, policies: Arc<Policies>) -> Self {
         let logins = Logins::new(sign_in::Parts {
             clients: parts.clients.clone(),
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
+            turns: Arc::clone(&policies) as _,
         });
         let cache = Arc::new(Cache::new(Arc::clone(&parts.metrics), Arc::clone(&parts.clock)));
-        let policies = Policies::new(Arc::clone(&parts.clock), Arc::clone(&parts.metrics));
         Self { parts, policies, prepared: PerConnection::default(), logins: Arc::new(logins), cache }
     }
 

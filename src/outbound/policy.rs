@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::breaker::circuit::End;
 use super::breaker::{Breakers, Guard, Refused, end_of};
-use super::limit::{Ask, Full, Limiter, Permit, Why};
+use super::limit::{Ask, Full, Lane, Limiter, Permit, Why};
 use super::quota::Report;
 use super::retry::{Between, Budget, Fault, Next, Spent};
 use super::told::{self, Seen};
@@ -104,6 +104,11 @@ impl Policies {
         policy
     }
 
+    /// Now, in monotonic time.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
     fn make(&self, integration: &Arc<Integration>, before: Option<&Arc<Policy>>) -> Policy {
         let plan = integration.api.as_ref().map(|api| &api.policy);
         let bounded = plan.filter(|plan| !plan.limits.is_empty() || plan.quota.told.is_some());
@@ -140,7 +145,7 @@ impl Policy {
         // Nobody waits for a turn only to be refused, and what has waited is looked at again.
         let spot = self.breakers.spot(ask.place, ask.method, ask.path);
         self.breakers.check(spot).map_err(|refused| self.open(refused))?;
-        let permit = match &self.limiter {
+        let permit = match self.limiter.as_ref().filter(|_| ask.lane != Lane::Apart) {
             Some(limiter) => Some(self.turn(limiter, ask, waiting_calls).await?),
             None => None,
         };
@@ -415,7 +420,8 @@ mod tests {
     async fn goes(policy: &Arc<Policy>) -> bool {
         let (connection, place, method) = (Arc::from("default"), Arc::from("https://a.example"), Method::GET);
         let (connection, place, method) = (&connection, &place, &method);
-        let ask = Ask { connection, caller: None, endpoint: None, method, path: "/", place, until: None };
+        let ask =
+            Ask { connection, caller: None, endpoint: None, method, path: "/", place, until: None, lane: Lane::Turn };
         policy.admit(ask, 0).await.is_ok()
     }
 

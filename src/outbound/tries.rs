@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Outbound;
 use super::call::{Call, Underway, id};
 use super::error::{OutboundError, Why};
-use super::limit::Ask;
+use super::limit::{Ask, Lane};
 use super::policy::Pass;
 use super::prepare::Prepared;
 use super::retry::{Between, Fault, Spent, fresh_key, key_header};
@@ -37,6 +37,7 @@ impl Outbound {
             path: outgoing.path.strip_prefix(&prepared.base.path).unwrap_or(&outgoing.path),
             place: elsewhere.as_ref().unwrap_or(&prepared.place),
             until: Some(ends),
+            lane: Lane::Turn,
         };
         let admitted = prepared.policy.admit(ask, prepared.waiting_calls()).await;
         let pass = admitted.map_err(|reason| OutboundError::Held { integration: id(call), reason })?;

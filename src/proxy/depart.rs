@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 use super::context::{Context, gone};
 use super::{Call, ProxyDoor, Way};
 use crate::outbound::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
-use crate::outbound::{Ask, Pass};
+use crate::outbound::{Ask, Lane, Pass};
 use crate::respond::{Answer, Refusal};
 
 /// Why a call does not go.
@@ -62,6 +62,7 @@ async fn admit(session: &Session, call: &Call) -> Result<Pass, Answer> {
         path: call.below(),
         place: &common.place,
         until: None,
+        lane: Lane::Turn,
     };
     let admitted = common.policy.admit(ask, common.waiting_calls()).await;
     admitted.map_err(|held| held.answer(&call.ready.integration.id))

@@ -22,7 +22,7 @@ use crate::outbound::cache::{Look, Turn, listed, of_answer};
 use crate::outbound::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::outbound::retry::{Between, Fault, Spent, fresh_key, key_header};
 use crate::outbound::sign::{Leaving, own_headers};
-use crate::outbound::{Ask, PlaceError};
+use crate::outbound::{Ask, Lane, PlaceError};
 use crate::respond::{Answer, Refusal};
 use crate::template::Context;
 
@@ -297,6 +297,7 @@ async fn once(
         path: &call.suffix,
         place: &common.place,
         until: None,
+        lane: Lane::Turn,
     };
     let admitted = common.policy.admit(ask, common.waiting_calls()).await;
     let pass = admitted.map_err(|held| Unmade::Refused(held.answer(&ready.integration.id)))?;

@@ -25,6 +25,7 @@ use trunkline::net::resolve::{Resolver, SystemDns};
 use trunkline::net::{Clients, Dialer, Trust};
 
 use crate::calls::service::{Answer, Service};
+use crate::support::desk::turns;
 use crate::support::doors::{Doors, Setup, generation};
 use crate::support::origin::{Recorder, Seen, serve};
 use crate::support::raw::{PATIENCE, Reply, call};
@@ -426,7 +427,8 @@ fn three_legs() -> ThreeLegs {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let resolver = Resolver::new(Arc::new(SystemDns::new().unwrap()), Arc::clone(&clock));
     let clients = Clients::new(Arc::new(Dialer::new(resolver, None)), Trust::of(&[]));
-    ThreeLegs::new(sign_in::Parts { clients, clock, random: Arc::new(SystemRandom::default()) })
+    let turns = turns(&clock);
+    ThreeLegs::new(sign_in::Parts { clients, clock, random: Arc::new(SystemRandom::default()), turns })
 }
 
 fn three_legged(service: &Service) -> Value {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trunkline::activity::Activity;
-use trunkline::base::clock::{ManualClock, Timestamp};
+use trunkline::base::clock::{Clock, ManualClock, Timestamp};
 use trunkline::base::random::SystemRandom;
 use trunkline::connection::connect::{self, Calls, Connect, RevocationState};
 use trunkline::connection::flow::{self, TokenCalls};
@@ -23,6 +23,7 @@ use trunkline::store::Audit;
 use trunkline::store::embedded::Embedded;
 
 use crate::calls::service::{Answer, Service};
+use crate::support::desk::turns;
 use crate::support::doors::{Doors, Setup};
 use crate::support::raw::call;
 use crate::support::store;
@@ -118,13 +119,16 @@ async fn world() -> World {
     let setup = Setup { clock: clock.clone(), ..Setup::of(svc) };
     let doors = Doors::over(setup, connections.clone(), None);
     let (metrics, activity) = (doors.metrics.clone(), Arc::new(Activity::default()));
-    let legs = sign_in::Parts { clients: doors.clients.clone(), clock: clock.clone(), random: random.clone() };
+    let shared: Arc<dyn Clock> = clock.clone();
+    let (turns, clients) = (turns(&shared), doors.clients.clone());
+    let legs = sign_in::Parts { clients, clock: clock.clone(), random: random.clone(), turns: turns.clone() };
     let tokens = Arc::new(TokenCalls::new(flow::Parts {
         clients: doors.clients.clone(),
         clock: clock.clone(),
         random: random.clone(),
         metrics: metrics.clone(),
         activity: activity.clone(),
+        turns,
     }));
     let logins = Arc::clone(doors.outbound.logins());
     let connect = Connect::new(connect::Parts {

@@ -3,6 +3,7 @@
 mod asked;
 mod granted;
 mod odd;
+mod policy;
 mod world;
 
 use std::time::Duration;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use crate::activity::Activity;
 use crate::base::clock::Clock;
 use crate::base::random::Random;
+use crate::connection::turn::Turnstile;
 use crate::net::Clients;
 use crate::telemetry::metrics::Metrics;
 
@@ -47,6 +48,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// What happened.
     pub activity: Arc<Activity>,
+    /// What lets them go.
+    pub turns: Arc<dyn Turnstile>,
 }
 
 /// What a call of signing in is for.

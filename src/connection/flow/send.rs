@@ -16,6 +16,7 @@ use super::{Parts, Stage};
 use crate::activity::{Asker, CallRecord};
 use crate::base::secret::Secret;
 use crate::connection::grant::{TokenError, TokenErrorKind};
+use crate::connection::turn;
 use crate::definition::plan::api::{Placement, Timeouts, Transport};
 use crate::definition::plan::request::{CredentialUse, Request};
 use crate::net::origin::{self, SEGMENT};
@@ -46,8 +47,10 @@ pub(super) async fn send(parts: &Parts, scene: &Scene<'_>, step: Step<'_>) -> Re
         .map_err(|error| misconfigured(scene.secrets.redact(&format!("`{}`: {error}", step.stage.field()))))?;
     let mut outgoing = outgoing(scene, &context, step.request, filled)?;
     (step.finish)(&mut outgoing.headers);
+    let entered = turn::enter((&parts.turns, &parts.clock), scene.account, &context, &mut outgoing).await?;
     let started = Started::of(parts, &outgoing);
     let sent = Box::pin(parts.clients.send(outgoing)).await;
+    entered.ended(&sent);
     started.ended(parts, scene, step.stage, &sent);
     sent.map_err(|failure| of_failure(&failure, scene))
 }

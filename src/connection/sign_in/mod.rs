@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::base::clock::Clock;
 use crate::base::random::Random;
+use crate::connection::turn::Turnstile;
 use crate::net::Clients;
 
 /// What calls of signing in are made with.
@@ -22,4 +23,6 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Randomness, for nonces.
     pub random: Arc<dyn Random>,
+    /// What lets them go.
+    pub turns: Arc<dyn Turnstile>,
 }

@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::Parts;
 use crate::connection::grant::{Account, TokenError, TokenErrorKind};
+use crate::connection::turn;
 use crate::definition::plan::api::{Api, Timeouts};
 use crate::definition::plan::request::Request;
 use crate::net::{
@@ -61,7 +62,9 @@ pub(super) async fn received(
     let api = api.ok_or_else(|| misconfigured(format!("`{}` has no `api`", account.integration.id)))?;
     let mut outgoing = outgoing(account, api, request, context)?;
     finish(&mut outgoing)?;
+    let entered = turn::enter((&parts.turns, &parts.clock), *account, context, &mut outgoing).await?;
     let sent = Box::pin(parts.clients.send(outgoing)).await;
+    entered.ended(&sent);
     sent.map_err(|failure| of_failure(&failure))
 }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Lane;
 use super::queue::Queue;
 use crate::base::bucket::{Bucket, Shape};
 use crate::definition::plan::policy::{Limit, Scope};
@@ -32,11 +33,17 @@ pub struct Claim {
     pub count: usize,
     /// Whether it can wait.
     pub is_patient: bool,
+    /// How it stands to those who wait.
+    pub lane: Lane,
 }
 
 impl Claim {
     fn asker(&self) -> Asker {
-        Asker { is_gateway: self.caller.is_empty(), is_patient: self.is_patient }
+        match self.lane {
+            Lane::Turn => Asker { is_gateway: self.caller.is_empty(), is_patient: self.is_patient },
+            // The application's calls need what it brings: nothing is kept back from it, and nothing spread.
+            Lane::First | Lane::Apart => Asker { is_gateway: false, is_patient: false },
+        }
     }
 }
 
@@ -136,6 +143,9 @@ impl<W> Gate<W> {
         if at > later.at {
             (later.at, later.limit) = (at, None);
         }
+        if claim.lane == Lane::First {
+            later.wait = Duration::MAX;
+        }
         (later.at > now).then_some(later)
     }
 
@@ -207,6 +217,10 @@ impl<W> Gate<W> {
     /// refused, or this one, where its own caller has as many as anyone.
     pub fn wait(&mut self, (id, claim, call): (u64, Claim, W), most: usize) -> Option<W> {
         let mut refused = None;
+        if claim.lane == Lane::First {
+            self.queue.push_first(Waiting { id, claim, call });
+            return None;
+        }
         if self.queue.len() >= most {
             match self.queue.yield_by_longest(&claim.caller) {
                 Some(newest) => refused = Some(newest.call),
@@ -319,6 +333,7 @@ mod tests {
             limits: limits.to_vec(),
             count: 0,
             is_patient: true,
+            lane: Lane::Turn,
         }
     }
 

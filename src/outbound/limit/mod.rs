@@ -39,6 +39,20 @@ pub struct Ask<'a> {
     pub place: &'a Arc<str>,
     /// When the call must be done, in monotonic time, where it must.
     pub until: Option<Duration>,
+    /// How it stands to those who wait.
+    pub lane: Lane,
+}
+
+/// How a call stands to those who wait for their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lane {
+    /// It takes its turn.
+    #[default]
+    Turn,
+    /// It counts, and goes ahead of all who take turns.
+    First,
+    /// It goes elsewhere than the API, and counts nowhere.
+    Apart,
 }
 
 /// The limits of one integration, and what is left of them.
@@ -176,6 +190,7 @@ impl Limiter {
             endpoint: Arc::clone(ask.endpoint.unwrap_or(&self.nobody)),
             count: special.map_or(0, |place| place + 1),
             is_patient: may_wait || ask.caller.is_none(),
+            lane: ask.lane,
             limits,
         }
     }
@@ -183,7 +198,7 @@ impl Limiter {
     fn enter(self: &Arc<Self>, claim: &Claim, until: Option<Duration>, most: usize) -> Entered {
         let now = self.clock.monotonic();
         let mut state = self.lock();
-        if state.gate.waiting() > 0 {
+        if state.gate.waiting() > 0 && claim.lane == Lane::Turn {
             // What has come free meanwhile is for those who came before.
             state.gate.release(now, take_turn);
         }
@@ -386,7 +401,51 @@ mod tests {
             path: "/x",
             place: &place,
             until,
+            lane: Lane::Turn,
         };
+        limiter.admit(&ask, 2).await
+    }
+
+    #[tokio::test]
+    async fn a_call_of_signing_in_goes_ahead_of_a_full_queue() {
+        let clock = Arc::new(ManualClock::at(Timestamp::default()));
+        let limiter = limiter(limit(1, Duration::from_mins(1)), &clock);
+        drop(admit(&limiter, "a", None).await.expect("what there is"));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let waits = |who: &'static str| {
+            let (limiter, order) = (Arc::clone(&limiter), Arc::clone(&order));
+            tokio::spawn(async move {
+                let gone = match who {
+                    "sign-in" => first(&limiter).await,
+                    caller => admit(&limiter, caller, None).await,
+                };
+                gone.expect("its turn comes");
+                order.lock().expect("no panic").push(who);
+            })
+        };
+        let mut waiting = Vec::new();
+        for (count, who) in ["a", "b", "sign-in"].into_iter().enumerate() {
+            waiting.push(waits(who));
+            while limiter.lock().gate.waiting() <= count {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(admit(&limiter, "c", None).await.map(drop).expect_err("the queue is full").why, Why::Crowded);
+        for task in waiting {
+            while !task.is_finished() {
+                clock.advance(Duration::from_millis(250));
+                limiter.news.notify_one();
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(*order.lock().expect("no panic"), ["sign-in", "a", "b"]);
+    }
+
+    async fn first(limiter: &Arc<Limiter>) -> Result<Permit, Full> {
+        let (connection, place) = (Arc::from("default"), Arc::from("https://a"));
+        let (connection, place, method) = (&connection, &place, &Method::POST);
+        let lane = Lane::First;
+        let ask = Ask { connection, caller: None, endpoint: None, method, path: "/token", place, until: None, lane };
         limiter.admit(&ask, 2).await
     }
 

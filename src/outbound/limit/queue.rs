@@ -9,6 +9,8 @@ use std::sync::Arc;
 /// Calls that wait. `W` is one of them.
 #[derive(Debug)]
 pub struct Queue<W> {
+    /// Those who go before all others, in the order they came.
+    first: VecDeque<W>,
     lines: VecDeque<Line<W>>,
     waiting: usize,
 }
@@ -28,7 +30,7 @@ struct Row<W> {
 
 impl<W> Default for Queue<W> {
     fn default() -> Self {
-        Self { lines: VecDeque::new(), waiting: 0 }
+        Self { first: VecDeque::new(), lines: VecDeque::new(), waiting: 0 }
     }
 }
 
@@ -57,8 +59,23 @@ impl<W> Queue<W> {
         }
     }
 
+    /// Queues a call up that goes before all who take turns. However many take turns, it has room.
+    pub fn push_first(&mut self, call: W) {
+        self.waiting += 1;
+        self.first.push_back(call);
+    }
+
     /// Lets everyone go who can, in turn: `may_go` is asked for the first of each row and says whether it can.
     pub fn release(&mut self, mut may_go: impl FnMut(&W) -> bool, mut go: impl FnMut(W)) {
+        let mut at = 0;
+        while let Some(call) = self.first.get(at) {
+            if !may_go(call) {
+                at += 1;
+            } else if let Some(call) = self.first.remove(at) {
+                self.waiting -= 1;
+                go(call);
+            }
+        }
         let mut place = 0;
         while let Some(line) = self.lines.get_mut(place) {
             let ready = line.rows.iter().position(|row| row.calls.front().is_some_and(&mut may_go));
@@ -82,6 +99,10 @@ impl<W> Queue<W> {
 
     /// Takes out the call that `is_it` knows; `None` when it is not here.
     pub fn remove(&mut self, is_it: impl Fn(&W) -> bool) -> Option<W> {
+        if let Some(at) = self.first.iter().position(&is_it) {
+            self.waiting -= 1;
+            return self.first.remove(at);
+        }
         for place in 0..self.lines.len() {
             let line = self.lines.get_mut(place)?;
             let found = line.rows.iter().enumerate();
@@ -165,6 +186,21 @@ mod tests {
         assert_eq!(queue.remove(|call| call.2 == 1).map(|call| call.2), Some(1));
         assert_eq!(queue.remove(|call| call.2 == 1), None);
         assert_eq!((released(&mut queue, |_| true), queue.len()), (vec![0, 2], 0));
+    }
+
+    #[test]
+    fn who_is_first_goes_before_all_and_never_makes_room() {
+        let mut queue = queue(&[("a", "x"), ("b", "x")]);
+        for number in [7, 8] {
+            queue.push_first((String::new(), "x".to_owned(), number));
+        }
+        assert_eq!((queue.len(), queue.yield_by_longest("c")), (4, None));
+        let mut turns = 3;
+        let gone = released(&mut queue, |_| {
+            turns -= 1;
+            turns >= 0
+        });
+        assert_eq!((gone, queue.len()), (vec![7, 8, 0], 1));
     }
 
     #[test]

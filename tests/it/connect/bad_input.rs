@@ -20,6 +20,7 @@ use super::desk::{APP, Browser, Desk, TOO_LONG, html, target};
 use crate::calls::world::Names;
 use crate::events::station::compiled;
 use crate::support::browser;
+use crate::support::desk::turns;
 use crate::support::peer::Peer;
 use crate::support::raw::Reply;
 
@@ -56,8 +57,9 @@ fn calls(clock: &Arc<dyn Clock>) -> Calls {
         random: random.clone(),
         metrics: Arc::new(Metrics::new().unwrap()),
         activity: Arc::new(Activity::default()),
+        turns: turns(clock),
     };
-    let signing = sign_in::Parts { clients, clock: Arc::clone(clock), random };
+    let signing = sign_in::Parts { clients, clock: Arc::clone(clock), random, turns: turns(clock) };
     let logins = Arc::new(sign_in::login::Logins::new(signing.clone()));
     Calls { tokens: Arc::new(TokenCalls::new(parts)), legs: ThreeLegs::new(signing), logins }
 }

@@ -11,6 +11,7 @@ use trunkline::base::clock::{Clock, Timestamp};
 use trunkline::base::random::SystemRandom;
 use trunkline::connection::flow::{Parts, TokenCalls};
 use trunkline::connection::grant::Account;
+use trunkline::connection::turn::Turnstile;
 use trunkline::definition::compile;
 use trunkline::definition::document::Document;
 use trunkline::definition::live::Generation;
@@ -19,6 +20,7 @@ use trunkline::definition::plan::{Fingerprint, Integration};
 use trunkline::definition::templates::Templates;
 use trunkline::net::resolve::Resolver;
 use trunkline::net::{Clients, Dialer, Redirect, Trust};
+use trunkline::outbound::policy::Policies;
 use trunkline::telemetry::metrics::Metrics;
 
 use crate::calls::world::{Names, gateway};
@@ -32,6 +34,11 @@ pub struct Desk {
     pub saved: Map<String, Value>,
 }
 
+/// A policy that nobody else knows.
+pub fn turns(clock: &Arc<dyn Clock>) -> Arc<dyn Turnstile> {
+    Arc::new(Policies::new(Arc::clone(clock), Arc::new(Metrics::new().unwrap())))
+}
+
 impl Desk {
     /// For this integration, in development mode; `mock` is where its services are played.
     pub fn new(integration: Arc<Integration>, mock: Option<SocketAddr>, clock: &Arc<dyn Clock>) -> Self {
@@ -43,6 +50,7 @@ impl Desk {
             random: Arc::new(SystemRandom::default()),
             metrics: Arc::new(Metrics::new().unwrap()),
             activity: Arc::new(Activity::default()),
+            turns: turns(clock),
         };
         let generation = Generation {
             number: 1,

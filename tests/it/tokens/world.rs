@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use trunkline::activity::Activity;
-use trunkline::base::clock::{SystemClock, Timestamp};
+use trunkline::base::clock::{Clock, SystemClock, Timestamp};
 use trunkline::base::random::SeededRandom;
 use trunkline::connection::flow::{Parts, Purpose, TokenCalls};
 use trunkline::connection::grant::{Account, Grant, Issued, TokenError, TokenSource};
@@ -22,6 +22,7 @@ use trunkline::telemetry::metrics::Metrics;
 
 use crate::calls::service::Service;
 use crate::calls::world::{Names, gateway};
+use crate::support::desk::turns;
 
 pub struct World {
     pub calls: TokenCalls,
@@ -71,12 +72,14 @@ pub fn world_at(base: &str, oauth2: &Value, more: &Value) -> World {
     };
     let dialer = Dialer::new(Resolver::new(Arc::new(Names), Arc::new(SystemClock::new())), None);
     let (activity, metrics) = (Arc::new(Activity::default()), Arc::new(Metrics::new().unwrap()));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let parts = Parts {
         clients: Clients::new(Arc::new(dialer), Trust::of(&[])),
-        clock: Arc::new(SystemClock::new()),
+        clock: Arc::clone(&clock),
         random: Arc::new(SeededRandom::new(1)),
         metrics: Arc::clone(&metrics),
         activity: Arc::clone(&activity),
+        turns: turns(&clock),
     };
     let calls = TokenCalls::new(parts);
     World { calls, generation, integration, activity, metrics, inputs: Map::new(), saved: Map::new() }
