@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod bucket;
+pub mod budgets;
 pub mod clock;
 pub mod id;
 pub mod random;

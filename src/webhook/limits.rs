@@ -10,13 +10,11 @@
 //! The state is kept by integration id and address, not by definition: a reload leaves it as it is, and a
 //! changed rate takes effect on what is left. Called by `receive`.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::bucket::{Bucket, Shape};
+use crate::base::budgets::{self, Budgets};
 use crate::base::units::Rate;
 
 /// The largest body that is verified for a source whose budget is used up.
@@ -27,10 +25,16 @@ const SOURCES: usize = 65_536;
 const INTEGRATIONS: usize = 65_536;
 
 /// Both budgets of every integration.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Limits {
-    verified: Mutex<Buckets<Arc<str>>>,
-    unverified: Mutex<Buckets<(Arc<str>, Option<IpAddr>)>>,
+    verified: Mutex<Budgets<Arc<str>>>,
+    unverified: Mutex<Budgets<(Arc<str>, Option<IpAddr>)>>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { verified: Mutex::new(Budgets::new(INTEGRATIONS)), unverified: Mutex::new(Budgets::new(SOURCES)) }
+    }
 }
 
 impl Limits {
@@ -39,9 +43,8 @@ impl Limits {
     /// # Errors
     /// How long until there is room for one.
     pub fn take_verified(&self, integration: &Arc<str>, rate: Rate, now: Duration) -> Result<(), Duration> {
-        let mut buckets = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets.make_room(INTEGRATIONS, now);
-        take(buckets.kept.entry(Arc::clone(integration)).or_default(), rate, now)
+        let mut budgets = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        budgets.take(Arc::clone(integration), Arc::from(""), rate, now)
     }
 
     /// Charges one unverified request to its source.
@@ -55,11 +58,9 @@ impl Limits {
         rate: Rate,
         now: Duration,
     ) -> Result<(), Duration> {
-        let mut buckets = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = (Arc::clone(integration), source.map(network));
-        let room = buckets.make_room(SOURCES, now) || buckets.kept.contains_key(&known);
-        let key = if room { known } else { (Arc::from(""), None) };
-        take(buckets.kept.entry(key).or_default(), rate, now)
+        let key = (Arc::clone(integration), source.map(budgets::source));
+        let mut unverified = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
+        unverified.take(key, (Arc::from(""), None), rate, now)
     }
 
     /// How long until a source has room for one unverified request; `None` when it has.
@@ -70,50 +71,9 @@ impl Limits {
         rate: Rate,
         now: Duration,
     ) -> Option<Duration> {
-        let buckets = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut bucket = *buckets.kept.get(&(Arc::clone(integration), source.map(network)))?;
-        take(&mut bucket, rate, now).err()
-    }
-}
-
-/// Budgets by key; one that is full is the same as none.
-#[derive(Debug)]
-struct Buckets<K> {
-    kept: HashMap<K, Bucket>,
-}
-
-impl<K> Default for Buckets<K> {
-    fn default() -> Self {
-        Self { kept: HashMap::new() }
-    }
-}
-
-impl<K: Hash + Eq> Buckets<K> {
-    /// Whether there is room for one more key, once those that are full again are forgotten.
-    fn make_room(&mut self, most: usize, now: Duration) -> bool {
-        if self.kept.len() >= most {
-            self.kept.retain(|_, bucket| !bucket.full_in(now).is_zero());
-        }
-        self.kept.len() < most
-    }
-}
-
-/// Takes one of a budget of `rate.count` that refills over `rate.period`.
-fn take(bucket: &mut Bucket, rate: Rate, now: Duration) -> Result<(), Duration> {
-    let shape = Shape::new(rate, rate.count);
-    let wait = bucket.ready_at(shape, now).saturating_sub(now);
-    if !wait.is_zero() {
-        return Err(wait);
-    }
-    bucket.take(shape, now);
-    Ok(())
-}
-
-/// What counts as one source: an IPv4 address, or the /64 that one IPv6 subscriber usually has.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        v4 @ IpAddr::V4(_) => v4,
+        let key = (Arc::clone(integration), source.map(budgets::source));
+        let unverified = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
+        unverified.wait_of(&key, rate, now)
     }
 }
 
@@ -166,7 +126,7 @@ mod tests {
         let refused = (0..count).filter(|n| limits.charge_unverified(&id, source(*n), RATE, at(0)).is_err()).count();
         assert_eq!(refused, 7, "those beyond share one budget of three");
         assert_eq!(limits.charge_unverified(&id, source(count), RATE, at(5_000)), Ok(()));
-        let kept = limits.unverified.lock().map(|buckets| buckets.kept.len()).unwrap_or_default();
+        let kept = limits.unverified.lock().map(|budgets| budgets.len()).unwrap_or_default();
         assert_eq!(kept, 1);
     }
 }
