@@ -26,7 +26,9 @@ use crate::mock::{Consent, Controls, Faults, Mock, Simulated};
 ///
 /// Services that sign in by OAuth 2.0 want an access token that they issued. One for trying things by hand:
 /// `curl -d '{"issue":true}' http://127.0.0.1:9400/-/oauth/github`. The same address takes `expire`, `revoke`,
-/// `consent`, `fail` and `delay`, and tells what was issued so far.
+/// `consent`, `fail` and `delay`, and tells what was issued so far. Of other services it takes `accept` (the one key,
+/// `NAME:PASSWORD`, or word of a sign-in that is right from then on), `revoke`, `expire` (sessions) and `consent`
+/// (OAuth 1.0a).
 #[derive(Debug, Clone, Args)]
 pub struct MockArgs {
     /// The deployment's directory or gateway file [default: what --config says]

@@ -1,6 +1,7 @@
 //! Whether a call carries the credential that the definition places. Called by `service`.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,22 +9,74 @@ use http::{HeaderName, header};
 use regex::Regex;
 
 use super::received::Received;
+use super::signed;
 use crate::base::secret::Secret;
 use crate::definition::plan::api::Placement;
+use crate::definition::plan::assertion::Assertion;
 use crate::definition::plan::{Auth, Integration};
 use crate::template::{Segment, Text};
 
-/// Lets calls with a credential through. It knows no right value: what has the right form in the right
-/// place counts. Access tokens are examined further by the OAuth side that issued them.
+/// Lets calls with a credential through. Until it is told the right one, what has the right form in the right
+/// place counts. Access tokens are examined further by the side that issued them.
 #[derive(Debug)]
 pub(super) struct Gate {
     place: Place,
+    /// What makes the tokens that are placed, where connections sign them.
+    assertion: Option<Arc<Assertion>>,
+    right: Right,
     hashes: RandomState,
+}
+
+/// Which credential is the right one.
+#[derive(Debug, Default)]
+pub(super) struct Right(Mutex<Known>);
+
+#[derive(Debug, Default)]
+enum Known {
+    /// Whichever comes.
+    #[default]
+    Any,
+    /// This one.
+    Only(Secret),
+    /// None is, or is any more.
+    Nobody,
+}
+
+impl Right {
+    /// From now on this is the right one: a key, `NAME:PASSWORD`, or a word that a sign-in must have.
+    pub fn accept(&self, credential: &str) {
+        self.set(Known::Only(Secret::from(credential)));
+    }
+
+    /// From now on none is.
+    pub fn revoke(&self) {
+        self.set(Known::Nobody);
+    }
+
+    fn set(&self, known: Known) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// Whether a credential for which `fits` tells what it is compared with is the right one.
+    fn is(&self, fits: impl FnOnce(&Secret) -> bool) -> bool {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Known::Any => true,
+            Known::Only(right) => fits(right),
+            Known::Nobody => false,
+        }
+    }
+
+    /// Whether it is among these.
+    pub fn is_among(&self, values: &[String]) -> bool {
+        self.is(|right| values.iter().any(|value| value == right.expose()))
+    }
 }
 
 #[derive(Debug)]
 enum Place {
     Open,
+    /// Calls are signed by AWS Signature Version 4.
+    SigV4,
     Header(HeaderName, Form),
     Query(String, Form),
     Body(String, Form),
@@ -49,7 +102,12 @@ impl Gate {
             Auth::ApiKey { pattern } => pattern.clone(),
             _ => None,
         };
+        let assertion = match &integration.auth {
+            Auth::Jwt(assertion) => Some(Arc::clone(assertion)),
+            _ => None,
+        };
         let place = match integration.api.as_ref().map(|api| &api.credential) {
+            _ if matches!(integration.auth, Auth::SigV4(_)) => Place::SigV4,
             None | Some(Placement::Nowhere) => Place::Open,
             Some(Placement::Basic) => Place::Basic,
             Some(Placement::Body { name, value }) => Place::Body(name.clone(), Form::new(value, pattern)),
@@ -60,7 +118,24 @@ impl Gate {
             Some(Placement::Header { name, value }) => Place::Header(name.clone(), Form::new(value, pattern)),
             Some(Placement::Query { name, value }) => Place::Query(name.clone(), Form::new(value, pattern)),
         };
-        Self { place, hashes: RandomState::new() }
+        Self { place, assertion, right: Right::default(), hashes: RandomState::new() }
+    }
+
+    /// Which credential is the right one.
+    pub fn right(&self) -> &Right {
+        &self.right
+    }
+
+    /// Who calls, when what they carry is the right credential; `Err` says what is wrong, and never quotes a value.
+    pub fn admits(&self, received: &Received) -> Result<Holder, String> {
+        let (holder, value) = self.check(received)?;
+        let is_right = match (&self.place, &self.assertion) {
+            (Place::Open, _) => true,
+            (Place::SigV4, _) => self.right.is(|key| signed::by_access_key(received, key)),
+            (_, Some(assertion)) => self.right.is(|key| signed::by_key(assertion, value.expose(), key)),
+            (_, None) => self.right.is(|right| right.expose() == value.expose()),
+        };
+        if is_right { Ok(holder) } else { Err("the credential is not known here".to_owned()) }
     }
 
     /// Who calls; `Err` says what is missing, and never quotes a value.
@@ -68,6 +143,7 @@ impl Gate {
     pub fn check(&self, received: &Received) -> Result<(Holder, Secret), String> {
         let value = match &self.place {
             Place::Open => String::new(),
+            Place::SigV4 => signed::access_key_id(received)?,
             Place::Header(name, form) => form.check(received.header(name), &format!("the header `{name}`"))?,
             Place::Query(name, form) => {
                 form.check(received.parameter(name), &format!("the query parameter `{name}`"))?
@@ -81,7 +157,12 @@ impl Gate {
             }
             Place::Basic => basic(received)?,
         };
-        Ok((Holder(self.hashes.hash_one(&value)), Secret::new(value)))
+        Ok((self.holder(&value), Secret::new(value)))
+    }
+
+    /// The number of who carries this.
+    pub fn holder(&self, value: &str) -> Holder {
+        Holder(self.hashes.hash_one(value))
     }
 
     /// Whether this header holds the credential and must not be echoed.
@@ -136,7 +217,7 @@ fn basic(received: &Received) -> Result<String, String> {
     let pair = value.strip_prefix("Basic ").and_then(|pair| STANDARD.decode(pair).ok());
     let pair = pair.and_then(|bytes| String::from_utf8(bytes).ok());
     match pair.as_deref().and_then(|pair| pair.split_once(':')) {
-        Some((name, _)) if !name.is_empty() => Ok(name.to_owned()),
+        Some((name, _)) if !name.is_empty() => Ok(pair.unwrap_or_default()),
         _ => Err("the header `authorization` does not have the form `Basic NAME:PASSWORD` in base 64".to_owned()),
     }
 }

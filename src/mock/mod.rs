@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::definition::plan::Integration;
 
 pub mod app;
+mod control;
 mod credential;
 mod draft;
 mod limit;
@@ -29,6 +30,7 @@ pub mod server;
 mod service;
 mod shape;
 mod sign;
+mod signed;
 pub mod trigger;
 
 pub use draft::DraftError;

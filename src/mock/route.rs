@@ -181,6 +181,15 @@ pub(super) fn pattern(request: &Request) -> PathPattern {
     PathPattern { method: request.method.clone(), segments: segments(path(request)) }
 }
 
+/// Whether a call is this request; `below` is its path below the API's base.
+pub(super) fn is_at(request: &Request, received: &Received, below: Option<&str>) -> bool {
+    let pattern = pattern(request);
+    match (&request.target, below) {
+        (Target::Path { .. }, Some(below)) => pattern.matches(&received.method, below),
+        _ => pattern.matches(&received.method, &received.path),
+    }
+}
+
 /// The path's segments; one with a slot may be anything. Of a URL the path counts, also where a slot
 /// stands for its scheme and host.
 pub(super) fn segments(path: &Text) -> Vec<Option<Box<str>>> {

@@ -73,16 +73,17 @@ impl Mock {
         Self { services, faults, here: OnceLock::new(), clock, random, seen: Mutex::default() }
     }
 
-    /// Makes a change to the OAuth side of a service, as `POST /-/oauth/{id}` does: an object with any of
-    /// `expire: true`, `revoke: true`, `issue: true`, `consent: asked | granted | denied`, `fail: {error, times}` and
-    /// `delay: 2s`. Answers what was issued so far.
+    /// Makes a change to how a service lets people and calls in, as `POST /-/oauth/{id}` does. Where it signs in by
+    /// OAuth 2.0, an object with any of `expire: true`, `revoke: true`, `issue: true`, `consent: asked | granted |
+    /// denied`, `fail: {error, times}` and `delay: 2s`; elsewhere any of `accept: CREDENTIAL`, `revoke: true`,
+    /// `expire: true` (sessions) and `consent` (OAuth 1.0a). Answers what was issued so far.
     ///
     /// # Errors
-    /// When there is no such service, it has no OAuth side, or the change is not understood.
+    /// When there is no such service, or the change is not understood.
     pub fn control(&self, id: &str, change: &Value) -> Result<Value, String> {
         let service = self.by_id(id).ok_or_else(|| format!("there is no simulated service `{id}`"))?;
         let at = At { now: self.clock.now(), random: &*self.random };
-        service.oauth().ok_or_else(|| format!("`{id}` does not sign in by OAuth 2.0"))?.control(change, at)
+        service.control(change, at)
     }
 
     /// Serves until `stop` is ready, then finishes the calls under way.

@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::Simulated;
+use super::control::Change;
 use super::credential::{Gate, Holder};
 use super::limit::{Limits, Moment};
-use super::oauth::{At, Consent, OAuthSide};
+use super::oauth::{At, Consent, LoginSide, OAuth1Side, OAuthSide};
 use super::paths::{Read, reads};
 use super::received::Received;
 use super::route::{Route, segments};
@@ -36,6 +37,8 @@ pub(super) struct Service {
     base: Vec<Option<Box<str>>>,
     gate: Gate,
     oauth: Option<OAuthSide>,
+    oauth1: Option<OAuth1Side>,
+    login: Option<LoginSide>,
     limits: Limits,
     routes: Vec<Route>,
     /// Where the service says that something went wrong, and what.
@@ -64,6 +67,8 @@ impl Service {
             patterns: api.map(|api| api.hosts.clone()).unwrap_or_default(),
             base: api.map(|api| segments(&api.base_url)).unwrap_or_default(),
             gate: Gate::new(integration),
+            oauth1: OAuth1Side::new(integration, consent),
+            login: LoginSide::new(integration),
             limits: Limits::new(resolved),
             routes: routes(integration, oauth.as_ref(), resolved),
             oauth,
@@ -87,6 +92,27 @@ impl Service {
         received.shown(&self.gate)
     }
 
+    /// Makes a change to how it lets people and calls in; see `Mock::control`.
+    ///
+    /// # Errors
+    /// When the change is not understood.
+    pub fn control(&self, change: &Value, at: At<'_>) -> Result<Value, String> {
+        if let Some(oauth) = &self.oauth {
+            return oauth.control(change, at);
+        }
+        let change: Change = serde::Deserialize::deserialize(change).map_err(|error| error.to_string())?;
+        let Change { accept, revoke, expire, consent } = change;
+        if revoke {
+            self.gate.right().revoke();
+        }
+        if let Some(accept) = accept {
+            self.gate.right().accept(&accept);
+        }
+        let oauth1 = self.oauth1.as_ref().map(|oauth1| oauth1.control(consent, revoke));
+        let told = oauth1.or_else(|| self.login.as_ref().map(|login| login.control(expire, revoke)));
+        Ok(told.unwrap_or_else(|| json!({})))
+    }
+
     /// The OAuth side, where it has one.
     pub fn oauth(&self) -> Option<&OAuthSide> {
         self.oauth.as_ref()
@@ -97,10 +123,10 @@ impl Service {
         let below = self.below(&received.path);
         let below = below.as_deref();
         let at = At { now: now.wall, random };
-        if let Some(answer) = self.oauth.as_ref().and_then(|oauth| oauth.answer(received, below, at)) {
+        if let Some(answer) = self.signed_in(received, below, at) {
             return answer;
         }
-        let holder = match self.admitted(received, below, now) {
+        let holder = match self.admitted(received, below, at) {
             Ok(holder) => holder,
             Err(missing) => {
                 return self
@@ -131,13 +157,28 @@ impl Service {
         Some(format!("/{rest}"))
     }
 
+    /// The answer to a call of a sign-in; `None` for calls to the API.
+    fn signed_in(&self, received: &Received, below: Option<&str>, at: At<'_>) -> Option<Answer> {
+        let oauth = self.oauth.as_ref().and_then(|oauth| oauth.answer(received, below, at));
+        let oauth = oauth.or_else(|| self.oauth1.as_ref().and_then(|oauth1| oauth1.answer(received, below, at)));
+        let right = self.gate.right();
+        oauth.or_else(|| self.login.as_ref().and_then(|login| login.answer((received, below), right, at)))
+    }
+
     /// Who calls, when they may.
-    fn admitted(&self, received: &Received, below: Option<&str>, now: Moment) -> Result<Holder, String> {
-        let Some(oauth) = &self.oauth else { return self.gate.check(received).map(|(holder, _)| holder) };
+    fn admitted(&self, received: &Received, below: Option<&str>, at: At<'_>) -> Result<Holder, String> {
+        if let Some(oauth1) = &self.oauth1 {
+            return oauth1.admits(received, at).map(|token| self.gate.holder(&token));
+        }
+        if let Some(login) = &self.login {
+            let (holder, value) = self.gate.check(received)?;
+            return login.admits(value.expose(), at.now).map(|()| holder);
+        }
+        let Some(oauth) = &self.oauth else { return self.gate.admits(received) };
         let is_open = self.route(received, below).is_some_and(Route::is_open);
         match self.gate.check(received) {
-            Ok((holder, value)) => oauth.admits(value.expose(), now.wall).map(|()| holder),
-            Err(_) if is_open && oauth.admits_anywhere(received, now.wall) => Ok(Holder(0)),
+            Ok((holder, value)) => oauth.admits(value.expose(), at.now).map(|()| holder),
+            Err(_) if is_open && oauth.admits_anywhere(received, at.now) => Ok(Holder(0)),
             Err(missing) => Err(missing),
         }
     }

@@ -1,7 +1,7 @@
 //! The authorization endpoint: what the gateway asks for is examined, a person is asked, and sent back
 //! with a code. Called by the room's front.
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::Method;
 use url::Url;
 
 use super::ledger::{Bound, FamilyId};
@@ -89,19 +89,14 @@ impl OAuthSide {
         self.back(asked.redirect, asked.state.as_deref(), &told)
     }
 
-    /// A redirect to the application, with `303` so that a form is not sent along (RFC 9700 §4.12).
+    /// A redirect to the application.
     fn back(&self, mut redirect: Url, state: Option<&str>, told: &[(&str, &str)]) -> Answer {
         {
             let mut query = redirect.query_pairs_mut();
             query.extend_pairs(told).extend_pairs(state.map(|state| ("state", state)));
             query.extend_pairs(self.issuer_literal().map(|issuer| ("iss", issuer)));
         }
-        match HeaderValue::from_str(redirect.as_str()) {
-            Ok(location) => Answer::empty(StatusCode::SEE_OTHER)
-                .with(header::LOCATION, location)
-                .with(header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-            Err(_) => page::fault(&self.title, "the redirect address cannot stand in a header"),
-        }
+        page::back(&self.title, &redirect)
     }
 
     fn asked(&self, received: &Received) -> Result<Asked, Fault> {

@@ -1,4 +1,5 @@
-//! The OAuth side of a simulated service: authorization page, codes, tokens, revocation, device flow.
+//! The sign-in side of a simulated service: for OAuth 2.0 authorization page, codes, tokens, revocation and device
+//! flow; [`oauth1`] and [`login`] for OAuth 1.0a and requests of a service's own.
 //!
 //! It is made from the compiled definition and wants of the gateway exactly what that declares: parameters
 //! under their names and in their place, the client's proof in its form, PKCE unless it is off, the same redirect
@@ -11,7 +12,9 @@ mod consent;
 mod control;
 mod device;
 mod ledger;
+mod login;
 mod metadata;
+mod oauth1;
 mod page;
 mod presented;
 mod reply;
@@ -28,16 +31,18 @@ use url::Url;
 
 use super::paths::reads;
 use super::received::Received;
-use super::route::{Route, pattern, segments};
+use super::route::{Route, is_at, segments};
 use crate::base::clock::Timestamp;
 use crate::base::random::Random;
 use crate::definition::plan::api::PathPattern;
 use crate::definition::plan::oauth2::{OAuth2, TokenCall};
-use crate::definition::plan::request::{Request, Target};
+use crate::definition::plan::request::Request;
 use crate::definition::plan::{Auth, Integration};
 use crate::respond::Answer;
 use crate::template::Expr;
 
+pub(super) use login::LoginSide;
+pub(super) use oauth1::OAuth1Side;
 use saved::Saved;
 
 /// What becomes of authorization requests.
@@ -187,14 +192,5 @@ impl OAuthSide {
 
     fn flows(&self) -> MutexGuard<'_, Vec<device::Flow>> {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether a call is this request; `below` is its path below the API's base.
-fn is_at(request: &Request, received: &Received, below: Option<&str>) -> bool {
-    let pattern = pattern(request);
-    match (&request.target, below) {
-        (Target::Path { .. }, Some(below)) => pattern.matches(&received.method, below),
-        _ => pattern.matches(&received.method, &received.path),
     }
 }

@@ -1,7 +1,9 @@
-//! The pages that a person sees at a simulated service. Called by `consent` and `device`.
+//! The pages that a person sees at a simulated service. Called by `consent`, `device`
+//! and `oauth1`.
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
+use url::Url;
 
 use crate::respond::Answer;
 
@@ -16,10 +18,10 @@ pub(super) fn consent(title: &str, scopes: &[(String, String)]) -> Answer {
         let control = format!("<input type=\"checkbox\" name=\"granted\" value=\"{name}\" checked>");
         format!("<li><label>{control} {grants} <code>{name}</code></label></li>")
     };
-    let list: Vec<String> = scopes.iter().map(item).collect();
-    let list = list.concat();
+    let list = scopes.iter().map(item).collect::<Vec<_>>().concat();
+    let list = if list.is_empty() { list } else { format!("<ul>{list}</ul>") };
     let body = format!(
-        "<p>An application asks for access to your account at {title}.</p><form method=\"post\"><ul>{list}</ul>\
+        "<p>An application asks for access to your account at {title}.</p><form method=\"post\">{list}\
          <button type=\"submit\" name=\"decision\" value=\"allow\">Allow</button>\
          <button type=\"submit\" name=\"decision\" value=\"deny\">Deny</button></form>",
         title = escape(title)
@@ -42,6 +44,16 @@ pub(super) fn device(title: &str, code: &str) -> Answer {
 /// Says that it is done.
 pub(super) fn done(title: &str, words: &str) -> Answer {
     show(StatusCode::OK, title, &format!("<p>{}</p>", escape(words)))
+}
+
+/// Sends a person back to the application, with `303` so that a form is not sent along (RFC 9700 §4.12).
+pub(super) fn back(title: &str, place: &Url) -> Answer {
+    match HeaderValue::from_str(place.as_str()) {
+        Ok(location) => Answer::empty(StatusCode::SEE_OTHER)
+            .with(header::LOCATION, location)
+            .with(header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        Err(_) => fault(title, "the redirect address cannot stand in a header"),
+    }
 }
 
 /// Says what is wrong with a request that cannot be answered by a redirect.

@@ -390,7 +390,7 @@ fn written(request: &Request, name: &str) -> Option<String> {
 }
 
 /// A token that tells its end, as a JWT does. Nobody checks its signature but this service.
-fn unsigned_jwt(value: &str, end: Option<Timestamp>) -> String {
+pub(super) fn unsigned_jwt(value: &str, end: Option<Timestamp>) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = json!({ "jti": value, "exp": end.map(Timestamp::seconds) });
     format!("{}.{}.{}", part(&json!({ "alg": "RS256", "typ": "JWT" })), part(&claims), URL_SAFE_NO_PAD.encode(value))

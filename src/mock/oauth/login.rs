@@ -1,0 +1,135 @@
+//! Signing in by requests of a service's own, simulated: sessions that are issued, end and are ended. Called by
+//! `service`.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::ledger::{FamilyId, Ledger};
+use super::presented::{as_declared, values};
+use super::reply::{Reply, Unsolved};
+use super::token::{ACCESS_LIFE, refusal, unsigned_jwt};
+use super::{At, is_at};
+use crate::base::clock::Timestamp;
+use crate::definition::plan::login::Login;
+use crate::definition::plan::moment::MomentUnit;
+use crate::definition::plan::oauth2::TokenCall;
+use crate::definition::plan::{Auth, Integration};
+use crate::mock::credential::Right;
+use crate::mock::paths::{last_key, reads};
+use crate::mock::received::Received;
+use crate::mock::shape::{self, Existing};
+use crate::respond::Answer;
+
+/// The sessions of one simulated service.
+#[derive(Debug)]
+pub(in crate::mock) struct LoginSide {
+    plan: Arc<Login>,
+    ledger: Ledger,
+}
+
+impl LoginSide {
+    /// The sign-in that a definition describes; `None` when it is not of this kind.
+    pub fn new(integration: &Integration) -> Option<Self> {
+        match &integration.auth {
+            Auth::Login(plan) => Some(Self { plan: Arc::clone(plan), ledger: Ledger::default() }),
+            _ => None,
+        }
+    }
+
+    /// The answer to a call that signs in or out; `None` for calls to the API. `right` is what those who sign in
+    /// must tell.
+    pub fn answer(&self, (received, below): (&Received, Option<&str>), right: &Right, at: At<'_>) -> Option<Answer> {
+        if self.plan.logout.iter().any(|request| is_at(request, received, below)) {
+            for family in values(received).iter().filter_map(|value| self.ledger.family_of(value)) {
+                self.ledger.revoke(family);
+            }
+            return Some(Reply::new(StatusCode::OK).answer());
+        }
+        let step = self.plan.steps.iter().position(|step| is_at(&step.request, received, below))?;
+        let call = self.plan.steps.get(step)?;
+        if let Err(complaint) = as_declared(&call.request, None, received) {
+            self.ledger.count_refused();
+            return Some(refusal(call, complaint.code(), &complaint.to_string()));
+        }
+        if step == 0 && !right.is_among(&values(received)) {
+            self.ledger.count_refused();
+            return Some(refusal(call, "invalid_client", "the name or the password is wrong"));
+        }
+        let told = self.tell(call, at);
+        Some(told.map_or_else(
+            |error| Answer::json(StatusCode::NOT_IMPLEMENTED, &serde_json::json!({ "error": error.to_string() })),
+            Reply::answer,
+        ))
+    }
+
+    /// Whether a value that stands where the credential is placed is a live session.
+    pub fn admits(&self, value: &str, now: Timestamp) -> Result<(), String> {
+        let live = |part: &str| self.ledger.holder(part, now).is_ok();
+        let is_live = live(value) || value.split([' ', ';', ',', '=', '"']).any(live);
+        if is_live { Ok(()) } else { Err("the session is not known here, or is over".to_owned()) }
+    }
+
+    /// Ends every session: `expire` as time does, `revoke` for good. Answers what was issued so far.
+    pub fn control(&self, expire: bool, revoke: bool) -> Value {
+        if expire {
+            self.ledger.expire_all();
+        }
+        if revoke {
+            self.ledger.revoke_all();
+        }
+        self.ledger.told()
+    }
+
+    fn tell(&self, call: &TokenCall, at: At<'_>) -> Result<Reply, Unsolved> {
+        let mut reply = Reply::new(StatusCode::OK);
+        let family = self.ledger.open(Vec::new());
+        if !call.tokens.is_empty() {
+            self.ledger.count_grant();
+        }
+        self.tell_tokens(&mut reply, (call, family), at)?;
+        for read in call.request.save.iter().flat_map(|(_, expr)| reads(expr.source())) {
+            let name = last_key(&read.steps).unwrap_or("value").to_owned();
+            let value = read.equals.clone().unwrap_or_else(|| shape::plausible(&name, 1));
+            reply.put(&read, value, Existing::Keep);
+        }
+        if let Some(ok) = &call.request.ok {
+            reply.decide(ok, true)?;
+        }
+        Ok(reply)
+    }
+
+    fn tell_tokens(
+        &self,
+        reply: &mut Reply,
+        (call, family): (&TokenCall, FamilyId),
+        at: At<'_>,
+    ) -> Result<(), Unsolved> {
+        let lost = |_| Unsolved("the machine's randomness".to_owned());
+        for (name, map) in call.tokens.iter().filter(|(_, map)| Reply::concerns(&map.access)) {
+            let told = map.expires.is_some() || map.expires_in.is_some();
+            let life = call.default_ttl.or(told.then_some(ACCESS_LIFE));
+            let end = life.map(|life| at.now.after(life));
+            let is_jwt = map.expires.as_ref().is_some_and(|moment| moment.unit == MomentUnit::JwtExp);
+            let shaped = |value: String| if is_jwt { unsigned_jwt(&value, end) } else { value };
+            let access = self.ledger.access(family, end, at.random, shaped).map_err(lost)?;
+            reply.solve(&map.access, &Value::from(access))?;
+            if let Some(refresh) = map.refresh.as_ref().filter(|expr| Reply::concerns(expr)) {
+                let token = self.ledger.refresh(family, name, at.random).map_err(lost)?;
+                reply.solve(refresh, &Value::from(token))?;
+            }
+            if call.default_ttl.is_none()
+                && let Some(end) = end
+            {
+                if let Some(expr) = &map.expires_in {
+                    reply.solve(expr, &Value::from(end.since(at.now).as_secs()))?;
+                }
+                if let Some(moment) = &map.expires {
+                    reply.solve_moment(moment, end, at.now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
