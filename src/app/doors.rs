@@ -92,7 +92,7 @@ pub async fn open(
         Shared { live: Arc::clone(live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
     let calls = Calls { tokens, legs, logins: Arc::clone(outbound.logins()) };
     let connect = connect(live, &store, (&connections, &activity, calls), seams);
-    let connect = Arc::new(connect.with_logins(Arc::clone(outbound.logins())));
+    let connect = Arc::new(connect.with_logins(Arc::clone(outbound.logins())).with_trial(Arc::clone(&outbound) as _));
     let actions = Actions {
         outbound: Arc::clone(&outbound),
         clients,

@@ -95,7 +95,6 @@ fn list(remote: &Remote, output: &mut Output) -> anyhow::Result<Ended> {
     Ok(Ended::Done)
 }
 
-/// Shows a connection, after something was done to it where `action` says what.
 /// The row of a connection; `None` when there is none, which is told.
 fn find(remote: &Remote, named: &Named, output: &mut Output) -> anyhow::Result<Option<Value>> {
     let Some(list) = answered(&remote::block_on(remote.get(LIST))??, output)? else { return Ok(None) };
@@ -110,25 +109,42 @@ fn find(remote: &Remote, named: &Named, output: &mut Output) -> anyhow::Result<O
     Ok(found)
 }
 
+/// Shows a connection, after something was done to it where `action` says what.
 fn one(common: &Common, named: &Named, action: Option<&str>, output: &mut Output) -> anyhow::Result<Ended> {
     let remote = Remote::find(common, &named.gateway)?;
     let Some(found) = find(&remote, named, output)? else { return Ok(Ended::No) };
     let path = format!("{LIST}/{}", text(&found, "id"));
+    let mut done = true;
     if let Some(action) = action {
         let answer = remote::block_on(remote.post(&format!("{path}/{action}")))??;
-        if answered(&answer, output)?.is_none() {
+        done = answered(&answer, output)?.is_some();
+        // What came of a test is shown with the connection.
+        if !done && action != "test" {
             return Ok(Ended::No);
         }
     }
+    let ended = if done { Ended::Done } else { Ended::No };
     let Some(shown) = answered(&remote::block_on(remote.get(&path))??, output)? else { return Ok(Ended::No) };
     if output.json {
         output.value(&shown)?;
-        return Ok(Ended::Done);
+        return Ok(ended);
     }
-    for name in ["integration", "name", "id", "origin", "status", "since", "last_success", "last_refresh", "next_try"] {
-        if !text(&shown, name).is_empty() {
-            output.line(format!("{:<14}{}", name.replace('_', " "), text(&shown, name)))?;
+    show(&shown, output)?;
+    Ok(ended)
+}
+
+/// A connection, a line for each thing that is known of it.
+fn show(shown: &Value, output: &mut Output) -> anyhow::Result<()> {
+    let names = ["integration", "name", "account", "id", "origin", "status", "since"];
+    for name in names.into_iter().chain(["last_success", "last_refresh", "next_try"]) {
+        if !text(shown, name).is_empty() {
+            output.line(format!("{:<14}{}", name.replace('_', " "), text(shown, name)))?;
         }
+    }
+    if let Some(tested) = shown.get("last_test").filter(|tested| tested.is_object()) {
+        let passed = tested.get("passed").and_then(Value::as_bool).unwrap_or_default();
+        let verdict = if passed { "passed" } else { "failed" };
+        output.line(format!("{:<14}{verdict}, {}", "last test", text(tested, "at")))?;
     }
     for (name, token) in shown.get("tokens").and_then(Value::as_object).into_iter().flatten() {
         let end = text(token, "expires_at");
@@ -142,7 +158,7 @@ fn one(common: &Common, named: &Named, action: Option<&str>, output: &mut Output
         output.line(format!("{:<14}{}: {}", "last error", text(error, "at"), text(error, "what")))?;
         output.line(format!("{:<14}{}", "what to do", text(error, "step")))?;
     }
-    Ok(Ended::Done)
+    Ok(())
 }
 
 fn remove(common: &Common, named: &Named, output: &mut Output) -> anyhow::Result<Ended> {

@@ -10,7 +10,7 @@ use super::grant::Issued;
 use crate::base::clock::Timestamp;
 use crate::base::redact::redact;
 use crate::base::secret::Secret;
-use crate::definition::plan::DeclaredCredential;
+use crate::definition::plan::{Auth, DeclaredCredential, Integration};
 use crate::template::Context;
 
 /// A connection's credential.
@@ -112,6 +112,22 @@ impl Credential {
     /// `text` without any part of the credential: services repeat what they were sent in their errors.
     pub fn redact(&self, text: &str) -> String {
         redact(text, self.secrets())
+    }
+
+    /// Whether it can stand in the calls of an integration; one that cannot would fail with each of them.
+    pub fn is_sendable(&self, integration: &Integration) -> bool {
+        let carries = |secret: &Secret| {
+            let placement = integration.api.as_ref().map(|api| &api.credential);
+            placement.is_none_or(|placement| placement.carries(secret.expose()))
+        };
+        match self {
+            Self::ApiKey(key) => !matches!(integration.auth, Auth::ApiKey { .. }) || carries(key),
+            // What they are signed with goes nowhere.
+            Self::Tokens(_) if matches!(integration.auth, Auth::OAuth1(_)) => true,
+            Self::Tokens(tokens) => tokens.0.values().all(|issued| carries(&issued.access)),
+            Self::AccessKey { id, .. } => id.expose().bytes().all(|byte| byte.is_ascii_graphic()),
+            Self::None | Self::Basic { .. } => true,
+        }
     }
 
     fn secrets(&self) -> Vec<&Secret> {

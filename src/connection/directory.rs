@@ -415,6 +415,12 @@ impl Connections {
             return Err(invalid("a file declares a connection of this name"));
         }
         fits(integration, &content.credential).map_err(|reason| invalid(&reason))?;
+        if !content.credential.is_sendable(integration) {
+            return Err(invalid(
+                "what it signs in with has characters that no header can carry, such as an accented letter or a line \
+                 break: enter it again, whole",
+            ));
+        }
         let inputs = checked_inputs(integration, id, content.inputs)?;
         Ok(Content { inputs, ..content })
     }

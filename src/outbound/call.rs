@@ -16,14 +16,14 @@ use super::tries::{note_wish, whole_time};
 use super::{Moment, Outbound, Parts, record};
 use crate::activity::Asker;
 use crate::base::secret::Secret;
-use crate::connection::Need;
 use crate::connection::flow::Secrets;
 use crate::connection::health::Trouble;
+use crate::connection::{Credential, Need};
 use crate::definition::live::Generation;
-use crate::definition::plan::Integration;
 use crate::definition::plan::api::Api;
 use crate::definition::plan::policy::Retry;
 use crate::definition::plan::request::{CredentialUse, Request};
+use crate::definition::plan::{Auth, Integration};
 use crate::net::{BodyLimit, Excess, Follow, Outgoing, Reach, Received, Towards, origin};
 use crate::request::{AnswerError, Filled, Outcome, Place, answer, fill};
 use crate::template::Context;
@@ -81,6 +81,7 @@ impl Outbound {
             let need = Need { token: named_token(call.request), validity: Duration::ZERO };
             let prepared = self.prepare(call.generation, call.integration, call.connection, need).await?;
             if tries == 0 {
+                is_granted(&call, &prepared)?;
                 prepared.policy.begin();
             }
             let first = Box::pin(self.once(&call, Arc::clone(&prepared), ends)).await;
@@ -207,6 +208,31 @@ impl Outbound {
 }
 
 /// The token that a request names, where it names one of its own.
+/// Whether a connection was granted what a call's endpoint needs. One of which nobody knows what it was granted is
+/// the service's to judge.
+fn is_granted(call: &Call<'_>, prepared: &Prepared) -> Result<(), OutboundError> {
+    let endpoint = call.endpoint.as_deref().and_then(|id| call.integration.api.as_ref()?.endpoint(id));
+    let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.scopes.is_empty()) else { return Ok(()) };
+    let (Auth::OAuth2(oauth2), Credential::Tokens(tokens)) = (&call.integration.auth, &prepared.connection.credential)
+    else {
+        return Ok(());
+    };
+    let issued = tokens.issued(named_token(call.request));
+    let Some(granted) = issued.and_then(|issued| issued.scopes.as_ref()) else { return Ok(()) };
+    let lacks = |needed: &&String| !oauth2.grants(granted, needed);
+    let missing: Vec<_> = endpoint.scopes.iter().filter(lacks).cloned().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(OutboundError::Scope {
+        integration: id(call),
+        connection: Arc::clone(&prepared.connection.id),
+        endpoint: Arc::clone(&endpoint.id),
+        granted: granted.clone(),
+        missing,
+    })
+}
+
 fn named_token(request: &Request) -> Option<&str> {
     match &request.credential {
         CredentialUse::Token(name) => name.as_deref(),
@@ -383,6 +409,11 @@ fn context(call: &Call<'_>, prepared: &Prepared, parts: &Parts) -> Context {
     let mut input = call.input.clone();
     input.extend(prepared.connection.inputs.clone());
     let context = prepared.connection.context.clone().with_json("input", &Json::Object(input));
+    // Of what an account signs in with its name alone: services have it in their addresses.
+    let context = match &prepared.connection.credential {
+        Credential::Basic { username, .. } => context.with("username", username.expose().as_str()),
+        _ => context,
+    };
     context.with_moment(parts.clock.now(), Arc::clone(&parts.random))
 }
 

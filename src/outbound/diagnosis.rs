@@ -4,7 +4,10 @@
 
 use serde::Serialize;
 
+use super::credential::PlaceError;
 use super::error::{OutboundError, Why};
+use crate::connection::connect::trial::{Found, Tried};
+use crate::connection::{TokenError, TokenErrorKind};
 use crate::net::{DialError, Reason};
 use crate::request::AnswerError;
 
@@ -40,6 +43,8 @@ pub enum Cause {
     Invalid,
     /// The definition has no test, or uses what is not run.
     NoTest,
+    /// Calls to the service are held back for a while, by its limits or because it has been failing.
+    Held,
     /// The definition, or the gateway's settings, are in the way.
     Definition,
 }
@@ -66,11 +71,36 @@ impl Diagnosis {
         let retry_after = error.retry_after().map(|wait| wait.as_secs());
         Self { cause, status: error.status(), detail: error.to_string(), step: cause.step(), retry_after }
     }
+
+    /// What it means for a credential that is about to be kept. A service that cannot say now says nothing against
+    /// it; a definition without a test says nothing at all.
+    pub fn tried(self) -> Tried {
+        let Self { cause, detail, step, .. } = self;
+        let found = Found { cause: cause.word(), detail, step };
+        match cause {
+            Cause::NoTest => Tried::NoTest,
+            Cause::Dns
+            | Cause::Unreachable
+            | Cause::Timeout
+            | Cause::RateLimited
+            | Cause::ServiceFault
+            | Cause::Held => Tried::Untried(found),
+            Cause::AddressForbidden
+            | Cause::Tls
+            | Cause::Unauthorized
+            | Cause::MissingScope
+            | Cause::Forbidden
+            | Cause::Refused
+            | Cause::AnswerInvalid
+            | Cause::Invalid
+            | Cause::Definition => Tried::Refused(found),
+        }
+    }
 }
 
 impl Cause {
     /// Every one.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Dns,
         Self::AddressForbidden,
         Self::Unreachable,
@@ -85,20 +115,35 @@ impl Cause {
         Self::AnswerInvalid,
         Self::Invalid,
         Self::NoTest,
+        Self::Held,
         Self::Definition,
     ];
 
     fn of(error: &OutboundError) -> Self {
         match error {
+            OutboundError::Credential { reason: PlaceError::SignIn(error), .. } => Self::of_sign_in(error),
             OutboundError::Connection(_) | OutboundError::Credential { .. } | OutboundError::Fill { .. } => {
                 Self::Invalid
             }
             OutboundError::NoApi(_) | OutboundError::NoTest(_) => Self::NoTest,
+            OutboundError::Held { .. } => Self::Held,
             OutboundError::Tried(tried) => match &tried.reason {
                 Why::Failure(failure) => Self::of_failure(&failure.reason),
                 Why::Answer(answer) => Self::of_answer(answer),
             },
             _ => Self::Definition,
+        }
+    }
+
+    /// A sign-in by requests of the service's own is a part of the test.
+    fn of_sign_in(error: &TokenError) -> Self {
+        match (error.kind, error.status) {
+            (TokenErrorKind::Permanent, _) => Self::Unauthorized,
+            (TokenErrorKind::Misconfigured, _) => Self::Definition,
+            (TokenErrorKind::Unsent, _) | (TokenErrorKind::Passing, None) => Self::Unreachable,
+            (TokenErrorKind::Passing, Some(429)) => Self::RateLimited,
+            (TokenErrorKind::Passing, Some(500..=599)) => Self::ServiceFault,
+            (TokenErrorKind::Passing, Some(_)) => Self::AnswerInvalid,
         }
     }
 
@@ -138,6 +183,28 @@ impl Cause {
         }
     }
 
+    /// The stable word for it, as the API has it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::AddressForbidden => "address_forbidden",
+            Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Unauthorized => "unauthorized",
+            Self::MissingScope => "missing_scope",
+            Self::Forbidden => "forbidden",
+            Self::RateLimited => "rate_limited",
+            Self::ServiceFault => "service_fault",
+            Self::Refused => "refused",
+            Self::AnswerInvalid => "answer_invalid",
+            Self::Invalid => "invalid",
+            Self::NoTest => "no_test",
+            Self::Held => "held",
+            Self::Definition => "definition",
+        }
+    }
+
     /// What to do about it.
     pub const fn step(self) -> &'static str {
         match self {
@@ -168,6 +235,7 @@ impl Cause {
             }
             Self::Invalid => "Correct what is named, as the definition wants it.",
             Self::NoTest => "Give the definition an `api.test` request, or save without a test.",
+            Self::Held => "Try again in a while: the gateway makes no calls to the service at the moment.",
             Self::Definition => "Correct the definition or the gateway's settings as the message says.",
         }
     }
@@ -211,6 +279,25 @@ mod tests {
         ] {
             assert_eq!(Cause::of_failure(&reason), cause, "{reason}");
         }
-        assert!(Cause::ALL.iter().all(|cause| cause.step().ends_with('.')));
+        for cause in Cause::ALL {
+            assert!(cause.step().ends_with('.'));
+            assert_eq!(serde_json::to_value(cause).expect("JSON"), cause.word());
+        }
+    }
+
+    #[test]
+    fn a_service_that_cannot_say_says_nothing_against_a_credential() {
+        let found = |cause: Cause| {
+            Diagnosis { cause, status: None, detail: String::new(), step: "", retry_after: None }.tried()
+        };
+        for cause in
+            [Cause::Dns, Cause::Unreachable, Cause::Timeout, Cause::RateLimited, Cause::ServiceFault, Cause::Held]
+        {
+            assert!(matches!(found(cause), Tried::Untried(_)), "{cause:?}");
+        }
+        for cause in [Cause::Unauthorized, Cause::Forbidden, Cause::MissingScope, Cause::Tls, Cause::Definition] {
+            assert!(matches!(found(cause), Tried::Refused(_)), "{cause:?}");
+        }
+        assert_eq!(found(Cause::NoTest), Tried::NoTest);
     }
 }

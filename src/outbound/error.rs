@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+use serde_json::json;
 
 use super::credential::PlaceError;
 use super::policy::Held;
@@ -68,6 +69,20 @@ pub enum OutboundError {
         /// Why not.
         reason: FillError,
     },
+    /// The connection was not granted what the endpoint needs, and nothing was sent.
+    #[error("`{integration}/{connection}` was not granted {}, which the endpoint `{endpoint}` needs", quoted(.missing))]
+    Scope {
+        /// The integration.
+        integration: Arc<str>,
+        /// The connection.
+        connection: Arc<str>,
+        /// The endpoint.
+        endpoint: Arc<str>,
+        /// What was granted, as far as it is known.
+        granted: Vec<String>,
+        /// What is missing.
+        missing: Vec<String>,
+    },
     /// The call may not go now, and nothing of it was sent.
     #[error("`{integration}`: {reason}")]
     Held {
@@ -103,6 +118,17 @@ pub enum Why {
     Answer(#[from] AnswerError),
 }
 
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// How a connection is connected anew with these scopes.
+fn reconnect<'a>(integration: &str, connection: &str, scopes: impl Iterator<Item = &'a String>) -> String {
+    let scopes: Vec<_> = scopes.collect();
+    let wanted = json!({ "integration": integration, "connection": connection, "scopes": scopes });
+    format!("Connect it again: `POST /api/connect-links` at the admin door with {wanted} answers the link to open.")
+}
+
 impl OutboundError {
     /// What the gateway answers because of it.
     pub fn refusal(&self) -> Refusal {
@@ -113,6 +139,7 @@ impl OutboundError {
             Self::Credential { reason, .. } => reason.refusal(),
             Self::Header { .. } | Self::Client { .. } => Refusal::DefinitionFailed,
             Self::Fill { reason, .. } => reason.refusal(),
+            Self::Scope { .. } => Refusal::ScopeMissing,
             Self::Held { reason, .. } => reason.refusal(),
             Self::Tried(tried) => match &tried.reason {
                 Why::Failure(failure) => failure.refusal(),
@@ -166,6 +193,10 @@ impl OutboundError {
                 self.refusal().answer_after(&self.to_string(), error.wait().unwrap_or_default())
             }
             Self::Held { integration, reason } => reason.answer(integration),
+            Self::Scope { integration, connection, granted, missing, .. } => {
+                let help = reconnect(integration, connection, granted.iter().chain(missing));
+                self.refusal().answer_with(&self.to_string(), Some(&help), None)
+            }
             _ => self.refusal().answer(&self.to_string()),
         }
     }

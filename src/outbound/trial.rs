@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 
 use super::Outbound;
 use super::call::{Call, REFUSED};
+use super::diagnosis::Diagnosis;
 use super::error::OutboundError;
 use super::prepare::Prepared;
 use super::tries::whole_time;
 use crate::activity::Asker;
+use crate::connection::connect::trial::{Trial, Tried};
 use crate::connection::health::{Key, Tested, Trouble};
 use crate::connection::{Connections, Content, Status};
 use crate::definition::live::Generation;
@@ -47,9 +50,30 @@ pub async fn try_out(
     let call = test_call((generation, integration), name, &input)?;
     let ends = outbound.parts.clock.monotonic().saturating_add(whole_time(&call));
     let (used, made) = outbound.make(generation, integration, &draft).await?;
+    if !Arc::ptr_eq(&used, &draft) {
+        // Nobody goes on using this session: the service is told that it is over.
+        outbound.logins.tried(integration, &used);
+    }
     let policy = outbound.policies.of(generation, integration);
     let prepared = Prepared::of((&generation.gateway, policy), integration, (draft, used), made)?;
     Box::pin(outbound.once(&call, Arc::new(prepared), ends)).await
+}
+
+/// Accounts that are being connected are tried like any other.
+#[async_trait]
+impl Trial for Outbound {
+    async fn try_out(
+        &self,
+        generation: &Generation,
+        integration: &Arc<Integration>,
+        connection: &str,
+        content: Content,
+    ) -> Tried {
+        match Box::pin(try_out(self, (generation, integration), connection, content)).await {
+            Ok(_) => Tried::Works,
+            Err(error) => Diagnosis::of(&error).tried(),
+        }
+    }
 }
 
 fn test_call<'a>(

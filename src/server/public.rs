@@ -77,6 +77,12 @@ impl PublicDoor {
         })
     }
 
+    /// The client's address: that of the peer, or the one that a trusted proxy names.
+    fn source(&self, session: &Session) -> Option<IpAddr> {
+        let (peer, gateway) = (underway::source(session), Arc::clone(&self.shared.live.load().gateway));
+        source::behind(peer, &session.req_header().headers, &gateway.doors.public.forwarded).or(peer)
+    }
+
     /// A person, or a page that waits for one.
     async fn connect(&self, session: &mut Session, context: &mut Context, integration: Option<String>) -> Answer {
         if let Some(known) = integration.and_then(|id| self.shared.live.load().integration(&id).cloned()) {
@@ -86,6 +92,7 @@ impl PublicDoor {
             Ok(body) => body,
             Err(refused) => return refused,
         };
+        let source = self.source(session);
         let request = session.req_header();
         let visit = Visit {
             method: request.method.clone(),
@@ -93,6 +100,7 @@ impl PublicDoor {
             query: request.uri.query().unwrap_or_default().to_owned(),
             headers: request.headers.clone(),
             body,
+            source,
         };
         self.welcome.answer(visit).await
     }

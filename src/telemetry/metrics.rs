@@ -92,7 +92,7 @@ metrics! {
     token_calls: counter "trunkline_token_calls_total" "Tokens asked for, by stage (token, refresh) and result (ok, permanent, passing, unsent, misconfigured)." ["integration", "stage", "result"];
     webhooks_received: counter "trunkline_webhooks_received_total" "Webhooks by result: accepted, duplicate, handshake, or the refusal's code." ["integration", "result"];
     webhook_ack_duration: histogram "trunkline_webhook_ack_duration_seconds" "Time from a webhook's head to its durable acknowledgement." ["integration"];
-    connect_flows: counter "trunkline_connect_flows_total" "Connect flows by result: started, connected, the failure's code, or why a callback was refused." ["integration", "result"];
+    connect_flows: counter "trunkline_connect_flows_total" "Connect flows by result: started, connected, the failure's code, why a callback was refused, `credential_refused` or `credential_untried` for what was entered, `rate_limited` for who asks too often." ["integration", "result"];
     revocations: counter "trunkline_revocations_total" "Attempts to take a removed connection's tokens back at its service: ok, failed." ["integration", "result"];
     queue_messages: gauge "trunkline_queue_messages" "Work by state: ready, leased, dead." ["state"];
     queue_oldest_age: gauge "trunkline_queue_oldest_message_age_seconds" "Age of the oldest event that is not finished." [];

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::outside::gateway::{Deployment, Gateway};
+use crate::outside::gateway::{ADMIN_TOKEN, Deployment, Gateway};
 use crate::outside::http::{Client, Reply};
 use crate::outside::rotating::Rotating;
 use crate::outside::service::{self, Asked};
@@ -433,4 +433,43 @@ fn a_service_that_does_not_answer_holds_up_no_other() {
         let all = || states().iter().all(|state| state.ends_with("revoked"));
         assert!(within(PATIENCE, all), "{:?}", states());
     });
+}
+
+#[test]
+fn the_command_shows_whose_account_a_connection_is_and_what_came_of_its_test() {
+    let scene = Scene::start(&[]);
+    assert_eq!(scene.ask("POST", "/api/integrations/save", &draft("keyed", "acme", "sk_good")).status, 201);
+    let bad = json!({ "integration": "keyed", "connection": "bad", "credential": { "api_key": "sk_barred" }, "untested": true });
+    assert_eq!(scene.ask("POST", "/api/integrations/save", &bad).status, 201);
+    let content = json!({ "format": 2, "credential": { "api_key": "sk_good" }, "inputs": {},
+        "saved": { "_account_id": "7", "_account_name": "Ada" }, "updated_at": 1 });
+    let row = json!({ "integration": "keyed", "name": "named", "credential": "", "inputs": {}, "content": content });
+    let export = json!({ "trunkline_export": 1, "exported_at": 1, "secrets": true, "connections": [row] });
+    let imported = scene.ask("POST", "/api/import?apply=1", &export);
+    assert_eq!(imported.status, 200, "{}", text(&imported));
+    let run = |action: &str, name: &str| {
+        let mut command = scene.deployment.command("connections");
+        command.args([action, &format!("keyed/{name}")]).env("TRUNKLINE_ADMIN_TOKEN", ADMIN_TOKEN);
+        let output = command.output().unwrap();
+        let all = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(all).unwrap())
+    };
+    let (success, said) = run("show", "acme");
+    assert!(success && !said.contains("last test"), "saving by hand is no test of the stored one: {said}");
+    let (success, said) = run("test", "acme");
+    assert!(success && said.contains("last test     passed, 2"), "{said}");
+    let (success, said) = run("test", "bad");
+    assert!(!success && said.contains("last test     failed, 2"), "{said}");
+    assert!(said.contains("your address is not allowed") && said.contains("what to do"), "{said}");
+    let (success, said) = run("show", "named");
+    assert!(success && said.contains("account       Ada"), "{said}");
+}
+
+#[test]
+fn a_key_that_no_header_can_carry_is_refused_also_when_it_is_not_to_be_tried() {
+    let scene = Scene::start(&[]);
+    let draft = json!({ "integration": "keyed", "connection": "acme", "credential": { "api_key": "sk_caf\u{e9}" }, "untested": true });
+    let refused = scene.ask("POST", "/api/integrations/save", &draft);
+    is_refused(&refused, 400, "invalid_input", "characters that no header can carry");
+    assert!(scene.names("keyed").iter().all(|name| name == "declared"));
 }

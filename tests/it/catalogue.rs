@@ -2,6 +2,8 @@
 //! token calls against the simulated service, both from the one file. This proves the engine and that the
 //! file says enough, not that the file is right about the service.
 
+mod others;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -250,7 +252,7 @@ fn inputs(integration: &Integration) -> Map<String, Value> {
     let value = |input: &trunkline::definition::plan::Input| {
         let fits = |value: &&&str| input.pattern.as_ref().is_none_or(|pattern: &Regex| pattern.is_match(value));
         let made_up = || VALUES.iter().find(fits).map(|value| (*value).to_owned());
-        let value = input.default.clone().or_else(made_up);
+        let value = input.default.clone().or_else(|| input.choices.first().cloned()).or_else(made_up);
         let value = value.unwrap_or_else(|| panic!("{}: no value in VALUES fits `{}`", integration.id, input.name));
         (input.name.to_string(), Value::from(value))
     };
@@ -259,12 +261,18 @@ fn inputs(integration: &Integration) -> Map<String, Value> {
 
 /// The catalogue's OAuth 2.0 definitions with a client, and how many definitions there are in all.
 fn catalogue() -> (Vec<Simulated>, usize) {
+    let files = files();
+    let simulated = files.iter().filter_map(|file| simulated(file)).collect();
+    (simulated, files.len())
+}
+
+/// Every file of the catalogue.
+fn files() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("integrations");
     let mut files: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
     files.sort();
-    let simulated = files.iter().filter_map(|file| simulated(file)).collect();
-    (simulated, files.len())
+    files
 }
 
 fn simulated(file: &Path) -> Option<Simulated> {

@@ -1,10 +1,13 @@
 //! Connecting an account: the path, and everything that is tried to leave it.
 
-mod bad_input;
+pub mod bad_input;
 mod browser;
-mod desk;
+pub mod desk;
 mod device;
+pub mod entered;
+mod oauth1;
 mod once;
 mod path;
 mod removal;
+mod scopes;
 mod tampering;

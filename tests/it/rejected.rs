@@ -17,6 +17,7 @@ const CANARIES: [&str; 4] =
 
 fn environment() -> HashMap<String, String> {
     let variables = [
+        ("ACCENTED", "sk_accented_\u{e9}"),
         ("ACME_WEBHOOK_SECRET", CANARIES[1]),
         ("APP_SECRET", CANARIES[2]),
         ("CALLER_KEY", CANARIES[3]),

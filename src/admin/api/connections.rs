@@ -1,6 +1,8 @@
 //! `/api/integrations/connections`: which connections there are and how they fare; never their credentials
 //! or inputs.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
@@ -11,7 +13,8 @@ use super::query::Named;
 use crate::admin::Parts;
 use crate::admin::refusal::Refused;
 use crate::base::id::ConnectionId;
-use crate::connection::{ConnectionError, ConnectionHead, Credential, Health, Use};
+use crate::connection::connect::account_of;
+use crate::connection::{Connection, ConnectionError, ConnectionHead, Credential, Health, Use};
 use crate::outbound;
 use crate::respond::Refusal;
 
@@ -25,13 +28,16 @@ pub async fn list(State(parts): Shared) -> Result<Json<Vec<Value>>, Refused> {
     Ok(Json(rows))
 }
 
-/// One connection, with when its tokens end.
+/// One connection, with whose account it is and when its tokens end.
 pub async fn show(State(parts): Shared, Named(id): Named<ConnectionId>) -> Result<Json<Value>, Refused> {
     let head = find(&parts, id).await?;
     let health = parts.connections.health(&head.integration, &head.name).await;
     let mut shown = described(&head, &health);
     if let Some(shown) = shown.as_object_mut() {
-        shown.insert("tokens".to_owned(), tokens(&parts, &head).await);
+        let connection = resolved(&parts, &head).await;
+        let account = connection.as_ref().and_then(|connection| account_of(&connection.saved).map(str::to_owned));
+        shown.insert("account".to_owned(), json!(account));
+        shown.insert("tokens".to_owned(), connection.map_or(Value::Null, |connection| tokens(&connection)));
     }
     Ok(Json(shown))
 }
@@ -117,13 +123,15 @@ fn described(head: &ConnectionHead, health: &Health) -> Value {
     })
 }
 
-/// When a connection's tokens were issued and end, by name; nothing of the tokens themselves.
-async fn tokens(parts: &Parts, head: &ConnectionHead) -> Value {
+/// A connection that can be used as it is.
+async fn resolved(parts: &Parts, head: &ConnectionHead) -> Option<Arc<Connection>> {
     let generation = parts.live.load();
-    let Some(integration) = generation.integration(&head.integration) else { return Value::Null };
-    let Ok(connection) = parts.connections.resolve(&generation, integration, &head.name).await else {
-        return Value::Null;
-    };
+    let integration = generation.integration(&head.integration)?;
+    parts.connections.resolve(&generation, integration, &head.name).await.ok()
+}
+
+/// When a connection's tokens were issued and end, by name; nothing of the tokens themselves.
+fn tokens(connection: &Connection) -> Value {
     let Credential::Tokens(tokens) = &connection.credential else { return Value::Null };
     let described = tokens.0.iter().map(|(name, issued)| {
         let shown = json!({

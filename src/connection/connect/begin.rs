@@ -21,6 +21,7 @@ use super::pending::{self, Flow, LIFE, fresh_state};
 use super::permission::{self, Entered, Form, Seen, Way};
 use super::provider::{Ask, Held};
 use super::tell::Tampering;
+use super::trial::Confirmed;
 use super::{Connect, LinkRefused, nothing_done, refused, spent, unable};
 use crate::base::random::{Random, RandomUnavailable};
 use crate::base::secret::Secret;
@@ -68,8 +69,8 @@ impl Connect {
             Way::Provider { pkce, .. } => self.depart(beginning, drawer, Pkce::of(pkce), entered).await,
             Way::Device { .. } => self.show_code(beginning, drawer, entered).await,
             Way::Itself => self.grant_itself(beginning, drawer, entered).await,
-            Way::Key | Way::Password | Way::AccessKey | Way::Nothing => {
-                self.keep_entered(beginning, drawer, entered).await
+            Way::Key | Way::Password | Way::AccessKey | Way::Login | Way::Nothing => {
+                self.take_entered(beginning, drawer, entered, (&form, &visit.query)).await
             }
         };
         begun.unwrap_or_else(|error| unable(url, &LinkRefused::Keep(error)))
@@ -105,7 +106,7 @@ impl Connect {
         let departure = match self.provider.depart(account, ask).await {
             Ok(departure) => departure,
             Err(error) => {
-                let failed = Failed { failure: Failure::of_token_call(&error), words: Some(error.to_string()) };
+                let failed = Failed { failure: Failure::of_departure(&error), words: Some(error.to_string()) };
                 let Some(claim) = self.claim_link(drawer, link, browser).await? else { return Ok(spent(url)) };
                 return self.end(drawer, claim, State::Failed(failed)).await;
             }
@@ -169,19 +170,31 @@ impl Connect {
         self.finish(drawer, claim.clone(), Box::pin(work)).await
     }
 
-    /// Keeps what a person entered here, for services that send nobody anywhere.
-    async fn keep_entered(
+    /// Tries what a person entered here, for services that send nobody anywhere, and keeps it if it works. What does
+    /// not is told on the same page; nothing is stored then, and the link is as it was.
+    async fn take_entered(
         &self,
         beginning: Beginning<'_>,
         drawer: &Drawer,
         entered: Entered,
+        (form, query): (&Form, &str),
     ) -> Result<Answer, KeepError> {
+        let confirmed = if form.one(permission::UNTRIED) == "yes" { Confirmed::Yes } else { Confirmed::No };
+        let proof = match Box::pin(self.prove(&beginning, &entered, confirmed)).await? {
+            Ok(proof) => proof,
+            Err(not_kept) => {
+                let Beginning { generation, integration, link, .. } = &beginning;
+                let before = self.before(&integration.id, &link.connection).await;
+                let seen = Seen { generation, integration, link, query, before };
+                return Ok(permission::not_kept(&seen, Way::of(integration), form, &not_kept));
+            }
+        };
         let Beginning { generation, integration, link, browser } = beginning;
         let Some(claim) = self.claim_link(drawer, link, browser).await? else {
             return Ok(spent(&generation.gateway.public_url));
         };
         self.teller.started(&claim.link, &entered.scopes).await?;
-        let grown = Grown::entered(claim.clone(), entered);
+        let grown = Grown { proof, ..Grown::entered(claim.clone(), entered) };
         self.finish(drawer, claim, Box::pin(self.keep_connection(integration, drawer, grown))).await
     }
 }

@@ -20,6 +20,7 @@ use super::pending::LIFE;
 use super::permission::Form;
 use super::provider::Who;
 use super::tell::Tampering;
+use super::trial::Proof;
 use super::{Connect, LinkRefused, begin, nothing_done, spent, unable};
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
@@ -109,6 +110,7 @@ impl Choice {
             who,
             notes: self.notes,
             step: self.step + 1,
+            proof: Proof::None,
         })
     }
 }

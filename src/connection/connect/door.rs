@@ -3,6 +3,8 @@
 //! The door owns sockets, framing and the reading of bodies; what a visit means is decided here. Called by
 //! `server`; implemented by [`super::Connect`].
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -25,6 +27,8 @@ pub struct Visit {
     pub headers: HeaderMap,
     /// The body; empty unless it is a POST.
     pub body: Bytes,
+    /// The client's address, as far as it is known.
+    pub source: Option<IpAddr>,
 }
 
 /// Takes people in.

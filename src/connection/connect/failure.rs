@@ -23,6 +23,8 @@ pub enum Failure {
     ServiceFault,
     /// The service could not be reached.
     ServiceUnreachable,
+    /// The service refused to begin: it did not take the application's first call.
+    BeginRefused,
     /// The service refused the code.
     CodeRefused,
     /// The service's answer could not be used.
@@ -54,13 +56,14 @@ pub struct Told {
 
 impl Failure {
     /// Every one.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Denied,
         Self::AccountNotFit,
         Self::Misconfigured,
         Self::ScopeRefused,
         Self::ServiceFault,
         Self::ServiceUnreachable,
+        Self::BeginRefused,
         Self::CodeRefused,
         Self::AnswerUnusable,
         Self::NoCode,
@@ -88,6 +91,15 @@ impl Failure {
         }
     }
 
+    /// The failure that a call means which is made before the person is sent to the service.
+    pub fn of_departure(error: &TokenError) -> Self {
+        match Self::of_token_call(error) {
+            // Nobody has confirmed anything yet.
+            Self::CodeRefused | Self::Denied => Self::BeginRefused,
+            other => other,
+        }
+    }
+
     /// The failure that a token call means.
     pub fn of_token_call(error: &TokenError) -> Self {
         match (error.kind, error.code.as_deref(), error.status) {
@@ -112,6 +124,7 @@ impl Failure {
             Self::ScopeRefused => "scope_refused",
             Self::ServiceFault => "service_fault",
             Self::ServiceUnreachable => "service_unreachable",
+            Self::BeginRefused => "begin_refused",
             Self::CodeRefused => "code_refused",
             Self::AnswerUnusable => "answer_unusable",
             Self::NoCode => "no_code",
@@ -155,6 +168,11 @@ impl Failure {
                 "{} could not be reached",
                 "It did not answer in time, or not at all. Nothing was connected.",
                 "Try again in a few minutes.",
+            ),
+            Self::BeginRefused => (
+                "{} refused to begin the sign-in",
+                "It did not accept this application's first call: its key, its secret, its signature or the address people come back to. You did nothing wrong, and nothing was connected.",
+                "Tell whoever runs this application, with the words below: they name the call and what was answered.",
             ),
             Self::CodeRefused => (
                 "{} refused to finish",
@@ -236,5 +254,7 @@ mod tests {
         assert_eq!(call(TokenErrorKind::Passing, None, Some(200)), Failure::AnswerUnusable);
         assert_eq!(call(TokenErrorKind::Passing, None, None), Failure::ServiceUnreachable);
         assert_eq!(call(TokenErrorKind::Unsent, None, None), Failure::ServiceUnreachable);
+        let refused = TokenError { status: Some(401), ..TokenError::new(TokenErrorKind::Permanent, "words") };
+        assert_eq!(Failure::of_departure(&refused), Failure::BeginRefused, "there was no confirmation yet");
     }
 }

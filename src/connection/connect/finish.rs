@@ -3,6 +3,7 @@
 //! What was connected before under this name stays in force until the last step: a token that does not work
 //! replaces nothing. Called by `callback`, `choose` and `begin`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -12,15 +13,18 @@ use super::choose::Choice;
 use super::claim::Claim;
 use super::drawer::Drawer;
 use super::failure::Failure;
+use super::link::Link;
 use super::outcome::{Connected, Failed, State};
 use super::pending::Flow;
 use super::permission::{Entered, scopes_of};
 use super::provider::{Found, Who};
 use super::tell::actor;
-use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
-use crate::connection::{Content, Credential, Tokens};
+use super::trial::{Proof, Tried};
+use crate::connection::grant::{Account, Grant, Issued, TokenError, TokenErrorKind};
+use crate::connection::health::{Key, Tested, Trouble};
+use crate::connection::{Content, Credential, Status, Tokens};
 use crate::definition::live::Generation;
-use crate::definition::plan::Integration;
+use crate::definition::plan::{Auth, Integration};
 
 /// A connection that is about to be.
 pub(super) struct Grown {
@@ -35,6 +39,8 @@ pub(super) struct Grown {
     pub notes: Vec<String>,
     /// The `discover` step that comes next.
     pub step: usize,
+    /// What is known of the credential.
+    pub proof: Proof,
 }
 
 impl Grown {
@@ -42,13 +48,14 @@ impl Grown {
     pub fn entered(claim: Claim, entered: Entered) -> Self {
         let Entered { scopes, inputs, credential } = entered;
         let (grant, notes) = (Grant::default(), Vec::new());
-        Self { claim, scopes, inputs, entered: credential, grant, who: None, notes, step: 0 }
+        Self { claim, scopes, inputs, entered: credential, grant, who: None, notes, step: 0, proof: Proof::None }
     }
 
     /// What a flow brought.
     pub fn granted(claim: Claim, flow: Flow, grant: Grant) -> Self {
         let Flow { scopes, inputs, .. } = flow;
-        Self { claim, scopes, inputs, entered: None, grant, who: None, notes: Vec::new(), step: 0 }
+        let (notes, proof) = (Vec::new(), Proof::None);
+        Self { claim, scopes, inputs, entered: None, grant, who: None, notes, step: 0, proof }
     }
 
     fn account<'a>(&'a self, generation: &'a Generation, integration: &'a Arc<Integration>) -> Account<'a> {
@@ -70,12 +77,37 @@ impl Connect {
         integration: &Arc<Integration>,
         grown: &mut Grown,
     ) -> Result<(), State> {
+        if matches!(integration.auth, Auth::OAuth1(_)) {
+            return self.try_granted(generation, integration, grown).await;
+        }
         match self.provider.identity(grown.account(generation, integration), &grown.grant).await {
             Ok(who) => grown.who = who,
             Err(error) if refuses_token(&error) => return Err(failed(Failure::TokenRefused, error.to_string())),
             Err(error) => {
                 tracing::warn!(integration = %integration.id, "whose account was connected is not known: {error}");
                 grown.notes.push(format!("{} did not say whose account this is.", integration.title));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries a token of a service that has no request of its own for whose it is.
+    async fn try_granted(
+        &self,
+        generation: &Generation,
+        integration: &Arc<Integration>,
+        grown: &mut Grown,
+    ) -> Result<(), State> {
+        let tokens = grown.grant.tokens.iter().map(|(name, issued)| (Arc::clone(name), issued.copy())).collect();
+        let (inputs, saved) = (grown.inputs.clone(), grown.grant.saved.clone());
+        let content = Content { credential: Credential::Tokens(Tokens(tokens)), inputs, saved };
+        match self.tried(generation, integration, &grown.claim.link.connection, content).await {
+            Tried::Works => grown.proof = Proof::Passed,
+            Tried::NoTest => {}
+            Tried::Refused(found) => return Err(failed(Failure::TokenRefused, found.detail)),
+            Tried::Untried(found) => {
+                grown.notes.push(format!("{} could not be asked whether this works.", integration.title));
+                grown.proof = Proof::Doubted(found);
             }
         }
         Ok(())
@@ -121,24 +153,96 @@ impl Connect {
         }
         let before = self.before(&integration.id, &grown.claim.link.connection).await;
         let before_scopes = before.as_ref().and_then(|before| scopes_of(&before.credential));
-        let Grown { claim: Claim { link, .. }, scopes, inputs, entered, grant, who, mut notes, .. } = grown;
+        let Grown { claim: Claim { link, .. }, scopes, inputs, entered, grant, who, mut notes, proof, .. } = grown;
         let mut saved = grant.saved;
         let credential = entered.unwrap_or(Credential::Tokens(Tokens(grant.tokens)));
         let granted = scopes_of(&credential);
+        let credential = as_requested(integration, credential, &scopes);
         notes.extend(other_account(before.as_ref().map(|before| &before.saved), who.as_ref()));
         let account = who.as_ref().and_then(|who| who.name.clone().or_else(|| who.id.clone()));
         keep_account(&mut saved, who);
+        let replaced = before.and_then(|before| replaced(integration, before, &credential));
         let content = Content { credential, inputs, saved };
         match self.connections.put(&actor(&link), integration, &link.connection, content).await {
-            Ok(_) => State::Connected(Connected { account, requested: scopes, granted, before: before_scopes, notes }),
+            Ok(_) => {
+                self.take_back(drawer, &link, replaced).await;
+                self.note_proof(&Key::new(&integration.id, &link.connection), proof).await;
+                State::Connected(Connected { account, requested: scopes, granted, before: before_scopes, notes })
+            }
             Err(error) => failed(Failure::NotKept, not_kept(&integration.id, &error.to_string())),
         }
+    }
+}
+
+impl Connect {
+    /// Has the service told of tokens that were replaced. They are in use by nobody from now on, so that whatever
+    /// comes of it changes nothing here.
+    async fn take_back(&self, drawer: &Drawer, link: &Link, replaced: Option<Content>) {
+        let Some(content) = replaced else { return };
+        if let Err(error) = self.queue_replaced(drawer, (&link.integration, &link.connection), &content).await {
+            tracing::error!(integration = %link.integration, "replaced tokens live on at the service: {error}");
+        }
+    }
+
+    /// Remembers what is known of a credential that was just kept.
+    async fn note_proof(&self, key: &Key, proof: Proof) {
+        let now = self.clock.now();
+        let pulse = self.connections.pulse(key).await;
+        let (before, after) = match proof {
+            Proof::None => return,
+            Proof::Passed => pulse.change(now, |health| health.last_test = Some(Tested { at: now, passed: true })),
+            Proof::Doubted(found) => pulse.change(now, |health| {
+                health.condition = Status::Warning;
+                health.last_error = Some(Trouble::new(now, &found.detail, found.step));
+            }),
+        };
+        self.connections.note_status(key, before, after).await;
+        self.connections.save_health(key, &pulse).await;
     }
 }
 
 /// Where whose account it is stands among the saved values. Names of definitions do not begin so.
 const ACCOUNT_ID: &str = "_account_id";
 const ACCOUNT_NAME: &str = "_account_name";
+
+/// The credential whose tokens have the scopes that were asked for, where the service did not say what it granted:
+/// then it granted what was asked for (RFC 6749 §5.1).
+fn as_requested(integration: &Integration, credential: Credential, requested: &[String]) -> Credential {
+    let Auth::OAuth2(oauth2) = &integration.auth else { return credential };
+    let mut tokens = match credential {
+        Credential::Tokens(Tokens(tokens)) => tokens,
+        other => return other,
+    };
+    for (name, issued) in tokens.iter_mut().filter(|(_, issued)| issued.scopes.is_none()) {
+        let own = oauth2.scopes.iter().filter(|scope| *scope.token == **name && requested.contains(&scope.name));
+        let own: Vec<_> = own.map(|scope| scope.name.clone()).collect();
+        issued.scopes = Some(own).filter(|own| !own.is_empty());
+    }
+    Credential::Tokens(Tokens(tokens))
+}
+
+/// Whose account a connection is, by the values that its sign-in saved: what people call it, else its id.
+pub fn account_of(saved: &Map<String, Json>) -> Option<&str> {
+    let text = |name| saved.get(name).and_then(Json::as_str);
+    text(ACCOUNT_NAME).or(text(ACCOUNT_ID))
+}
+
+/// What of the tokens before is to be taken back, once these are kept: none that the service gave again.
+fn replaced(integration: &Integration, before: Content, now: &Credential) -> Option<Content> {
+    let Auth::OAuth2(oauth2) = &integration.auth else { return None };
+    let (Credential::Tokens(Tokens(tokens)), Credential::Tokens(Tokens(now))) = (before.credential, now) else {
+        return None;
+    };
+    let again = |issued: &Issued| {
+        now.values().any(|new| {
+            let refresh = |issued: &Issued| issued.refresh.as_ref().map(|refresh| refresh.expose().clone());
+            new.access.expose() == issued.access.expose() || issued.refresh.is_some() && refresh(new) == refresh(issued)
+        })
+    };
+    let tokens: BTreeMap<_, _> = tokens.into_iter().filter(|(_, issued)| !again(issued)).collect();
+    let wanted = oauth2.revoke_replaced && !tokens.is_empty();
+    wanted.then(|| Content { credential: Credential::Tokens(Tokens(tokens)), ..before })
+}
 
 fn keep_account(saved: &mut Map<String, Json>, who: Option<Who>) {
     let Some(Who { id, name }) = who else { return };

@@ -31,15 +31,19 @@ mod result;
 pub mod return_to;
 mod sessions;
 mod tell;
+pub mod trial;
 
 use std::fmt;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use http::Method;
+use http::{HeaderValue, Method, header};
 use tokio::sync::{Mutex, Notify, OnceCell, Semaphore, watch};
 
 use crate::activity::Activity;
+use crate::base::budgets::{self, Budgets};
 use crate::base::clock::Clock;
 use crate::base::random::Random;
 use crate::base::secret::Secret;
@@ -58,15 +62,20 @@ use outcome::{Outcome, Standing, Step};
 use page::Page;
 use provider::Provider;
 use tell::{Tampering, Teller};
+use trial::Trial;
 
 pub use calls::Calls;
 pub use device::{DeviceRefused, DeviceShown};
 pub use failure::{Failure, Told};
+pub use finish::account_of;
 pub use removal::{RemoveError, Revocation, RevocationState, What};
 pub use result::Shown;
 
 /// The collection of the key that links are signed with.
 const KEYS: &str = "connect";
+
+/// The most sources that are remembered; beyond that the unknown ones share one budget.
+const SOURCES: usize = 65_536;
 
 /// Collections of sealed records that this room keeps.
 pub const SEALED: [Sealed; 6] = [
@@ -124,6 +133,10 @@ pub struct Connect {
     due: Notify,
     /// What has the sessions of services that are signed in to by requests of their own.
     logins: Option<Arc<Logins>>,
+    /// What tries credentials before they are kept.
+    trial: Option<Arc<dyn Trial>>,
+    /// What each source may still ask for.
+    sources: std::sync::Mutex<Budgets<Option<IpAddr>>>,
 }
 
 impl fmt::Debug for Connect {
@@ -208,6 +221,8 @@ impl Connect {
             awaited: Notify::new(),
             due: Notify::new(),
             logins: None,
+            trial: None,
+            sources: std::sync::Mutex::new(Budgets::new(SOURCES)),
         }
     }
 
@@ -215,6 +230,12 @@ impl Connect {
     #[must_use]
     pub fn with_logins(self, logins: Arc<Logins>) -> Self {
         Self { logins: Some(logins), ..self }
+    }
+
+    /// The same, which tries credentials with `trial` before it keeps them.
+    #[must_use]
+    pub fn with_trial(self, trial: Arc<dyn Trial>) -> Self {
+        Self { trial: Some(trial), ..self }
     }
 
     /// Makes a link. The audit log has it first; `actor` is who wants it.
@@ -355,6 +376,9 @@ impl Connect {
         let Some(place) = place(&visit.path) else {
             return Refusal::NotFound.answer("there is nothing at this path");
         };
+        if let Err(refused) = self.within_rate(place, &visit) {
+            return refused;
+        }
         let looks = matches!(visit.method, Method::GET | Method::HEAD);
         match place {
             Place::Asset(name) if looks => {
@@ -378,6 +402,41 @@ impl Connect {
             _ => Refusal::MethodNotAllowed.answer("this page is not asked for like that"),
         }
     }
+}
+
+impl Connect {
+    /// Takes one of what a source may ask for. Whoever asks too often learns when to come again.
+    fn within_rate(&self, place: Place<'_>, visit: &Visit) -> Result<(), Answer> {
+        if matches!(place, Place::Asset(_)) {
+            return Ok(());
+        }
+        let generation = self.live.load();
+        let (rate, source) = (generation.gateway.connect.rate_per_source, visit.source.map(budgets::source));
+        let now = self.clock.monotonic();
+        let taken = self.sources.lock().unwrap_or_else(PoisonError::into_inner).take(source, None, rate, now);
+        taken.map_err(|wait| {
+            let known = place.integration().filter(|id| generation.integration(id).is_some()).unwrap_or("other");
+            self.teller.metrics.connect_flows.with_label_values(&[known, "rate_limited"]).inc();
+            too_often(&generation.gateway.public_url).with(header::RETRY_AFTER, seconds(wait))
+        })
+    }
+}
+
+/// Whole seconds, rounded up.
+fn seconds(wait: Duration) -> HeaderValue {
+    HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+}
+
+fn too_often(url: &url::Url) -> Answer {
+    refused(
+        url,
+        Refusal::RateLimited,
+        [
+            "Too many requests",
+            "More requests for pages like this one came from your network than this gateway takes.",
+            "Wait a minute, then open the page again.",
+        ],
+    )
 }
 
 fn refused(url: &url::Url, refusal: Refusal, [heading, meaning, step]: [&str; 3]) -> Answer {

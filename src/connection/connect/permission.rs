@@ -11,6 +11,7 @@ use super::browser::Browser;
 use super::door::Visit;
 use super::link::Link;
 use super::page::{Page, host, prefix};
+use super::trial::NotKept;
 use super::{Connect, LinkRefused, Wanted, return_to, unable};
 use crate::base::secret::Secret;
 use crate::connection::directory::is_name;
@@ -48,6 +49,8 @@ pub(super) enum Way<'a> {
     Password,
     /// A person enters an access key: its id and its secret.
     AccessKey,
+    /// A person tells what the gateway signs in with, among the inputs.
+    Login,
     /// No sign-in is needed.
     Nothing,
 }
@@ -71,8 +74,8 @@ impl<'a> Way<'a> {
             Auth::Jwt(assertion) if assertion.key.is_none() => Self::Key,
             Auth::Basic => Self::Password,
             Auth::SigV4(_) => Self::AccessKey,
-            // What a login wants is among the inputs.
-            Auth::None | Auth::Mtls | Auth::Jwt(_) | Auth::Login(_) => Self::Nothing,
+            Auth::Login(_) => Self::Login,
+            Auth::None | Auth::Mtls | Auth::Jwt(_) => Self::Nothing,
         }
     }
 
@@ -81,14 +84,14 @@ impl<'a> Way<'a> {
             Self::Provider { .. } | Self::Device { .. } => "provider",
             Self::Itself | Self::Nothing => "nothing",
             Self::Key | Self::AccessKey => "key",
-            Self::Password => "password",
+            Self::Password | Self::Login => "password",
         }
     }
 
     pub const fn scopes(self) -> &'a [Scope] {
         match self {
             Self::Provider { scopes, .. } | Self::Device { scopes } => scopes,
-            Self::Itself | Self::Key | Self::Password | Self::AccessKey | Self::Nothing => &[],
+            Self::Itself | Self::Key | Self::Password | Self::AccessKey | Self::Login | Self::Nothing => &[],
         }
     }
 }
@@ -217,7 +220,7 @@ pub(super) fn read(form: &Form, way: Way<'_>, link: &Link, integration: &Integra
             let session = Some(Secret::from(form.one("session"))).filter(|session| !session.expose().is_empty());
             Some(Credential::AccessKey { id: needed("access_key"), secret: needed("access_secret"), session })
         }
-        Way::Nothing => Some(Credential::None),
+        Way::Login | Way::Nothing => Some(Credential::None),
         Way::Key => Some(Credential::ApiKey(needed("api_key"))),
         // A password may be empty: some services want a key as the name and nothing else.
         Way::Password => {
@@ -231,6 +234,10 @@ pub(super) fn read(form: &Form, way: Way<'_>, link: &Link, integration: &Integra
     {
         wrong.insert("api_key".to_owned(), "This does not look like a key of this service.");
     }
+    if let Some(credential) = credential.as_ref().filter(|credential| !credential.is_sendable(integration)) {
+        let field = if matches!(credential, Credential::AccessKey { .. }) { "access_key" } else { "api_key" };
+        wrong.entry(field.to_owned()).or_insert(UNSENDABLE);
+    }
     if wrong.is_empty() {
         let scopes = Offer::of(way, link).asked(&form.all("scope"));
         Ok(Entered { scopes, inputs, credential })
@@ -241,6 +248,9 @@ pub(super) fn read(form: &Form, way: Way<'_>, link: &Link, integration: &Integra
 
 const NEEDED: &str = "This is needed.";
 const TOO_LONG: &str = "This is too long.";
+const UNSENDABLE: &str = "This has characters that no key has, such as an accented letter: copy it again, whole.";
+/// The field by which a person says that what could not be tried is to be kept.
+pub(super) const UNTRIED: &str = "untried";
 
 /// The value of an input: what was entered, else its default.
 fn value(input: &Input, entered: &str) -> Result<Option<String>, &'static str> {
@@ -267,8 +277,35 @@ struct View<'a> {
     optional: Vec<ScopeView<'a>>,
     gone: Vec<String>,
     fields: Vec<Field<'a>>,
-    problem: Option<&'static str>,
+    problem: Option<ProblemView<'a>>,
     cancel: Option<String>,
+}
+
+/// What stands above the form when it was sent without success.
+#[derive(Serialize)]
+struct ProblemView<'a> {
+    title: String,
+    detail: Option<&'a str>,
+    step: Option<&'a str>,
+    /// The field that keeps what was entered without its being tried.
+    confirm: Option<&'static str>,
+}
+
+impl<'a> ProblemView<'a> {
+    fn of(not_kept: &'a NotKept, service: &str) -> Self {
+        let (title, found, confirm) = match not_kept {
+            NotKept::Refused(found) => (format!("This was tried at {service} and does not work."), found, None),
+            NotKept::Untried(found) => {
+                (format!("This could not be tried at {service} at the moment."), found, Some(UNTRIED))
+            }
+        };
+        Self { title, detail: Some(&found.detail), step: Some(found.step), confirm }
+    }
+
+    fn of_form() -> Self {
+        let title = "Something is missing or not in its form: see below.".to_owned();
+        Self { title, detail: None, step: None, confirm: None }
+    }
 }
 
 #[derive(Serialize)]
@@ -321,7 +358,7 @@ impl Connect {
         let way = Way::of(integration);
         let before = self.before(&integration.id, &link.connection).await;
         let seen = Seen { generation: &generation, integration, link: &link, query: &visit.query, before };
-        let (page, view) = page(&seen, way, &Form::default(), &Wrong::new());
+        let (page, view) = page(&seen, way, (&Form::default(), &Wrong::new()), None);
         page.with_cookie(browser.set).show(view)
     }
 
@@ -333,11 +370,27 @@ impl Connect {
 
 /// The permission page with what is wrong with the form.
 pub(super) fn faulty(seen: &Seen<'_>, way: Way<'_>, form: &Form, wrong: &Wrong) -> Answer {
-    let (page, view) = page(seen, way, form, wrong);
+    let (page, view) = page(seen, way, (form, wrong), Some(ProblemView::of_form()));
     page.refuse(Refusal::InvalidInput, view)
 }
 
-fn page<'a>(seen: &Seen<'a>, way: Way<'a>, form: &Form, wrong: &Wrong) -> (Page<'a>, impl Serialize + use<'a>) {
+/// The permission page with what came of trying what was entered. Secrets have to be entered again.
+pub(super) fn not_kept<'a>(seen: &Seen<'a>, way: Way<'a>, form: &Form, not_kept: &'a NotKept) -> Answer {
+    let refusal = match not_kept {
+        NotKept::Refused(_) => Refusal::InvalidInput,
+        NotKept::Untried(_) => Refusal::ServiceUnreachable,
+    };
+    let problem = ProblemView::of(not_kept, &seen.integration.title);
+    let (page, view) = page(seen, way, (form, &Wrong::new()), Some(problem));
+    page.refuse(refusal, view)
+}
+
+fn page<'a>(
+    seen: &Seen<'a>,
+    way: Way<'a>,
+    (form, wrong): (&Form, &Wrong),
+    problem: Option<ProblemView<'a>>,
+) -> (Page<'a>, impl Serialize + use<'a>) {
     let (url, integration, link) = (&seen.generation.gateway.public_url, seen.integration, seen.link);
     let offer = Offer::of(way, link);
     let before = seen.before.as_ref().and_then(|before| scopes_of(&before.credential));
@@ -365,7 +418,7 @@ fn page<'a>(seen: &Seen<'a>, way: Way<'a>, form: &Form, wrong: &Wrong) -> (Page<
         optional: offer.optional.iter().map(|optional| scope(optional)).collect(),
         gone,
         fields: fields(seen, way, form, wrong),
-        problem: (!wrong.is_empty()).then_some("Something is missing or not in its form: see below."),
+        problem,
         cancel: back.map(String::from),
     };
     (page.told_to(link.origin.as_deref()), view)
@@ -405,7 +458,7 @@ fn fields<'a>(seen: &Seen<'a>, way: Way<'_>, form: &Form, wrong: &Wrong) -> Vec<
             let session = Field::of("session".to_owned(), "Session token", None, wrong);
             fields.push(Field { secret: true, optional: true, ..session });
         }
-        Way::Provider { .. } | Way::Device { .. } | Way::Itself | Way::Nothing => {}
+        Way::Provider { .. } | Way::Device { .. } | Way::Itself | Way::Login | Way::Nothing => {}
     }
     fields
 }

@@ -81,6 +81,8 @@ pub enum What {
     /// What a removed connection signed in with.
     #[default]
     Connection,
+    /// The tokens that an account had before it was connected anew.
+    Replaced,
     /// A session that was replaced, or that nobody uses any more.
     Session,
 }
@@ -114,7 +116,7 @@ pub struct Revocation {
     pub state: RevocationState,
     /// How often the service was asked.
     pub attempts: u32,
-    /// When the connection was removed, or the session ended.
+    /// When the connection was removed or connected anew, or the session ended.
     pub asked_at: String,
     /// When the service is asked again, while it is pending.
     pub next: Option<String>,
@@ -328,6 +330,21 @@ impl Connect {
         let record = key(COLLECTION, &fresh_id(now.after(KEPT), &*self.random)?);
         let kept = Kept { removed: true, next, ..begun(names, What::Session, Some(content), now)? };
         drawer.put(&record, &kept, Some(0)).await.map(drop)
+    }
+
+    /// Keeps what a service is to be told of tokens that were replaced by others.
+    pub(super) async fn queue_replaced(
+        &self,
+        drawer: &Drawer,
+        names: (&str, &str),
+        content: &Content,
+    ) -> Result<(), KeepError> {
+        let now = self.clock.now();
+        let record = key(COLLECTION, &fresh_id(now.after(KEPT), &*self.random)?);
+        let kept = Kept { removed: true, ..begun(names, What::Replaced, Some(content), now)? };
+        drawer.put(&record, &kept, Some(0)).await?;
+        self.due.notify_one();
+        Ok(())
     }
 
     async fn tell_revocation(&self, kept: &Kept) -> Result<(), KeepError> {

@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 
 use super::link::Link;
 use super::outcome::{Outcome, State};
+use super::trial::Found;
 use crate::activity::{Activity, Asker, CallRecord};
 use crate::base::clock::Clock;
 use crate::store::model::AuditEntry;
@@ -114,6 +115,15 @@ impl Teller {
     pub async fn started(&self, link: &Link, scopes: &[String]) -> Result<(), StoreError> {
         self.metrics.connect_flows.with_label_values(&[link.integration.as_str(), "started"]).inc();
         self.write(&actor(link), "connect.start", link, json!({ "link": link.id, "scopes": scopes })).await
+    }
+
+    /// What a person entered was tried without success, and is not kept. `result` is one of `credential_refused` and
+    /// `credential_untried`.
+    pub async fn tried(&self, link: &Link, result: &'static str, found: &Found) -> Result<(), StoreError> {
+        self.metrics.connect_flows.with_label_values(&[link.integration.as_str(), result]).inc();
+        self.record(&link.integration, &link.connection, Some(result));
+        let detail = json!({ "link": link.id, "result": result, "cause": found.cause });
+        self.write(&actor(link), "connect.try", link, detail).await
     }
 
     /// A flow has an outcome. Call it when that is on disk.

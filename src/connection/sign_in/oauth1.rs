@@ -10,23 +10,27 @@ use std::sync::Arc;
 
 use http::header;
 use serde_json::{Map, Value as Json};
-use url::Url;
+use url::{Position, Url};
 
 use super::Parts;
 use super::send::{self, misconfigured};
 use crate::base::secret::Secret;
 use crate::connection::credential::TOKEN_SECRET;
 use crate::connection::directory::DEFAULT;
+use crate::connection::flow::Secrets;
 use crate::connection::grant::{Account, Grant, Issued, TokenError, TokenErrorKind};
 use crate::connection::sign::oauth1::{Signatory, authorization};
 use crate::connection::sign::{Body, Unsigned};
 use crate::definition::plan::auth::Auth;
-use crate::definition::plan::oauth1::OAuth1;
+use crate::definition::plan::oauth1::{Consumer, OAuth1};
 use crate::definition::plan::request::Request;
 use crate::net::{Outgoing, Scheme};
+use crate::request::answer::plain_words;
 
 /// The most bytes that a token or its secret may have.
 const TOKEN_MOST: usize = 8 << 10;
+/// The most bytes of an answer that is told as words.
+const WORDS: usize = 1 << 10;
 
 /// What makes the calls of the three legs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -70,12 +74,12 @@ impl ThreeLegs {
     /// is open to stolen consents, which is what OAuth 1.0a mended in 1.0.
     pub async fn begin(&self, account: Account<'_>, callback: &str) -> Result<Temporary, TokenError> {
         let plan = plan(&account)?;
-        let fields = self.call(&account, (&plan.request_token, plan), None, ("oauth_callback", callback)).await?.0;
+        let fields = self.call(&account, (Leg::RequestToken, plan), None, ("oauth_callback", callback)).await?.0;
         if fields.get("oauth_callback_confirmed").is_none_or(|confirmed| confirmed != "true") {
             let words = "the service does not confirm the callback's address (`oauth_callback_confirmed`)";
-            return Err(misconfigured(words));
+            return Err(Leg::RequestToken.failed(misconfigured(words)));
         }
-        let (token, secret) = token_of(fields)?;
+        let (token, secret) = token_of(fields).map_err(|error| Leg::RequestToken.failed(error))?;
         let url = self.authorize_url(&account, plan, &token)?;
         Ok(Temporary { url, token, secret })
     }
@@ -87,7 +91,9 @@ impl ThreeLegs {
         let url = Url::parse(&written).ok().filter(|url| matches!(url.scheme(), "https" | "http") && url.has_host());
         let mut url = url.ok_or_else(|| misconfigured("`auth.oauth1.authorize` is not an address of the web"))?;
         url.query_pairs_mut().append_pair("oauth_token", token.expose());
-        Ok(url.into())
+        // A browser does not go through our dialer: it is sent to the simulation by its own address.
+        let Some(simulated) = self.parts.clients.simulated(&account.integration.id) else { return Ok(url.into()) };
+        Ok(format!("{simulated}{}", &url[Position::BeforePath..]))
     }
 
     /// Fetches the token (section 2.3). Call it once for each verifier.
@@ -98,19 +104,20 @@ impl ThreeLegs {
         let plan = plan(&account)?;
         let held = Some((consent.token, consent.secret));
         let verifier = ("oauth_verifier", consent.verifier.expose().as_str());
-        let (fields, saved) = self.call(&account, (&plan.access_token, plan), held, verifier).await?;
-        let (token, secret) = token_of(fields)?;
+        let (fields, saved) = self.call(&account, (Leg::AccessToken, plan), held, verifier).await?;
+        let (token, secret) = token_of(fields).map_err(|error| Leg::AccessToken.failed(error))?;
         let now = self.parts.clock.now();
         let tokens = [(DEFAULT, token), (TOKEN_SECRET, secret)];
         let tokens = tokens.map(|(name, access)| (Arc::from(name), Issued::bare(access, now)));
         Ok(Grant { tokens: BTreeMap::from(tokens), saved })
     }
 
-    /// One signed call, and the fields of the form it answers with.
+    /// One signed call, and the fields of the form it answers with. What fails is told with the call's name and what
+    /// the service answered, for whoever has to mend it.
     async fn call(
         &self,
         account: &Account<'_>,
-        (request, plan): (&Request, &OAuth1),
+        (leg, plan): (Leg, &OAuth1),
         held: Option<(&Secret, &Secret)>,
         more: (&str, &str),
     ) -> Result<(BTreeMap<String, String>, Map<String, Json>), TokenError> {
@@ -130,10 +137,17 @@ impl ThreeLegs {
             token: held.map(|(token, secret)| (token, Some(secret))),
             realm: realm.as_deref(),
         };
+        let request = leg.request(plan);
         let finish = |outgoing: &mut Outgoing| self.sign(outgoing, signatory, more);
-        let outcome = send::send(&self.parts, account, (request, &context), &finish).await?;
-        // It is a form whatever its content type says, and many services say `text/html`.
-        let fields: BTreeMap<String, String> = url::form_urlencoded::parse(&outcome.body).into_owned().collect();
+        let received = send::received(&self.parts, account, (request, &context), &finish).await;
+        let received = received.map_err(|error| leg.failed(error))?;
+        let said = said(&received.body);
+        let outcome = send::read(request, &context, received, self.parts.clock.now());
+        let outcome = outcome.map_err(|error| {
+            let words = error.words.or(said).map(|words| secrets_of(client, held).redact(&words));
+            leg.failed(TokenError { words, ..error })
+        })?;
+        let fields = form_of(&outcome.body);
         let body = fields.iter().map(|(name, value)| (name.clone(), Json::from(value.as_str()))).collect();
         let context = context.with_json("body", &Json::Object(body));
         let mut saved = Map::new();
@@ -165,6 +179,65 @@ impl ThreeLegs {
     }
 }
 
+/// Which of the two calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leg {
+    /// For temporary credentials.
+    RequestToken,
+    /// For the token.
+    AccessToken,
+}
+
+impl Leg {
+    const fn request(self, plan: &OAuth1) -> &Request {
+        match self {
+            Self::RequestToken => &plan.request_token,
+            Self::AccessToken => &plan.access_token,
+        }
+    }
+
+    /// The same error with the call's name before its words.
+    fn failed(self, error: TokenError) -> TokenError {
+        let name = match self {
+            Self::RequestToken => "`auth.oauth1.request_token`",
+            Self::AccessToken => "`auth.oauth1.access_token`",
+        };
+        let words = error.words.map_or_else(|| name.to_owned(), |words| format!("{name}: {words}"));
+        TokenError { words: Some(words), ..error }
+    }
+}
+
+/// A form whatever its content type says: many services say `text/html`.
+fn form_of(body: &[u8]) -> BTreeMap<String, String> {
+    url::form_urlencoded::parse(body).into_owned().collect()
+}
+
+/// What an answer says in words: RFC 5849 has no form for refusals, so services write `oauth_problem`, an `error` as
+/// OAuth 2.0 has it, or a line of text.
+fn said(body: &[u8]) -> Option<String> {
+    let form = form_of(body);
+    let known = [("oauth_problem", "oauth_problem_advice"), ("error", "error_description")];
+    let coded = known.into_iter().find_map(|(code, words)| match (form.get(code)?, form.get(words)) {
+        (code, Some(words)) => Some(format!("{code}, {words}")),
+        (code, None) => Some(code.clone()),
+    });
+    let text = || {
+        let text = std::str::from_utf8(body).ok()?;
+        (text.len() <= WORDS && !text.trim_start().starts_with('<')).then(|| text.to_owned())
+    };
+    coded.or_else(text).map(|words| plain_words(&words)).filter(|words| !words.is_empty())
+}
+
+/// What a service may repeat and nobody is to read.
+fn secrets_of(client: &Consumer, held: Option<(&Secret, &Secret)>) -> Secrets {
+    let mut secrets = Secrets::default();
+    let held = held.into_iter().flat_map(|(token, secret)| [token, secret]);
+    for secret in held.chain([&client.secret]).filter(|secret| !secret.expose().is_empty()) {
+        secrets.add(secret.expose());
+    }
+    secrets
+}
+
 fn plan<'a>(account: &Account<'a>) -> Result<&'a OAuth1, TokenError> {
     match &account.integration.auth {
         Auth::OAuth1(plan) => Ok(plan),
@@ -183,4 +256,31 @@ fn token_of(mut fields: BTreeMap<String, String>) -> Result<(Secret, Secret), To
     let token = take("oauth_token").filter(|token| !token.expose().is_empty()).ok_or_else(missing)?;
     let secret = take("oauth_token_secret").ok_or_else(missing)?;
     Ok((token, secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_the_services_own_words() {
+        for (body, words) in [
+            (
+                "oauth_problem=timestamp_refused&oauth_problem_advice=late%20by%20far",
+                Some("timestamp_refused, late by far"),
+            ),
+            ("oauth_problem=consumer_key_unknown", Some("consumer_key_unknown")),
+            (
+                "error=invalid_request&error_description=Timestamp+is+invalid",
+                Some("invalid_request, Timestamp is invalid"),
+            ),
+            ("Invalid consumer.\r\n", Some("Invalid consumer.")),
+            (" <html>Maintenance</html>", None),
+            ("", None),
+        ] {
+            assert_eq!(said(body.as_bytes()).as_deref(), words, "{body}");
+        }
+        assert_eq!(said(&[0xff]), None);
+        assert_eq!(said("x".repeat(WORDS + 1).as_bytes()), None);
+    }
 }

@@ -9,6 +9,7 @@ use http::header;
 use serde_json::{Value as Json, json};
 
 use super::Parts;
+use crate::base::clock::Timestamp;
 use crate::connection::grant::{Account, TokenError, TokenErrorKind};
 use crate::connection::turn;
 use crate::definition::plan::api::{Api, Timeouts};
@@ -45,7 +46,20 @@ pub(super) async fn send(
     finish: Finish<'_>,
 ) -> Result<Outcome, TokenError> {
     let received = received(parts, account, (request, context), finish).await?;
-    answer::read((request, None), context, received, parts.clock.now()).map_err(of_answer)
+    read(request, context, received, parts.clock.now())
+}
+
+/// Reads what was answered to a request.
+///
+/// # Errors
+/// When it is not a success.
+pub(super) fn read(
+    request: &Request,
+    context: &Context,
+    received: Received,
+    now: Timestamp,
+) -> Result<Outcome, TokenError> {
+    answer::read((request, None), context, received, now).map_err(of_answer)
 }
 
 /// Fills a request in, sends it, and gives back whatever is answered.

@@ -61,6 +61,10 @@ fn oauth2(oauth2: &OAuth2, found: &mut Findings<'_>) {
         let problem = found.error(Code::BadFormat, &format!("{at}/pkce/off"), "turning PKCE off needs a reason");
         problem.help = Some("Say why in a few words, such as: the service refuses code_challenge.".to_owned());
     }
+    if oauth2.revoke_replaced && oauth2.revoke.is_none() && oauth2.issuer.is_none() {
+        let words = "replaced tokens are taken back by `revoke`, which is not there";
+        found.error(Code::MissingField, &format!("{at}/revoke_replaced"), words);
+    }
     client(oauth2, grant, found);
     scopes(oauth2, found);
     parameters(oauth2, found);

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::place::{Fault, Place};
 use crate::base::secret::Secret;
+use crate::definition::plan::api::Api;
 use crate::definition::plan::{DeclaredConnection, DeclaredCredential};
 use crate::definition::problem::Code;
 use crate::definition::raw::auth::Auth;
@@ -11,8 +12,13 @@ use crate::definition::raw::connection::Connection;
 use crate::definition::raw::integration::Integration;
 use crate::definition::raw::scalar::SecretText;
 
-pub(super) fn compile(raw: &Connection, whole: &Integration, place: &Place<'_>) -> Result<DeclaredConnection, Fault> {
+pub(super) fn compile(
+    raw: &Connection,
+    (whole, api): (&Integration, Option<&Api>),
+    place: &Place<'_>,
+) -> Result<DeclaredConnection, Fault> {
     let credential = credential(raw, whole.auth.as_ref(), place)?;
+    sendable(&credential, (whole.auth.as_ref(), api), place)?;
     let mut inputs = Map::new();
     for (name, input) in super::all_inputs(whole) {
         match raw.inputs.get(name).or(input.default.as_ref()) {
@@ -55,6 +61,24 @@ fn credential(raw: &Connection, auth: Option<&Auth>, place: &Place<'_>) -> Resul
         },
         Some(Auth::Jwt(_) | Auth::Mtls(_) | Auth::None(_)) | None => DeclaredCredential::None,
     })
+}
+
+/// Whether a credential can stand in calls at all: one that cannot would make each of them fail.
+fn sendable(
+    credential: &DeclaredCredential,
+    (auth, api): (Option<&Auth>, Option<&Api>),
+    place: &Place<'_>,
+) -> Result<(), Fault> {
+    let (field, secret) = match (credential, auth) {
+        (DeclaredCredential::ApiKey(key), Some(Auth::ApiKey(_))) => ("api_key", key),
+        (DeclaredCredential::Token { token, .. }, Some(Auth::OAuth2(_) | Auth::Login(_))) => ("token", token),
+        _ => return Ok(()),
+    };
+    if api.is_none_or(|api| api.credential.carries(secret.expose())) {
+        return Ok(());
+    }
+    let message = "this has characters that no header can carry, such as an accented letter or a line break";
+    Err(place.at(field).problem(Code::BadFormat, message))
 }
 
 fn copy(text: &SecretText) -> Secret {

@@ -169,6 +169,7 @@ fn connect(raw: Option<&raw::Connect>, place: &Place<'_>) -> Result<Connect, Fau
     Ok(Connect {
         origins: origins.collect::<Result<_, _>>()?,
         link_ttl: raw.link_ttl.map_or(usual.link_ttl, |time| time.0),
+        rate_per_source: raw.rate_per_source.map_or(usual.rate_per_source, |rate| rate.0),
     })
 }
 

@@ -57,15 +57,18 @@ pub fn integration(document: &Document, templates: &Templates) -> Result<Integra
     let id: Arc<str> = raw.id.0.as_str().into();
     let inputs = inputs(&raw, &place.at("inputs"))?;
     let connections = raw.connections.iter().enumerate();
+    let api = raw.api.as_ref().map(|api| api::compile(api, raw.auth.as_ref(), &place.at("api"))).transpose()?;
     Ok(Integration {
         title: raw.title.clone().unwrap_or_else(|| raw.id.0.clone()),
         fingerprint: fingerprint(&document.value),
         auth: auth::compile(raw.auth.as_ref(), &place.at("auth"))?,
         prompts: auth::prompts(raw.auth.as_ref()),
-        api: raw.api.as_ref().map(|api| api::compile(api, raw.auth.as_ref(), &place.at("api"))).transpose()?,
         connections: connections
-            .map(|(index, connection)| declared::compile(connection, &raw, &place.at("connections").item(index)))
+            .map(|(index, connection)| {
+                declared::compile(connection, (&raw, api.as_ref()), &place.at("connections").item(index))
+            })
             .collect::<Result<_, _>>()?,
+        api,
         webhook: raw.webhook.as_ref().map(|webhook| webhook::compile(webhook, &place.at("webhook"))).transpose()?,
         rules: rule::compile_all(&raw.rules, &place.at("rules"))?,
         inputs,

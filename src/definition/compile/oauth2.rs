@@ -43,6 +43,7 @@ pub(super) fn compile(raw: &raw::OAuth2, place: &Place<'_>) -> Result<OAuth2, Fa
             Some(raw::RefreshPolicy::Extend) => RefreshPolicy::Extend,
         },
         revoke: requests(raw.revoke.as_ref(), &place.at("revoke"))?,
+        revoke_replaced: raw.revoke_replaced,
         introspect: raw.introspect.as_ref().map(|raw| introspect(&raw.0, &place.at("introspect"))).transpose()?,
         device: raw.device.as_ref().map(|raw| device(&raw.0, &place.at("device"))).transpose()?,
         assertion: raw.assertion.as_ref().map(|raw| assertion(raw, &place.at("assertion"))).transpose()?,
@@ -117,6 +118,7 @@ fn scope(raw: &raw::Scope) -> Scope {
         grants: raw.grants.clone(),
         default: raw.default,
         token: raw.token.clone().unwrap_or_else(|| DEFAULT_TOKEN.to_owned()),
+        includes: raw.includes.clone(),
     }
 }
 

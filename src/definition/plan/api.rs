@@ -10,7 +10,7 @@ use super::identity::Identity;
 use super::page::Paging;
 use super::policy::{Policy, Retry};
 use super::request::Request;
-use crate::template::{Expr, Text, Tree};
+use crate::template::{Expr, Segment, Text, Tree};
 
 /// A service's API.
 #[derive(Debug)]
@@ -167,6 +167,26 @@ pub enum Placement {
         /// Its value.
         value: Text,
     },
+}
+
+impl Placement {
+    /// Whether a credential can stand where it goes: what stands in a header as it is must be visible ASCII
+    /// (RFC 9110 §5.5). What a template makes of it first is known only when it is rendered.
+    pub fn carries(&self, credential: &str) -> bool {
+        let visible = || credential.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+        match self {
+            Self::Bearer => visible(),
+            Self::Header { value, .. } => !names_only(value) || visible(),
+            Self::Nowhere | Self::Basic | Self::Body { .. } | Self::Query { .. } => true,
+        }
+    }
+}
+
+/// Whether every slot of a text is a name, so that what it names stands there unchanged.
+fn names_only(text: &Text) -> bool {
+    let plain = |source: &str| source.trim().chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
+    let slots = |segments: &[Segment]| segments.iter().filter_map(Segment::slot).all(|slot| plain(slot.source()));
+    text.segments().is_some_and(|segments| slots(&segments))
 }
 
 /// A request with a name.

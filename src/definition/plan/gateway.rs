@@ -12,6 +12,7 @@ use super::egress::Egress;
 use super::identity::Identity;
 use super::rule::{Glob, Retry};
 use crate::base::secret::Secret;
+use crate::base::units::Rate;
 use crate::template::Text;
 
 /// The gateway's own settings. Those under [`Fixed`] take effect at start only.
@@ -135,11 +136,15 @@ pub struct Connect {
     pub origins: Vec<String>,
     /// How long a connect link can be used. Default 15 minutes.
     pub link_ttl: Duration,
+    /// Requests for pages and callbacks from one source. Default 300 a minute.
+    pub rate_per_source: Rate,
 }
+
+const RATE_PER_SOURCE: Rate = Rate { count: 300, period: Duration::from_mins(1) };
 
 impl Default for Connect {
     fn default() -> Self {
-        Self { origins: Vec::new(), link_ttl: Duration::from_mins(15) }
+        Self { origins: Vec::new(), link_ttl: Duration::from_mins(15), rate_per_source: RATE_PER_SOURCE }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct OAuth2 {
     pub refresh_tokens: RefreshPolicy,
     /// The calls that take a token back; empty when there are none, or the issuer's metadata may tell.
     pub revoke: Vec<Request>,
+    /// Whether tokens that were replaced by connecting anew are taken back.
+    pub revoke_replaced: bool,
     /// The call that tells what a token is worth (RFC 7662).
     pub introspect: Option<TokenCall>,
     /// The device authorization request (RFC 8628).
@@ -62,6 +64,15 @@ pub struct OAuth2 {
 }
 
 impl OAuth2 {
+    /// Whether what was granted lets a connection do what needs this scope.
+    pub fn grants(&self, granted: &[String], needed: &str) -> bool {
+        let includes = |name: &String| {
+            let declared = self.scopes.iter().filter(|scope| scope.name == *name);
+            declared.flat_map(|scope| &scope.includes).any(|included| included == needed)
+        };
+        granted.iter().any(|name| name == needed || includes(name))
+    }
+
     /// The scopes that are asked for unless a connection says otherwise.
     pub fn default_scopes(&self) -> impl Iterator<Item = &Scope> {
         self.scopes.iter().filter(|scope| scope.default)
@@ -225,6 +236,8 @@ pub struct Scope {
     pub default: bool,
     /// The named token it belongs to.
     pub token: String,
+    /// Scopes that it stands for as well.
+    pub includes: Vec<String>,
 }
 
 /// Proof Key for Code Exchange.

@@ -95,7 +95,8 @@ request_shape! {
         id: Id,
         /// What it does, in a few words.
             title: Option<String>,
-        /// Scopes a connection must have been granted.
+        /// Scopes that the endpoint needs. A connection of which it is known that it lacks one is told so, and the
+        /// service is not called.
         #[serde(default)]
         scopes: Vec<String>,
         /// How long its answers may be reused, instead of what the API says.

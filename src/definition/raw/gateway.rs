@@ -8,7 +8,9 @@ use crate::base::secret::Secret;
 use super::form::{Filled, OneOrMany, Ordered, Short, ShortOr, single_key};
 use super::limits::DeliveryRetry;
 use super::plugin::Plugin;
-use super::scalar::{Cidr, DurationText, GrammarVersion, Id, Method, SecretText, SizeText, SocketMode, Template};
+use super::scalar::{
+    Cidr, DurationText, GrammarVersion, Id, Method, RateText, SecretText, SizeText, SocketMode, Template,
+};
 
 /// Pointers of values whose references the reader leaves as they are, because what they name need not
 /// be there yet: in development mode the master key is made by itself.
@@ -333,6 +335,9 @@ pub struct Connect {
     pub origins: Vec<String>,
     /// How long a connect link can be used, at most 7d. Default 15m.
     pub link_ttl: Option<DurationText>,
+    /// Requests for connect pages and callbacks from one address (of IPv6 from one /64); what comes beyond is answered
+    /// with 429. Files of the pages do not count. Default 300/m.
+    pub rate_per_source: Option<RateText>,
 }
 
 /// A place of your own that actions deliver to.

@@ -33,6 +33,10 @@ pub struct OAuth2 {
     /// How a token is taken back at the service (RFC 7009). Done once for each of the connection's tokens,
     /// which is seen as `token.access` and `token.refresh`.
     pub revoke: Option<OneOrMany<ShortOr<Request>>>,
+    /// Whether the tokens that an account had are taken back, by `revoke`, when it is connected anew. Some services
+    /// take a token back by ending the whole consent, and the new tokens with it: leave it off there. Default: off.
+    #[serde(default)]
+    pub revoke_replaced: bool,
     /// How the service tells what a token is worth (RFC 7662), for services that give no expiry.
     pub introspect: Option<ShortOr<TokenCall>>,
     /// The device authorization request (RFC 8628).
@@ -290,6 +294,9 @@ pub struct Scope {
     pub default: bool,
     /// The named token it belongs to. Default: the default token.
     pub token: Option<String>,
+    /// Scopes that need not be granted besides this one, because the service lets it do what they do.
+    #[serde(default)]
+    pub includes: Vec<String>,
 }
 
 /// Proof Key for Code Exchange.

@@ -1,6 +1,7 @@
 //! The bad inputs of a connect flow, one after another, with the calls as they are really made: each ends on a
 //! page that a person can act on, with a line in the activity and in the audit log, and with nothing stored.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -13,7 +14,7 @@ use trunkline::connection::flow::{Parts, TokenCalls};
 use trunkline::connection::sign_in;
 use trunkline::connection::sign_in::oauth1::ThreeLegs;
 use trunkline::net::resolve::Resolver;
-use trunkline::net::{Clients, Dialer, Trust};
+use trunkline::net::{Clients, Dialer, Redirect, Trust};
 use trunkline::telemetry::metrics::Metrics;
 
 use super::desk::{APP, Browser, Desk, TOO_LONG, html, target};
@@ -48,8 +49,10 @@ enum End {
     Refused(&'static str),
 }
 
-fn calls(clock: &Arc<dyn Clock>) -> Calls {
-    let dialer = Arc::new(Dialer::new(Resolver::new(Arc::new(Names), Arc::clone(clock)), None));
+/// The calls of a connect flow as they are really made; `mock` is where services are played.
+pub fn calls(clock: &Arc<dyn Clock>, mock: Option<SocketAddr>) -> Calls {
+    let redirect = mock.map(|address| Redirect { address });
+    let dialer = Arc::new(Dialer::new(Resolver::new(Arc::new(Names), Arc::clone(clock)), redirect));
     let (clients, random) = (Clients::new(dialer, Trust::of(&[])), Arc::new(SystemRandom::default()));
     let parts = Parts {
         clients: clients.clone(),
@@ -78,18 +81,28 @@ async fn desk(peer: impl FnOnce(&str) -> (Peer, [&'static str; 2])) -> (Desk, Pe
         ));
         started = Some(peer);
         let clock: Arc<dyn Clock> = clock;
-        (vec![definition], Arc::new(calls(&clock)))
+        (vec![definition], Arc::new(calls(&clock, None)), None)
     })
     .await;
     (desk, started.unwrap())
 }
 
-/// A person consents at the service. Answers the query they come back with.
-async fn consent(desk: &Desk, browser: &mut Browser<'_>) -> (String, String) {
+/// A person is sent to the service. Answers where to, and the id of the outcome.
+pub async fn departed(desk: &Desk, browser: &mut Browser<'_>) -> (String, String) {
     let made = desk.link().await;
     browser.get(target(&made.url)).await;
-    let page = html(&browser.post(target(&made.url), "").await).replace("&amp;", "&");
+    let mut left = browser.post(target(&made.url), "").await;
+    if let Some(place) = left.header("location").map(str::to_owned) {
+        left = browser.get(&place).await;
+    }
+    let page = html(&left).replace("&amp;", "&");
     let url = Regex::new("0;url=([^\"]+)\"").unwrap().captures(&page).unwrap_or_else(|| panic!("{page}"))[1].to_owned();
+    (url, made.result)
+}
+
+/// A person consents at the service. Answers the query they come back with.
+async fn consent(desk: &Desk, browser: &mut Browser<'_>) -> (String, String) {
+    let (url, result) = departed(desk, browser).await;
     let back = format!("http://localhost:{}/api/auth/callback/", desk.door.port());
     let page = tokio::task::spawn_blocking(move || {
         let mut person = browser::Browser::default();
@@ -97,10 +110,10 @@ async fn consent(desk: &Desk, browser: &mut Browser<'_>) -> (String, String) {
         let page = person.open(&url);
         person.agree(page, &back)
     });
-    (page.await.unwrap().url.query().unwrap().to_owned(), made.result)
+    (page.await.unwrap().url.query().unwrap().to_owned(), result)
 }
 
-fn parameter(query: &str, name: &str) -> String {
+pub fn parameter(query: &str, name: &str) -> String {
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
     pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned()).unwrap_or_default()
 }

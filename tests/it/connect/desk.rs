@@ -13,8 +13,10 @@ use trunkline::activity::Activity;
 use trunkline::base::clock::{Clock, ManualClock, Timestamp};
 use trunkline::base::random::SystemRandom;
 use trunkline::base::secret::Secret;
+use trunkline::base::units::Rate;
 use trunkline::connection::connect::pending::Issuer;
 use trunkline::connection::connect::provider::{Ask, Code, Departure, Found, Provider, Who};
+use trunkline::connection::connect::trial::Trial;
 use trunkline::connection::connect::{self, Connect, Made, Reception, Wanted};
 use trunkline::connection::flow::{DeviceCode, Poll};
 use trunkline::connection::{
@@ -22,7 +24,7 @@ use trunkline::connection::{
 };
 use trunkline::definition::live::{Generation, Live};
 use trunkline::definition::plan::gateway::{
-    Admin, Connect as Settings, Fixed, Gateway, KeySource, Limits, Listen, Mode, PreviousKeys, State, Upkeep,
+    Admin, Connect as Settings, Fixed, Gateway, KeySource, Limits, Listen, Mode, Network, PreviousKeys, State, Upkeep,
 };
 use trunkline::definition::plan::{Fingerprint, Integration};
 use trunkline::server::{Listener, Running, Shared, open_public};
@@ -93,6 +95,10 @@ auth: { api_key: { title: Secret key, help: "https://keyed.example/keys", patter
 pub struct Manners {
     pub issuer: Option<Issuer>,
     pub grant: Result<Vec<&'static str>, TokenError>,
+    /// Whether every token answer has the same token.
+    pub same_token: bool,
+    /// Whether token answers say which scopes they are for.
+    pub tells_scopes: bool,
     pub who: Result<Option<Who>, TokenError>,
     pub choices: Vec<(&'static str, Value)>,
     /// Where people are sent, in place of an address that nobody answers at.
@@ -129,6 +135,8 @@ impl Default for Service {
         let manners = Manners {
             issuer: None,
             grant: Ok(vec!["read"]),
+            same_token: false,
+            tells_scopes: true,
             who: Ok(Some(Who { id: Some("42".to_owned()), name: Some("Ada <i>".to_owned()) })),
             choices: Vec::new(),
             authorize: None,
@@ -185,13 +193,13 @@ impl Provider for Service {
         let inputs = Value::Object(account.inputs.clone());
         self.exchanges.lock().unwrap().push((code.code.expose().clone(), verifier, inputs));
         let scopes = self.now().grant?;
-        let number = self.token_calls();
+        let number = if self.now().same_token { 1 } else { self.token_calls() };
         let token = Issued {
             access: Secret::new(format!("canary-access-{number}")),
             refresh: Some(Secret::new(format!("canary-refresh-{number}"))),
             expires_at: None,
             issued_at: Timestamp::from_seconds(NOW),
-            scopes: Some(scopes.iter().map(ToString::to_string).collect()),
+            scopes: self.now().tells_scopes.then(|| scopes.iter().map(ToString::to_string).collect()),
         };
         Ok(Grant { tokens: BTreeMap::from([(Arc::from("default"), token)]), saved: Map::new() })
     }
@@ -257,8 +265,10 @@ pub fn refused(kind: TokenErrorKind, status: Option<u16>, words: &str) -> TokenE
     TokenError { status, ..TokenError::new(kind, words) }
 }
 
-/// Definitions, and what makes their calls.
-pub type Behind = (Vec<Integration>, Arc<dyn Provider>);
+type Integrations = HashMap<Arc<str>, Arc<Integration>>;
+
+/// Definitions, what makes their calls, and what tries credentials before they are kept.
+pub type Behind = (Vec<Integration>, Arc<dyn Provider>, Option<Arc<dyn Trial>>);
 
 /// The door and all behind it.
 pub struct Desk {
@@ -282,9 +292,15 @@ impl Desk {
 
     /// A desk whose application's pages are at `app`.
     pub async fn open_for(app: &str) -> Self {
+        Self::open_with(app, &[HUB, OTHER, KEYED, DEVICE]).await
+    }
+
+    /// A desk over these definitions.
+    pub async fn open_with(app: &str, definitions: &[&str]) -> Self {
         let service = Arc::new(Service::default());
         let provider: Arc<dyn Provider> = service.clone();
-        let mut desk = Self::over(app, |_, _| ([HUB, OTHER, KEYED, DEVICE].map(compiled).into(), provider)).await;
+        let definitions = definitions.iter().map(|text| compiled(text)).collect();
+        let mut desk = Self::over(app, |_, _| (definitions, provider, None)).await;
         desk.service = service;
         desk
     }
@@ -298,14 +314,16 @@ impl Desk {
         let listener = Listener::bind(&Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
         let door = listener.address().tcp().unwrap();
         let url = format!("http://localhost:{}/", door.port());
-        let (definitions, provider) = make(door, clock.clone());
-        let live = Arc::new(Live::new(generation(&url, app, definitions)));
+        let (definitions, provider, trial) = make(door, clock.clone());
+        let settings = Settings { origins: vec![app.to_owned()], ..Settings::default() };
+        let all = definitions.into_iter().map(|integration| (Arc::clone(&integration.id), Arc::new(integration)));
+        let live = Arc::new(Live::new(generation(url.parse().unwrap(), settings, all.collect())));
         let random = Arc::new(SystemRandom::default());
         let ring = KeyRing::of(MasterKey::generate(&*random).unwrap());
         let vault = Arc::new(Vault::new(ring, random.clone()));
         let stored = Stored::new(vault, store.clone(), store.clone(), clock.clone());
         let connections = Arc::new(Connections::with_stored(stored));
-        let connect = Arc::new(Connect::new(connect::Parts {
+        let connect = Connect::new(connect::Parts {
             live: live.clone(),
             connections: connections.clone(),
             vault: connections.vault(),
@@ -316,7 +334,12 @@ impl Desk {
             clock: clock.clone(),
             random,
             provider,
-        }));
+        });
+        let connect = match trial {
+            Some(trial) => connect.with_trial(trial),
+            None => connect,
+        };
+        let connect = Arc::new(connect);
         let shared = Shared { live: live.clone(), metrics: metrics.clone(), clock: clock.clone() as Arc<dyn Clock> };
         let welcome = Arc::new(Reception(connect.clone()));
         let running = open_public(listener, shared, Arc::new(Inbox::default()), welcome);
@@ -333,6 +356,19 @@ impl Desk {
             _running: running,
             _directory: directory,
         }
+    }
+
+    /// The definitions in force.
+    pub fn generation(&self) -> Arc<Generation> {
+        self.live.load()
+    }
+
+    /// Takes this many requests a minute from one source from now on.
+    pub fn take_at_most(&self, count: u32) {
+        let now = self.live.load();
+        let rate_per_source = Rate { count, period: Duration::from_mins(1) };
+        let settings = Settings { rate_per_source, ..now.gateway.connect.clone() };
+        self.live.swap(generation(now.gateway.public_url.clone(), settings, now.integrations.clone()));
     }
 
     /// A link to connect `hub/acme`, told to the application.
@@ -391,7 +427,7 @@ impl Desk {
     }
 }
 
-fn generation(public_url: &str, app: &str, definitions: Vec<Integration>) -> Generation {
+fn generation(public_url: url::Url, connect: Settings, integrations: Integrations) -> Generation {
     let nowhere = || Listen::unix("/nonexistent");
     let fixed = Fixed {
         mode: Mode::Development,
@@ -409,26 +445,24 @@ fn generation(public_url: &str, app: &str, definitions: Vec<Integration>) -> Gen
     };
     let gateway = Gateway {
         fixed,
-        public_url: public_url.parse().unwrap(),
+        public_url,
         doors: trunkline::definition::plan::gateway::Doors::default(),
         admin: Admin::default(),
-        connect: Settings { origins: vec![app.to_owned()], ..Settings::default() },
+        connect,
         destinations: Vec::new(),
         callers: Vec::new(),
-        private_networks: Vec::new(),
+        private_networks: vec![Network { address: [127, 0, 0, 0].into(), prefix: 8 }],
         workers: 1,
         limits: Limits::default(),
         upkeep: Upkeep::default(),
     };
-    let all: HashMap<Arc<str>, Arc<Integration>> =
-        definitions.into_iter().map(|integration| (Arc::clone(&integration.id), Arc::new(integration))).collect();
     Generation {
         number: 1,
         since: Timestamp::default(),
         fingerprint: Fingerprint([0; 32]),
         gateway: Arc::new(gateway),
         files: Vec::<_>::new(),
-        integrations: all,
+        integrations,
     }
 }
 

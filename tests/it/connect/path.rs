@@ -1,6 +1,7 @@
 //! What happens when all goes well, and when the service does not.
 
 use serde_json::json;
+use trunkline::connection::Credential;
 use trunkline::connection::TokenErrorKind::{Passing, Permanent};
 use trunkline::connection::connect::Wanted;
 
@@ -183,4 +184,42 @@ async fn links_are_made_for_what_is_declared_and_allowed_only() {
         assert!(error.contains(told), "{error}");
     }
     assert!(desk.audit().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_said_to_be_granted_is_what_was_asked_for() {
+    // RFC 6749 §5.1: the scope of an answer is optional where it is what was asked for.
+    let desk = Desk::open().await;
+    desk.service.set(|manners| manners.tells_scopes = false);
+    let made = desk.link().await;
+    let mut browser = Browser::new(&desk);
+    browser.get(target(&made.url)).await;
+    browser.post(target(&made.url), "scope=write&input.site=main").await;
+    let page = browser.succeed().await.text();
+    assert!(page.contains("<code>write</code>") && !page.contains("Not everything was granted"), "{page}");
+    let content = desk.connections.peek("hub", "acme").await.unwrap().unwrap();
+    let Credential::Tokens(tokens) = &content.credential else { panic!("{:?}", content.credential) };
+    assert_eq!(tokens.issued(None).unwrap().scopes, Some(vec!["read".to_owned(), "write".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_source_asks_for_so_many_pages_and_then_waits() {
+    let desk = Desk::open().await;
+    desk.take_at_most(3);
+    let made = desk.link().await;
+    let mut browser = Browser::new(&desk);
+    for _ in 0..3 {
+        assert_eq!(browser.get(target(&made.url)).await.status, 200);
+    }
+    for path in [target(&made.url), "/api/auth/callback/hub?state=x&code=y", "/api/connect/other/outcome?result=x"] {
+        let reply = browser.get(path).await;
+        assert_eq!((reply.status, reply.code()), (429, Some("rate_limited")), "{path}");
+        assert!(reply.header("retry-after").is_some() && reply.text().contains("Wait a minute"), "{path}");
+    }
+    assert_eq!(browser.get("/api/connect/-/connect.css").await.status, 200, "files of pages do not count");
+    assert_eq!(desk.counted("rate_limited"), 2);
+    assert!(desk.audit().await.iter().all(|(action, _)| action != "connect.refused"), "nothing was looked at");
+    desk.clock.advance(std::time::Duration::from_secs(20));
+    assert_eq!(browser.get(target(&made.url)).await.status, 200);
+    assert_eq!(browser.get(target(&made.url)).await.status, 429);
 }

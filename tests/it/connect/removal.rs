@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use trunkline::connection::TokenErrorKind::{Passing, Permanent};
-use trunkline::connection::connect::RevocationState;
+use trunkline::connection::connect::{RevocationState, What};
 
-use super::desk::{Desk, refused};
+use super::desk::{APP, Desk, HUB, refused};
 
 async fn connected() -> Desk {
     let desk = Desk::open().await;
@@ -52,6 +52,49 @@ async fn a_removed_connection_is_gone_at_once_and_taken_back_at_the_service() {
     assert!(desk.connect.remove("operator", "hub", "acme").await.unwrap().is_none());
     told(&desk).await;
     assert_eq!(desk.service.revoked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_were_replaced_are_taken_back_where_the_definition_says_so() {
+    let takes_back = HUB.replace(
+        "    client:",
+        "    revoke: \"POST https://hub.example/revoke\"\n    revoke_replaced: true\n    client:",
+    );
+    for (definition, expected) in [(HUB, vec![]), (takes_back.as_str(), vec!["canary-access-1"])] {
+        let desk = Desk::open_with(APP, &[definition]).await;
+        for round in 1..=2 {
+            assert_eq!(desk.connect.revocations().await.unwrap().len(), 0, "{round}");
+            let (mut browser, _) = desk.departed().await;
+            browser.succeed().await;
+        }
+        assert_eq!(desk.token().await.as_deref(), Some("canary-access-2"));
+        told(&desk).await;
+        assert_eq!(*desk.service.revoked.lock().unwrap(), expected);
+        let shown = desk.connect.revocations().await.unwrap();
+        let shown: Vec<_> = shown.iter().map(|one| (one.what, one.state)).collect();
+        let revoked = (What::Replaced, RevocationState::Revoked);
+        assert_eq!(shown, expected.iter().map(|_| revoked).collect::<Vec<_>>());
+        assert_eq!(desk.token().await.as_deref(), Some("canary-access-2"), "the new ones stay");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_the_service_gives_again_is_not_taken_back() {
+    let desk = Desk::open_with(
+        APP,
+        &[&HUB.replace(
+            "    client:",
+            "    revoke: \"POST https://hub.example/revoke\"\n    revoke_replaced: true\n    client:",
+        )],
+    )
+    .await;
+    desk.service.set(|manners| manners.same_token = true);
+    for _ in 0..2 {
+        let (mut browser, _) = desk.departed().await;
+        browser.succeed().await;
+    }
+    told(&desk).await;
+    assert!(desk.service.revoked.lock().unwrap().is_empty() && desk.connect.revocations().await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,76 @@
+//! What a connection was granted, and endpoints that need more.
+
+use serde_json::json;
+use trunkline::definition::plan::Integration;
+
+use super::desk::{APP, Desk};
+use crate::events::station::compiled;
+use crate::support::doors::{Doors, Setup};
+use crate::support::origin::Recorder;
+use crate::support::raw::{Reply, call};
+
+fn definition(url: &str) -> String {
+    format!(
+        "trunkline: 1\nid: hub\ntitle: Hub\nauth:\n  oauth2:\n    authorize: https://hub.example/authorize\n\
+         \x20   token: https://hub.example/token\n    client: {{ id: app, secret: s }}\n    scopes:\n\
+         \x20     - {{ name: read, grants: See, default: true }}\n      - {{ name: write, grants: Change }}\n\
+         \x20     - {{ name: admin, grants: Everything, includes: [read, write] }}\n\
+         api:\n  base_url: {url}\n  endpoints:\n    - {{ id: list, request: GET /projects, scopes: [read] }}\n\
+         \x20   - {{ id: change, request: POST /projects, scopes: [read, write], json: {{}} }}\n\
+         connections:\n  - {{ id: given, token: canary }}\n"
+    )
+}
+
+/// A door over what a person connected who was granted this.
+async fn granted(origin: &Recorder, scopes: Vec<&'static str>) -> (Desk, Doors) {
+    let text = definition(&origin.url());
+    let desk = Desk::open_with(APP, &[&text]).await;
+    desk.service.set(|manners| manners.grant = Ok(scopes));
+    let (mut browser, _) = desk.departed().await;
+    browser.succeed().await;
+    let integration: Integration = compiled(&text);
+    let doors = Doors::over(Setup::of(integration), desk.connections.clone(), None);
+    (desk, doors)
+}
+
+async fn named(doors: &Doors, endpoint: &str, connection: &str) -> Reply {
+    let header = format!("Trunkline-Connection: {connection}\r\n");
+    call(doors.proxy, &format!("POST /hub/-/{endpoint}"), &header, "{}").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_needs_more_than_was_granted_is_refused_without_a_call() {
+    let origin = Recorder::start().await;
+    let (_desk, doors) = granted(&origin, vec!["read"]).await;
+    let refused = named(&doors, "change", "acme").await;
+    assert_eq!((refused.status, refused.code()), (403, Some("scope_missing")), "{}", refused.text());
+    let told = refused.json();
+    assert!(
+        told["detail"].as_str().unwrap().contains("was not granted `write`, which the endpoint `change`"),
+        "{told}"
+    );
+    let help = told["help"].as_str().unwrap();
+    let wanted = json!({ "integration": "hub", "connection": "acme", "scopes": ["read", "write"] });
+    assert!(help.contains("/api/connect-links") && help.contains(&wanted.to_string()), "{told}");
+    assert_eq!(origin.all().len(), 0);
+    assert_eq!(named(&doors, "list", "acme").await.status, 200);
+    assert_eq!(origin.all().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_that_includes_others_stands_for_them() {
+    let origin = Recorder::start().await;
+    let (_desk, doors) = granted(&origin, vec!["admin"]).await;
+    for endpoint in ["list", "change"] {
+        assert_eq!(named(&doors, endpoint, "acme").await.status, 200, "{endpoint}");
+    }
+    assert_eq!(origin.all().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_of_which_nobody_knows_what_it_was_granted_is_the_services_to_judge() {
+    let origin = Recorder::start().await;
+    let (_desk, doors) = granted(&origin, vec!["read"]).await;
+    assert_eq!(named(&doors, "change", "given").await.status, 200);
+    assert_eq!(origin.all().len(), 1);
+}
