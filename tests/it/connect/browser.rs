@@ -1,11 +1,15 @@
 //! The connect flow in a real Chromium: what pages, windows and their ties really do.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use trunkline::connection::connect::Made;
 
 use super::desk::Desk;
@@ -28,15 +32,15 @@ fn shots() -> Option<std::path::PathBuf> {
     Some(directory.into())
 }
 
-/// Runs the script over a desk; `links` by scenario.
-async fn drive(desk: &Desk, ports: [u16; 3], links: &BTreeMap<String, Made>) -> Value {
+/// Runs the script over a desk; `links` by scenario. `seen` is asked once a code for another device is shown.
+async fn drive(desk: &Desk, ports: [u16; 3], links: &BTreeMap<String, Made>, seen: Option<u16>) -> Value {
     let [app, hostile, service] = ports;
     let links: BTreeMap<_, _> =
         links.iter().map(|(name, made)| (name, json!({ "url": made.url, "result": made.result }))).collect();
     let options = json!({
         "chromium": chromium(), "app": app, "hostile": hostile, "service": service,
         "gateway": format!("http://localhost:{}", desk.door.port()), "links": links,
-        "shots": shots().as_deref().map(Path::display).map(|path| path.to_string()),
+        "seen": seen, "shots": shots().as_deref().map(Path::display).map(|path| path.to_string()),
     });
     let node = installed().join("node");
     let mut command = Command::new(node.join("run"));
@@ -72,7 +76,7 @@ async fn people_connect_in_a_real_browser_whatever_becomes_of_the_window() {
             .await;
         links.insert(name, made);
     }
-    let driven = drive(&desk, ports, &links).await;
+    let driven = drive(&desk, ports, &links, None).await;
     let ends = &driven["ends"];
     for (name, end) in ends.as_object().unwrap() {
         assert_eq!(end["fault"], Value::Null, "{name}: {end:#}");
@@ -103,4 +107,39 @@ async fn people_connect_in_a_real_browser_whatever_becomes_of_the_window() {
         let expected = if name == "denied" { "failed" } else { "connected" };
         assert_eq!(desk.state_of(made).await, expected, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_shows_a_code_goes_on_once_a_person_has_consented_elsewhere() {
+    let desk = Desk::open().await;
+    let _waiting = super::device::waits(&desk.connect);
+    // Nobody consents until the code was seen.
+    desk.service.set(|manners| manners.polls = vec![Ok(Duration::from_secs(5)); 100_000]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let seen = listener.local_addr().unwrap().port();
+    let (service, clock) = (Arc::clone(&desk.service), Arc::clone(&desk.clock));
+    let stop = CancellationToken::new();
+    let until = stop.clone();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        service.set(|manners| manners.polls.clear());
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+    });
+    tokio::spawn(async move {
+        let mut looks = tokio::time::interval(Duration::from_millis(50));
+        while until.run_until_cancelled(looks.tick()).await.is_some() {
+            clock.advance(Duration::from_millis(500));
+        }
+    });
+    let made = desk.connect.link("operator", super::device::wanted()).await.unwrap();
+    let links = BTreeMap::from([("device".to_owned(), made)]);
+    let driven = drive(&desk, free_ports(), &links, Some(seen)).await;
+    stop.cancel();
+    let end = &driven["ends"]["device"];
+    assert_eq!(end["fault"], Value::Null, "{end:#}");
+    assert_eq!(driven["faults"], json!([]), "pages of ours logged errors or loaded from elsewhere");
+    assert_eq!((&end["code"], &end["wide"]), (&json!("WDJB-MJHT"), &json!(false)));
+    assert_eq!(end["leads"], "https://hub.example/device?user_code=WDJB-MJHT");
+    assert!(end["heading"].as_str().unwrap().contains("Screen is connected"), "{end}");
+    assert_eq!(desk.state_of(&links["device"]).await, "connected");
 }

@@ -11,12 +11,12 @@ use trunkline::connection::{Credential, TokenError};
 
 use super::desk::{Browser, Desk, error_of, html, refused, target};
 
-fn wanted() -> Wanted {
+pub fn wanted() -> Wanted {
     Wanted { integration: "screen".to_owned(), connection: "tv".to_owned(), ..Wanted::default() }
 }
 
 /// The gateway waits for people, until what this gives is dropped.
-fn waits(connect: &Arc<Connect>) -> DropGuard {
+pub fn waits(connect: &Arc<Connect>) -> DropGuard {
     let (connect, stop) = (Arc::clone(connect), CancellationToken::new());
     let until = stop.clone();
     drop(tokio::spawn(async move { connect.await_devices(until).await }));

@@ -150,20 +150,32 @@ impl Deployment {
 
     /// Starts the process and does not wait.
     pub fn spawn(&self) -> Gateway {
+        self.spawn_with(&[])
+    }
+
+    fn spawn_with(&self, more: &[&str]) -> Gateway {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let errors = log.try_clone().unwrap();
-        let child = self.command("serve").stdin(Stdio::null()).stdout(log).stderr(errors).spawn().unwrap();
+        let child = self.command("serve").args(more).stdin(Stdio::null()).stdout(log).stderr(errors).spawn().unwrap();
         Gateway { child, admin: self.admin }
     }
 
     /// Starts the process and waits until it is ready.
     pub fn start(&self) -> Gateway {
-        let mut gateway = self.spawn();
+        self.awaited(self.spawn())
+    }
+
+    fn awaited(&self, mut gateway: Gateway) -> Gateway {
         if !within(PATIENCE, || gateway.is_ready()) {
             let said = Client::new(self.admin).get("/readyz?verbose").map(|reply| (reply.status, reply.json()));
             panic!("not ready in {PATIENCE:?}: {said:?}\n{}", self.log_tail());
         }
         gateway
+    }
+
+    /// Starts the process with every service played at this address, and waits until it is ready.
+    pub fn start_simulated(&self, mock: SocketAddr) -> Gateway {
+        self.awaited(self.spawn_with(&["--mock", &format!("http://{mock}")]))
     }
 
     /// The end of what the process wrote, for failures.

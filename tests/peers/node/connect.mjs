@@ -2,7 +2,8 @@
 //
 // Its one argument is JSON: `chromium` (the program), `app`, `hostile` and `service` (ports on 127.0.0.1 to listen
 // at: the application's page, a page of someone else, the service people sign in at), `gateway` (its origin),
-// `links` (by scenario: `url` and `result`), `shots` (a directory for pictures, or null).
+// `links` (by scenario: `url` and `result`), `shots` (a directory for pictures, or null), `seen` (a port that is asked
+// once a code for another device is shown, or null).
 
 import { createServer } from 'node:http';
 import { once } from 'node:events';
@@ -210,6 +211,24 @@ const scenarios = {
     await tab.waitForURL((url) => url.pathname === '/api/connect/hub/outcome' || url.pathname === '/done');
     await context.close();
     return { order, wide };
+  },
+  // A code for another device is shown, and the page goes on by itself once the person has consented there.
+  async device() {
+    const context = await browser.newContext({ viewport: { width: 320, height: 640 } });
+    watch(context, 'device');
+    const tab = await context.newPage();
+    await tab.goto(links.device.url);
+    await tab.getByRole('button', { name: /^(Connect|Continue)/ }).click();
+    await tab.waitForURL((url) => url.pathname === '/api/connect/screen/device');
+    const code = await tab.locator('code').first().textContent();
+    const leads = await tab.getByRole('link', { name: /^Open/ }).getAttribute('href');
+    const wide = await tab.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
+    // The page has nothing but the server's word to go on.
+    await fetch(`http://127.0.0.1:${options.seen}/`);
+    await tab.waitForURL((url) => url.pathname === '/api/connect/screen/outcome');
+    const heading = await tab.locator('h1').textContent();
+    await context.close();
+    return { code, leads, wide, heading };
   },
   // Every page in every look, for people to see.
   async pictures() {
