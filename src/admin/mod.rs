@@ -23,6 +23,7 @@ use crate::activity::Activity;
 use crate::base::clock::Clock;
 use crate::connection::Connections;
 use crate::connection::connect::Connect;
+use crate::connection::flow::TokenCalls;
 use crate::definition::live::Live;
 use crate::definition::plan::gateway::Listen;
 use crate::definition::render::Report;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub secrets: Option<Arc<SecretStore>>,
     /// How accounts are connected.
     pub connect: Arc<Connect>,
+    /// The calls of signing in, which have the registrations of applications.
+    pub tokens: Arc<TokenCalls>,
     /// The way out, for tests and token calls that a person asks for.
     pub outbound: Arc<Outbound>,
     /// Whether the program serves.

@@ -39,6 +39,7 @@ pub struct Opened {
     pub outbound: Arc<Outbound>,
     connections: Arc<Connections>,
     pub connect: Arc<Connect>,
+    tokens: Arc<TokenCalls>,
     refused: Arc<RefusedList>,
     secrets: Option<Arc<SecretStore>>,
     store: Arc<dyn Store>,
@@ -63,7 +64,7 @@ pub async fn open(
     let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone());
     let activity = Arc::new(Activity::default());
     let policies = Arc::new(Policies::new(Arc::clone(&seams.clock), Arc::clone(&seams.metrics)));
-    let (tokens, legs) = signing_in(&clients, &policies, &activity, seams);
+    let (tokens, legs) = signing_in(&clients, &policies, (&connections, &activity), seams);
     let refresher = Arc::new(refresher(live, &connections, &tokens, seams)?);
     let parts = outbound::Parts {
         random: Arc::clone(&seams.random),
@@ -90,7 +91,7 @@ pub async fn open(
     let refused = receiver.refused();
     let shared =
         Shared { live: Arc::clone(live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
-    let calls = Calls { tokens, legs, logins: Arc::clone(outbound.logins()) };
+    let calls = Calls { tokens: Arc::clone(&tokens), legs, logins: Arc::clone(outbound.logins()) };
     let connect = connect(live, &store, (&connections, &activity, calls), seams);
     let connect = Arc::new(connect.with_logins(Arc::clone(outbound.logins())).with_trial(Arc::clone(&outbound) as _));
     let actions = Actions {
@@ -114,6 +115,7 @@ pub async fn open(
         outbound,
         connections,
         connect,
+        tokens,
         refused,
         secrets: secrets.cloned(),
         store,
@@ -194,7 +196,7 @@ fn connect(
 fn signing_in(
     clients: &Clients,
     policies: &Arc<Policies>,
-    activity: &Arc<Activity>,
+    (connections, activity): (&Arc<Connections>, &Arc<Activity>),
     seams: &Seams,
 ) -> (Arc<TokenCalls>, ThreeLegs) {
     let tokens = TokenCalls::new(flow::Parts {
@@ -209,9 +211,10 @@ fn signing_in(
         clients: clients.clone(),
         clock: Arc::clone(&seams.clock),
         random: Arc::clone(&seams.random),
+        metrics: Arc::clone(&seams.metrics),
         turns: Arc::clone(policies) as _,
     });
-    (Arc::new(tokens), legs)
+    (Arc::new(tokens.keeping(Arc::clone(connections))), legs)
 }
 
 /// One process has the embedded store to itself, so that leases of others are those of processes that ended.
@@ -275,6 +278,7 @@ impl Opened {
             refused: Arc::clone(&self.refused),
             connections: Arc::clone(&self.connections),
             connect: Arc::clone(&self.connect),
+            tokens: Arc::clone(&self.tokens),
             outbound: Arc::clone(&self.outbound),
             readiness: Arc::clone(readiness),
             secrets: self.secrets.clone(),

@@ -18,6 +18,7 @@ mod keys;
 pub mod mock;
 mod new;
 pub mod output;
+mod registrations;
 mod reload;
 pub mod remote;
 mod schema;
@@ -103,6 +104,9 @@ enum Command {
     /// Connections of a running gateway
     #[command(subcommand)]
     Connections(connections::Connections),
+    /// Applications that a running gateway registered at services by itself
+    #[command(subcommand)]
+    Registrations(registrations::Registrations),
     /// Whether a running gateway holds calls to a service back, and doing so by hand
     #[command(subcommand)]
     Breaker(breaker::Breaker),
@@ -177,6 +181,7 @@ fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
         Command::Catalog(command) => catalog::run(&command, output),
         Command::Events(command) => events::run(&common, &command, output),
         Command::Connections(command) => connections::run(&common, &command, output),
+        Command::Registrations(command) => registrations::run(&common, &command, output),
         Command::Breaker(command) => breaker::run(&common, &command, output),
         Command::Call(call) => call::run(&common, &call, output),
         Command::Trigger(arguments) => simulate::trigger(&common, &arguments),

@@ -144,6 +144,20 @@ pub struct Account<'a> {
     pub saved: &'a Map<String, Json>,
 }
 
+impl Account<'_> {
+    /// Where the service sends people back to.
+    pub fn redirect_uri(&self) -> String {
+        redirect_uri(self.generation, &self.integration.id)
+    }
+}
+
+/// Where a service sends people back to: one address for each integration, so that one service cannot pass
+/// its callback off as another's (RFC 9700 §4.4).
+pub fn redirect_uri(generation: &Generation, integration: &str) -> String {
+    let base = generation.gateway.public_url.as_str().trim_end_matches('/');
+    format!("{base}/api/auth/callback/{integration}")
+}
+
 /// Names only: inputs may be secret.
 impl fmt::Debug for Account<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -114,6 +114,11 @@ impl Stored {
         &self.records
     }
 
+    /// Writes to the audit log.
+    pub(super) async fn append(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.audit.append(entry).await.map(drop)
+    }
+
     /// Notes in the audit log what the gateway itself does to a connection, or an operator.
     pub(super) async fn note(&self, actor: &str, action: &str, key: &Key, detail: Json) -> Result<(), StoreError> {
         let entry = entry(self.clock.now(), actor, action, &key.record(COLLECTION), detail);

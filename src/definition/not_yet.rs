@@ -66,7 +66,6 @@ const UNCOMPUTED: When = When::Names(&[
 
 /// Parts of definitions.
 pub const INTEGRATION: &[Part] = &[
-    refuses("/auth/oauth2/registration"),
     refuses("/webhook/verify/digest"),
     refuses("/webhook/verify/ed25519"),
     refuses("/webhook/verify/ecdsa"),

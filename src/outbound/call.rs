@@ -25,6 +25,7 @@ use crate::definition::plan::policy::Retry;
 use crate::definition::plan::request::{CredentialUse, Request};
 use crate::definition::plan::{Auth, Integration};
 use crate::net::{BodyLimit, Excess, Follow, Outgoing, Reach, Received, Towards, origin};
+use crate::request::moment::Skew;
 use crate::request::{AnswerError, Filled, Outcome, Place, answer, fill};
 use crate::template::Context;
 
@@ -84,8 +85,13 @@ impl Outbound {
                 is_granted(&call, &prepared)?;
                 prepared.policy.begin();
             }
+            let clock = self.believed_clock(&prepared.connection);
             let first = Box::pin(self.once(&call, Arc::clone(&prepared), ends)).await;
-            let result = match self.after_refusal(&call, &prepared, &first).await {
+            let again = match self.signed_again(&call, &prepared, &first, clock).await {
+                Some(again) => Some(again),
+                None => self.after_refusal(&call, &prepared, &first).await,
+            };
+            let result = match again {
                 Some(renewed) => {
                     self.note_retry(call.integration, call.connection);
                     Box::pin(self.once(&call, renewed, ends)).await
@@ -122,7 +128,7 @@ impl Outbound {
             Ok(admitted) => admitted,
             Err(held) => return underway.instead(kept, held, &context, &self.parts),
         };
-        let outgoing = match underway.sign(outgoing, self.moment()) {
+        let outgoing = match underway.sign(outgoing, self.signing_moment(&underway.prepared.connection)) {
             Ok(signed) => signed,
             Err(unsigned) => {
                 pass.unsent();
@@ -139,6 +145,10 @@ impl Outbound {
                 None
             }
         };
+        if let Ok(received) = &sent {
+            let answer = (received.status.as_u16(), &received.headers);
+            self.hear_clock(call.integration, &underway.prepared, answer);
+        }
         let sent = self.settle(kept, sent);
         let mut result = underway.read(&context, sent, &self.parts);
         note_wish(&mut result, asked);
@@ -148,6 +158,24 @@ impl Outbound {
         }
         record::ended(&self.parts, &underway, started, &result);
         result
+    }
+
+    /// The connection as it signs by the service's own clock, when the call was refused, another clock is believed
+    /// since, and the call may be made again.
+    async fn signed_again(
+        &self,
+        call: &Call<'_>,
+        prepared: &Prepared,
+        result: &Result<Outcome, OutboundError>,
+        before: Option<Skew>,
+    ) -> Option<Arc<Prepared>> {
+        let now = self.believed_clock(&prepared.connection);
+        let Err(OutboundError::Tried(tried)) = result else { return None };
+        if now.is_none() || now == before || !tried.repeatable {
+            return None;
+        }
+        let need = Need { token: named_token(call.request), validity: Duration::ZERO };
+        self.prepare(call.generation, call.integration, call.connection, need).await.ok()
     }
 
     /// The connection with another token, when the service refused the one that a call carried and the call

@@ -80,7 +80,11 @@ impl Outbound {
                 if let Some(turn) = given.refresh {
                     let mut again = outgoing.clone();
                     turn.ask(&mut again.headers);
-                    self.refresh(turn, underway.sign(again, self.moment())?, underway);
+                    self.refresh(
+                        turn,
+                        underway.sign(again, self.signing_moment(&underway.prepared.connection))?,
+                        underway,
+                    );
                 }
                 Ok(Looked::Given(of_answer(given.answer)))
             }

@@ -32,14 +32,18 @@ pub mod visible;
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+
 use crate::activity::Activity;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::Random;
 use crate::connection::sign_in::{self, login::Logins};
-use crate::connection::{Connections, PerConnection, Refresher};
+use crate::connection::{Connection, Connections, PerConnection, Refresher};
 use crate::definition::live::Generation;
-use crate::definition::plan::Integration;
+use crate::definition::plan::{Auth, Integration};
 use crate::net::Clients;
+use crate::request::moment::Skew;
+use crate::request::skew::{self, Skews};
 use crate::telemetry::metrics::Metrics;
 use policy::{Policies, Policy};
 
@@ -60,6 +64,8 @@ pub struct Outbound {
     policies: Arc<Policies>,
     prepared: PerConnection<Arc<Prepared>>,
     logins: Arc<Logins>,
+    /// Clocks by which calls are signed.
+    skews: Skews,
     cache: Arc<Cache>,
 }
 
@@ -98,10 +104,12 @@ impl Outbound {
             clients: parts.clients.clone(),
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
+            metrics: Arc::clone(&parts.metrics),
             turns: Arc::clone(&policies) as _,
         });
         let cache = Arc::new(Cache::new(Arc::clone(&parts.metrics), Arc::clone(&parts.clock)));
-        Self { parts, policies, prepared: PerConnection::default(), logins: Arc::new(logins), cache }
+        let (prepared, logins, skews) = (PerConnection::default(), Arc::new(logins), Skews::default());
+        Self { parts, policies, prepared, logins, skews, cache }
     }
 
     /// Answers that are used again.
@@ -112,6 +120,45 @@ impl Outbound {
     /// Now, and where randomness comes from.
     pub fn moment(&self) -> Moment<'_> {
         (self.parts.clock.now(), &self.parts.random)
+    }
+
+    /// Now on the clock of a connection's service, and where randomness comes from: for signatures.
+    pub fn signing_moment(&self, connection: &Connection) -> Moment<'_> {
+        let now = self.skews.theirs((&connection.integration, &connection.id), self.parts.clock.now());
+        (now, &self.parts.random)
+    }
+
+    /// What an answer says of a service's clock where calls are signed with the time. True when the call was refused
+    /// and that clock is not the one it was signed by, so that signing it once more may help.
+    pub fn hear_clock(
+        &self,
+        integration: &Integration,
+        prepared: &Prepared,
+        (status, headers): (u16, &HeaderMap),
+    ) -> bool {
+        let least = match &integration.auth {
+            Auth::SigV4(_) | Auth::OAuth1(_) => skew::SIGNATURE,
+            Auth::Jwt(_) => skew::ASSERTION,
+            _ => return false,
+        };
+        let account = (&*prepared.connection.integration, &*prepared.connection.id);
+        if status < 400 {
+            self.skews.confirm(account);
+        }
+        if !matches!(status, 400 | 401 | 403) {
+            return false;
+        }
+        let learned = self.skews.learn(account, self.parts.clock.now(), headers, least);
+        if learned || self.skews.doubt(account) {
+            // A token that is signed here has the time in it.
+            self.prepared.forget(account.0, account.1);
+        }
+        learned
+    }
+
+    /// What is believed of the clock of a connection's service.
+    fn believed_clock(&self, connection: &Connection) -> Option<Skew> {
+        self.skews.of((&connection.integration, &connection.id))
     }
 
     /// What happened.

@@ -130,7 +130,7 @@ impl Outbound {
         };
         match (&integration.auth, &connection.credential) {
             (Auth::Jwt(assertion), _) => {
-                let made = sign::own_token(assertion, connection, self.moment()).map_err(unusable)?;
+                let made = sign::own_token(assertion, connection, self.signing_moment(connection)).map_err(unusable)?;
                 Ok((Arc::clone(connection), Some(made)))
             }
             (Auth::Login(_), Credential::None) => {

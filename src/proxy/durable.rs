@@ -66,6 +66,9 @@ impl ProxyDoor {
         subject: &Subject,
     ) -> Result<Submission, Answer> {
         let api = integration.api.as_ref().ok_or_else(|| super::ready::no_api(integration))?;
+        if route.endpoint.is_some() {
+            super::refuse_named_token(route::token(request.headers)?)?;
+        }
         let max_body = match route.endpoint {
             Some(id) => endpoint::find(integration, id, request.method).map(|_| MAX_INPUT)?,
             None => super::transformed(integration, request.method, route)
@@ -117,8 +120,9 @@ pub async fn accept(
     (method, from): (Method, &HeaderMap),
     body: Bytes,
 ) -> Answer {
-    let named = destination(&submission.generation.gateway, from).and_then(|deliver| Ok((deliver, key(from)?)));
-    let (deliver, key) = match named {
+    let named = destination(&submission.generation.gateway, from)
+        .and_then(|deliver| Ok((deliver, key(from)?, route::token(from)?.map(str::to_owned))));
+    let (deliver, key, token) = match named {
         Ok(named) => named,
         Err(refused) => return refused,
     };
@@ -132,6 +136,7 @@ pub async fn accept(
         path: submission.path,
         query: submission.query,
         connection: submission.connection.to_string(),
+        token,
         caller: submission.caller.to_string(),
         deliver,
         headers: kept,
@@ -311,11 +316,12 @@ impl ProxyDoor {
                 endpoint: Arc::clone(&found.id),
             }));
         }
-        let ready = self.connections.get(generation, integration, &call.connection, Need::default()).await?;
+        let need = Need { token: call.token.as_deref(), validity: Duration::ZERO };
+        let ready = self.connections.get(generation, integration, &call.connection, need).await?;
         super::refuse_added_parameter(&ready, &route)?;
         if call.body.is_empty() {
             super::refuse_without_body(&ready)?;
-        } else if ready.common.credential.is_in_body() && !ready.common.needs_body(headers) {
+        } else if ready.credential().is_in_body() && !ready.common.needs_body(headers) {
             return Err(Refusal::UnsupportedMediaType.answer("the credential goes into a form or a JSON object"));
         }
         Ok(Held::Whole(WholeCall {

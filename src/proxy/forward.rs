@@ -214,9 +214,13 @@ impl ProxyHttp for Forward {
             if context.interim > INTERIM {
                 return Err(Error::explain(ErrorType::InvalidHTTPHeader, "too many interim answers").into_up());
             }
-            return headers::to_caller(response, &context.call()?.ready.common.credential);
+            return headers::to_caller(response, context.call()?.ready.credential());
         }
         let asked = depart::answered(context, response);
+        if renew::sign_again(&self.door, session, context, response).await {
+            let status = response.status.as_u16();
+            return Err(Error::explain(ErrorType::HTTPStatus(status), "signed again by the service's clock").into_up());
+        }
         if response.status == StatusCode::UNAUTHORIZED && renew::renew(&self.door, session, context).await {
             return Err(Error::explain(ErrorType::HTTPStatus(401), "tried again with a new token").into_up());
         }
@@ -226,7 +230,7 @@ impl ProxyHttp for Forward {
         }
         super::feel(&context.call()?.ready, response.status, self.door.parts.clock.now());
         context.service = Some((now.saturating_sub(context.sent), response.status.as_u16()));
-        headers::to_caller(response, &context.call()?.ready.common.credential)?;
+        headers::to_caller(response, context.call()?.ready.credential())?;
         match context.kept().head(response, self.door.parts.outbound.cache()) {
             Ok(()) => {}
             // The rest of this answer is nothing but its head, and Pingora does not write a second one: so the

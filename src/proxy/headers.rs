@@ -58,7 +58,7 @@ fn has_prefix(name: &HeaderName, prefixes: &[&str]) -> bool {
 /// When the target or a header cannot be written, which checks before have excluded.
 pub fn to_service(request: &mut RequestHeader, call: &Call, via: &HeaderValue, mock: bool) -> pingora::Result<()> {
     let websocket = request.headers.contains_key(header::UPGRADE);
-    let credential = call.ready.common.credential.header();
+    let credential = call.ready.credential().header();
     // What is set below is replaced there; taking it out first would only cost.
     let replaced = |name: &HeaderName| {
         matches!(*name, header::HOST | header::VIA) || credential.is_some_and(|(set, _)| set == name)

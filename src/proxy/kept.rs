@@ -65,7 +65,10 @@ pub fn asked<'a>(
     (suffix, query): (&str, Option<&str>),
 ) -> Option<Asked<'a>> {
     let rule = ready.integration.api.as_ref()?.cache_of(suffix)?;
-    let fits = matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE);
+    // What another token is answered with may differ, and keys know nothing of tokens.
+    let fits = matches!(*method, Method::GET | Method::HEAD)
+        && ready.token().is_none()
+        && !headers.contains_key(header::UPGRADE);
     let patience = ready.timeouts.connect.saturating_add(ready.timeouts.response);
     let most = generation.gateway.limits.cache_bytes;
     fits.then(|| Asked { rule, key: key(ready, suffix, query), method, headers, patience, most })

@@ -192,7 +192,9 @@ impl ProxyDoor {
             let submission = self.submission(&generation, integration, (request, &route), &subject).await?;
             return Ok((Admitted::Durable(Box::new(submission)), subject));
         }
+        let token = route::token(request.headers)?;
         if let Some(endpoint) = route.endpoint {
+            refuse_named_token(token)?;
             let endpoint = Arc::clone(&endpoint::find(integration, endpoint, request.method)?.id);
             let integration = Arc::clone(integration);
             let connection = Arc::clone(&subject.connection);
@@ -200,7 +202,7 @@ impl ProxyDoor {
             let call = NamedCall { generation, integration, connection, caller, endpoint };
             return Ok((Admitted::Named(Box::new(call)), subject));
         }
-        let need = Need { token: None, validity: route::min_validity(request.headers)? };
+        let need = Need { token, validity: route::min_validity(request.headers)? };
         let ready = self.connections.get(&generation, integration, connection, need).await?;
         refuse_added_parameter(&ready, &route)?;
         if let Some(all) = pages::asked(request.headers, route.query)? {
@@ -235,16 +237,35 @@ impl ProxyDoor {
             Some(SignedOut::Yes) => {}
             Some(SignedOut::TooYoung) => return None,
             None => {
-                self.parts.outbound.refresher()?.after_refusal(generation, integration, connection, None).await?;
+                self.parts
+                    .outbound
+                    .refresher()?
+                    .after_refusal(generation, integration, connection, ready.token())
+                    .await?;
             }
         }
-        self.connections.get(generation, integration, &connection.id, Need::default()).await.ok()
+        self.afresh(generation, ready).await
     }
 
     /// The same call with another token.
     async fn again(&self, call: &Call) -> Option<Call> {
         let ready = self.renewed(&call.generation, &call.ready).await?;
-        let target = match (call.ready.common.credential.query(), ready.common.credential.query()) {
+        Self::with(call, ready)
+    }
+
+    /// The same call, made ready anew.
+    async fn once_more(&self, call: &Call) -> Option<Call> {
+        let ready = self.afresh(&call.generation, &call.ready).await?;
+        Self::with(call, ready)
+    }
+
+    async fn afresh(&self, generation: &Generation, ready: &Ready) -> Option<Arc<Ready>> {
+        let need = Need { token: ready.token(), validity: Duration::ZERO };
+        self.connections.get(generation, &ready.integration, &ready.common.connection.id, need).await.ok()
+    }
+
+    fn with(call: &Call, ready: Arc<Ready>) -> Option<Call> {
+        let target = match (call.ready.credential().query(), ready.credential().query()) {
             (Some((_, old)), Some((_, new))) => {
                 format!("{}{}", call.target.strip_suffix(old.expose().as_str())?, new.expose())
             }
@@ -322,12 +343,19 @@ fn transformed(integration: &Integration, method: &Method, route: &Route<'_>) ->
 
 /// The credential must not be one of two parameters of the same name.
 fn refuse_added_parameter(ready: &Ready, route: &Route<'_>) -> Result<(), Answer> {
-    match (ready.common.credential.query(), route.query) {
+    match (ready.credential().query(), route.query) {
         (Some((name, _)), Some(query)) if has_parameter(query, name) => {
             Err(Refusal::InvalidInput.answer(&format!("the query parameter `{name}` is set by the gateway")))
         }
         _ => Ok(()),
     }
+}
+
+/// An endpoint that is called by name carries the token that its definition says.
+fn refuse_named_token(token: Option<&str>) -> Result<(), Answer> {
+    let Some(token) = token else { return Ok(()) };
+    let words = format!("the endpoint's definition says which token it carries: leave `Trunkline-Token: {token}` out");
+    Err(Refusal::InvalidInput.answer(&words))
 }
 
 /// Whether a request's head announces a body.
@@ -338,7 +366,7 @@ fn has_body(headers: &HeaderMap) -> bool {
 
 /// A credential that is a field of the body has no place in a call without one.
 fn refuse_without_body(ready: &Ready) -> Result<(), Answer> {
-    if !ready.common.credential.is_in_body() {
+    if !ready.credential().is_in_body() {
         return Ok(());
     }
     let words = "the credential of this service goes into the body, so a call has a form or a JSON object";
@@ -355,7 +383,7 @@ fn target(ready: &Ready, route: &Route<'_>) -> String {
         target.push('?');
         target.push_str(query);
     }
-    if let Some((_, added)) = ready.common.credential.query() {
+    if let Some((_, added)) = ready.credential().query() {
         target.push(if route.query.is_some() { '&' } else { '?' });
         target.push_str(added.expose());
     }

@@ -380,7 +380,7 @@ impl<'a> Walk<'a> {
         let suffix = next.path().strip_prefix(base.path.as_str()).filter(|suffix| same && suffix.starts_with('/'));
         let suffix = suffix.ok_or_else(outside)?.to_owned();
         // Some services repeat the credential in the address of the next page.
-        let secret = self.call.ready.common.credential.query().map(|(name, _)| name);
+        let secret = self.call.ready.credential().query().map(|(name, _)| name);
         let is_secret = |pair: &&str| secret.is_some_and(|name| super::has_parameter(pair, name));
         let kept = |query: &str| query.split('&').filter(|pair| !is_secret(pair)).collect::<Vec<_>>().join("&");
         let query = next.query().map(kept).filter(|query| !query.is_empty());

@@ -8,13 +8,14 @@ use pingora::protocols::tls::CaType;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 
 use super::dial::Last;
+use crate::connection::credential::TOKEN_SECRET;
 use crate::connection::{Need, PerConnection};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::{Api, HttpVersions, Timeouts};
 use crate::definition::plan::identity::Identity;
 use crate::net::Scheme;
-use crate::outbound::{Outbound, Prepared};
+use crate::outbound::{Outbound, PlaceError, Placed, Prepared};
 use crate::respond::{Answer, Refusal};
 
 /// A connection, ready for calls through the proxy door.
@@ -23,6 +24,8 @@ pub struct Ready {
     pub integration: Arc<Integration>,
     /// What all its calls have in common.
     pub common: Arc<Prepared>,
+    /// The token that its calls carry, where it is not the default one, and how.
+    named: Option<(Arc<str>, Placed)>,
     /// How long each phase of a call may take.
     pub timeouts: Timeouts,
     /// The connection pool that its calls share with nobody else's.
@@ -63,20 +66,36 @@ impl ReadyConnections {
         let api = integration.api.as_ref().ok_or_else(|| no_api(integration))?;
         let prepared = self.outbound.prepare(generation, integration, connection, need).await;
         let common = prepared.map_err(|error| error.answer())?;
-        if let Some(ready) = self.kept.get(integration, connection)
+        let own;
+        let kept_as = match need.token {
+            None => connection,
+            // No connection has such a name.
+            Some(token) => {
+                own = format!("{connection}\0{token}");
+                &own
+            }
+        };
+        if let Some(ready) = self.kept.get(integration, kept_as)
             && Arc::ptr_eq(&ready.common, &common)
         {
             return Ok(ready);
         }
-        let ready = Arc::new(Ready::of(integration, api, common));
-        self.kept.keep(generation, integration, connection, Arc::clone(&ready));
+        let ready = Arc::new(Ready::of(integration, api, common, need.token)?);
+        self.kept.keep(generation, integration, kept_as, Arc::clone(&ready));
         Ok(ready)
     }
 }
 
 impl Ready {
-    fn of(integration: &Arc<Integration>, api: &Api, common: Arc<Prepared>) -> Self {
-        Self {
+    fn of(
+        integration: &Arc<Integration>,
+        api: &Api,
+        common: Arc<Prepared>,
+        token: Option<&str>,
+    ) -> Result<Self, Answer> {
+        let named = token.map(|token| named(api, &common, token)).transpose();
+        let named = named.map_err(|reason: PlaceError| reason.refusal().answer(&reason.to_string()))?;
+        Ok(Self {
             integration: Arc::clone(integration),
             timeouts: api.timeouts,
             pool: pool_of(api, &common),
@@ -85,8 +104,29 @@ impl Ready {
             ca: api.transport.ca.as_deref().map(trusted),
             identity: api.transport.identity.as_deref().map(shown),
             common,
-        }
+            named,
+        })
     }
+
+    /// The credential that its calls carry.
+    pub fn credential(&self) -> &Placed {
+        self.named.as_ref().map_or(&self.common.credential, |(_, placed)| placed)
+    }
+
+    /// The name of the token that its calls carry; `None` for the default one.
+    pub fn token(&self) -> Option<&str> {
+        self.named.as_ref().map(|(name, _)| &**name)
+    }
+}
+
+/// A named token in the place that the API wants. The secret of an OAuth 1.0a token stands among them and is
+/// none: it signs, and is never sent.
+fn named(api: &Api, common: &Prepared, token: &str) -> Result<(Arc<str>, Placed), PlaceError> {
+    if token == TOKEN_SECRET {
+        return Err(PlaceError::NoToken(token.to_owned()));
+    }
+    let placed = Placed::of(&api.credential, &common.connection, Some(token))?;
+    Ok((Arc::from(token), placed))
 }
 
 /// The answer of an integration that has no API.

@@ -1,10 +1,11 @@
-//! A token that the service refused, renewed once while the call waits.
+//! A call that the service refused for its token or for the time in its signature, made once more.
 
+use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use super::context::{Context, Renewed, is_websocket};
 use super::underway::watch;
-use super::{ProxyDoor, depart};
+use super::{Call, ProxyDoor, depart};
 use crate::connection::refresh::LEASE;
 
 /// Renews the token that the service refused. Answers whether the call may be made once more with the
@@ -17,11 +18,40 @@ pub async fn renew(door: &ProxyDoor, session: &mut Session, context: &mut Contex
     }
     let renewed = door.again(call).await;
     context.renewed = Renewed::Done;
-    let held = session.is_body_done() && !session.as_ref().retry_buffer_truncated();
-    if !held || !session.req_header().method.is_idempotent() || is_websocket(session) {
+    if !may_repeat(session) {
         return false;
     }
-    let Some(mut call) = renewed else { return false };
+    let Some(call) = renewed else { return false };
+    go_again(door, session, context, call).await
+}
+
+/// Signs a call once more where the service's clock is not the one that it was signed by. Answers whether it is
+/// made again.
+pub async fn sign_again(
+    door: &ProxyDoor,
+    session: &mut Session,
+    context: &mut Context,
+    response: &ResponseHeader,
+) -> bool {
+    let Some(call) = context.call.as_deref() else { return false };
+    let answer = (response.status.as_u16(), &response.headers);
+    // What an answer says is heard whether the call may be repeated or not.
+    let learned = door.parts.outbound.hear_clock(&call.ready.integration, &call.ready.common, answer);
+    if !learned || context.renewed != Renewed::No || !may_repeat(session) {
+        return false;
+    }
+    context.renewed = Renewed::Done;
+    let Some(call) = door.once_more(call).await else { return false };
+    go_again(door, session, context, call).await
+}
+
+/// Whether a call may be made twice, and its body is still held.
+fn may_repeat(session: &mut Session) -> bool {
+    let held = session.is_body_done() && !session.as_ref().retry_buffer_truncated();
+    held && session.req_header().method.is_idempotent() && !is_websocket(session)
+}
+
+async fn go_again(door: &ProxyDoor, session: &mut Session, context: &mut Context, mut call: Call) -> bool {
     if let Some(refused) = context.call.take() {
         call.kept = refused.kept;
     }

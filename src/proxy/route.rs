@@ -6,12 +6,15 @@ use http::HeaderMap;
 
 use super::path::{self, Unsafe};
 use crate::base::units::parse_duration;
+use crate::connection::DEFAULT;
 use crate::respond::{Answer, Refusal};
 
 /// The header that names the connection.
 pub const CONNECTION_HEADER: &str = "trunkline-connection";
 /// The header that says how long the token must last.
 pub const VALIDITY_HEADER: &str = "trunkline-min-validity";
+/// The header that names the token which a call carries.
+pub const TOKEN_HEADER: &str = "trunkline-token";
 /// The connection of calls that name none.
 const DEFAULT_CONNECTION: &str = "default";
 
@@ -51,6 +54,17 @@ pub fn connection(headers: &HeaderMap) -> Result<&str, Answer> {
     let Some(value) = headers.get(CONNECTION_HEADER) else { return Ok(DEFAULT_CONNECTION) };
     let name = value.to_str().ok().filter(|name| !name.is_empty() && name.len() <= 128);
     name.ok_or_else(|| Refusal::ConnectionUnknown.answer("Trunkline-Connection is not the id of a connection"))
+}
+
+/// The token that a call names: `Trunkline-Token: user`. The default one where it names none.
+///
+/// # Errors
+/// 400 when the name cannot be one.
+pub fn token(headers: &HeaderMap) -> Result<Option<&str>, Answer> {
+    let Some(value) = headers.get(TOKEN_HEADER) else { return Ok(None) };
+    let name = value.to_str().ok().filter(|name| !name.is_empty() && name.len() <= 64);
+    let name = name.ok_or_else(|| Refusal::InvalidInput.answer("Trunkline-Token is not the name of a token"))?;
+    Ok((name != DEFAULT).then_some(name))
 }
 
 /// How long the caller wants the token to last at least: `Trunkline-Min-Validity: 5m`. What is more than an

@@ -31,7 +31,7 @@ pub fn put_on(request: &mut RequestHeader, call: &Call, door: &ProxyDoor, empty:
         headers: &request.headers,
         body: empty.then_some(&[]),
     };
-    let added = common.sign(leaving, door.parts.outbound.moment());
+    let added = common.sign(leaving, door.parts.outbound.signing_moment(&common.connection));
     let added = added.map_err(|reason| Error::explain(ErrorType::Custom(UNSIGNED), reason.to_string()))?;
     for (name, value) in added {
         request.insert_header(name, value)?;

@@ -268,6 +268,14 @@ async fn renewing(
     (from, body): (&HeaderMap, Bytes),
 ) -> Result<Tried, Unmade> {
     let first = once(door, call, &call.ready, method, (from, body.clone())).await;
+    if heard(door, call, &first)
+        && method.is_idempotent()
+        && let Some(ready) = door.afresh(&call.generation, &call.ready).await
+    {
+        let again = once(door, call, &ready, method, (from, body)).await;
+        heard(door, call, &again);
+        return again;
+    }
     let refused = first.as_ref().is_ok_and(|tried| tried.received.status == StatusCode::UNAUTHORIZED);
     let renewed = if refused { door.renewed(&call.generation, &call.ready).await } else { None };
     match renewed {
@@ -277,6 +285,13 @@ async fn renewing(
         }
         _ => first,
     }
+}
+
+/// What an answer says of the service's clock; true when signing once more may help.
+fn heard(door: &ProxyDoor, call: &WholeCall, tried: &Result<Tried, Unmade>) -> bool {
+    let Ok(tried) = tried else { return false };
+    let answer = (tried.received.status.as_u16(), &tried.received.headers);
+    door.parts.outbound.hear_clock(&call.ready.integration, &call.ready.common, answer)
 }
 
 /// One try.
@@ -312,7 +327,7 @@ async fn once(
     match door.parts.clients.send(outgoing).await {
         Ok(mut received) => {
             let asked = pass.read(&received, endpoint.map(|id| &**id));
-            common.credential.withhold(&mut received.headers);
+            ready.credential().withhold(&mut received.headers);
             Ok(Tried { received, limits, asked })
         }
         Err(failure) => {
@@ -352,9 +367,9 @@ fn outgoing(
     for (name, value) in &common.headers {
         kept.insert(name.clone(), value.clone());
     }
-    common.credential.put_on(&mut kept);
+    ready.credential().put_on(&mut kept);
     let unusable = |reason: PlaceError| reason.refusal().answer(&reason.to_string());
-    let body = common.credential.put_in(&mut kept, body).map_err(unusable)?;
+    let body = ready.credential().put_in(&mut kept, body).map_err(unusable)?;
     let path = format!("{}{}", common.base.path, call.suffix);
     if common.signer.is_some() {
         for name in own_headers() {
@@ -368,12 +383,12 @@ fn outgoing(
             headers: &kept,
             body: Some(&body),
         };
-        let added = common.sign(leaving, door.parts.outbound.moment()).map_err(unusable)?;
+        let added = common.sign(leaving, door.parts.outbound.signing_moment(&common.connection)).map_err(unusable)?;
         kept.extend(added);
     }
     let limit = BodyLimit { bytes: usize::try_from(call.max_body()).unwrap_or(usize::MAX), excess: Excess::Refuse };
     let secret =
-        common.credential.query().map(|(_, pair)| Arc::new(crate::base::secret::Secret::new(pair.expose().clone())));
+        ready.credential().query().map(|(_, pair)| Arc::new(crate::base::secret::Secret::new(pair.expose().clone())));
     Ok(Outgoing {
         towards: Towards::Service {
             integration: Arc::clone(&ready.integration.id),

@@ -34,6 +34,7 @@ pub const KEY_WINDOW: Duration = Duration::from_hours(72);
 const METHOD: &str = ":method";
 const PATH: &str = ":path";
 const CONNECTION: &str = ":connection";
+const TOKEN: &str = ":token";
 const CALLER: &str = ":caller";
 /// Of a call: where its outcome goes. Of an outcome: where it goes.
 const DELIVER: &str = ":deliver";
@@ -51,6 +52,8 @@ pub struct DurableCall {
     pub query: Option<String>,
     /// The connection it uses.
     pub connection: String,
+    /// The token that it carries, where it is not the default one.
+    pub token: Option<String>,
     /// Whose call it is.
     pub caller: String,
     /// The destination that its outcome goes to.
@@ -69,6 +72,7 @@ impl DurableCall {
             (METHOD, Some(self.method.as_str().to_owned())),
             (PATH, Some(self.path)),
             (CONNECTION, Some(self.connection)),
+            (TOKEN, self.token),
             (CALLER, Some(self.caller)),
             (DELIVER, self.deliver),
         ];
@@ -104,6 +108,7 @@ impl DurableCall {
             path: own(PATH)?,
             query: event.query.strip_prefix('?').map(str::to_owned),
             connection: own(CONNECTION)?,
+            token: own(TOKEN),
             caller: own(CALLER)?,
             deliver: own(DELIVER),
             headers,
@@ -115,7 +120,7 @@ impl DurableCall {
     pub fn is_same(&self, other: &Self) -> bool {
         self.method == other.method
             && (&self.path, &self.query, &self.connection) == (&other.path, &other.query, &other.connection)
-            && self.deliver == other.deliver
+            && (&self.token, &self.deliver) == (&other.token, &other.deliver)
             && self.body == other.body
     }
 }
@@ -267,6 +272,7 @@ mod tests {
             path: "/shop/v1/orders".to_owned(),
             query: Some("a=1".to_owned()),
             connection: "default".to_owned(),
+            token: Some("user".to_owned()),
             caller: "app".to_owned(),
             deliver: Some("backend".to_owned()),
             headers,
@@ -303,12 +309,13 @@ mod tests {
 
     #[test]
     fn another_call_is_not_the_same() {
-        let others: [fn(&mut DurableCall); 5] = [
+        let others: [fn(&mut DurableCall); 6] = [
             |call| call.method = Method::PUT,
             |call| call.query = None,
             |call| call.connection = "b".to_owned(),
             |call| call.body = Bytes::new(),
             |call| call.deliver = None,
+            |call| call.token = None,
         ];
         for change in others {
             let mut other = call();

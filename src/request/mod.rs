@@ -3,7 +3,7 @@
 //! [`fill`](fill::fill) makes a concrete call of a request and the values of one use; every value stays
 //! in its place, whatever characters it has. [`read`](answer::read) says what an answer means: whether
 //! it is a success, the service's words if not, what to keep and what to give back. Nothing here adds
-//! credentials or sends anything. [`link`] reads where a page leads. [`standard_webhooks`] signs what goes to destinations. Called by
+//! credentials or sends anything. [`link`] reads where a page leads, [`skew`] remembers services' clocks. [`standard_webhooks`] signs what goes to destinations. Called by
 //! `outbound`, and by `action` for messages to destinations.
 
 pub mod answer;
@@ -11,6 +11,7 @@ pub mod fill;
 pub mod link;
 pub mod moment;
 mod retry_after;
+pub mod skew;
 mod slot;
 pub mod standard_webhooks;
 

@@ -30,10 +30,36 @@ pub struct Clocks {
     ahead: Skew,
 }
 
+/// How far the other side's clock is off ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Skew {
+pub enum Skew {
+    /// It shows a later time.
     Ahead(Duration),
+    /// It shows an earlier one.
     Behind(Duration),
+}
+
+impl Skew {
+    /// As the `Date` of an answer tells it; `None` where there is none, or it is more than a day off, which is a
+    /// fault and says nothing.
+    pub fn of_answer(now: Timestamp, headers: &HeaderMap) -> Option<Self> {
+        let date = headers.get(header::DATE).and_then(|value| value.to_str().ok()).and_then(http_date)?;
+        // The header has whole seconds: what is less than that is no difference.
+        let told = if date > now { Self::Ahead(date.since(now)) } else { Self::Behind(now.since(date)) };
+        match told {
+            Self::Ahead(by) | Self::Behind(by) if by < Duration::from_secs(2) => Some(Self::Ahead(Duration::ZERO)),
+            Self::Ahead(by) | Self::Behind(by) if by > SKEW => None,
+            told => Some(told),
+        }
+    }
+
+    /// Our moment on the other side's clock.
+    pub fn theirs(self, ours: Timestamp) -> Timestamp {
+        match self {
+            Self::Ahead(by) => ours.after(by),
+            Self::Behind(by) => ours.before(by),
+        }
+    }
 }
 
 impl Clocks {
@@ -45,14 +71,7 @@ impl Clocks {
     /// Our clock, and the other side's as the `Date` of its answer tells it. A date that is more than a
     /// day off is a fault, and says nothing.
     pub fn of_answer(now: Timestamp, headers: &HeaderMap) -> Self {
-        let date = headers.get(header::DATE).and_then(|value| value.to_str().ok()).and_then(http_date);
-        let Some(date) = date else { return Self::ours(now) };
-        // The header has whole seconds: what is less than that is no difference.
-        let ahead = if date > now { Skew::Ahead(date.since(now)) } else { Skew::Behind(now.since(date)) };
-        match ahead {
-            Skew::Ahead(by) | Skew::Behind(by) if by < Duration::from_secs(2) || by > SKEW => Self::ours(now),
-            _ => Self { now, ahead },
-        }
+        Self { now, ahead: Skew::of_answer(now, headers).unwrap_or(Skew::Ahead(Duration::ZERO)) }
     }
 
     /// Our moment.

@@ -23,6 +23,7 @@ use trunkline::definition::plan::oauth1::Signature;
 use trunkline::definition::templates::Templates;
 use trunkline::net::resolve::{Resolver, SystemDns};
 use trunkline::net::{Clients, Dialer, Trust};
+use trunkline::telemetry::metrics::Metrics;
 
 use crate::calls::service::{Answer, Service};
 use crate::support::desk::turns;
@@ -427,8 +428,9 @@ fn three_legs() -> ThreeLegs {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let resolver = Resolver::new(Arc::new(SystemDns::new().unwrap()), Arc::clone(&clock));
     let clients = Clients::new(Arc::new(Dialer::new(resolver, None)), Trust::of(&[]));
-    let turns = turns(&clock);
-    ThreeLegs::new(sign_in::Parts { clients, clock, random: Arc::new(SystemRandom::default()), turns })
+    let (turns, random, metrics) =
+        (turns(&clock), Arc::new(SystemRandom::default()), Arc::new(Metrics::new().unwrap()));
+    ThreeLegs::new(sign_in::Parts { clients, clock, random, metrics, turns })
 }
 
 fn three_legged(service: &Service) -> Value {

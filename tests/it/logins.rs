@@ -36,6 +36,10 @@ struct Manners {
     refused: Mutex<Option<String>>,
     /// What it answers to a login, where that is a refusal.
     login_status: Mutex<Option<u16>>,
+    /// How often a session was renewed.
+    renewals: AtomicUsize,
+    /// What it answers to a renewal, where that is a refusal.
+    renewal_status: Mutex<Option<u16>>,
     /// What it answers to a logout.
     logout_status: Mutex<Option<u16>>,
 }
@@ -52,6 +56,16 @@ impl Manners {
                 &json!({ "id": format!("s{number}"), "again": format!("r{number}") }).to_string(),
             );
         }
+        if seen.starts_with("POST /renew ") {
+            if let Some(status) = *self.renewal_status.lock().unwrap() {
+                return Answer::json(status, "{}");
+            }
+            let number = self.renewals.fetch_add(1, Ordering::SeqCst) + 1;
+            return Answer::json(
+                200,
+                &json!({ "id": format!("n{number}"), "again": format!("m{number}") }).to_string(),
+            );
+        }
         if seen.starts_with("DELETE /session ") {
             return Answer::json(self.logout_status.lock().unwrap().unwrap_or(200), "{}");
         }
@@ -62,8 +76,8 @@ impl Manners {
     }
 }
 
-fn integration(url: &str) -> Integration {
-    let auth = json!({ "login": {
+fn integration(url: &str, renews: Renews) -> Integration {
+    let mut auth = json!({ "login": {
         "fields": { "username": {}, "password": { "secret": true } },
         "steps": {
             "request": format!("POST {url}/login"),
@@ -76,6 +90,10 @@ fn integration(url: &str) -> Integration {
         },
         "default_ttl": "1h",
     } });
+    if renews == Renews::Yes {
+        auth["login"]["refresh"] =
+            json!({ "request": format!("POST {url}/renew"), "json": { "again": "{{ token.refresh }}" } });
+    }
     let api = json!({
         "base_url": url,
         "credential": { "header": "X-Session", "value": "{{ token.access }}" },
@@ -85,6 +103,13 @@ fn integration(url: &str) -> Integration {
     let whole = json!({ "trunkline": 1, "id": "svc", "auth": auth, "api": api, "connections": declared });
     let document = Document::unplaced("svc.yaml".into(), whole);
     compile::integration(&document, &Templates::new()).unwrap_or_else(|fault| panic!("{}", fault.message))
+}
+
+/// Whether the definition says how a session is renewed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Renews {
+    Yes,
+    No,
 }
 
 fn inputs() -> Value {
@@ -103,6 +128,10 @@ struct World {
 }
 
 async fn world() -> World {
+    world_that(Renews::No).await
+}
+
+async fn world_that(renews: Renews) -> World {
     let (manners, directory) = (Arc::<Manners>::default(), TempDir::new().unwrap());
     let answers = Arc::clone(&manners);
     let service = Service::start(move |seen| answers.answer(seen)).await;
@@ -112,7 +141,7 @@ async fn world() -> World {
     let vault = Arc::new(Vault::new(KeyRing::of(MasterKey::generate(&*random).unwrap()), random.clone()));
     let stored = Stored::new(vault, store.clone(), store.clone(), clock.clone());
     let connections = Arc::new(Connections::with_stored(stored));
-    let svc = integration(&format!("http://{}", service.address));
+    let svc = integration(&format!("http://{}", service.address), renews);
     let Value::Object(inputs) = inputs() else { unreachable!() };
     let content = Content { credential: Credential::None, inputs, saved: Map::new() };
     connections.put("operator", &svc, "stored", content).await.unwrap();
@@ -121,7 +150,13 @@ async fn world() -> World {
     let (metrics, activity) = (doors.metrics.clone(), Arc::new(Activity::default()));
     let shared: Arc<dyn Clock> = clock.clone();
     let (turns, clients) = (turns(&shared), doors.clients.clone());
-    let legs = sign_in::Parts { clients, clock: clock.clone(), random: random.clone(), turns: turns.clone() };
+    let legs = sign_in::Parts {
+        clients,
+        clock: clock.clone(),
+        random: random.clone(),
+        metrics: metrics.clone(),
+        turns: turns.clone(),
+    };
     let tokens = Arc::new(TokenCalls::new(flow::Parts {
         clients: doors.clients.clone(),
         clock: clock.clone(),
@@ -293,4 +328,38 @@ async fn a_service_that_cannot_log_out_now_is_told_again() {
     world.clock.advance(Duration::from_mins(2));
     world.kept(|kept| kept[0].state == RevocationState::Revoked).await;
     assert_eq!(world.logouts(2).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_with_a_refresh_token_is_renewed_by_it_ahead_of_its_end_and_after_a_refusal() {
+    for connection in ["declared", "stored"] {
+        let world = world_that(Renews::Yes).await;
+        assert_eq!(world.session(connection).await.as_deref(), Ok("s1"));
+        world.clock.advance(Duration::from_mins(59) + Duration::from_secs(1));
+        assert_eq!(world.session(connection).await.as_deref(), Ok("n1"));
+        let renewal = world.seen("POST /renew ").pop().unwrap();
+        assert!(renewal.ends_with(r#"{"again":"r1"}"#), "{renewal}");
+        *world.manners.refused.lock().unwrap() = Some("n1".to_owned());
+        world.clock.advance(Duration::from_secs(31));
+        assert_eq!(world.session(connection).await.as_deref(), Ok("n2"));
+        let renewal = world.seen("POST /renew ").pop().unwrap();
+        assert!(renewal.ends_with(r#"{"again":"m1"}"#), "the newest refresh token counts: {renewal}");
+        assert_eq!(world.seen("POST /login ").len(), 1);
+        // It is one session that went on: nobody is told of its end.
+        assert!(world.connect.revocations().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_is_refused_is_followed_by_a_sign_in_at_once() {
+    for status in [400, 401, 503] {
+        let world = world_that(Renews::Yes).await;
+        assert_eq!(world.session("declared").await.as_deref(), Ok("s1"));
+        *world.manners.renewal_status.lock().unwrap() = Some(status);
+        world.clock.advance(Duration::from_hours(1));
+        assert_eq!(world.session("declared").await.as_deref(), Ok("s2"), "{status}");
+        assert_eq!((world.seen("POST /renew ").len(), world.seen("POST /login ").len()), (1, 2));
+        // Both were sessions of their own: the service is told of the first.
+        world.kept(|kept| kept.len() == 1 && kept[0].state == RevocationState::Pending).await;
+    }
 }

@@ -34,6 +34,7 @@ impl Service {
         let mut oauth2 = oauth2.clone();
         let block = oauth2.as_object_mut().unwrap();
         block.entry("client").or_insert(json!({ "id": "app", "secret": "s3" }));
+        block.retain(|_, value| !value.is_null());
         block.entry("token").or_insert(json!("https://svc.example/token"));
         let api = json!({ "base_url": "https://api.example/v1", "test": "GET /me" });
         let resolved = json!({ "trunkline": 1, "id": "svc", "title": "Svc", "auth": { "oauth2": oauth2 }, "api": api });
@@ -262,4 +263,74 @@ fn what_is_revoked_expired_or_made_to_fail_does_so() {
     assert_eq!(service.form("/revoke", &[("token", &refresh)]).status, 400, "a declared field is missing");
     assert_eq!(service.form("/revoke", &[("token", &refresh), ("client_id", "app")]).status, 200);
     assert_eq!((service.call(&renewed), service.refresh(&refresh).status), (401, 400));
+}
+
+#[test]
+fn a_definition_that_pushes_is_pushed_to_and_takes_nothing_from_browsers() {
+    let mut service = Service::with(&json!({ "push": "POST https://svc.example/par" }));
+    assert!(service.authorize("").text.contains("`request_uri` is missing"));
+    let redirect = ("redirect_uri", CALLBACK);
+    let asked = [("response_type", "code"), redirect, ("state", "st"), ("code_challenge", CHALLENGE)];
+    let rest = [("code_challenge_method", "S256"), ("client_id", "app")];
+    let push = |service: &mut Service, secret: &str| {
+        let all: Vec<_> = asked.iter().chain(&rest).copied().chain([("client_secret", secret)]).collect();
+        service.form("/par", &all)
+    };
+    assert_eq!(push(&mut service, "wrong").status, 401);
+    let pushed = push(&mut service, "s3");
+    assert_eq!((pushed.status, pushed.json()["expires_in"].clone()), (201, json!(60)));
+    let name: String = url::form_urlencoded::byte_serialize(text(&pushed.json(), "/request_uri").as_bytes()).collect();
+    let url = format!("{}/authorize?client_id=app&request_uri={name}", service.base);
+    let code = service.browser.open(&url).parameter("code").unwrap();
+    assert_eq!(service.exchange(&code, VERIFIER).status, 200);
+    service.clock.advance(Duration::from_secs(61));
+    assert!(service.browser.open(&url).text.contains("has expired"), "it is good for a minute");
+}
+
+#[test]
+fn an_application_that_registers_is_known_and_one_that_does_not_is_refused() {
+    let oauth2 = json!({ "authorize": "https://svc.example/authorize", "client": null, "token": "https://svc.example/token",
+        "registration": { "url": "https://svc.example/register", "token": "initial" } });
+    let mut service = Service::start(&oauth2, Consent::Granted);
+    assert!(service.authorize("").text.contains("registered this `redirect_uri`"));
+    let asked = json!({ "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "client_secret_post" });
+    let register = |service: &mut Service, token: &str, asked: &Value| {
+        let headers = [("content-type", "application/json"), ("authorization", token)];
+        service.client.send("POST", "/svc/register", &headers, asked.to_string().as_bytes()).unwrap()
+    };
+    assert_eq!(register(&mut service, "Bearer other", &asked).status, 401);
+    let bad = json!({ "redirect_uris": ["https://a.example/#x"], "token_endpoint_auth_method": "none" });
+    assert_eq!(register(&mut service, "Bearer initial", &bad).json()["error"], "invalid_redirect_uri");
+    let given = register(&mut service, "Bearer initial", &asked);
+    assert_eq!(given.status, 201, "{}", given.json());
+    let given = given.json();
+    let (id, secret) = (text(&given, "/client_id"), text(&given, "/client_secret"));
+    let redirect: String = url::form_urlencoded::byte_serialize(CALLBACK.as_bytes()).collect();
+    let url = format!(
+        "{}/authorize?client_id={id}&response_type=code&redirect_uri={redirect}&state=st&code_challenge={CHALLENGE}&code_challenge_method=S256",
+        service.base
+    );
+    let code = service.browser.open(&url).parameter("code").unwrap();
+    let exchange = |service: &mut Service, secret: &str| {
+        let fields = [
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", CALLBACK),
+            ("code_verifier", VERIFIER),
+            ("client_id", &id),
+            ("client_secret", secret),
+        ];
+        service.form("/token", &fields)
+    };
+    assert_eq!(exchange(&mut service, "wrong").json()["error"], "invalid_client");
+    assert_eq!(exchange(&mut service, &secret).status, 200);
+    let manage = format!("/svc/mock/registrations/{id}");
+    let token = format!("Bearer {}", text(&given, "/registration_access_token"));
+    let forget = |service: &mut Service, token: &str| {
+        service.client.send("DELETE", &manage, &[("authorization", token)], b"").unwrap().status
+    };
+    assert_eq!(
+        [forget(&mut service, "Bearer x"), forget(&mut service, &token), forget(&mut service, &token)],
+        [401, 204, 401]
+    );
 }

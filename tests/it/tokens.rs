@@ -4,7 +4,10 @@ mod asked;
 mod granted;
 mod odd;
 mod policy;
-mod world;
+mod pushed;
+pub mod registered;
+mod skewed;
+pub mod world;
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ mod health;
 mod integrations;
 mod keys;
 mod query;
+mod registrations;
 mod transfer;
 mod webhooks;
 
@@ -56,6 +57,8 @@ pub fn routes() -> Router<Arc<Parts>> {
         .route("/api/integrations/{id}/breaker", get(breaker::show))
         .route("/api/integrations/{id}/breaker/open", post(breaker::open))
         .route("/api/integrations/{id}/breaker/close", post(breaker::close))
+        .route("/api/registrations", get(registrations::list))
+        .route("/api/integrations/{id}/registration", post(registrations::make).delete(registrations::forget))
         .route("/api/export", get(transfer::export).post(transfer::export_sealed))
         .route("/api/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))
         .route("/api/connect-links", post(connect_links::make))

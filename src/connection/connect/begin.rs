@@ -25,7 +25,7 @@ use super::trial::Confirmed;
 use super::{Connect, LinkRefused, nothing_done, refused, spent, unable};
 use crate::base::random::{Random, RandomUnavailable};
 use crate::base::secret::Secret;
-use crate::connection::grant::Account;
+use crate::connection::grant::{Account, redirect_uri};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::respond::{Answer, Refusal};
@@ -197,13 +197,6 @@ impl Connect {
         let grown = Grown { proof, ..Grown::entered(claim.clone(), entered) };
         self.finish(drawer, claim, Box::pin(self.keep_connection(integration, drawer, grown))).await
     }
-}
-
-/// Where the service sends people back to: one address for each integration, so that one service cannot
-/// pass its callback off as another's (RFC 9700 §4.4).
-pub(super) fn redirect_uri(generation: &Generation, integration: &str) -> String {
-    let base = generation.gateway.public_url.as_str().trim_end_matches('/');
-    format!("{base}/api/auth/callback/{integration}")
 }
 
 /// Whether codes are bound to this gateway (RFC 7636).

@@ -87,6 +87,8 @@ impl Failure {
             }
             "invalid_scope" => Self::ScopeRefused,
             "server_error" | "temporarily_unavailable" => Self::ServiceFault,
+            // What was pushed for this person (RFC 9126) was used before, or is over.
+            "invalid_request_uri" => Self::CodeRefused,
             _ => Self::Misconfigured,
         }
     }
@@ -240,6 +242,7 @@ mod tests {
     fn what_the_service_says_picks_a_row() {
         assert_eq!(Failure::of_callback("access_denied"), Failure::Denied);
         assert_eq!(Failure::of_callback("temporarily_unavailable"), Failure::ServiceFault);
+        assert_eq!(Failure::of_callback("invalid_request_uri"), Failure::CodeRefused);
         assert_eq!(Failure::of_callback("<script>"), Failure::Misconfigured);
         let call = |kind, code: Option<&str>, status| {
             Failure::of_token_call(&TokenError {

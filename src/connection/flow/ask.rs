@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use serde_json::{Map, Value as Json};
 
+use super::registration::Need;
 use super::scene::{Main, Scene, misconfigured};
 use super::send::{self, Step};
 use super::token_params::{self, Params};
@@ -64,7 +65,7 @@ impl TokenCalls {
         account: Account<'_>,
         tokens: &BTreeMap<Arc<str>, Issued>,
     ) -> Result<Option<Who>, TokenError> {
-        let scene = holding(account, tokens)?;
+        let scene = self.holding(account, tokens).await?;
         let Some(identity) = &scene.oauth2.identity else { return Ok(None) };
         let answered = self.ask(&scene, Stage::Identity, &identity.request).await?;
         let text = |expr: &Expr, field: &str| {
@@ -92,7 +93,7 @@ impl TokenCalls {
         tokens: &BTreeMap<Arc<str>, Issued>,
         from: usize,
     ) -> Result<Discovered, TokenError> {
-        let mut scene = holding(account, tokens)?;
+        let mut scene = self.holding(account, tokens).await?;
         for (index, step) in scene.oauth2.discover.iter().enumerate().skip(from) {
             let answered = self.ask(&scene, Stage::Discover, &step.request).await?;
             let saved = answered.answer.saved(&step.request.save, &answered.context);
@@ -114,7 +115,7 @@ impl TokenCalls {
     /// # Errors
     /// The first refusal, once every token was tried.
     pub async fn revoke(&self, account: Account<'_>, tokens: &BTreeMap<Arc<str>, Issued>) -> Result<bool, TokenError> {
-        let mut scene = holding(account, tokens)?;
+        let mut scene = self.holding(account, tokens).await?;
         let endpoints = if scene.oauth2.revoke.is_empty() { self.endpoints(&scene).await? } else { None };
         let standard = endpoints.as_ref().and_then(|found| found.revoke.as_ref());
         if scene.oauth2.revoke.is_empty() && standard.is_none() {
@@ -167,21 +168,25 @@ impl TokenCalls {
         answered.check(scene, &request, self.parts.clock.now()).map(drop)
     }
 
+    /// The values of an account that holds these tokens.
+    async fn holding<'a>(
+        &self,
+        account: Account<'a>,
+        tokens: &BTreeMap<Arc<str>, Issued>,
+    ) -> Result<Scene<'a>, TokenError> {
+        let mut scene = self.scene(account, Need::Known).await?;
+        for (name, token) in tokens {
+            scene.show_token(name, token, if &**name == DEFAULT_TOKEN { Main::Yes } else { Main::No });
+        }
+        Ok(scene)
+    }
+
     /// Sends a request of the definition, and gives its answer when that is a success.
     pub(super) async fn ask(&self, scene: &Scene<'_>, stage: Stage, request: &Request) -> Result<Answered, TokenError> {
         let finish = |_: &mut HeaderMap| {};
         let received = send::send(&self.parts, scene, Step { stage, request, finish: &finish }).await?;
         Answered::of(scene, Answer::of(received)).check(scene, request, self.parts.clock.now())
     }
-}
-
-/// The values of an account that holds these tokens.
-fn holding<'a>(account: Account<'a>, tokens: &BTreeMap<Arc<str>, Issued>) -> Result<Scene<'a>, TokenError> {
-    let mut scene = Scene::of(account)?;
-    for (name, token) in tokens {
-        scene.show_token(name, token, if &**name == DEFAULT_TOKEN { Main::Yes } else { Main::No });
-    }
-    Ok(scene)
 }
 
 /// An answer, and what expressions see of it.

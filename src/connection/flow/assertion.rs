@@ -1,11 +1,13 @@
 //! Assertions that stand for the application or for an account (RFC 7523).
 
+use std::sync::Arc;
+
 use serde_json::Value as Json;
 
-use super::TokenCalls;
 use super::scene::{Scene, misconfigured};
+use super::{Purpose, TokenCalls};
 use crate::base::secret::Secret;
-use crate::connection::grant::TokenError;
+use crate::connection::grant::{Account, Grant, TokenError};
 use crate::connection::sign::jwt;
 use crate::definition::plan::oauth2::{ClientAuth, TokenCall};
 use crate::request::fill::{self, Place};
@@ -23,12 +25,36 @@ impl TokenCalls {
     /// The assertion by which the application proves itself, where it does so: the claims of RFC 7523 §3
     /// unless the definition writes others.
     pub(super) fn client_assertion(&self, scene: &Scene<'_>, call: &TokenCall) -> Result<Option<Secret>, TokenError> {
-        if scene.oauth2.client_auth != ClientAuth::PrivateKeyJwt {
+        if scene.client_auth() != ClientAuth::PrivateKeyJwt {
             return Ok(None);
         }
         let id = scene.client()?.id.as_str();
         let usual = vec![("iss", Json::from(id)), ("sub", Json::from(id)), ("aud", audience(scene, call)?)];
         self.signed(scene, usual).map(Some)
+    }
+
+    /// An assertion that was refused and was signed by a clock which is not the service's is signed once more by
+    /// the service's: such a refusal uses nothing up.
+    pub(super) async fn obtain_by_their_clock(
+        &self,
+        account: Account<'_>,
+        purpose: Purpose<'_>,
+    ) -> Result<Grant, TokenError> {
+        let whose = (&*account.integration.id, account.connection);
+        let before = self.skews.of(whose);
+        let first = Box::pin(self.obtain_once(account, purpose)).await;
+        if first.is_ok() || self.skews.of(whose) == before {
+            return first;
+        }
+        let again = Box::pin(self.obtain_once(account, purpose)).await;
+        if again.is_ok() {
+            let id = &account.integration.id;
+            tracing::warn!(integration = &**id, "the clock of {id} is not ours: assertions are signed by its clock");
+            self.skews.confirm(whose);
+        } else {
+            self.skews.doubt(whose);
+        }
+        again
     }
 
     fn signed(&self, scene: &Scene<'_>, usual: Vec<(&'static str, Json)>) -> Result<Secret, TokenError> {
@@ -41,8 +67,10 @@ impl TokenCalls {
             }
         }
         let own = scene.account.inputs.get(OWN_KEY).and_then(Json::as_str).map(Secret::from);
-        let (now, random) = (self.parts.clock.now(), &*self.parts.random);
-        let signed = jwt::assertion(&assertion, own.as_ref(), &scene.context(), (now, random));
+        let account = (&*scene.account.integration.id, scene.account.connection);
+        let now = self.skews.theirs(account, self.parts.clock.now());
+        let context = scene.context().with_moment(now, Arc::clone(&self.parts.random));
+        let signed = jwt::assertion(&assertion, own.as_ref(), &context, (now, &*self.parts.random));
         signed.map_err(|error| misconfigured(scene.secrets.redact(&format!("`assertion`: {error}"))))
     }
 }

@@ -1,13 +1,17 @@
 //! Where a person is sent to consent (RFC 6749 §4.1.1).
 
+use std::sync::Arc;
+
 use http::Method;
 use serde_json::Value as Json;
 
 use super::TokenCalls;
+use super::issuer::Endpoints;
+use super::purpose::resources;
+use super::registration::Need;
 use super::scene::{Scene, misconfigured};
-use super::token::resources;
 use crate::connection::grant::{Account, TokenError};
-use crate::definition::plan::oauth2::{Authorize, DEFAULT_TOKEN, Grant, Pkce};
+use crate::definition::plan::oauth2::{Authorize, DEFAULT_TOKEN, Grant, OAuth2, Pkce};
 use crate::definition::plan::request::{Request, Target};
 use crate::net::origin;
 use crate::request::fill::{self, Place};
@@ -33,7 +37,7 @@ impl TokenCalls {
     /// When the definition gives no address, the issuer's metadata cannot be had, or the address is not
     /// one that the definition names.
     pub async fn authorize_url(&self, account: Account<'_>, ask: Authorization<'_>) -> Result<String, TokenError> {
-        let mut scene = Scene::of(account)?;
+        let mut scene = self.scene(account, Need::MayRegister).await?;
         let oauth2 = scene.oauth2;
         if oauth2.grant != Grant::AuthorizationCode {
             return Err(misconfigured("this grant sends nobody to the service"));
@@ -44,20 +48,46 @@ impl TokenCalls {
         scene.ask_for(oauth2.scopes.iter().filter(|scope| ask.scopes.contains(&scope.name)));
         scene.show("state", ask.state);
         scene.show("redirect_uri", ask.redirect_uri);
-        let discovered;
-        let authorize = if let Some(authorize) = &oauth2.authorize {
-            authorize
-        } else {
-            discovered = self.endpoints(&scene).await?;
-            let found = discovered.as_ref().and_then(|found| found.authorize.as_ref());
-            found.ok_or_else(|| {
-                misconfigured("neither `authorize` nor the issuer's metadata say where people consent")
-            })?
-        };
+        let found = self.told_by_issuer(&scene).await?;
+        let authorize = oauth2.authorize.as_ref().or_else(|| found.as_ref()?.authorize.as_ref());
+        let authorize = authorize
+            .ok_or_else(|| misconfigured("neither `authorize` nor the issuer's metadata say where people consent"))?;
+        let mut sent = Sent { standard: standard(&scene, ask)?, written: written(authorize, &scene.context())? };
+        if let Some(push) = pushed_to(oauth2, found.as_deref()) {
+            sent = self.push(&scene, (push, authorize), sent).await?;
+        }
         // A browser does not go through our dialer: it is sent to the simulation by its own address.
         let simulated = self.parts.clients.simulated(&account.integration.id);
-        address(&scene, authorize, standard(&scene, ask)?, simulated)
+        address(&scene, authorize, sent, simulated)
     }
+
+    /// What the issuer says of the way to consent, where the definition names one. A definition that writes
+    /// its address does without: then only that the parameters must be pushed is not known.
+    async fn told_by_issuer(&self, scene: &Scene<'_>) -> Result<Option<Arc<Endpoints>>, TokenError> {
+        match self.endpoints(scene).await {
+            Err(error) if scene.oauth2.authorize.is_some() => {
+                let integration = &*scene.account.integration.id;
+                tracing::warn!(integration, error = %error, "the issuer's metadata are not known");
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+}
+
+/// Where the parameters are pushed, where they are: as written, as the issuer requires, or as it offers to a
+/// definition that leaves the way to consent to it.
+fn pushed_to<'a>(oauth2: &'a OAuth2, found: Option<&'a Endpoints>) -> Option<&'a Request> {
+    let offered = found.filter(|found| found.push_required || oauth2.authorize.is_none());
+    oauth2.push.as_ref().or_else(|| offered?.push.as_ref())
+}
+
+/// What a person is sent with.
+pub(super) struct Sent {
+    /// The standard parameters, in order.
+    pub standard: Vec<(&'static str, Json)>,
+    /// Those that the definition writes itself.
+    pub written: Vec<(String, Tree)>,
 }
 
 /// The standard parameters in order.
@@ -79,11 +109,10 @@ fn standard(scene: &Scene<'_>, ask: Authorization<'_>) -> Result<Vec<(&'static s
 fn address(
     scene: &Scene<'_>,
     authorize: &Authorize,
-    standard: Vec<(&'static str, Json)>,
+    Sent { standard, written }: Sent,
     simulated: Option<String>,
 ) -> Result<String, TokenError> {
     let context = scene.context();
-    let written = written(authorize, &context)?;
     let mut query = Vec::new();
     let mut raw = String::new();
     for (name, value) in standard {
@@ -127,7 +156,7 @@ fn written(authorize: &Authorize, context: &Context) -> Result<Vec<(String, Tree
     Ok(written)
 }
 
-fn is_empty(value: &Json) -> bool {
+pub(super) fn is_empty(value: &Json) -> bool {
     match value {
         Json::Null => true,
         Json::String(text) => text.is_empty(),

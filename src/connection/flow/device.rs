@@ -5,9 +5,10 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value as Json;
 
+use super::purpose::resources;
+use super::registration::Need;
 use super::scene::{Scene, misconfigured};
 use super::send::{self, Step};
-use super::token::resources;
 use super::{Purpose, Stage, TokenCalls};
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
@@ -60,7 +61,7 @@ impl TokenCalls {
     /// # Errors
     /// When the definition has no device authorization, or the service does not answer as RFC 8628 says.
     pub async fn device_code(&self, account: Account<'_>, scopes: Option<&[String]>) -> Result<DeviceCode, TokenError> {
-        let mut scene = Scene::of(account)?;
+        let mut scene = self.scene(account, Need::MayRegister).await?;
         let oauth2 = scene.oauth2;
         if let Some(scopes) = scopes {
             scene.ask_for(oauth2.scopes.iter().filter(|scope| scopes.contains(&scope.name)));

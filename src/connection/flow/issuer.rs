@@ -43,6 +43,12 @@ pub(super) struct Endpoints {
     pub token: Option<TokenCall>,
     pub revoke: Option<TokenCall>,
     pub device: Option<Request>,
+    /// Where the parameters of an authorization may be pushed (RFC 9126 §5).
+    pub push: Option<Request>,
+    /// Where applications register (RFC 7591).
+    pub registration: Option<Text>,
+    /// Whether the parameters of an authorization must be pushed.
+    pub push_required: bool,
     iss_sent: bool,
 }
 
@@ -183,8 +189,10 @@ fn endpoints(metadata: &Json) -> Result<Endpoints, TokenError> {
     let field = |name: &str| metadata.get(name).and_then(Json::as_str);
     let url = |name: &str| field(name).map(literal).transpose();
     let call = |name: &str| url(name)?.map(|url| standard_call(&url)).transpose();
-    let device =
-        url("device_authorization_endpoint")?.map(|url| Request { method: Method::POST, ..request(&url, Vec::new()) });
+    let post = |name: &str| {
+        let request = |url| Request { method: Method::POST, ..request(&url, Vec::new()) };
+        Ok::<_, TokenError>(url(name)?.map(request))
+    };
     let authorize = url("authorization_endpoint")?.map(|url| Authorize {
         url,
         params: Vec::new(),
@@ -193,18 +201,21 @@ fn endpoints(metadata: &Json) -> Result<Endpoints, TokenError> {
         omit: Vec::new(),
         fragment: None,
     });
-    let iss_sent = metadata.get("authorization_response_iss_parameter_supported").and_then(Json::as_bool);
+    let says = |name: &str| metadata.get(name).and_then(Json::as_bool).unwrap_or_default();
     Ok(Endpoints {
         authorize,
         token: call("token_endpoint")?,
         revoke: call("revocation_endpoint")?,
-        device,
-        iss_sent: iss_sent.unwrap_or_default(),
+        device: post("device_authorization_endpoint")?,
+        push: post("pushed_authorization_request_endpoint")?,
+        registration: url("registration_endpoint")?,
+        push_required: says("require_pushed_authorization_requests"),
+        iss_sent: says("authorization_response_iss_parameter_supported"),
     })
 }
 
 /// A text that stands as it is. What metadata say is never a template.
-fn literal(url: &str) -> Result<Text, TokenError> {
+pub(super) fn literal(url: &str) -> Result<Text, TokenError> {
     if url.contains("{{") || url.contains("{%") || url.contains("{#") {
         return Err(misconfigured("an address of the issuer has braces in it"));
     }

@@ -1,7 +1,7 @@
 //! Getting, renewing and giving back tokens: every call of signing in.
 //!
-//! [`TokenCalls`] is what makes these calls; it keeps nothing but the metadata of issuers. What it brings
-//! is stored by whoever asked. A file a stage: what a call's parameters are ([`token_params`]), where it
+//! [`TokenCalls`] is what makes these calls; it keeps nothing but the metadata of issuers and the registrations
+//! of applications that register themselves ([`registration`]). What else it brings is stored by whoever asked. A file a stage: what a call's parameters are ([`token_params`]), where it
 //! may go ([`send`]), what its answer means ([`token_reply`]). Called by `refresh`, the connect flow and
 //! the commands that connect an account.
 
@@ -10,6 +10,9 @@ pub mod assertion;
 mod authorize;
 mod device;
 mod issuer;
+mod purpose;
+mod push;
+mod registration;
 mod scene;
 mod secrets;
 mod send;
@@ -30,9 +33,10 @@ pub use ask::{CHOICES_MOST, Choice, Discovered, Who};
 pub use authorize::Authorization;
 pub use device::{DeviceCode, Poll};
 pub use issuer::Issuer;
+pub use purpose::Purpose;
+pub use registration::{Force, Forgotten, RegistrationError, RegistrationShown, SEALED};
 pub use secrets::Secrets;
-pub use send::ANSWER_MOST;
-pub use token::{Purpose, TokenCalls};
+pub use token::TokenCalls;
 pub use token_params::client_header;
 
 /// What calls of signing in are made with.
@@ -65,12 +69,16 @@ pub enum Stage {
     Revoke,
     /// To ask for a device code.
     Device,
+    /// To push what a person is sent with.
+    Push,
     /// To ask whose account it is.
     Identity,
     /// To find accounts or sites.
     Discover,
     /// To ask an issuer for its metadata.
     Issuer,
+    /// To register the application, or to take that back.
+    Registration,
 }
 
 impl Stage {
@@ -82,9 +90,11 @@ impl Stage {
             Self::Introspect => "introspect",
             Self::Revoke => "revoke",
             Self::Device => "device",
+            Self::Push => "push",
             Self::Identity => "identity",
             Self::Discover => "discover",
             Self::Issuer => "issuer",
+            Self::Registration => "registration",
         }
     }
 }

@@ -1,11 +1,16 @@
 //! What the templates of signing in see, and what of it must never be repeated.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json, json};
 
+use super::registration::Known;
 use super::secrets::Secrets;
+use crate::base::clock::Timestamp;
+use crate::base::random::Random;
 use crate::connection::grant::{Account, Issued, TokenError, TokenErrorKind};
 use crate::definition::plan::Auth;
-use crate::definition::plan::oauth2::{Client, DEFAULT_TOKEN, OAuth2, Scope};
+use crate::definition::plan::oauth2::{Client, ClientAuth, DEFAULT_TOKEN, Grant, OAuth2, Scope};
 use crate::template::Context;
 
 /// The values of one sign-in, renewal or revocation.
@@ -13,6 +18,8 @@ use crate::template::Context;
 pub(super) struct Scene<'a> {
     pub account: Account<'a>,
     pub oauth2: &'a OAuth2,
+    /// The application, where it registered itself.
+    registered: Option<Known>,
     /// Values kept so far: those of the account, and over them those of this run.
     saved: Map<String, Json>,
     /// Values kept by this run.
@@ -20,6 +27,8 @@ pub(super) struct Scene<'a> {
     token: Map<String, Json>,
     scopes: Map<String, Json>,
     more: Vec<(&'static str, Json)>,
+    /// What `now`, `uuid` and `nonce` are made of.
+    moment: Option<(Timestamp, Arc<dyn Random>)>,
     pub secrets: Secrets,
 }
 
@@ -40,11 +49,13 @@ impl<'a> Scene<'a> {
         let mut scene = Self {
             account,
             oauth2,
+            registered: None,
             saved: account.saved.clone(),
             kept: Map::new(),
             token: Map::new(),
             scopes: Map::new(),
             more: Vec::new(),
+            moment: None,
             secrets,
         };
         scene.ask_for(oauth2.default_scopes());
@@ -116,14 +127,17 @@ impl<'a> Scene<'a> {
             .with_json("connection", &json!({ "id": self.account.connection }))
             .with_json("token", &Json::Object(self.token.clone()))
             .with_json("scopes", &Json::Object(self.scopes.clone()));
-        if let Some(client) = &self.oauth2.client {
+        if let Some(client) = self.known_client() {
             let secret = client.secret.as_ref().map(|secret| secret.expose().as_str());
             context = context.with_json("client", &json!({ "id": client.id, "secret": secret }));
         }
         for (name, value) in &self.more {
             context = context.with_json(name, value);
         }
-        context
+        match &self.moment {
+            Some((now, random)) => context.with_moment(*now, Arc::clone(random)),
+            None => context,
+        }
     }
 
     /// `context` with the token of this name as the one that calls carry.
@@ -140,22 +154,60 @@ impl<'a> Scene<'a> {
         Ok(context.clone().with_json("token", token))
     }
 
+    /// Lets templates see the moment, and randomness.
+    pub fn happen_at(&mut self, now: Timestamp, random: Arc<dyn Random>) {
+        self.moment = Some((now, random));
+    }
+
+    /// Lets the application act as the service registered it.
+    pub fn act_as(&mut self, known: Option<Known>) {
+        if let Some(secret) = known.as_ref().and_then(|known| known.client.secret.as_ref()) {
+            self.secrets.add(secret.expose());
+        }
+        self.registered = known;
+    }
+
+    /// The application's own credentials, where they are known.
+    pub fn known_client(&self) -> Option<&Client> {
+        self.oauth2.client.as_ref().or_else(|| self.registered.as_ref().map(|known| &known.client))
+    }
+
+    /// How the application proves itself: as the service registered it, else as the definition says.
+    pub fn client_auth(&self) -> ClientAuth {
+        self.registered.as_ref().map_or(self.oauth2.client_auth, |known| known.way)
+    }
+
+    /// Whether a refusal may be of the time in an assertion: of the one that is exchanged (RFC 7523 §3.1), whatever
+    /// the service calls that, or of the application's own (§3.2). What else a call carries was not looked at then.
+    pub fn is_of_the_clock(&self, error: &TokenError) -> bool {
+        let refused = matches!(error.status, Some(400 | 401 | 403));
+        let exchanged = self.oauth2.grant == Grant::JwtBearer;
+        let own = self.client_auth() == ClientAuth::PrivateKeyJwt && error.code.as_deref() == Some("invalid_client");
+        refused && (exchanged || own)
+    }
+
+    /// Whether the application registers itself, and has not.
+    pub fn is_unregistered(&self) -> bool {
+        self.oauth2.registration.is_some() && self.known_client().is_none()
+    }
+
     /// The application's own credentials.
     ///
     /// # Errors
-    /// When the deployment has not told them.
-    pub fn client(&self) -> Result<&'a Client, TokenError> {
-        client_of(self.oauth2, &self.account.integration.id)
+    /// When the deployment has not told them, and they are not registered.
+    pub fn client(&self) -> Result<&Client, TokenError> {
+        self.known_client().ok_or_else(|| no_client(self.oauth2, &self.account.integration.id))
     }
 }
 
-/// The application's own credentials.
-///
-/// # Errors
-/// When the deployment has not told them.
-pub(super) fn client_of<'a>(oauth2: &'a OAuth2, id: &str) -> Result<&'a Client, TokenError> {
-    let words = || format!("`auth.oauth2.client` of `{id}` is missing: write the application's `id` and `secret`");
-    oauth2.client.as_ref().ok_or_else(|| misconfigured(words()))
+/// Nobody told the application's own credentials.
+pub(super) fn no_client(oauth2: &OAuth2, id: &str) -> TokenError {
+    misconfigured(match &oauth2.registration {
+        Some(_) => {
+            format!("the application has not registered itself at `{id}`: connect an account, before which it does")
+        }
+        None => format!("`auth.oauth2.client` of `{id}` is missing: write the application's `id` and `secret`"),
+    })
 }
 
 /// Whether a token is the one that calls carry here.

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, header};
 use percent_encoding::utf8_percent_encode;
 
 use super::scene::{Scene, misconfigured};
-use super::token_params::client_header;
+use super::token_params::scene_header;
 use super::{Parts, Stage};
 use crate::activity::{Asker, CallRecord};
 use crate::base::secret::Secret;
@@ -23,9 +23,6 @@ use crate::net::origin::{self, SEGMENT};
 use crate::net::{Base, BodyLimit, Excess, Failure, Follow, Origin, Outgoing, Reach, Reason, Received, Sent, Towards};
 use crate::request::fill::{self, Filled, Place};
 use crate::template::{Context, Text};
-
-/// The most bytes of an answer that are read.
-pub const ANSWER_MOST: usize = 256 << 10;
 
 /// A call before it is sent.
 pub(super) struct Step<'a> {
@@ -77,7 +74,7 @@ fn outgoing(scene: &Scene<'_>, context: &Context, request: &Request, filled: Fil
     let mut transport = api.map_or_else(Transport::default, |api| api.transport.clone());
     // Calls that carry the token are the API's; all others are the application's own.
     if !matches!(request.credential, CredentialUse::Token(_)) {
-        transport.identity = scene.oauth2.client.as_ref().and_then(|client| client.certificate.clone());
+        transport.identity = scene.known_client().and_then(|client| client.certificate.clone());
     }
     let reach = Reach::of_integration(gateway, transport.allow_private, literal_host.then_some(&origin.host));
     let mut headers = filled.headers;
@@ -93,7 +90,7 @@ fn outgoing(scene: &Scene<'_>, context: &Context, request: &Request, filled: Fil
         headers,
         body: filled.body,
         timeouts: Timeouts { total: request.timeout.unwrap_or(usual.total), ..usual },
-        limit: BodyLimit { bytes: ANSWER_MOST, excess: Excess::Refuse },
+        limit: BodyLimit { bytes: gateway.limits.sign_in_answer_bytes, excess: Excess::Refuse },
         follow: Follow::default(),
     })
 }
@@ -130,7 +127,7 @@ fn credential(
         _ if request.basic.is_some() => return Ok(None),
         CredentialUse::None => return Ok(None),
         CredentialUse::Client => {
-            headers.insert(header::AUTHORIZATION, client_header(scene.account.integration)?);
+            headers.insert(header::AUTHORIZATION, scene_header(scene)?);
             return Ok(None);
         }
         CredentialUse::Token(name) => name.as_deref(),

@@ -9,80 +9,43 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use serde_json::{Map, Value as Json};
 
 use super::issuer::Issuers;
+use super::purpose::{Purpose, params};
+use super::registration::Registrations;
 use super::scene::{Main, Scene, misconfigured};
 use super::send::{self, Step};
 use super::token_params::{self, Params};
 use super::token_reply::{self, Reply, Tokens, Wanted};
 use super::{Parts, Stage};
 use crate::base::clock::Timestamp;
+use crate::connection::Connections;
 use crate::connection::grant::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
-use crate::definition::plan::oauth2::{self, DEFAULT_TOKEN, OAuth2, RefreshPolicy, TokenCall};
+use crate::definition::plan::oauth2::{DEFAULT_TOKEN, OAuth2, RefreshPolicy, TokenCall};
 use crate::definition::plan::{Auth, Integration};
+use crate::request::skew::{self, Skews};
 
 /// What makes token calls. One for the whole program.
 #[derive(Debug)]
 pub struct TokenCalls {
     pub(super) parts: Parts,
     pub(super) issuers: Issuers,
-}
-
-/// What a token call is made for, and what is at hand for it.
-#[derive(Debug, Clone, Copy)]
-pub enum Purpose<'a> {
-    /// A person consented: their code becomes tokens (RFC 6749 §4.1.3).
-    Code {
-        /// The code.
-        code: &'a str,
-        /// The callback's address, as the person was sent with it.
-        redirect_uri: &'a str,
-        /// The PKCE verifier, unless PKCE is off.
-        verifier: Option<&'a str>,
-        /// The callback's query by name, of which the definition keeps values.
-        callback: &'a Map<String, Json>,
-    },
-    /// A token is renewed (RFC 6749 §6).
-    Refresh {
-        /// Its name.
-        name: &'a str,
-        /// The token as it is held.
-        held: &'a Issued,
-    },
-    /// The application acts for itself (RFC 6749 §4.4).
-    ClientCredentials,
-    /// A person consents on another device (RFC 8628 §3.4): one poll.
-    Device {
-        /// The device code.
-        device_code: &'a str,
-    },
-    /// A signed assertion is exchanged (RFC 7523).
-    JwtBearer,
-    /// A token is exchanged for another (RFC 8693).
-    Exchange,
-}
-
-impl Purpose<'_> {
-    /// The purpose of a grant that needs no person.
-    pub const fn of_grant(grant: oauth2::Grant) -> Option<Self> {
-        match grant {
-            oauth2::Grant::AuthorizationCode | oauth2::Grant::DeviceCode => None,
-            oauth2::Grant::ClientCredentials => Some(Self::ClientCredentials),
-            oauth2::Grant::JwtBearer => Some(Self::JwtBearer),
-            oauth2::Grant::TokenExchange => Some(Self::Exchange),
-        }
-    }
-
-    fn stage(&self) -> Stage {
-        if matches!(self, Self::Refresh { .. }) { Stage::Refresh } else { Stage::Token }
-    }
+    pub(super) registrations: Registrations,
+    /// Clocks by which assertions are signed.
+    pub(super) skews: Skews,
 }
 
 impl TokenCalls {
     /// Token calls made with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, issuers: Issuers::default() }
+        Self { parts, issuers: Issuers::default(), registrations: Registrations::default(), skews: Skews::default() }
+    }
+
+    /// These, keeping the registrations of applications that register themselves beside the connections.
+    #[must_use]
+    pub fn keeping(mut self, connections: Arc<Connections>) -> Self {
+        self.registrations = Registrations::keeping(connections, &*self.parts.random);
+        self
     }
 
     /// Makes the calls of a purpose, and says what they brought. Each is tried once.
@@ -90,23 +53,28 @@ impl TokenCalls {
     /// # Errors
     /// When a call was not made, or the service gave no usable token.
     pub async fn obtain(&self, account: Account<'_>, purpose: Purpose<'_>) -> Result<Grant, TokenError> {
-        let obtained = Box::pin(self.obtain_uncounted(account, purpose)).await;
-        let result = match &obtained {
-            Ok(_) => "ok",
-            Err(error) => match error.kind {
-                TokenErrorKind::Permanent => "permanent",
-                TokenErrorKind::Passing => "passing",
-                TokenErrorKind::Unsent => "unsent",
-                TokenErrorKind::Misconfigured => "misconfigured",
-            },
-        };
-        let labels = [&*account.integration.id, purpose.stage().field(), result];
-        self.parts.metrics.token_calls.with_label_values(&labels).inc();
+        let obtained = self.obtain_by_their_clock(account, purpose).await;
+        self.count((&account.integration.id, purpose.stage().field()), obtained.as_ref().map(drop));
         obtained
     }
 
-    async fn obtain_uncounted(&self, account: Account<'_>, purpose: Purpose<'_>) -> Result<Grant, TokenError> {
-        let mut scene = Scene::of(account)?;
+    /// Counts a call by what came of it.
+    pub(super) fn count(&self, (integration, call): (&str, &str), result: Result<(), &TokenError>) {
+        let result = match result.map_err(|error| error.kind) {
+            Ok(()) => "ok",
+            Err(TokenErrorKind::Permanent) => "permanent",
+            Err(TokenErrorKind::Passing) => "passing",
+            Err(TokenErrorKind::Unsent) => "unsent",
+            Err(TokenErrorKind::Misconfigured) => "misconfigured",
+        };
+        self.parts.metrics.token_calls.with_label_values(&[integration, call, result]).inc();
+    }
+
+    pub(super) async fn obtain_once(&self, account: Account<'_>, purpose: Purpose<'_>) -> Result<Grant, TokenError> {
+        let mut scene = self.scene(account, purpose.need()).await?;
+        if matches!(purpose, Purpose::Refresh { .. }) && scene.is_unregistered() {
+            return Err(no_registration());
+        }
         let params = params(self, &mut scene, &purpose)?;
         let oauth2 = scene.oauth2;
         let discovered = if oauth2.token.is_empty() { self.endpoints(&scene).await? } else { None };
@@ -184,8 +152,14 @@ impl TokenCalls {
         let step = Step { stage, request: &request, finish: &finish };
         let received = send::send(&self.parts, scene, step).await?;
         let now = self.parts.clock.now();
+        let headers = received.headers.clone();
         let wanted = Wanted { tokens, separator: &scene.oauth2.scope_separator, now };
-        token_reply::read(call, (&scene.context(), &scene.secrets), received, wanted)
+        let read = token_reply::read(call, (&scene.context(), &scene.secrets), received, wanted);
+        if read.as_ref().is_err_and(|error| scene.is_of_the_clock(error)) {
+            let account = (&*scene.account.integration.id, scene.account.connection);
+            self.skews.learn(account, now, &headers, skew::ASSERTION);
+        }
+        read
     }
 
     /// When the tokens end, where their answers did not say: as the service tells when asked (RFC 7662),
@@ -234,106 +208,6 @@ struct Brought {
     ttl: Option<Duration>,
 }
 
-/// The standard parameters of a purpose; what templates see of it is shown.
-fn params(calls: &TokenCalls, scene: &mut Scene<'_>, purpose: &Purpose<'_>) -> Result<Params, TokenError> {
-    let mut params = Params::default();
-    match *purpose {
-        Purpose::Code { code, redirect_uri, verifier, callback } => {
-            params.add("grant_type", "authorization_code");
-            params.add("code", code);
-            params.add("redirect_uri", redirect_uri);
-            params.add_some("code_verifier", verifier);
-            scene.show_secret("code", code);
-            scene.show("redirect_uri", redirect_uri);
-            if let Some(verifier) = verifier {
-                scene.show_secret("code_verifier", verifier);
-            }
-            // Some token calls want the state again.
-            if let Some(state) = callback.get("state").and_then(Json::as_str) {
-                scene.show("state", state);
-            }
-            keep_of_callback(scene, callback)?;
-        }
-        Purpose::Refresh { name, held } => {
-            params.add("grant_type", "refresh_token");
-            params.add_some("refresh_token", held.refresh.as_ref().map(|refresh| refresh.expose().as_str()));
-            scene.show_token(name, held, Main::Yes);
-        }
-        Purpose::ClientCredentials => {
-            params.add("grant_type", "client_credentials");
-            params.add_some("scope", scene.scope_text(DEFAULT_TOKEN));
-        }
-        Purpose::Device { device_code } => {
-            params.add("grant_type", "urn:ietf:params:oauth:grant-type:device_code");
-            params.add("device_code", device_code);
-            scene.show_secret("code", device_code);
-        }
-        Purpose::JwtBearer => {
-            let assertion = calls.assertion(scene)?;
-            params.add("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
-            params.add("assertion", assertion.expose().as_str());
-            params.add_some("scope", scene.scope_text(DEFAULT_TOKEN));
-            scene.show_secret("assertion", assertion.expose());
-        }
-        Purpose::Exchange => exchange(scene, &mut params)?,
-    }
-    params.add_all("resource", resources(scene)?);
-    Ok(params)
-}
-
-/// The values that the definition keeps of a callback's query.
-fn keep_of_callback(scene: &mut Scene<'_>, callback: &Map<String, Json>) -> Result<(), TokenError> {
-    scene.show("query", callback.clone());
-    let context = scene.context();
-    let mut kept = Map::new();
-    for (name, expr) in &scene.oauth2.callback.save {
-        let value = expr.json(&context);
-        let value = value.map_err(|error| misconfigured(format!("`callback.save.{name}`: {error}")))?;
-        if !value.is_null() {
-            kept.insert(name.clone(), value);
-        }
-    }
-    scene.keep(kept);
-    Ok(())
-}
-
-fn exchange(scene: &mut Scene<'_>, params: &mut Params) -> Result<(), TokenError> {
-    let Some(exchange) = &scene.oauth2.exchange else {
-        return Err(misconfigured("`grant: token_exchange` needs `exchange`"));
-    };
-    let context = scene.context();
-    let render = |text: &crate::template::Text, field: &str| {
-        text.render(&context).map_err(|error| misconfigured(format!("`exchange.{field}`: {error}")))
-    };
-    params.add("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
-    let subject = render(&exchange.subject_token, "subject_token")?;
-    scene.secrets.add(&subject);
-    params.add("subject_token", subject);
-    params.add("subject_token_type", exchange.subject_token_type.as_str());
-    if let Some((token, kind)) = &exchange.actor {
-        let actor = render(token, "actor_token")?;
-        scene.secrets.add(&actor);
-        params.add("actor_token", actor);
-        params.add("actor_token_type", kind.as_str());
-    }
-    params.add_some("requested_token_type", exchange.requested_token_type.as_deref());
-    let audience = exchange.audience.iter().map(|text| render(text, "audience"));
-    params.add_all("audience", audience.collect::<Result<_, _>>()?);
-    params.add_some("scope", scene.scope_text(DEFAULT_TOKEN));
-    Ok(())
-}
-
-/// The resources the token is for (RFC 8707).
-pub(super) fn resources(scene: &Scene<'_>) -> Result<Vec<String>, TokenError> {
-    let context = scene.context();
-    let resources = scene
-        .oauth2
-        .resource
-        .iter()
-        .map(|text| text.render(&context).map_err(|error| misconfigured(format!("`resource`: {error}"))));
-    resources.collect()
-}
-
 /// What of the token that was renewed stays as it was, and whether that may be.
 fn keep_what_stays(
     oauth2: &OAuth2,
@@ -351,6 +225,12 @@ fn keep_what_stays(
         return Err(TokenError::new(TokenErrorKind::Passing, words));
     }
     Ok(())
+}
+
+fn no_registration() -> TokenError {
+    let words = "the application's registration at the service is gone or has ended, and with it what renews the token: \
+                 connect the account again, which registers it anew";
+    TokenError::new(TokenErrorKind::Permanent, words)
 }
 
 fn no_refresh_token() -> TokenError {

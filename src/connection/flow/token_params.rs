@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value as Json;
 use url::form_urlencoded;
 
-use super::scene::{Scene, client_of, misconfigured};
+use super::scene::{Scene, misconfigured, no_client};
 use crate::base::secret::Secret;
 use crate::connection::grant::TokenError;
-use crate::definition::plan::oauth2::{ClientAuth, ParamsIn, TokenCall};
+use crate::definition::plan::oauth2::{Client, ClientAuth, ParamsIn, TokenCall};
 use crate::definition::plan::request::{Body, CredentialUse, Request};
 use crate::definition::plan::{Auth, Integration};
 use crate::template::Tree;
@@ -52,7 +52,7 @@ pub(super) fn prove(
     if call.request.basic.is_some() {
         return Ok(None);
     }
-    let Some(client) = &scene.oauth2.client else {
+    let Some(client) = scene.known_client() else {
         // Assertions and exchanged tokens can stand for themselves; the rest cannot.
         return if scene.oauth2.grant.needs_client() { scene.client().map(|_| None) } else { Ok(None) };
     };
@@ -62,7 +62,7 @@ pub(super) fn prove(
             misconfigured("`auth.oauth2.client.secret` is missing; a public client says `client_auth: none`")
         })
     };
-    match scene.oauth2.client_auth {
+    match scene.client_auth() {
         ClientAuth::Form => {
             params.add("client_id", client.id.as_str());
             params.add("client_secret", secret()?);
@@ -114,9 +114,21 @@ pub fn client_header(integration: &Integration) -> Result<HeaderValue, TokenErro
     let Auth::OAuth2(oauth2) = &integration.auth else {
         return Err(misconfigured("`credential: client` is for services of `auth: oauth2`"));
     };
-    let client = client_of(oauth2, &integration.id)?;
+    let client = oauth2.client.as_ref().ok_or_else(|| no_client(oauth2, &integration.id))?;
+    header_of(client, oauth2.client_auth)
+}
+
+/// The same of the application that a call is made for.
+///
+/// # Errors
+/// When its credentials are not known.
+pub(super) fn scene_header(scene: &Scene<'_>) -> Result<HeaderValue, TokenError> {
+    header_of(scene.client()?, scene.client_auth())
+}
+
+fn header_of(client: &Client, way: ClientAuth) -> Result<HeaderValue, TokenError> {
     let secret = client.secret.as_ref().map(|secret| secret.expose().as_str()).unwrap_or_default();
-    if oauth2.client_auth == ClientAuth::Basic {
+    if way == ClientAuth::Basic {
         basic(&form_encoded(&client.id), &form_encoded(secret))
     } else {
         basic(&client.id, secret)

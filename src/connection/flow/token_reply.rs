@@ -88,6 +88,17 @@ pub fn read(
     reader.read()
 }
 
+/// What an answer that is no success says, for calls of signing in that bring no token.
+pub(super) fn refusal(
+    call: &TokenCall,
+    (context, secrets): (&Context, &Secrets),
+    answer: Answer,
+    now: Timestamp,
+) -> TokenError {
+    let wanted = Wanted { tokens: Tokens::Any, separator: " ", now };
+    Reader { call, context: answer.seen(context), answer, secrets, wanted }.refused()
+}
+
 struct Reader<'a> {
     call: &'a TokenCall,
     answer: Answer,

@@ -2,7 +2,7 @@
 //! answer holds the tokens.
 //!
 //! A session can be had again at any time from what the connection tells, so it is kept in memory and
-//! nowhere else. Who asks at once for one connection waits for one sign-in; one that failed is not tried
+//! nowhere else; one that has a refresh token is renewed by that where the definition says how. Who asks at once for one connection waits for one sign-in; one that failed is not tried
 //! again for a while, because services lock accounts.
 //!
 //! Of a service that can be told of the end of a session the live ones are known here: one that was
@@ -18,11 +18,11 @@ use tokio::sync::Notify;
 
 use super::Parts;
 use super::send::{self, misconfigured};
-use crate::connection::Connection;
 use crate::connection::directory::DEFAULT;
 use crate::connection::flow::Secrets;
 use crate::connection::flow::token_reply::{self, Tokens, Wanted};
 use crate::connection::grant::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
+use crate::connection::{Connection, Credential};
 use crate::definition::plan::Integration;
 use crate::definition::plan::auth::Auth;
 use crate::definition::plan::login::Login;
@@ -43,7 +43,7 @@ pub struct Logins {
     pub ended: Notify,
 }
 
-/// Sessions that the service is to be told of when they are over.
+/// Sessions that are renewed, or that the service is to be told of when they are over.
 #[derive(Debug, Default)]
 struct Sessions {
     live: HashMap<String, Arc<Connection>>,
@@ -119,7 +119,7 @@ impl Logins {
     /// Notes a session that is in use from now on; the one before it is over. `signed_in` is the connection
     /// with the session's tokens.
     pub fn began(&self, integration: &Integration, signed_in: &Arc<Connection>) {
-        if !says_farewell(integration) {
+        if !is_remembered(integration) {
             return;
         }
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,7 +128,8 @@ impl Logins {
             tracing::warn!(integration = %integration.id, "too many sessions to remember: one will not be logged out");
             return;
         }
-        if let Some(before) = sessions.live.insert(key, Arc::clone(signed_in)) {
+        let before = sessions.live.insert(key, Arc::clone(signed_in));
+        if let Some(before) = before.filter(|_| says_farewell(integration)) {
             self.end(&mut sessions, before);
         }
     }
@@ -190,6 +191,9 @@ impl Logins {
 
     async fn run(&self, account: Account<'_>) -> Result<Grant, TokenError> {
         let login = plan(&account)?;
+        if let Some(grant) = Box::pin(self.renewed(account, login)).await {
+            return Ok(grant);
+        }
         let secrets = secrets_of(&account);
         let (mut saved, mut kept) = (account.saved.clone(), Map::new());
         let mut tokens = BTreeMap::new();
@@ -210,6 +214,41 @@ impl Logins {
             }
         }
         Ok(Grant { tokens, saved: kept })
+    }
+}
+
+impl Logins {
+    /// The session of an account, renewed by its refresh token; `None` where the definition does not say how, there
+    /// is no session of this very account, or the service refuses: then the account signs in.
+    async fn renewed(&self, account: Account<'_>, login: &Login) -> Option<Grant> {
+        let call = login.refresh.as_ref()?;
+        let key = format!("{}/{}", account.integration.id, account.connection);
+        let session = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).live.get(&key).cloned()?;
+        let Credential::Tokens(held) = &session.credential else { return None };
+        if session.inputs != *account.inputs || held.issued(None)?.refresh.is_none() {
+            return None;
+        }
+        let mut secrets = secrets_of(&account);
+        let token = shown(&held.0, &mut secrets);
+        let context = send::context(&account, &self.parts).with_json("token", &token);
+        let received = send::received(&self.parts, &account, (&call.request, &context), &|_| Ok(())).await;
+        let wanted = Wanted { tokens: Tokens::Issued, separator: " ", now: self.parts.clock.now() };
+        let reply = received.and_then(|received| token_reply::read(call, (&context, &secrets), received, wanted));
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(error) => {
+                let error = redacted(error, &secrets);
+                tracing::info!(integration = %account.integration.id, "a session is not renewed, so the account signs in: {error}");
+                return None;
+            }
+        };
+        let mut tokens = held.renewed(reply.tokens).0;
+        for token in tokens.values_mut().filter(|token| token.expires_at.is_none()) {
+            token.expires_at = call.default_ttl.map(|ttl| token.issued_at.after(ttl));
+        }
+        // It is the same session, which goes on: the service is not told that it is over.
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).live.remove(&key);
+        Some(Grant { tokens, saved: reply.saved })
     }
 }
 
@@ -235,6 +274,11 @@ impl TokenSource for Logins {
 /// Whether a service can be told of the end of a session.
 fn says_farewell(integration: &Integration) -> bool {
     matches!(&integration.auth, Auth::Login(login) if !login.logout.is_empty())
+}
+
+/// Whether live sessions are known here.
+fn is_remembered(integration: &Integration) -> bool {
+    says_farewell(integration) || matches!(&integration.auth, Auth::Login(login) if login.refresh.is_some())
 }
 
 /// Tokens as templates see them: `token.NAME.access`, and the usual one as `token.access` as well.

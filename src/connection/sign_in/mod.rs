@@ -13,6 +13,7 @@ use crate::base::clock::Clock;
 use crate::base::random::Random;
 use crate::connection::turn::Turnstile;
 use crate::net::Clients;
+use crate::telemetry::metrics::Metrics;
 
 /// What calls of signing in are made with.
 #[derive(Debug, Clone)]
@@ -25,4 +26,6 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
     /// What lets them go.
     pub turns: Arc<dyn Turnstile>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }

@@ -20,9 +20,6 @@ use crate::net::{
 use crate::request::{AnswerError, Outcome, Place, answer, fill};
 use crate::template::Context;
 
-/// The most bytes of an answer that are read.
-const ANSWER_MOST: usize = 256 << 10;
-
 /// What puts its mark on a call before it goes.
 pub(super) type Finish<'a> = &'a (dyn Fn(&mut Outgoing) -> Result<(), TokenError> + Sync);
 
@@ -79,7 +76,10 @@ pub(super) async fn received(
     let entered = turn::enter((&parts.turns, &parts.clock), *account, context, &mut outgoing).await?;
     let sent = Box::pin(parts.clients.send(outgoing)).await;
     entered.ended(&sent);
-    sent.map_err(|failure| of_failure(&failure))
+    sent.map_err(|failure| {
+        parts.metrics.upstream_errors.with_label_values(&[&*account.integration.id, failure.reason.word()]).inc();
+        of_failure(&failure)
+    })
 }
 
 fn outgoing(account: &Account<'_>, api: &Api, request: &Request, context: &Context) -> Result<Outgoing, TokenError> {
@@ -104,7 +104,7 @@ fn outgoing(account: &Account<'_>, api: &Api, request: &Request, context: &Conte
         headers,
         body: filled.body,
         timeouts: Timeouts { total: request.timeout.unwrap_or(api.timeouts.total), ..api.timeouts },
-        limit: BodyLimit { bytes: ANSWER_MOST, excess: Excess::Refuse },
+        limit: BodyLimit { bytes: gateway.limits.sign_in_answer_bytes, excess: Excess::Refuse },
         follow: Follow::default(),
     })
 }

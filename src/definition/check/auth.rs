@@ -38,6 +38,7 @@ fn oauth2(oauth2: &OAuth2, found: &mut Findings<'_>) {
         ("assertion", oauth2.assertion.is_none(), grant == Grant::JwtBearer),
         ("assertion", oauth2.assertion.is_none(), oauth2.client_auth == Some(ClientAuth::PrivateKeyJwt)),
         ("exchange", oauth2.exchange.is_none(), grant == Grant::TokenExchange),
+        ("registration.url", oauth2.issuer.is_none() && unplaced_registration(oauth2), true),
     ];
     for (field, missing, needed) in needs {
         if missing && needed {
@@ -49,6 +50,7 @@ fn oauth2(oauth2: &OAuth2, found: &mut Findings<'_>) {
         ("device", oauth2.device.is_some(), grant == Grant::DeviceCode),
         ("authorize", oauth2.authorize.is_some(), matches!(grant, Grant::AuthorizationCode | Grant::DeviceCode)),
         ("pkce", oauth2.pkce.is_some(), grant == Grant::AuthorizationCode),
+        ("push", oauth2.push.is_some(), grant == Grant::AuthorizationCode),
     ];
     for (field, written, fits) in strangers {
         if written && !fits {
@@ -74,6 +76,11 @@ fn oauth2(oauth2: &OAuth2, found: &mut Findings<'_>) {
     if let Some(assertion) = &oauth2.assertion {
         self::assertion(assertion, &format!("{at}/assertion"), found);
     }
+}
+
+/// Whether a registration does not say where it is made.
+fn unplaced_registration(oauth2: &OAuth2) -> bool {
+    oauth2.registration.as_ref().is_some_and(|registration| registration.0.url.is_none())
 }
 
 fn client(oauth2: &OAuth2, grant: Grant, found: &mut Findings<'_>) {
@@ -249,6 +256,7 @@ mod tests {
     #[test]
     fn a_grant_needs_its_parts() {
         assert_eq!(told(&json!({})), "");
+        assert!(told(&json!({ "registration": {} })).contains("needs `registration.url`"));
         assert!(told(&json!({ "grant": "token_exchange" })).contains("needs `exchange`"));
         assert!(told(&json!({ "grant": "jwt_bearer" })).contains("needs `assertion`"));
         assert!(told(&json!({ "client_auth": "private_key_jwt" })).contains("needs `assertion`"));

@@ -212,6 +212,9 @@ fn upkeep(raw: Option<&raw::Upkeep>) -> Upkeep {
     Upkeep { refreshes_at_once: raw.refreshes_at_once.map_or(usual.refreshes_at_once, count), test_every }
 }
 
+/// A token's answer has some kilobytes; with less room no sign-in could work.
+const SIGN_IN_LEAST: usize = 4 << 10;
+
 fn limits(raw: Option<&raw::Limits>) -> Limits {
     let usual = Limits::default();
     let Some(raw) = raw else { return usual };
@@ -228,6 +231,9 @@ fn limits(raw: Option<&raw::Limits>) -> Limits {
         http2_streams: raw.http2_streams.unwrap_or(usual.http2_streams),
         http2_control_frames: raw.http2_control_frames.unwrap_or(usual.http2_control_frames),
         answer_bytes: raw.answer_bytes.map_or(usual.answer_bytes, |size| bytes(size.0)),
+        sign_in_answer_bytes: raw
+            .sign_in_answer_bytes
+            .map_or(usual.sign_in_answer_bytes, |size| bytes(size.0).max(SIGN_IN_LEAST)),
         pages: raw.pages.map_or(usual.pages, |count| count as usize),
         pages_bytes: raw.pages_bytes.map_or(usual.pages_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
         pages_time: raw.pages_time.map_or(usual.pages_time, |time| time.0),

@@ -15,19 +15,23 @@ pub(super) fn compile(raw: &raw::Login, place: &Place<'_>) -> Result<Login, Faul
     let map = |(name, map): (&str, _)| Ok((name.to_owned(), token_map(map, &at.at(name))?));
     let tokens = raw.tokens.iter().map(map).collect::<Result<Vec<_>, Fault>>()?;
     let last = raw.steps.0.len().saturating_sub(1);
+    let ttl = raw.default_ttl.map(|ttl| ttl.0);
     let steps = raw.steps.0.iter().enumerate().map(|(index, raw_step)| {
         let mut step = step(raw_step, &one_of(place.at("steps"), raw.steps.0.len(), index))?;
         if index == last {
-            (step.tokens, step.default_ttl) = (tokens.clone(), raw.default_ttl.map(|ttl| ttl.0));
+            (step.tokens, step.default_ttl) = (tokens.clone(), ttl);
         }
         Ok(step)
     });
+    let refresh = raw.refresh.as_ref().map(|refresh| step(refresh, &place.at("refresh"))).transpose()?;
+    let refresh = refresh.map(|call| TokenCall { tokens: tokens.clone(), default_ttl: ttl, ..call });
     let raw_logout = raw.logout.as_ref().map(|logout| logout.0.as_slice()).unwrap_or_default();
     let logout = raw_logout
         .iter()
         .enumerate()
         .map(|(index, raw_step)| Ok(step(raw_step, &one_of(place.at("logout"), raw_logout.len(), index))?.request));
-    Ok(Login { steps: steps.collect::<Result<_, Fault>>()?, logout: logout.collect::<Result<_, Fault>>()? })
+    let (steps, logout) = (steps.collect::<Result<_, Fault>>()?, logout.collect::<Result<_, Fault>>()?);
+    Ok(Login { steps, refresh, logout })
 }
 
 /// The place of one request of several: one alone may be written without a list.

@@ -12,7 +12,7 @@ use crate::base::secret::Secret;
 use crate::definition::plan::moment::{Moment, MomentUnit};
 use crate::definition::plan::oauth2::{
     Authorize, Callback, Client, ClientAuth, DEFAULT_TOKEN, Discover, Exchange, Grant, Identity, OAuth2, ParamsIn,
-    Pkce, RefreshPolicy, Scope, TokenCall, TokenMap,
+    Pkce, RefreshPolicy, Registration, Scope, TokenCall, TokenMap,
 };
 use crate::definition::plan::request::{Body, CredentialUse, Request};
 use crate::definition::problem::Code;
@@ -34,6 +34,7 @@ pub(super) fn compile(raw: &raw::OAuth2, place: &Place<'_>) -> Result<OAuth2, Fa
         grant: grant(raw.grant),
         issuer: raw.issuer.as_ref().map(|issuer| place.at("issuer").text(issuer)).transpose()?,
         authorize: raw.authorize.as_ref().map(|raw| authorize(&raw.0, &place.at("authorize"))).transpose()?,
+        push: raw.push.as_ref().map(|raw| before_tokens(&raw.0, &place.at("push"))).transpose()?,
         scope_separator: separator.unwrap_or_else(|| " ".to_owned()),
         token: token_calls(raw.token.as_ref(), &place.at("token"))?.unwrap_or_default(),
         refresh: token_calls(raw.refresh.as_ref(), &place.at("refresh"))?,
@@ -45,7 +46,7 @@ pub(super) fn compile(raw: &raw::OAuth2, place: &Place<'_>) -> Result<OAuth2, Fa
         revoke: requests(raw.revoke.as_ref(), &place.at("revoke"))?,
         revoke_replaced: raw.revoke_replaced,
         introspect: raw.introspect.as_ref().map(|raw| introspect(&raw.0, &place.at("introspect"))).transpose()?,
-        device: raw.device.as_ref().map(|raw| device(&raw.0, &place.at("device"))).transpose()?,
+        device: raw.device.as_ref().map(|raw| before_tokens(&raw.0, &place.at("device"))).transpose()?,
         assertion: raw.assertion.as_ref().map(|raw| assertion(raw, &place.at("assertion"))).transpose()?,
         exchange: raw.exchange.as_ref().map(|raw| exchange(raw, &place.at("exchange"))).transpose()?,
         client_auth: client_auth(raw.client_auth),
@@ -56,7 +57,11 @@ pub(super) fn compile(raw: &raw::OAuth2, place: &Place<'_>) -> Result<OAuth2, Fa
             Some(raw::Pkce::Off(reason)) => Pkce::Off(reason.clone()),
         },
         resource: resource.map(|(index, text)| at_resource.item(index).text(text)).collect::<Result<_, _>>()?,
-        registration: super::not_run(&place.at("registration")),
+        registration: raw
+            .registration
+            .as_ref()
+            .map(|raw| registration(&raw.0, &place.at("registration")))
+            .transpose()?,
         callback: callback(raw.callback.as_ref(), &place.at("callback"))?,
         identity: raw.identity.as_ref().map(|raw| identity(raw, &place.at("identity"))).transpose()?,
         discover: each(&raw.discover, &place.at("discover"), discover)?,
@@ -276,14 +281,27 @@ fn requests(raw: Option<&OneOrMany<ShortOr<RawRequest>>>, place: &Place<'_>) -> 
     listed(list, place, |raw, at| request::compile(raw.0.shape(), at))
 }
 
-/// A device authorization request goes out before there is any token.
-fn device(raw: &RawRequest, place: &Place<'_>) -> Result<Request, Fault> {
+/// A request that goes out before there is any token: it carries none unless that is written.
+fn before_tokens(raw: &RawRequest, place: &Place<'_>) -> Result<Request, Fault> {
     let mut request = request::compile(raw.shape(), place)?;
     if raw.credential.is_none() {
         request.credential = CredentialUse::None;
     }
     request.timeout.get_or_insert(TIMEOUT);
     Ok(request)
+}
+
+fn registration(raw: &raw::Registration, place: &Place<'_>) -> Result<Registration, Fault> {
+    let line = if place.document().value.pointer(place.pointer()).is_some_and(serde_json::Value::is_string) {
+        place.clone()
+    } else {
+        place.at("url")
+    };
+    Ok(Registration {
+        url: raw.url.as_ref().map(|url| line.text(url)).transpose()?,
+        token: raw.token.as_ref().map(|token| Secret::new(token.0.expose().clone())),
+        metadata: place.at("metadata").trees(&raw.metadata)?,
+    })
 }
 
 fn exchange(raw: &raw::Exchange, place: &Place<'_>) -> Result<Exchange, Fault> {

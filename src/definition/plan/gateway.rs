@@ -428,6 +428,8 @@ pub struct Limits {
     pub http2_control_frames: u32,
     /// Bytes of an answer to a call of the gateway's own. Default 10 MiB.
     pub answer_bytes: usize,
+    /// Bytes of an answer to a call of signing in. Default 256 KiB.
+    pub sign_in_answer_bytes: usize,
     /// Redirects that such a call follows. Default 5.
     pub redirects: u8,
     /// Bytes of answers that are used again, and of those being read to be. Default 64 MiB.
@@ -456,6 +458,7 @@ impl Default for Limits {
             http2_streams: 100,
             http2_control_frames: 200,
             answer_bytes: 10 << 20,
+            sign_in_answer_bytes: 256 << 10,
             redirects: 5,
             cache_bytes: 64 << 20,
             pages: 1_000,

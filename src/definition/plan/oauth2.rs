@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::NotYet;
 use super::assertion::Assertion;
 use super::identity::Identity as Certificate;
 use super::moment::Moment;
@@ -23,6 +22,9 @@ pub struct OAuth2 {
     pub issuer: Option<Text>,
     /// Where the person is sent; `None` when the issuer's metadata must tell, or the grant needs none.
     pub authorize: Option<Authorize>,
+    /// Where the parameters of an authorization are pushed before a person is sent (RFC 9126); `None` when only
+    /// the issuer's metadata may say so.
+    pub push: Option<Request>,
     /// What stands between scopes where they are one text.
     pub scope_separator: String,
     /// The calls that bring a token, in order. Empty when the issuer's metadata must tell the address.
@@ -53,8 +55,8 @@ pub struct OAuth2 {
     pub pkce: Pkce,
     /// Resources the token is for (RFC 8707).
     pub resource: Vec<Text>,
-    /// Registering the application by itself.
-    pub registration: Option<NotYet>,
+    /// Registering the application by itself; not done where there is a `client`.
+    pub registration: Option<Registration>,
     /// What the callback brings.
     pub callback: Callback,
     /// Who is signed in.
@@ -105,6 +107,17 @@ impl Grant {
     pub const fn needs_client(self) -> bool {
         matches!(self, Self::AuthorizationCode | Self::ClientCredentials | Self::DeviceCode)
     }
+}
+
+/// Registering the application by itself (RFC 7591).
+#[derive(Debug)]
+pub struct Registration {
+    /// The registration endpoint; `None` when the issuer's metadata must tell.
+    pub url: Option<Text>,
+    /// The initial access token.
+    pub token: Option<Secret>,
+    /// Metadata of the application, in order.
+    pub metadata: Vec<(String, Tree)>,
 }
 
 /// Where the person is sent.

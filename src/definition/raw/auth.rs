@@ -190,9 +190,11 @@ pub struct Login {
     /// Where the last answer holds the tokens, by name; the usual one is `default`.
     #[schemars(extend("x-answer" = true))]
     pub tokens: Ordered<TokenMap>,
+    /// The request that renews a session by its `token.refresh`, ahead of its end and after a 401; its answer holds
+    /// the tokens as that of the last step does. Where it is refused or not written, the steps are run again.
+    pub refresh: Option<Box<ShortOr<Request>>>,
     /// The requests that end a session, in order: made when a session was replaced by another one or its
-    /// connection is removed. They see `token` with all that the last answer of signing in gave. A
-    /// `token.refresh` is of use here alone: a session is renewed by signing in again.
+    /// connection is removed. They see `token` with all that the last answer of signing in gave.
     pub logout: Option<OneOrMany<ShortOr<Request>>>,
     /// How long a token lives when the answer does not say.
     pub default_ttl: Option<DurationText>,

@@ -432,6 +432,10 @@ pub struct Limits {
     /// larger one fails the call. Answers to the application's calls are streamed and not bounded. Default
     /// 10MiB.
     pub answer_bytes: Option<SizeText>,
+    /// The largest answer that a call of signing in takes: token calls, registrations, the metadata of issuers,
+    /// whose account it is, steps of `login`. A larger one fails the call, and is counted as `too_large` in
+    /// `trunkline_upstream_errors_total`. At least 4KiB. Default 256KiB.
+    pub sign_in_answer_bytes: Option<SizeText>,
     /// How many pages a call for all pages follows; more end it. Default 1000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub pages: Option<u32>,

@@ -16,11 +16,17 @@ pub struct OAuth2 {
     /// How a token is come by. Default `authorization_code`.
     pub grant: Option<Grant>,
     /// The issuer (RFC 8414, OpenID Connect discovery), written just as its metadata have it: they fill in
-    /// the addresses of `authorize`, `token`, `device` and `revoke` that are not written here, and it is
-    /// compared with the `iss` of callbacks (RFC 9207).
+    /// the addresses of `authorize`, `push`, `token`, `device`, `revoke` and `registration` that are not written
+    /// here, and it is compared with the `iss` of callbacks (RFC 9207).
     pub issuer: Option<Template>,
     /// Where the person is sent.
     pub authorize: Option<ShortOr<Authorize>>,
+    /// Where the parameters of `authorize` are pushed before a person is sent (RFC 9126), so that their browser
+    /// carries nothing but the application's id and a short-lived name for them. It proves the application as
+    /// token calls do; the parameters are added to `form` or `json`, and what is written there under the name of
+    /// one stands in its place. Default: where the issuer's metadata say, when they require it or `authorize` is
+    /// not written either.
+    pub push: Option<ShortOr<Request>>,
     /// How a code becomes a token. A list is a pipeline: the first step has the standard parameters and
     /// proves who the application is; those after it are plain requests that see what came before as
     /// `saved` and `token`. The last must bring the default token.
@@ -58,7 +64,7 @@ pub struct OAuth2 {
     #[serde(default)]
     pub resource: Vec<Template>,
     /// Registering the application at the service by itself (RFC 7591), for services that know no
-    /// other way.
+    /// other way: once, before the first account is connected. Not done where `client` is written.
     pub registration: Option<ShortOr<Registration>>,
     /// What the callback brings besides the code.
     pub callback: Option<Callback>,
@@ -336,13 +342,17 @@ request_shape! {
 }
 
 /// Registering the application at the service by itself.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Registration {
-    /// The registration endpoint.
+    /// The registration endpoint. Default: the one that the issuer's metadata tell.
     #[schemars(extend("x-url" = "https"))]
-    pub url: Template,
-    /// Metadata besides the redirect address and the grant.
+    pub url: Option<Template>,
+    /// The initial access token, for services that let nobody register without one (RFC 7591 §3).
+    pub token: Option<SecretText>,
+    /// Metadata of the application (RFC 7591 §2). What is written here stands in place of what follows from
+    /// the definition: `client_name`, `grant_types`, `response_types`, `token_endpoint_auth_method` and
+    /// `redirect_uris`; what is null is left out.
     #[serde(default)]
     pub metadata: Ordered<Tree>,
 }
@@ -352,6 +362,6 @@ impl Short for Registration {
     const MARKS: &'static [(&'static str, &'static str)] = &[("x-template", "text"), ("x-url", "https")];
 
     fn from_short(url: String) -> Result<Self, String> {
-        Ok(Self { url: Template(url), metadata: Ordered::default() })
+        Ok(Self { url: Some(Template(url)), token: None, metadata: Ordered::default() })
     }
 }

@@ -37,6 +37,11 @@ impl OAuthSide {
         if !self.is_authorize(received) {
             return None;
         }
+        let received = match self.pulled(received, at.now) {
+            Ok(pulled) => pulled,
+            Err(words) => return Some(page::fault(&self.title, &words)),
+        };
+        let received = received.as_ref();
         let asked = match self.asked(received) {
             Ok(asked) => asked,
             Err(Fault::Shown(words)) => return Some(page::fault(&self.title, &words)),
@@ -124,6 +129,9 @@ impl OAuthSide {
         };
         if redirect.fragment().is_some() || !matches!(redirect.scheme(), "http" | "https") {
             return shown("`redirect_uri` is not an address that codes may be sent to".to_owned());
+        }
+        if !self.sends_back_to(value("client_id"), redirect_uri.as_deref().unwrap_or_default()) {
+            return shown("no application of this id registered this `redirect_uri`".to_owned());
         }
         let state = value("state").map(str::to_owned);
         let told = |code: &'static str, words: String| {

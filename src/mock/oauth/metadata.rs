@@ -83,16 +83,31 @@ impl OAuthSide {
         let others = [
             ("revocation_endpoint", self.plan.revoke.first().and_then(|request| literal(&request.target))),
             ("introspection_endpoint", self.plan.introspect.as_ref().and_then(|call| literal(&call.request.target))),
+            (
+                "pushed_authorization_request_endpoint",
+                self.plan.push.as_ref().and_then(|request| literal(&request.target)),
+            ),
+            ("registration_endpoint", self.registration_place(base)),
             ("device_authorization_endpoint", self.plan.device.as_ref().and_then(|request| literal(&request.target))),
         ];
         if let Value::Object(told) = &mut told {
             for (name, place) in others {
                 told.extend(place.map(|place| (name.to_owned(), Value::from(place))));
             }
+            if self.plan.push.is_some() {
+                told.insert("require_pushed_authorization_requests".to_owned(), json!(true));
+            }
             if self.plan.pkce == Pkce::S256 {
                 told.insert("code_challenge_methods_supported".to_owned(), json!(["S256"]));
             }
         }
         told
+    }
+
+    /// Where applications register, where they do.
+    fn registration_place(&self, base: &str) -> Option<String> {
+        let plan = self.plan.registration.as_ref()?;
+        let written = plan.url.as_ref().and_then(|url| url.literal().map(str::to_owned));
+        written.or_else(|| plan.url.is_none().then(|| format!("{base}/mock/register")))
     }
 }

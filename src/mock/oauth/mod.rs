@@ -17,6 +17,8 @@ mod metadata;
 mod oauth1;
 mod page;
 mod presented;
+mod pushed;
+mod registration;
 mod reply;
 mod saved;
 mod taking_back;
@@ -82,6 +84,8 @@ pub(super) struct OAuthSide {
     saved: Saved,
     switches: Mutex<Switches>,
     flows: Mutex<Vec<device::Flow>>,
+    pushed: Mutex<Vec<pushed::Pushed>>,
+    applications: Mutex<Vec<registration::Application>>,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +116,8 @@ impl OAuthSide {
             ledger: ledger::Ledger::default(),
             switches: Mutex::new(Switches { consent, ..Switches::default() }),
             flows: Mutex::default(),
+            pushed: Mutex::default(),
+            applications: Mutex::default(),
         })
     }
 
@@ -120,6 +126,8 @@ impl OAuthSide {
         self.metadata(received)
             .or_else(|| self.device_page(received, at))
             .or_else(|| self.device(received, below, at))
+            .or_else(|| self.registration(received, at))
+            .or_else(|| self.push(received, below, at))
             .or_else(|| self.token(received, below, at))
             .or_else(|| self.introspect(received, below, at))
             .or_else(|| self.taking_back(received, below, at))
@@ -188,6 +196,14 @@ impl OAuthSide {
 
     fn switches(&self) -> MutexGuard<'_, Switches> {
         self.switches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn applications(&self) -> MutexGuard<'_, Vec<registration::Application>> {
+        self.applications.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pushed(&self) -> MutexGuard<'_, Vec<pushed::Pushed>> {
+        self.pushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn flows(&self) -> MutexGuard<'_, Vec<device::Flow>> {

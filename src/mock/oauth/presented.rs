@@ -82,6 +82,12 @@ impl<'a> Presented<'a> {
         self.params.iter().find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
 
+    /// The application's id, from wherever it stands.
+    pub fn client_id(&self) -> Option<String> {
+        let basic = self.received.header(&header::AUTHORIZATION).and_then(basic_pair);
+        self.value("client_id").map(str::to_owned).or_else(|| basic.map(|(id, _)| decoded(&id)))
+    }
+
     /// A standard parameter's value, which must be there unless the definition omits it.
     pub fn needed(&self, standard: &str) -> Result<Option<&str>, Complaint> {
         match (self.name(standard), self.value(standard)) {

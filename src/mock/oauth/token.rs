@@ -125,10 +125,11 @@ impl OAuthSide {
         }
     }
 
-    fn proves(&self, presented: &Presented<'_>) -> Result<(), Complaint> {
+    pub(super) fn proves(&self, presented: &Presented<'_>) -> Result<(), Complaint> {
         let way = self.plan.client_auth;
+        let registered = self.application(presented.client_id().as_deref())?;
         if way != ClientAuth::PrivateKeyJwt {
-            return proves_client(presented, way, self.plan.client.as_ref());
+            return proves_client(presented, way, registered.as_ref().or(self.plan.client.as_ref()));
         }
         let kind = presented.needed("client_assertion_type")?;
         if kind.is_some_and(|kind| kind != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer") {

@@ -8,13 +8,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use trunkline::base::clock::{Clock, SystemClock};
-use trunkline::connection::flow::{Authorization, Purpose};
+use trunkline::connection::flow::{Authorization, Force, Purpose};
 use trunkline::connection::grant::{Grant, Issued, TokenError, TokenErrorKind};
 
 use super::{CALLBACK, SECRET, VERIFIER, oidc_client};
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
 use crate::support::peer::Peer;
+use crate::tokens::registered::Kept;
 
 /// A definition over a peer: `PEER` in its texts is the peer's address.
 pub fn definition(peer: &Peer, oauth2: &Value) -> Value {
@@ -30,20 +31,26 @@ fn desk(peer: &Peer, oauth2: &Value) -> Desk {
 
 /// A person consents to these scopes, and their code becomes tokens.
 pub async fn connect(desk: &Desk, scopes: &[&str]) -> Result<Grant, TokenError> {
+    connect_at(desk, scopes, CALLBACK).await
+}
+
+/// The same, and they come back at this address.
+async fn connect_at(desk: &Desk, scopes: &[&str], callback: &str) -> Result<Grant, TokenError> {
     let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
     let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
-    let ask = Authorization { state: "st", redirect_uri: CALLBACK, scopes: &scopes, challenge: Some(&challenge) };
+    let ask = Authorization { state: "st", redirect_uri: callback, scopes: &scopes, challenge: Some(&challenge) };
     let url = desk.calls.authorize_url(desk.account(), ask).await?;
+    let until = callback.to_owned();
     let page = tokio::task::spawn_blocking(move || {
         let mut browser = Browser::default();
-        browser.stop = Some(CALLBACK.to_owned());
+        browser.stop = Some(until.clone());
         let page = browser.open(&url);
-        browser.agree(page, CALLBACK)
+        browser.agree(page, &until)
     });
     let page = page.await.unwrap();
     let query: Map<String, Value> = page.url.query_pairs().map(|(k, v)| (k.into_owned(), v.into())).collect();
     let code = query["code"].as_str().unwrap();
-    let purpose = Purpose::Code { code, redirect_uri: CALLBACK, verifier: Some(VERIFIER), callback: &query };
+    let purpose = Purpose::Code { code, redirect_uri: callback, verifier: Some(VERIFIER), callback: &query };
     desk.calls.obtain(desk.account(), purpose).await
 }
 
@@ -84,6 +91,70 @@ async fn the_certified_server_connects_rotates_and_revokes() {
     let twice = refresh(&desk, &grant.tokens["default"]).await.unwrap_err();
     assert_eq!((twice.kind, twice.code.as_deref()), (TokenErrorKind::Permanent, Some("invalid_grant")));
     assert_eq!((peer.stat("/granted/refresh_token"), peer.stat("/revoked")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certified_server_takes_what_is_pushed_and_nothing_else() {
+    let mut client = oidc_client(SECRET);
+    client["token_endpoint_auth_method"] = json!("client_secret_basic");
+    let peer = Peer::oidc(&json!({ "clients": [client], "require_par": true }));
+    // The issuer's metadata say that it must be; then the definition does.
+    let by_metadata = desk(&peer, &oidc_definition("basic"));
+    let grant = connect(&by_metadata, &["openid"]).await.unwrap();
+    let who = by_metadata.calls.identity(by_metadata.account(), &grant.tokens).await.unwrap().unwrap();
+    assert_eq!((who.id.as_str(), peer.stat("/pushed")), ("ada", 1));
+    let mut written = oidc_definition("basic");
+    written["push"] = json!("POST PEER/request");
+    written.as_object_mut().unwrap().remove("issuer");
+    assert!(connect(&desk(&peer, &written), &["openid"]).await.is_ok());
+    assert_eq!(peer.stat("/pushed"), 2);
+    // A redirect address that is not registered is refused before anybody is sent anywhere.
+    let ask = Authorization { state: "st", redirect_uri: "http://127.0.0.1:2/", scopes: &[], challenge: Some("x") };
+    let refused = by_metadata.calls.authorize_url(by_metadata.account(), ask).await.unwrap_err();
+    assert_eq!((refused.kind, refused.status), (TokenErrorKind::Misconfigured, Some(400)), "{refused}");
+    // What the peer does with a browser that carries the parameters itself, so that the test rests on something.
+    written.as_object_mut().unwrap().remove("push");
+    let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
+    let ask = Authorization { state: "st", redirect_uri: CALLBACK, scopes: &[], challenge: Some(&challenge) };
+    let bare = desk(&peer, &written);
+    let url = bare.calls.authorize_url(bare.account(), ask).await.unwrap();
+    let page = tokio::task::spawn_blocking(move || {
+        let mut browser = Browser::default();
+        browser.stop = Some(CALLBACK.to_owned());
+        browser.open(&url)
+    });
+    assert_eq!(page.await.unwrap().parameter("error").as_deref(), Some("invalid_request"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_registers_itself_at_the_certified_server_and_is_forgotten_there() {
+    let peer = Peer::oidc(&json!({ "clients": [], "registration": "an-initial-token" }));
+    let mut oauth2 = oidc_definition("basic");
+    oauth2.as_object_mut().unwrap().remove("client");
+    oauth2["registration"] = json!({ "token": "an-initial-token" });
+    let kept = Kept::new().await;
+    let mut desk = desk(&peer, &oauth2);
+    desk.calls = desk.calls.keeping(kept.connections.clone());
+    let callback = desk.account().redirect_uri();
+    let grant = connect_at(&desk, &["openid"], &callback).await.unwrap();
+    assert_eq!(desk.calls.identity(desk.account(), &grant.tokens).await.unwrap().unwrap().id, "ada");
+    assert!(refresh(&desk, &grant.tokens["default"]).await.is_ok());
+    let shown = desk.calls.registrations().await.unwrap();
+    assert!(shown.len() == 1 && shown[0].revocable && shown[0].state == "registered", "{shown:?}");
+    let forgotten = desk.calls.forget_registration("operator", (&desk.generation, "svc"), Force::No).await.unwrap();
+    assert_eq!(forgotten[0].service, "deleted");
+    // The server does not know the application any more.
+    let id = shown[0].client_id.clone().unwrap();
+    let page = peer.get(&format!("/auth?client_id={id}&response_type=code&scope=openid"));
+    assert_eq!(page.status, 400, "{page:?}");
+    // What it does not take is told in words that help.
+    oauth2["registration"] =
+        json!({ "token": "an-initial-token", "metadata": { "redirect_uris": ["not an address"] } });
+    let mut refused = self::desk(&peer, &oauth2);
+    refused.calls = refused.calls.keeping(kept.connections.clone());
+    let error = connect_at(&refused, &["openid"], &callback).await.unwrap_err();
+    assert_eq!(error.kind, TokenErrorKind::Misconfigured, "{error}");
+    assert!(error.code.is_some() && error.to_string().contains("does not register this application"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,6 +82,12 @@ impl Scene {
         Self { world, doors, picky, _refresher: refresher }
     }
 
+    /// A call that names a token.
+    async fn call_as(&self, token: &str, first_line: &str) -> Reply {
+        call(self.doors.proxy, first_line, &format!("Trunkline-Connection: team\r\nTrunkline-Token: {token}\r\n"), "")
+            .await
+    }
+
     async fn call(&self, first_line: &str, body: &str) -> Reply {
         call(self.doors.proxy, first_line, "Trunkline-Connection: team\r\n", body).await
     }
@@ -200,4 +206,43 @@ async fn a_caller_asks_for_a_token_that_lasts_and_is_told_what_stands_in_the_way
     let reply = ask("0s").await;
     assert_eq!((reply.status, reply.code()), (503, Some("connection_needs_reconnect")));
     assert!(reply.text().contains("the token was revoked"), "{}", reply.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_token_is_renewed_after_a_refusal_and_ahead_of_its_end_and_the_default_one_is_left_alone() {
+    let scene = Scene::of(41, |_| {}).await;
+    scene.world.connect_second("user", 1_000).await;
+    assert_eq!(scene.call_as("user", "GET /svc/a").await.status, 200);
+    assert_eq!(scene.call_as("default", "GET /svc/a").await.status, 200);
+    assert_eq!(scene.picky.took(), took(&[("Bearer a1000", 0), ("Bearer a0", 0)]));
+    scene.refuse("Bearer a1000");
+    assert_eq!(scene.call_as("user", "GET /svc/a").await.status, 200);
+    assert_eq!(scene.picky.took(), took(&[("Bearer a1000", 0), ("Bearer a1001", 0)]));
+    // What a POST carries is the same, and is not repeated.
+    scene.refuse("Bearer a1001");
+    assert_eq!(scene.call_as("user", "POST /svc/a").await.status, 401);
+    assert_eq!(scene.call_as("user", "POST /svc/a").await.status, 200);
+    assert_eq!(scene.picky.took(), took(&[("Bearer a1001", 0), ("Bearer a1002", 0)]));
+    // Near its end it is renewed before the call.
+    scene.world.clock.advance(Duration::from_secs(3_598));
+    assert_eq!(scene.call_as("user", "GET /svc/a").await.status, 200);
+    assert_eq!(scene.picky.took(), took(&[("Bearer a1003", 0)]));
+    assert_eq!(scene.world.provider.calls(), 3);
+    assert!(scene.world.stored().await.0 == "a0", "the default token was renewed as well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_there_is_not_is_refused_and_no_other_is_sent() {
+    let scene = Scene::of(42, |_| {}).await;
+    let cases = [
+        ("bot", "GET /svc/a", "connection_unusable"),
+        ("token_secret", "GET /svc/a", "connection_unusable"),
+        ("", "GET /svc/a", "invalid_input"),
+        ("user", "POST /svc/-/anything", "invalid_input"),
+    ];
+    for (token, line, code) in cases {
+        let refused = scene.call_as(token, line).await;
+        assert_eq!(refused.code(), Some(code), "{token} {line}: {refused:?}");
+    }
+    assert!(scene.picky.took().is_empty());
 }

@@ -257,7 +257,7 @@ pub struct Line {
 
 #[async_trait]
 impl TokenSource for Line {
-    async fn renew(&self, account: Account<'_>, _name: &str, held: &Issued) -> Result<Grant, TokenError> {
+    async fn renew(&self, account: Account<'_>, name: &str, held: &Issued) -> Result<Grant, TokenError> {
         let (provider, integration) = (&self.provider, &account.integration.id);
         provider.calls.fetch_add(1, Ordering::SeqCst);
         provider.arrive(integration);
@@ -274,9 +274,10 @@ impl TokenSource for Line {
             Net::Unsent => failed(TokenErrorKind::Unsent, "connection refused"),
             Net::LostCall => failed(TokenErrorKind::Passing, "no answer"),
             Net::Busy => failed(TokenErrorKind::Passing, "503"),
-            Net::Fine | Net::LostAnswer => {
-                provider.commit(&refresh).map(|number| Grant::of(issued(number, provider.clock.now())))
-            }
+            Net::Fine | Net::LostAnswer => provider.commit(&refresh).map(|number| {
+                let token = issued(number, provider.clock.now());
+                Grant { tokens: [(Arc::from(name), token)].into(), saved: serde_json::Map::new() }
+            }),
         };
         self.trap.pass(Step::AfterCommit).await;
         provider.leave(integration);

@@ -252,6 +252,17 @@ impl World {
         self.connect_to("svc", id, number).await;
     }
 
+    /// The person of `svc/team` consents to a second token of this name, beside the default one.
+    pub async fn connect_second(&self, name: &str, number: usize) {
+        use trunkline::base::clock::Clock as _;
+        self.provider.consent(number);
+        let now = self.clock.now();
+        let tokens = Tokens([(Arc::from("default"), issued(0, now)), (Arc::from(name), issued(number, now))].into());
+        let content = Content { credential: Credential::Tokens(tokens), inputs: Map::new(), saved: Map::new() };
+        let generation = self.live.load();
+        self.connections.put("operator", generation.integration("svc").unwrap(), "team", content).await.unwrap();
+    }
+
     pub async fn connect_to(&self, integration: &str, id: &str, number: usize) {
         use trunkline::base::clock::Clock as _;
         self.provider.consent(number);

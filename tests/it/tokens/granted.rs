@@ -19,12 +19,12 @@ use crate::support::tls::Authority;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-fn assertion(claims: &Value) -> Value {
+pub fn assertion(claims: &Value) -> Value {
     json!({ "algorithm": "HS256", "key": KEY, "key_id": "k1", "claims": claims, "ttl": "2m" })
 }
 
 /// The claims of a token, once its signature was checked.
-fn claims(token: &str) -> Value {
+pub fn claims(token: &str) -> Value {
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
     mac.update(signed.as_bytes());
@@ -32,7 +32,7 @@ fn claims(token: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(signed.split('.').nth(1).unwrap()).unwrap()).unwrap()
 }
 
-fn param(request: &str, name: &str) -> Option<String> {
+pub fn param(request: &str, name: &str) -> Option<String> {
     url::form_urlencoded::parse(body(request).as_bytes())
         .find(|(key, _)| key == name)
         .map(|(_, value)| value.into_owned())

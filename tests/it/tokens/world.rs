@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use trunkline::activity::Activity;
-use trunkline::base::clock::{Clock, SystemClock, Timestamp};
-use trunkline::base::random::SeededRandom;
+use trunkline::base::clock::{Clock, ManualClock, SystemClock, Timestamp};
+use trunkline::base::random::SystemRandom;
+use trunkline::connection::Connections;
 use trunkline::connection::flow::{Parts, Purpose, TokenCalls};
 use trunkline::connection::grant::{Account, Grant, Issued, TokenError, TokenSource};
 use trunkline::definition::compile;
 use trunkline::definition::document::Document;
 use trunkline::definition::live::Generation;
-use trunkline::definition::plan::gateway::{Mode, Network};
+use trunkline::definition::plan::gateway::{Gateway, Mode, Network};
 use trunkline::definition::plan::{Fingerprint, Integration};
 use trunkline::definition::templates::Templates;
 use trunkline::net::resolve::Resolver;
@@ -61,28 +62,43 @@ pub fn world_at(base: &str, oauth2: &Value, more: &Value) -> World {
     let integration = compile::integration(&document, &Templates::new());
     let integration =
         Arc::new(integration.unwrap_or_else(|fault| panic!("{}: {}", fault.place.pointer, fault.message)));
-    let network = Network { address: [127, 0, 0, 0].into(), prefix: 8 };
     let generation = Generation {
         number: 7,
         since: Timestamp::default(),
         fingerprint: Fingerprint([0; 32]),
-        gateway: Arc::new(gateway(Mode::Production, vec![network])),
+        gateway: Arc::new(reachable()),
         integrations: HashMap::from([(Arc::from("svc"), Arc::clone(&integration))]),
         files: Vec::new(),
     };
-    let dialer = Dialer::new(Resolver::new(Arc::new(Names), Arc::new(SystemClock::new())), None);
     let (activity, metrics) = (Arc::new(Activity::default()), Arc::new(Metrics::new().unwrap()));
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let parts = Parts {
-        clients: Clients::new(Arc::new(dialer), Trust::of(&[])),
-        clock: Arc::clone(&clock),
-        random: Arc::new(SeededRandom::new(1)),
-        metrics: Arc::clone(&metrics),
-        activity: Arc::clone(&activity),
-        turns: turns(&clock),
-    };
+    let parts = parts(Arc::new(SystemClock::new()), &metrics, &activity);
     let calls = TokenCalls::new(parts);
     World { calls, generation, integration, activity, metrics, inputs: Map::new(), saved: Map::new() }
+}
+
+/// Settings by which this machine is reached.
+pub fn reachable() -> Gateway {
+    gateway(Mode::Production, vec![Network { address: [127, 0, 0, 0].into(), prefix: 8 }])
+}
+
+fn parts(clock: Arc<dyn Clock>, metrics: &Arc<Metrics>, activity: &Arc<Activity>) -> Parts {
+    let dialer = Dialer::new(Resolver::new(Arc::new(Names), Arc::new(SystemClock::new())), None);
+    let turns = turns(&clock);
+    Parts {
+        clients: Clients::new(Arc::new(dialer), Trust::of(&[])),
+        clock,
+        turns,
+        random: Arc::new(SystemRandom::default()),
+        metrics: Arc::clone(metrics),
+        activity: Arc::clone(activity),
+    }
+}
+
+/// The same on a clock of the test's own, keeping registrations beside these connections.
+pub fn at_time(world: World, clock: &Arc<ManualClock>, connections: Arc<Connections>) -> World {
+    let clock: Arc<dyn Clock> = clock.clone();
+    let parts = parts(clock, &world.metrics, &world.activity);
+    World { calls: TokenCalls::new(parts).keeping(connections), ..world }
 }
 
 impl World {

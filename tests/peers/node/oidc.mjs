@@ -1,7 +1,8 @@
 // A certified authorization server (oidc-provider): PKCE required, refresh tokens rotated and their
 // reuse detected, `iss` in callbacks, device flow, pushed authorization requests.
 //
-// Its one argument is JSON: `clients` as the library takes them. It prints `port N` when it listens.
+// Its one argument is JSON: `clients` as the library takes them; `require_par` refuses what was not pushed,
+// `registration` lets applications register with that initial access token. It prints `port N` when it listens.
 // `GET /-/stats` counts grants by type, refusals by code and revoked families; `POST /-/expire` forgets every
 // access token; `POST /-/forget` forgets every refresh token as well.
 
@@ -111,7 +112,12 @@ server.listen(0, '127.0.0.1', () => {
       revocation: { enabled: true },
       introspection: { enabled: true },
       clientCredentials: { enabled: true },
-      pushedAuthorizationRequests: { enabled: true },
+      registration: { enabled: options.registration !== undefined, initialAccessToken: options.registration ?? false },
+      registrationManagement: { enabled: options.registration !== undefined },
+      pushedAuthorizationRequests: {
+        enabled: true,
+        requirePushedAuthorizationRequests: options.require_par ?? false,
+      },
     },
     ttl: {
       AccessToken: () => options.access_ttl ?? 3600,
