@@ -21,6 +21,7 @@ pub mod webhook;
 pub mod proxy;
 pub mod action;
 pub mod admin;
+pub mod page;
 pub mod mock;
 pub mod server;
 pub mod reload;

@@ -1,60 +1,121 @@
-//! Who may ask the admin door.
+//! Who may ask the admin door, and for what.
 //!
-//! Three walls, each for an attack that the others let through: the `Host` list against pages whose name
-//! was rebound to our address, the origin check against pages that send requests blindly, and the token
-//! against everybody else. Metrics and health need no token, so that probes can be simple.
+//! Walls, each for an attack that the others let through: the `Host` list against pages whose name was rebound to
+//! our address, the origin check against pages that send requests blindly, tokens and sessions against everybody
+//! else, the form's word against what the origin check cannot see, the role. [`judge`] and [`identify`] look at every
+//! request; the API and the page each say themselves that they want to know who asks. Metrics and health do not, so
+//! that probes can be simple.
 
 use axum::extract::Request;
 use http::{HeaderMap, Method, Uri, header};
 
 use super::refusal::Refused;
-use crate::definition::plan::gateway::{Admin, Gateway, Listen, Mode};
+use super::sign_in::cookie::Way;
+use super::sign_in::{self, Identity, LOCAL, Proof, SignIn};
+use crate::definition::plan::gateway::{Admin, Gateway, Listen, Mode, Role};
 use crate::respond::Refusal;
 
-/// Paths that need no token.
-const OPEN: [&str; 4] = ["/metrics", "/livez", "/readyz", "/healthz"];
 /// What to do when the door is shut.
 const HELP: &str = "set `admin: { token: \"${env:TRUNKLINE_ADMIN_TOKEN}\" }` in trunkline.yaml and send it as \
     `Authorization: Bearer`";
 
-/// What the settings say about who may ask.
-#[derive(Debug)]
-pub struct Access<'a> {
-    admin: &'a Admin,
-    /// Whether a request without a token is let in while none is set.
-    trusting: bool,
-}
-
-impl<'a> Access<'a> {
-    /// What the settings say for a door that listens at `listen`. Only in development, and only where
-    /// nobody but this machine can reach the door, is a token not needed.
-    pub fn of(gateway: &'a Gateway, listen: &Listen) -> Self {
-        let near = match listen {
-            Listen::Tcp(address) => address.ip().is_loopback(),
-            Listen::Unix(..) => true,
-        };
-        Self { admin: &gateway.admin, trusting: near && gateway.fixed.mode == Mode::Development }
-    }
-}
-
-/// Decides on a request from its head.
+/// Looks at where a request is for and where it comes from. Returns the host it is for, in lower case.
 ///
 /// # Errors
 /// The refusal to answer.
-pub fn judge(request: &Request, access: &Access<'_>) -> Result<(), Refused> {
-    let (headers, path) = (request.headers(), request.uri().path());
+pub fn judge(request: &Request, admin: &Admin) -> Result<String, Refused> {
+    let headers = request.headers();
     let host = host_of(headers, request.uri())?;
-    if !is_ours(&host, access.admin) {
+    if !is_ours(&host, admin) {
         return Err(Refused::with_help(
             Refusal::Misdirected,
             &format!("`{host}` is not a name of this door"),
             "name it under `admin: { hosts: […] }` in trunkline.yaml, or ask by address",
         ));
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+    if is_change(request.method()) {
         refuse_foreign_pages(headers)?;
     }
-    if OPEN.contains(&path) { Ok(()) } else { check_token(headers, access) }
+    Ok(host)
+}
+
+/// Whether a request with this method may change something.
+pub fn is_change(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Who makes a request: by token, else by session.
+///
+/// # Errors
+/// When it shows a token that is nobody's, or the store fails.
+pub async fn identify(
+    headers: &HeaderMap,
+    way: Option<Way>,
+    admin: &Admin,
+    sign_in: &SignIn,
+) -> Result<Option<Identity>, Refused> {
+    if let Some(given) = sign_in::bearer(headers) {
+        let known = sign_in::of_token(admin, given);
+        let wrong = || Refused::with_help(Refusal::AdminUnknown, "the admin token is wrong", HELP);
+        // Where the door is open, a token that nobody asked for is no fault.
+        return if admin.accounts.is_empty() { Ok(None) } else { known.map(Some).ok_or_else(wrong) };
+    }
+    match way.and_then(|way| way.read(headers)) {
+        Some(cookie) => sign_in.of_session(admin, cookie).await,
+        None => Ok(None),
+    }
+}
+
+/// Whether a door that listens at `listen` answers the API without a token: only in development, only where nobody
+/// but this machine can reach the door, and only while nobody is named who has one.
+pub fn is_open(gateway: &Gateway, listen: &Listen) -> bool {
+    let near = match listen {
+        Listen::Tcp(address) => address.ip().is_loopback(),
+        Listen::Unix(..) => true,
+    };
+    near && gateway.fixed.mode == Mode::Development && gateway.admin.accounts.is_empty()
+}
+
+/// Who uses the API.
+///
+/// # Errors
+/// When that is not known and the door is not open.
+pub fn caller(known: Option<Identity>, gateway: &Gateway, listen: &Listen) -> Result<Identity, Refused> {
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    if is_open(gateway, listen) {
+        return Ok(Identity { name: LOCAL.into(), role: Role::Operator, proof: Proof::Near });
+    }
+    if gateway.admin.accounts.is_empty() {
+        let detail = "no admin token is set, and this is not development mode on loopback";
+        return Err(Refused::with_help(Refusal::AdminClosed, detail, HELP));
+    }
+    Err(Refused::with_help(Refusal::AdminUnknown, "there is no admin token", HELP))
+}
+
+/// Whether someone may make a request that changes something.
+///
+/// # Errors
+/// When their role or the settings do not allow it.
+pub fn may_change(who: &Identity, path: &str, admin: &Admin) -> Result<(), Refused> {
+    if path == "/sign-out" {
+        return Ok(());
+    }
+    if who.role == Role::Viewer {
+        let detail = format!("`{}` may see everything here and change nothing", who.name);
+        return Err(Refused::with_help(Refusal::RoleForbidden, &detail, "ask an operator"));
+    }
+    if admin.read_only && !goes_on(path) {
+        let help = "change the deployment's files; `admin.read_only` says so";
+        return Err(Refused::with_help(Refusal::ReadOnly, "page and API change nothing in this deployment", help));
+    }
+    Ok(())
+}
+
+/// What a read-only deployment still takes: it changes nothing that files say.
+fn goes_on(path: &str) -> bool {
+    ["/reload", "/replay", "/test", "/sign-in-links", "/keys/check"].iter().any(|end| path.ends_with(end))
 }
 
 /// The authority the request is for.
@@ -99,41 +160,15 @@ fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Refused> {
     Ok(())
 }
 
-fn check_token(headers: &HeaderMap, access: &Access<'_>) -> Result<(), Refused> {
-    let Some(expected) = &access.admin.token_hash else {
-        return if access.trusting {
-            Ok(())
-        } else {
-            let detail = "no admin token is set, and this is not development mode on loopback";
-            Err(Refused::with_help(Refusal::AdminClosed, detail, HELP))
-        };
-    };
-    let given = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
-    let Some((scheme, token)) = given.and_then(|given| given.split_at_checked(7)) else {
-        return Err(Refused::with_help(Refusal::AdminUnknown, "there is no admin token", HELP));
-    };
-    let digest = ring::digest::digest(&ring::digest::SHA256, token);
-    // Every byte is looked at, whatever the first ones say.
-    let differ = digest.as_ref().iter().zip(expected).fold(0, |differ, (a, b)| differ | (a ^ b));
-    if scheme.eq_ignore_ascii_case(b"bearer ") && differ == 0 {
-        return Ok(());
-    }
-    Err(Refused::with_help(Refusal::AdminUnknown, "the admin token is wrong", HELP))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::body::Body;
     use axum::response::IntoResponse;
 
-    fn access(admin: &Admin, trusting: bool) -> Access<'_> {
-        Access { admin, trusting }
-    }
-
-    fn status(request: http::request::Builder, access: &Access<'_>) -> u16 {
+    fn status(request: http::request::Builder, admin: &Admin) -> u16 {
         let request = request.body(Body::empty()).expect("a request");
-        judge(&request, access).map_or_else(|refused| refused.into_response().status().as_u16(), |()| 200)
+        judge(&request, admin).map_or_else(|refused| refused.into_response().status().as_u16(), |_| 200)
     }
 
     fn get(path: &str, host: &str) -> http::request::Builder {
@@ -142,8 +177,7 @@ mod tests {
 
     #[test]
     fn a_rebound_name_is_refused_and_an_address_is_not() {
-        let admin = Admin { token_hash: None, hosts: vec!["trunkline.internal".to_owned()] };
-        let access = access(&admin, true);
+        let access = Admin { hosts: vec!["trunkline.internal".to_owned()], ..Admin::default() };
         for host in
             ["localhost:8082", "LOCALHOST.", "127.0.0.1", "[::1]:8082", "10.0.0.7:8082", "Trunkline.Internal:80"]
         {
@@ -158,8 +192,7 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites_change_nothing() {
-        let admin = Admin::default();
-        let access = access(&admin, true);
+        let access = Admin::default();
         let post = || Request::post("/api/reload").header("host", "localhost:8082");
         assert_eq!(status(post(), &access), 200);
         assert_eq!(status(post().header("origin", "http://localhost:8082"), &access), 200);
@@ -176,18 +209,16 @@ mod tests {
     }
 
     #[test]
-    fn without_development_a_token_is_needed_for_all_but_health() {
-        let digest = ring::digest::digest(&ring::digest::SHA256, b"0123456789abcdef");
-        let admin = Admin { token_hash: digest.as_ref().try_into().ok(), hosts: Vec::new() };
-        let with = access(&admin, true);
-        let ask = |value: &str| get("/api/config", "localhost").header("authorization", value);
-        assert_eq!(status(ask("Bearer 0123456789abcdef"), &with), 200);
-        for wrong in ["Bearer 0123456789abcdeF", "Basic 0123456789abcdef", "Bearer", "", "0123456789abcdef"] {
-            assert_eq!(status(ask(wrong), &with), 401, "{wrong}");
+    fn viewers_change_nothing_and_nobody_does_what_only_files_may() {
+        let who = |role| Identity { name: "ada".into(), role, proof: Proof::Token };
+        let may = |role, path: &str, read_only| {
+            may_change(&who(role), path, &Admin { read_only, ..Admin::default() }).is_ok()
+        };
+        assert!(may(Role::Operator, "/api/connect-links", false) && !may(Role::Operator, "/api/connect-links", true));
+        assert!(may(Role::Operator, "/api/events/evt_1/replay", true) && may(Role::Operator, "/api/reload", true));
+        for path in ["/api/reload", "/connections/x/test", "/api/events/evt_1/replay"] {
+            assert!(!may(Role::Viewer, path, false), "{path}");
         }
-        assert_eq!(status(get("/readyz", "localhost"), &with), 200);
-        let unset = Admin::default();
-        assert_eq!(status(get("/api/config", "localhost"), &access(&unset, false)), 403);
-        assert_eq!(status(get("/metrics", "localhost"), &access(&unset, false)), 200);
+        assert!(may(Role::Viewer, "/sign-out", true));
     }
 }

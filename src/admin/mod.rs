@@ -1,14 +1,18 @@
 //! The admin door: metrics, health and the API for people and scripts.
 //!
-//! [`guard`] says who may ask, [`api`] has a resource a file, [`serve`] owns connections. Every error is
-//! a problem document made by `respond`. Nothing here changes definitions or adds credentials; what it
-//! does change (replays, reloads) is in the audit log first. Called by `app`.
+//! [`guard`] says who may ask, [`sign_in`] who someone is, [`api`] has a resource a file, [`serve`] owns
+//! connections; the page is a room of its own. Every error is a problem document made by `respond`. Nothing here
+//! changes definitions; what it does change is in the audit log first. Called by `app` and `page`.
 
 pub mod api;
+mod entry;
 pub mod guard;
 pub mod readiness;
-mod refusal;
+pub mod refusal;
 pub mod serve;
+pub mod sign_in;
+
+pub use entry::{By, Entered, Source};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +29,7 @@ use crate::connection::Connections;
 use crate::connection::connect::Connect;
 use crate::connection::flow::TokenCalls;
 use crate::definition::live::Live;
-use crate::definition::plan::gateway::Listen;
+use crate::definition::plan::gateway::{DoorName, Gateway, Listen};
 use crate::definition::render::Report;
 use crate::outbound::Outbound;
 use crate::respond::Refusal;
@@ -35,6 +39,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::webhook::refused::RefusedList;
 use readiness::Readiness;
 use refusal::Refused;
+use sign_in::SignIn;
 
 /// The most bytes of a request's body; what this door takes is small.
 const MAX_BODY: usize = 256 << 10;
@@ -64,6 +69,8 @@ pub struct Parts {
     pub tokens: Arc<TokenCalls>,
     /// The way out, for tests and token calls that a person asks for.
     pub outbound: Arc<Outbound>,
+    /// Who is signed in.
+    pub sign_in: Arc<SignIn>,
     /// Whether the program serves.
     pub readiness: Arc<Readiness>,
     /// What reads the files again.
@@ -95,23 +102,36 @@ pub enum Reloaded {
     Rejected,
 }
 
-/// The door's routes, guarded.
-pub fn router(parts: Parts) -> Router {
-    let parts = Arc::new(parts);
-    api::routes()
+/// The door's routes, guarded, with those of the page. The addresses may begin with `admin.url`'s path or not.
+pub fn router(parts: Arc<Parts>, page: Router<Arc<Parts>>) -> Router {
+    let routes = api::routes(&parts)
+        .merge(page)
         .fallback(|| async { Refused::new(Refusal::NotFound, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Refused::new(Refusal::MethodNotAllowed, "try another method") })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&parts), admit))
-        .with_state(parts)
+        .with_state(Arc::clone(&parts));
+    // What changes the path must stand before the routes, and a layer of theirs stands behind them.
+    Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(parts, entry::strip_base_path))
+}
+
+/// Where people reach the page, without a slash at the end; `None` for a Unix socket that nothing is said of.
+pub fn page_address(gateway: &Gateway, listen: &Listen) -> Option<String> {
+    if let Some(url) = &gateway.admin.url {
+        return Some(url.as_str().trim_end_matches('/').to_owned());
+    }
+    let scheme = if gateway.fixed.tls.contains(&DoorName::Admin) { "https" } else { "http" };
+    match listen {
+        Listen::Tcp(address) => Some(format!("{scheme}://{address}")),
+        Listen::Unix(..) => None,
+    }
 }
 
 /// What every request meets: the guard, the deadline, the count.
 async fn admit(State(parts): State<Arc<Parts>>, request: Request, next: Next) -> Response {
-    let gateway = Arc::clone(&parts.live.load().gateway);
-    let response = match guard::judge(&request, &guard::Access::of(&gateway, &parts.listen)) {
+    let response = match entry::enter(&parts, request).await {
         Err(refused) => refused.into_response(),
-        Ok(()) => match tokio::time::timeout(DEADLINE, next.run(request)).await {
+        Ok(request) => match tokio::time::timeout(DEADLINE, next.run(request)).await {
             Ok(response) => response,
             Err(_elapsed) => Refused::new(Refusal::Unavailable, "the answer took longer than 30 s").into_response(),
         },

@@ -26,6 +26,13 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// What it says: its problem document as JSON.
+    pub fn document(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.0.body).unwrap_or_default()
+    }
+}
+
 impl From<Answer> for Refused {
     fn from(answer: Answer) -> Self {
         Self(answer)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -14,6 +14,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::Source;
 
 /// Open connections at once: people, probes and scrapers are few.
 const CONNECTIONS: usize = 256;
@@ -45,7 +47,7 @@ pub trait Entrance: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the other side does not take part.
-    async fn open(&self, accepted: Self::Accepted) -> io::Result<Box<dyn Io>>;
+    async fn open(&self, accepted: Self::Accepted) -> io::Result<(Box<dyn Io>, Source)>;
 }
 
 /// A door at which the router answers.
@@ -94,7 +96,7 @@ async fn accept_all(entrance: impl Entrance, router: Router, stop: CancellationT
         let (entrance, router, stop) = (Arc::clone(&entrance), router.clone(), stop.clone());
         connections.spawn(async move {
             match tokio::time::timeout(HEAD, entrance.open(accepted)).await {
-                Ok(Ok(stream)) => converse(stream, router, stop).await,
+                Ok(Ok((stream, source))) => converse(stream, router.layer(Extension(source)), stop).await,
                 Ok(Err(error)) => tracing::debug!(door = "admin", "a connection was not opened: {error}"),
                 Err(_elapsed) => tracing::debug!(door = "admin", "a connection was not opened in time"),
             }

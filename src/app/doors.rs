@@ -7,11 +7,12 @@ use super::{Options, Seams, StartError};
 use crate::action::Actions;
 use crate::activity::Activity;
 use crate::admin::readiness::Readiness;
+use crate::admin::sign_in::{self, SignIn};
 use crate::admin::{self, Reload};
 use crate::connection::connect::{self, Calls, Connect, Reception};
 use crate::connection::flow::{self, TokenCalls};
 use crate::connection::sign_in::oauth1::ThreeLegs;
-use crate::connection::{Connections, Neighbours, Opening, Refresher, Wrap, refresh, sign_in};
+use crate::connection::{Connections, Neighbours, Opening, Refresher, Wrap, refresh, sign_in as steps};
 use crate::definition::live::Live;
 use crate::definition::plan::gateway::{Fixed, Gateway, KeySource, Listen};
 use crate::net::resolve::Resolver;
@@ -43,6 +44,7 @@ pub struct Opened {
     refused: Arc<RefusedList>,
     secrets: Option<Arc<SecretStore>>,
     store: Arc<dyn Store>,
+    pub sign_in: Arc<SignIn>,
 }
 
 /// Opens the public and the proxy door and starts the workers.
@@ -118,6 +120,7 @@ pub async fn open(
         tokens,
         refused,
         secrets: secrets.cloned(),
+        sign_in: Arc::new(sign_in(&store, seams)),
         store,
     })
 }
@@ -207,7 +210,7 @@ fn signing_in(
         activity: Arc::clone(activity),
         turns: Arc::clone(policies) as _,
     });
-    let legs = ThreeLegs::new(sign_in::Parts {
+    let legs = ThreeLegs::new(steps::Parts {
         clients: clients.clone(),
         clock: Arc::clone(&seams.clock),
         random: Arc::clone(&seams.random),
@@ -215,6 +218,15 @@ fn signing_in(
         turns: Arc::clone(policies) as _,
     });
     (Arc::new(tokens.keeping(Arc::clone(connections))), legs)
+}
+
+fn sign_in(store: &Arc<Embedded>, seams: &Seams) -> SignIn {
+    SignIn::new(sign_in::Parts {
+        store: Arc::clone(store) as _,
+        clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        metrics: Arc::clone(&seams.metrics),
+    })
 }
 
 /// One process has the embedded store to itself, so that leases of others are those of processes that ended.
@@ -280,6 +292,7 @@ impl Opened {
             connect: Arc::clone(&self.connect),
             tokens: Arc::clone(&self.tokens),
             outbound: Arc::clone(&self.outbound),
+            sign_in: Arc::clone(&self.sign_in),
             readiness: Arc::clone(readiness),
             secrets: self.secrets.clone(),
             reload: Arc::new(super::admin::ByHand(Arc::clone(reloader))) as Arc<dyn Reload>,

@@ -140,6 +140,7 @@ impl App {
         };
         let readiness = Arc::new(Readiness::default());
         let (door, listener) = (opened.admin_parts(&live, &reloader, &readiness, &seams), opened.admin);
+        let listen = door.listen.clone();
         let shared =
             Shared { live: Arc::clone(&live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
         let admin = admin::serve(listener, door, Certificates::of(DoorName::Admin, &shared));
@@ -167,6 +168,8 @@ impl App {
             public: opened.public,
             proxy: opened.proxy,
             admin,
+            listen,
+            sign_in: opened.sign_in,
             workers: opened.workers,
             activity: opened.activity,
             watching,

@@ -10,7 +10,11 @@ use super::admin::AdminDoor;
 use super::upkeep::Upkeep;
 use crate::activity::Activity;
 use crate::admin::readiness::{Phase, Readiness};
+use crate::admin::sign_in::{LOCAL, SignIn};
+use crate::admin::{guard, page_address};
+use crate::base::secret::Secret;
 use crate::definition::live::Live;
+use crate::definition::plan::gateway::Listen;
 use crate::queue;
 use crate::reload::Reloader;
 use crate::server::{self, Address};
@@ -27,6 +31,8 @@ pub struct Running {
     pub(super) public: server::Running,
     pub(super) proxy: server::Running,
     pub(super) admin: AdminDoor,
+    pub(super) listen: Listen,
+    pub(super) sign_in: Arc<SignIn>,
     pub(super) workers: queue::Running,
     pub(super) activity: Arc<Activity>,
     pub(super) watching: JoinHandle<()>,
@@ -62,6 +68,20 @@ impl Running {
     /// Where the admin door can be reached.
     pub fn admin(&self) -> &Address {
         &self.admin.address
+    }
+
+    /// Where people reach the page, where that is known.
+    pub fn page(&self) -> Option<String> {
+        page_address(&self.live.load().gateway, &self.listen)
+    }
+
+    /// An address that signs someone in on the page once, where nobody is set who may sign in by themselves and the
+    /// door is open to this machine alone.
+    pub fn sign_in_link(&self) -> Option<Secret> {
+        let gateway = Arc::clone(&self.live.load().gateway);
+        let page = self.page().filter(|_| guard::is_open(&gateway, &self.listen))?;
+        let word = self.sign_in.link_for(LOCAL)?;
+        Some(Secret::new(format!("{page}/sign-in/link?word={}", word.expose())))
     }
 
     /// What is in force.

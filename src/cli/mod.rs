@@ -18,12 +18,14 @@ mod keys;
 pub mod mock;
 mod new;
 pub mod output;
+mod password;
 mod registrations;
 mod reload;
 pub mod remote;
 mod schema;
 mod serve;
 mod show;
+mod sign_in;
 mod simulate;
 mod store;
 mod transfer;
@@ -114,6 +116,10 @@ enum Command {
     Call(call::Call),
     /// Send a signed sample event to a running gateway
     Trigger(trigger::TriggerArgs),
+    /// Print a link that signs you in on the page of a running gateway, once
+    SignIn(remote::Gateway),
+    /// Make the hash of a password, for `admin.people` in the settings: reads a line, prints its argon2id hash
+    Password(password::Password),
     /// Make a running gateway read its files now
     Reload(remote::Gateway),
     /// The master keys that stored credentials are sealed by: make, list, rotate, check
@@ -185,6 +191,8 @@ fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
         Command::Breaker(command) => breaker::run(&common, &command, output),
         Command::Call(call) => call::run(&common, &call, output),
         Command::Trigger(arguments) => simulate::trigger(&common, &arguments),
+        Command::SignIn(gateway) => sign_in::run(&common, &gateway, output),
+        Command::Password(arguments) => password::run(&arguments, output),
         Command::Reload(gateway) => reload::run(&common, &gateway, output),
         Command::Keys(command) => keys::run(&common, &command, output),
         Command::Store(command) => store::run(&common, &command, output),

@@ -79,7 +79,7 @@ pub fn run(common: &Common, arguments: &Serve, output: &mut Output) -> anyhow::R
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("trunkline").build()?;
     let ended = runtime.block_on(async {
         let counting = tokio::spawn(count_dropped(log.dropped(), Arc::clone(&seams.metrics)));
-        let ended = serve(options, arguments.drain).await;
+        let ended = serve(options, arguments.drain, output).await;
         counting.abort();
         ended
     });
@@ -96,7 +96,7 @@ pub fn run(common: &Common, arguments: &Serve, output: &mut Output) -> anyhow::R
     }
 }
 
-async fn serve(options: Options, grace: Duration) -> Result<Ended, StartError> {
+async fn serve(options: Options, grace: Duration, output: &mut Output) -> Result<Ended, StartError> {
     // Before anything that lasts: a signal during the start must end the program in order, too.
     let mut signals = Signals::listen()?;
     let started = tokio::select! {
@@ -104,6 +104,7 @@ async fn serve(options: Options, grace: Duration) -> Result<Ended, StartError> {
         () = signals.next() => return Ok(Ended::Done),
     };
     announce(&started);
+    invite(&started, output);
     signals.next().await;
     tracing::info!("stopping: requests under way have {} s; a second signal ends at once", grace.as_secs());
     tokio::select! {
@@ -119,6 +120,18 @@ async fn serve(options: Options, grace: Duration) -> Result<Ended, StartError> {
             tracing::warn!("stopped at once by a second signal");
             Ok(Ended::No)
         }
+    }
+}
+
+/// Where nobody has a password yet, whoever started the gateway is signed in by a link. It is a credential, so that
+/// it goes to a terminal and into no log.
+fn invite(running: &Running, output: &mut Output) {
+    let Some(page) = running.page() else { return };
+    let link = running.sign_in_link().filter(|_| io::stderr().is_terminal());
+    if let Some(link) = link {
+        output.note(format_args!("\nOpen the page, signed in, within 15 minutes: {}\n", link.expose()));
+    } else {
+        tracing::info!("the page is at {page}; `trunkline sign-in` prints a link that signs in");
     }
 }
 

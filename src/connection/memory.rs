@@ -71,6 +71,7 @@ pub fn integration(id: &str, auth: Auth) -> Integration {
     Integration {
         id: Arc::from(id),
         title: id.to_owned(),
+        about: crate::definition::plan::about::About::default(),
         fingerprint: Fingerprint([0; 32]),
         inputs: Vec::new(),
         auth,

@@ -79,6 +79,8 @@ impl<'a> Listing<'a> {
             summary: text("/summary"),
             category: text("/category"),
             features: texts("/features", ""),
+            pricing: value.get("pricing").and_then(Value::as_str),
+            featured: value.get("featured").and_then(Value::as_bool).unwrap_or_default(),
             docs: text("/docs"),
             auth,
             grant,
@@ -104,6 +106,12 @@ pub struct Listing<'a> {
     pub category: &'a str,
     /// What it offers.
     pub features: Vec<&'a str>,
+    /// What it costs: `free`, `freemium` or `paid`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pricing: Option<&'a str>,
+    /// Whether it stands on the marketplace's first shelf.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub featured: bool,
     /// The service's own documentation.
     pub docs: &'a str,
     /// How connections sign in, by the grammar's word.

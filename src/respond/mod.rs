@@ -100,6 +100,14 @@ refusals! {
     AdminUnknown = 401 "admin_unknown" "The admin token is missing or wrong";
     /// The admin door is shut to requests without a token, and no token is set.
     AdminClosed = 403 "admin_closed" "The admin door needs a token, and none is set";
+    /// Name and password, token or link do not sign anyone in.
+    SignInRefused = 401 "sign_in_refused" "Nobody was signed in";
+    /// The form was not one of this session's pages.
+    FormForeign = 403 "form_foreign" "The form is not one of this session's pages";
+    /// Viewers change nothing.
+    RoleForbidden = 403 "role_forbidden" "Your role does not allow this";
+    /// The settings say that nothing is changed at the admin door.
+    ReadOnly = 403 "read_only" "Nothing is changed here: the deployment is read-only";
     /// The request was made by a page of another site.
     OriginForbidden = 403 "origin_forbidden" "Requests from other sites are not accepted";
     /// The caller may not use this integration, connection, method or path.

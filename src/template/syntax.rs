@@ -88,6 +88,14 @@ impl<'a> Walk<'a> {
             Stmt::AutoEscape(block) => self.refuse("`autoescape` is not available here".to_owned(), block.span()),
             Stmt::FilterBlock(block) => self.refuse("`filter` blocks are not available here".to_owned(), block.span()),
             Stmt::Do(block) => self.refuse("`do` is not available here".to_owned(), block.span()),
+            // The pages' own templates have these.
+            Stmt::Macro(block) => self.refuse("`macro` is not available here".to_owned(), block.span()),
+            Stmt::CallBlock(block) => self.refuse("`call` is not available here".to_owned(), block.span()),
+            Stmt::Block(block) => self.refuse("`block` is not available here".to_owned(), block.span()),
+            Stmt::Extends(block) => self.refuse("`extends` is not available here".to_owned(), block.span()),
+            Stmt::Import(block) => self.refuse("`import` is not available here".to_owned(), block.span()),
+            Stmt::FromImport(block) => self.refuse("`from` is not available here".to_owned(), block.span()),
+            Stmt::Include(block) => self.refuse("`include` is not available here".to_owned(), block.span()),
         }
     }
 

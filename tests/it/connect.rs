@@ -1,7 +1,7 @@
 //! Connecting an account: the path, and everything that is tried to leave it.
 
 pub mod bad_input;
-mod browser;
+pub mod browser;
 pub mod desk;
 mod device;
 pub mod entered;

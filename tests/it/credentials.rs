@@ -12,6 +12,7 @@ use trunkline::base::random::SystemRandom;
 use trunkline::base::secret::Secret;
 use trunkline::connection::{Connections, Content, Credential, Opening, OpeningError};
 use trunkline::definition::live::Generation;
+use trunkline::definition::plan::about::About;
 use trunkline::definition::plan::gateway::{KeySource, Mode, PreviousKeys};
 use trunkline::definition::plan::{Auth, Fingerprint, Integration};
 use trunkline::store::embedded::{self, Embedded};
@@ -59,6 +60,7 @@ fn generation() -> Generation {
     let integration = Integration {
         id: "svc".into(),
         title: "Service".into(),
+        about: About::default(),
         fingerprint: Fingerprint([0; 32]),
         inputs: Vec::new(),
         auth: Auth::ApiKey { pattern: None },

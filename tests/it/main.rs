@@ -33,6 +33,7 @@ mod logins;
 mod mock;
 mod mock_oauth;
 mod outside;
+mod page;
 mod pages;
 mod peers;
 mod policy;

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use trunkline::base::clock::Timestamp;
 use trunkline::base::random::SeededRandom;
 use trunkline::base::secret::Secret;
+use trunkline::definition::plan::about::About;
 use trunkline::definition::plan::webhook::{
     Digest, Hmac, KeyEncoding, KeyForm, Prefix, SignatureEncoding, SignatureForm, SignaturePlace, SignedPart, TimeUnit,
     TimestampRule, TokenPlace, ValuePlace, Verify, Webhook, WebhookSecret,
@@ -41,6 +42,7 @@ fn integration(verify: Verify, secret: &str) -> Integration {
     Integration {
         id: Arc::from("x"),
         title: "X".to_owned(),
+        about: About::default(),
         fingerprint: Fingerprint([0; 32]),
         inputs: Vec::new(),
         auth: Auth::None,

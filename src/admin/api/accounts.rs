@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 
 use super::Shared;
 use super::query::{Named, Sent};
-use crate::admin::Parts;
 use crate::admin::refusal::Refused;
+use crate::admin::{By, Parts};
 use crate::base::id::ConnectionId;
 use crate::base::secret::Secret;
 use crate::connection::connect::Revocation;
@@ -30,17 +30,17 @@ use crate::respond::Refusal;
 #[serde(deny_unknown_fields)]
 pub struct Draft {
     /// The integration.
-    integration: String,
+    pub integration: String,
     /// The connection's name. Default `default`.
-    connection: Option<String>,
+    pub connection: Option<String>,
     /// The inputs.
     #[serde(default)]
-    inputs: Map<String, Value>,
+    pub inputs: Map<String, Value>,
     /// What it signs in with: one of `api_key`, `basic`, `none`.
-    credential: Entered,
+    pub credential: Entered,
     /// Whether it is saved without being tried first. Default: it is tried.
     #[serde(default)]
-    untested: bool,
+    pub untested: bool,
 }
 
 /// What a connection signs in with, as it is entered.
@@ -75,26 +75,36 @@ impl From<Entered> for Credential {
 
 /// Tries a connection and keeps nothing. Answers 200 whether it works or not: `ok` says which.
 pub async fn test(State(parts): Shared, Sent(draft): Sent<Draft>) -> Result<Json<Value>, Refused> {
-    let (generation, integration) = find(&parts, &draft.integration)?;
+    try_draft(&parts, draft).await.map(Json)
+}
+
+/// Tries a connection and says what came of it.
+pub async fn try_draft(parts: &Parts, draft: Draft) -> Result<Value, Refused> {
+    let (generation, integration) = find(parts, &draft.integration)?;
     let Draft { connection, inputs, credential, .. } = draft;
     let content = Content { credential: credential.into(), inputs, saved: Map::new() };
-    let tried = tried(&parts, (&generation, &integration), connection.as_deref(), content).await;
-    Ok(Json(match tried {
+    let tried = tried(parts, (&generation, &integration), connection.as_deref(), content).await;
+    Ok(match tried {
         Ok(()) => json!({ "ok": true }),
         Err(diagnosis) => json!({ "ok": false, "diagnosis": diagnosis }),
-    }))
+    })
 }
 
 /// Tries a connection and, if it works, keeps it in place of one of the same name.
-pub async fn save(State(parts): Shared, Sent(draft): Sent<Draft>) -> Result<impl IntoResponse, Refused> {
-    let (generation, integration) = find(&parts, &draft.integration)?;
+pub async fn save(State(parts): Shared, By(by): By, Sent(draft): Sent<Draft>) -> Result<impl IntoResponse, Refused> {
+    Ok((StatusCode::CREATED, Json(keep(&parts, &by, draft).await?)))
+}
+
+/// Tries a connection and, if it works, keeps it.
+pub async fn keep(parts: &Parts, by: &str, draft: Draft) -> Result<Value, Refused> {
+    let (generation, integration) = find(parts, &draft.integration)?;
     let Draft { connection, inputs, credential, untested, .. } = draft;
     let name = connection.unwrap_or_else(|| DEFAULT.to_owned());
     let content = Content { credential: credential.into(), inputs, saved: Map::new() };
     if !untested {
         let (credential, inputs) = (content.credential.copy(), content.inputs.clone());
         let copy = Content { credential, inputs, saved: Map::new() };
-        let tried = tried(&parts, (&generation, &integration), Some(&name), copy).await;
+        let tried = tried(parts, (&generation, &integration), Some(&name), copy).await;
         // A definition without a test is no reason to refuse what cannot be tried.
         if let Err(diagnosis) = tried.or_else(|found| if found.cause == Cause::NoTest { Ok(()) } else { Err(found) }) {
             let refusal =
@@ -102,18 +112,26 @@ pub async fn save(State(parts): Shared, Sent(draft): Sent<Draft>) -> Result<impl
             return Err(Refused::with_help(refusal, &diagnosis.detail, diagnosis.step));
         }
     }
-    let saved = parts.connections.put("operator", &integration, &name, content).await;
+    let saved = parts.connections.put(by, &integration, &name, content).await;
     let id = saved.map_err(|error| {
         // What does not fit was entered just now.
         let entered = matches!(error, ConnectionError::Invalid { .. });
         Refused::new(if entered { Refusal::InvalidInput } else { error.refusal() }, &error.to_string())
     })?;
-    let told = json!({ "id": id, "integration": integration.id, "connection": name });
-    Ok((StatusCode::CREATED, Json::<Value>(told)))
+    Ok(json!({ "id": id, "integration": integration.id, "connection": name }))
 }
 
 /// Removes a stored connection by its id, and has its service told.
-pub async fn remove(State(parts): Shared, Named(id): Named<ConnectionId>) -> Result<impl IntoResponse, Refused> {
+pub async fn remove(
+    State(parts): Shared,
+    By(by): By,
+    Named(id): Named<ConnectionId>,
+) -> Result<impl IntoResponse, Refused> {
+    Ok((StatusCode::ACCEPTED, Json(take_away(&parts, &by, id).await?)))
+}
+
+/// Removes a stored connection, and says what becomes of its credential at the service.
+pub async fn take_away(parts: &Parts, by: &str, id: ConnectionId) -> Result<Value, Refused> {
     let listed = parts.connections.list(&parts.live.load()).await;
     let listed = listed.map_err(|error| Refused::new(error.refusal(), &error.to_string()))?;
     let gone = || Refused::new(Refusal::ConnectionUnknown, &format!("there is no connection {id}"));
@@ -122,9 +140,9 @@ pub async fn remove(State(parts): Shared, Named(id): Named<ConnectionId>) -> Res
         let detail = format!("a file declares `{}/{}`: remove it there", head.integration, head.name);
         return Err(Refused::new(Refusal::Conflict, &detail));
     }
-    let removed = parts.connect.remove("operator", &head.integration, &head.name).await;
+    let removed = parts.connect.remove(by, &head.integration, &head.name).await;
     match removed {
-        Ok(Some(revocation)) => Ok((StatusCode::ACCEPTED, Json(json!({ "removed": id, "revocation": revocation })))),
+        Ok(Some(revocation)) => Ok(json!({ "removed": id, "revocation": revocation })),
         Ok(None) => Err(gone()),
         Err(error) => Err(Refused::new(Refusal::StoreUnavailable, &error.to_string())),
     }

@@ -7,45 +7,53 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::Shared;
+use super::config::entry;
 use super::query::Named;
-use crate::admin::Parts;
 use crate::admin::refusal::Refused;
+use crate::admin::{By, Parts};
 use crate::outbound::breaker::{Breakers, Shown};
 use crate::respond::Refusal;
-use crate::store::model::AuditEntry;
 
 /// The circuits of an integration that are not closed.
 pub async fn show(State(parts): Shared, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
-    let breakers = find(&parts, &id)?;
-    Ok(Json(described(&breakers)))
+    conditions(&parts, &id).map(Json)
+}
+
+/// Whether calls of an integration are held back, and its circuits that are not closed.
+pub fn conditions(parts: &Parts, id: &str) -> Result<Value, Refused> {
+    let breakers = find(parts, id)?;
+    Ok(described(&breakers))
 }
 
 /// Holds all calls of an integration back until they are let go.
-pub async fn open(State(parts): Shared, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
-    let breakers = find(&parts, &id)?;
-    note(&parts, "breaker.open", &id).await?;
-    breakers.hold();
-    Ok(Json(described(&breakers)))
+pub async fn open(State(parts): Shared, By(by): By, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
+    hold(&parts, &by, &id).await.map(Json)
 }
 
 /// Closes all circuits of an integration, whatever opened them.
-pub async fn close(State(parts): Shared, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
-    let breakers = find(&parts, &id)?;
-    note(&parts, "breaker.close", &id).await?;
+pub async fn close(State(parts): Shared, By(by): By, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
+    release(&parts, &by, &id).await.map(Json)
+}
+
+/// Holds all calls of an integration back, and says how its circuits are then.
+pub async fn hold(parts: &Parts, by: &str, id: &str) -> Result<Value, Refused> {
+    let breakers = find(parts, id)?;
+    note(parts, by, "breaker.open", id).await?;
+    breakers.hold();
+    Ok(described(&breakers))
+}
+
+/// Lets calls of an integration go again, and says how its circuits are then.
+pub async fn release(parts: &Parts, by: &str, id: &str) -> Result<Value, Refused> {
+    let breakers = find(parts, id)?;
+    note(parts, by, "breaker.close", id).await?;
     breakers.release();
-    Ok(Json(described(&breakers)))
+    Ok(described(&breakers))
 }
 
 /// The audit log has it before it takes effect.
-async fn note(parts: &Parts, action: &str, id: &str) -> Result<(), Refused> {
-    let entry = AuditEntry {
-        at: parts.clock.now(),
-        actor: "operator".to_owned(),
-        action: action.to_owned(),
-        target: format!("integration:{id}"),
-        detail: json!({}),
-    };
-    parts.store.append(entry).await?;
+async fn note(parts: &Parts, by: &str, action: &str, id: &str) -> Result<(), Refused> {
+    parts.store.append(entry(parts, by, action, format!("integration:{id}"), json!({}))).await?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use crate::admin::refusal::Refused;
-use crate::admin::{Parts, Reloaded};
+use crate::admin::{By, Parts, Reloaded};
 use crate::definition::live::FileStatus;
 use crate::definition::plan::gateway::Mode;
 use crate::definition::render::{Report, problem_json};
@@ -18,13 +18,8 @@ pub async fn show(State(parts): Shared) -> Json<Value> {
 }
 
 /// Reads the files again and answers what is then in force.
-pub async fn reload(State(parts): Shared) -> Result<Json<Value>, Refused> {
-    parts.store.append(operator(&parts, "config.reload", "config".to_owned(), Value::Null)).await?;
-    let result = match parts.reload.reload().await {
-        Reloaded::Applied => "applied",
-        Reloaded::Unchanged => "unchanged",
-        Reloaded::Rejected => "rejected",
-    };
+pub async fn reload(State(parts): Shared, By(by): By) -> Result<Json<Value>, Refused> {
+    let result = read_again(&parts, &by).await?;
     let mut shown = describe(&parts);
     if let Some(map) = shown.as_object_mut() {
         map.insert("result".to_owned(), Value::from(result));
@@ -32,13 +27,24 @@ pub async fn reload(State(parts): Shared) -> Result<Json<Value>, Refused> {
     Ok(Json(shown))
 }
 
-/// An entry for what the operator asked for at this door.
-pub fn operator(parts: &Parts, action: &str, target: String, detail: Value) -> AuditEntry {
-    let at = parts.clock.now();
-    AuditEntry { at, actor: "operator".to_owned(), action: action.to_owned(), target, detail }
+/// Reads the files again, and says in a word what came of it.
+pub async fn read_again(parts: &Parts, by: &str) -> Result<&'static str, Refused> {
+    parts.store.append(entry(parts, by, "config.reload", "config".to_owned(), Value::Null)).await?;
+    Ok(match parts.reload.reload().await {
+        Reloaded::Applied => "applied",
+        Reloaded::Unchanged => "unchanged",
+        Reloaded::Rejected => "rejected",
+    })
 }
 
-fn describe(parts: &Parts) -> Value {
+/// An entry for what someone asked for at this door.
+pub fn entry(parts: &Parts, by: &str, action: &str, target: String, detail: Value) -> AuditEntry {
+    let at = parts.clock.now();
+    AuditEntry { at, actor: by.to_owned(), action: action.to_owned(), target, detail }
+}
+
+/// What is in force.
+pub fn describe(parts: &Parts) -> Value {
     let generation = parts.live.load();
     // Excerpts come from the texts as they were read, and only where there is something to show.
     let faulty = generation.files.iter().any(|file| !file.problems.is_empty());

@@ -9,11 +9,11 @@ use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::config::operator;
+use super::config::entry;
 use super::events::delivery;
 use super::query::{Asked, EventQuery, Named, next_page};
-use crate::admin::Parts;
 use crate::admin::refusal::Refused;
+use crate::admin::{By, Parts};
 use crate::base::id::{DeliveryId, EventId};
 use crate::respond::Refusal;
 use crate::store::StoreError;
@@ -26,32 +26,58 @@ pub async fn list(
     uri: Uri,
     Asked(query): Asked<EventQuery>,
 ) -> Result<impl IntoResponse, Refused> {
-    let (dead, next) = dead(&parts, &query).await?;
-    let rows: Vec<_> = dead.iter().map(|(event, row)| with_event(event, delivery(row))).collect();
+    let (rows, next) = dead_rows(&parts, &query).await?;
     Ok((next_page(&uri, next), Json(rows)))
 }
 
+/// What lists show of the dead deliveries that a query means, and where to go on.
+pub async fn dead_rows(parts: &Parts, query: &EventQuery) -> Result<(Vec<Value>, Option<EventId>), Refused> {
+    let (dead, next) = dead(parts, query).await?;
+    Ok((dead.iter().map(|(event, row)| with_event(event, delivery(row))).collect(), next))
+}
+
 /// Tries one delivery again.
-pub async fn replay(State(parts): Shared, Named(id): Named<DeliveryId>) -> Result<impl IntoResponse, Refused> {
+pub async fn replay(
+    State(parts): Shared,
+    By(by): By,
+    Named(id): Named<DeliveryId>,
+) -> Result<impl IntoResponse, Refused> {
+    again(&parts, &by, id).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "replayed": id }))))
+}
+
+/// Tries one delivery again.
+pub async fn again(parts: &Parts, by: &str, id: DeliveryId) -> Result<(), Refused> {
     let known = parts.store.deliveries(id.event).await?;
     if !known.iter().any(|delivery| delivery.id == id) {
         return Err(Refused::new(Refusal::NotFound, &format!("{id} is not in the store")));
     }
-    parts.store.append(operator(&parts, "delivery.replay", format!("delivery:{id}"), Value::Null)).await?;
+    parts.store.append(entry(parts, by, "delivery.replay", format!("delivery:{id}"), Value::Null)).await?;
     parts.store.replay_delivery(id, parts.clock.now()).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "replayed": id }))))
+    Ok(())
 }
 
 /// Tries all dead deliveries of the events that a filter selects again; at most `limit` events at once.
 pub async fn replay_all(
     State(parts): Shared,
+    By(by): By,
     uri: Uri,
     Asked(query): Asked<EventQuery>,
 ) -> Result<impl IntoResponse, Refused> {
-    let (dead, next) = dead(&parts, &query).await?;
+    let (replayed, next) = all_again(&parts, &by, &query).await?;
+    Ok((StatusCode::ACCEPTED, next_page(&uri, next), Json(json!({ "replayed": replayed }))))
+}
+
+/// Tries a page of dead deliveries again. Returns which were, and where to go on.
+pub async fn all_again(
+    parts: &Parts,
+    by: &str,
+    query: &EventQuery,
+) -> Result<(Vec<DeliveryId>, Option<EventId>), Refused> {
+    let (dead, next) = dead(parts, query).await?;
     let ids: Vec<_> = dead.iter().map(|(_, row)| row.id).collect();
     let detail = json!({ "deliveries": ids });
-    parts.store.append(operator(&parts, "delivery.replay", "deliveries:dead".to_owned(), detail)).await?;
+    parts.store.append(entry(parts, by, "delivery.replay", "deliveries:dead".to_owned(), detail)).await?;
     let mut replayed = Vec::new();
     for id in ids {
         match parts.store.replay_delivery(id, parts.clock.now()).await {
@@ -61,7 +87,7 @@ pub async fn replay_all(
             Err(error) => return Err(error.into()),
         }
     }
-    Ok((StatusCode::ACCEPTED, next_page(&uri, next), Json(json!({ "replayed": replayed }))))
+    Ok((replayed, next))
 }
 
 type Dead = (Arc<str>, Delivery);

@@ -9,9 +9,10 @@ use http::{StatusCode, Uri};
 use serde_json::{Map, Value, json};
 
 use super::Shared;
-use super::config::operator;
+use super::config::entry;
 use super::query::{Asked, EventQuery, Named, next_page};
 use crate::admin::refusal::Refused;
+use crate::admin::{By, Parts};
 use crate::base::id::EventId;
 use crate::respond::Refusal;
 use crate::store::model::{Delivery, DeliveryState, Event, EventHead};
@@ -23,27 +24,43 @@ pub async fn list(
     uri: Uri,
     Asked(query): Asked<EventQuery>,
 ) -> Result<impl IntoResponse, Refused> {
+    let (rows, next) = page(&parts, &query).await?;
+    Ok((next_page(&uri, next), Json(rows)))
+}
+
+/// Heads of the events that a query means, and where to go on.
+pub async fn page(parts: &Parts, query: &EventQuery) -> Result<(Vec<Value>, Option<EventId>), Refused> {
     let page = parts.store.list(&query.filter(parts.clock.now())?, query.page()?).await?;
-    let rows: Vec<_> = page.rows.iter().map(head).collect();
-    Ok((next_page(&uri, page.next), Json(rows)))
+    Ok((page.rows.iter().map(head).collect(), page.next))
 }
 
 /// One event with its content and its deliveries.
 pub async fn show(State(parts): Shared, Named(id): Named<EventId>) -> Result<Json<Value>, Refused> {
+    one(&parts, id).await.map(Json)
+}
+
+/// What is shown of one event.
+pub async fn one(parts: &Parts, id: EventId) -> Result<Value, Refused> {
     let event = parts.store.event(id).await?;
     let event = event.ok_or_else(|| Refused::new(Refusal::NotFound, &format!("{id} is not in the store")))?;
     let deliveries = parts.store.deliveries(id).await?;
-    Ok(Json(whole(&event, &deliveries)))
+    Ok(whole(&event, &deliveries))
 }
 
 /// Runs an event's rules anew.
-pub async fn replay(State(parts): Shared, Named(id): Named<EventId>) -> Result<impl IntoResponse, Refused> {
+pub async fn replay(State(parts): Shared, By(by): By, Named(id): Named<EventId>) -> Result<impl IntoResponse, Refused> {
+    again(&parts, &by, id).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "replayed": id }))))
+}
+
+/// Runs an event's rules anew.
+pub async fn again(parts: &Parts, by: &str, id: EventId) -> Result<(), Refused> {
     if parts.store.event(id).await?.is_none() {
         return Err(Refused::new(Refusal::NotFound, &format!("{id} is not in the store")));
     }
-    parts.store.append(operator(&parts, "event.replay", format!("event:{id}"), Value::Null)).await?;
+    parts.store.append(entry(parts, by, "event.replay", format!("event:{id}"), Value::Null)).await?;
     parts.store.replay_event(id, parts.clock.now()).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "replayed": id }))))
+    Ok(())
 }
 
 fn head(head: &EventHead) -> Value {

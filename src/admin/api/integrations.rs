@@ -5,8 +5,16 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::Shared;
+use crate::admin::Parts;
+use crate::admin::refusal::Refused;
+use crate::definition::live::Generation;
+use crate::definition::plan::api::{Api, Endpoint};
+use crate::definition::plan::gateway::KeySource;
+use crate::definition::plan::policy::{Limit, Scope};
+use crate::definition::plan::request::Target;
 use crate::definition::plan::webhook::Verify;
-use crate::definition::plan::{Auth, Integration};
+use crate::definition::plan::{Auth, Input, Integration, oauth2};
+use crate::respond::Refusal;
 
 /// Every loaded integration by id.
 pub async fn list(State(parts): Shared) -> Json<Value> {
@@ -16,18 +24,22 @@ pub async fn list(State(parts): Shared) -> Json<Value> {
     Json(integrations.into_iter().map(|integration| describe(integration)).collect())
 }
 
+/// The grammar's word for how connections sign in.
+pub fn auth_word(auth: &Auth) -> &'static str {
+    match auth {
+        Auth::None => "none",
+        Auth::ApiKey { .. } => "api_key",
+        Auth::Basic => "basic",
+        Auth::OAuth2(_) => "oauth2",
+        Auth::OAuth1(_) => "oauth1",
+        Auth::Jwt(_) => "jwt",
+        Auth::SigV4(_) => "sigv4",
+        Auth::Login(_) => "login",
+        Auth::Mtls => "mtls",
+    }
+}
+
 fn describe(integration: &Integration) -> Value {
-    let auth = match &integration.auth {
-        Auth::None => "none".to_owned(),
-        Auth::ApiKey { .. } => "api_key".to_owned(),
-        Auth::Basic => "basic".to_owned(),
-        Auth::OAuth2(_) => "oauth2".to_owned(),
-        Auth::OAuth1(_) => "oauth1".to_owned(),
-        Auth::Jwt(_) => "jwt".to_owned(),
-        Auth::SigV4(_) => "sigv4".to_owned(),
-        Auth::Login(_) => "login".to_owned(),
-        Auth::Mtls => "mtls".to_owned(),
-    };
     let endpoints = integration.api.as_ref().map(|api| api.endpoints.as_slice()).unwrap_or_default();
     let webhook = integration.webhook.as_ref().map(|webhook| {
         let verify = match &webhook.verify {
@@ -47,10 +59,121 @@ fn describe(integration: &Integration) -> Value {
         "id": integration.id,
         "title": integration.title,
         "fingerprint": integration.fingerprint.to_string(),
-        "auth": auth,
+        "auth": auth_word(&integration.auth),
         "endpoints": endpoints.iter().map(|endpoint| &endpoint.id).collect::<Vec<_>>(),
         "connections": integration.connections.len(),
         "webhook": webhook,
         "rules": integration.rules.iter().map(|rule| &rule.id).collect::<Vec<_>>(),
     })
+}
+
+/// What is shown of one loaded integration.
+pub fn one(parts: &Parts, id: &str) -> Result<Value, Refused> {
+    let generation = parts.live.load();
+    let unknown = || Refused::new(Refusal::NotFound, &format!("there is no integration `{id}`"));
+    let integration = generation.integration(id).ok_or_else(unknown)?;
+    let mut shown = describe(integration);
+    if let Some(map) = shown.as_object_mut() {
+        let api = integration.api.as_ref();
+        map.insert("endpoints".to_owned(), api.map_or_else(|| json!([]), endpoints));
+        map.insert("limits".to_owned(), api.map_or_else(|| json!([]), limits));
+        map.insert("hosts".to_owned(), json!(api.map(hosts).unwrap_or_default()));
+        map.insert("scopes".to_owned(), scopes(&integration.auth));
+        map.insert("inputs".to_owned(), inputs(integration));
+        map.insert("connect".to_owned(), Value::from(way_of_connecting(&integration.auth)));
+        map.insert("missing".to_owned(), missing(integration, &generation));
+    }
+    Ok(shown)
+}
+
+fn endpoints(api: &Api) -> Value {
+    let row = |endpoint: &Endpoint| {
+        let target = match &endpoint.request.target {
+            Target::Path { path, .. } => path.source(),
+            Target::Url(url) => url.source(),
+        };
+        json!({
+            "id": endpoint.id,
+            "method": endpoint.request.method.as_str(),
+            "target": target,
+            "scopes": endpoint.scopes,
+        })
+    };
+    api.endpoints.iter().map(row).collect()
+}
+
+fn limits(api: &Api) -> Value {
+    let row = |limit: &Limit| {
+        let per = match limit.per {
+            Scope::Integration => "integration",
+            Scope::Connection => "connection",
+            Scope::Caller => "caller",
+            Scope::Endpoint => "endpoint",
+        };
+        json!({
+            "name": limit.name,
+            "rate": limit.rate.to_string(),
+            "burst": limit.burst,
+            "per": per,
+            "wait_seconds": limit.wait.as_secs(),
+        })
+    };
+    api.policy.limits.iter().map(row).collect()
+}
+
+fn hosts(api: &Api) -> Vec<String> {
+    api.hosts.iter().map(ToString::to_string).collect()
+}
+
+fn scopes(auth: &Auth) -> Value {
+    let Auth::OAuth2(oauth) = auth else { return json!([]) };
+    let row = |scope: &oauth2::Scope| json!({ "name": scope.name, "grants": scope.grants, "default": scope.default });
+    oauth.scopes.iter().map(row).collect()
+}
+
+fn inputs(integration: &Integration) -> Value {
+    let row = |input: &Input| {
+        json!({
+            "name": input.name,
+            "title": input.title,
+            "help": input.help,
+            "choices": input.choices,
+            "optional": input.optional,
+            "default": input.default,
+            "secret": input.secret,
+        })
+    };
+    integration.inputs.iter().map(row).collect()
+}
+
+/// How a connection is made: `link` (a person consents in a browser), `form` (a credential is entered) or `file`
+/// (a definition declares it).
+fn way_of_connecting(auth: &Auth) -> &'static str {
+    match auth {
+        Auth::ApiKey { .. } | Auth::Basic | Auth::None => "form",
+        Auth::OAuth2(_) | Auth::OAuth1(_) | Auth::Login(_) => "link",
+        Auth::Jwt(_) | Auth::SigV4(_) | Auth::Mtls => "file",
+    }
+}
+
+/// What the deployment has yet to give before everything of an integration works.
+fn missing(integration: &Integration, generation: &Generation) -> Value {
+    let mut missing = Vec::new();
+    let mut need = |what: &str, where_to: &str| missing.push(json!({ "what": what, "where": where_to }));
+    match &integration.auth {
+        Auth::OAuth2(oauth) if oauth.grant.needs_client() && oauth.client.is_none() => {
+            need("The application's client id and secret at the service", "auth.oauth2.client");
+        }
+        Auth::OAuth1(oauth) if oauth.client.is_none() => {
+            need("The application's key and secret at the service", "auth.oauth1.client");
+        }
+        _ => {}
+    }
+    if integration.webhook.as_ref().is_some_and(|webhook| webhook.secrets.is_empty()) {
+        need("A secret that proves webhooks; without one every webhook is refused", "webhook.secrets");
+    }
+    if generation.gateway.fixed.key == KeySource::Missing {
+        need("A master key; without one no credential can be kept", "secrets.key in trunkline.yaml");
+    }
+    Value::from(missing)
 }

@@ -6,14 +6,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Shared;
-use crate::admin::Parts;
 use crate::admin::refusal::Refused;
+use crate::admin::{By, Parts};
 use crate::connection::Keys;
 use crate::connection::keys::{Checked, RotateError};
 use crate::respond::Refusal;
-
-/// Who rotates at this door.
-const ACTOR: &str = "operator";
 
 /// The keys, the newest first, and how far the last rotation came.
 pub async fn show(State(parts): Shared) -> Result<Json<Value>, Refused> {
@@ -22,8 +19,8 @@ pub async fn show(State(parts): Shared) -> Result<Json<Value>, Refused> {
 }
 
 /// Rotates, and answers 202 while records are sealed anew in the background.
-pub async fn rotate(State(parts): Shared) -> Result<(StatusCode, Json<Value>), Refused> {
-    let progress = keys(&parts)?.rotate(ACTOR).await?;
+pub async fn rotate(State(parts): Shared, By(by): By) -> Result<(StatusCode, Json<Value>), Refused> {
+    let progress = keys(&parts)?.rotate(&by).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "rotation": progress }))))
 }
 

@@ -4,43 +4,55 @@
 //! (RFC 8288). Times are RFC 3339 in UTC. Unknown query parameters are refused, so that a filter with a
 //! slip in its name does not silently select everything.
 
-mod accounts;
-mod activity;
-mod breaker;
-mod config;
-mod connect_links;
-mod connections;
-mod deliveries;
-mod events;
+pub mod accounts;
+pub mod activity;
+pub mod breaker;
+pub mod config;
+pub mod connect_links;
+pub mod connections;
+pub mod deliveries;
+pub mod events;
 mod health;
-mod integrations;
+pub mod integrations;
 mod keys;
-mod query;
+pub mod marketplace;
+pub mod query;
 mod registrations;
+mod sign_in_links;
 mod transfer;
-mod webhooks;
+pub mod webhooks;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware;
 use axum::routing::{get, post};
 
 use super::Parts;
+use super::entry::for_api;
 
 /// What handlers share.
 type Shared = axum::extract::State<Arc<Parts>>;
 
-/// Every route of the door.
-pub fn routes() -> Router<Arc<Parts>> {
-    Router::new()
+/// Every route of the API, and those of metrics and health, which nobody has to sign in for.
+pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
+    let known = middleware::from_fn_with_state(Arc::clone(parts), for_api);
+    guarded()
+        .route_layer(known)
         .route("/metrics", get(health::metrics))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/healthz", get(health::readyz))
+}
+
+fn guarded() -> Router<Arc<Parts>> {
+    Router::new()
         .route("/api/config", get(config::show))
         .route("/api/reload", post(config::reload))
         .route("/api/integrations", get(integrations::list))
+        .route("/api/integrations/marketplace", get(marketplace::list))
+        .route("/api/sign-in-links", post(sign_in_links::make))
         .route("/api/keys", get(keys::show))
         .route("/api/keys/check", post(keys::check))
         .route("/api/keys/rotate", post(keys::rotate))

@@ -115,6 +115,18 @@ impl EventQuery {
         Ok(PageRequest { after: self.after, limit: rows(self.limit)? })
     }
 
+    /// The same, of dead events only.
+    #[must_use]
+    pub fn of_the_dead(self) -> Self {
+        Self { state: Some(EventState::Dead), ..self }
+    }
+
+    /// The same, with pages of so many rows.
+    #[must_use]
+    pub fn limited(self, limit: usize) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
     /// The state that was asked for.
     pub fn state(&self) -> Option<EventState> {
         self.state

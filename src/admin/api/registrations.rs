@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use super::query::{Asked, Named};
+use crate::admin::By;
 use crate::admin::refusal::Refused;
 use crate::connection::StoredError;
 use crate::connection::flow::{Force, RegistrationError, RegistrationShown};
@@ -38,11 +39,12 @@ pub struct Forget {
 /// Forgets the registrations of an integration, and has the service forget them where it offers that.
 pub async fn forget(
     State(parts): Shared,
+    By(by): By,
     Named(id): Named<String>,
     Asked(asked): Asked<Forget>,
 ) -> Result<Json<Value>, Refused> {
     let force = if asked.force { Force::Yes } else { Force::No };
-    let forgotten = parts.tokens.forget_registration("operator", (&parts.live.load(), &id), force).await?;
+    let forgotten = parts.tokens.forget_registration(&by, (&parts.live.load(), &id), force).await?;
     if forgotten.is_empty() {
         return Err(Refused::new(Refusal::NotFound, &format!("no application is registered for `{id}`")));
     }

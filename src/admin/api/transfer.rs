@@ -9,18 +9,17 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use super::query::{Asked, Sent};
+use crate::admin::By;
 use crate::admin::refusal::Refused;
 use crate::connection::transfer::{Export, OnConflict, TransferError};
 use crate::respond::Refusal;
 
 /// The most bytes of an import.
 pub const MAX_IMPORT: usize = 64 << 20;
-/// Who exports and imports at this door.
-const ACTOR: &str = "operator";
 
 /// Every stored connection, without its secrets.
-pub async fn export(State(parts): Shared) -> Result<Json<Export>, Refused> {
-    Ok(Json(parts.connections.export(ACTOR, &parts.live.load()).await?))
+pub async fn export(State(parts): Shared, By(by): By) -> Result<Json<Export>, Refused> {
+    Ok(Json(parts.connections.export(&by, &parts.live.load()).await?))
 }
 
 /// Who may read an export.
@@ -31,8 +30,12 @@ pub struct Recipients {
 }
 
 /// Every stored connection with its secrets, encrypted to age recipients.
-pub async fn export_sealed(State(parts): Shared, Sent(asked): Sent<Recipients>) -> Result<Response, Refused> {
-    let sealed = parts.connections.export_sealed(ACTOR, &parts.live.load(), &asked.recipients).await?;
+pub async fn export_sealed(
+    State(parts): Shared,
+    By(by): By,
+    Sent(asked): Sent<Recipients>,
+) -> Result<Response, Refused> {
+    let sealed = parts.connections.export_sealed(&by, &parts.live.load(), &asked.recipients).await?;
     let kind = HeaderValue::from_static("application/age-encryption; charset=us-ascii");
     Ok(([(header::CONTENT_TYPE, kind)], sealed).into_response())
 }
@@ -52,6 +55,7 @@ pub struct Wanted {
 /// What an import would do; with `apply` it is done.
 pub async fn import(
     State(parts): Shared,
+    By(by): By,
     Asked(wanted): Asked<Wanted>,
     Sent(export): Sent<Export>,
 ) -> Result<Json<Value>, Refused> {
@@ -60,7 +64,7 @@ pub async fn import(
     let applied = wanted.apply.is_some();
     let plan = if applied {
         let what = (&export, on_conflict);
-        parts.connections.import(ACTOR, &generation, what, wanted.plan.as_deref()).await?
+        parts.connections.import(&by, &generation, what, wanted.plan.as_deref()).await?
     } else {
         parts.connections.plan_import(&generation, &export, on_conflict).await?
     };

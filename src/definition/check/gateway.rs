@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Findings, below};
+use super::{Findings, admin, below};
 use crate::definition::compile::secrets::vault_server;
 use crate::definition::compile::{egress_proxy, exempt, pair, read_network, read_origin};
 use crate::definition::load::reference::{Part, Reference, is_secret_path as is_path, parts};
@@ -14,7 +14,7 @@ use crate::definition::problem::Code;
 use crate::definition::raw::gateway::{Door, Gateway, MasterKey, Mode, Secrets, Transit};
 
 /// The fewest bytes of a key or token that cannot be found by trying.
-const KEY: usize = 16;
+pub(super) const KEY: usize = 16;
 
 pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
     let development = matches!(raw.mode, Some(Mode::Development));
@@ -44,10 +44,8 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
             );
         }
     }
-    if let Some(token) = raw.admin.as_ref().and_then(|admin| admin.token.as_ref())
-        && token.0.expose().len() < KEY
-    {
-        found.error(Code::OutOfRange, "/admin/token", "this token is shorter than 16 bytes");
+    if let Some(raw) = &raw.admin {
+        admin::check(raw, found);
     }
     connect(raw, development, found);
     for (index, network) in raw.private_networks.iter().enumerate() {
@@ -189,7 +187,7 @@ fn listen(raw: &Gateway, found: &mut Findings<'_>) {
             problem.help = Some("Write an address and port, such as 127.0.0.1:8081, or unix:PATH.".to_owned());
         }
         let open = address.is_ok_and(|address| !address.ip().is_loopback());
-        let guarded = raw.admin.as_ref().is_some_and(|admin| admin.token.is_some());
+        let guarded = raw.admin.as_ref().is_some_and(admin::is_guarded);
         if name == "admin" && open && !guarded {
             let problem =
                 found.warning(Code::Conflict, &at, "the admin door is open to other machines and has no `admin.token`");
@@ -211,8 +209,8 @@ fn door_settings(name: &str, door: &Door, at: &str, found: &mut Findings<'_>) {
     if door.mode.is_some() && !door.address.as_ref().is_some_and(|address| address.starts_with("unix:")) {
         found.error(Code::Conflict, &format!("{at}/mode"), "only the file of a Unix socket has a mode");
     }
-    if name != "public" && !door.forwarded.is_empty() {
-        let message = "only the public door counts clients by address";
+    if name == "proxy" && !door.forwarded.is_empty() {
+        let message = "only the public and the admin door count clients by address";
         found.error(Code::Conflict, &format!("{at}/forwarded"), message);
     }
     if name == "admin" && !door.proxy_protocol.is_empty() {
@@ -273,7 +271,7 @@ mod tests {
         let door = |name: &str, door: Value| gateway(&json!({ "listen": { name: door } }));
         assert_eq!(door("public", json!({ "forwarded": ["10.0.0.0/8"], "proxy_protocol": ["10.0.0.0/8"] })), "");
         assert_eq!(door("proxy", json!({ "address": "unix:proxy.sock", "mode": "0600" })), "");
-        assert!(door("proxy", json!({ "forwarded": ["10.0.0.0/8"] })).contains("only the public door"));
+        assert!(door("proxy", json!({ "forwarded": ["10.0.0.0/8"] })).contains("only the public and the admin door"));
         assert!(door("admin", json!({ "proxy_protocol": ["10.0.0.0/8"] })).contains("PROXY protocol header"));
         assert!(door("proxy", json!({ "mode": "0600" })).contains("Unix socket"));
         assert!(door("public", json!({ "proxy_protocol": ["10.0.0.1/8"] })).contains("not an address range"));

@@ -6,6 +6,8 @@
 //! earlier, by `load`, which alone knows what was written. Called by the load of a generation and by
 //! `trunkline check`.
 
+mod about;
+mod admin;
 mod auth;
 mod conflicts;
 mod gateway;
@@ -29,6 +31,7 @@ pub fn integration(document: &Document, faulty: &[String], templates: &Templates
     let mut found = Findings::new(document, faulty);
     walk(schema::integration(), &mut found, templates);
     if let Some(raw) = found.left_out.read::<raw::integration::Integration>(&document.value) {
+        about::check(&raw, &mut found);
         conflicts::check(&raw, &mut found);
         auth::check(&raw, &mut found);
         if let Some(webhook) = &raw.webhook {

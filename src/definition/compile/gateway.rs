@@ -8,13 +8,12 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::place::{Fault, Place};
-use super::{doors, egress, read, rule, secrets};
+use super::{admin, doors, egress, read, rule, secrets};
 use crate::base::secret::Secret;
 use crate::definition::document::Document;
 use crate::definition::not_yet;
 use crate::definition::plan::gateway::{
-    Admin, Caller, Connect, Destination, DoorName, Fixed, Gateway, Grant, KeySource, Limits, Mode, Network, State,
-    Upkeep,
+    Caller, Connect, Destination, DoorName, Fixed, Gateway, Grant, KeySource, Limits, Mode, Network, State, Upkeep,
 };
 use crate::definition::plan::rule::Glob;
 use crate::definition::problem::Code;
@@ -47,7 +46,7 @@ pub fn gateway(document: &Document, templates: &Templates) -> Result<Gateway, Fa
         fixed: fixed(&raw, &place)?,
         doors: doors::doors(raw.listen.as_ref(), &place.at("listen"))?,
         public_url: address(&raw.public_url, &place.at("public_url"))?,
-        admin: admin(raw.admin.as_ref()),
+        admin: admin::admin(raw.admin.as_ref(), &place.at("admin"))?,
         connect: connect(raw.connect.as_ref(), &place.at("connect"))?,
         destinations: raw
             .destinations
@@ -113,7 +112,7 @@ fn state(raw: Option<&raw::State>, directory: &Path) -> State {
     }
 }
 
-fn address(text: &str, place: &Place<'_>) -> Result<Url, Fault> {
+pub(super) fn address(text: &str, place: &Place<'_>) -> Result<Url, Fault> {
     let url = Url::parse(text).map_err(|error| place.problem(Code::BadFormat, format!("not a URL: {error}")))?;
     let plain = matches!(url.scheme(), "http" | "https") && url.host().is_some();
     let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
@@ -147,14 +146,6 @@ fn caller(raw: &raw::Caller) -> Caller {
         id: raw.id.0.as_str().into(),
         key_hash: Sha256::digest(raw.key.0.expose()).into(),
         allow: raw.allow.iter().map(grant).collect(),
-    }
-}
-
-fn admin(raw: Option<&raw::Admin>) -> Admin {
-    let Some(raw) = raw else { return Admin::default() };
-    Admin {
-        token_hash: raw.token.as_ref().map(|token| Sha256::digest(token.0.expose()).into()),
-        hosts: raw.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
     }
 }
 

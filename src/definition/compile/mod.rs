@@ -4,7 +4,9 @@
 //! back as a located problem, never as a panic. Nothing here reads files or knows other files: names
 //! that point elsewhere are kept as names. Called by the load of a generation.
 
+mod about;
 mod address;
+mod admin;
 mod api;
 mod assertion;
 mod auth;
@@ -37,6 +39,7 @@ use super::raw;
 use super::templates::Templates;
 use place::Place;
 
+pub use admin::OPERATOR;
 pub use api::certificates;
 pub use assertion::{algorithm, encoding, read_key};
 pub use egress::{egress_proxy, exempt};
@@ -60,6 +63,7 @@ pub fn integration(document: &Document, templates: &Templates) -> Result<Integra
     let api = raw.api.as_ref().map(|api| api::compile(api, raw.auth.as_ref(), &place.at("api"))).transpose()?;
     Ok(Integration {
         title: raw.title.clone().unwrap_or_else(|| raw.id.0.clone()),
+        about: about::compile(&raw),
         fingerprint: fingerprint(&document.value),
         auth: auth::compile(raw.auth.as_ref(), &place.at("auth"))?,
         prompts: auth::prompts(raw.auth.as_ref()),

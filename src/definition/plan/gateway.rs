@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
+use serde::Serialize;
 use url::Url;
 
 use super::egress::Egress;
@@ -122,10 +123,66 @@ impl Gateway {
 /// Who may use the admin door. The default is nobody from elsewhere than this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admin {
-    /// SHA-256 of the token. Tokens are long, so a plain digest cannot be searched.
-    pub token_hash: Option<[u8; 32]>,
+    /// Who may sign in; empty only where the door is open to this machine or shut.
+    pub accounts: Vec<Account>,
     /// Names under which the door may be asked besides `localhost` and addresses; lower case, no port.
     pub hosts: Vec<String>,
+    /// Where people reach the page from outside.
+    pub url: Option<Url>,
+    /// How long someone stays signed in.
+    pub session: Session,
+    /// Whether page and API change nothing.
+    pub read_only: bool,
+}
+
+impl Admin {
+    /// What stands before every address of the page: empty, or a path without a slash at its end.
+    pub fn base_path(&self) -> &str {
+        self.url.as_ref().map_or("", |url| url.path().trim_end_matches('/'))
+    }
+
+    /// The account of this name.
+    pub fn account(&self, name: &str) -> Option<&Account> {
+        self.accounts.iter().find(|account| &*account.name == name)
+    }
+}
+
+/// Someone who may use the admin door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// What the audit log calls them.
+    pub name: Arc<str>,
+    /// What they may do.
+    pub role: Role,
+    /// The argon2id hash of their password, in PHC form.
+    pub password: Option<Arc<str>>,
+    /// SHA-256 of their token. Tokens are long, so a plain digest cannot be searched.
+    pub token: Option<[u8; 32]>,
+}
+
+/// What someone may do at the admin door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// See, and change nothing.
+    Viewer,
+    /// Everything.
+    Operator,
+}
+
+/// How long someone stays signed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// Without a request for this long. Default 30 minutes.
+    pub idle: Duration,
+    /// In all. Default 12 hours.
+    pub lifetime: Duration,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self { idle: Duration::from_mins(30), lifetime: Duration::from_hours(12) }
+    }
 }
 
 /// How people connect accounts.

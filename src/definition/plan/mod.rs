@@ -4,6 +4,7 @@
 //! integration is immutable and shared: a request keeps the `Arc` it began with to its end.
 //! Parts whose engines this version lacks stand here as `NotYet` with the words of the answer.
 
+pub mod about;
 pub mod api;
 pub mod assertion;
 pub mod auth;
@@ -25,6 +26,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::base::secret::Secret;
+use about::About;
 use api::Api;
 pub use auth::Auth;
 use rule::Rule;
@@ -37,6 +39,8 @@ pub struct Integration {
     pub id: Arc<str>,
     /// What people call it.
     pub title: String,
+    /// What people are told of it.
+    pub about: About,
     /// SHA-256 over the resolved definition with its references expanded: equal when nothing changed.
     pub fingerprint: Fingerprint,
     /// What each connection must tell.

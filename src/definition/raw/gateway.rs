@@ -108,8 +108,8 @@ pub struct Door {
     #[serde(default)]
     pub proxy_protocol: Vec<Cidr>,
     /// Networks of HTTP proxies whose `Forwarded` or `X-Forwarded-For` is believed: limits by address then
-    /// count clients, not the proxies. From elsewhere these headers say nothing. For the public door. Default:
-    /// none.
+    /// count clients, not the proxies. From elsewhere these headers say nothing. For the public and the admin
+    /// door. Default: none.
     #[serde(default)]
     pub forwarded: Vec<Cidr>,
 }
@@ -322,6 +322,55 @@ pub struct Admin {
     /// `trunkline.internal`. A request for another name is refused with 421.
     #[serde(default)]
     pub hosts: Vec<String>,
+    /// Where people reach the page from outside, such as `https://ops.example.com/trunkline`: its host is one of
+    /// `hosts`, its path stands before every address of the page whether or not the proxy before the door takes
+    /// it away, and https makes the page's cookie a secure one.
+    #[schemars(example = &"https://ops.example.com/trunkline", extend("x-url" = "base"))]
+    pub url: Option<String>,
+    /// Who may sign in on the page or use the API, by name. `operator` is who has `token`.
+    #[serde(default)]
+    #[schemars(extend("x-names" = "id"))]
+    pub people: Ordered<Person>,
+    /// How long someone stays signed in on the page.
+    pub session: Option<Session>,
+    /// Whether page and API change nothing, whoever asks: what is wanted comes from files alone. Signing in and
+    /// out, reading the files again, tests that keep nothing, and events and dead letters that are replayed go on.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// Someone who may use the admin door.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    /// What they may do.
+    pub role: Role,
+    /// What proves their password on the page: an argon2id hash, as `trunkline password` prints it.
+    #[schemars(example = &"$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$HASH")]
+    pub password_hash: Option<String>,
+    /// What they, or a program of theirs, send as `Authorization: Bearer`, at least 16 bytes. It signs in on the
+    /// page, too.
+    pub token: Option<SecretText>,
+}
+
+/// What someone may do at the admin door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// See everything that is shown, and change nothing.
+    Viewer,
+    /// Everything that the door offers.
+    Operator,
+}
+
+/// How long someone stays signed in.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// Without a request for this long. Default 30m.
+    pub idle: Option<DurationText>,
+    /// In all. Default 12h.
+    pub lifetime: Option<DurationText>,
 }
 
 /// How people connect accounts.

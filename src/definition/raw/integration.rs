@@ -13,6 +13,18 @@ use super::scalar::{GrammarVersion, Id};
 use super::sync::Sync;
 use super::webhook::Webhook;
 
+/// What using a service costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pricing {
+    /// Nothing.
+    Free,
+    /// Nothing up to some use.
+    Freemium,
+    /// Money.
+    Paid,
+}
+
 /// A definition: a service, and what this deployment does with it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +48,15 @@ pub struct Integration {
     /// What it offers, for the marketplace's filters.
     #[serde(default)]
     pub features: Vec<String>,
+    /// What using the service costs, for the marketplace.
+    pub pricing: Option<Pricing>,
+    /// The service's logo, as an SVG document of at most 32 KiB; usually `${file:./logo.svg}`. Without one the
+    /// page shows the initials of the title. Logos are marks of their owners: whoever adds one sees to it that
+    /// they may.
+    pub logo: Option<String>,
+    /// Whether it stands on the marketplace's first shelf.
+    #[serde(default)]
+    pub featured: bool,
     /// The service's own documentation.
     #[schemars(extend("format" = "uri"))]
     pub docs: Option<String>,

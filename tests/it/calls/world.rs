@@ -14,6 +14,7 @@ use trunkline::base::clock::{SystemClock, Timestamp};
 use trunkline::base::random::SystemRandom;
 use trunkline::connection::Connections;
 use trunkline::definition::live::Generation;
+use trunkline::definition::plan::about::About;
 use trunkline::definition::plan::api::{Api, HostPattern, Placement, Timeouts, Transport};
 use trunkline::definition::plan::gateway::{
     Admin, Connect, Fixed, Gateway, KeySource, Limits, Listen, Mode, Network, State,
@@ -126,6 +127,7 @@ impl Setting {
         let integration = Integration {
             id: "svc".into(),
             title: "Service".into(),
+            about: About::default(),
             fingerprint: Fingerprint([0; 32]),
             inputs: Vec::new(),
             auth: Auth::ApiKey { pattern: None },

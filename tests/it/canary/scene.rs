@@ -347,7 +347,11 @@ rules:
         sinks.add("a refused export", gateway.admin("POST", "/api/export", br#"{"recipients":["age1x"]}"#).body);
         let events = gateway.admin("GET", "/api/events", b"").json();
         let ids = events.as_array().into_iter().flatten().filter_map(|event| event["id"].as_str());
-        let mut paths: Vec<String> = ids.map(|id| format!("/api/events/{id}")).collect();
+        let mut paths: Vec<String> =
+            ids.flat_map(|id| [format!("/api/events/{id}"), format!("/events/{id}")]).collect();
+        let connections = gateway.admin("GET", "/api/connections", b"").json();
+        let connections = connections.as_array().into_iter().flatten().filter_map(|row| row["id"].as_str());
+        paths.extend(connections.map(|id| format!("/connections/{id}")));
         assert!(!paths.is_empty(), "{events}");
         let fixed = [
             "/metrics",
@@ -365,6 +369,18 @@ rules:
             "/api/keys",
             "/api/export",
             "/api/nothing",
+            "/api/integrations/marketplace",
+            "/",
+            "/sign-in",
+            "/integrations",
+            "/integrations/svc",
+            "/integrations/broken",
+            "/connections",
+            "/events",
+            "/dead-letters",
+            "/dead-letters/replay",
+            "/activity",
+            "/configuration",
             "/api/events?nothing=1",
         ];
         paths.extend(fixed.map(str::to_owned));

@@ -16,7 +16,7 @@ use super::desk::Desk;
 use crate::support::peer::installed;
 
 /// Where Debian puts it; `CHROMIUM` names another.
-fn chromium() -> String {
+pub fn chromium() -> String {
     std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".to_owned())
 }
 
@@ -26,7 +26,7 @@ fn free_ports<const N: usize>() -> [u16; N] {
     std::array::from_fn(|at| held[at].local_addr().unwrap().port())
 }
 
-fn shots() -> Option<std::path::PathBuf> {
+pub fn shots() -> Option<std::path::PathBuf> {
     let directory = std::env::var_os("TRUNKLINE_SHOTS")?;
     std::fs::create_dir_all(&directory).unwrap();
     Some(directory.into())

@@ -18,6 +18,7 @@ use trunkline::base::secret::Secret;
 use trunkline::connection::connect::door::{Visit, Welcome};
 use trunkline::connection::{Connections, Refresher};
 use trunkline::definition::live::{Generation, Live};
+use trunkline::definition::plan::about::About;
 use trunkline::definition::plan::api::{Api, Placement, Timeouts, Transport};
 use trunkline::definition::plan::egress::Egress;
 use trunkline::definition::plan::gateway::{
@@ -70,6 +71,7 @@ pub fn service(base_url: &str) -> Integration {
     Integration {
         id: Arc::from("svc"),
         title: "Service".to_owned(),
+        about: About::default(),
         fingerprint: Fingerprint([0; 32]),
         inputs: Vec::new(),
         auth: Auth::ApiKey { pattern: None },

@@ -1,0 +1,118 @@
+//! The session's cookie: named and marked by how the browser came.
+
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::base::secret::Secret;
+use crate::definition::plan::gateway::{DoorName, Gateway};
+
+/// How a browser comes to the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// By HTTPS, to this door or to the proxy before it.
+    Secure,
+    /// By plain HTTP from this machine. Not every browser keeps a secure cookie then.
+    Near,
+}
+
+impl Way {
+    /// How the browser of a request comes, as far as its `Host` and the settings say; `None` where a password would
+    /// cross a network in the clear.
+    pub fn of(host: &str, gateway: &Gateway) -> Option<Self> {
+        let outside = gateway.admin.url.as_ref().filter(|url| url.scheme() == "https");
+        let by_proxy = outside.is_some_and(|url| {
+            let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+            host.eq_ignore_ascii_case(&format!("{}{port}", url.host_str().unwrap_or_default()))
+        });
+        if by_proxy || gateway.fixed.tls.contains(&DoorName::Admin) {
+            return Some(Self::Secure);
+        }
+        is_near(host).then_some(Self::Near)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Secure => "__Host-trunkline",
+            Self::Near => "trunkline",
+        }
+    }
+
+    /// The cookie's value in a request. Of two of one name neither counts: one of them is not ours.
+    pub fn read(self, headers: &HeaderMap) -> Option<&str> {
+        let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+        let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let mut ours = pairs.filter(|(name, _)| *name == self.name()).map(|(_, value)| value);
+        ours.next().filter(|_| ours.next().is_none())
+    }
+
+    /// The cookie of a session that begins.
+    pub fn begin(self, value: &Secret) -> Option<HeaderValue> {
+        self.set(value.expose(), "")
+    }
+
+    /// The cookie that ends it.
+    pub fn end(self) -> Option<HeaderValue> {
+        self.set("", "; Max-Age=0")
+    }
+
+    fn set(self, value: &str, more: &str) -> Option<HeaderValue> {
+        let secure = if self == Self::Secure { "; Secure" } else { "" };
+        let text = format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{more}", self.name());
+        let mut value = HeaderValue::from_str(&text).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+/// Whether a host is this machine, as its own browsers name it.
+fn is_near(host: &str) -> bool {
+    if let Some(v6) = host.strip_prefix('[') {
+        return v6.split_once(']').is_some_and(|(v6, _)| v6 == "::1");
+    }
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name == "localhost" || name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header::COOKIE, line.parse().expect("a value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_cookie_is_read_by_its_own_name_and_once() {
+        let way = Way::Secure;
+        assert_eq!(way.read(&headers(&["a=1; __Host-trunkline=x; trunkline=y"])), Some("x"));
+        assert_eq!(Way::Near.read(&headers(&["a=1", "trunkline=y"])), Some("y"));
+        assert_eq!(way.read(&headers(&["__Host-trunkline=x; __Host-trunkline=z"])), None);
+        assert_eq!(way.read(&headers(&["trunkline=y"])), None);
+    }
+
+    #[test]
+    fn cookies_are_kept_from_scripts_and_other_sites() {
+        let set = |way: Way| way.begin(&Secret::from("v")).expect("a header").to_str().expect("text").to_owned();
+        assert_eq!(set(Way::Secure), "__Host-trunkline=v; Path=/; HttpOnly; SameSite=Strict; Secure");
+        assert_eq!(set(Way::Near), "trunkline=v; Path=/; HttpOnly; SameSite=Strict");
+    }
+
+    #[test]
+    fn this_machine_is_told_from_others() {
+        for (host, near) in [
+            ("localhost:8082", true),
+            ("127.0.0.1", true),
+            ("127.9.9.9:80", true),
+            ("[::1]:8082", true),
+            ("10.0.0.1:8082", false),
+            ("[fd00::1]", false),
+            ("localhost.example", false),
+        ] {
+            assert_eq!(is_near(host), near, "{host}");
+        }
+    }
+}

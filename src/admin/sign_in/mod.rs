@@ -1,0 +1,311 @@
+//! Signing in at the admin door: who someone is, for how long, and how often they may guess.
+//!
+//! Scripts send a token with each request; people get a session, whose cookie is a random number that is kept here
+//! as a digest only. A password is compared on a thread of its own, at most [`AT_ONCE`] at a time, and an unknown
+//! name costs as much as a wrong password. Guesses are slowed down by [`lockout`]. Every sign-in, refused one and
+//! sign-out is in the audit log first. Called by the guard and by the page.
+
+pub mod cookie;
+mod lockout;
+mod once;
+mod sessions;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use ring::digest::{SHA256, digest};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::refusal::Refused;
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::random::Random;
+use crate::base::secret::Secret;
+use crate::definition::password;
+use crate::definition::plan::gateway::{Account, Admin, Role};
+use crate::respond::Refusal;
+use crate::store::Store;
+use crate::store::model::AuditEntry;
+use crate::telemetry::metrics::Metrics;
+use lockout::Lockout;
+use once::Links;
+use sessions::{Begun, Sessions};
+
+/// Passwords that are compared at once: each takes some 20 MB.
+const AT_ONCE: usize = 2;
+/// The most bytes of a password that are looked at.
+const PASSWORD: usize = 1_024;
+/// What an unknown name's password is compared with.
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$RdescudvJCsgt3ub+b4dWRWJTmaaJObGUmFuZG9tQnk";
+/// Who signs in by a link that the gateway printed, where no account is set.
+pub const LOCAL: &str = "operator";
+
+/// What signing in is made of.
+pub struct Parts {
+    /// Where sessions and the audit log are kept.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What session numbers are made of.
+    pub random: Arc<dyn Random>,
+    /// Where sign-ins are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Who makes a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// What the audit log calls them.
+    pub name: Arc<str>,
+    /// What they may do.
+    pub role: Role,
+    /// What proves it.
+    pub proof: Proof,
+}
+
+/// What proves who someone is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing: the door is open to this machine.
+    Near,
+    /// A token in the request.
+    Token,
+    /// A session; its forms carry this.
+    Session {
+        /// What a form of the session's own pages carries.
+        form: String,
+    },
+}
+
+/// What someone shows who wants to sign in.
+pub struct Attempt<'a> {
+    /// Their name.
+    pub name: &'a str,
+    /// Their password or token.
+    pub password: &'a Secret,
+    /// Where they come from, where that is known.
+    pub source: Option<IpAddr>,
+}
+
+/// Signing in.
+pub struct SignIn {
+    parts: Parts,
+    sessions: Sessions,
+    lockout: Lockout,
+    links: Links,
+    comparing: Semaphore,
+}
+
+impl fmt::Debug for SignIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignIn(…)")
+    }
+}
+
+impl SignIn {
+    /// Nobody is signed in but whom the store knows.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            sessions: Sessions::new(Arc::clone(&parts.store)),
+            lockout: Lockout::default(),
+            links: Links::default(),
+            comparing: Semaphore::new(AT_ONCE),
+            parts,
+        }
+    }
+
+    /// Who a session's cookie stands for.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn of_session(&self, admin: &Admin, cookie: &str) -> Result<Option<Identity>, Refused> {
+        let now = self.parts.clock.now();
+        let Some(session) = self.sessions.find(cookie, admin.session, now).await? else { return Ok(None) };
+        let (name, role) = match admin.account(&session.account) {
+            Some(account) if fingerprint(account) == session.proof => (Arc::clone(&account.name), account.role),
+            // A link that the gateway printed counts while nobody else could sign in.
+            None if admin.accounts.is_empty() && session.proof.is_empty() => (Arc::from(LOCAL), Role::Operator),
+            _ => return Ok(None),
+        };
+        Ok(Some(Identity { name, role, proof: Proof::Session { form: form_word(cookie) } }))
+    }
+
+    /// Begins a session for who shows their password or token. Returns the cookie's value.
+    ///
+    /// # Errors
+    /// When they do not fit, when there were too many guesses, or when the store fails.
+    pub async fn by_password(&self, admin: &Admin, attempt: Attempt<'_>) -> Result<Secret, Refused> {
+        let now = self.parts.clock.now();
+        let known = admin.account(attempt.name);
+        let places = lockout::places(attempt.source, known.map(|account| &*account.name));
+        if let Some(wait) = self.lockout.wait(&places, now) {
+            self.count("locked");
+            let detail = "too many wrong passwords came from here or for this name";
+            return Err(Refusal::RateLimited.answer_after(detail, wait).into());
+        }
+        if !self.proves(known, attempt.password).await {
+            let wait = self.lockout.fail(&places, now);
+            self.count("refused");
+            // A name that is nobody's may be a password in the wrong field.
+            let name = known.map_or("unknown", |account| &*account.name);
+            self.note(now, name, "sign_in.refused", attempt.source).await?;
+            let detail = "the name, or the password or token, is wrong";
+            let answer = Refusal::SignInRefused.answer(detail);
+            return Err(wait.map_or_else(|| answer, |wait| Refusal::SignInRefused.answer_after(detail, wait)).into());
+        }
+        self.lockout.succeed(&places);
+        let Some(account) = known else { return Err(Refused::new(Refusal::SignInRefused, "nobody has this name")) };
+        self.begin(&account.name, &fingerprint(account), attempt.source).await
+    }
+
+    /// A link's word that signs `account` in once, within [`once::LIFETIME`]; `None` when there is no randomness.
+    pub fn link_for(&self, account: &str) -> Option<Secret> {
+        self.links.make(account, self.parts.clock.now(), &*self.parts.random)
+    }
+
+    /// Begins a session for who follows a link.
+    ///
+    /// # Errors
+    /// When the link was used or is over, or when the store fails.
+    pub async fn by_link(&self, admin: &Admin, word: &str, source: Option<IpAddr>) -> Result<Secret, Refused> {
+        let now = self.parts.clock.now();
+        let proof = |name: &str| match admin.account(name) {
+            Some(account) => Some(fingerprint(account)),
+            None => admin.accounts.is_empty().then(String::new),
+        };
+        let known = self.links.take(word, now).and_then(|name| Some((proof(&name)?, name)));
+        let Some((proof, name)) = known else {
+            self.count("refused");
+            let help = "`trunkline sign-in` prints another one";
+            return Err(Refused::with_help(Refusal::SignInRefused, "this link was used before, or is over", help));
+        };
+        self.begin(&name, &proof, source).await
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// When the store fails; the session then goes on.
+    pub async fn sign_out(&self, name: &str, cookie: &str, source: Option<IpAddr>) -> Result<(), Refused> {
+        self.note(self.parts.clock.now(), name, "sign_out", source).await?;
+        self.sessions.end(cookie).await?;
+        self.count("out");
+        Ok(())
+    }
+
+    async fn begin(&self, name: &str, proof: &str, source: Option<IpAddr>) -> Result<Secret, Refused> {
+        let now = self.parts.clock.now();
+        self.note(now, name, "sign_in", source).await?;
+        let begun = Begun { account: name.to_owned(), proof: proof.to_owned(), began: now };
+        let cookie = self.sessions.begin(begun, &*self.parts.random).await?;
+        self.count("signed_in");
+        Ok(cookie)
+    }
+
+    /// Whether a password or token is an account's. Takes as long for nobody's.
+    async fn proves(&self, account: Option<&Account>, given: &Secret) -> bool {
+        let bytes = given.expose().as_bytes();
+        if account.is_some_and(|account| account.token.is_some_and(|token| is_digest_of(&token, bytes))) {
+            return true;
+        }
+        let hash = account.and_then(|account| account.password.clone());
+        let (known, hash) = (hash.is_some(), hash.unwrap_or_else(|| Arc::from(NOBODY)));
+        let given = Secret::new(bytes.get(..PASSWORD).unwrap_or(bytes).to_vec());
+        let Ok(_place) = self.comparing.acquire().await else { return false };
+        let compared = tokio::task::spawn_blocking(move || password::fits(given.expose(), &hash)).await;
+        known && compared.unwrap_or(false)
+    }
+
+    fn count(&self, result: &str) {
+        self.parts.metrics.sign_ins.with_label_values(&[result]).inc();
+    }
+
+    async fn note(&self, at: Timestamp, name: &str, action: &str, source: Option<IpAddr>) -> Result<(), Refused> {
+        let detail = source.map_or_else(|| json!({}), |source| json!({ "source": source.to_string() }));
+        let entry =
+            AuditEntry { at, actor: name.to_owned(), action: action.to_owned(), target: "admin".to_owned(), detail };
+        self.parts.store.append(entry).await?;
+        Ok(())
+    }
+}
+
+/// The account whose token a request shows. Every account is compared, so that the time says nothing.
+pub fn of_token(admin: &Admin, given: &[u8]) -> Option<Identity> {
+    let fits = |account: &&Account| account.token.is_some_and(|token| is_digest_of(&token, given));
+    let found: Vec<_> = admin.accounts.iter().filter(fits).collect();
+    let account = found.first()?;
+    Some(Identity { name: Arc::clone(&account.name), role: account.role, proof: Proof::Token })
+}
+
+/// The bytes of an `Authorization: Bearer`, where a request has any `Authorization`.
+pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let given = headers.get(http::header::AUTHORIZATION)?.as_bytes();
+    match given.split_at_checked(7) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Some(token),
+        _ => Some(b""),
+    }
+}
+
+/// Whether a request's form carries the word of its session.
+pub fn is_own_form(given: &str, expected: &str) -> bool {
+    is_equal(given.as_bytes(), expected.as_bytes())
+}
+
+/// Every byte is looked at, whatever the first ones say.
+fn is_digest_of(expected: &[u8; 32], given: &[u8]) -> bool {
+    is_equal(digest(&SHA256, given).as_ref(), expected)
+}
+
+fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+/// What of an account a session depends on: a changed password or token ends its sessions.
+fn fingerprint(account: &Account) -> String {
+    let mut all = account.password.as_deref().unwrap_or_default().as_bytes().to_vec();
+    all.push(0);
+    all.extend(account.token.unwrap_or_default());
+    hex(digest(&SHA256, &all).as_ref())
+}
+
+/// What forms of a session carry: known to whoever can read the session's pages, and says nothing of the cookie.
+fn form_word(cookie: &str) -> String {
+    let digest = digest(&SHA256, format!("form of {cookie}").as_bytes());
+    hex(digest.as_ref().get(..16).unwrap_or_default())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// How long until a link is over, for people.
+pub const LINK_LIFETIME: Duration = once::LIFETIME;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_costs_what_a_wrong_password_costs() {
+        assert!(password::read(NOBODY).is_ok(), "nobody's hash is compared with nothing");
+        assert!(!password::fits(b"", NOBODY));
+    }
+
+    #[test]
+    fn a_token_is_whose_digest_it_has() {
+        let account = |name: &str, token: &str| {
+            let mut digest = [0; 32];
+            digest.copy_from_slice(ring::digest::digest(&SHA256, token.as_bytes()).as_ref());
+            Account { name: name.into(), role: Role::Viewer, password: None, token: Some(digest) }
+        };
+        let accounts = vec![account("a", "0123456789abcdef"), account("b", "fedcba9876543210")];
+        let admin = Admin { accounts, ..Admin::default() };
+        let name = |token: &[u8]| of_token(&admin, token).map(|who| who.name.to_string());
+        assert_eq!(name(b"fedcba9876543210").as_deref(), Some("b"));
+        assert_eq!((name(b"fedcba9876543211"), name(b"")), (None, None));
+    }
+}

@@ -1,0 +1,161 @@
+//! Sessions: a random number for the browser, its digest here and in the store.
+//!
+//! They outlive the process, because people should not sign in again after an upgrade. What is in memory decides;
+//! the store is written when a session begins or ends, and now and then while it goes on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
+
+use crate::admin::refusal::Refused;
+use crate::base::clock::Timestamp;
+use crate::base::random::Random;
+use crate::base::secret::Secret;
+use crate::definition::plan::gateway;
+use crate::respond::Refusal;
+use crate::store::model::RecordKey;
+use crate::store::{Store, StoreError};
+
+/// The collection of sessions.
+const COLLECTION: &str = "admin_sessions";
+/// How many there are at most; who was seen longest ago is signed out.
+const MOST: usize = 1_000;
+/// How often the store is told that a session goes on.
+const WRITTEN_EVERY: Duration = Duration::from_mins(5);
+
+/// A session as it begins.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Begun {
+    /// Whose it is.
+    pub account: String,
+    /// What of the account it depends on; empty where the gateway let someone in by a link of its own.
+    pub proof: String,
+    /// When it began.
+    pub began: Timestamp,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Session {
+    begun: Begun,
+    seen: Timestamp,
+    #[serde(skip)]
+    written: Option<Timestamp>,
+}
+
+/// All sessions, by the digest of their number.
+pub struct Sessions {
+    store: Arc<dyn Store>,
+    known: Mutex<HashMap<String, Session>>,
+    read: OnceCell<()>,
+}
+
+impl Sessions {
+    /// Those that the store has, read when the first is asked for.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, known: Mutex::default(), read: OnceCell::new() }
+    }
+
+    /// The session of a cookie, and marks it as seen; `None` when there is none or its time is over.
+    pub async fn find(
+        &self,
+        cookie: &str,
+        times: gateway::Session,
+        now: Timestamp,
+    ) -> Result<Option<Begun>, StoreError> {
+        self.read_all().await?;
+        let key = key(cookie);
+        let (found, write) = {
+            let mut known = self.lock();
+            let Some(session) = known.get_mut(&key) else { return Ok(None) };
+            let over = now.since(session.seen) >= times.idle || now.since(session.begun.began) >= times.lifetime;
+            if over {
+                known.remove(&key);
+                (None, None)
+            } else {
+                session.seen = now;
+                let due = session.written.is_none_or(|written| now.since(written) >= WRITTEN_EVERY);
+                session.written = if due { Some(now) } else { session.written };
+                (Some(session.begun.clone()), due.then(|| session.clone()))
+            }
+        };
+        match write {
+            Some(session) => self.write(&key, &session).await?,
+            None if found.is_none() => self.store.remove(&record(&key)).await?,
+            None => {}
+        }
+        Ok(found)
+    }
+
+    /// Begins a session and returns its cookie's value.
+    pub async fn begin(&self, begun: Begun, random: &dyn Random) -> Result<Secret, Refused> {
+        self.read_all().await?;
+        let mut bytes = [0; 32];
+        random.fill(&mut bytes).map_err(|error| Refused::new(Refusal::Unavailable, &error.to_string()))?;
+        let cookie = URL_SAFE_NO_PAD.encode(bytes);
+        let key = key(&cookie);
+        let session = Session { seen: begun.began, written: Some(begun.began), begun };
+        self.write(&key, &session).await?;
+        let gone = {
+            let mut known = self.lock();
+            let oldest = known.iter().min_by_key(|(_, session)| session.seen).map(|(key, _)| key.clone());
+            let gone = oldest.filter(|_| known.len() >= MOST);
+            if let Some(gone) = &gone {
+                known.remove(gone);
+            }
+            known.insert(key, session);
+            gone
+        };
+        if let Some(gone) = gone {
+            self.store.remove(&record(&gone)).await?;
+        }
+        Ok(Secret::new(cookie))
+    }
+
+    /// Ends a session.
+    pub async fn end(&self, cookie: &str) -> Result<(), StoreError> {
+        self.read_all().await?;
+        let key = key(cookie);
+        self.store.remove(&record(&key)).await?;
+        self.lock().remove(&key);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Session>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read_all(&self) -> Result<(), StoreError> {
+        let read = async || {
+            for key in self.store.keys(COLLECTION).await? {
+                let Some((bytes, _)) = self.store.get(&key).await? else { continue };
+                // One of another version is as good as none.
+                if let Ok(session) = serde_json::from_slice::<Session>(&bytes) {
+                    self.lock().insert(key.key.to_string(), session);
+                }
+            }
+            Ok(())
+        };
+        self.read.get_or_try_init(read).await.copied()
+    }
+
+    async fn write(&self, key: &str, session: &Session) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(session).unwrap_or_default();
+        self.store.put(&record(key), Bytes::from(bytes), None).await.map(drop)
+    }
+}
+
+fn record(key: &str) -> RecordKey {
+    RecordKey { collection: Arc::from(COLLECTION), key: Arc::from(key) }
+}
+
+/// What a cookie's value is kept as.
+fn key(cookie: &str) -> String {
+    super::hex(digest(&SHA256, cookie.as_bytes()).as_ref())
+}

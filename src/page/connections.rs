@@ -1,0 +1,115 @@
+//! Connections: which accounts there are, how they fare, why one does not work, and what to do about it.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::activity::integrations;
+use super::shell::Shell;
+use crate::admin::api::connections::{Wanted, one, renew, rows, set_use, try_again};
+use crate::admin::api::query::{Asked, Named};
+use crate::admin::api::{accounts, integrations as loaded};
+use crate::admin::refusal::Refused;
+use crate::admin::{By, Parts};
+use crate::base::id::ConnectionId;
+use crate::connection::{Status, Use};
+
+type Shared = State<Arc<Parts>>;
+
+/// The connections that fit the filters, those that do not work first.
+pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
+    let all = rows(&parts, &Wanted { status: None, ..wanted.clone() }).await?;
+    let count = |status: Status| all.iter().filter(|row| row["status"] == status.word()).count();
+    let counts = BROKEN_FIRST.map(|status| json!({ "status": status.word(), "count": count(status) }));
+    let mut shown = all.clone();
+    shown.retain(|row| wanted.status.is_none_or(|status| row["status"] == status.word()));
+    shown.sort_by_key(urgency);
+    let view = json!({
+        "rows": shown,
+        "counts": counts,
+        "all": all.len(),
+        "integrations": integrations(&parts),
+    });
+    shell.page("connections.html", "Connections", view).await
+}
+
+/// The order in which a person has to look at connections.
+const BROKEN_FIRST: [Status; 5] =
+    [Status::NeedsReconnect, Status::Error, Status::Warning, Status::Paused, Status::Active];
+
+fn urgency(row: &Value) -> usize {
+    BROKEN_FIRST.iter().position(|status| row["status"] == status.word()).unwrap_or(BROKEN_FIRST.len())
+}
+
+/// One connection.
+pub async fn show(State(parts): Shared, shell: Shell, Named(id): Named<ConnectionId>) -> Result<Response, Refused> {
+    let connection = one(&parts, id).await?;
+    let (integration, title) = of(&parts, &connection)?;
+    shell.page("connection.html", &title, json!({ "connection": connection, "integration": integration })).await
+}
+
+fn of(parts: &Parts, connection: &Value) -> Result<(Value, String), Refused> {
+    let integration = loaded::one(parts, connection["integration"].as_str().unwrap_or_default())?;
+    let name = connection["name"].as_str().unwrap_or_default();
+    let title = format!("{} / {name}", integration["title"].as_str().unwrap_or_default());
+    Ok((integration, title))
+}
+
+/// Makes the test request.
+pub async fn test(State(parts): Shared, shell: Shell, Named(id): Named<ConnectionId>) -> Result<Response, Refused> {
+    try_again(&parts, id).await?;
+    Ok(shell.done(&format!("/connections/{id}"), "tested"))
+}
+
+/// Renews the token.
+pub async fn refresh(State(parts): Shared, shell: Shell, Named(id): Named<ConnectionId>) -> Result<Response, Refused> {
+    renew(&parts, id).await?;
+    Ok(shell.done(&format!("/connections/{id}"), "renewed"))
+}
+
+/// Puts a connection out of use.
+pub async fn pause(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<ConnectionId>,
+) -> Result<Response, Refused> {
+    set_use(&parts, &by, id, Use::Paused).await?;
+    Ok(shell.done(&format!("/connections/{id}"), "paused"))
+}
+
+/// Lets a connection be used again.
+pub async fn resume(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<ConnectionId>,
+) -> Result<Response, Refused> {
+    set_use(&parts, &by, id, Use::Resumed).await?;
+    Ok(shell.done(&format!("/connections/{id}"), "resumed"))
+}
+
+/// What removing a connection would do.
+pub async fn consequences(
+    State(parts): Shared,
+    shell: Shell,
+    Named(id): Named<ConnectionId>,
+) -> Result<Response, Refused> {
+    let connection = one(&parts, id).await?;
+    let (integration, title) = of(&parts, &connection)?;
+    let view = json!({ "connection": connection, "integration": integration });
+    shell.page("remove.html", &format!("Remove {title}"), view).await
+}
+
+/// Removes a connection.
+pub async fn remove(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<ConnectionId>,
+) -> Result<Response, Refused> {
+    accounts::take_away(&parts, &by, id).await?;
+    Ok(shell.done("/connections", "removed"))
+}

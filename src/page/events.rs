@@ -1,0 +1,92 @@
+//! Events and dead letters: what came in, what became of it, and trying it again.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde_json::json;
+
+use super::activity::integrations;
+use super::shell::Shell;
+use crate::admin::api::query::{Asked, EventQuery, Named};
+use crate::admin::api::{deliveries, events};
+use crate::admin::refusal::Refused;
+use crate::admin::{By, Parts};
+use crate::base::id::{DeliveryId, EventId};
+
+type Shared = State<Arc<Parts>>;
+
+/// How many events a replay of dead letters takes at once.
+const REPLAYED: usize = 1_000;
+
+/// The events that fit the filters.
+pub async fn list(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQuery>) -> Result<Response, Refused> {
+    let (rows, next) = events::page(&parts, &query).await?;
+    let view = json!({ "rows": rows, "next": next, "integrations": integrations(&parts) });
+    shell.page("events.html", "Events", view).await
+}
+
+/// One event with its content, its deliveries and their attempts.
+pub async fn show(State(parts): Shared, shell: Shell, Named(id): Named<EventId>) -> Result<Response, Refused> {
+    let event = events::one(&parts, id).await?;
+    let title = format!(
+        "{} from {}",
+        event["type"].as_str().unwrap_or("Event"),
+        event["integration"].as_str().unwrap_or_default()
+    );
+    shell.page("event.html", &title, json!({ "event": event })).await
+}
+
+/// Runs an event's rules anew.
+pub async fn replay(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<EventId>,
+) -> Result<Response, Refused> {
+    events::again(&parts, &by, id).await?;
+    Ok(shell.done(&format!("/events/{id}"), "replayed"))
+}
+
+/// The deliveries that were given up.
+pub async fn dead(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQuery>) -> Result<Response, Refused> {
+    let (rows, next) = deliveries::dead_rows(&parts, &query.of_the_dead()).await?;
+    let view = json!({ "rows": rows, "next": next, "integrations": integrations(&parts) });
+    shell.page("dead_letters.html", "Dead letters", view).await
+}
+
+/// Tries one delivery again.
+pub async fn replay_delivery(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<DeliveryId>,
+) -> Result<Response, Refused> {
+    deliveries::again(&parts, &by, id).await?;
+    Ok(shell.done(&format!("/events/{}", id.event), "replayed"))
+}
+
+/// What trying all of them again would do.
+pub async fn plan(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQuery>) -> Result<Response, Refused> {
+    let query = query.of_the_dead().limited(REPLAYED);
+    let (rows, next) = deliveries::dead_rows(&parts, &query).await?;
+    let actions = rows.iter().fold(std::collections::BTreeMap::<String, usize>::new(), |mut counts, row| {
+        *counts.entry(row["summary"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+        counts
+    });
+    let view = json!({ "count": rows.len(), "more": next.is_some(), "actions": actions });
+    shell.page("replay.html", "Replay dead letters", view).await
+}
+
+/// Tries all of them again.
+pub async fn replay_all(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Asked(query): Asked<EventQuery>,
+) -> Result<Response, Refused> {
+    let query = query.of_the_dead().limited(REPLAYED);
+    let (replayed, _): (Vec<DeliveryId>, _) = deliveries::all_again(&parts, &by, &query).await?;
+    let told = if replayed.is_empty() { "replayed_none" } else { "replayed_all" };
+    Ok(shell.done("/dead-letters", told))
+}

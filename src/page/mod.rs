@@ -1,0 +1,68 @@
+//! The admin page: what people see of the gateway, rendered here from what the API answers.
+//!
+//! Each screen is a file: it asks the functions that the API's routes ask, and gives what they answer to a template.
+//! There is no second way to the data and none to change it. [`shell`] is what stands around every screen,
+//! [`render`] the templates and what they may load. Everything works without scripts; htmx and our own few lines make
+//! it quicker. Called by `app`.
+
+mod activity;
+mod assets;
+mod configuration;
+mod connections;
+mod draft;
+mod events;
+mod integrations;
+mod overview;
+mod payload;
+mod render;
+mod shell;
+mod sign_in;
+mod words;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use axum::routing::{get, post};
+
+use crate::admin::Parts;
+
+pub use shell::for_people;
+
+/// The page's routes: those for people who are signed in, and what it takes to sign in.
+pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
+    screens()
+        .route_layer(middleware::from_fn_with_state(Arc::clone(parts), sign_in::wanted))
+        .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
+        .route("/sign-in/link", get(sign_in::by_link))
+        .route("/assets/{name}", get(assets::serve))
+}
+
+fn screens() -> Router<Arc<Parts>> {
+    Router::new()
+        .route("/", get(overview::show))
+        .route("/sign-out", post(sign_in::sign_out))
+        .route("/integrations", get(integrations::list))
+        .route("/integrations/{id}", get(integrations::show))
+        .route("/integrations/{id}/logo.svg", get(integrations::logo))
+        .route("/integrations/{id}/breaker/open", post(integrations::hold))
+        .route("/integrations/{id}/breaker/close", post(integrations::release))
+        .route("/integrations/{id}/connect", get(draft::show).post(draft::send))
+        .route("/connect-links/{result}", get(draft::outcome))
+        .route("/connections", get(connections::list))
+        .route("/connections/{id}", get(connections::show))
+        .route("/connections/{id}/test", post(connections::test))
+        .route("/connections/{id}/refresh", post(connections::refresh))
+        .route("/connections/{id}/pause", post(connections::pause))
+        .route("/connections/{id}/resume", post(connections::resume))
+        .route("/connections/{id}/remove", get(connections::consequences).post(connections::remove))
+        .route("/events", get(events::list))
+        .route("/events/{id}", get(events::show))
+        .route("/events/{id}/replay", post(events::replay))
+        .route("/dead-letters", get(events::dead))
+        .route("/dead-letters/replay", get(events::plan).post(events::replay_all))
+        .route("/deliveries/{id}/replay", post(events::replay_delivery))
+        .route("/activity", get(activity::list))
+        .route("/configuration", get(configuration::show))
+        .route("/configuration/reload", post(configuration::reload))
+}

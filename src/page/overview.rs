@@ -1,0 +1,134 @@
+//! The overview, in the order of the questions people come with: is anything broken, is the configuration current, is
+//! traffic flowing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::shell::Shell;
+use crate::activity::CAPACITY;
+use crate::admin::Parts;
+use crate::admin::api::activity::{Outcome, Wanted, newest};
+use crate::admin::api::connections::{self, Wanted as Which};
+use crate::admin::api::{breaker, config};
+use crate::admin::refusal::Refused;
+use crate::definition::live::FileState;
+
+/// How many lines of one kind stand in the list of what needs attention.
+const LINES: usize = 5;
+
+/// The overview.
+pub async fn show(State(parts): State<Arc<Parts>>, shell: Shell) -> Result<Response, Refused> {
+    let rows = connections::rows(&parts, &Which::default()).await?;
+    let attention: Vec<Value> =
+        [store(&parts), files(&parts), accounts(&rows), dead(&parts), held(&parts), refused(&parts)]
+            .into_iter()
+            .flatten()
+            .collect();
+    let view = json!({
+        "attention": attention,
+        "config": config::describe(&parts),
+        "traffic": traffic(&parts)?,
+        "connections": rows.len(),
+        "start": rows.is_empty(),
+    });
+    shell.page("overview.html", "Overview", view).await
+}
+
+/// Something that a person should look at: `error` when something does not work, else `warning`.
+fn line(level: &str, text: &str, detail: Option<&str>, path: &str) -> Value {
+    json!({ "level": level, "text": text, "detail": detail, "path": path })
+}
+
+fn store(parts: &Parts) -> Vec<Value> {
+    let fault = parts.store.writable().err().map(|error| error.to_string());
+    let said =
+        |fault: String| line("error", "Nothing can be stored, so webhooks are refused", Some(&fault), "/configuration");
+    fault.map(said).into_iter().collect()
+}
+
+fn files(parts: &Parts) -> Vec<Value> {
+    let generation = parts.live.load();
+    let said = |file: &crate::definition::live::FileStatus| {
+        let name = file.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let what = match file.state {
+            FileState::Kept => format!("{name} has errors; its last good version is in force"),
+            _ => format!("{name} has errors and is not in force"),
+        };
+        let first = file.problems.iter().find(|problem| problem.is_error()).map(crate::definition::render::line);
+        line("error", &what, first.as_deref(), "/configuration")
+    };
+    generation.rejected().take(LINES).map(said).collect()
+}
+
+fn accounts(rows: &[Value]) -> Vec<Value> {
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    let troubled = |status: &str| {
+        let level = if status == "warning" { "warning" } else { "error" };
+        let rows: Vec<_> = rows.iter().filter(|row| row["status"] == status).collect();
+        let said = |row: &&Value| {
+            let what = format!("{} / {}: {}", text(row, "integration"), text(row, "name"), status.replace('_', " "));
+            let why = row["last_error"]["what"].as_str();
+            line(level, &what, why, &format!("/connections/{}", text(row, "id")))
+        };
+        let mut lines: Vec<_> = rows.iter().take(LINES).map(said).collect();
+        if rows.len() > LINES {
+            let more = format!("{} more connections: {}", rows.len() - LINES, status.replace('_', " "));
+            lines.push(line(level, &more, None, &format!("/connections?status={status}")));
+        }
+        lines
+    };
+    ["needs_reconnect", "error", "warning"].iter().flat_map(|status| troubled(status)).collect()
+}
+
+fn dead(parts: &Parts) -> Vec<Value> {
+    let count = parts.store.depth().dead;
+    let what =
+        if count == 1 { "1 delivery was given up".to_owned() } else { format!("{count} deliveries were given up") };
+    (count > 0).then(|| line("error", &what, None, "/dead-letters")).into_iter().collect()
+}
+
+fn held(parts: &Parts) -> Vec<Value> {
+    let generation = parts.live.load();
+    let mut ids: Vec<_> = generation.integrations.keys().collect();
+    ids.sort();
+    let said = |id: &&Arc<str>| {
+        let conditions = breaker::conditions(parts, id).ok()?;
+        let by_hand = conditions["held"] == true;
+        let open = conditions["circuits"].as_array().is_some_and(|all| !all.is_empty());
+        let why = if by_hand { "by hand" } else { "because the service keeps failing" };
+        let what = format!("Calls to {id} are held back {why}");
+        (by_hand || open).then(|| line("warning", &what, None, &format!("/integrations/{id}")))
+    };
+    ids.iter().filter_map(said).take(LINES).collect()
+}
+
+fn refused(parts: &Parts) -> Vec<Value> {
+    let latest = parts.refused.latest(None);
+    let recent = parts.clock.now().before(Duration::from_hours(24));
+    let count = latest.iter().filter(|refused| refused.at >= recent).count();
+    let said = || {
+        let what = format!("{count} webhooks could not be verified in the last 24 hours");
+        let last = latest.first().map(|refused| format!("last for {}", refused.integration));
+        line("warning", &what, last.as_deref(), "/integrations?state=installed")
+    };
+    (count > 0).then(said).into_iter().collect()
+}
+
+fn traffic(parts: &Parts) -> Result<Value, Refused> {
+    let count =
+        |outcome| newest(parts, &Wanted { outcome, limit: Some(CAPACITY), ..Wanted::default() }).map(|rows| rows.len());
+    let depth = parts.store.depth();
+    Ok(json!({
+        "calls": count(None)?,
+        "errors": count(Some(Outcome::Error))?,
+        "ready": depth.ready,
+        "leased": depth.leased,
+        "dead": depth.dead,
+        "oldest": depth.oldest.map(|at| at.to_string()),
+        "newest": newest(parts, &Wanted { limit: Some(8), ..Wanted::default() })?,
+    }))
+}

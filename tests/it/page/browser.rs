@@ -1,0 +1,56 @@
+//! The page in a real Chromium: every screen in light and dark, narrow and wide; the keyboard; no scripts.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::house::{ADA, House, people};
+use super::screens::paths;
+use crate::connect::browser::{chromium, shots};
+use crate::support::peer::installed;
+
+async fn drive(house: &House, paths: &[String]) -> Value {
+    let options = json!({
+        "chromium": chromium(), "gateway": format!("http://{}", house.admin), "name": "ada", "password": ADA,
+        "paths": paths, "shots": shots().as_deref().map(Path::display).map(|path| path.to_string()),
+    });
+    let node = installed().join("node");
+    let mut command = Command::new(node.join("run"));
+    command.arg("--preserve-symlinks-main").arg(node.join("admin.mjs")).arg(options.to_string());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+    let output = output.unwrap_or_else(|error| panic!("{error}; `make peers` installs what tests run against"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let last = text.lines().last().unwrap_or_default();
+    serde_json::from_str(last).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_use_the_page_in_a_real_browser() {
+    let house = House::open(&people()).await;
+    let visitor = house.signed_in("ada", ADA);
+    let paths = paths(&house, &visitor).await;
+    let told = drive(&house, &paths).await;
+    assert_eq!(told["found"], json!([]), "axe found violations, or a screen scrolls sideways: {:#}", told["found"]);
+    assert_eq!(told["faults"], json!([]), "screens logged errors or loaded from elsewhere");
+    assert_eq!(
+        told["keyboard"],
+        json!({
+            "skip": "Skip to content", "main": "main", "search": "search", "focus": "search", "row": "Keyed Service",
+            "visible": true, "keys": true, "closed": true, "back": "?q=keyed",
+        })
+    );
+    let entered = &told["entered"];
+    assert!(entered["wrong"].as_str().unwrap().contains("no such key"), "{entered}");
+    assert_eq!(entered["kept"], "sk_wrong", "what was typed is lost");
+    assert!(entered["right"].as_str().unwrap().contains("It works"), "{entered}");
+    assert!(entered["heading"].as_str().unwrap().contains("Keyed Service / typed"), "{entered}");
+    assert_eq!(
+        told["scriptless"],
+        json!({
+            "cards": 1, "heading": "Keyed Service", "told": "At least one file has errors; the others are in force.",
+            "copies": 0, "out": "/sign-in",
+        })
+    );
+    house.close().await;
+}

@@ -1,0 +1,200 @@
+//! What every screen is made of, whatever it shows.
+
+use std::collections::BTreeSet;
+
+use regex::Regex;
+use serde_json::json;
+
+use super::house::{ADA, BOB, House, KEY, PROOF, TOKEN, Visitor, WATCH, people, text};
+use crate::outside::http::Reply;
+
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Every screen of a house where something has happened.
+pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
+    let hostile = "<script>alert(1)</script>";
+    let event =
+        house.dead_letter(visitor, &json!({ "type": "rung", "id": "1", "note": hostile, "deep": [{ "a": 1 }] })).await;
+    let other = house.dead_letter(visitor, &json!({ "type": "rung", "id": "2", "note": hostile })).await;
+    let connections = visitor.get("/api/connections").json();
+    let connection = connections[0]["id"].as_str().unwrap();
+    visitor.post(&format!("/connections/{connection}/test"), &[]);
+    let fixed = [
+        "/",
+        "/integrations",
+        "/integrations?q=pay&state=available",
+        "/integrations?q=no+such+thing",
+        "/integrations/keyed",
+        "/integrations/hub",
+        "/integrations/bell",
+        "/integrations/broken",
+        "/integrations/stripe",
+        "/integrations/keyed/connect",
+        "/integrations/hub/connect",
+        "/connections",
+        "/connections?status=error",
+        "/events",
+        "/events?type=none",
+        "/dead-letters",
+        "/dead-letters/replay",
+        "/activity",
+        "/activity?outcome=error",
+        "/configuration",
+    ];
+    let own = [
+        format!("/connections/{connection}"),
+        format!("/connections/{connection}/remove"),
+        format!("/events/{event}"),
+        format!("/events/{other}"),
+    ];
+    fixed.into_iter().map(str::to_owned).chain(own).collect()
+}
+
+fn count(html: &str, pattern: &str) -> usize {
+    Regex::new(pattern).unwrap().find_iter(html).count()
+}
+
+fn well_made(path: &str, reply: &Reply) {
+    let html = text(reply);
+    assert_eq!(reply.header("content-security-policy"), Some(POLICY), "{path}");
+    assert_eq!(reply.header("x-frame-options"), Some("DENY"), "{path}");
+    assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{path}");
+    assert_eq!(reply.header("cache-control"), Some("no-store"), "{path}");
+    assert_eq!(count(&html, "<h1[ >]"), 1, "{path} has one heading: {html}");
+    assert_eq!(count(&html, "<main[ >]"), 1, "{path}");
+    assert!(html.contains("<html lang=\"en\">") && html.contains("<title>"), "{path}");
+    for inline in ["<style", " style=", "<script>", " onclick=", " onload=", "javascript:"] {
+        assert!(!html.contains(inline), "{path} has {inline}");
+    }
+    assert!(!html.contains("<script>alert") && !html.contains("<b>Bell"), "{path} shows others' markup");
+    let ids: Vec<_> = Regex::new(" id=\"([^\"]+)\"").unwrap().captures_iter(&html).map(|id| id[1].to_owned()).collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{path} has one id twice: {ids:?}");
+    // Every control has a label: around it, or by its id.
+    let its_id = Regex::new(" id=\"([^\"]+)\"").unwrap();
+    for control in Regex::new("<(?:input|select)\\b[^>]*>").unwrap().find_iter(&html) {
+        let tag = control.as_str();
+        let id = its_id.captures(tag).map(|id| id[1].to_owned());
+        let by_id = id.is_some_and(|id| html.contains(&format!("<label for=\"{id}\"")));
+        let (before, _) = html.split_at(control.start());
+        let around = before.rfind("<label") > before.rfind("</label>");
+        assert!(tag.contains("type=\"hidden\"") || by_id || around, "{path}: {tag} has no label");
+    }
+}
+
+fn secrets() -> [&'static str; 6] {
+    [ADA, BOB, TOKEN, WATCH, KEY, PROOF]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_screen_is_well_made_shows_no_secret_and_leads_somewhere() {
+    let house = House::open(&people()).await;
+    let visitor = house.signed_in("ada", ADA);
+    let mut links = BTreeSet::new();
+    let found = Regex::new("(?:href|src)=\"(/[^\"]*)\"").unwrap();
+    for path in paths(&house, &visitor).await {
+        let reply = visitor.get(&path);
+        assert_eq!(reply.status, 200, "{path}: {}", text(&reply));
+        well_made(&path, &reply);
+        let html = text(&reply);
+        for secret in secrets() {
+            assert!(!html.contains(secret), "{path} shows {secret}");
+        }
+        assert!(!html.contains("$argon2id"), "{path} shows a hash");
+        links.extend(found.captures_iter(&html).map(|link| link[1].replace("&amp;", "&")));
+    }
+    assert!(links.len() > 60, "{links:?}");
+    for link in links {
+        assert_eq!(visitor.get(&link).status, 200, "{link} leads nowhere");
+    }
+    well_made("a missing page", &visitor.get("/nothing"));
+    well_made("the sign-in page", &house.visitor().get("/"));
+    assert_eq!(visitor.get("/events/evt_none").status, 400);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_definition_is_listed_with_its_line_and_told_on_every_screen() {
+    let house = House::open(&people()).await;
+    let visitor = house.signed_in("bob", BOB);
+    let market = text(&visitor.get("/integrations?state=broken"));
+    assert!(market.contains("card broken") && market.contains("broken.yaml:4:1"), "{market}");
+    assert!(text(&visitor.get("/events")).contains("broken.yaml:4:1"));
+    let configuration = text(&visitor.get("/configuration"));
+    assert!(configuration.contains("auht: { none: {} }") && configuration.contains("auth"), "{configuration}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_tried_then_kept_and_never_shown_again() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let form = |key: &'static str, act: &'static str| {
+        [("connection", "mine"), ("input.site", "north"), ("input.pin", "4711-canary"), ("api_key", key), ("do", act)]
+    };
+    let wrong = ada.post("/integrations/keyed/connect", &form("sk_wrong", "save"));
+    let page = text(&wrong);
+    assert!(page.contains("It is not kept") && page.contains("no such key"), "{page}");
+    assert!(page.contains("value=\"north\"") && !page.contains("sk_wrong") && !page.contains("4711"), "{page}");
+    assert!(text(&ada.post("/integrations/keyed/connect", &form("sk_good", "test"))).contains("It works"));
+    assert_eq!(ada.get("/api/connections").json().as_array().unwrap().len(), 1, "a test keeps nothing");
+    let kept = ada.post("/integrations/keyed/connect", &form("sk_good", "save"));
+    let place = kept.header("location").unwrap_or_else(|| panic!("{}", text(&kept))).to_owned();
+    let page = text(&ada.get(&place));
+    assert!(page.contains("The connection was tried and is kept") && !page.contains("sk_good"), "{page}");
+    let connection = place.split('?').next().unwrap();
+    assert_eq!(ada.post(&format!("{connection}/pause"), &[]).status, 303);
+    assert!(text(&ada.get("/connections?status=paused")).contains("keyed / mine"));
+    assert!(text(&ada.get(&format!("{connection}/remove"))).contains("connection_unknown"));
+    assert_eq!(ada.post(&format!("{connection}/remove"), &[]).header("location"), Some("/connections?told=removed"));
+    assert_eq!(ada.get(connection).status, 404);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_planned_and_replayed() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let event = house.dead_letter(&ada, &json!({ "type": "rung", "id": "1" })).await;
+    let plan = text(&ada.get("/dead-letters/replay?integration=bell"));
+    assert!(plan.contains("1 delivery would be tried again") && plan.contains("1 × deliver app"), "{plan}");
+    let done = ada.post("/dead-letters/replay?integration=bell", &[]);
+    assert_eq!(done.header("location"), Some("/dead-letters?told=replayed_all"), "{}", text(&done));
+    let log = trunkline::store::Audit::read(&**house.running.store(), 1, 100).await.unwrap();
+    let replay = log.iter().find(|record| record.entry.action == "delivery.replay").unwrap();
+    assert_eq!(replay.entry.actor, "ada");
+    assert!(text(&ada.get(&format!("/events/{event}"))).contains("Run its rules again"));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consent_is_asked_for_by_a_link() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let made = text(&ada.post("/integrations/hub/connect", &[("connection", "team"), ("do", "link")]));
+    assert!(made.contains("/api/connect/hub?"), "{made}");
+    let outcome = Regex::new("href=\"(/connect-links/[^\"]+)\"").unwrap().captures(&made).unwrap()[1].to_owned();
+    let page = text(&ada.get(&outcome));
+    assert!(page.contains("Waiting") && page.contains("hx-trigger"), "{page}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_marketplace_is_an_api_with_the_same_filters() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let rows = ada.get("/api/integrations/marketplace?state=installed&q=keys").json();
+    let row = &rows.as_array().unwrap()[0];
+    let expected = json!({
+        "id": "keyed", "name": "Keyed Service", "provider": "keyed", "category": "payments", "description": "Has keys.",
+        "logo": "/integrations/keyed/logo.svg", "authType": "api_key", "features": ["API key"], "pricing": "paid",
+        "installs": 1, "featured": true, "state": "installed", "docs": "https://keyed.example/docs",
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&row[name], value, "{name}");
+    }
+    let logo = ada.get("/integrations/keyed/logo.svg");
+    assert_eq!(logo.header("content-security-policy"), Some("default-src 'none'; style-src 'unsafe-inline'; sandbox"));
+    assert_eq!(ada.get("/api/integrations/marketplace?colour=red").status, 400);
+    house.close().await;
+}

@@ -1,0 +1,158 @@
+// Drives a real Chromium through the admin page, and prints what came of it as JSON.
+//
+// Its one argument is JSON: `chromium` (the program), `gateway` (the admin door's origin), `name` and `password` (of
+// someone who may sign in), `paths` (every screen), `shots` (a directory for pictures, or null).
+
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { chromium } from 'playwright-core';
+
+const options = JSON.parse(process.argv[2]);
+const { gateway, paths } = options;
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+
+const browser = await chromium.launch({
+  executablePath: options.chromium,
+  args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'],
+});
+const faults = [];
+
+function watch(context, name) {
+  context.setDefaultTimeout(30000);
+  context.on('console', (message) => {
+    if (message.type() === 'error') faults.push(`${name}: ${message.text()}`);
+  });
+  context.on('weberror', (error) => faults.push(`${name}: ${error.error()}`));
+  context.on('request', (request) => {
+    if (!request.url().startsWith('data:') && new URL(request.url()).origin !== gateway) faults.push(`${name}: loads ${request.url()}`);
+  });
+}
+
+async function signIn(page) {
+  await page.goto(`${gateway}/sign-in`);
+  await page.getByLabel('Name').fill(options.name);
+  await page.getByLabel('Password or token').fill(options.password);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.waitForURL((url) => url.pathname !== '/sign-in');
+}
+
+// axe is put in from outside the page, so that the page's policy stays as it is.
+async function violations(page) {
+  await page.evaluate(axe);
+  const found = await page.evaluate((tags) => globalThis.axe.run(document, { runOnly: tags }), TAGS);
+  return found.violations.map((one) => `${one.id}: ${one.nodes.map((node) => `${node.html} ${node.failureSummary}`).slice(0, 2).join(' | ')}`);
+}
+
+const wide = (page) => page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
+
+async function look(scheme, width) {
+  const context = await browser.newContext({ colorScheme: scheme, viewport: { width, height: 900 } });
+  const name = `${scheme}-${width}`;
+  watch(context, name);
+  const page = await context.newPage();
+  await page.goto(`${gateway}/sign-in`);
+  const seen = [['sign-in', await violations(page), await wide(page)]];
+  if (options.shots) await page.screenshot({ path: `${options.shots}/${name}-sign-in.png`, fullPage: true });
+  await signIn(page);
+  for (const path of paths) {
+    await page.goto(gateway + path);
+    seen.push([path, await violations(page), await wide(page)]);
+    const file = path.replace(/[^a-z0-9]+/gi, '_').slice(0, 40);
+    if (options.shots) await page.screenshot({ path: `${options.shots}/${name}-${file}.png`, fullPage: true });
+  }
+  await context.close();
+  return seen.filter(([, found, scrolls]) => found.length || scrolls).map(([path, found, scrolls]) => `${name} ${path}: ${scrolls ? 'scrolls sideways; ' : ''}${found.join('; ')}`);
+}
+
+// Nothing but the keyboard: skip link, search, rows, keys, sign-out.
+async function keyboard() {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  watch(context, 'keyboard');
+  const page = await context.newPage();
+  await page.goto(`${gateway}/sign-in`);
+  await page.keyboard.press('Tab');
+  await page.keyboard.type(options.name);
+  await page.keyboard.press('Tab');
+  await page.keyboard.type(options.password);
+  await page.keyboard.press('Enter');
+  await page.waitForURL((url) => url.pathname !== '/sign-in');
+  await page.goto(`${gateway}/integrations`);
+  const told = {};
+  await page.keyboard.press('Tab');
+  told.skip = await page.evaluate(() => document.activeElement.textContent);
+  await page.keyboard.press('Enter');
+  told.main = await page.evaluate(() => document.activeElement.id);
+  await page.keyboard.press('/');
+  told.search = await page.evaluate(() => document.activeElement.type);
+  await page.keyboard.type('keyed');
+  await page.waitForURL((url) => url.searchParams.get('q') === 'keyed');
+  await page.waitForFunction(() => document.querySelectorAll('.card').length === 1);
+  told.focus = await page.evaluate(() => document.activeElement.type);
+  await page.keyboard.press('Tab');
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press('j');
+  told.row = await page.evaluate(() => document.activeElement.textContent);
+  const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+  told.visible = outline !== 'none';
+  await page.keyboard.press('Enter');
+  await page.waitForURL((url) => url.pathname === '/integrations/keyed');
+  await page.keyboard.press('?');
+  told.keys = await page.evaluate(() => document.getElementById('keys').open);
+  await page.keyboard.press('Escape');
+  told.closed = await page.evaluate(() => !document.getElementById('keys').open);
+  await page.goBack();
+  told.back = new URL(page.url()).search;
+  await context.close();
+  return told;
+}
+
+// The key's form, where the answer is put into the page and what was typed stays.
+async function entered() {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  watch(context, 'entered');
+  const page = await context.newPage();
+  await signIn(page);
+  await page.goto(`${gateway}/integrations/keyed/connect`);
+  await page.getByLabel('Secret key').fill('sk_wrong');
+  await page.getByRole('button', { name: 'Test', exact: true }).click();
+  await page.locator('#outcome .banner').waitFor();
+  const told = { wrong: await page.locator('#outcome').textContent(), kept: await page.getByLabel('Secret key').inputValue() };
+  await page.getByLabel('Secret key').fill('sk_good');
+  await page.getByRole('button', { name: 'Test', exact: true }).click();
+  await page.locator('#outcome .told').waitFor();
+  told.right = await page.locator('#outcome').textContent();
+  await page.getByLabel('What the connection is called').fill('typed');
+  await page.getByRole('button', { name: 'Test and keep' }).click();
+  await page.waitForURL((url) => url.pathname.startsWith('/connections/'));
+  told.heading = await page.locator('h1').textContent();
+  await context.close();
+  return told;
+}
+
+// Without scripts: filter by a form, follow a link, post a form.
+async function scriptless() {
+  const context = await browser.newContext({ javaScriptEnabled: false });
+  const page = await context.newPage();
+  await signIn(page);
+  await page.goto(`${gateway}/integrations`);
+  await page.getByLabel('Search by name, category or feature').fill('keyed');
+  await page.getByRole('button', { name: 'Search' }).click();
+  const cards = await page.locator('.card').count();
+  await page.locator('.card a').first().click();
+  const heading = await page.locator('h1').textContent();
+  await page.goto(`${gateway}/configuration`);
+  await page.getByRole('button', { name: 'Read the files again' }).click();
+  const told = await page.locator('.told').textContent();
+  const copies = await page.locator('[data-copy]:visible').count();
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  const out = new URL(page.url()).pathname;
+  await context.close();
+  return { cards, heading, told: told.trim(), copies, out };
+}
+
+const found = [];
+for (const scheme of ['light', 'dark']) for (const width of [320, 1280]) found.push(...(await look(scheme, width)));
+const told = { found, keyboard: await keyboard(), entered: await entered(), scriptless: await scriptless(), faults };
+await browser.close();
+console.log(JSON.stringify(told));
