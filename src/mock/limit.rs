@@ -1,5 +1,9 @@
 //! Rate limits as the definition declares them, enforced per credential, and the headers that tell of
 //! them. Called by `service`.
+//!
+//! Where the definition reads what is left (`quota.remaining`), a limit is a count that is full again with each
+//! window, as services that tell it have it, and what is told is what is enforced. Where nothing is told, it is a
+//! token bucket with the limit's burst.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -32,6 +36,13 @@ struct LimitRule {
     paths: Vec<Glob>,
 }
 
+/// How a limit is enforced.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Window,
+    Bucket,
+}
+
 /// Where the service tells what is left.
 #[derive(Debug, Default)]
 struct QuotaHeaders {
@@ -50,7 +61,7 @@ enum ResetForm {
     InMinutes,
 }
 
-/// A token bucket for the burst, and a plain count for the window that headers tell of.
+/// A token bucket, and a plain count for the window that headers tell of: one of the two is enforced.
 #[derive(Debug, Clone, Copy)]
 struct Count {
     tokens: f64,
@@ -93,7 +104,7 @@ impl Limits {
         for (place, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.is_for(path)) {
             make_room(&mut counts, (holder, place));
             let count = counts.entry((holder, place)).or_insert_with(|| rule.fresh(now.monotonic));
-            if let Some(wait) = rule.take(count, now.monotonic) {
+            if let Some(wait) = rule.take(count, now.monotonic, self.quota.way()) {
                 outcome.refused = Some(outcome.refused.map_or(wait, |known| known.max(wait)));
             }
             if outcome.headers.is_empty() {
@@ -131,17 +142,32 @@ impl LimitRule {
     }
 
     /// Takes one; how long to wait when there is none.
-    fn take(&self, count: &mut Count, now: Duration) -> Option<Duration> {
-        let per_second = f64::from(self.rate.count) / self.rate.period.as_secs_f64();
-        let gained = now.saturating_sub(count.touched).as_secs_f64() * per_second;
-        count.tokens = (count.tokens + gained).min(f64::from(self.burst));
+    fn take(&self, count: &mut Count, now: Duration, way: Way) -> Option<Duration> {
+        match way {
+            Way::Window => self.take_of_window(count, now),
+            Way::Bucket => self.take_of_bucket(count, now),
+        }
+    }
+
+    fn take_of_window(&self, count: &mut Count, now: Duration) -> Option<Duration> {
         count.touched = now;
         if now >= count.window_ends {
             (count.used, count.window_ends) = (0, now + self.rate.period);
         }
+        if count.used < self.rate.count {
+            count.used += 1;
+            return None;
+        }
+        Some(Duration::from_secs(whole_seconds(count.window_ends.saturating_sub(now)).max(1)))
+    }
+
+    fn take_of_bucket(&self, count: &mut Count, now: Duration) -> Option<Duration> {
+        let per_second = f64::from(self.rate.count) / self.rate.period.as_secs_f64();
+        let gained = now.saturating_sub(count.touched).as_secs_f64() * per_second;
+        count.tokens = (count.tokens + gained).min(f64::from(self.burst));
+        count.touched = now;
         if count.tokens >= 1.0 {
             count.tokens -= 1.0;
-            count.used = count.used.saturating_add(1);
             return None;
         }
         let seconds = ((1.0 - count.tokens) / per_second).ceil().max(1.0);
@@ -150,6 +176,10 @@ impl LimitRule {
 }
 
 impl QuotaHeaders {
+    fn way(&self) -> Way {
+        if self.remaining.is_some() { Way::Window } else { Way::Bucket }
+    }
+
     fn read(quota: &Value) -> Self {
         let remaining = quota.get("remaining").and_then(header_of);
         let name = |pointer: &str| quota.pointer(pointer).and_then(header_of);
@@ -174,17 +204,22 @@ impl QuotaHeaders {
             let left = count.window_ends.saturating_sub(now.monotonic);
             let at = now.wall.after(left);
             let text = match form {
-                ResetForm::AtSeconds => at.seconds().to_string(),
+                ResetForm::AtSeconds => at.millis().div_ceil(1_000).to_string(),
                 ResetForm::AtMillis => at.millis().to_string(),
                 ResetForm::AtText => at.to_string(),
-                ResetForm::InSeconds => left.as_secs().to_string(),
-                ResetForm::InMillis => left.as_millis().to_string(),
-                ResetForm::InMinutes => left.as_secs().div_ceil(60).to_string(),
+                ResetForm::InSeconds => whole_seconds(left).to_string(),
+                ResetForm::InMillis => left.as_micros().div_ceil(1_000).to_string(),
+                ResetForm::InMinutes => whole_seconds(left).div_ceil(60).to_string(),
             };
             headers.extend(HeaderValue::from_str(&text).ok().map(|value| (name.clone(), value)));
         }
         headers
     }
+}
+
+/// A time in seconds, never less than it is: who comes back then does not come too early.
+fn whole_seconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
 /// The header that an expression reads.
@@ -223,6 +258,24 @@ mod tests {
         let told = limits.take(Holder(1), "/x", at(0)).headers;
         let told: Vec<_> = told.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
         assert_eq!(told, [("x-left", "58"), ("x-reset", "1060")]);
+    }
+
+    #[test]
+    fn what_is_told_is_what_is_enforced() {
+        let quota =
+            json!({ "remaining": "headers['x-left']", "resets": { "after": "headers['x-reset']", "unit": "seconds" } });
+        let limits = json!([{ "rate": "5/s", "burst": 2 }]);
+        let limits = Limits::new(&json!({ "api": { "limits": limits, "quota": quota } }));
+        let mut told = Vec::new();
+        for millis in [0, 0, 100, 100, 200, 300, 1_000] {
+            let outcome = limits.take(Holder(1), "/x", at(millis));
+            let left = outcome.headers[0].1.to_str().expect("text").to_owned();
+            told.push((left, outcome.headers[1].1.to_str().expect("text").to_owned(), outcome.refused.is_some()));
+        }
+        let left: Vec<_> = told.iter().map(|(left, _, refused)| (left.as_str(), *refused)).collect();
+        let full = [("4", false), ("3", false), ("2", false), ("1", false), ("0", false), ("0", true), ("4", false)];
+        assert_eq!(left, full, "none is refused while some are left, and none goes when none is");
+        assert!(told.iter().all(|(_, resets, _)| resets == "1"), "{told:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod breaker;
 mod limits;
 mod retries;
+mod shared;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
