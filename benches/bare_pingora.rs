@@ -105,6 +105,7 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
         private_networks: Vec::new(),
         workers: 1,
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
+        activity: trunkline::definition::plan::gateway::Activity::default(),
         limits: Limits::default(),
     };
     Ok(Generation {

@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::activity::keep::Keeper;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::random::{Random, SystemRandom};
@@ -152,7 +153,14 @@ impl App {
         if let Some(secrets) = &secrets {
             drop(tokio::spawn(reload_with_secrets(Arc::clone(&reloader), secrets.changed(), stop.clone())));
         }
-        let upkeep = upkeep::Upkeep::start(&opened.outbound, &live, &stop);
+        let keeper = Keeper {
+            activity: Arc::clone(&opened.activity),
+            live: Arc::clone(&live),
+            audit: Arc::clone(&store) as _,
+            metrics: Arc::clone(&seams.metrics),
+            clock: Arc::clone(&seams.clock),
+        };
+        let upkeep = upkeep::Upkeep::start(&opened.outbound, keeper, &stop);
         // As above: what is not told yet is on disk, and is told after the next start.
         let telling = Arc::clone(&opened.connect);
         let until = stop.clone();

@@ -1,4 +1,4 @@
-//! What keeps connections usable while the program runs: tokens renewed, connections tested.
+//! What goes on beside the calls while the program runs: tokens renewed, connections tested, the activity kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,24 +6,26 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::definition::live::Live;
+use crate::activity::keep::Keeper;
 use crate::outbound::{Outbound, retest};
 
 /// The background work under way.
 #[derive(Debug)]
 pub struct Upkeep {
     outbound: Arc<Outbound>,
+    keeper: Keeper,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Upkeep {
     /// Begins it; it ends after `stop`.
-    pub fn start(outbound: &Arc<Outbound>, live: &Arc<Live>, stop: &CancellationToken) -> Self {
-        let mut tasks = vec![tokio::spawn(retest::run(Arc::clone(outbound), Arc::clone(live), stop.clone()))];
+    pub fn start(outbound: &Arc<Outbound>, keeper: Keeper, stop: &CancellationToken) -> Self {
+        let testing = retest::run(Arc::clone(outbound), Arc::clone(&keeper.live), stop.clone());
+        let mut tasks = vec![tokio::spawn(testing), tokio::spawn(keeper.clone().run(stop.clone()))];
         if let Some(refresher) = outbound.refresher() {
             tasks.push(tokio::spawn(Arc::clone(refresher).run(stop.clone())));
         }
-        Self { outbound: Arc::clone(outbound), tasks }
+        Self { outbound: Arc::clone(outbound), keeper, tasks }
     }
 
     /// Waits for its end, and for token calls under way, whose tokens would be lost. `stop` has been given,
@@ -33,6 +35,7 @@ impl Upkeep {
             // A panic in it has been logged by the process's hook.
             drop(task.await);
         }
+        self.keeper.write().await;
         match self.outbound.refresher() {
             Some(refresher) => {
                 if !refresher.drain(grace).await {

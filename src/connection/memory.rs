@@ -111,6 +111,7 @@ pub fn generation(integrations: Vec<Integration>) -> Generation {
         private_networks: Vec::new(),
         workers: 1,
         upkeep: crate::definition::plan::gateway::Upkeep::default(),
+        activity: crate::definition::plan::gateway::Activity::default(),
         limits: Limits::default(),
     };
     let integrations: HashMap<_, _> =

@@ -11,9 +11,10 @@ use super::error::{OutboundError, Unsuccessful, Why};
 use super::kept::{Kept, Looked};
 use super::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use super::prepare::{Prepared, SignedOut};
+use super::record::{self, Journey};
 use super::sign::{Leaving, own_headers};
 use super::tries::{note_wish, whole_time};
-use super::{Moment, Outbound, Parts, record};
+use super::{Moment, Outbound, Parts};
 use crate::activity::Asker;
 use crate::base::secret::Secret;
 use crate::connection::flow::Secrets;
@@ -77,31 +78,39 @@ impl Outbound {
         let key = self.own_key(&call);
         let call = Call { idempotency_key: call.idempotency_key.or(key.as_deref()), ..call };
         let ends = self.parts.clock.monotonic().saturating_add(whole_time(&call));
+        let mut journey = Journey::begin(&self.parts);
+        let result = Box::pin(self.trying(&call, ends, &mut journey)).await;
+        record::ended(&self.parts, &call, journey, &result);
+        result
+    }
+
+    async fn trying(&self, call: &Call<'_>, ends: Duration, journey: &mut Journey) -> Result<Outcome, OutboundError> {
         let mut tries = 0;
         loop {
             let need = Need { token: named_token(call.request), validity: Duration::ZERO };
             let prepared = self.prepare(call.generation, call.integration, call.connection, need).await?;
             if tries == 0 {
-                is_granted(&call, &prepared)?;
+                is_granted(call, &prepared)?;
                 prepared.policy.begin();
             }
             let clock = self.believed_clock(&prepared.connection);
-            let first = Box::pin(self.once(&call, Arc::clone(&prepared), ends)).await;
-            let again = match self.signed_again(&call, &prepared, &first, clock).await {
+            let first = Box::pin(self.once(call, Arc::clone(&prepared), ends, journey)).await;
+            let again = match self.signed_again(call, &prepared, &first, clock).await {
                 Some(again) => Some(again),
-                None => self.after_refusal(&call, &prepared, &first).await,
+                None => self.after_refusal(call, &prepared, &first).await,
             };
             let result = match again {
                 Some(renewed) => {
                     self.note_retry(call.integration, call.connection);
-                    Box::pin(self.once(&call, renewed, ends)).await
+                    Box::pin(self.once(call, renewed, ends, journey)).await
                 }
                 None => first,
             };
-            self.feel(&call, &prepared, &result);
+            self.feel(call, &prepared, &result);
             tries += 1;
-            let Some((pause, spent)) = self.again(&call, &prepared, &result, (tries, ends)) else { return result };
+            let Some((pause, spent)) = self.again(call, &prepared, &result, (tries, ends)) else { return result };
             tokio::time::sleep(pause).await;
+            journey.waits(pause);
             spent.goes();
         }
     }
@@ -112,6 +121,7 @@ impl Outbound {
         call: &Call<'_>,
         prepared: Arc<Prepared>,
         ends: Duration,
+        journey: &mut Journey,
     ) -> Result<Outcome, OutboundError> {
         let api = call.integration.api.as_ref().ok_or_else(|| OutboundError::NoApi(id(call)))?;
         let context = context(call, &prepared, &self.parts);
@@ -120,14 +130,23 @@ impl Outbound {
         let repeatable = is_repeatable(call, api);
         let underway = Underway { call, api, prepared, repeatable };
         let mut outgoing = underway.place(filled)?;
+        journey.leads(&outgoing);
         let kept = match Box::pin(self.look(&underway, &mut outgoing)).await? {
-            Looked::Given(received) => return underway.read(&context, Ok(received), &self.parts),
+            Looked::Given(received, how) => {
+                journey.course.cache = Some(how);
+                return underway.read(&context, Ok(received), &self.parts);
+            }
             Looked::Sent(kept) => kept,
         };
         let (pass, outgoing) = match Box::pin(self.admit(&underway, outgoing, ends)).await {
             Ok(admitted) => admitted,
-            Err(held) => return underway.instead(kept, held, &context, &self.parts),
+            Err(held) => {
+                let instead = underway.instead(kept, held, &context, &self.parts);
+                journey.held(&instead);
+                return instead;
+            }
         };
+        journey.tries(pass.waited());
         let outgoing = match underway.sign(outgoing, self.signing_moment(&underway.prepared.connection)) {
             Ok(signed) => signed,
             Err(unsigned) => {
@@ -136,7 +155,7 @@ impl Outbound {
             }
         };
         let limits = pass.fields();
-        let started = record::Started::of(&self.parts, &outgoing);
+        let began = self.parts.clock.monotonic();
         let sent = Box::pin(self.parts.clients.send(outgoing)).await;
         let asked = match &sent {
             Ok(received) => pass.read(received, call.endpoint.as_deref()),
@@ -149,14 +168,14 @@ impl Outbound {
             let answer = (received.status.as_u16(), &received.headers);
             self.hear_clock(call.integration, &underway.prepared, answer);
         }
-        let sent = self.settle(kept, sent);
+        record::tried(&self.parts, call, (began, &sent));
+        let sent = self.settle(kept, sent, &mut journey.course.cache);
         let mut result = underway.read(&context, sent, &self.parts);
         note_wish(&mut result, asked);
         if let (Ok(outcome), Some((policy, left))) = (&mut result, limits) {
             outcome.headers.entry(RATE_LIMIT_POLICY).or_insert(policy);
             outcome.headers.entry(RATE_LIMIT).or_insert(left);
         }
-        record::ended(&self.parts, &underway, started, &result);
         result
     }
 

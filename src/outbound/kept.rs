@@ -17,8 +17,8 @@ use crate::net::{Failure, Outgoing, Received};
 
 /// What is made of a call before it is sent.
 pub(super) enum Looked {
-    /// It is answered from what is kept.
-    Given(Received),
+    /// It is answered from what is kept; and how.
+    Given(Received, &'static str),
     /// It is sent.
     Sent(Kept),
 }
@@ -86,7 +86,7 @@ impl Outbound {
                         underway,
                     );
                 }
-                Ok(Looked::Given(of_answer(given.answer)))
+                Ok(Looked::Given(of_answer(given.answer), given.verdict))
             }
         }
     }
@@ -121,10 +121,23 @@ impl Outbound {
     }
 
     /// What a call's answer comes to.
-    pub(super) fn settle(&self, kept: Kept, sent: Result<Received, Failure>) -> Result<Received, Failure> {
+    pub(super) fn settle(
+        &self,
+        kept: Kept,
+        sent: Result<Received, Failure>,
+        verdict: &mut Option<&'static str>,
+    ) -> Result<Received, Failure> {
         match (kept, sent) {
-            (Kept::Turn(turn), Ok(received)) => Ok(turn.settle(received)),
-            (kept @ Kept::Turn(_), Err(failure)) => kept.instead().ok_or(failure),
+            (Kept::Turn(turn), Ok(received)) => {
+                let (received, how) = turn.settle(received);
+                *verdict = Some(how);
+                Ok(received)
+            }
+            (kept @ Kept::Turn(_), Err(failure)) => {
+                let instead = kept.instead().ok_or(failure)?;
+                *verdict = Some("stale");
+                Ok(instead)
+            }
             (Kept::Changes(key), Ok(received)) => {
                 self.cache.changed(&key, received.status, &received.headers);
                 Ok(received)

@@ -62,6 +62,7 @@ pub struct Pass {
     policy: Arc<Policy>,
     permit: Option<Permit>,
     guard: Option<Guard>,
+    waited: Duration,
 }
 
 /// A call that may not go now. Nothing of it was sent.
@@ -145,12 +146,15 @@ impl Policy {
         // Nobody waits for a turn only to be refused, and what has waited is looked at again.
         let spot = self.breakers.spot(ask.place, ask.method, ask.path);
         self.breakers.check(spot).map_err(|refused| self.open(refused))?;
-        let permit = match self.limiter.as_ref().filter(|_| ask.lane != Lane::Apart) {
-            Some(limiter) => Some(self.turn(limiter, ask, waiting_calls).await?),
-            None => None,
+        let (permit, waited) = match self.limiter.as_ref().filter(|_| ask.lane != Lane::Apart) {
+            Some(limiter) => {
+                let (permit, waited) = self.turn(limiter, ask, waiting_calls).await?;
+                (Some(permit), waited)
+            }
+            None => (None, Duration::ZERO),
         };
         match self.breakers.enter(spot) {
-            Ok(guard) => Ok(Pass { policy: Arc::clone(self), permit, guard }),
+            Ok(guard) => Ok(Pass { policy: Arc::clone(self), permit, guard, waited }),
             Err(refused) => {
                 if let Some(permit) = permit {
                     permit.unsent();
@@ -198,16 +202,22 @@ impl Policy {
         &self.breakers
     }
 
-    async fn turn(&self, limiter: &Arc<Limiter>, ask: Ask<'_>, waiting_calls: usize) -> Result<Permit, Held> {
+    /// The turn of a call, and how long it waited for it.
+    async fn turn(
+        &self,
+        limiter: &Arc<Limiter>,
+        ask: Ask<'_>,
+        waiting_calls: usize,
+    ) -> Result<(Permit, Duration), Held> {
         let (id, began) = (&*self.integration.id, self.clock.monotonic());
         let admitted = limiter.admit(&ask, waiting_calls).await;
         let waited = self.clock.monotonic().saturating_sub(began);
         if waited >= Duration::from_millis(1) {
             self.metrics.calls_waited.with_label_values(&[id]).observe(waited.as_secs_f64());
         }
-        admitted.map_err(|full| {
+        admitted.map(|permit| (permit, waited)).map_err(|full| {
             self.metrics.calls_held.with_label_values(&[id, full.why.word()]).inc();
-            Held::Full(Box::new(full))
+            Held::Full(Box::new(Full { waited, ..full }))
         })
     }
 
@@ -239,6 +249,11 @@ impl Policy {
 }
 
 impl Pass {
+    /// How long it waited for its turn.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
     /// `RateLimit-Policy` and `RateLimit`, where limits are for this call.
     pub fn fields(&self) -> Option<(HeaderValue, HeaderValue)> {
         self.permit.as_ref()?.fields()
@@ -328,6 +343,14 @@ impl Held {
         match self {
             Self::Full(full) => full.after,
             Self::Open(refused) => refused.after,
+        }
+    }
+
+    /// How long it waited before it was refused.
+    pub fn waited(&self) -> Duration {
+        match self {
+            Self::Full(full) => full.waited,
+            Self::Open(_) => Duration::ZERO,
         }
     }
 

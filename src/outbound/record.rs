@@ -1,81 +1,104 @@
-//! What is told of a call: metrics and activity.
+//! What is told of a call: metrics of each try, and one entry of the activity for all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Parts;
-use super::call::Underway;
-use super::error::{OutboundError, Why};
-use crate::activity::CallRecord;
+use super::call::Call;
+use super::error::OutboundError;
+use crate::activity::{CallRecord, Course};
 use crate::base::clock::Timestamp;
-use crate::net::Outgoing;
+use crate::net::{Failure, Outgoing, Received};
 use crate::request::Outcome;
 
-/// What is known of a call before it is sent.
-pub(super) struct Started {
+/// A call from its beginning to its end, its further tries among it.
+pub(super) struct Journey {
     at: Timestamp,
-    monotonic: Duration,
-    method: http::Method,
+    began: Duration,
+    place: Option<Place>,
+    /// How it goes.
+    pub course: Course,
+}
+
+/// Where it leads: origin and path, and how many bytes go there.
+struct Place {
     origin: Arc<str>,
     path: String,
     bytes: usize,
 }
 
-impl Started {
-    pub fn of(parts: &Parts, outgoing: &Outgoing) -> Self {
-        Self {
-            at: parts.clock.now(),
-            monotonic: parts.clock.monotonic(),
-            method: outgoing.method.clone(),
-            origin: Arc::from(outgoing.origin.to_string()),
-            path: outgoing.path.clone(),
-            bytes: outgoing.body.len(),
+impl Journey {
+    /// One that begins now.
+    pub fn begin(parts: &Parts) -> Self {
+        Self { at: parts.clock.now(), began: parts.clock.monotonic(), place: None, course: Course::default() }
+    }
+
+    /// It is known where it leads.
+    pub fn leads(&mut self, outgoing: &Outgoing) {
+        let (origin, bytes) = (Arc::from(outgoing.origin.to_string()), outgoing.body.len());
+        self.place = Some(Place { origin, path: outgoing.path.clone(), bytes });
+    }
+
+    /// Another try goes, after it waited for its turn.
+    pub fn tries(&mut self, waited: Duration) {
+        self.course.attempts += 1;
+        self.waits(waited);
+    }
+
+    /// It waited.
+    pub fn waits(&mut self, time: Duration) {
+        self.course.waited = self.course.waited.saturating_add(time);
+    }
+
+    /// A try did not go.
+    pub fn held(&mut self, instead: &Result<Outcome, OutboundError>) {
+        match instead {
+            Ok(_) => self.course.cache = Some("stale"),
+            Err(OutboundError::Held { reason, .. }) => self.waits(reason.waited()),
+            Err(_) => {}
         }
     }
 }
 
-/// Counts a call that has ended and remembers it.
-pub(super) fn ended(parts: &Parts, underway: &Underway<'_>, started: Started, result: &Result<Outcome, OutboundError>) {
-    let took = parts.clock.monotonic().saturating_sub(started.monotonic);
+/// Remembers a call that has ended.
+pub(super) fn ended(parts: &Parts, call: &Call<'_>, journey: Journey, result: &Result<Outcome, OutboundError>) {
+    let took = parts.clock.monotonic().saturating_sub(journey.began);
+    let place = journey.place.unwrap_or_else(|| Place { origin: Arc::from(""), path: String::new(), bytes: 0 });
     let status = match result {
         Ok(outcome) => Some(outcome.status.as_u16()),
         Err(error) => error.status(),
     };
-    count(parts, &underway.call.integration.id, status, took, result);
     parts.activity.record(CallRecord {
-        at: started.at,
-        generation: underway.call.generation.number,
-        integration: underway.call.integration.id.clone(),
-        connection: underway.prepared.connection.id.clone(),
-        asker: underway.call.asker.clone(),
-        endpoint: underway.call.endpoint.clone(),
-        method: started.method,
-        origin: started.origin,
-        path: started.path,
+        at: journey.at,
+        generation: call.generation.number,
+        integration: call.integration.id.clone(),
+        connection: Arc::from(call.connection),
+        asker: call.asker.clone(),
+        endpoint: call.endpoint.clone(),
+        method: call.request.method.clone(),
+        origin: place.origin,
+        path: place.path,
         status,
         error: result.as_ref().err().map(|error| error.refusal().code()),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        sent_bytes: started.bytes as u64,
+        sent_bytes: if journey.course.attempts == 0 { 0 } else { place.bytes as u64 },
         received_bytes: result.as_ref().map_or(0, |outcome| outcome.body.len() as u64),
+        course: journey.course,
     });
 }
 
-fn count(
-    parts: &Parts,
-    integration: &str,
-    status: Option<u16>,
-    took: Duration,
-    result: &Result<Outcome, OutboundError>,
-) {
-    let metrics = &parts.metrics;
-    let code = status.map_or_else(|| "error".to_owned(), |status| status.to_string());
-    metrics.upstream_requests.with_label_values(&[integration, &code]).inc();
-    if status.is_some() {
-        metrics.upstream_request_duration.with_label_values(&[integration]).observe(took.as_secs_f64());
-    }
-    if let Err(OutboundError::Tried(tried)) = result
-        && let Why::Failure(failure) = &tried.reason
-    {
-        metrics.upstream_errors.with_label_values(&[integration, failure.reason.word()]).inc();
+/// Counts a try that was sent.
+pub(super) fn tried(parts: &Parts, call: &Call<'_>, (began, sent): (Duration, &Result<Received, Failure>)) {
+    let (metrics, id) = (&parts.metrics, &*call.integration.id);
+    let took = parts.clock.monotonic().saturating_sub(began);
+    match sent {
+        Ok(received) => {
+            metrics.upstream_requests.with_label_values(&[id, received.status.as_str()]).inc();
+            metrics.upstream_request_duration.with_label_values(&[id]).observe(took.as_secs_f64());
+        }
+        Err(failure) => {
+            metrics.upstream_requests.with_label_values(&[id, "error"]).inc();
+            metrics.upstream_errors.with_label_values(&[id, failure.reason.word()]).inc();
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::call::{Call, REFUSED};
 use super::diagnosis::Diagnosis;
 use super::error::OutboundError;
 use super::prepare::Prepared;
+use super::record::{self, Journey};
 use super::tries::whole_time;
 use crate::activity::Asker;
 use crate::connection::connect::trial::{Trial, Tried};
@@ -56,7 +57,10 @@ pub async fn try_out(
     }
     let policy = outbound.policies.of(generation, integration);
     let prepared = Prepared::of((&generation.gateway, policy), integration, (draft, used), made)?;
-    Box::pin(outbound.once(&call, Arc::new(prepared), ends)).await
+    let mut journey = Journey::begin(&outbound.parts);
+    let result = Box::pin(outbound.once(&call, Arc::new(prepared), ends, &mut journey)).await;
+    record::ended(&outbound.parts, &call, journey, &result);
+    result
 }
 
 /// Accounts that are being connected are tried like any other.

@@ -1,6 +1,5 @@
 //! What is remembered of one request between Pingora's phases.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, header};
@@ -10,7 +9,8 @@ use pingora::{Error, ErrorType};
 use super::kept::Kept;
 use super::retry::Again;
 use super::stream::DoorStream;
-use super::{Call, Subject, Way};
+use super::{Call, Known, Way};
+use crate::activity::Course;
 use crate::base::clock::Timestamp;
 use crate::outbound::Pass;
 use crate::respond::{Answer, Refusal};
@@ -35,9 +35,10 @@ pub struct Context {
     pub(super) key: Option<HeaderValue>,
     /// The answer when the next try may not go.
     pub(super) refused: Option<Answer>,
-    /// Where a call went that is not streamed: origin and path.
-    pub(super) sent_to: Option<(Arc<str>, String)>,
-    pub(super) subject: Option<Subject>,
+    /// Whose call it is, and where it goes unless it is streamed.
+    pub(super) known: Known,
+    /// How it goes.
+    pub(super) course: Course,
     pub(super) tries: usize,
     pub(super) error: Option<&'static Refusal>,
     pub(super) sent: Duration,
@@ -77,8 +78,8 @@ impl Context {
             dials: 0,
             key: None,
             refused: None,
-            sent_to: None,
-            subject: None,
+            known: Known::default(),
+            course: Course::default(),
             tries: 0,
             error: None,
             sent: Duration::ZERO,
@@ -93,6 +94,13 @@ impl Context {
     /// What the call has to do with what is kept.
     pub(super) fn kept(&mut self) -> &mut Kept {
         self.call.as_deref_mut().map_or(&mut self.apart, |call| &mut call.kept)
+    }
+
+    /// What is kept, where it may stand in for an answer that does not come.
+    pub(super) fn instead(&mut self) -> Option<Answer> {
+        let instead = self.kept().failed()?;
+        self.course.cache = Some("stale");
+        Some(instead)
     }
 
     /// The call, once it is admitted.

@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 use super::context::{Context, gone};
 use super::{Call, ProxyDoor, Way};
 use crate::outbound::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
-use crate::outbound::{Ask, Lane, Pass};
+use crate::outbound::{Ask, Held, Lane, Pass};
 use crate::respond::{Answer, Refusal};
 
 /// Why a call does not go.
@@ -30,9 +30,18 @@ pub async fn depart(door: &ProxyDoor, session: &Session, context: &mut Context) 
     };
     let pass = tokio::select! {
         biased;
-        admitted = admit(session, call) => admitted.map_err(Stopped::Refused)?,
+        admitted = admit(session, call) => admitted,
         () = gone(session) => return Err(Stopped::Gone),
     };
+    let pass = match pass {
+        Ok(pass) => pass,
+        Err(held) => {
+            context.course.waited += held.waited();
+            return Err(Stopped::Refused(held.answer(&call.ready.integration.id)));
+        }
+    };
+    context.course.waited += pass.waited();
+    context.course.attempts += 1;
     let connect_by = door.parts.clock.monotonic().saturating_add(call.ready.timeouts.connect);
     match door.resolve(&call.ready).await {
         Ok(route) => {
@@ -52,7 +61,7 @@ pub async fn depart(door: &ProxyDoor, session: &Session, context: &mut Context) 
     }
 }
 
-async fn admit(session: &Session, call: &Call) -> Result<Pass, Answer> {
+async fn admit(session: &Session, call: &Call) -> Result<Pass, Held> {
     let common = &call.ready.common;
     let ask = Ask {
         connection: &common.connection.id,
@@ -64,8 +73,7 @@ async fn admit(session: &Session, call: &Call) -> Result<Pass, Answer> {
         until: None,
         lane: Lane::Turn,
     };
-    let admitted = common.policy.admit(ask, common.waiting_calls()).await;
-    admitted.map_err(|held| held.answer(&call.ready.integration.id))
+    common.policy.admit(ask, common.waiting_calls()).await
 }
 
 /// Tells the policy how the service answered. Answers how long the service asks to wait.

@@ -16,7 +16,7 @@ use super::endpoint::{self, MAX_INPUT, NamedCall};
 use super::route::{self, Route};
 use super::whole::{self, Unmade, WholeCall};
 use super::{Incoming, ProxyDoor, Subject, caller, headers, record};
-use crate::activity::{Asker, CallRecord};
+use crate::activity::{Asker, CallRecord, Course};
 use crate::base::id::{DeliveryId, EventId};
 use crate::connection::Need;
 use crate::definition::live::Generation;
@@ -342,7 +342,8 @@ impl ProxyDoor {
         (headers, delivery): (&HeaderMap, DeliveryId),
     ) -> Report {
         let (at, began) = (self.parts.clock.now(), self.parts.clock.monotonic());
-        let made = whole::make(self, whole, &call.method, (headers, call.body.clone())).await;
+        let mut course = Course::default();
+        let made = whole::make(self, whole, &call.method, (headers, call.body.clone()), &mut course).await;
         let took = self.parts.clock.monotonic().saturating_sub(began);
         let (status, error) = match &made {
             Ok(answer) => (Some(answer.status.as_u16()), None),
@@ -366,6 +367,7 @@ impl ProxyDoor {
                 duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 sent_bytes: call.body.len() as u64,
                 received_bytes: made.as_ref().map_or(0, |answer| answer.body.len() as u64),
+                course,
             },
         );
         self.report(whole, call, made)

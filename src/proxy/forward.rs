@@ -6,23 +6,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderName, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::context::{Context, Renewed, is_websocket, unless_gone};
-use super::depart::{self, Stopped, depart};
-use super::endpoint::{self, MAX_INPUT};
-use super::kept::Instead;
+use super::context::{Context, Renewed, is_websocket};
+use super::depart;
+use super::kept::{FromKept, Instead};
 use super::record::{self, Ended};
 use super::underway::watch;
 use super::watch::{Overdue, Watch};
-use super::{
-    Admitted, Incoming, ProxyDoor, answer, durable, headers, intake, pages, peer, renew, respond, retry, sign, whole,
-};
+use super::{Admitted, Incoming, ProxyDoor, answer, headers, pages, peer, renew, respond, retry, sign};
 use crate::outbound::retry::Fault;
 use crate::respond::{Answer, Refusal};
 
@@ -35,7 +32,7 @@ const LEAST_TRY: Duration = Duration::from_secs(1);
 
 /// The proxy door as a Pingora application.
 pub struct Forward {
-    door: Arc<ProxyDoor>,
+    pub(super) door: Arc<ProxyDoor>,
     requests: AtomicU64,
 }
 
@@ -46,12 +43,17 @@ impl Forward {
         Self { door, requests: AtomicU64::new(first) }
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.door.parts.clock.monotonic()
     }
 
     /// Sends an answer of our own, marked with the request's id.
-    async fn answer(&self, session: &mut Session, context: &mut Context, given: Answer) -> pingora::Result<()> {
+    pub(super) async fn answer(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        given: Answer,
+    ) -> pingora::Result<()> {
         context.error = Refusal::of(&given);
         answer::write(session, given.with(REQUEST_ID, context.id.clone())).await
     }
@@ -71,75 +73,35 @@ impl ProxyHttp for Forward {
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora::Result<bool> {
         let request = session.req_header();
         let uri = &request.uri;
-        let (method, headers) = (&request.method, &request.headers);
-        let incoming = Incoming { method, path: uri.path(), query: uri.query(), headers };
-        let admitted = self.door.handle(&incoming).await.map(|(admitted, subject)| {
-            context.subject = Some(subject);
-            admitted
-        });
+        let incoming =
+            Incoming { method: &request.method, path: uri.path(), query: uri.query(), headers: &request.headers };
+        let admitted = self.door.handle(&incoming, &mut context.known).await;
         let given = match admitted {
-            Ok(Admitted::Kept(kept, behind)) => {
+            Ok(Admitted::Forward(call)) => return self.forward(session, context, call).await,
+            Ok(Admitted::Kept(kept)) => {
+                let FromKept { answer, verdict, behind } = *kept;
+                context.course.cache = Some(verdict);
                 if let Some(behind) = behind {
                     behind.begin(&self.door);
                 }
-                *kept
+                answer
             }
-            Ok(Admitted::Forward(call)) => {
-                call.ready.common.policy.begin();
-                context.call = Some(call);
-                match depart(&self.door, session, context).await {
-                    Ok(()) => {}
-                    Err(Stopped::Refused(refused)) => {
-                        let given = context.kept().failed().unwrap_or(refused);
-                        return self.answer(session, context, given).await.map(|()| true);
-                    }
-                    Err(Stopped::Gone) => return retry::left(),
-                }
-                // A service that does not know `100 Continue` would leave the caller waiting.
-                if headers_expect(session) {
-                    session.write_continue_response().await?;
-                }
-                return Ok(false);
-            }
-            Ok(Admitted::Whole(call)) => {
-                let (method, from) = (method.clone(), headers.clone());
-                context.sent_to = Some(call.place());
-                match intake::whole_body(session, call.max_body()).await {
-                    Ok(body) => {
-                        context.sent = self.now();
-                        let run = whole::run(&self.door, *call, &method, &from, body);
-                        let Some(given) = unless_gone(session, run).await else { return retry::left() };
-                        let took = self.now().saturating_sub(context.sent);
-                        context.service = Some((took, given.status.as_u16())).filter(|_| Refusal::of(&given).is_none());
-                        given
-                    }
-                    Err(refused) => refused,
-                }
-            }
+            Ok(Admitted::Whole(call)) => self.whole(session, context, *call).await?,
             Ok(Admitted::Pages(call)) => {
-                context.sent_to = Some(call.place());
-                match pages::run(&self.door, session, *call, &context.id).await? {
+                context.known.place = Some(call.place());
+                let told = (&context.id, &mut context.course);
+                match pages::run(&self.door, session, *call, told).await? {
                     Some(refused) => refused,
                     None => return Ok(true),
                 }
             }
-            Ok(Admitted::Named(call)) => match intake::whole_body(session, MAX_INPUT).await {
-                Ok(body) => {
-                    let run = endpoint::run(&self.door.parts.outbound, &call, &body);
-                    let Some(given) = unless_gone(session, run).await else { return retry::left() };
-                    given
-                }
-                Err(refused) => refused,
-            },
-            Ok(Admitted::Durable(submission)) => {
-                let (method, from) = (method.clone(), headers.clone());
-                match intake::whole_body(session, submission.max_body).await {
-                    Ok(body) => durable::accept(&self.door, *submission, (method, &from), body).await,
-                    Err(refused) => refused,
-                }
-            }
+            Ok(Admitted::Named(call)) => self.named(session, &call).await?,
+            Ok(Admitted::Durable(submission)) => self.accept(session, *submission).await,
             Ok(Admitted::Answered(given)) => given,
-            Err(refused) => refused,
+            Err(refused) => {
+                context.known.refuse(uri.path());
+                refused
+            }
         };
         self.answer(session, context, given).await.map(|()| true)
     }
@@ -232,11 +194,15 @@ impl ProxyHttp for Forward {
         context.service = Some((now.saturating_sub(context.sent), response.status.as_u16()));
         headers::to_caller(response, context.call()?.ready.credential())?;
         match context.kept().head(response, self.door.parts.outbound.cache()) {
-            Ok(()) => {}
+            Ok(verdict) => context.course.cache = verdict,
             // The rest of this answer is nothing but its head, and Pingora does not write a second one: so the
             // connection to the service is kept.
-            Err(Instead::Unchanged(kept)) => return self.answer(session, context, *kept).await,
+            Err(Instead::Unchanged(kept)) => {
+                context.course.cache = Some("revalidated");
+                return self.answer(session, context, *kept).await;
+            }
             Err(Instead::Stale(kept)) => {
+                context.course.cache = Some("stale");
                 context.stale = Some(kept);
                 return Err(Error::explain(ErrorType::HTTPStatus(response.status.as_u16()), "a kept answer").into_up());
             }
@@ -322,6 +288,13 @@ impl ProxyHttp for Forward {
             error.set_retry(true);
             return error;
         }
+        if retry::met_silence(session, context) {
+            if let Some(pass) = context.pass.take() {
+                pass.broken();
+            }
+            error.set_retry(retry::after_silence(&self.door, session, context));
+            return error;
+        }
         let again = error.esource == ErrorSource::Upstream
             && context.service.is_none()
             && session.req_header().method.is_idempotent()
@@ -342,7 +315,7 @@ impl ProxyHttp for Forward {
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
         let begun = session.response_written().is_some_and(|written| !written.status.is_informational());
-        let stale = context.stale.take().map(|stale| *stale).or_else(|| context.kept().failed());
+        let stale = context.stale.take().map(|stale| *stale).or_else(|| context.instead());
         if let Some(refused) = context.refused.take() {
             let given = stale.unwrap_or(refused).closing();
             let error_code = given.status.as_u16();
@@ -388,13 +361,15 @@ impl ProxyHttp for Forward {
             Ended {
                 at: context.at,
                 id: context.id.clone(),
-                subject: context.subject.take(),
-                place: streamed.or_else(|| context.sent_to.take()),
+                subject: context.known.subject.take(),
+                place: streamed.or_else(|| context.known.place.take()),
                 method: session.req_header().method.clone(),
                 status,
                 error: context.error.map(|refusal| refusal.code()),
                 took: self.now().saturating_sub(context.began),
                 service: context.service,
+                sent: context.sent.saturating_sub(context.began),
+                course: context.course,
                 bytes,
             },
         );
@@ -413,8 +388,4 @@ impl ProxyHttp for Forward {
     ) -> bool {
         true
     }
-}
-
-fn headers_expect(session: &mut Session) -> bool {
-    session.req_header().headers.contains_key(header::EXPECT) && !session.is_body_done()
 }

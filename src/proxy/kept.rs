@@ -42,7 +42,17 @@ pub enum Before {
     /// It goes on.
     On(Kept),
     /// It is answered from what is kept.
-    Answered(Box<Answer>, Option<Box<Behind>>),
+    Answered(Box<FromKept>),
+}
+
+/// An answer from what is kept.
+pub struct FromKept {
+    /// The answer.
+    pub answer: Answer,
+    /// What the cache made of the call.
+    pub verdict: &'static str,
+    /// The refresh of what it is, where it is stale.
+    pub behind: Option<Behind>,
 }
 
 /// Path and query as the service gets them, without a credential.
@@ -103,7 +113,7 @@ impl ProxyDoor {
         match self.parts.outbound.cache().look(asked).await {
             Look::Ask(turn) => Before::On(Kept::Turn(turn)),
             Look::Given(given) => {
-                let Given { answer, refresh } = *given;
+                let Given { answer, verdict, refresh } = *given;
                 let call = || WholeCall {
                     generation: Arc::clone(generation),
                     ready: Arc::clone(ready),
@@ -113,8 +123,8 @@ impl ProxyDoor {
                     suffix: route.suffix.to_owned(),
                     query: route.query.map(str::to_owned),
                 };
-                let behind = refresh.map(|turn| Box::new(Behind::new(&Arc::new(call()), headers, turn)));
-                Before::Answered(Box::new(answer), behind)
+                let behind = refresh.map(|turn| Behind::new(&Arc::new(call()), headers, turn));
+                Before::Answered(Box::new(FromKept { answer, verdict, behind }))
             }
         }
     }
@@ -161,9 +171,22 @@ impl Kept {
         cache::listed(conditions).try_for_each(|(name, value)| request.append_header(name, value).map(drop))
     }
 
-    /// What becomes of an answer whose head has come: what the caller gets instead, where it gets another.
-    pub fn head(&mut self, response: &mut ResponseHeader, cache: &cache::Cache) -> Result<(), Instead> {
+    /// What becomes of an answer whose head has come, in a word of the cache's metrics where it may be kept; else what
+    /// the caller gets instead.
+    pub fn head(
+        &mut self,
+        response: &mut ResponseHeader,
+        cache: &cache::Cache,
+    ) -> Result<Option<&'static str>, Instead> {
         let status = response.status;
+        let Self::Turn(turn) = self else {
+            if let Self::Changes(key) = self {
+                cache.changed(key, status, &response.headers);
+                *self = Self::Apart;
+            }
+            return Ok(None);
+        };
+        let passes = turn.verdict();
         match std::mem::take(self) {
             Self::Turn(mut turn) => match turn.head(status, &response.headers, is_framed(response)) {
                 Next::Pass(told) => note(response, told),
@@ -177,10 +200,9 @@ impl Kept {
                 Next::Unchanged(answer) => return Err(Instead::Unchanged(answer)),
                 Next::Stale(answer) => return Err(Instead::Stale(answer)),
             },
-            Self::Changes(key) => cache.changed(&key, status, &response.headers),
             other => *self = other,
         }
-        Ok(())
+        Ok(Some(passes))
     }
 
     /// A piece of the body passes.

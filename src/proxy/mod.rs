@@ -6,6 +6,7 @@
 
 pub mod answer;
 mod caller;
+mod carry;
 mod chunks;
 mod context;
 mod depart;
@@ -54,7 +55,7 @@ use crate::store::Events;
 use crate::telemetry::metrics::Metrics;
 use durable::Submission;
 use endpoint::NamedCall;
-use kept::{Before, Behind, Kept};
+use kept::{Before, FromKept, Kept};
 use pages::PagesCall;
 use ready::{Ready, ReadyConnections};
 use route::Route;
@@ -133,6 +134,16 @@ impl Call {
     }
 }
 
+/// What is known of a call for those who read of it later, however far it comes.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// Whose it is, once a caller has shown a key and named an integration that there is.
+    subject: Option<Subject>,
+    /// Where it goes, or would have gone: origin and path. None for what is no call to a service, and for calls that
+    /// are recorded where they are made.
+    place: Option<(Arc<str>, String)>,
+}
+
 /// Whose call it is, for those who read of it later.
 pub(crate) struct Subject {
     generation: u64,
@@ -144,7 +155,7 @@ pub(crate) struct Subject {
 /// What becomes of a request.
 pub(crate) enum Admitted {
     /// It is answered from what is kept; the service may be asked behind it.
-    Kept(Box<Answer>, Option<Box<Behind>>),
+    Kept(Box<FromKept>),
     /// It is streamed to the service.
     Forward(Box<Call>),
     /// It is changed on the way, or its credential or signature depends on its body, and so it is read whole.
@@ -174,40 +185,42 @@ impl ProxyDoor {
     }
 
     /// What a call meets before a byte of it goes out.
-    async fn handle(&self, request: &Incoming<'_>) -> Result<(Admitted, Subject), Answer> {
+    async fn handle(&self, request: &Incoming<'_>, known: &mut Known) -> Result<Admitted, Answer> {
         let generation = self.parts.live.load();
         self.refuse_loops(request.headers)?;
         let caller = caller::identify(&generation.gateway, request.headers)?;
         let route = route::read(request.path, request.query)?;
         let connection = route::connection(request.headers)?;
+        let found = generation.integration(route.integration);
+        let subject = found.map(|integration| Subject::of(&generation, integration, connection, &caller.id));
+        known.subject = subject;
         if let Some(id) = durable::asked_about(request.method, &route) {
             let integration = find_integration(&generation, &route)?;
-            let subject = Subject::of(&generation, integration, connection, &caller.id);
-            return Ok((Admitted::Answered(durable::status(self, integration, caller, id).await), subject));
+            return Ok(Admitted::Answered(durable::status(self, integration, caller, id).await));
         }
         caller::permit(caller, asked_method(&generation, &route, request.method), &route, connection)?;
         let integration = find_integration(&generation, &route)?;
-        let subject = Subject::of(&generation, integration, connection, &caller.id);
         if durable::is_asked_for(request.headers)? {
+            let subject = Subject::of(&generation, integration, connection, &caller.id);
             let submission = self.submission(&generation, integration, (request, &route), &subject).await?;
-            return Ok((Admitted::Durable(Box::new(submission)), subject));
+            return Ok(Admitted::Durable(Box::new(submission)));
         }
         let token = route::token(request.headers)?;
         if let Some(endpoint) = route.endpoint {
             refuse_named_token(token)?;
             let endpoint = Arc::clone(&endpoint::find(integration, endpoint, request.method)?.id);
             let integration = Arc::clone(integration);
-            let connection = Arc::clone(&subject.connection);
+            let connection = Arc::from(connection);
             let (caller, generation) = (Arc::clone(&caller.id), Arc::clone(&generation));
             let call = NamedCall { generation, integration, connection, caller, endpoint };
-            return Ok((Admitted::Named(Box::new(call)), subject));
+            return Ok(Admitted::Named(Box::new(call)));
         }
         let need = Need { token, validity: route::min_validity(request.headers)? };
         let ready = self.connections.get(&generation, integration, connection, need).await?;
         refuse_added_parameter(&ready, &route)?;
         if let Some(all) = pages::asked(request.headers, route.query)? {
             let call = PagesCall::of(&generation, &ready, (request.method, &route, all), &caller.id)?;
-            return Ok((Admitted::Pages(Box::new(call)), subject));
+            return Ok(Admitted::Pages(Box::new(call)));
         }
         let endpoint = transformed(integration, request.method, &route);
         let known_as = recognised(&ready, request.method, &route);
@@ -216,17 +229,21 @@ impl ProxyDoor {
             let generation = Arc::clone(&generation);
             let caller = Some(Arc::clone(&caller.id));
             let call = WholeCall { generation, ready, caller, known_as, endpoint, suffix, query };
-            return Ok((Admitted::Whole(Box::new(call)), subject));
+            return Ok(Admitted::Whole(Box::new(call)));
         }
         refuse_without_body(&ready)?;
         let kept = match self.look(&generation, &ready, request, &route).await {
-            Before::Answered(answer, behind) => return Ok((Admitted::Kept(answer, behind), subject)),
+            Before::Answered(given) => {
+                let path = format!("{}{}", ready.common.base.path, route.suffix);
+                known.place = Some((Arc::clone(&ready.common.place), path));
+                return Ok(Admitted::Kept(given));
+            }
             Before::On(kept) => kept,
         };
         let target = target(&ready, &route);
         let (caller, generation) = (Arc::clone(&caller.id), Arc::clone(&generation));
         let call = Call { generation, ready, caller, endpoint: known_as, target, way: None, kept };
-        Ok((Admitted::Forward(Box::new(call)), subject))
+        Ok(Admitted::Forward(Box::new(call)))
     }
 
     /// After the service refused a call for its token: the connection with another one. `None` where there
@@ -294,6 +311,15 @@ impl ProxyDoor {
             self.parts.metrics.upstream_errors.with_label_values(&labels).inc();
             (failure.answer(&origin.host), matches!(error, DialError::Unresolved { .. }))
         })
+    }
+}
+
+impl Known {
+    /// A call whose caller is known was refused before it was known where it goes. `path` is that of the request.
+    fn refuse(&mut self, path: &str) {
+        let Some(subject) = &self.subject else { return };
+        let below = path.strip_prefix('/').and_then(|rest| rest.strip_prefix(&*subject.integration)).unwrap_or(path);
+        self.place.get_or_insert_with(|| (Arc::from(""), below.to_owned()));
     }
 }
 

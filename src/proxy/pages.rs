@@ -21,6 +21,7 @@ use super::ready::Ready;
 use super::route::Route;
 use super::whole::{self, WholeCall};
 use super::{ProxyDoor, caller, headers, path, transform};
+use crate::activity::Course;
 use crate::connection::Need;
 use crate::definition::live::Generation;
 use crate::definition::plan::api::{Api, Endpoint};
@@ -141,7 +142,7 @@ pub async fn run(
     door: &Arc<ProxyDoor>,
     session: &mut Session,
     call: PagesCall,
-    id: &HeaderValue,
+    (id, course): (&HeaderValue, &mut Course),
 ) -> pingora::Result<Option<Answer>> {
     let from = session.req_header().headers.clone();
     let accepts = from.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -153,11 +154,13 @@ pub async fn run(
     let page = match Box::pin(walk.page(at)).await {
         Ok(page) => page,
         Err(refused) => {
+            *course = walk.course;
             count("refused");
             return Ok(Some(refused));
         }
     };
     let written = Box::pin(write(session, (&mut walk, page), form, id)).await;
+    *course = walk.course;
     count(match &written {
         Ok(End::Whole) => "whole",
         Ok(End::Broken) => "broken",
@@ -246,6 +249,8 @@ struct Walk<'a> {
     seen: HashSet<At>,
     bytes: usize,
     until: Duration,
+    /// How the calls for its pages went, together.
+    course: Course,
 }
 
 impl<'a> Walk<'a> {
@@ -257,7 +262,7 @@ impl<'a> Walk<'a> {
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let until = door.parts.clock.monotonic().saturating_add(call.generation.gateway.limits.pages_time);
-        Self { door, call, headers, seen: HashSet::new(), bytes: 0, until }
+        Self { door, call, headers, seen: HashSet::new(), bytes: 0, until, course: Course::default() }
     }
 
     /// Fetches a page.
@@ -279,7 +284,7 @@ impl<'a> Walk<'a> {
         self.read(&at, received)
     }
 
-    async fn fetch(&self, at: &At) -> Result<Received, Answer> {
+    async fn fetch(&mut self, at: &At) -> Result<Received, Answer> {
         let call = &self.call;
         let (generation, integration) = (&call.generation, &call.ready.integration);
         let connection = &call.ready.common.connection.id;
@@ -299,7 +304,8 @@ impl<'a> Walk<'a> {
             suffix: at.suffix.clone(),
             query: at.query.clone(),
         };
-        let fetched = whole::fetch(self.door, &Arc::new(page), (&Method::GET, &self.headers), Bytes::new()).await;
+        let from = (&Method::GET, &self.headers);
+        let fetched = whole::fetch(self.door, &Arc::new(page), from, Bytes::new(), &mut self.course).await;
         fetched.map(|(received, _)| received).map_err(whole::Unmade::into_answer)
     }
 

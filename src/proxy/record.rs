@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method};
 
 use super::{ProxyDoor, Subject};
-use crate::activity::{Asker, CallRecord};
+use crate::activity::{Asker, CallRecord, Course};
 use crate::base::clock::Timestamp;
 
 /// What metrics call a request that is for no known integration.
@@ -34,6 +34,10 @@ pub struct Ended {
     pub took: Duration,
     /// How long the service took to its answer's head, where there was one, and the answer's status.
     pub service: Option<(Duration, u16)>,
+    /// How long it took until it was sent; zero where it was not.
+    pub sent: Duration,
+    /// How it went.
+    pub course: Course,
     /// Bytes of both bodies.
     pub bytes: (u64, u64),
 }
@@ -56,6 +60,8 @@ pub fn record(door: &ProxyDoor, ended: Ended) {
     let Some((subject, (origin, mut path))) = ended.subject.zip(ended.place) else { return };
     // Checked paths are ASCII.
     path.truncate(PATH);
+    // The status of what is kept is what the service answered once.
+    let kept = (ended.course.cache.is_some() && ended.error.is_none()).then_some(ended.status);
     door.parts.outbound.activity().record(CallRecord {
         at: ended.at,
         generation: subject.generation,
@@ -66,11 +72,12 @@ pub fn record(door: &ProxyDoor, ended: Ended) {
         method: ended.method,
         origin,
         path,
-        status: ended.service.map(|(_, status)| status),
+        status: ended.service.map(|(_, status)| status).or(kept),
         error: ended.error,
         duration_ms: u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX),
         sent_bytes: ended.bytes.0,
         received_bytes: ended.bytes.1,
+        course: ended.course,
     });
 }
 
@@ -96,6 +103,10 @@ fn count(door: &ProxyDoor, integration: &str, ended: &Ended) {
     metrics.http_request_duration.with_label_values(&["proxy", integration]).observe(took);
     if let Some(error) = ended.error {
         metrics.http_refusals.with_label_values(&["proxy", error]).inc();
+    }
+    if ended.course.attempts == 1 && !ended.sent.is_zero() {
+        let added = ended.sent.saturating_sub(ended.course.waited).as_secs_f64();
+        metrics.added.with_label_values(&[integration]).observe(added);
     }
     if let Some(service) = ended.service {
         of_service(door, integration, service);

@@ -2,8 +2,9 @@
 //!
 //! Only what is still held can be sent again: a body that was read to its end and fits Pingora's buffer of 64 KiB.
 //! The decision falls before the failed try is let go of; the pause, and the call's next turn under the policy, come
-//! where Pingora asks for the next peer. A service that stays silent until its time is over is not asked again: the
-//! caller has waited for it.
+//! where Pingora asks for the next peer. A service that stays silent until its time is over ends the wait of the caller's
+//! connection, where that time is kept; for a next try the wait begins anew. Over HTTP/2 the caller's stream ends with
+//! it, and there is no next try.
 
 use http::Method;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -14,6 +15,7 @@ use super::ProxyDoor;
 use super::context::{Context, gone, is_websocket};
 use super::depart::{self, Stopped};
 use super::underway::watch;
+use super::watch::{Overdue, Watch};
 use crate::connection::refresh::LEASE;
 use crate::outbound::retry::{Between, Fault, Spent, fresh_key, key_header};
 
@@ -73,6 +75,23 @@ pub fn after(door: &ProxyDoor, session: &mut Session, context: &mut Context, fau
     true
 }
 
+/// Whether the service stayed silent until its time was over, and the caller is still there to be answered otherwise.
+pub fn met_silence(session: &Session, context: &Context) -> bool {
+    let overdue = watch(session).and_then(Watch::overdue);
+    overdue == Some(Overdue::Service) && context.service.is_none() && session.as_http2().is_none()
+}
+
+/// Whether a call is tried again after the service was silent; the wait for it then begins anew.
+pub fn after_silence(door: &ProxyDoor, session: &mut Session, context: &mut Context) -> bool {
+    if !after(door, session, context, Fault::Broken) {
+        return false;
+    }
+    if let Some(watch) = watch(session) {
+        watch.forgive();
+    }
+    true
+}
+
 /// Whether all of the request can be sent again.
 fn is_held(session: &mut Session, fault: Fault) -> bool {
     !session.as_ref().retry_buffer_truncated() && (fault == Fault::Unsent || session.is_body_done())
@@ -94,6 +113,7 @@ pub async fn resume(door: &ProxyDoor, session: &Session, context: &mut Context) 
         () = gone(session) => return left(),
     }
     spent.goes();
+    context.course.waited += pause;
     (context.tries, context.attempts) = (0, context.attempts + 1);
     match depart::depart(door, session, context).await {
         Ok(()) => Ok(()),

@@ -66,6 +66,12 @@ impl Watch {
         self.service.store(NONE, Ordering::Relaxed);
     }
 
+    /// A wait that was ended begins anew with another try: nothing is waited for until that is made.
+    pub fn forgive(&self) {
+        self.expect_nothing();
+        self.overdue.store(0, Ordering::Relaxed);
+    }
+
     /// The client's body has ended.
     pub fn body_ended(&self) {
         self.body.store(false, Ordering::Relaxed);

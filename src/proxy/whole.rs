@@ -13,6 +13,7 @@ use super::kept::{self, Behind};
 use super::ready::Ready;
 use super::transform::{self, TransformError};
 use super::{ProxyDoor, depart, headers};
+use crate::activity::Course;
 use crate::definition::live::Generation;
 use crate::definition::plan::api::{Endpoint, Transform};
 use crate::definition::plan::policy::Retry;
@@ -23,6 +24,7 @@ use crate::outbound::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::outbound::retry::{Between, Fault, Spent, fresh_key, key_header};
 use crate::outbound::sign::{Leaving, own_headers};
 use crate::outbound::{Ask, Lane, PlaceError};
+use crate::request::fill::FRAMING;
 use crate::respond::{Answer, Refusal};
 use crate::template::Context;
 
@@ -107,9 +109,15 @@ impl Unmade {
 
 /// Makes the call: change, send, change. A GET may be answered from what is kept, as the service said it: what
 /// is changed is changed each time.
-pub async fn run(door: &Arc<ProxyDoor>, call: WholeCall, method: &Method, from: &HeaderMap, body: Bytes) -> Answer {
+pub async fn run(
+    door: &Arc<ProxyDoor>,
+    call: WholeCall,
+    from: (&Method, &HeaderMap),
+    body: Bytes,
+    course: &mut Course,
+) -> Answer {
     let call = Arc::new(call);
-    let (received, limits) = match fetch(door, &call, (method, from), body).await {
+    let (received, limits) = match fetch(door, &call, from, body, course).await {
         Ok(received) => received,
         Err(unmade) => return unmade.into_answer(),
     };
@@ -130,8 +138,9 @@ pub async fn make(
     call: &WholeCall,
     method: &Method,
     (from, body): (&HeaderMap, Bytes),
+    course: &mut Course,
 ) -> Result<Answer, Unmade> {
-    let tried = renewing(door, call, method, (&headers::kept(from), body)).await?;
+    let tried = renewing(door, call, method, (&headers::kept(from), body), course).await?;
     let received = noted(door, call, method, tried.received);
     answer(door, call, received).map_err(|error| Unmade::Unreadable(call.refused(&error)))
 }
@@ -145,6 +154,7 @@ pub async fn fetch(
     call: &Arc<WholeCall>,
     (method, from): (&Method, &HeaderMap),
     body: Bytes,
+    course: &mut Course,
 ) -> Result<Fetched, Unmade> {
     let place = (call.suffix.as_str(), call.query.as_deref());
     let mut headers = headers::kept(from);
@@ -160,6 +170,7 @@ pub async fn fetch(
         Some(asked) => match door.parts.outbound.cache().look(asked).await {
             Look::Ask(turn) => Some(turn),
             Look::Given(given) => {
+                course.cache = Some(given.verdict);
                 if let Some(turn) = given.refresh {
                     Behind::new(call, headers, turn).begin(door);
                 }
@@ -170,16 +181,22 @@ pub async fn fetch(
     if let Some(turn) = &turn {
         turn.ask(&mut headers);
     }
-    let (received, limits) = match trying(door, call, method, (&headers, body)).await {
+    let (received, limits) = match trying(door, call, method, (&headers, body), course).await {
         Ok(fetched) => fetched,
         Err(unmade) => {
             let stale = turn.as_mut().and_then(|turn| turn.failed()).map(of_answer);
-            return stale.map(|stale| (stale, None)).ok_or(unmade);
+            let stale = stale.ok_or(unmade)?;
+            course.cache = Some("stale");
+            return Ok((stale, None));
         }
     };
     let received = noted(door, call, method, received);
     let received = match turn {
-        Some(turn) => turn.settle(received),
+        Some(turn) => {
+            let (received, verdict) = turn.settle(received);
+            course.cache = Some(verdict);
+            received
+        }
         None => received,
     };
     Ok((received, limits))
@@ -209,18 +226,20 @@ async fn trying(
     call: &WholeCall,
     method: &Method,
     (from, body): (&HeaderMap, Bytes),
+    course: &mut Course,
 ) -> Result<Fetched, Unmade> {
     call.ready.common.policy.begin();
     let from = &keyed(door, call, method, from);
     let began = door.parts.clock.monotonic();
     let mut count = 0;
     loop {
-        let tried = renewing(door, call, method, (from, body.clone())).await;
+        let tried = renewing(door, call, method, (from, body.clone()), course).await;
         count += 1;
         let Some((pause, spent)) = again(door, call, (method, from), (&tried, count, began)) else {
             return tried.map(|tried| (tried.received, tried.limits));
         };
         tokio::time::sleep(pause).await;
+        course.waited += pause;
         spent.goes();
     }
 }
@@ -266,13 +285,14 @@ async fn renewing(
     call: &WholeCall,
     method: &Method,
     (from, body): (&HeaderMap, Bytes),
+    course: &mut Course,
 ) -> Result<Tried, Unmade> {
-    let first = once(door, call, &call.ready, method, (from, body.clone())).await;
+    let first = once(door, (call, &call.ready), method, (from, body.clone()), course).await;
     if heard(door, call, &first)
         && method.is_idempotent()
         && let Some(ready) = door.afresh(&call.generation, &call.ready).await
     {
-        let again = once(door, call, &ready, method, (from, body)).await;
+        let again = once(door, (call, &ready), method, (from, body), course).await;
         heard(door, call, &again);
         return again;
     }
@@ -281,7 +301,7 @@ async fn renewing(
     match renewed {
         Some(ready) if method.is_idempotent() => {
             door.parts.outbound.note_retry(&ready.integration, &ready.common.connection.id);
-            once(door, call, &ready, method, (from, body)).await
+            once(door, (call, &ready), method, (from, body), course).await
         }
         _ => first,
     }
@@ -297,10 +317,10 @@ fn heard(door: &ProxyDoor, call: &WholeCall, tried: &Result<Tried, Unmade>) -> b
 /// One try.
 async fn once(
     door: &ProxyDoor,
-    call: &WholeCall,
-    ready: &Ready,
+    (call, ready): (&WholeCall, &Ready),
     method: &Method,
     request: (&HeaderMap, Bytes),
+    course: &mut Course,
 ) -> Result<Tried, Unmade> {
     let endpoint = call.known_as.as_ref();
     let common = &ready.common;
@@ -315,7 +335,12 @@ async fn once(
         lane: Lane::Turn,
     };
     let admitted = common.policy.admit(ask, common.waiting_calls()).await;
-    let pass = admitted.map_err(|held| Unmade::Refused(held.answer(&ready.integration.id)))?;
+    let pass = admitted.map_err(|held| {
+        course.waited += held.waited();
+        Unmade::Refused(held.answer(&ready.integration.id))
+    })?;
+    course.waited += pass.waited();
+    course.attempts += 1;
     let outgoing = match outgoing(door, call, ready, method, request) {
         Ok(outgoing) => outgoing,
         Err(refused) => {
@@ -339,7 +364,8 @@ async fn once(
 
 /// A GET with these headers, for the cache.
 pub async fn get(door: &ProxyDoor, call: &WholeCall, headers: &HeaderMap) -> Result<Received, Answer> {
-    let tried = once(door, call, &call.ready, &Method::GET, (headers, Bytes::new())).await;
+    let mut course = Course::default();
+    let tried = once(door, (call, &call.ready), &Method::GET, (headers, Bytes::new()), &mut course).await;
     tried.map(|tried| tried.received).map_err(Unmade::into_answer)
 }
 
@@ -372,19 +398,8 @@ fn outgoing(
     let body = ready.credential().put_in(&mut kept, body).map_err(unusable)?;
     let path = format!("{}{}", common.base.path, call.suffix);
     if common.signer.is_some() {
-        for name in own_headers() {
-            kept.remove(name);
-        }
-        let leaving = Leaving {
-            method,
-            origin: &common.base.origin,
-            path: &path,
-            query: call.query.as_deref().unwrap_or_default(),
-            headers: &kept,
-            body: Some(&body),
-        };
-        let added = common.sign(leaving, door.parts.outbound.signing_moment(&common.connection)).map_err(unusable)?;
-        kept.extend(added);
+        let signed = (method, path.as_str(), call.query.as_deref().unwrap_or_default());
+        sign(door, ready, signed, (&mut kept, &body)).map_err(unusable)?;
     }
     let limit = BodyLimit { bytes: usize::try_from(call.max_body()).unwrap_or(usize::MAX), excess: Excess::Refuse };
     let secret =
@@ -408,6 +423,23 @@ fn outgoing(
     })
 }
 
+/// Signs a call with this method, path and query.
+fn sign(
+    door: &ProxyDoor,
+    ready: &Ready,
+    (method, path, query): (&Method, &str, &str),
+    (headers, body): (&mut HeaderMap, &Bytes),
+) -> Result<(), PlaceError> {
+    for name in own_headers() {
+        headers.remove(name);
+    }
+    let common = &ready.common;
+    let leaving = Leaving { method, origin: &common.base.origin, path, query, headers, body: Some(body) };
+    let added = common.sign(leaving, door.parts.outbound.signing_moment(&common.connection))?;
+    headers.extend(added);
+    Ok(())
+}
+
 /// What the caller gets: the answer as the endpoint's transform makes it.
 fn answer(door: &ProxyDoor, call: &WholeCall, received: Received) -> Result<Answer, TransformError> {
     let headers = headers::kept_of_answer(&received.headers);
@@ -425,16 +457,7 @@ fn answer(door: &ProxyDoor, call: &WholeCall, received: Received) -> Result<Answ
 
 /// Framing is written by whoever sends the message, from what it has.
 fn without_framing(headers: &mut HeaderMap) {
-    for name in [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::TE,
-        header::TRAILER,
-        header::UPGRADE,
-        header::EXPECT,
-    ] {
+    for name in FRAMING {
         headers.remove(name);
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! Names begin with `trunkline_`, units are base units, counters end in `_total`. Labels are bounded:
 //! `integration` (ids of loaded definitions, else `other`) and small enumerations; never a connection,
-//! path, address, event id or error text. A histogram has the OpenTelemetry HTTP boundaries.
+//! path, address, event id or error text. A `histogram` has the OpenTelemetry HTTP boundaries, a `fine` one finer ones.
 
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 /// The OpenTelemetry HTTP boundaries, in seconds.
 const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// Boundaries for what takes a small part of a call, in seconds.
+const FINE: &[f64] =
+    &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 
 /// A metric as documentation and dashboards know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +37,7 @@ macro_rules! metrics {
 
         /// The list of metrics, in the order they were declared.
         pub const CATALOGUE: &[Entry] = &[$(
-            Entry { name: $name, kind: stringify!($kind), help: $help, labels: &[$($label),*] },
+            Entry { name: $name, kind: metrics!(@kind $kind), help: $help, labels: &[$($label),*] },
         )+];
 
         impl Metrics {
@@ -54,9 +58,13 @@ macro_rules! metrics {
     (@type counter) => { IntCounterVec };
     (@type gauge) => { IntGaugeVec };
     (@type histogram) => { HistogramVec };
+    (@type fine) => { HistogramVec };
+    (@kind fine) => { "histogram" };
+    (@kind $kind:ident) => { stringify!($kind) };
     (@make counter $name:literal $help:literal [$($label:literal),*]) => { make_counter($name, $help, &[$($label),*]) };
     (@make gauge $name:literal $help:literal [$($label:literal),*]) => { make_gauge($name, $help, &[$($label),*]) };
-    (@make histogram $name:literal $help:literal [$($label:literal),*]) => { make_histogram($name, $help, &[$($label),*]) };
+    (@make histogram $name:literal $help:literal [$($label:literal),*]) => { make_histogram($name, $help, (&[$($label),*], SECONDS)) };
+    (@make fine $name:literal $help:literal [$($label:literal),*]) => { make_histogram($name, $help, (&[$($label),*], FINE)) };
 }
 
 metrics! {
@@ -83,6 +91,8 @@ metrics! {
     cache_bytes: gauge "trunkline_cache_bytes" "Bytes of kept answers, and of those being read." [];
     cache_evictions: counter "trunkline_cache_evictions_total" "Kept answers that went to make room." [];
     cache_not_kept: counter "trunkline_cache_not_kept_total" "Answers that might have been kept and passed instead: `too_large`, `no_room`." ["reason"];
+    added: fine "trunkline_added_duration_seconds" "Time from a request's head at the proxy door until its call was sent, without what it waited for its turn and between tries: what the gateway itself adds." ["integration"];
+    activity_dropped: counter "trunkline_activity_dropped_total" "Calls that were made and are not written down: `audit` (no room for another group, or the audit log could not be written)." ["kind"];
     calls_waiting: gauge "trunkline_calls_waiting" "Calls that wait for their turn under the limits of an integration." ["integration"];
     calls_waited: histogram "trunkline_calls_waited_seconds" "Time that calls waited for their turn, of those that had to." ["integration"];
     calls_held: counter "trunkline_calls_held_total" "Calls that were not made, by reason: a rate or the service's own quota (rate, quota), waiting in vain (waited), too many waiting (crowded), a failing service (open)." ["integration", "reason"];
@@ -139,8 +149,12 @@ fn make_gauge(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, pr
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that makes metrics")]
-fn make_histogram(name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
-    HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels)
+fn make_histogram(
+    name: &str,
+    help: &str,
+    (labels, bounds): (&[&str], &[f64]),
+) -> Result<HistogramVec, prometheus::Error> {
+    HistogramVec::new(HistogramOpts::new(name, help).buckets(bounds.to_vec()), labels)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The policy for calls that leave, end to end: limits, the service's own count, the breaker, retries.
 
 mod breaker;
+mod h2_faults;
 mod limits;
+mod observed;
 mod retries;
 mod shared;
 

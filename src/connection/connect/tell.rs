@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use super::link::Link;
 use super::outcome::{Outcome, State};
 use super::trial::Found;
-use crate::activity::{Activity, Asker, CallRecord};
+use crate::activity::{Activity, Asker, CallRecord, Course};
 use crate::base::clock::Clock;
 use crate::store::model::AuditEntry;
 use crate::store::{Audit, StoreError};
@@ -198,6 +198,7 @@ impl Teller {
             duration_ms: 0,
             sent_bytes: 0,
             received_bytes: 0,
+            course: Course::default(),
         });
     }
 

@@ -13,7 +13,7 @@ use percent_encoding::utf8_percent_encode;
 use super::scene::{Scene, misconfigured};
 use super::token_params::scene_header;
 use super::{Parts, Stage};
-use crate::activity::{Asker, CallRecord};
+use crate::activity::{Asker, CallRecord, Course};
 use crate::base::secret::Secret;
 use crate::connection::grant::{TokenError, TokenErrorKind};
 use crate::connection::turn;
@@ -185,6 +185,7 @@ impl Started {
             duration_ms: 0,
             sent_bytes: outgoing.body.len() as u64,
             received_bytes: 0,
+            course: Course::ONCE,
         };
         Self { record, monotonic: parts.clock.monotonic() }
     }

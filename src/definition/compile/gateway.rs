@@ -13,7 +13,8 @@ use crate::base::secret::Secret;
 use crate::definition::document::Document;
 use crate::definition::not_yet;
 use crate::definition::plan::gateway::{
-    Caller, Connect, Destination, DoorName, Fixed, Gateway, Grant, KeySource, Limits, Mode, Network, State, Upkeep,
+    Activity, Caller, Connect, Destination, DoorName, Fixed, Gateway, Grant, KeySource, Limits, Mode, Network, State,
+    Upkeep,
 };
 use crate::definition::plan::rule::Glob;
 use crate::definition::problem::Code;
@@ -24,6 +25,8 @@ use crate::definition::templates::Templates;
 const WORKERS: u32 = 10;
 /// The least pause between tests of a connection that counts.
 const LEAST_TEST_PAUSE: Duration = Duration::from_mins(1);
+/// The audit log gets a line about calls no more often than this.
+const LEAST_AUDIT_PAUSE: Duration = Duration::from_secs(1);
 const CONCURRENCY: u32 = 10;
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
 const STORE_CACHE: u64 = 32 << 20;
@@ -59,6 +62,7 @@ pub fn gateway(document: &Document, templates: &Templates) -> Result<Gateway, Fa
             .collect::<Result<_, _>>()?,
         workers: count(raw.workers.unwrap_or(WORKERS)),
         upkeep: upkeep(raw.upkeep.as_ref()),
+        activity: activity(raw.activity.as_ref()),
         limits: limits(raw.limits.as_ref()),
     })
 }
@@ -206,6 +210,20 @@ fn upkeep(raw: Option<&raw::Upkeep>) -> Upkeep {
 /// A token's answer has some kilobytes; with less room no sign-in could work.
 const SIGN_IN_LEAST: usize = 4 << 10;
 
+fn activity(raw: Option<&raw::Activity>) -> Activity {
+    let usual = Activity::default();
+    let Some(raw) = raw else { return usual };
+    // The schema bounds it, and a share of a million has no more digits than this.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1,000,000")]
+    let millionths = |share: f64| (share.clamp(0.0, 1.0) * 1e6).round() as u32;
+    Activity {
+        keep: raw.keep.map_or(usual.keep, count),
+        retain: raw.retain.map_or(usual.retain, |time| time.0),
+        sample_millionths: raw.sample.map_or(usual.sample_millionths, millionths),
+        audit_every: raw.audit_every.map_or(usual.audit_every, |time| time.0.max(LEAST_AUDIT_PAUSE)),
+    }
+}
+
 fn limits(raw: Option<&raw::Limits>) -> Limits {
     let usual = Limits::default();
     let Some(raw) = raw else { return usual };
@@ -278,6 +296,10 @@ mod tests {
         let every = |more: Value| compiled(&more).expect("compiles").upkeep.test_every.map(|every| every.as_secs());
         let set = |text: &str| every(json!({ "upkeep": { "test_every": text } }));
         assert_eq!((every(json!({})), set("1h"), set("1s"), set("0s")), (Some(43_200), Some(3_600), Some(60), None));
+        let activity = json!({ "keep": 5, "sample": 0.25, "retain": "1h", "audit_every": "0s" });
+        let activity = compiled(&json!({ "activity": activity })).expect("compiles").activity;
+        assert_eq!((activity.keep, activity.sample_millionths), (5, 250_000));
+        assert_eq!((activity.retain, activity.audit_every), (Duration::from_hours(1), LEAST_AUDIT_PAUSE));
         let upkeep = compiled(&json!({ "upkeep": { "refreshes_at_once": 3 } })).expect("compiles").upkeep;
         assert_eq!((upkeep.refreshes_at_once, upkeep.test_every.is_some()), (3, true));
     }

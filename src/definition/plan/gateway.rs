@@ -39,6 +39,8 @@ pub struct Gateway {
     pub workers: usize,
     /// How connections are kept usable.
     pub upkeep: Upkeep,
+    /// What is remembered of calls.
+    pub activity: Activity,
     /// Bounds of what is taken in.
     pub limits: Limits,
 }
@@ -96,6 +98,30 @@ pub struct Door {
     pub proxy_protocol: Vec<Network>,
     /// Peers whose `Forwarded` or `X-Forwarded-For` is believed.
     pub forwarded: Vec<Network>,
+}
+
+/// What is remembered of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// How many of the newest calls are remembered. Default 1000.
+    pub keep: usize,
+    /// For how long. Default 7 d.
+    pub retain: Duration,
+    /// Of a million calls that succeed, how many are remembered. Default all.
+    pub sample_millionths: u32,
+    /// How often the audit log gets a line about who called what. Default 10 s.
+    pub audit_every: Duration,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self {
+            keep: 1_000,
+            retain: Duration::from_hours(7 * 24),
+            sample_millionths: 1_000_000,
+            audit_every: Duration::from_secs(10),
+        }
+    }
 }
 
 /// How connections are kept usable.

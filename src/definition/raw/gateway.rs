@@ -60,6 +60,8 @@ pub struct Gateway {
     pub workers: Option<u32>,
     /// How connections are kept usable.
     pub upkeep: Option<Upkeep>,
+    /// What is remembered of calls.
+    pub activity: Option<Activity>,
     /// Bounds of what the doors take in.
     pub limits: Option<Limits>,
     /// Sandboxed modules, by name.
@@ -514,6 +516,24 @@ pub struct Upkeep {
     /// How often each stored connection is tried by its integration's `api.test`, where there is one; at
     /// least a minute counts, and `0s` is never. Default 12h.
     pub test_every: Option<DurationText>,
+}
+
+/// What is remembered of calls. Every call that is answered has an entry, whoever answers it; the audit log has a line
+/// for groups of them.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Activity {
+    /// How many of the newest calls `/api/activity` has; the oldest go first. Default 1000.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub keep: Option<u32>,
+    /// For how long. Default 7d.
+    pub retain: Option<DurationText>,
+    /// The share of calls with a status below 400, 0 to 1, that get an entry; all others always do. Default 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample: Option<f64>,
+    /// How often the audit log gets a line that says which application made how many calls with which connection;
+    /// at least a second counts. Default 10s.
+    pub audit_every: Option<DurationText>,
 }
 
 /// The certificate of a door.

@@ -87,6 +87,8 @@ pub enum Look {
 pub struct Given {
     /// The answer.
     pub answer: Answer,
+    /// What came of the request: `hit`, `stale`, `collapsed` or `refused`.
+    pub verdict: &'static str,
     /// The turn of whoever brings it up to date behind the caller's back.
     pub refresh: Option<Box<Turn>>,
 }
@@ -131,7 +133,8 @@ impl Cache {
             if said.only_if_cached {
                 self.count(&asked.key, "refused");
                 let words = "nothing kept fits, and the request says `only-if-cached`";
-                return Look::Given(Box::new(Given { answer: Refusal::NotCached.answer(words), refresh: None }));
+                let answer = Refusal::NotCached.answer(words);
+                return Look::Given(Box::new(Given { answer, verdict: "refused", refresh: None }));
             }
             let alone = waited || said.no_store || said.no_cache || *asked.method == Method::HEAD;
             let alone =
@@ -164,7 +167,8 @@ impl Cache {
             Worth::Refreshed => self.turn_behind(asked, entry),
             _ => None,
         };
-        Given { answer: answer(entry, (asked.method, asked.headers), now, &status), refresh: refresh.map(Box::new) }
+        let answer = answer(entry, (asked.method, asked.headers), now, &status);
+        Given { answer, verdict: result, refresh: refresh.map(Box::new) }
     }
 
     /// The turn of a refresh that nobody waits for, where none is under way.

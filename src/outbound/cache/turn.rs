@@ -142,7 +142,7 @@ impl Turn {
         {
             return Next::Stale(Box::new(answer));
         }
-        self.cache.count(&self.key, if self.keeps { "miss" } else { "bypass" });
+        self.cache.count(&self.key, self.verdict());
         let Some(recording) = self.recording(&head, framed) else {
             self.unkept(status);
             return Next::Pass(self.told(status, ""));
@@ -152,6 +152,11 @@ impl Turn {
         }
         let told = self.told(status, "; stored");
         Next::Keep(Box::new(recording), told)
+    }
+
+    /// What came of the request, where the service's answer passes.
+    pub fn verdict(&self) -> &'static str {
+        if self.keeps { "miss" } else { "bypass" }
     }
 
     fn told(&self, status: StatusCode, kept: &str) -> HeaderValue {
@@ -237,21 +242,23 @@ impl Turn {
         Some(answer(entry, (&self.method, &self.headers), now, &told))
     }
 
-    /// What becomes of an answer that was read whole: what its caller gets.
-    pub fn settle(mut self, received: Received) -> Received {
+    /// What becomes of an answer that was read whole: what its caller gets, and what came of the request.
+    pub fn settle(mut self, received: Received) -> (Received, &'static str) {
         let (status, mut headers) = (received.status, received.headers);
+        let passes = self.verdict();
         match self.head(status, &headers, true) {
-            Next::Unchanged(answer) | Next::Stale(answer) => of_answer(*answer),
+            Next::Unchanged(answer) => (of_answer(*answer), "revalidated"),
+            Next::Stale(answer) => (of_answer(*answer), "stale"),
             Next::Pass(told) => {
                 headers.append(CACHE_STATUS, told);
-                Received { status, headers, body: received.body }
+                (Received { status, headers, body: received.body }, passes)
             }
             Next::Keep(mut recording, told) => {
                 headers.append(CACHE_STATUS, told);
                 if recording.push(&received.body) {
                     recording.finish();
                 }
-                Received { status, headers, body: received.body }
+                (Received { status, headers, body: received.body }, passes)
             }
         }
     }

@@ -99,6 +99,8 @@ pub struct Full {
     pub after: Duration,
     /// `RateLimit-Policy` and `RateLimit` of the answer, where there are limits.
     pub fields: Option<(HeaderValue, HeaderValue)>,
+    /// How long it waited in vain.
+    pub waited: Duration,
 }
 
 /// What stood in a call's way.
@@ -255,7 +257,7 @@ impl Limiter {
         let standing = state.gate.standing(claim, now);
         let name = later.limit.and_then(|place| self.limits.get(place)).map(|limit| limit.name.clone());
         let after = later.at.saturating_sub(now).saturating_add(queued);
-        Full { why, limit: name, after, fields: self.fields(&standing) }
+        Full { why, limit: name, after, fields: self.fields(&standing), waited: Duration::ZERO }
     }
 
     /// Looks after those who wait, for as long as somebody does.

@@ -184,6 +184,7 @@ pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
         private_networks,
         workers: 1,
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
+        activity: trunkline::definition::plan::gateway::Activity::default(),
         limits: Limits::default(),
     }
 }

@@ -455,6 +455,7 @@ fn generation(public_url: url::Url, connect: Settings, integrations: Integration
         workers: 1,
         limits: Limits::default(),
         upkeep: Upkeep::default(),
+        activity: trunkline::definition::plan::gateway::Activity::default(),
     };
     Generation {
         number: 1,

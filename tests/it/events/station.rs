@@ -138,6 +138,7 @@ fn gateway(plan: &Plan) -> Gateway {
         private_networks: vec![Network { address: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: 8 }],
         workers: plan.workers,
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
+        activity: trunkline::definition::plan::gateway::Activity::default(),
         limits: Limits::default(),
     }
 }

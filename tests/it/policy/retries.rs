@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, Method};
@@ -16,9 +16,10 @@ use super::{Origin, answer};
 use crate::calls::service::{Answer as Reply, Service};
 use crate::calls::world::{Setting, request};
 use crate::support::doors::{Doors, KEY, Setup, service};
+use crate::support::origin::{read_request, serve, until_closed};
 use crate::support::raw::{PATIENCE, Wire, call};
 
-fn retry(key: Option<&'static str>) -> Policy {
+pub fn retry(key: Option<&'static str>) -> Policy {
     let backoff = Backoff { base: Duration::ZERO, cap: Duration::ZERO };
     let idempotency_key = key.map(HeaderName::from_static);
     let retry = Retry { attempts: 3, backoff, statuses: vec![429, 502, 503, 504], idempotency_key, retry_after: None };
@@ -138,6 +139,43 @@ async fn what_has_a_schedule_of_its_own_is_one_try() {
     assert_eq!((error.may_repeat(), service.seen().len()), (true, 1));
 }
 
+/// A service that says nothing to the first `silent` requests, and answers from then on.
+async fn silent(silent: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let address = serve(move |mut stream| {
+        let count = Arc::clone(&count);
+        async move {
+            while read_request(&mut stream).await.is_some() {
+                if count.fetch_add(1, Ordering::SeqCst) < silent {
+                    return until_closed(&mut stream).await;
+                }
+                stream.write_all(answer(200, "").as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_service_that_stays_silent_is_asked_again_where_that_is_safe() {
+    for (line, mute, status, times) in
+        [("GET /svc/a", 1, 200, 2), ("PUT /svc/a", 2, 200, 3), ("GET /svc/a", 9, 504, 3), ("POST /svc/a", 1, 504, 1)]
+    {
+        let (address, asked) = silent(mute).await;
+        let mut integration = service(&format!("http://{address}"));
+        let api = integration.api.as_mut().unwrap();
+        (api.policy, api.timeouts.response) = (retry(None), Duration::from_millis(300));
+        let doors = Doors::start(Setup::of(integration));
+        let reply = call(doors.proxy, line, "", if line.starts_with("GET") { "" } else { "x" }).await;
+        assert_eq!((reply.status, asked.load(Ordering::SeqCst)), (status, times), "{line} {mute}: {}", reply.text());
+        let mut wire = Wire::open(doors.proxy).await;
+        wire.send(format!("POST /svc/b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n")).await;
+        assert_eq!(wire.reply().await.status, if mute == 9 { 504 } else { 200 }, "the door goes on");
+    }
+}
+
 /// A way to a service on which the first connection breaks after so many bytes in one direction.
 struct Cut {
     address: SocketAddr,
@@ -195,7 +233,7 @@ async fn pass(from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl AsyncWriteE
 }
 
 /// What the caller reads until the connection ends.
-async fn conversation(doors: &Doors, method: &str, body: &str) -> String {
+pub async fn conversation(doors: &Doors, method: &str, body: &str) -> String {
     let mut wire = Wire::open(doors.proxy).await;
     let length = body.len();
     wire.send(format!(

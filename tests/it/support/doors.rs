@@ -275,6 +275,7 @@ pub fn generation(setup: Setup) -> Generation {
         private_networks: setup.private_networks,
         workers: 1,
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
+        activity: trunkline::definition::plan::gateway::Activity::default(),
         limits: setup.limits,
     };
     let by_id = |integration: Integration| (Arc::clone(&integration.id), Arc::new(integration));

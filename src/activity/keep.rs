@@ -1,0 +1,91 @@
+//! What happens to the activity beside the calls: settings taken over, old entries let go, and the line in the audit
+//! log that says who called what.
+//!
+//! Nothing here is waited for by a call. A line that cannot be written is counted as dropped, calls and all.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::Activity;
+use super::tally::{Counted, Taken};
+use crate::base::clock::Clock;
+use crate::definition::live::Live;
+use crate::store::Audit;
+use crate::store::model::AuditEntry;
+use crate::telemetry::metrics::Metrics;
+
+/// How often the settings and the ages are looked at.
+const EVERY: Duration = Duration::from_secs(1);
+/// The most groups of one line.
+const GROUPS: usize = 256;
+
+/// What keeps the activity.
+#[derive(Clone)]
+pub struct Keeper {
+    /// What is kept.
+    pub activity: Arc<Activity>,
+    /// The settings in force.
+    pub live: Arc<Live>,
+    /// Where the lines go.
+    pub audit: Arc<dyn Audit>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").finish_non_exhaustive()
+    }
+}
+
+impl Keeper {
+    /// Keeps the activity until it is told to stop. What was counted since the last line is for one more
+    /// [`Self::write`], once no call is under way.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut written = self.clock.monotonic();
+        let mut looks = tokio::time::interval(EVERY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(looks.tick()).await.is_some() {
+            let settings = self.live.load().gateway.activity;
+            self.activity.apply(settings);
+            self.activity.retire(self.clock.now());
+            let now = self.clock.monotonic();
+            if now.saturating_sub(written) >= settings.audit_every {
+                self.write().await;
+                written = now;
+            }
+        }
+    }
+
+    /// Writes down who called what since the last time; one line for some hundred groups.
+    pub async fn write(&self) {
+        let Taken { counted, since, dropped } = self.activity.tally().take();
+        self.drops(dropped);
+        for groups in counted.chunks(GROUPS) {
+            let entry = AuditEntry {
+                at: self.clock.now(),
+                actor: "system".to_owned(),
+                action: "calls".to_owned(),
+                target: "proxy".to_owned(),
+                detail: json!({ "since": since.to_string(), "calls": groups }),
+            };
+            if let Err(error) = self.audit.append(entry).await {
+                let calls = groups.iter().map(|of: &Counted| of.calls).sum();
+                self.drops(calls);
+                tracing::error!(calls, "{calls} calls are not in the audit log: {error}");
+            }
+        }
+    }
+
+    fn drops(&self, calls: u64) {
+        if calls > 0 {
+            self.metrics.activity_dropped.with_label_values(&["audit"]).inc_by(calls);
+        }
+    }
+}

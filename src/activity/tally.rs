@@ -1,0 +1,158 @@
+//! Who called what and how often, since the last line in the audit log: counted in memory, a group for each
+//! application, connection and method, so that a call costs a count and no write.
+//!
+//! Bounded: what finds no room for a group of its own is counted as dropped. Filled by `record`, emptied by
+//! `keep`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::Method;
+use serde::Serialize;
+
+use super::{Asker, CallRecord, as_text};
+use crate::base::clock::Timestamp;
+
+/// The most groups between two lines.
+const GROUPS: usize = 8_192;
+
+/// What is counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct Group {
+    /// The application.
+    pub caller: Arc<str>,
+    /// The integration.
+    pub integration: Arc<str>,
+    /// The connection that it used.
+    pub connection: Arc<str>,
+    /// The method.
+    #[serde(serialize_with = "as_text")]
+    pub method: Method,
+    /// What became of the calls.
+    pub result: Became,
+}
+
+/// What became of a call, for the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Became {
+    /// The service answered.
+    Answered,
+    /// It was answered from what is kept.
+    Kept,
+    /// The gateway refused it, or there was no answer.
+    Failed,
+}
+
+/// A group and how many calls it has.
+#[derive(Debug, Clone, Serialize)]
+pub struct Counted {
+    /// What is counted together.
+    #[serde(flatten)]
+    pub group: Group,
+    /// How many.
+    pub calls: u64,
+}
+
+/// Calls since the last line.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    groups: HashMap<Group, u64>,
+    /// When the first of them began.
+    since: Option<Timestamp>,
+    dropped: u64,
+}
+
+/// What was counted since it was last asked.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// The groups, in a settled order.
+    pub counted: Vec<Counted>,
+    /// When the first call of them began.
+    pub since: Timestamp,
+    /// Calls that found no room.
+    pub dropped: u64,
+}
+
+impl Tally {
+    /// Counts a call, where an application made it.
+    pub fn count(&self, call: &CallRecord) {
+        let Asker::Caller(caller) = &call.asker else { return };
+        let group = Group {
+            caller: Arc::clone(caller),
+            integration: Arc::clone(&call.integration),
+            connection: Arc::clone(&call.connection),
+            method: call.method.clone(),
+            result: Became::of(call),
+        };
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.since.get_or_insert(call.at);
+        if let Some(calls) = counts.groups.get_mut(&group) {
+            *calls += 1;
+        } else if counts.groups.len() < GROUPS {
+            counts.groups.insert(group, 1);
+        } else {
+            counts.dropped += 1;
+        }
+    }
+
+    /// Takes out what was counted.
+    pub fn take(&self) -> Taken {
+        let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut counted: Vec<_> = counts.groups.into_iter().map(|(group, calls)| Counted { group, calls }).collect();
+        counted.sort_by(|one, other| one.group.place().cmp(&other.group.place()));
+        Taken { counted, since: counts.since.unwrap_or_default(), dropped: counts.dropped }
+    }
+}
+
+impl Group {
+    fn place(&self) -> (&str, &str, &str, &str, u8) {
+        (&self.caller, &self.integration, &self.connection, self.method.as_str(), self.result as u8)
+    }
+}
+
+impl Became {
+    fn of(call: &CallRecord) -> Self {
+        match (call.error, call.status, call.course.attempts) {
+            (None, Some(_), 0) => Self::Kept,
+            (None, Some(_), _) => Self::Answered,
+            _ => Self::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::call;
+    use super::*;
+
+    fn by(caller: &str) -> CallRecord {
+        CallRecord { asker: Asker::Caller(caller.into()), ..call(1) }
+    }
+
+    #[test]
+    fn calls_are_counted_in_groups_and_only_those_of_applications() {
+        let tally = Tally::default();
+        for caller in ["b", "a", "b"] {
+            tally.count(&by(caller));
+        }
+        tally.count(&CallRecord { error: Some("rate_limited"), ..by("a") });
+        tally.count(&call(1));
+        let Taken { counted, since, dropped } = tally.take();
+        let shown: Vec<_> = counted.iter().map(|of| (&*of.group.caller, of.group.result, of.calls)).collect();
+        assert_eq!(shown, [("a", Became::Answered, 1), ("a", Became::Failed, 1), ("b", Became::Answered, 2)]);
+        assert_eq!((since.seconds(), dropped, tally.take().counted.len()), (1, 0, 0));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_as_dropped() {
+        let tally = Tally::default();
+        (0..GROUPS + 3).for_each(|number| tally.count(&by(&number.to_string())));
+        tally.count(&by("0"));
+        let Taken { counted, dropped, .. } = tally.take();
+        assert_eq!((counted.len(), dropped), (GROUPS, 3));
+    }
+}

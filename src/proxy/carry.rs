@@ -1,0 +1,84 @@
+//! What [`Forward`] does with a call that was admitted, by what it is. Called by its first phase.
+
+use http::header;
+use pingora::proxy::Session;
+
+use super::context::{Context, unless_gone};
+use super::depart::{Stopped, depart};
+use super::durable::Submission;
+use super::endpoint::{self, MAX_INPUT, NamedCall};
+use super::forward::Forward;
+use super::whole::WholeCall;
+use super::{Call, durable, intake, retry, whole};
+use crate::respond::{Answer, Refusal};
+
+impl Forward {
+    /// Lets a call go that is streamed; whether it was answered instead.
+    pub(super) async fn forward(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        call: Box<Call>,
+    ) -> pingora::Result<bool> {
+        call.ready.common.policy.begin();
+        context.call = Some(call);
+        match depart(&self.door, session, context).await {
+            Ok(()) => {}
+            Err(Stopped::Refused(refused)) => {
+                let given = context.instead().unwrap_or(refused);
+                return self.answer(session, context, given).await.map(|()| true);
+            }
+            Err(Stopped::Gone) => return retry::left(),
+        }
+        // A service that does not know `100 Continue` would leave the caller waiting.
+        if headers_expect(session) {
+            session.write_continue_response().await?;
+        }
+        Ok(false)
+    }
+
+    /// Makes a call that is read whole.
+    pub(super) async fn whole(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        call: WholeCall,
+    ) -> pingora::Result<Answer> {
+        let (method, from) = (session.req_header().method.clone(), session.req_header().headers.clone());
+        context.known.place = Some(call.place());
+        let body = match intake::whole_body(session, call.max_body()).await {
+            Ok(body) => body,
+            Err(refused) => return Ok(refused),
+        };
+        context.sent = self.now();
+        let run = whole::run(&self.door, call, (&method, &from), body, &mut context.course);
+        let Some(given) = unless_gone(session, run).await else { return retry::left() };
+        let took = self.now().saturating_sub(context.sent);
+        let asked = context.course.attempts > 0 && Refusal::of(&given).is_none();
+        context.service = Some((took, given.status.as_u16())).filter(|_| asked);
+        Ok(given)
+    }
+
+    /// Runs an endpoint by name.
+    pub(super) async fn named(&self, session: &mut Session, call: &NamedCall) -> pingora::Result<Answer> {
+        let body = match intake::whole_body(session, MAX_INPUT).await {
+            Ok(body) => body,
+            Err(refused) => return Ok(refused),
+        };
+        let run = endpoint::run(&self.door.parts.outbound, call, &body);
+        unless_gone(session, run).await.map_or_else(retry::left, Ok)
+    }
+
+    /// Takes a durable call in.
+    pub(super) async fn accept(&self, session: &mut Session, submission: Submission) -> Answer {
+        let (method, from) = (session.req_header().method.clone(), session.req_header().headers.clone());
+        match intake::whole_body(session, submission.max_body).await {
+            Ok(body) => durable::accept(&self.door, submission, (method, &from), body).await,
+            Err(refused) => refused,
+        }
+    }
+}
+
+fn headers_expect(session: &mut Session) -> bool {
+    session.req_header().headers.contains_key(header::EXPECT) && !session.is_body_done()
+}

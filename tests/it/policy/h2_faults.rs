@@ -1,0 +1,186 @@
+//! Faults of a service that speaks HTTP/2: the connection is cut at every byte of either direction, streams are reset
+//! and connections sent away. No POST without a key reaches the service twice.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::SendResponse;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::retries::{conversation, retry};
+use crate::support::doors::{Doors, Setup, service};
+use crate::support::origin::serve;
+use crate::support::tls::Authority;
+
+/// What happens to the first connection, or to the first request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It ends after so many bytes from the gateway.
+    Request(usize),
+    /// It ends after so many bytes to the gateway.
+    Answer(usize),
+    /// The stream is reset at once.
+    Reset(Reason),
+    /// The stream is reset after the answer's head.
+    ResetAfterHead,
+    /// The connection is sent away by GOAWAY at once, which ends the stream.
+    GoAway(Reason),
+    /// The connection is sent away, and what is under way is answered.
+    GoAwayGently,
+}
+
+/// A stream of which one direction ends early.
+struct Cut {
+    inner: TlsStream<TcpStream>,
+    up: usize,
+    down: usize,
+}
+
+impl AsyncRead for Cut {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = vec![0; self.up.min(into.remaining())];
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut part = ReadBuf::new(&mut bytes);
+        let read = Pin::new(&mut self.inner).poll_read(context, &mut part);
+        into.put_slice(part.filled());
+        self.up -= part.filled().len();
+        read
+    }
+}
+
+impl AsyncWrite for Cut {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let most = self.down.min(bytes.len());
+        if most == 0 {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let written = Pin::new(&mut self.inner).poll_write(context, &bytes[..most]);
+        if let Poll::Ready(Ok(count)) = written {
+            self.down -= count;
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+fn answered(mut respond: SendResponse<Bytes>) {
+    let head = http::Response::builder().header("content-length", 4).body(()).unwrap();
+    // Either fails where the connection is cut.
+    if let Ok(mut body) = respond.send_response(head, false) {
+        drop(body.send_data("done".into(), true));
+    }
+}
+
+/// One connection of the service. `fault` is that of the first one.
+async fn converse(stream: TlsStream<TcpStream>, fault: Option<Fault>, reached: Arc<AtomicUsize>) {
+    let (up, down) = match fault {
+        Some(Fault::Request(bytes)) => (bytes, usize::MAX),
+        Some(Fault::Answer(bytes)) => (usize::MAX, bytes),
+        _ => (usize::MAX, usize::MAX),
+    };
+    let Ok(mut connection) = h2::server::handshake(Cut { inner: stream, up, down }).await else { return };
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        reached.fetch_add(1, Ordering::SeqCst);
+        match fault {
+            Some(Fault::Reset(reason)) => respond.send_reset(reason),
+            Some(Fault::ResetAfterHead) => {
+                let head = http::Response::builder().header("content-length", 4).body(()).unwrap();
+                respond.send_response(head, false).unwrap().send_reset(Reason::INTERNAL_ERROR);
+            }
+            Some(Fault::GoAway(reason)) => connection.abrupt_shutdown(reason),
+            Some(Fault::GoAwayGently) => {
+                connection.graceful_shutdown();
+                answered(respond);
+            }
+            _ => answered(respond),
+        }
+    }
+}
+
+/// Makes one call to a service with this fault; what the caller got, and how often the service was reached.
+async fn calling(acceptor: &TlsAcceptor, authority: &Authority, method: &str, fault: Fault) -> (String, usize) {
+    let (reached, begun) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, acceptor) = (Arc::clone(&reached), acceptor.clone());
+    let address = serve(move |stream| {
+        let (acceptor, count) = (acceptor.clone(), Arc::clone(&count));
+        let fault = (!begun.swap(true, Ordering::SeqCst)).then_some(fault);
+        async move {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                converse(stream, fault, count).await;
+            }
+        }
+    })
+    .await;
+    let mut integration = service(&format!("https://localhost:{}", address.port()));
+    let api = integration.api.as_mut().unwrap();
+    (api.transport.ca, api.transport.allow_private) = (Some(authority.trusted()), true);
+    api.policy = retry(None);
+    let setup = Setup { names: vec![("localhost", vec!["127.0.0.1"])], ..Setup::of(integration) };
+    let doors = Doors::start(setup);
+    let text = conversation(&doors, method, if method == "GET" { "" } else { "hello" }).await;
+    (text, reached.load(Ordering::SeqCst))
+}
+
+/// More bytes than a call has in either direction, so that the last cuts come too late to matter.
+const REQUEST: usize = 420;
+const ANSWER: usize = 160;
+
+const FAULTS: [Fault; 8] = [
+    Fault::Reset(Reason::REFUSED_STREAM),
+    Fault::Reset(Reason::INTERNAL_ERROR),
+    Fault::Reset(Reason::CANCEL),
+    Fault::Reset(Reason::NO_ERROR),
+    Fault::ResetAfterHead,
+    Fault::GoAway(Reason::NO_ERROR),
+    Fault::GoAway(Reason::ENHANCE_YOUR_CALM),
+    Fault::GoAwayGently,
+];
+
+fn cuts() -> impl Iterator<Item = Fault> {
+    (0..REQUEST).map(Fault::Request).chain((0..ANSWER).map(Fault::Answer))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_ends_over_http_2_no_post_without_a_key_reaches_the_service_twice() {
+    let authority = Authority::new();
+    let acceptor = authority.acceptor("localhost", &["h2"]);
+    let mut whole = 0;
+    for fault in cuts().chain(FAULTS) {
+        let (text, reached) = calling(&acceptor, &authority, "POST", fault).await;
+        assert!(reached <= 1, "{fault:?}: {reached} times, {text}");
+        let told = ["service_unreachable", "service_answer_invalid"].iter().any(|code| text.contains(code));
+        assert!(told || text.starts_with("HTTP/1.1 200"), "{fault:?}: {text}");
+        whole += usize::from(text.starts_with("HTTP/1.1 200") && text.ends_with("done"));
+    }
+    assert!((2..400).contains(&whole), "{whole} of all got through: the cuts are somewhere else");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_over_http_2_before_the_answers_head_is_done_in_the_end_where_it_may_be() {
+    let authority = Authority::new();
+    let acceptor = authority.acceptor("localhost", &["h2"]);
+    // After any other reset the door speaks HTTP/1.1 to this place from then on, which this service does not.
+    let resets = [Fault::Reset(Reason::REFUSED_STREAM), Fault::GoAwayGently];
+    for fault in (0..REQUEST).step_by(7).map(Fault::Request).chain(resets) {
+        let (text, reached) = calling(&acceptor, &authority, "GET", fault).await;
+        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("done"), "{fault:?}: {text}");
+        assert!((1..=2).contains(&reached), "{fault:?}: {reached}");
+    }
+}
