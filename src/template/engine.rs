@@ -5,6 +5,7 @@
 //! refuses everything else when a template is compiled, because the engine itself would find an
 //! unknown filter only when a webhook is already waiting for it.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use minijinja::value::{Value, ValueKind};
@@ -151,8 +152,8 @@ pub(super) fn printed(value: &Value) -> Result<Printed<'_>, Error> {
     }
 }
 
-/// The engine's error in our words. `offset` is where the engine's source starts in the template.
-pub(super) fn translate(error: &Error, offset: usize) -> TemplateError {
+/// The engine's error about a source in our words.
+pub(super) fn translate(error: &Error, source: &str) -> TemplateError {
     let kind = match error.kind() {
         ErrorKind::SyntaxError => TemplateErrorKind::Syntax,
         ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction | ErrorKind::UnknownMethod => {
@@ -172,6 +173,13 @@ pub(super) fn translate(error: &Error, offset: usize) -> TemplateError {
         (_, Some(detail)) => detail.to_owned(),
         (_, None) => error.kind().to_string(),
     };
-    let range = error.range().map(|range| range.start + offset..range.end + offset);
+    let range = error.range().map(|range| within(source, &range));
     TemplateError { kind, message, range }
+}
+
+/// A range as a stretch of the source: of what it cannot read the engine tells the first byte, which may be one
+/// of several that make a character, or the one behind the last.
+fn within(source: &str, range: &Range<usize>) -> Range<usize> {
+    let start = source.floor_char_boundary(range.start);
+    start..source.ceil_char_boundary(range.end).max(start)
 }

@@ -24,7 +24,8 @@ impl Expr {
     /// When it is not an expression, or names a filter or test that there is not.
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
         let names = syntax::expression(source)?;
-        let compiled = ENVIRONMENT.compile_expression_owned(source.to_owned()).map_err(|error| translate(&error, 0))?;
+        let compiled =
+            ENVIRONMENT.compile_expression_owned(source.to_owned()).map_err(|error| translate(&error, source))?;
         Ok(Self { source: Arc::from(source), names: names.into(), compiled: Arc::new(compiled) })
     }
 
@@ -48,7 +49,7 @@ impl Expr {
     /// # Errors
     /// When an operation does not fit its values, or the limits are reached.
     pub fn value(&self, context: &Context) -> Result<Value, TemplateError> {
-        self.compiled.eval(context.root()).map_err(|error| translate(&error, 0))
+        self.compiled.eval(context.root()).map_err(|error| translate(&error, &self.source))
     }
 
     /// Whether its value is true in the language's sense: missing, none, false, zero and empty are not.

@@ -24,7 +24,7 @@ pub struct Name {
 
 /// Reads a bare expression.
 pub(super) fn expression(source: &str) -> Result<Vec<Name>, TemplateError> {
-    let parsed = parse_expr(source).map_err(|error| translate(&error, 0))?;
+    let parsed = parse_expr(source).map_err(|error| translate(&error, source))?;
     let mut walk = Walk::default();
     walk.expression(&parsed);
     walk.end()
@@ -32,7 +32,7 @@ pub(super) fn expression(source: &str) -> Result<Vec<Name>, TemplateError> {
 
 /// Reads a text with blocks.
 pub(super) fn blocks(source: &str) -> Result<Vec<Name>, TemplateError> {
-    let parsed = parse(source, "text", SyntaxConfig::default()).map_err(|error| translate(&error, 0))?;
+    let parsed = parse(source, "text", SyntaxConfig::default()).map_err(|error| translate(&error, source))?;
     let mut walk = Walk::default();
     walk.statement(&parsed);
     walk.end()

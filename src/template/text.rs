@@ -51,7 +51,7 @@ impl Text {
         let form = if source.contains("{%") || source.contains("{#") {
             let names = syntax::blocks(source)?;
             let mut env = environment();
-            env.add_template_owned(BLOCKS, source.to_owned()).map_err(|error| translate(&error, 0))?;
+            env.add_template_owned(BLOCKS, source.to_owned()).map_err(|error| translate(&error, source))?;
             Form::Blocks(Arc::new(env), names.into())
         } else if source.contains("{{") {
             let (segments, names) = segments(source)?;
@@ -119,7 +119,7 @@ impl Text {
             Form::Segments(segments, _) => segments,
             Form::Blocks(env, _) => {
                 let mut out = String::new();
-                encode(&render_blocks(env, context)?, &mut out);
+                encode(&render_blocks(env, &self.source, context)?, &mut out);
                 return Ok(out);
             }
         };
@@ -254,7 +254,7 @@ fn undefined(expr: &Expr) -> TemplateError {
 }
 
 fn missing(expr: &Expr, error: &minijinja::Error) -> TemplateError {
-    let translated = translate(error, 0);
+    let translated = translate(error, expr.source());
     match translated.kind {
         TemplateErrorKind::Missing => TemplateError {
             message: format!(
@@ -276,10 +276,10 @@ fn too_large() -> TemplateError {
     }
 }
 
-fn render_blocks(env: &Environment<'static>, context: &Context) -> Result<String, TemplateError> {
+fn render_blocks(env: &Environment<'static>, source: &str, context: &Context) -> Result<String, TemplateError> {
     let mut out = Bounded(Vec::new());
-    let template = env.get_template(BLOCKS).map_err(|error| translate(&error, 0))?;
-    template.render_captured_to(Value::clone(&context.root()), &mut out).map_err(|error| translate(&error, 0))?;
+    let template = env.get_template(BLOCKS).map_err(|error| translate(&error, source))?;
+    template.render_captured_to(Value::clone(&context.root()), &mut out).map_err(|error| translate(&error, source))?;
     String::from_utf8(out.0).map_err(|_| too_large())
 }
 
@@ -371,6 +371,15 @@ mod tests {
         let range = error.range.expect("located");
         assert!(range.start >= 6 && range.end <= source.len(), "{range:?}");
         assert!(Text::compile("a {{ b").is_err());
+        // What the engine cannot read it tells by one byte, also behind the end and inside a character.
+        for source in ["{{ \" }}\"", "({{😀}}", "{%\n0x", "-{%raw%}%}if~", "{%'"] {
+            let error = Text::compile(source).expect_err(source);
+            assert!(error.range.is_some_and(|range| source.get(range).is_some()), "{source}");
+        }
+        for source in ["\"", "1e", "(0x", "\u{2028}|1"] {
+            let error = Expr::compile(source).expect_err(source);
+            assert!(error.range.is_some_and(|range| source.get(range).is_some()), "{source}");
+        }
     }
 
     #[test]
