@@ -38,6 +38,9 @@ pub struct ShowArgs {
     pub resolved: bool,
 }
 
+/// What is shown in place of a secret.
+const MASK: &str = "••••••";
+
 /// Runs the command.
 pub fn run(
     common: &Common,
@@ -198,15 +201,27 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// The value as YAML on one line; what references brought in as the reference, a secret not at all.
+    /// The value as YAML on one line; what references brought in as the reference, a secret not at all. Of what
+    /// stands in a field that nobody knows, nobody knows whether it is one.
     fn shown(&self) -> String {
         let by_reference = self.value.as_str().is_some_and(|text| !says_itself(text));
+        let hidden = self.view.is_secret() || (self.view.nodes().next().is_none() && !is_empty(self.value));
         match &self.spot.written {
-            Some(written) if self.view.is_secret() && says_itself(written) => "••••••".to_owned(),
+            Some(written) if hidden && says_itself(written) => MASK.to_owned(),
             Some(written) => scalar(&Value::String(written.to_string())),
-            None if self.view.is_secret() && !by_reference => "••••••".to_owned(),
+            None if hidden && !by_reference => MASK.to_owned(),
             None => scalar(self.value),
         }
+    }
+}
+
+/// Whether there is nothing to hide in a value.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 

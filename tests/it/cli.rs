@@ -80,3 +80,16 @@ fn versions_and_completions_are_printed() {
         assert!(text(&trunkline(&["completions", shell]).stdout).contains("trunkline"), "{shell}");
     }
 }
+
+#[test]
+fn show_hides_what_stands_in_fields_that_nobody_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("shop.yaml");
+    let definition = "trunkline: 1\nid: shop\ntitle: Shop\nwebhook:\n  secert: hunter2canary\n  more: { deep: [hunter2canary, \"${env:A}\"] }\n";
+    std::fs::write(&file, definition).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+    let output = command.args(["show", "shop", "--resolved", "--dir"]).arg(directory.path()).output().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(!shown.contains("hunter2canary"), "{shown}");
+    assert!(shown.contains("title: Shop") && shown.contains("secert: ••••••") && shown.contains("${env:A}"), "{shown}");
+}
