@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::durable::{self, Conclusion, DurableCall};
 use super::job::{Again, Errand, Report, Task};
 use super::matching::{self, NO_RULE};
-use super::{Parts, content, schedule};
+use super::{Parts, content, identity, schedule};
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::definition::plan::Integration;
@@ -153,13 +153,22 @@ impl One<'_> {
     async fn ready(&self, event: &Arc<Event>, id: DeliveryId, (rule, action): (&str, u16), now: Timestamp) -> Ready {
         let dead = |why: String| Ready::Settled(Report::failed(None, why, Again::Never), Verdict::Dead);
         let name = &event.head.integration;
-        if rule == NO_RULE {
-            return dead(format!("the rules of `{name}` could not be matched: mend the cause and replay the event"));
-        }
         let generation = self.parts.live.load();
-        let Some(integration) = generation.integration(name).map(Arc::clone) else {
+        let loaded = generation.integration(name).map(Arc::clone);
+        let told = loaded.as_deref().map_or_else(|| Ok(Arc::clone(event)), |of| identity::of_stored(of, event));
+        if rule == NO_RULE {
+            let why = told.err().map(|why| format!(" ({why})")).unwrap_or_default();
+            return dead(format!(
+                "the rules of `{name}` could not be matched{why}: mend the cause and replay the event"
+            ));
+        }
+        let Some(integration) = loaded else {
             let verdict = schedule::unloaded(event.head.received_at, now);
             return Ready::Settled(matching::unloaded(name), verdict);
+        };
+        let event = &match told {
+            Ok(event) => event,
+            Err(why) => return dead(format!("nobody can tell what event this is: {why}")),
         };
         let Some(errand) = durable::errand(event).or_else(|| of_rule(&integration, rule, action)) else {
             return dead(format!(

@@ -55,7 +55,7 @@ async fn plan(
     now: Timestamp,
 ) -> Result<Vec<PlannedDelivery>, StoreError> {
     let planned = match matching::plan_by_head(integration, &head, now) {
-        Some(planned) => planned,
+        Some(planned) => Ok(planned),
         None => match parts.events.event(head.id).await? {
             Some(event) => {
                 let planned = matching::plan(integration, &Arc::new(event), now);
@@ -63,12 +63,16 @@ async fn plan(
                 tokio::task::yield_now().await;
                 planned
             }
-            None => Vec::new(),
+            None => Ok(Vec::new()),
         },
     };
-    let result = if planned.is_empty() { "discarded" } else { "planned" };
+    let result = match &planned {
+        Ok(planned) if planned.is_empty() => "discarded",
+        Ok(_) => "planned",
+        Err(_) => "untold",
+    };
     parts.metrics.events_matched.with_label_values(&[&*head.integration, result]).inc();
-    Ok(planned)
+    Ok(planned.unwrap_or_else(|why| vec![matching::unmatched(&head.integration, &why, now)]))
 }
 
 /// An event whose integration is not loaded waits for it, and is given up when that takes too long.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::job::{Again, Report};
-use super::{content, durable};
+use super::{content, durable, identity};
 use crate::base::clock::Timestamp;
 use crate::definition::plan::Integration;
 use crate::definition::plan::rule::{Action, Rule, What};
@@ -16,9 +16,9 @@ use crate::template::payload::Wanted;
 pub const NO_RULE: &str = "";
 
 /// The deliveries that an integration's rules ask for, where an event's head is enough to tell: `None` when a
-/// rule that is for it has a condition, and for what may be a durable call.
+/// rule that is for it has a condition, for what may be a durable call, and for what nobody could tell when it came.
 pub fn plan_by_head(integration: &Integration, head: &EventHead, now: Timestamp) -> Option<Vec<PlannedDelivery>> {
-    if durable::may_be(&head.event_type) {
+    if durable::may_be(&head.event_type) || head.event_type == identity::UNTOLD {
         return None;
     }
     let rules = || integration.rules.iter().filter(|rule| rule.is_for(&head.event_type));
@@ -29,16 +29,20 @@ pub fn plan_by_head(integration: &Integration, head: &EventHead, now: Timestamp)
 /// The deliveries that an integration's rules ask for, in the order they are written. A rule whose `if`
 /// cannot be decided is planned all the same: its deliveries find out why and say so in the dead-letter
 /// list, from where they can be replayed.
-pub fn plan(integration: &Integration, event: &Arc<Event>, now: Timestamp) -> Vec<PlannedDelivery> {
+///
+/// # Errors
+/// Why nobody can tell what event it is, in words.
+pub fn plan(integration: &Integration, event: &Arc<Event>, now: Timestamp) -> Result<Vec<PlannedDelivery>, String> {
     if let Some(plan) = durable::plan(event, now) {
-        return plan;
+        return Ok(plan);
     }
+    let event = &identity::of_stored(integration, event)?;
     let rules: Vec<&Rule> = integration.rules.iter().filter(|rule| rule.is_for(&event.head.event_type)).collect();
     let names: BTreeSet<String> =
         rules.iter().filter_map(|rule| rule.condition.as_ref()).flat_map(Expr::names).collect();
     let context = content::context(event, Wanted::of(names).get("body").cloned().unwrap_or_default());
     let wants = |rule: &&Rule| rule.condition.as_ref().is_none_or(|expr| expr.holds(&context).unwrap_or(true));
-    rules.into_iter().filter(wants).flat_map(|rule| deliveries(integration, rule, now)).collect()
+    Ok(rules.into_iter().filter(wants).flat_map(|rule| deliveries(integration, rule, now)).collect())
 }
 
 fn deliveries<'a>(

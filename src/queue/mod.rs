@@ -10,6 +10,7 @@ mod attempt;
 pub mod content;
 pub mod durable;
 mod group;
+pub mod identity;
 pub mod job;
 pub mod lanes;
 pub mod matching;

@@ -101,7 +101,7 @@ metrics! {
     breaker_opened: counter "trunkline_breaker_opened_total" "Times that a circuit opened because the service failed." ["integration"];
     retries: counter "trunkline_retries_total" "Failed tries that might have been followed by another, by what came of it: made, or not because it was not safe (unsafe), there was no time (late), the budget was used up (budget), the body was not held any more (body)." ["integration", "result"];
     token_calls: counter "trunkline_token_calls_total" "Tokens asked for, by stage (token, refresh) and result (ok, permanent, passing, unsent, misconfigured)." ["integration", "stage", "result"];
-    webhooks_received: counter "trunkline_webhooks_received_total" "Webhooks by result: accepted, duplicate, handshake, or the refusal's code." ["integration", "result"];
+    webhooks_received: counter "trunkline_webhooks_received_total" "Webhooks by result: accepted, duplicate, handshake, untold (accepted, but an expression of the definition failed), or the refusal's code." ["integration", "result"];
     webhook_ack_duration: histogram "trunkline_webhook_ack_duration_seconds" "Time from a webhook's head to its durable acknowledgement." ["integration"];
     connect_flows: counter "trunkline_connect_flows_total" "Connect flows by result: started, connected, the failure's code, why a callback was refused, `credential_refused` or `credential_untried` for what was entered, `rate_limited` for who asks too often." ["integration", "result"];
     revocations: counter "trunkline_revocations_total" "Attempts to take a removed connection's tokens back at its service: ok, failed." ["integration", "result"];
@@ -109,7 +109,7 @@ metrics! {
     queue_oldest_age: gauge "trunkline_queue_oldest_message_age_seconds" "Age of the oldest event that is not finished." [];
     delivery_attempts: counter "trunkline_delivery_attempts_total" "Attempts at deliveries by action (call, deliver, log, run) and result (done, retry, dead)." ["integration", "action", "result"];
     delivery_duration: histogram "trunkline_delivery_duration_seconds" "Time an attempt at a delivery took." ["integration", "action"];
-    events_matched: counter "trunkline_events_matched_total" "Events whose rules were matched: planned, discarded." ["integration", "result"];
+    events_matched: counter "trunkline_events_matched_total" "Events whose rules were matched: planned, discarded, untold (an expression of the definition failed)." ["integration", "result"];
     token_refreshes: counter "trunkline_token_refreshes_total" "Token calls that renew a token, by why (due, expired, refused: the service answered 401, asked: a person did), by whether it was the first try or another after failures, and by result: renewed, superseded, refused, failed, unsent, misconfigured." ["integration", "cause", "try", "result"];
     token_retries: counter "trunkline_token_retries_total" "Calls made once more with another token, because the service refused (401) the one they carried." ["integration"];
     connections: gauge "trunkline_connections" "Connections in use by status: active, warning, error, `needs_reconnect`, paused." ["integration", "status"];

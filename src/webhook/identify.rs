@@ -1,8 +1,9 @@
 //! What kind of event a verified webhook is, and which delivery.
 //!
 //! A verified webhook is never lost because of its content: whatever the expressions cannot tell, it is
-//! stored, under the type `unknown` where it has none, and rules with `when: "*"` see it. The one exception
-//! is a body with two readings. Called by `receive`.
+//! stored, under the type `unknown` where it has none, and rules with `when: "*"` see it. Where an expression fails
+//! it is stored as well, and ends in the dead-letter list ([`identity`]). The one exception is a body with two
+//! readings. Called by `receive`.
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,12 +11,8 @@ use super::scope::Scope;
 use super::verify::Verified;
 use crate::definition::plan::Fingerprint;
 use crate::definition::plan::webhook::Webhook;
+use crate::queue::identity::{self, LONGEST, Told, UNTOLD, is_plain};
 use crate::template::payload::PayloadError;
-
-/// The type of an event whose definition's expression gives none.
-pub const UNKNOWN: &str = "unknown";
-/// The most bytes of an event type and of a delivery id that are kept as they are.
-const LONGEST: usize = 256;
 
 /// What a webhook is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +23,8 @@ pub struct Identity {
     /// definition gives none and a signed time makes each signature good for one moment only, the
     /// signature stands for it, so that the same request cannot be brought in twice.
     pub delivery_id: Option<String>,
+    /// Why nobody can tell what it is, where an expression failed.
+    pub untold: Option<String>,
 }
 
 /// Finds out what a verified webhook is.
@@ -33,27 +32,16 @@ pub struct Identity {
 /// # Errors
 /// [`PayloadError::Repeated`] when a key that is read stands twice.
 pub fn identify(webhook: &Webhook, scope: &Scope, verified: &Verified) -> Result<Identity, PayloadError> {
-    let event_type = webhook.event.text(&scope.context).ok().flatten();
-    let named = webhook.delivery_id.as_ref().and_then(|id| id.text(&scope.context).ok().flatten());
+    let told = identity::ask(webhook, &scope.context);
     if let Some(repeated @ PayloadError::Repeated(_)) = scope.fault() {
         return Err(repeated.clone());
     }
+    let (Told { event_type, delivery_id }, untold) = match told {
+        Ok(told) => (told, None),
+        Err(why) => (Told { event_type: UNTOLD.to_owned(), delivery_id: None }, Some(why)),
+    };
     let moment = || verified.moment.as_deref().map(|signature| format!("signature:{}", digest(signature)));
-    let delivery_id = named.map(bounded).or_else(moment);
-    Ok(Identity { event_type: event_type.map_or_else(|| UNKNOWN.to_owned(), |text| sanitised(&text)), delivery_id })
-}
-
-/// Whether a text can stand in logs, lists and terminals as it is.
-fn is_plain(c: char) -> bool {
-    // Bidirectional controls can make a list read as what it is not.
-    let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    !c.is_control() && !turns
-}
-
-fn sanitised(text: &str) -> String {
-    let end = text.floor_char_boundary(LONGEST);
-    let (kept, _) = text.split_at(end);
-    kept.chars().map(|c| if is_plain(c) { c } else { '_' }).collect()
+    Ok(Identity { event_type, delivery_id: delivery_id.map(bounded).or_else(moment), untold })
 }
 
 fn bounded(id: String) -> String {
@@ -68,13 +56,6 @@ pub(super) fn digest(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn types_are_printable_and_bounded() {
-        assert_eq!(sanitised("pull_request.opened"), "pull_request.opened");
-        assert_eq!(sanitised("a\nb\u{202e}c"), "a_b_c");
-        assert_eq!(sanitised(&"é".repeat(200)).len(), 256);
-    }
 
     #[test]
     fn long_ids_stay_distinct() {

@@ -248,6 +248,13 @@ impl Visit<'_> {
             let (integration, event_type) = (&*self.admission.integration.id, &*identity.event_type);
             tracing::warn!(integration, event.r#type = event_type, "webhook stored although {fault}");
         }
+        if let Some(why) = &identity.untold {
+            let integration = &*self.admission.integration.id;
+            tracing::warn!(
+                integration,
+                "webhook stored for the dead-letter list, because {why}; mend the definition and replay the event"
+            );
+        }
         Ok(identity)
     }
 
@@ -258,6 +265,7 @@ impl Visit<'_> {
             Refusal::StoreUnavailable.answer_after(detail, STORE_RETRY)
         };
         let id = EventId::generate(self.now, &*parts.random).map_err(|error| unavailable(&error.to_string()))?;
+        let result = if identity.untold.is_some() { "untold" } else { "accepted" };
         let event = NewEvent {
             id,
             integration: Arc::clone(&self.admission.integration.id),
@@ -271,7 +279,8 @@ impl Visit<'_> {
             body,
         };
         match parts.events.accept(event).await {
-            Ok(accepted) => Ok(self.acknowledge(id, accepted)),
+            Ok(Accepted::New) => Ok(self.acknowledge(StatusCode::ACCEPTED, id, result)),
+            Ok(Accepted::Duplicate(first)) => Ok(self.acknowledge(StatusCode::OK, first, "duplicate")),
             Err(StoreError::TooLarge { .. }) => {
                 Err(self.refuse(Refusal::BodyTooLarge, "the event is larger than the store accepts"))
             }
@@ -282,15 +291,11 @@ impl Visit<'_> {
         }
     }
 
-    fn acknowledge(&self, id: EventId, accepted: Accepted) -> Answer {
+    fn acknowledge(&self, status: StatusCode, id: EventId, result: &str) -> Answer {
         let integration = &*self.admission.integration.id;
         let taken = self.receiver.parts.clock.monotonic().saturating_sub(self.admission.admitted_at);
         let metrics = &self.receiver.parts.metrics;
         metrics.webhook_ack_duration.with_label_values(&[integration]).observe(taken.as_secs_f64());
-        let (status, id, result) = match accepted {
-            Accepted::New => (StatusCode::ACCEPTED, id, "accepted"),
-            Accepted::Duplicate(first) => (StatusCode::OK, first, "duplicate"),
-        };
         self.receiver.count(integration, result);
         let id = id.to_string();
         let answer = Answer::json(status, &serde_json::json!({ "event": id, "result": result }));

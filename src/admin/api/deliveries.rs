@@ -15,6 +15,7 @@ use super::query::{Asked, EventQuery, Named, next_page};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::{DeliveryId, EventId};
+use crate::queue::matching::NO_RULE;
 use crate::respond::Refusal;
 use crate::store::StoreError;
 use crate::store::model::{Delivery, DeliveryState, EventState};
@@ -49,12 +50,11 @@ pub async fn replay(
 /// Tries one delivery again.
 pub async fn again(parts: &Parts, by: &str, id: DeliveryId) -> Result<(), Refused> {
     let known = parts.store.deliveries(id.event).await?;
-    if !known.iter().any(|delivery| delivery.id == id) {
+    let Some(delivery) = known.iter().find(|delivery| delivery.id == id) else {
         return Err(Refused::new(Refusal::NotFound, &format!("{id} is not in the store")));
-    }
+    };
     parts.store.append(entry(parts, by, "delivery.replay", format!("delivery:{id}"), Value::Null)).await?;
-    parts.store.replay_delivery(id, parts.clock.now()).await?;
-    Ok(())
+    Ok(anew(parts, delivery).await?)
 }
 
 /// Tries all dead deliveries of the events that a filter selects again; at most `limit` events at once.
@@ -79,15 +79,24 @@ pub async fn all_again(
     let detail = json!({ "deliveries": ids });
     parts.store.append(entry(parts, by, "delivery.replay", "deliveries:dead".to_owned(), detail)).await?;
     let mut replayed = Vec::new();
-    for id in ids {
-        match parts.store.replay_delivery(id, parts.clock.now()).await {
-            Ok(()) => replayed.push(id),
+    for (_, delivery) in &dead {
+        match anew(parts, delivery).await {
+            Ok(()) => replayed.push(delivery.id),
             // Someone else was quicker, or retention was: either way it is not dead any more.
             Err(StoreError::Conflict(_) | StoreError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
     Ok((replayed, next))
+}
+
+/// Tries a delivery again. Of one that only tells that the rules could not be matched, they are matched again.
+async fn anew(parts: &Parts, delivery: &Delivery) -> Result<(), StoreError> {
+    let now = parts.clock.now();
+    if delivery.rule == NO_RULE {
+        return parts.store.replay_event(delivery.id.event, now).await;
+    }
+    parts.store.replay_delivery(delivery.id, now).await
 }
 
 type Dead = (Arc<str>, Delivery);
