@@ -145,6 +145,8 @@ pub enum Code {
     UnknownVariable,
     /// An environment variable or file that a reference names is missing.
     MissingReference,
+    /// A reference of an integration file names what is the gateway's own, or a file from elsewhere.
+    OutOfReach,
     /// A secret is written out in a file.
     LiteralSecret,
     /// A name points at an integration, endpoint, destination or catalogue entry that is not there.

@@ -202,6 +202,65 @@ async fn a_changed_secret_file_reloads_its_users_only() {
     assert_eq!(deployment.state("a"), Some(FileState::Kept));
 }
 
+fn naming(file: &str) -> String {
+    let connections = format!(
+        "auth: {{ basic: {{}} }}\nconnections:\n  - {{ id: default, username: u, password: \"${{file:{file}}}\" }}\n"
+    );
+    definition("a", "First") + &connections
+}
+
+#[tokio::test]
+async fn what_definitions_may_name_follows_the_gateway_file() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (secret, gateway) = (elsewhere.path().join("secret"), |files: &str| {
+        format!("{GATEWAY}secrets: {{ key: \"${{file:./master.key}}\"{files} }}\n")
+    });
+    fs::write(&secret, "a-secret-from-elsewhere-0123\n").unwrap();
+    let deployment = start(|dir| fs::write(dir.join("trunkline.yaml"), gateway("")).unwrap());
+    let settings = deployment.dir.path().join("trunkline.yaml");
+    deployment.write("a", &naming(secret.to_str().unwrap()));
+    assert_eq!(deployment.reload().await.result, ReloadResult::Rejected);
+    fs::write(&settings, gateway(&format!(", files: [{}]", elsewhere.path().display()))).unwrap();
+    deployment.reload().await;
+    assert_eq!(deployment.state("a"), Some(FileState::Loaded));
+    fs::write(&settings, gateway("")).unwrap();
+    deployment.reload().await;
+    assert_eq!(deployment.state("a"), Some(FileState::Kept), "what it had stays in force, and nothing new is read");
+}
+
+#[tokio::test]
+async fn settings_that_do_not_count_open_nothing() {
+    let with_key = format!("{GATEWAY}secrets: {{ key: \"${{file:./master.key}}\" }}\n");
+    let deployment = start(|dir| {
+        fs::write(dir.join("trunkline.yaml"), &with_key).unwrap();
+        fs::write(dir.join("master.key"), "the-key\n").unwrap();
+    });
+    let faulty = with_key.replace("secrets", "secrest");
+    fs::write(deployment.dir.path().join("trunkline.yaml"), faulty).unwrap();
+    deployment.write("a", &naming("../master.key"));
+    assert_eq!(deployment.reload().await.result, ReloadResult::Rejected);
+    assert_eq!(deployment.state("a"), Some(FileState::Kept));
+}
+
+#[tokio::test]
+async fn a_link_is_followed_while_it_stays_inside() {
+    let deployment = start(|dir| {
+        fs::create_dir(dir.join("..1")).unwrap();
+        fs::write(dir.join("..1/key"), "first-secret-0123456789\n").unwrap();
+        symlink("..1", dir.join("..data")).unwrap();
+        symlink("..data/key", dir.join("key")).unwrap();
+    });
+    deployment.write("a", &naming("../key"));
+    assert_eq!(ids(&deployment.reload().await.changed), ["a"]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    // The same content: it is the place that counts.
+    fs::write(elsewhere.path().join("key"), "first-secret-0123456789\n").unwrap();
+    fs::remove_file(deployment.dir.path().join("key")).unwrap();
+    symlink(elsewhere.path().join("key"), deployment.dir.path().join("key")).unwrap();
+    assert_eq!(deployment.reload().await.result, ReloadResult::Rejected);
+    assert_eq!(deployment.state("a"), Some(FileState::Kept));
+}
+
 /// Watches until `done`, which the change should bring about; fails after ten seconds.
 async fn watched(deployment: &Deployment, change: impl FnOnce(), done: impl Fn() -> bool) {
     let timing = Timing { poll: FAR, ..Timing::default() };

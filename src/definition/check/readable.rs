@@ -108,7 +108,7 @@ mod tests {
     fn what_cannot_be_read_is_left_out_alone() {
         let rule = |id: &str| json!({ "id": id, "when": "*", "do": [{ "log": "x" }] });
         let document = json!({
-            "trunkline": 1, "id": "a", "webhook": { "verify": {} }, "connections": [{ "id": "c" }, { "title": "no id" }, { "id": "d" }],
+            "trunkline": 1, "id": "a", "webhook": { "verify": {} }, "connections": [{ "id": "c" }, { "saved": {} }, { "id": "d" }],
             "rules": [rule("a"), { "id": "b" }, rule("c")],
         });
         let mut left_out = LeftOut::default();

@@ -1,7 +1,6 @@
 //! The `auth.oauth2` block, compiled.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 
@@ -12,7 +11,7 @@ use crate::base::secret::Secret;
 use crate::definition::plan::moment::{Moment, MomentUnit};
 use crate::definition::plan::oauth2::{
     Authorize, Callback, Client, ClientAuth, DEFAULT_TOKEN, Discover, Exchange, Grant, Identity, OAuth2, ParamsIn,
-    Pkce, RefreshPolicy, Registration, Scope, TokenCall, TokenMap,
+    Pkce, RefreshPolicy, Registration, Scope, TOKEN_TIMEOUT, TokenCall, TokenMap,
 };
 use crate::definition::plan::request::{Body, CredentialUse, Request};
 use crate::definition::problem::Code;
@@ -22,9 +21,6 @@ use crate::definition::raw::oauth2 as raw;
 use crate::definition::raw::request::{Identity as RawIdentity, Request as RawRequest};
 use crate::definition::raw::scalar::{Expression, TimeUnit};
 use crate::template::Expr;
-
-/// How long a token call may take unless it says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn compile(raw: &raw::OAuth2, place: &Place<'_>) -> Result<OAuth2, Fault> {
     let separator = raw.authorize.as_ref().and_then(|authorize| authorize.0.scope_separator.clone());
@@ -169,7 +165,7 @@ fn token_call(raw: &raw::TokenCall, place: &Place<'_>) -> Result<TokenCall, Faul
     if raw.credential.is_none() {
         request.credential = CredentialUse::None;
     }
-    request.timeout.get_or_insert(TIMEOUT);
+    request.timeout.get_or_insert(TOKEN_TIMEOUT);
     let at = place.at("tokens");
     let tokens = match &raw.tokens {
         Some(maps) => maps
@@ -287,7 +283,7 @@ fn before_tokens(raw: &RawRequest, place: &Place<'_>) -> Result<Request, Fault> 
     if raw.credential.is_none() {
         request.credential = CredentialUse::None;
     }
-    request.timeout.get_or_insert(TIMEOUT);
+    request.timeout.get_or_insert(TOKEN_TIMEOUT);
     Ok(request)
 }
 
@@ -376,7 +372,7 @@ mod tests {
         assert_eq!((plan.scope_separator.as_str(), plan.callback.code.as_str()), (" ", "code"));
         let [call] = plan.token.as_slice() else { panic!("one call") };
         assert_eq!((call.params_in, &call.request.credential), (ParamsIn::Form, &CredentialUse::None));
-        assert_eq!((&call.request.method, call.request.timeout), (&Method::POST, Some(TIMEOUT)));
+        assert_eq!((&call.request.method, call.request.timeout), (&Method::POST, Some(TOKEN_TIMEOUT)));
         assert_eq!((call.tokens[0].0.as_str(), call.tokens[0].1.access.source()), ("default", "body.access_token"));
         assert!(plan.refresh.is_none());
     }

@@ -25,6 +25,28 @@ pub trait Environment: std::fmt::Debug + Send + Sync {
     fn secret(&self, _path: &str, _field: &str) -> Result<String, SecretFault> {
         Err(SecretFault::NoStore)
     }
+
+    /// The text of the file at a path, as [`read_text`] gives it.
+    ///
+    /// # Errors
+    /// When it holds none, or may not be named here.
+    fn file(&self, path: &Path) -> Result<String, FileFault> {
+        read_text(path).map_err(FileFault::Unread)
+    }
+}
+
+/// Why a file has no text, as words that follow its name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FileFault {
+    /// It cannot be read, or holds no text.
+    #[error("{0}")]
+    Unread(String),
+    /// It is the gateway's own.
+    #[error("is the gateway's own")]
+    Own,
+    /// It is elsewhere than files may be.
+    #[error("is outside of the directories whose files integration files may name")]
+    Outside,
 }
 
 /// Why a secret has no value, as words that follow its name.
@@ -56,6 +78,9 @@ pub enum VariableError {
     /// Its value is not text.
     #[error("is not UTF-8")]
     NotUtf8,
+    /// It holds a secret of the gateway's own.
+    #[error("is the gateway's own")]
+    Own,
 }
 
 /// The environment this process was started with.

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::environment::{Environment, SecretFault, read_text};
-use super::reference::{Fault, Part, Reference, has_dollar_form, parts, says_itself};
-use crate::definition::document::{Below, Document, Spot, push_token};
+use super::environment::{Environment, SecretFault, VariableError};
+use super::reference::{Part, Reference, has_dollar_form, parts, says_itself};
+use super::trouble::{Trouble, broken, missing_file, missing_secret, missing_variable};
+use super::visit::{Visited, visit};
+use crate::definition::document::{Below, Document, Spot};
 use crate::definition::problem::{Code, Place, Problem};
-use crate::definition::render::redact::is_telling;
-use crate::definition::shape::{Shape, TemplateKind, View};
-use crate::definition::suggest::nearest;
+use crate::definition::shape::{Shape, TemplateKind};
 
 /// Something outside a file that its meaning depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Dependency {
     pub fn is_current(&self, environment: &dyn Environment) -> bool {
         let value = match &self.source {
             Source::Env(name) => environment.variable(name).ok(),
-            Source::File(path) => read_text(path).ok(),
+            Source::File(path) => environment.file(path).ok(),
             Source::Secret(path, field) => environment.secret(path, field).ok(),
         };
         Self::new(self.source.clone(), value.as_deref()).digest == self.digest
@@ -74,7 +74,7 @@ pub struct Expanded {
 pub fn expand(document: &mut Document, shape: &Shape, later: &[&str], environment: &dyn Environment) -> Expanded {
     let (mut found, mut hidden) = (Vec::new(), Vec::new());
     let view = shape.root(&document.value);
-    visit(&document.value, &view, false, &mut String::new(), &mut |visited| {
+    visit(&document.value, &view, &mut |visited| {
         if visited.is_hidden() {
             hidden.push(document.place(visited.pointer));
         }
@@ -101,50 +101,6 @@ impl Candidate {
         let secret = visited.view.is_secret();
         let template = visited.view.template();
         (secret || has_dollar_form(text)).then(|| Self { pointer: visited.pointer.to_owned(), secret, template })
-    }
-}
-
-/// A scalar, and what the schema says of it.
-struct Visited<'a> {
-    pointer: &'a str,
-    value: &'a Value,
-    view: &'a View<'a>,
-    /// Whether it stands in a block that is or may be a secret.
-    in_secret: bool,
-}
-
-impl Visited<'_> {
-    /// Whether it may be a secret written out: it is one, or stands in the place of one in a form that
-    /// nobody knows.
-    fn is_hidden(&self) -> bool {
-        let unknown = self.view.nodes().next().is_none();
-        let telling = self.pointer.rsplit('/').next().is_some_and(is_telling);
-        let by_reference = self.value.as_str().is_some_and(|text| !says_itself(text));
-        (self.view.is_secret() || (unknown && (self.in_secret || telling))) && !by_reference
-    }
-}
-
-/// Visits every scalar.
-fn visit(value: &Value, view: &View<'_>, in_secret: bool, pointer: &mut String, see: &mut dyn FnMut(&Visited<'_>)) {
-    let length = pointer.len();
-    let inside = in_secret || view.is_secret();
-    match value {
-        Value::Array(items) => {
-            for (place, item) in items.iter().enumerate() {
-                push_token(pointer, &place.to_string());
-                visit(item, &view.item(item), inside, pointer, see);
-                pointer.truncate(length);
-            }
-        }
-        Value::Object(map) => {
-            for (key, item) in map {
-                push_token(pointer, key);
-                visit(item, &view.field(key, item), inside, pointer, see);
-                pointer.truncate(length);
-            }
-        }
-        Value::Null => {}
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => see(&Visited { pointer, value, view, in_secret }),
     }
 }
 
@@ -227,32 +183,7 @@ fn refuse_inside_expression(at: &Candidate, text: &str, start: usize) -> Result<
         ),
         _ => return Ok(()),
     };
-    Err(Trouble { help: Some(help.to_owned()), ..Trouble::new(Code::BadFormat, message.to_owned()) })
-}
-
-/// A problem that has no place yet.
-struct Trouble {
-    code: Code,
-    message: String,
-    suggestion: Option<String>,
-    help: Option<String>,
-}
-
-impl Trouble {
-    fn new(code: Code, message: String) -> Self {
-        Self { code, message, suggestion: None, help: None }
-    }
-
-    fn at(self, place: Place) -> Problem {
-        let problem = Problem::error(self.code, place, self.message).suggestion(self.suggestion);
-        Problem { help: self.help, ..problem }
-    }
-
-    /// A secret has no default: it would be written out in the file.
-    fn without_default(self) -> Self {
-        let is_missing_variable = self.help.as_deref().is_some_and(|help| help.starts_with(SET_IT));
-        if is_missing_variable { Self { help: Some(format!("{SET_IT}.")), ..self } } else { self }
-    }
+    Err(Trouble::new(Code::BadFormat, message.to_owned()).help(help))
 }
 
 fn look_up(
@@ -267,18 +198,15 @@ fn look_up(
             dependencies.push(Dependency::new(Source::Env(name.to_owned()), value.as_deref().ok()));
             match (value, default) {
                 (Ok(value), _) if !value.is_empty() => Ok(value),
-                (_, Some(default)) => Ok(default.to_owned()),
-                (value, None) => Err(missing_variable(name, &value, environment)),
+                (Ok(_) | Err(VariableError::Missing | VariableError::NotUtf8), Some(default)) => Ok(default.to_owned()),
+                (value, _) => Err(missing_variable(name, &value, environment)),
             }
         }
         Reference::File(name) => {
             let path = file.parent().unwrap_or(Path::new("")).join(name);
-            let value = read_text(&path);
+            let value = environment.file(&path);
             dependencies.push(Dependency::new(Source::File(path), value.as_deref().ok()));
-            value.map_err(|reason| Trouble {
-                help: Some("The path is relative to the file that names it.".to_owned()),
-                ..Trouble::new(Code::MissingReference, format!("the file `{name}` {reason}"))
-            })
+            value.map_err(|fault| missing_file(name, &fault))
         }
         Reference::Vault(path, field) => {
             let value = environment.secret(path, field).and_then(|value| match value.as_str() {
@@ -292,77 +220,14 @@ fn look_up(
     }
 }
 
-fn missing_secret(path: &str, field: &str, fault: &SecretFault) -> Trouble {
-    let mut trouble = Trouble::new(Code::MissingReference, format!("the secret `{path}#{field}` {fault}"));
-    match fault {
-        SecretFault::NoStore => {
-            trouble.help = Some("Name one in the gateway file: `secrets: { vault: { url: …, auth: … } }`.".to_owned());
-        }
-        SecretFault::NoSecret => {
-            trouble.help = Some("The path is that of the secret below the mount `secrets.vault.mount`.".to_owned());
-        }
-        SecretFault::NoField(known) => trouble.suggestion = nearest(field, known.iter().map(String::as_str)),
-        SecretFault::NotText | SecretFault::Unread(_) => {}
-    }
-    trouble
-}
-
 /// The settings of the secret store are needed before it can be asked.
 fn refuse_in_its_own_settings(at: &Candidate, reference: Reference<'_>) -> Result<(), Trouble> {
     if !matches!(reference, Reference::Vault(..)) || !at.pointer.starts_with("/secrets/") {
         return Ok(());
     }
     let message = "a setting under `secrets` cannot come from the secret store".to_owned();
-    let help = "It is needed before the store can be asked: use `${env:NAME}` or `${file:PATH}`.".to_owned();
-    Err(Trouble { help: Some(help), ..Trouble::new(Code::BadFormat, message) })
-}
-
-const SET_IT: &str = "Set it";
-
-fn missing_variable(
-    name: &str,
-    value: &Result<String, super::environment::VariableError>,
-    environment: &dyn Environment,
-) -> Trouble {
-    let why = match value {
-        Ok(_) => "is empty".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    let names = environment.names();
-    Trouble {
-        suggestion: nearest(name, names.iter().map(String::as_str)),
-        help: Some(format!("{SET_IT}, or write a default: `${{env:{name}:-…}}`.")),
-        ..Trouble::new(Code::MissingReference, format!("the environment variable `{name}` {why}"))
-    }
-}
-
-fn broken(fault: &Fault, environment: &dyn Environment) -> Trouble {
-    let escape = "For a literal `${` write `$${`.";
-    let (message, suggestion, help) = match fault {
-        Fault::Unclosed => ("this reference has no closing `}`".to_owned(), None, escape.to_owned()),
-        Fault::UnknownSource(source) => (
-            format!("`{source}` is no source of values: there are `env`, `file` and `vault`"),
-            nearest(source, ["env", "file", "vault"]),
-            escape.to_owned(),
-        ),
-        Fault::BareName(name) => {
-            let known = environment.names().iter().any(|known| known == name);
-            let suggestion = (known || !name.is_empty()).then(|| format!("${{env:{name}}}"));
-            (format!("`${{{name}}}` does not say where its value comes from"), suggestion, escape.to_owned())
-        }
-        Fault::BadSecret(_) => {
-            let help = "Paths have letters, digits and `-_.@:`, between slashes; a field follows a `#`.".to_owned();
-            ("this names no field of a secret: expected `${vault:PATH#FIELD}`".to_owned(), None, help)
-        }
-        Fault::BadName(name) if name.is_empty() => {
-            ("this reference names nothing".to_owned(), None, "Write `${env:NAME}` or `${file:PATH}`.".to_owned())
-        }
-        Fault::BadName(name) => {
-            let help = "Names have letters, digits and `_`, and begin with no digit.";
-            (format!("`{name}` is not the name of an environment variable"), None, help.to_owned())
-        }
-    };
-    Trouble { suggestion, help: Some(help), ..Trouble::new(Code::BadFormat, message) }
+    let help = "It is needed before the store can be asked: use `${env:NAME}` or `${file:PATH}`.";
+    Err(Trouble::new(Code::BadFormat, message).help(help))
 }
 
 fn literal_secret(document: &Document, pointer: &str) -> Problem {

@@ -10,6 +10,9 @@ use super::request::Request;
 use crate::base::secret::Secret;
 use crate::template::{Expr, Text, Tree};
 
+/// How long a token call may take unless it says otherwise.
+pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The name of the token that calls carry unless they name another.
 pub const DEFAULT_TOKEN: &str = "default";
 

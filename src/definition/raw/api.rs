@@ -93,8 +93,6 @@ request_shape! {
     Endpoint {
         /// Its id, unique in the definition.
         id: Id,
-        /// What it does, in a few words.
-            title: Option<String>,
         /// Scopes that the endpoint needs. A connection of which it is known that it lacks one is told so, and the
         /// service is not called.
         #[serde(default)]

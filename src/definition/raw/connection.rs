@@ -12,8 +12,6 @@ use super::scalar::{Id, SecretText};
 pub struct Connection {
     /// Its id: what callers send as `Trunkline-Connection`. The one used without that is `default`.
     pub id: Id,
-    /// What people call it. Default: its id.
-    pub title: Option<String>,
     /// The key, for `auth: api_key`, and for `auth: jwt` where each connection signs with its own.
     pub api_key: Option<SecretText>,
     /// The name, for `auth: basic`; the id of the access key, for `auth: sigv4`.

@@ -37,7 +37,8 @@ pub struct Gateway {
     pub integrations: Filled<String>,
     /// Where state is kept. Default: `sled` in `./data`. Takes effect at start.
     pub state: Option<State>,
-    /// What seals credentials, and the Vault server whose secrets may be named. Takes effect at start.
+    /// What seals credentials, the Vault server whose secrets may be named, and the directories whose files may.
+    /// Takes effect at start, but `files` at once.
     pub secrets: Option<Secrets>,
     /// The way out, where calls must leave through a proxy. Takes effect at start.
     pub egress: Option<Egress>,
@@ -173,6 +174,11 @@ pub struct Secrets {
     /// anew, which begins by itself at start.
     #[serde(default)]
     pub previous: OneOrMany<SecretText>,
+    /// Directories, relative to this file, below which integration files may name files by `${file:PATH}`, besides
+    /// the directories of this file and of the definitions themselves. What is the gateway's own (the master key,
+    /// the state, whatever this file takes secrets from) they may name nowhere. Default: files right in
+    /// `/run/secrets`, and nothing deeper.
+    pub files: Option<Vec<String>>,
     /// The Vault or `OpenBao` server that `${vault:PATH#FIELD}` and `key: { transit: … }` mean.
     pub vault: Option<Vault>,
 }

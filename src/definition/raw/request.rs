@@ -52,7 +52,8 @@ macro_rules! request_shape {
             /// What the caller gets: a JSON value whose texts are templates. Default: the answer's body.
             #[schemars(extend("x-answer" = true))]
             pub result: Option<$crate::definition::raw::scalar::Tree>,
-            /// Total time from the start to the answer's end. Default: the API's `timeouts.total`.
+            /// Total time from the start to the answer's end. Default: the API's `timeouts.total`; 30s for
+            /// calls of an OAuth 2.0 sign-in.
             pub timeout: Option<$crate::definition::raw::scalar::DurationText>,
         }
 

@@ -15,6 +15,7 @@ pub fn files() -> Vec<Generated> {
         ("schemas/integration.schema.json", text(&published(super::integration()))),
         ("schemas/gateway.schema.json", text(&published(super::gateway()))),
         ("docs/GRAMMAR.md", manual::page()),
+        ("docs/ERRORS.md", crate::respond::page()),
     ]
 }
 

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::definition::document::Document;
 use crate::definition::load::bytes;
 use crate::definition::load::expand::{Dependency, Source};
+use crate::definition::load::reach::Own;
 use crate::definition::plan;
 use crate::definition::plan::gateway::Gateway;
 use crate::definition::problem::{Place, Problem};
@@ -17,6 +18,8 @@ use crate::definition::resolve::{Kind, Resolved, id_place, in_order};
 use crate::definition::scope::{self, GatewayOutline, Link, Outline};
 use crate::definition::templates::Templates;
 use crate::definition::{check, compile};
+
+use super::own::own;
 
 /// What tells that a file was not written since: its identity, size and times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct Definition<T> {
     pub(super) offers: GatewayOutline,
     /// Directories of definitions, and where they are named.
     pub(super) directories: Vec<(PathBuf, Place)>,
+    /// What it says of the references of definitions.
+    pub(super) own: Own,
 }
 
 /// What a kind of file becomes.
@@ -82,6 +87,11 @@ pub trait Compiled: Sized {
     /// The directories of definitions that it names, and where.
     fn directories(_: &Document) -> Vec<(PathBuf, Place)> {
         Vec::new()
+    }
+
+    /// What it says of the references of definitions.
+    fn own(_: &Document) -> Own {
+        Own::default()
     }
 }
 
@@ -123,6 +133,10 @@ impl Compiled for Gateway {
             .filter_map(|(at, name)| Some((name.as_str()?.into(), document.place(&format!("/integrations/{at}")))))
             .collect()
     }
+
+    fn own(document: &Document) -> Own {
+        own(document)
+    }
 }
 
 impl<T: Compiled> Definition<T> {
@@ -142,6 +156,7 @@ impl<T: Compiled> Definition<T> {
             links: Vec::new(),
             offers: last.map(|last| last.offers.clone()).unwrap_or_default(),
             directories: last.map(|last| last.directories.clone()).unwrap_or_default(),
+            own: last.map(|last| last.own.clone()).unwrap_or_default(),
         }
     }
 
@@ -173,6 +188,7 @@ impl<T: Compiled> Definition<T> {
             links: document.as_ref().map(T::links).unwrap_or_default(),
             offers: document.as_ref().map(scope::gateway_outline).unwrap_or_default(),
             directories: document.as_ref().map(T::directories).unwrap_or_default(),
+            own: document.as_ref().map(T::own).unwrap_or_default(),
             compiled,
             problems: in_order(problems).into(),
             document: document.filter(|_| keep_document),

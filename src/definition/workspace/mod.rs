@@ -5,6 +5,7 @@
 //! files need of each other is looked at last. Called by `reload`, the CLI and tests.
 
 mod definition;
+mod own;
 mod scan;
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::catalogue;
 use super::load::bytes;
 use super::load::environment::Environment;
+use super::load::reach::{Bounded, Reach};
 use super::plan;
 use super::plan::gateway::Gateway;
 use super::problem::{Code, Place, Problem, settle};
@@ -70,7 +72,9 @@ impl Reading<'_> {
             self.one(file, last, &Templates::new())
         });
         let mut scanned = scan::definitions(selection, gateway.as_deref());
-        let integrations = self.all(&scanned.files);
+        let reach = gateway.as_deref().map(reach_of);
+        let bounded = Bounded { all: self.environment, reach: reach.as_ref() };
+        let integrations = Reading { environment: &bounded, ..*self }.all(&scanned.files);
         catalogue::forget();
         let mut deployment = Deployment {
             gateway,
@@ -149,6 +153,10 @@ impl Reading<'_> {
             definition.offers.clone_from(&last.offers);
             definition.directories.clone_from(&last.directories);
         }
+        // Settings that do not count must not open what those in force keep closed.
+        if let (None, Some(last)) = (&definition.compiled, last) {
+            definition.own.clone_from(&last.own);
+        }
         Arc::new(definition)
     }
 
@@ -157,6 +165,13 @@ impl Reading<'_> {
         (last.document.is_some() || !self.keep_documents)
             && last.dependencies.iter().all(|dependency| dependency.is_current(self.environment))
     }
+}
+
+/// What the definitions of a gateway file's deployment may name.
+fn reach_of(gateway: &Definition<Gateway>) -> Reach {
+    let home = gateway.file.parent().unwrap_or(Path::new(""));
+    let of_definitions = gateway.directories.iter().map(|(name, _)| home.join(name));
+    Reach::of(std::iter::once(home.to_owned()).chain(of_definitions), &gateway.own)
 }
 
 fn take<'a, T>(next: &AtomicUsize, items: &'a [T]) -> Option<(usize, &'a T)> {

@@ -1,0 +1,51 @@
+//! What a gateway file says of references: what is the gateway's own, and from where files may be named besides.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::definition::compile::{DEFAULT_STATE, state_directory};
+use crate::definition::document::Document;
+use crate::definition::load::reach::Own;
+use crate::definition::load::reference::{Part, Reference, parts};
+use crate::definition::load::visit::visit;
+use crate::definition::resolve::Kind;
+
+/// Reads it from a gateway file whose references are expanded.
+pub(super) fn own(document: &Document) -> Own {
+    let home = document.file.parent().unwrap_or(Path::new(""));
+    let mut own = Own { listed: listed(document, home), state: state(document, home), ..Own::default() };
+    let view = Kind::Gateway.schema().shape().root(&document.value);
+    visit(&document.value, &view, &mut |visited| {
+        let text = document.written(visited.pointer).or(visited.value.as_str()).unwrap_or_default();
+        if !visited.view.is_secret() && !is_header(visited.pointer) {
+            return;
+        }
+        for part in parts(text) {
+            match part {
+                Part::Reference(Reference::Env(name, _), _) => drop(own.variables.insert(name.to_owned())),
+                Part::Reference(Reference::File(name), _) => own.files.push(home.join(name)),
+                Part::Reference(Reference::Vault(..), _) | Part::Text(_) | Part::Dollar | Part::Broken(..) => {}
+            }
+        }
+    });
+    own
+}
+
+/// Whether it is a header of messages to a destination: those may have keys in them.
+fn is_header(pointer: &str) -> bool {
+    pointer.starts_with("/destinations/") && pointer.contains("/headers/")
+}
+
+fn listed(document: &Document, home: &Path) -> Option<Vec<PathBuf>> {
+    let listed = document.value.pointer("/secrets/files")?.as_array()?;
+    Some(listed.iter().filter_map(Value::as_str).map(|directory| home.join(directory)).collect())
+}
+
+fn state(document: &Document, home: &Path) -> Option<PathBuf> {
+    let path = match document.value.get("state") {
+        None => DEFAULT_STATE,
+        Some(state) => state.pointer("/sled/path")?.as_str()?,
+    };
+    Some(state_directory(home, path))
+}
