@@ -5,6 +5,7 @@
 //! request); 2 it could not be done (wrong usage, an unreadable file, an unreachable gateway).
 //! Called by `main`.
 
+mod audit;
 mod breaker;
 mod call;
 mod catalog;
@@ -103,6 +104,9 @@ enum Command {
     /// Events of a running gateway: what came in, and what became of it
     #[command(subcommand)]
     Events(events::Events),
+    /// The audit log of a running gateway: who did what, and whether the record of it is whole
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Connections of a running gateway
     #[command(subcommand)]
     Connections(connections::Connections),
@@ -183,9 +187,10 @@ fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
         Command::Check(arguments) => check::run(&common, &arguments, &environment(), output),
         Command::Show(arguments) => show::run(&common, &arguments, &environment(), output),
         Command::Schema(arguments) => schema::run(&arguments, output),
-        Command::New(arguments) => new::run(&arguments, output),
+        Command::New(arguments) => new::run(&common, &arguments, output),
         Command::Catalog(command) => catalog::run(&command, output),
         Command::Events(command) => events::run(&common, &command, output),
+        Command::Audit(command) => audit::run(&common, &command, output),
         Command::Connections(command) => connections::run(&common, &command, output),
         Command::Registrations(command) => registrations::run(&common, &command, output),
         Command::Breaker(command) => breaker::run(&common, &command, output),

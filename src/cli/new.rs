@@ -2,14 +2,15 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Ended;
+use super::deployment::gateway_file;
 use super::output::Output;
+use super::{Common, Ended};
 use crate::definition::catalogue;
 use crate::definition::suggest::nearest;
 
@@ -21,16 +22,17 @@ pub struct New {
     /// The integration's own id [default: the entry's]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// The directory to write `ID.yaml` to; an existing file is never overwritten
-    #[arg(long, default_value = "integrations", value_name = "DIR")]
-    dir: PathBuf,
+    /// The directory to write `ID.yaml` to; an existing file is never overwritten [default: `integrations`
+    /// beside the gateway file]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
     /// Print it instead of writing it
     #[arg(long)]
     print: bool,
 }
 
 /// Runs the command.
-pub fn run(arguments: &New, output: &mut Output) -> anyhow::Result<Ended> {
+pub fn run(common: &Common, arguments: &New, output: &mut Output) -> anyhow::Result<Ended> {
     let Some(entry) = catalogue::entry(&arguments.entry) else {
         match nearest(&arguments.entry, catalogue::ids()) {
             Some(near) => bail!("the catalogue has no `{}`; did you mean `{near}`?", arguments.entry),
@@ -47,8 +49,10 @@ pub fn run(arguments: &New, output: &mut Output) -> anyhow::Result<Ended> {
         output.raw(draft.text.as_bytes())?;
         return Ok(Ended::Done);
     }
-    std::fs::create_dir_all(&arguments.dir).with_context(|| arguments.dir.display().to_string())?;
-    let path = arguments.dir.join(format!("{id}.yaml"));
+    let beside = || gateway_file(&common.config).parent().unwrap_or(Path::new("")).join("integrations");
+    let dir = arguments.dir.clone().unwrap_or_else(beside);
+    std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    let path = dir.join(format!("{id}.yaml"));
     let mut file =
         OpenOptions::new().write(true).create_new(true).open(&path).with_context(|| path.display().to_string())?;
     file.write_all(draft.text.as_bytes())?;

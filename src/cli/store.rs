@@ -106,6 +106,9 @@ fn check(options: &Options, output: &mut Output) -> anyhow::Result<Ended> {
                 report.index_lag
             ))?;
         }
+        for note in &report.notes {
+            output.line(format_args!("note: {note}"))?;
+        }
         for problem in &report.problems {
             output.line(format_args!("problem: {problem}"))?;
         }
@@ -148,6 +151,9 @@ fn rebuild(options: &Options, output: &mut Output) -> anyhow::Result<Ended> {
 /// Makes or verifies a backup.
 pub fn backup(common: &Common, backup: &Backup, output: &mut Output) -> anyhow::Result<Ended> {
     if backup.verify {
+        if !backup.directory.is_dir() {
+            bail!("{} is not a directory: there is no backup to verify", backup.directory.display());
+        }
         return match maintenance::verify(&backup.directory) {
             Ok(report) => tell(&report, output, format_args!("{} is whole", backup.directory.display())),
             Err(error @ StoreError::Damaged { .. }) => Ok(no(&error, output)),
@@ -179,7 +185,7 @@ pub fn restore(common: &Common, restore: &Restore, output: &mut Output) -> anyho
     output.note(match unfinished {
         Unfinished::Held => {
             "What was unfinished in the backup will wait in the dead-letter list, because it may have been delivered \
-             since: `trunkline events list --dead`, `trunkline events replay`."
+             since: `trunkline events list --dead`, `trunkline events replay --dead`."
         }
         Unfinished::Resumed => "What was unfinished in the backup goes on at the next start.",
     });

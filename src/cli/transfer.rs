@@ -97,11 +97,17 @@ pub fn import(common: &Common, arguments: &Import, output: &mut Output) -> anyho
         told = answer.json()?;
     }
     show(&told, output)?;
-    if !arguments.apply {
-        output.note("Nothing has changed: --apply does it.");
+    let rows = || told["plan"]["rows"].as_array().into_iter().flatten();
+    let left = rows().any(|row| row["action"] == "refuse" || row["action"] == "conflict");
+    let changes = rows().any(|row| row["action"] == "make" || row["action"] == "change");
+    match (arguments.apply, left, changes) {
+        (true, ..) => {}
+        (false, false, _) => output.note("Nothing has changed: --apply does it."),
+        (false, true, true) => {
+            output.note("Nothing has changed: --apply does the rest, and leaves out what is refused.");
+        }
+        (false, true, false) => output.note("Nothing has changed, and --apply would change nothing."),
     }
-    let rows = told["plan"]["rows"].as_array();
-    let left = rows.into_iter().flatten().any(|row| row["action"] == "refuse" || row["action"] == "conflict");
     Ok(if left { Ended::No } else { Ended::Done })
 }
 

@@ -25,7 +25,6 @@ const KEEPALIVE: Duration = Duration::from_mins(1);
 #[error("cannot listen on {at}: {reason}")]
 pub struct CannotListen {
     at: String,
-    #[source]
     reason: io::Error,
 }
 

@@ -4,6 +4,7 @@
 //! (`tests/it/store_contract.rs`). An engine knows nothing of definitions, HTTP or keys: bodies and
 //! sealed records are bytes to it. Called by `connection`, `queue`, `webhook` and `admin`.
 
+pub mod chain;
 pub mod disk;
 pub mod embedded;
 pub mod journal;

@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod activity;
+pub mod audit;
 pub mod breaker;
 pub mod config;
 pub mod connect_links;
@@ -84,4 +85,5 @@ fn guarded() -> Router<Arc<Parts>> {
         .route("/api/deliveries/{id}/replay", post(deliveries::replay))
         .route("/api/webhooks/refused", get(webhooks::refused))
         .route("/api/activity", get(activity::list))
+        .route("/api/audit", get(audit::list))
 }

@@ -155,11 +155,17 @@ fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Refused> {
 
 /// The header that names the next page: this request with another `after`.
 pub fn next_page(uri: &http::Uri, next: Option<EventId>) -> HeaderMap {
+    link_next(uri, "after", next.map(|next| next.to_string()))
+}
+
+/// The header that names the next page: this request with another value of the parameter that says where
+/// to begin.
+pub fn link_next(uri: &http::Uri, parameter: &str, next: Option<String>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let Some(next) = next else { return headers };
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     let given = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    query.extend_pairs(given.filter(|(name, _)| name != "after")).append_pair("after", &next.to_string());
+    query.extend_pairs(given.filter(|(name, _)| name != parameter)).append_pair(parameter, &next);
     let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish());
     if let Ok(value) = HeaderValue::from_str(&link) {
         headers.insert(header::LINK, value);

@@ -19,7 +19,7 @@ use super::send::{self, Step};
 use super::{Parts, Stage, TokenCalls};
 use crate::base::clock::Timestamp;
 use crate::connection::grant::{Account, TokenError, TokenErrorKind};
-use crate::definition::plan::oauth2::{Authorize, DEFAULT_TOKEN, ParamsIn, TokenCall, TokenMap};
+use crate::definition::plan::oauth2::{Authorize, DEFAULT_TOKEN, ParamsIn, TOKEN_TIMEOUT, TokenCall, TokenMap};
 use crate::definition::plan::request::Request;
 use crate::net::{Base, Received, origin};
 use crate::request::Answer;
@@ -233,7 +233,7 @@ fn standard_call(url: &Text) -> Result<TokenCall, TokenError> {
         scope: Some(expr("body.scope")?),
     };
     Ok(TokenCall {
-        request: Request { method: Method::POST, timeout: Some(Duration::from_secs(30)), ..request(url, Vec::new()) },
+        request: Request { method: Method::POST, timeout: Some(TOKEN_TIMEOUT), ..request(url, Vec::new()) },
         params_in: ParamsIn::Form,
         rename: Vec::new(),
         omit: Vec::new(),

@@ -4,17 +4,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use super::Embedded;
 use super::lock::Lock;
 use crate::store::journal::{Counts, Durability, Journal, JournalOptions, mark, segment};
 use crate::store::model::{AuditEntry, AuditRecord};
-use crate::store::{Audit, StoreError};
-
-/// What the first entry's hash covers in place of a hash before it.
-pub(super) const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+use crate::store::{Audit, StoreError, chain};
 
 /// The audit journal and the end of its chain.
 #[derive(Debug)]
@@ -26,20 +22,10 @@ pub struct AuditLog {
     options: JournalOptions,
 }
 
-/// The hash of an entry: lower-case hex SHA-256 over the hash before it, its sequence number and its
-/// JSON text.
-pub fn chain(previous: &str, sequence: u64, entry: &AuditEntry) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(previous.as_bytes());
-    hasher.update(sequence.to_be_bytes());
-    hasher.update(serde_json::to_vec(entry).unwrap_or_default());
-    hasher.finalize().iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
-}
-
 impl AuditLog {
     /// Opens the audit journal.
     pub fn open(options: JournalOptions, lock: Arc<Lock>) -> Result<Self, StoreError> {
-        let mut tip = (0, BEGINNING.to_owned());
+        let mut tip = (0, chain::BEGINNING.to_owned());
         // Whole segments before the durable mark need not be read to find the chain's end.
         let bounds = mark::read(&*options.disk, &options.directory).ok().flatten().unwrap_or_default();
         let end =
@@ -55,7 +41,7 @@ impl AuditLog {
     async fn append(&self, entry: AuditEntry) -> Result<AuditRecord, StoreError> {
         let mut tip = self.tip.lock().await;
         let sequence = tip.0 + 1;
-        let record = AuditRecord { sequence, hash: chain(&tip.1, sequence, &entry), entry };
+        let record = AuditRecord { sequence, hash: chain::hash(&tip.1, sequence, &entry), entry };
         let payload = serde_json::to_vec(&record)
             .map_err(|error| StoreError::Read(Arc::from(format!("an audit entry does not encode: {error}"))))?;
         self.journal.append(payload, (), Durability::Synced).await?;
