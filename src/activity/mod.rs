@@ -178,6 +178,17 @@ impl Activity {
         }
     }
 
+    /// How many are kept at most.
+    pub fn capacity(&self) -> usize {
+        self.keep.load(Ordering::Relaxed)
+    }
+
+    /// How many of those kept fit.
+    pub fn count(&self, fits: impl Fn(&CallRecord) -> bool) -> usize {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.iter().filter(|call| fits(call)).count()
+    }
+
     /// What is counted for the audit log.
     pub fn tally(&self) -> &Tally {
         &self.tally

@@ -7,9 +7,8 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::shell::Shell;
-use crate::activity::CAPACITY;
 use crate::admin::Parts;
-use crate::admin::api::activity::{Outcome, Wanted, newest};
+use crate::admin::api::activity::{self, Outcome, Wanted, newest};
 use crate::admin::api::query::Asked;
 use crate::admin::refusal::Refused;
 
@@ -20,16 +19,14 @@ pub async fn list(
     Asked(wanted): Asked<Wanted>,
 ) -> Result<Response, Refused> {
     let rows = newest(&parts, &wanted)?;
-    let count = |outcome| {
-        let wanted = Wanted { outcome, limit: Some(CAPACITY), ..wanted.clone() };
-        newest(&parts, &wanted).map(|rows| rows.len())
-    };
+    let count = |outcome| activity::count(&parts, &Wanted { outcome, ..wanted.clone() });
     let counts = json!({
-        "all": count(None)?,
-        "success": count(Some(Outcome::Success))?,
-        "error": count(Some(Outcome::Error))?,
+        "all": count(None),
+        "success": count(Some(Outcome::Success)),
+        "error": count(Some(Outcome::Error)),
     });
-    let view = json!({ "rows": rows, "counts": counts, "capacity": CAPACITY, "integrations": integrations(&parts) });
+    let capacity = parts.activity.capacity();
+    let view = json!({ "rows": rows, "counts": counts, "capacity": capacity, "integrations": integrations(&parts) });
     shell.page("activity.html", "Activity", view).await
 }
 

@@ -9,9 +9,8 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::shell::Shell;
-use crate::activity::CAPACITY;
 use crate::admin::Parts;
-use crate::admin::api::activity::{Outcome, Wanted, newest};
+use crate::admin::api::activity::{self, Outcome, Wanted, newest};
 use crate::admin::api::connections::{self, Wanted as Which};
 use crate::admin::api::{breaker, config};
 use crate::admin::refusal::Refused;
@@ -119,12 +118,11 @@ fn refused(parts: &Parts) -> Vec<Value> {
 }
 
 fn traffic(parts: &Parts) -> Result<Value, Refused> {
-    let count =
-        |outcome| newest(parts, &Wanted { outcome, limit: Some(CAPACITY), ..Wanted::default() }).map(|rows| rows.len());
+    let count = |outcome| activity::count(parts, &Wanted { outcome, ..Wanted::default() });
     let depth = parts.store.depth();
     Ok(json!({
-        "calls": count(None)?,
-        "errors": count(Some(Outcome::Error))?,
+        "calls": count(None),
+        "errors": count(Some(Outcome::Error)),
         "ready": depth.ready,
         "leased": depth.leased,
         "dead": depth.dead,

@@ -59,6 +59,11 @@ pub fn newest(parts: &Parts, wanted: &Wanted) -> Result<Vec<Value>, Refused> {
     })
 }
 
+/// How many of the calls that are kept are wanted.
+pub fn count(parts: &Parts, wanted: &Wanted) -> usize {
+    parts.activity.count(|call| wanted.fits(call))
+}
+
 fn describe(call: &CallRecord) -> serde_json::Result<Value> {
     let mut shown = serde_json::to_value(call)?;
     if let Some(at) = shown.get_mut("at") {
