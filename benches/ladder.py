@@ -94,6 +94,7 @@ def rss_mib(pid):
 class Contender:
     def __init__(self, name, start, path="/bytes", headers=()):
         self.name, self.start, self.path, self.headers = name, start, path, headers
+        self.script = None
         self.runs, self.idle, self.loaded, self.process, self.port = [], None, None, None, None
 
 
@@ -141,6 +142,34 @@ def nginx(work, port):
     )
 
 
+# What the policy asks, in Lua: the caller's key looked up by its digest, two buckets, the credential, and a count by status.
+LUA = """
+lua_shared_dict buckets 4m; lua_shared_dict counts 4m;
+proxy_cache_path {work}/c keys_zone=kept:4m;
+init_by_lua_block {{ callers = {{ [ngx.encode_base64(ngx.sha1_bin("Bearer {key}"))] = "bench" }} }}
+upstream lu {{ server 127.0.0.1:{upstream}; keepalive 128; keepalive_requests 100000000; }}
+server {{ listen 127.0.0.1:{port} backlog=4096; location /up/ {{
+  access_by_lua_block {{
+    local caller = callers[ngx.encode_base64(ngx.sha1_bin(ngx.var.http_authorization or ""))]
+    if not caller then return ngx.exit(401) end
+    local window = math.floor(ngx.now())
+    for _, name in ipairs {{ "up", caller }} do
+      if ngx.shared.buckets:incr(name .. window, 1, 0, 2) > 1000000 then return ngx.exit(429) end
+    end
+    ngx.req.set_header("Authorization", "Bearer secret")
+  }}
+  log_by_lua_block {{ ngx.shared.counts:incr("up" .. ngx.status, 1, 0) }}
+  proxy_cache kept; proxy_pass http://lu/; proxy_http_version 1.1; proxy_set_header Connection ''; }} }}
+"""
+
+
+def nginx_lua(work, port):
+    conf = nginx_conf(work, "lua", LUA.format(work=work, key=KEY, upstream=UPSTREAM, port=port))
+    modules = "".join(f"load_module /usr/lib/nginx/modules/{m}.so;\n" for m in ("ndk_http_module", "ngx_http_lua_module"))
+    conf.write_text(modules + conf.read_text())
+    return launch(["nginx", "-p", work, "-c", conf])
+
+
 def haproxy(work, port):
     path = work / "haproxy.cfg"
     path.write_text(
@@ -162,7 +191,23 @@ def caddy(work, port):
     return launch(["caddy", "run", "--config", path, "--adapter", "caddyfile"], {"GOMAXPROCS": "1", "HOME": str(work)})
 
 
-def envoy(work, port):
+def envoy_policy():
+    """Envoy's credential injector and local rate limit."""
+    extension = "type.googleapis.com/envoy.extensions."
+    whole = {"default_value": {"numerator": 100}}
+    secret = {"@type": extension + "http.injected_credentials.generic.v3.Generic", "credential": {"name": "key"}}
+    return [
+        {"name": "envoy.filters.http.local_ratelimit", "typed_config": {
+            "@type": extension + "filters.http.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "limit",
+            "token_bucket": {"max_tokens": 1000000, "tokens_per_fill": 1000000, "fill_interval": "1s"},
+            "filter_enabled": whole, "filter_enforced": whole}},
+        {"name": "envoy.filters.http.credential_injector", "typed_config": {
+            "@type": extension + "filters.http.credential_injector.v3.CredentialInjector", "overwrite": True,
+            "credential": {"name": "envoy.http.injected_credentials.generic", "typed_config": secret}}},
+    ]
+
+
+def envoy(work, port, policy=False):
     path = work / "envoy.json"
     route = {
         "match": {"prefix": "/"},
@@ -174,11 +219,14 @@ def envoy(work, port):
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
         "route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [route]}]},
-        "http_filters": [router],
+        "http_filters": [*(envoy_policy() if policy else []), router],
     }
     address = lambda p: {"socket_address": {"address": "127.0.0.1", "port_value": p}}
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address(UPSTREAM)}}]}]
+    if policy:
+        del route["request_headers_to_add"]
     path.write_text(json.dumps({"static_resources": {
+        "secrets": [{"name": "key", "generic_secret": {"secret": {"inline_string": "Bearer secret"}}}],
         "listeners": [{"address": address(port), "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}]}],
         "clusters": [{"name": "u", "connect_timeout": "5s", "type": "STATIC", "load_assignment": {"cluster_name": "u", "endpoints": endpoints}}],
     }}))
@@ -202,7 +250,19 @@ def bare(kind):
     return start
 
 
-def trunkline(work, port):
+# Every stage of the policy, none of which ever holds a call up. Each call asks for another address (`DISTINCT`), so that
+# the cache is looked into and answers nothing.
+POLICY = """  limits:
+    - { per: integration, rate: 1000000/s, burst: 1000000 }
+    - { per: caller, rate: 1000000/s, burst: 1000000 }
+  breaker: { failure_rate: 0.5, window: 30s, consecutive: 20 }
+  retry: { attempts: 3 }
+  cache: {}
+"""
+DISTINCT = "local n = 0\nrequest = function() n = n + 1 return wrk.format('GET', wrk.path .. '?n=' .. n) end\n"
+
+
+def trunkline(work, port, policy=""):
     home = work / "trunkline"
     (home / "integrations").mkdir(parents=True, exist_ok=True)
     (home / "key.txt").write_text("bench-api-key")
@@ -210,6 +270,7 @@ def trunkline(work, port):
         "trunkline: 1\nid: up\ntitle: Upstream\nauth:\n  api_key: { title: Key }\n"
         f"api:\n  base_url: http://127.0.0.1:{UPSTREAM}\n"
         "  credential: { header: Authorization, value: \"Bearer {{ api_key }}\" }\n"
+        f"{policy}"
         "connections:\n  - { id: default, api_key: \"${file:../key.txt}\" }\n"
     )
     (home / "trunkline.yaml").write_text(
@@ -222,22 +283,37 @@ def trunkline(work, port):
     return launch([TARGET / "trunkline", "serve", "--config", home / "trunkline.yaml"], {"BENCH_KEY": KEY, "TOKIO_WORKER_THREADS": "1"})
 
 
-def contenders():
+def contenders(declared=None):
+    """All of them; with a directory as `declared`, under the whole policy and each call to another address."""
+    start = (lambda work, port: trunkline(work, port, POLICY)) if declared else trunkline
     bearer = ("-H", f"Authorization: Bearer {KEY}")
-    return [
+    field = [
         Contender("nginx", nginx),
         Contender("haproxy", haproxy),
         Contender("bare pingora, our accept loop", bare("loop")),
         Contender("bare pingora, Server", bare("server")),
-        Contender("trunkline", trunkline, "/up/bytes", bearer),
-        Contender("envoy", envoy),
+        Contender("trunkline", start, "/up/bytes", bearer),
+        Contender("envoy", (lambda work, port: envoy(work, port, True)) if declared else envoy),
         Contender("caddy", caddy),
     ]
+    if declared:
+        field.insert(1, Contender("nginx with Lua", nginx_lua, "/up/bytes", bearer))
+        script = declared / "distinct.lua"
+        script.write_text(DISTINCT)
+        for contender in field:
+            contender.script = script
+    return field
+
+
+def wrk(contender, seconds, connections):
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *contender.headers]
+    argv += ["-s", str(contender.script)] if contender.script else []
+    return [*argv, f"http://127.0.0.1:{contender.port}{contender.path}"]
 
 
 def load(contender, seconds, connections):
-    argv = ["taskset", "-c", "0", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *contender.headers]
-    out = subprocess.run([*argv, f"http://127.0.0.1:{contender.port}{contender.path}"], capture_output=True, text=True, check=True).stdout
+    argv = ["taskset", "-c", "0", *wrk(contender, seconds, connections)]
+    out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     if bad:
         raise RuntimeError(f"{contender.name}: {bad.group(1)} answers were not 2xx")
@@ -261,6 +337,7 @@ def main():
     options.add_argument("--seconds", type=int, default=4)
     options.add_argument("--connections", type=int, default=32)
     options.add_argument("--only", default="")
+    options.add_argument("--declared", action="store_true", help="limits, breaker, retries and cache lookup on")
     chosen = options.parse_args()
     wanted = [w for w in chosen.only.split(",") if w]
     (ROOT / "target").mkdir(exist_ok=True)
@@ -269,7 +346,7 @@ def main():
         try:
             upstream = start_upstream(work)
             running.append(upstream)
-            for contender in contenders():
+            for contender in contenders(chosen.declared and work):
                 if wanted and not any(contender.name.startswith(w) for w in wanted):
                     continue
                 try:
