@@ -302,7 +302,7 @@ impl Connections {
     ) -> Result<Arc<Connection>, ConnectionError> {
         let connection = match self.held.get(integration, id) {
             Some(connection) => connection,
-            None => self.found(generation, integration, id).await?,
+            None => Box::pin(self.found(generation, integration, id)).await?,
         };
         if connection.health.is_blocked() && connection.health.health().paused {
             return Err(ConnectionError::Paused {

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use foldhash::fast::RandomState;
+
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 
@@ -20,18 +22,19 @@ pub struct PerConnection<T> {
 struct State<T> {
     generation: u64,
     count: usize,
-    integrations: HashMap<Arc<str>, OfIntegration<T>>,
+    /// Only connections that exist become keys, so no caller can choose them to collide.
+    integrations: HashMap<Arc<str>, OfIntegration<T>, RandomState>,
 }
 
 #[derive(Debug)]
 struct OfIntegration<T> {
     integration: Arc<Integration>,
-    values: HashMap<Box<str>, T>,
+    values: HashMap<Box<str>, T, RandomState>,
 }
 
 impl<T> Default for PerConnection<T> {
     fn default() -> Self {
-        Self { state: RwLock::new(State { generation: 0, count: 0, integrations: HashMap::new() }) }
+        Self { state: RwLock::new(State { generation: 0, count: 0, integrations: HashMap::default() }) }
     }
 }
 
@@ -60,11 +63,11 @@ impl<T: Clone> PerConnection<T> {
         let of = state
             .integrations
             .entry(Arc::clone(&integration.id))
-            .or_insert_with(|| OfIntegration { integration: Arc::clone(integration), values: HashMap::new() });
+            .or_insert_with(|| OfIntegration { integration: Arc::clone(integration), values: HashMap::default() });
         let mut removed = 0;
         if !Arc::ptr_eq(&of.integration, integration) {
             removed = of.values.len();
-            *of = OfIntegration { integration: Arc::clone(integration), values: HashMap::new() };
+            *of = OfIntegration { integration: Arc::clone(integration), values: HashMap::default() };
         }
         let added = usize::from(of.values.insert(connection.into(), value).is_none());
         state.count = state.count.saturating_sub(removed) + added;

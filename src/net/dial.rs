@@ -63,6 +63,12 @@ impl Addresses {
         SocketAddr::new(ip, self.port)
     }
 
+    /// The one that the try of this number begins with, counted from zero.
+    pub fn nth(&self, number: usize) -> SocketAddr {
+        let ip = self.ips.get(number % self.ips.len().max(1)).copied();
+        ip.map_or_else(|| self.first(), |ip| SocketAddr::new(ip, self.port))
+    }
+
     /// All of them in the order to dial them at this try, counted from zero: each try begins with another.
     pub fn at_try(&self, number: usize) -> Vec<SocketAddr> {
         let mut all: Vec<_> = self.iter().collect();

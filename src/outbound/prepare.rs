@@ -84,6 +84,17 @@ impl Outbound {
         if let Some(prepared) = self.kept(&generation.gateway, integration, &resolved) {
             return Ok(prepared);
         }
+        // Apart, so that the future of a call that finds it made stays small.
+        Box::pin(self.prepare_anew(generation, integration, connection, resolved)).await
+    }
+
+    async fn prepare_anew(
+        &self,
+        generation: &Generation,
+        integration: &Arc<Integration>,
+        connection: &str,
+        resolved: Arc<Connection>,
+    ) -> Result<Arc<Prepared>, OutboundError> {
         // Of all who ask at once one makes the credential; the others find it made.
         let turn = self.logins.turn(&integration.id, connection);
         let _turn = match &integration.auth {

@@ -1,6 +1,7 @@
 //! How a connection to a service is made: to the first of its addresses that answers, or through the egress
 //! proxy. TLS on top of it is Pingora's. Called by Pingora, for [`super::peer`].
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use pingora::protocols::l4::stream::Stream;
 use pingora::{Error, ErrorType};
 use tokio::net::TcpStream;
 
+use super::ready::Ready;
 use crate::net::Route;
 use crate::net::connect::connect;
 use crate::net::tunnel::{self, EgressError};
@@ -34,48 +36,64 @@ impl Last {
 }
 
 /// A way to a service, for one try.
-#[derive(Debug)]
 pub struct Dial {
     route: Route,
-    /// `HOST:PORT` as a proxy is asked for it.
-    target: String,
-    /// The addresses in the order to try them; not empty.
-    order: Vec<SocketAddr>,
-    last: Arc<Last>,
+    /// Whose origin it leads to, and where that answered last.
+    ready: Arc<Ready>,
+    /// The try, counted from zero.
+    number: usize,
+    /// The address that is tried first.
+    first: SocketAddr,
     limit: Duration,
 }
 
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dial").field("route", &self.route).field("first", &self.first).finish_non_exhaustive()
+    }
+}
+
 impl Dial {
-    /// The way by `route` to `target`, at the try of this number, within `limit`. The first try begins with the
-    /// address that answered last.
-    pub fn new(route: &Route, target: String, (number, last): (usize, &Arc<Last>), limit: Duration) -> Self {
-        let mut order = route.addresses().at_try(number);
-        let known = last.get().and_then(|last| order.iter().position(|address| *address == last));
-        if let (0, Some(place)) = (number, known) {
-            order.swap(0, place);
-        }
-        Self { route: route.clone(), target, order, last: Arc::clone(last), limit }
+    /// The way by `route` at the try of this number, within `limit`. The first try begins with the address that
+    /// answered last. Most ways are never gone, since a connection of the pool is used: so little is made here.
+    pub fn new(route: &Route, ready: &Arc<Ready>, number: usize, limit: Duration) -> Self {
+        let addresses = route.addresses();
+        let known = ready.last.get().filter(|last| number == 0 && addresses.iter().any(|address| address == *last));
+        let first = known.unwrap_or_else(|| addresses.nth(number));
+        Self { route: route.clone(), ready: Arc::clone(ready), number, first, limit }
     }
 
     /// The address that is tried first.
     pub fn first(&self) -> SocketAddr {
-        self.order.first().copied().unwrap_or_else(|| self.route.addresses().first())
+        self.first
+    }
+
+    /// The addresses in the order to try them; not empty.
+    fn order(&self) -> Vec<SocketAddr> {
+        let mut order = self.route.addresses().at_try(self.number);
+        if let Some(place) = order.iter().position(|address| *address == self.first) {
+            order.swap(0, place);
+        }
+        order
     }
 
     async fn establish(&self) -> pingora::Result<Stream> {
+        let order = self.order();
         let stream = match &self.route {
-            Route::Direct(_) => connect(&self.order).await.or_else(refused)?,
+            Route::Direct(_) => connect(&order).await.or_else(refused)?,
             Route::Through(_, proxy) => {
                 let opened = async {
                     let unreachable = |error: std::io::Error| EgressError::Unreachable(error.kind().to_string());
-                    let mut stream = connect(&self.order).await.map_err(unreachable)?;
-                    tunnel::open(&mut stream, proxy, &self.target).await.map(|()| stream)
+                    let mut stream = connect(&order).await.map_err(unreachable)?;
+                    let origin = &self.ready.common.base.origin;
+                    let target = format!("{}:{}", origin.host, origin.port);
+                    tunnel::open(&mut stream, proxy, &target).await.map(|()| stream)
                 };
                 let failed = |error| Error::because(ErrorType::Custom(EGRESS), "through the egress proxy", error);
                 opened.await.map_err(|error| failed(error).into_up())?
             }
         };
-        self.last.set(&stream);
+        self.ready.last.set(&stream);
         Ok(stream.into())
     }
 }

@@ -86,17 +86,18 @@ impl ProxyHttp for Forward {
                 }
                 answer
             }
-            Ok(Admitted::Whole(call)) => self.whole(session, context, *call).await?,
+            // Apart, because their futures are ten times as large as that of a call which passes.
+            Ok(Admitted::Whole(call)) => Box::pin(self.whole(session, context, *call)).await?,
             Ok(Admitted::Pages(call)) => {
                 context.known.place = Some(call.place());
                 let told = (&context.id, &mut context.course);
-                match pages::run(&self.door, session, *call, told).await? {
+                match Box::pin(pages::run(&self.door, session, *call, told)).await? {
                     Some(refused) => refused,
                     None => return Ok(true),
                 }
             }
-            Ok(Admitted::Named(call)) => self.named(session, &call).await?,
-            Ok(Admitted::Durable(submission)) => self.accept(session, *submission).await,
+            Ok(Admitted::Named(call)) => Box::pin(self.named(session, &call)).await?,
+            Ok(Admitted::Durable(submission)) => Box::pin(self.accept(session, *submission)).await,
             Ok(Admitted::Answered(given)) => given,
             Err(refused) => {
                 context.known.refuse(uri.path());

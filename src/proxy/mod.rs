@@ -196,13 +196,14 @@ impl ProxyDoor {
         known.subject = subject;
         if let Some(id) = durable::asked_about(request.method, &route) {
             let integration = find_integration(&generation, &route)?;
-            return Ok(Admitted::Answered(durable::status(self, integration, caller, id).await));
+            let given = Box::pin(durable::status(self, integration, caller, id)).await;
+            return Ok(Admitted::Answered(given));
         }
         caller::permit(caller, asked_method(&generation, &route, request.method), &route, connection)?;
         let integration = find_integration(&generation, &route)?;
         if durable::is_asked_for(request.headers)? {
             let subject = Subject::of(&generation, integration, connection, &caller.id);
-            let submission = self.submission(&generation, integration, (request, &route), &subject).await?;
+            let submission = Box::pin(self.submission(&generation, integration, (request, &route), &subject)).await?;
             return Ok(Admitted::Durable(Box::new(submission)));
         }
         let token = route::token(request.headers)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
@@ -34,6 +34,7 @@ use crate::template::Context;
 
 /// The query parameter and the header that ask for all pages.
 const NAME: &str = "trunkline-page";
+const HEADER: HeaderName = HeaderName::from_static(NAME);
 /// Lines of JSON.
 const LINES: &str = "application/x-ndjson";
 
@@ -89,7 +90,7 @@ pub struct AllPages {
 /// # Errors
 /// 400 when something else than `all` is asked for.
 pub fn asked(headers: &HeaderMap, query: Option<&str>) -> Result<Option<AllPages>, Answer> {
-    let by_header = headers.get(NAME).map(|value| value == "all");
+    let by_header = headers.get(HEADER).map(|value| value == "all");
     let is_ours = |pair: &&str| pair.split('=').next() == Some(NAME);
     let pairs = || query.into_iter().flat_map(|query| query.split('&'));
     let by_query = pairs().find(is_ours).map(|pair| pair.split_once('=').is_some_and(|(_, value)| value == "all"));

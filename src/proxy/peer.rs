@@ -31,13 +31,12 @@ pub fn peer(
     redirected: bool,
 ) -> HttpPeer {
     let (ready, origin) = (&call.ready, &call.ready.common.base.origin);
-    let target = format!("{}:{}", origin.host, origin.port);
-    let dial = Dial::new(route, target, (number, &ready.last), connect);
+    let dial = Dial::new(route, ready, number, connect);
     let address = dial.first();
-    let tls = ready.common.base.origin.scheme == Scheme::Https && !redirected;
+    let tls = origin.scheme == Scheme::Https && !redirected;
     // Verification is by this name; Pingora turns it off when the name is empty, which no base is.
-    let name = ready.common.base.origin.host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let mut peer = HttpPeer::new(address, tls, if tls { name } else { String::new() });
+    let name = if tls { origin.host.trim_start_matches('[').trim_end_matches(']') } else { "" };
+    let mut peer = HttpPeer::new(address, tls, name.to_owned());
     peer.group_key = ready.pool;
     let (timeouts, options) = (&ready.timeouts, &mut peer.options);
     options.custom_l4 = Some(Arc::new(dial));

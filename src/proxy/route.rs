@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::path::{self, Unsafe};
 use crate::base::units::parse_duration;
@@ -10,11 +10,11 @@ use crate::connection::DEFAULT;
 use crate::respond::{Answer, Refusal};
 
 /// The header that names the connection.
-pub const CONNECTION_HEADER: &str = "trunkline-connection";
+pub const CONNECTION_HEADER: HeaderName = HeaderName::from_static("trunkline-connection");
 /// The header that says how long the token must last.
-pub const VALIDITY_HEADER: &str = "trunkline-min-validity";
+pub const VALIDITY_HEADER: HeaderName = HeaderName::from_static("trunkline-min-validity");
 /// The header that names the token which a call carries.
-pub const TOKEN_HEADER: &str = "trunkline-token";
+pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("trunkline-token");
 /// The connection of calls that name none.
 const DEFAULT_CONNECTION: &str = "default";
 
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn the_validity_is_a_duration() {
         let read = |value: &'static str| {
-            let headers = [(VALIDITY_HEADER.parse().expect("a name"), value.parse().expect("a value"))];
+            let headers = [(VALIDITY_HEADER, value.parse().expect("a value"))];
             min_validity(&headers.into_iter().collect()).map(|least| least.as_secs()).ok()
         };
         assert_eq!(

@@ -215,7 +215,7 @@ impl Refresher {
         let key = Key::new(&connection.integration, &connection.id);
         let ended = match self.held_back(&connection, integration, issued, now) {
             Some(error) => Err(error),
-            None => self.renew(Wish::of(&key, need.token, issued, Cause::Expired)).await,
+            None => Box::pin(self.renew(Wish::of(&key, need.token, issued, Cause::Expired))).await,
         };
         match ended {
             Ok(()) => self.parts.connections.resolve(generation, integration, &connection.id).await,
