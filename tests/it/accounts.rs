@@ -54,7 +54,7 @@ fn keyed(asked: &Asked) -> (u16, String) {
 fn key_definition(id: &str, url: &str, tried: &str) -> (&'static str, String) {
     let name: &'static str = if id == "keyed" { "keyed" } else { "untried" };
     let connections =
-        if tried.is_empty() { "" } else { "connections:\n  - { id: declared, api_key: \"${env:CALLER_KEY}\" }\n" };
+        if tried.is_empty() { "" } else { "connections:\n  - { id: declared, api_key: \"${env:SERVICE_SECRET}\" }\n" };
     let text = format!(
         "trunkline: 1\nid: {id}\ntitle: Keyed\nsummary: Has keys.\n\
          inputs: {{ site: {{ title: Site, pattern: \"^[a-z]+$\", default: main }} }}\nauth: {{ api_key: {{}} }}\n\
@@ -75,7 +75,7 @@ fn hub_definition(id: &str, held: Option<Arc<Held>>) -> String {
     format!(
         "trunkline: 1\nid: {id}\ntitle: Hub\nsummary: Takes tokens back.\nauth:\n  oauth2:\n\
          \x20   authorize: http://{address}/authorize\n    token: http://{address}/token\n\
-         \x20   client: {{ id: app, secret: \"${{env:CALLER_KEY}}\" }}\n\
+         \x20   client: {{ id: app, secret: \"${{env:SERVICE_SECRET}}\" }}\n\
          \x20   revoke: {{ request: \"POST http://{address}/revoke\", form: {{ token: \"{{{{ token.access }}}}\" }} }}\n\
          api: {{ base_url: \"http://{address}\", test: GET /me }}\n"
     )

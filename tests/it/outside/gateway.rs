@@ -141,7 +141,8 @@ impl Deployment {
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
         command.arg("--config").arg(self.path().join("trunkline.yaml")).arg(name);
-        command.env("ADMIN_TOKEN", ADMIN_TOKEN).env("CALLER_KEY", CALLER_KEY);
+        // What definitions name is a variable of their own: those of the gateway file are kept back from them.
+        command.env("ADMIN_TOKEN", ADMIN_TOKEN).env("CALLER_KEY", CALLER_KEY).env("SERVICE_SECRET", CALLER_KEY);
         command.env("LOAD_SECRET", SECRET).env("SINK_SECRET", "whsec_c2luay1zZWNyZXQtZm9yLXRlc3Rz");
         command.env("BACKEND_KEY", "key-of-the-application-0001").env("OTHER_KEY", "key-of-another-application-1");
         command.env("SHOP_KEY", "shop-key");

@@ -51,7 +51,7 @@ impl Rotating {
         format!(
             "trunkline: 1\nid: rotating\ntitle: Rotating\nsummary: Renews tokens.\nauth:\n  oauth2:\n\
              \x20   authorize: {url}/authorize\n    token: {url}/token\n    refresh_tokens: rotate\n\
-             \x20   client: {{ id: app, secret: \"${{env:CALLER_KEY}}\" }}\n\
+             \x20   client: {{ id: app, secret: \"${{env:SERVICE_SECRET}}\" }}\n\
              api: {{ base_url: \"{url}\", test: GET /me }}\n"
         )
     }
