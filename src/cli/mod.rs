@@ -195,7 +195,7 @@ fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
         Command::Registrations(command) => registrations::run(&common, &command, output),
         Command::Breaker(command) => breaker::run(&common, &command, output),
         Command::Call(call) => call::run(&common, &call, output),
-        Command::Trigger(arguments) => simulate::trigger(&common, &arguments),
+        Command::Trigger(arguments) => simulate::trigger(&common, &arguments, output),
         Command::SignIn(gateway) => sign_in::run(&common, &gateway, output),
         Command::Password(arguments) => password::run(&arguments, output),
         Command::Reload(gateway) => reload::run(&common, &gateway, output),

@@ -45,6 +45,10 @@ pub fn run(common: &Common, arguments: &New, output: &mut Output) -> anyhow::Res
         bail!("`{id}` is not an id: expected at most 64 of a-z, 0-9, `-` and `_`");
     }
     let draft = Draft::of(&arguments.entry, id, &entry.document().value);
+    if arguments.print && output.json {
+        output.value(&json!({ "text": draft.text, "variables": draft.variables }))?;
+        return Ok(Ended::Done);
+    }
     if arguments.print {
         output.raw(draft.text.as_bytes())?;
         return Ok(Ended::Done);

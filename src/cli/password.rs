@@ -4,6 +4,7 @@ use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use serde_json::json;
 
 use super::Ended;
 use super::output::Output;
@@ -37,6 +38,10 @@ pub fn run(_: &Password, output: &mut Output) -> anyhow::Result<Ended> {
     SystemRandom::default().fill(&mut salt)?;
     let hash = password::hash(password.expose().as_bytes(), &salt);
     let hash = hash.map_err(|error| anyhow::anyhow!("the password could not be hashed: {error}"))?;
-    output.line(&hash)?;
+    if output.json {
+        output.value(&json!({ "hash": &*hash }))?;
+    } else {
+        output.line(&hash)?;
+    }
     Ok(Ended::Done)
 }

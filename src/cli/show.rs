@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::deployment::with_secrets;
 use super::output::Output;
@@ -80,14 +80,92 @@ pub fn run(
 
 fn show(document: &Document, resolved: bool, output: &mut Output) -> anyhow::Result<()> {
     let view = Kind::Integration.schema().shape().root(&document.value);
+    let root = Part { value: &document.value, spot: &document.places, view };
+    if output.json && resolved {
+        let mut places = Map::new();
+        let definition = root.masked("", &mut places);
+        return Ok(output.value(&json!({ "definition": definition, "places": places }))?);
+    }
+    if output.json {
+        let shown = outline(document).into_iter().map(|(label, words)| (label.to_owned(), words.json()));
+        return Ok(output.value(&shown.collect::<Map<_, _>>())?);
+    }
     let mut page = Page { out: String::new(), lines: Vec::new() };
     if resolved {
-        page.map(&Part { value: &document.value, spot: &document.places, view }, 0);
+        page.map(&root, 0);
     } else {
-        page.outline(document);
+        let lines = outline(document).into_iter();
+        page.lines = lines.map(|(label, words)| (format!("{label:<12} {}", words.text()), String::new())).collect();
     }
     output.raw(page.finish().as_bytes())?;
     Ok(())
+}
+
+/// What an outline says of a label.
+enum Words {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Words {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::One(word) => word.is_empty(),
+            Self::Many(words) => words.is_empty(),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::One(word) => word.clone(),
+            Self::Many(words) => words.join(", "),
+        }
+    }
+
+    fn json(self) -> Value {
+        match self {
+            Self::One(word) => Value::from(word),
+            Self::Many(words) => Value::from(words),
+        }
+    }
+}
+
+/// What a definition consists of; a label without words is left out.
+fn outline(document: &Document) -> Vec<(&'static str, Words)> {
+    // What a reference brought in may be secret anywhere, so the reference is shown.
+    let text = |pointer: &str| {
+        let value = || document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        document.written(pointer).unwrap_or_else(value).to_owned()
+    };
+    let one = |pointer: &str| Words::One(text(pointer));
+    let names = |pointer: &str, key: &str| {
+        let items = document.value.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+        let place = |(at, item): (usize, &Value)| match item.get(key) {
+            Some(_) => format!("{pointer}/{at}/{key}"),
+            None => format!("{pointer}/{at}"),
+        };
+        let names = items.enumerate().map(place).map(|place| text(&place));
+        Words::Many(names.filter(|name| !name.is_empty()).collect())
+    };
+    let kinds = |pointer: &str| {
+        let map = document.value.pointer(pointer).and_then(Value::as_object);
+        Words::Many(map.map(|map| map.keys().cloned().collect()).unwrap_or_default())
+    };
+    let all = [
+        ("id", one("/id")),
+        ("title", one("/title")),
+        ("file", Words::One(document.file.display().to_string())),
+        ("extends", one("/extends")),
+        ("auth", kinds("/auth")),
+        ("api", one("/api/base_url")),
+        ("endpoints", names("/api/endpoints", "id")),
+        ("connections", names("/connections", "id")),
+        ("verify", kinds("/webhook/verify")),
+        ("events", names("/webhook/events", "")),
+        ("rules", names("/rules", "id")),
+        ("syncs", names("/syncs", "id")),
+    ];
+    all.into_iter().filter(|(_, words)| !words.is_empty()).collect()
 }
 
 /// YAML with a comment behind each value.
@@ -97,45 +175,6 @@ struct Page {
 }
 
 impl Page {
-    fn outline(&mut self, document: &Document) {
-        // What a reference brought in may be secret anywhere, so the reference is shown.
-        let text = |pointer: &str| {
-            let value = || document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-            document.written(pointer).unwrap_or_else(value)
-        };
-        let names = |pointer: &str, key: &str| {
-            let items = document.value.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-            let place = |(at, item): (usize, &Value)| match item.get(key) {
-                Some(_) => format!("{pointer}/{at}/{key}"),
-                None => format!("{pointer}/{at}"),
-            };
-            let places: Vec<_> = items.enumerate().map(place).collect();
-            places.iter().map(|place| text(place)).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(", ")
-        };
-        let kinds = |pointer: &str| {
-            let map = document.value.pointer(pointer).and_then(Value::as_object);
-            map.map(|map| map.keys().cloned().collect::<Vec<_>>().join(", ")).unwrap_or_default()
-        };
-        for (label, words) in [
-            ("id", text("/id").to_owned()),
-            ("title", text("/title").to_owned()),
-            ("file", document.file.display().to_string()),
-            ("extends", text("/extends").to_owned()),
-            ("auth", kinds("/auth")),
-            ("api", text("/api/base_url").to_owned()),
-            ("endpoints", names("/api/endpoints", "id")),
-            ("connections", names("/connections", "id")),
-            ("verify", kinds("/webhook/verify")),
-            ("events", names("/webhook/events", "")),
-            ("rules", names("/rules", "id")),
-            ("syncs", names("/syncs", "id")),
-        ] {
-            if !words.is_empty() {
-                self.lines.push((format!("{label:<12} {words}"), String::new()));
-            }
-        }
-    }
-
     fn map(&mut self, part: &Part<'_>, depth: usize) {
         let Some(map) = part.value.as_object() else { return };
         for (key, item) in map {
@@ -201,16 +240,50 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// The value as YAML on one line; what references brought in as the reference, a secret not at all. Of what
-    /// stands in a field that nobody knows, nobody knows whether it is one.
+    /// The value as YAML on one line.
     fn shown(&self) -> String {
+        scalar(&self.said())
+    }
+
+    /// What may be told of the value; what references brought in as the reference, a secret not at all. Of what
+    /// stands in a field that nobody knows, nobody knows whether it is one.
+    fn said(&self) -> Value {
         let by_reference = self.value.as_str().is_some_and(|text| !says_itself(text));
         let hidden = self.view.is_secret() || (self.view.nodes().next().is_none() && !is_empty(self.value));
         match &self.spot.written {
-            Some(written) if hidden && says_itself(written) => MASK.to_owned(),
-            Some(written) => scalar(&Value::String(written.to_string())),
-            None if hidden && !by_reference => MASK.to_owned(),
-            None => scalar(self.value),
+            Some(written) if hidden && says_itself(written) => Value::from(MASK),
+            Some(written) => Value::from(&**written),
+            None if hidden && !by_reference => Value::from(MASK),
+            None => self.value.clone(),
+        }
+    }
+
+    /// All of it, as it may be told; `places` gets `FILE:LINE` of each value by its pointer.
+    fn masked(&self, pointer: &str, places: &mut Map<String, Value>) -> Value {
+        match (self.value, &self.spot.below) {
+            (Value::Object(map), Below::Map(_)) if !map.is_empty() => {
+                let mut all = Map::new();
+                for (key, value) in map {
+                    let Some(spot) = self.spot.child(key) else { continue };
+                    let below = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
+                    let part = Part { value, spot, view: self.view.field(key, value) };
+                    all.insert(key.clone(), part.masked(&below, places));
+                }
+                Value::Object(all)
+            }
+            (Value::Array(items), Below::List(spots)) if !items.is_empty() => {
+                let mut all = Vec::new();
+                for (at, (value, spot)) in items.iter().zip(spots).enumerate() {
+                    let part = Part { value, spot, view: self.view.item(value) };
+                    all.push(part.masked(&format!("{pointer}/{at}"), places));
+                }
+                Value::Array(all)
+            }
+            _ => {
+                let place = format!("{}:{}", self.spot.file.display(), self.spot.span.start.line);
+                places.insert(pointer.to_owned(), Value::from(place));
+                self.said()
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::mock::{MockArgs, Surroundings};
+use super::output::Output;
 use super::trigger::{Tools, TriggerArgs};
 use super::{Common, Ended, deployment, mock as services, trigger as events};
 use crate::base::clock::SystemClock;
@@ -35,7 +36,7 @@ pub fn mock(common: &Common, arguments: &MockArgs) -> anyhow::Result<Ended> {
 }
 
 /// Runs `trunkline trigger`.
-pub fn trigger(common: &Common, arguments: &TriggerArgs) -> anyhow::Result<Ended> {
+pub fn trigger(common: &Common, arguments: &TriggerArgs, output: &mut Output) -> anyhow::Result<Ended> {
     let path = arguments.dir.as_deref().unwrap_or(&common.config);
     let (_, generation) = deployment::read(path, &ProcessEnvironment)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -45,7 +46,7 @@ pub fn trigger(common: &Common, arguments: &TriggerArgs) -> anyhow::Result<Ended
         let clients = Clients::new(Arc::new(Dialer::new(resolver, None)), Trust::of_system());
         let random = SystemRandom::default();
         let tools = Tools { clients: &clients, clock: &*clock, random: &random };
-        events::run(arguments, &generation, &tools, &mut io::stdout()).await
+        events::run(arguments, &generation, &tools, output).await
     })?;
     Ok(if accepted { Ended::Done } else { Ended::No })
 }

@@ -1,7 +1,6 @@
 //! `trunkline trigger`: a signed sample event, sent to the public door as its service would send it.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +8,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
-use http::{HeaderMap, HeaderValue, Method};
-use serde_json::Value;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
 
+use super::output::Output;
 use crate::base::clock::Clock;
 use crate::base::random::Random;
 use crate::definition::live::Generation;
@@ -24,7 +25,7 @@ use crate::net::{Base, BodyLimit, Clients, Excess, Follow, Outgoing, Received, T
 /// Sends a sample event to the gateway, signed with this deployment's own webhook secret.
 ///
 /// The events of the catalogue have sample bodies; for others one is made from what the definition
-/// reads. Exits with 0 when every event was accepted, else with 1.
+/// reads. Exits with 0 when the gateway took every event, also one that it knew already, else with 1.
 #[derive(Debug, Clone, Args)]
 pub struct TriggerArgs {
     /// The integration, by its id.
@@ -35,16 +36,22 @@ pub struct TriggerArgs {
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Where to post it. Default: this deployment's public door.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", requires = "event")]
     pub to: Option<String>,
     /// A file to send as the body, byte for byte.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "event")]
     pub body: Option<PathBuf>,
     /// How many to send, one after another, each with a delivery id of its own.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        requires = "event",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
     pub count: u32,
     /// Sign with a wrong secret, to see the event refused.
-    #[arg(long)]
+    #[arg(long, requires = "event")]
     pub bad_signature: bool,
 }
 
@@ -59,7 +66,7 @@ pub struct Tools<'a> {
     pub random: &'a dyn Random,
 }
 
-/// Runs the command; whether every event was accepted.
+/// Runs the command; whether the gateway took every event.
 ///
 /// # Errors
 /// When no event can be made, or the gateway cannot be reached.
@@ -67,10 +74,10 @@ pub async fn run(
     args: &TriggerArgs,
     generation: &Generation,
     tools: &Tools<'_>,
-    out: &mut dyn Write,
+    output: &mut Output,
 ) -> anyhow::Result<bool> {
     let integration = find(generation, &args.integration)?;
-    let Some(event) = &args.event else { return list(integration, out).map(|()| true) };
+    let Some(event) = &args.event else { return list(integration, output).map(|()| true) };
     let body = match &args.body {
         Some(path) => Some(Bytes::from(std::fs::read(path).with_context(|| path.display().to_string())?)),
         None => None,
@@ -94,16 +101,16 @@ pub async fn run(
             .send(outgoing(&webhook, &to)?)
             .await
             .with_context(|| format!("{to} did not answer: is the gateway running? (`trunkline serve`)"))?;
-        let took = tools.clock.monotonic().saturating_sub(started);
+        let became = Became::of(&received, tools.clock.monotonic().saturating_sub(started));
         if args.count == 1 {
-            tell(integration, event, &received, took, out)?;
+            became.tell(integration, event, output)?;
         }
-        tally.add(&received, took);
+        tally.add(&became);
     }
     if args.count > 1 {
-        tally.tell(out)?;
+        tally.tell(integration, event, output)?;
     }
-    Ok(tally.accepted == args.count)
+    Ok(tally.refused == 0)
 }
 
 fn find<'a>(generation: &'a Generation, id: &str) -> anyhow::Result<&'a Arc<Integration>> {
@@ -119,13 +126,16 @@ fn find<'a>(generation: &'a Generation, id: &str) -> anyhow::Result<&'a Arc<Inte
     }
 }
 
-fn list(integration: &Integration, out: &mut dyn Write) -> anyhow::Result<()> {
+fn list(integration: &Integration, output: &mut Output) -> anyhow::Result<()> {
     let events = integration.webhook.as_ref().map(|webhook| webhook.events.as_slice()).unwrap_or_default();
     if events.is_empty() {
         bail!("the definition of `{}` lists no events: name one", integration.id);
     }
-    writeln!(out, "Events of {}:", integration.id)?;
-    events.iter().try_for_each(|event| writeln!(out, "  trunkline trigger {} {event}", integration.id))?;
+    if output.json {
+        return Ok(output.value(&json!({ "integration": integration.id, "events": events }))?);
+    }
+    output.line(format_args!("Events of {}:", integration.id))?;
+    events.iter().try_for_each(|event| output.line(format_args!("  trunkline trigger {} {event}", integration.id)))?;
     Ok(())
 }
 
@@ -161,31 +171,75 @@ fn outgoing(webhook: &SignedWebhook, to: &str) -> anyhow::Result<Outgoing> {
     })
 }
 
-fn tell(
-    integration: &Integration,
-    event: &str,
-    received: &Received,
+/// What the gateway made of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    /// It is stored, and will be worked on.
+    Accepted,
+    /// It knew the delivery id already; nothing is done again.
+    Duplicate,
+    /// It did not take it.
+    Refused,
+}
+
+/// What became of one event.
+#[derive(Debug)]
+struct Became {
+    outcome: Outcome,
+    status: StatusCode,
+    /// The answer's body: JSON where it is JSON, else as text.
+    answer: Value,
     took: Duration,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
-    let body: Value = serde_json::from_slice(&received.body).unwrap_or_default();
-    let text = |name: &str| body.get(name).and_then(Value::as_str);
-    let (id, status) = (&integration.id, received.status);
-    if !status.is_success() {
-        writeln!(out, "{id} {event}: refused with {status}")?;
-        for line in ["code", "title", "detail", "help"].iter().filter_map(|name| text(name)) {
-            writeln!(out, "  {line}")?;
+}
+
+impl Became {
+    fn of(received: &Received, took: Duration) -> Self {
+        let status = received.status;
+        let text = || Value::from(String::from_utf8_lossy(&received.body));
+        let answer: Value = serde_json::from_slice(&received.body).unwrap_or_else(|_| text());
+        let outcome = match answer["result"].as_str() {
+            _ if !status.is_success() => Outcome::Refused,
+            Some("duplicate") => Outcome::Duplicate,
+            _ => Outcome::Accepted,
+        };
+        Self { outcome, status, answer, took }
+    }
+
+    fn tell(&self, integration: &Integration, event: &str, output: &mut Output) -> anyhow::Result<()> {
+        let Self { outcome, status, answer, took } = self;
+        let (id, took) = (&integration.id, took.as_millis());
+        if output.json {
+            return Ok(output.value(&json!({
+                "integration": id,
+                "event": event,
+                "outcome": outcome,
+                "status": status.as_u16(),
+                "took_ms": took,
+                "answer": answer,
+            }))?);
         }
-        return Ok(());
+        match outcome {
+            Outcome::Refused => {
+                output.line(format_args!("{id} {event}: refused with {status}"))?;
+                let said = ["code", "title", "detail", "help"].iter().filter_map(|name| answer[*name].as_str());
+                for line in said {
+                    output.line(format_args!("  {line}"))?;
+                }
+                return Ok(());
+            }
+            Outcome::Accepted => output.line(format_args!("{id} {event}: accepted with {status} in {took} ms"))?,
+            Outcome::Duplicate => output.line(format_args!(
+                "{id} {event}: a duplicate, answered with {status} in {took} ms: this delivery id came before, so \
+                 nothing is done again"
+            ))?,
+        }
+        match answer["event"].as_str() {
+            Some(event) => output.line(format_args!("  {event}\n  trunkline events show {event}"))?,
+            None => output.line(format_args!("  {}", answer.as_str().unwrap_or_default()))?,
+        }
+        Ok(())
     }
-    let outcome =
-        if body.get("duplicate").and_then(Value::as_bool) == Some(true) { "known already" } else { "accepted" };
-    writeln!(out, "{id} {event}: {outcome} with {status} in {} ms", took.as_millis())?;
-    match text("id").or_else(|| text("event")) {
-        Some(event) => writeln!(out, "  {event}\n  trunkline events show {event}")?,
-        None => writeln!(out, "  {}", String::from_utf8_lossy(&received.body))?,
-    }
-    Ok(())
 }
 
 /// What became of many.
@@ -193,21 +247,42 @@ fn tell(
 struct Tally {
     statuses: BTreeMap<u16, u32>,
     accepted: u32,
-    sent: u32,
+    duplicates: u32,
+    refused: u32,
     took: Duration,
 }
 
 impl Tally {
-    fn add(&mut self, received: &Received, took: Duration) {
-        *self.statuses.entry(received.status.as_u16()).or_default() += 1;
-        self.accepted += u32::from(received.status.is_success());
-        self.sent += 1;
-        self.took += took;
+    fn add(&mut self, became: &Became) {
+        *self.statuses.entry(became.status.as_u16()).or_default() += 1;
+        let count = match became.outcome {
+            Outcome::Accepted => &mut self.accepted,
+            Outcome::Duplicate => &mut self.duplicates,
+            Outcome::Refused => &mut self.refused,
+        };
+        *count += 1;
+        self.took += became.took;
     }
 
-    fn tell(&self, out: &mut dyn Write) -> anyhow::Result<()> {
-        let statuses: Vec<_> = self.statuses.iter().map(|(status, count)| format!("{count} × {status}")).collect();
-        writeln!(out, "{} sent in {:.1} s: {}", self.sent, self.took.as_secs_f64(), statuses.join(", "))?;
+    fn tell(&self, integration: &Integration, event: &str, output: &mut Output) -> anyhow::Result<()> {
+        let Self { statuses, accepted, duplicates, refused, took } = self;
+        let sent = accepted + duplicates + refused;
+        if output.json {
+            return Ok(output.value(&json!({
+                "integration": integration.id,
+                "event": event,
+                "sent": sent,
+                "accepted": accepted,
+                "duplicates": duplicates,
+                "refused": refused,
+                "statuses": statuses,
+                "took_ms": took.as_millis(),
+            }))?);
+        }
+        let statuses: Vec<_> = statuses.iter().map(|(status, count)| format!("{count} × {status}")).collect();
+        let took = took.as_secs_f64();
+        output.line(format_args!("{sent} sent in {took:.1} s: {}", statuses.join(", ")))?;
+        output.line(format_args!("{accepted} accepted, {duplicates} duplicates, {refused} refused"))?;
         Ok(())
     }
 }

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use crate::page::house::{House, KEY, PROOF, SIGNING, TOKEN, WATCH, people};
+
 fn trunkline(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_trunkline")).args(arguments).env_remove("TRUNKLINE_ADMIN").output().unwrap()
 }
@@ -92,4 +94,64 @@ fn show_hides_what_stands_in_fields_that_nobody_knows() {
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(!shown.contains("hunter2canary"), "{shown}");
     assert!(shown.contains("title: Shop") && shown.contains("secert: ••••••") && shown.contains("${env:A}"), "{shown}");
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[test]
+fn what_prints_a_result_prints_it_as_json_too() {
+    let absent = trunkline(&["healthcheck", "--json", "--admin", "http://127.0.0.1:1"]);
+    assert_eq!((absent.status.code(), &json(&absent)["healthy"]), (Some(1), &serde_json::Value::Bool(false)));
+    let outline = json(&trunkline(&["show", "stripe", "--json"]));
+    assert_eq!((&outline["id"], &outline["auth"][0]), (&"stripe".into(), &"api_key".into()), "{outline}");
+    let draft = json(&trunkline(&["new", "stripe", "--print", "--json"]));
+    assert!(draft["text"].as_str().unwrap().contains("extends: stripe"), "{draft}");
+    let directory = tempfile::tempdir().unwrap();
+    let definition =
+        "trunkline: 1\nid: shop\ntitle: Shop\nwebhook:\n  secert: hunter2canary\n  events: [a, \"${env:A}\"]\n";
+    std::fs::write(directory.path().join("shop.yaml"), definition).unwrap();
+    let dir = directory.path().to_str().unwrap();
+    let shown = json(&trunkline(&["show", "shop", "--resolved", "--json", "--dir", dir]));
+    assert_eq!(shown.pointer("/definition/webhook/secert"), Some(&"••••••".into()), "{shown}");
+    assert_eq!(shown.pointer("/definition/webhook/events/1"), Some(&"${env:A}".into()), "{shown}");
+    let place = shown["places"]["/webhook/events/0"].as_str().unwrap();
+    assert!(place.ends_with("shop.yaml:6") && !shown.to_string().contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn a_trigger_without_an_event_takes_nothing_that_needs_one() {
+    for option in [&["--body", "x.json"][..], &["--bad-signature"], &["--count", "3"], &["--to", "http://a.example"]] {
+        let ended = trunkline(&[&["trigger", "github"], option].concat());
+        let said = text(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(2), "{option:?}: {said}");
+        assert!(said.contains("[EVENT]") || said.contains("<EVENT>"), "{option:?}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_tells_what_was_accepted_what_was_known_and_what_was_refused() {
+    let house = House::open(&people()).await;
+    let body = house.directory.path().join("body.json");
+    std::fs::write(&body, "{\"type\":\"rung\",\"id\":\"once\"}").unwrap();
+    let to = format!("http://{}/webhooks/bell", house.public);
+    let trigger = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+        command.args(["trigger", "bell", "rung", "--to", &to, "--dir"]).arg(house.directory.path()).args(options);
+        let variables = [("TOKEN", TOKEN), ("WATCH", WATCH), ("KEY", KEY), ("PROOF", PROOF)];
+        command.envs(variables).env("SIGNING", SIGNING).output().unwrap()
+    };
+    let body = body.to_str().unwrap();
+    let first = trigger(&["--body", body]);
+    assert!(text(&first.stdout).contains("bell rung: accepted with 202"), "{first:?}");
+    let second = trigger(&["--body", body]);
+    assert!(text(&second.stdout).contains("bell rung: a duplicate"), "{second:?}");
+    let third = json(&trigger(&["--body", body, "--json"]));
+    assert_eq!((&third["outcome"], &third["status"]), (&"duplicate".into(), &200.into()), "{third}");
+    let many = json(&trigger(&["--body", body, "--count", "3", "--json"]));
+    assert_eq!((&many["duplicates"], &many["accepted"]), (&3.into(), &0.into()), "{many}");
+    let forged = trigger(&["--bad-signature", "--json"]);
+    assert_eq!((forged.status.code(), &json(&forged)["outcome"]), (Some(1), &"refused".into()), "{forged:?}");
+    house.close().await;
 }

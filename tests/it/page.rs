@@ -1,6 +1,6 @@
 //! The admin page over real sockets: who gets in, what every screen is made of, what a real browser makes of it.
 
 mod browser;
-mod house;
+pub mod house;
 mod screens;
 mod sign_in;

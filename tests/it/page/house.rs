@@ -26,6 +26,8 @@ pub const WATCH: &str = "canary-watch-token-0123456789";
 /// What a declared connection sends to its service; what proves webhooks.
 pub const KEY: &str = "sk_canary_declared_key";
 pub const PROOF: &str = "canary-webhook-secret";
+/// What signs what is delivered.
+pub const SIGNING: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Two people, a program that only looks, and the operator's token.
 pub fn people() -> String {
@@ -107,7 +109,7 @@ impl House {
         fs::write(directory.path().join("trunkline.yaml"), settings).unwrap();
         let environment = [("TOKEN", TOKEN), ("WATCH", WATCH), ("KEY", KEY), ("PROOF", PROOF)]
             .into_iter()
-            .chain([("SIGNING", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")])
+            .chain([("SIGNING", SIGNING)])
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect::<HashMap<_, _>>();
         let clock = Arc::new(ManualClock::at(START));
