@@ -45,6 +45,14 @@ impl Answer {
         self
     }
 
+    /// This answer with `Retry-After`, rounded up to whole seconds, at least one.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        let seconds = wait.as_millis().div_ceil(1_000).max(1);
+        let value = u64::try_from(seconds).unwrap_or(u64::MAX);
+        self.with(header::RETRY_AFTER, HeaderValue::from(value))
+    }
+
     /// This answer, after which the connection is closed.
     #[must_use]
     pub fn closing(mut self) -> Self {
@@ -91,8 +99,8 @@ refusals! {
     MalformedRequest = 400 "malformed_request" "The request is not well-formed";
     /// The path holds something that could leave its place.
     UnsafePath = 400 "unsafe_path" "The path is not accepted";
-    /// The inputs of an endpoint are missing or wrong.
-    InvalidInput = 400 "invalid_input" "The inputs do not fit the endpoint";
+    /// An input of an endpoint, or of a request to the admin API, is missing or wrong.
+    InvalidInput = 400 "invalid_input" "An input is missing or wrong";
     /// There is no caller key, or it is not known.
     CallerUnknown = 401 "caller_unknown" "The caller key is missing or unknown";
     /// The webhook's signature is missing or wrong.
@@ -138,7 +146,7 @@ refusals! {
     /// The client took too long to send its request.
     RequestTimeout = 408 "request_timeout" "The request took too long to arrive";
     /// The state does not allow it.
-    Conflict = 409 "conflict" "The state of the thing does not allow this";
+    Conflict = 409 "conflict" "As things stand, this cannot be done";
     /// The body is larger than allowed.
     BodyTooLarge = 413 "body_too_large" "The body is larger than allowed";
     /// The target is longer than allowed.
@@ -255,9 +263,7 @@ impl Refusal {
 
     /// The answer with `Retry-After`, rounded up to whole seconds, at least one.
     pub fn answer_after(self, detail: &str, wait: Duration) -> Answer {
-        let seconds = wait.as_millis().div_ceil(1_000).max(1);
-        let value = u64::try_from(seconds).unwrap_or(u64::MAX);
-        self.answer(detail).with(header::RETRY_AFTER, HeaderValue::from(value))
+        self.answer(detail).after(wait)
     }
 }
 

@@ -17,6 +17,7 @@ mod health;
 pub mod integrations;
 mod keys;
 pub mod marketplace;
+mod parameters;
 pub mod query;
 mod registrations;
 mod sign_in_links;

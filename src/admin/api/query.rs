@@ -3,13 +3,14 @@
 use std::str::FromStr;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
+use super::parameters;
 use crate::admin::refusal::Refused;
 use crate::base::clock::Timestamp;
 use crate::base::id::EventId;
@@ -23,9 +24,9 @@ pub struct Asked<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Refused;
 
-    async fn from_request_parts(head: &mut Head, state: &S) -> Result<Self, Refused> {
-        let asked = Query::<T>::from_request_parts(head, state).await;
-        asked.map(|Query(value)| Self(value)).map_err(|error| Refused::new(Refusal::InvalidInput, &error.body_text()))
+    async fn from_request_parts(head: &mut Head, _: &S) -> Result<Self, Refused> {
+        let query = head.uri.query().unwrap_or_default();
+        parameters::read(query).map(Self).map_err(|fault| Refused::new(Refusal::InvalidInput, &fault))
     }
 }
 
@@ -66,7 +67,8 @@ where
 
     async fn from_request_parts(head: &mut Head, state: &S) -> Result<Self, Refused> {
         let refuse = |detail: String| Refused::new(Refusal::InvalidInput, &detail);
-        let text = Path::<String>::from_request_parts(head, state).await.map_err(|error| refuse(error.body_text()))?;
+        let segment = Path::<String>::from_request_parts(head, state).await;
+        let text = segment.map_err(|_| refuse("a part of the path is not UTF-8".to_owned()))?;
         text.parse().map(Self).map_err(|error: T::Err| refuse(format!("`{}`: {error}", *text)))
     }
 }
