@@ -83,7 +83,9 @@ pub async fn enter(parts: &Parts, request: Request) -> Result<Request, Refused> 
     let gateway = Arc::clone(&parts.live.load().gateway);
     let host = guard::judge(&request, &gateway.admin)?;
     let way = Way::of(&host, &gateway);
-    let who = guard::identify(request.headers(), way, &gateway.admin, &parts.sign_in).await?;
+    let source = request.extensions().get::<Source>().and_then(|source| source.0);
+    let shown = guard::Shown { headers: request.headers(), way, source };
+    let who = guard::identify(shown, &gateway.admin, &parts.sign_in).await?;
     let mut request = request;
     if guard::is_change(request.method())
         && let Some(who) = &who
@@ -93,7 +95,6 @@ pub async fn enter(parts: &Parts, request: Request) -> Result<Request, Refused> 
         }
         guard::may_change(who, request.uri().path(), &gateway.admin)?;
     }
-    let source = request.extensions().get::<Source>().and_then(|source| source.0);
     request.extensions_mut().insert(Entered { gateway, who, way, source });
     Ok(request)
 }

@@ -6,18 +6,16 @@
 //! request; the API and the page each say themselves that they want to know who asks. Metrics and health do not, so
 //! that probes can be simple.
 
+use std::net::IpAddr;
+
 use axum::extract::Request;
 use http::{HeaderMap, Method, Uri, header};
 
 use super::refusal::Refused;
 use super::sign_in::cookie::Way;
-use super::sign_in::{self, Identity, LOCAL, Proof, SignIn};
+use super::sign_in::{self, Identity, LOCAL, Proof, SignIn, TOKEN_HELP};
 use crate::definition::plan::gateway::{Admin, Gateway, Listen, Mode, Role};
 use crate::respond::Refusal;
-
-/// What to do when the door is shut.
-const HELP: &str = "set `admin: { token: \"${env:TRUNKLINE_ADMIN_TOKEN}\" }` in trunkline.yaml and send it as \
-    `Authorization: Bearer`";
 
 /// Looks at where a request is for and where it comes from. Returns the host it is for, in lower case.
 ///
@@ -44,23 +42,31 @@ pub fn is_change(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
+/// What of a request says who makes it.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    /// Its token or cookie.
+    pub headers: &'a HeaderMap,
+    /// How its browser comes.
+    pub way: Option<Way>,
+    /// Where it comes from.
+    pub source: Option<IpAddr>,
+}
+
 /// Who makes a request: by token, else by session.
 ///
 /// # Errors
-/// When it shows a token that is nobody's, or the store fails.
-pub async fn identify(
-    headers: &HeaderMap,
-    way: Option<Way>,
-    admin: &Admin,
-    sign_in: &SignIn,
-) -> Result<Option<Identity>, Refused> {
-    if let Some(given) = sign_in::bearer(headers) {
-        let known = sign_in::of_token(admin, given);
-        let wrong = || Refused::with_help(Refusal::AdminUnknown, "the admin token is wrong", HELP);
+/// When it shows a token that is nobody's, there were too many of those, or the store fails.
+pub async fn identify(shown: Shown<'_>, admin: &Admin, sign_in: &SignIn) -> Result<Option<Identity>, Refused> {
+    if let Some(given) = sign_in::bearer(shown.headers) {
         // Where the door is open, a token that nobody asked for is no fault.
-        return if admin.accounts.is_empty() { Ok(None) } else { known.map(Some).ok_or_else(wrong) };
+        return if admin.accounts.is_empty() {
+            Ok(None)
+        } else {
+            sign_in.by_token(admin, given, shown.source).map(Some)
+        };
     }
-    match way.and_then(|way| way.read(headers)) {
+    match shown.way.and_then(|way| way.read(shown.headers)) {
         Some(cookie) => sign_in.of_session(admin, cookie).await,
         None => Ok(None),
     }
@@ -89,9 +95,9 @@ pub fn caller(known: Option<Identity>, gateway: &Gateway, listen: &Listen) -> Re
     }
     if gateway.admin.accounts.is_empty() {
         let detail = "no admin token is set, and this is not development mode on loopback";
-        return Err(Refused::with_help(Refusal::AdminClosed, detail, HELP));
+        return Err(Refused::with_help(Refusal::AdminClosed, detail, TOKEN_HELP));
     }
-    Err(Refused::with_help(Refusal::AdminUnknown, "there is no admin token", HELP))
+    Err(Refused::with_help(Refusal::AdminUnknown, "there is no admin token", TOKEN_HELP))
 }
 
 /// Whether someone may make a request that changes something.

@@ -1,6 +1,7 @@
-//! Guessing made slow: after a few wrong passwords each further one costs a longer wait.
+//! Guessing made slow: after a few wrong passwords or tokens each further one costs a longer wait.
 //!
-//! Counted by source (an IPv6 one by its /64 network, which one person has whole) and by account. An account's wait
+//! Passwords are counted by source (an IPv6 one by its /64 network, which one person has whole) and by account, tokens by
+//! source, apart from passwords. An account's wait
 //! stays short, so that someone who guesses its name cannot keep its owner out. Memory is bounded: names that nobody
 //! has are not counted, and the source that was seen longest ago is forgotten first.
 
@@ -13,7 +14,7 @@ use lru::LruCache;
 
 use crate::base::clock::Timestamp;
 
-/// How many wrong passwords cost nothing.
+/// How many wrong ones cost nothing.
 const FREE: u32 = 3;
 /// The first wait; each further one is twice as long.
 const FIRST: Duration = Duration::from_secs(1);
@@ -21,18 +22,20 @@ const FIRST: Duration = Duration::from_secs(1);
 const SOURCE: Duration = Duration::from_mins(15);
 /// The longest wait of an account.
 const ACCOUNT: Duration = Duration::from_secs(30);
-/// After this long without a wrong password, the count begins anew.
+/// After this long without a wrong one, the count begins anew.
 const FORGOTTEN: Duration = Duration::from_hours(1);
 /// How many places are remembered.
 const PLACES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
 
-/// What wrong passwords are counted by.
+/// What wrong passwords and tokens are counted by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Place {
     /// Where they come from.
     Source(IpAddr),
     /// Whom they are for.
     Account(String),
+    /// Where wrong tokens come from.
+    Tokens(IpAddr),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +45,7 @@ struct Count {
     until: Timestamp,
 }
 
-/// Wrong passwords by place.
+/// Wrong passwords and tokens by place.
 #[derive(Debug)]
 pub struct Lockout(Mutex<LruCache<Place, Count>>);
 
@@ -56,6 +59,11 @@ impl Default for Lockout {
 pub fn places(source: Option<IpAddr>, account: Option<&str>) -> Vec<Place> {
     let source = source.map(|source| Place::Source(network(source)));
     source.into_iter().chain(account.map(|name| Place::Account(name.to_owned()))).collect()
+}
+
+/// What a token is counted by; what comes from nowhere, as by a Unix socket, was let in by its permissions.
+pub fn places_of_tokens(source: Option<IpAddr>) -> Vec<Place> {
+    source.map(|source| Place::Tokens(network(source))).into_iter().collect()
 }
 
 fn network(source: IpAddr) -> IpAddr {
@@ -73,13 +81,13 @@ impl Lockout {
         waits.max().filter(|wait| !wait.is_zero())
     }
 
-    /// A wrong password. Returns how long nothing is compared from now on.
+    /// A wrong password or token. Returns how long nothing is compared from now on.
     pub fn fail(&self, places: &[Place], now: Timestamp) -> Option<Duration> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for place in places {
             let before = counts.get(place).filter(|count| now.since(count.last) < FORGOTTEN);
             let wrong = before.map_or(0, |count| count.wrong).saturating_add(1);
-            let most = if matches!(place, Place::Source(_)) { SOURCE } else { ACCOUNT };
+            let most = if matches!(place, Place::Account(_)) { ACCOUNT } else { SOURCE };
             let until = match wrong.checked_sub(FREE) {
                 None | Some(0) => now,
                 Some(doublings) => now.after(FIRST.saturating_mul(1 << (doublings - 1).min(16)).min(most)),
@@ -90,7 +98,7 @@ impl Lockout {
         self.wait(places, now)
     }
 
-    /// The right password.
+    /// The right one.
     pub fn succeed(&self, places: &[Place]) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for place in places {

@@ -41,6 +41,9 @@ const PASSWORD: usize = 1_024;
 /// What an unknown name's password is compared with.
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$RdescudvJCsgt3ub+b4dWRWJTmaaJObGUmFuZG9tQnk";
+/// What to do when a token is missing or wrong.
+pub const TOKEN_HELP: &str = "set `admin: { token: \"${env:TRUNKLINE_ADMIN_TOKEN}\" }` in trunkline.yaml and send it as \
+    `Authorization: Bearer`";
 /// Who signs in by a link that the gateway printed, where no account is set.
 pub const LOCAL: &str = "operator";
 
@@ -162,6 +165,30 @@ impl SignIn {
         self.begin(&account.name, &fingerprint(account), attempt.source).await
     }
 
+    /// Who shows this token with a request. Wrong ones are slowed down by where they come from, apart from passwords, so
+    /// that a program with an old token keeps nobody from signing in.
+    ///
+    /// # Errors
+    /// When it is nobody's, or when there were too many wrong ones: then it is not compared.
+    pub fn by_token(&self, admin: &Admin, given: &[u8], source: Option<IpAddr>) -> Result<Identity, Refused> {
+        let now = self.parts.clock.now();
+        let places = lockout::places_of_tokens(source);
+        if let Some(wait) = self.lockout.wait(&places, now) {
+            let detail = "too many wrong tokens came from here";
+            return Err(Refusal::RateLimited.answer_after(detail, wait).into());
+        }
+        let Some(known) = of_token(admin, given) else {
+            let answer = Refusal::AdminUnknown.answer_with("the admin token is wrong", Some(TOKEN_HELP), None);
+            let wait = self.lockout.fail(&places, now);
+            return Err(match wait {
+                Some(wait) => answer.after(wait).into(),
+                None => answer.into(),
+            });
+        };
+        self.lockout.succeed(&places);
+        Ok(known)
+    }
+
     /// A link's word that signs `account` in once, within [`once::LIFETIME`]; `None` when there is no randomness.
     pub fn link_for(&self, account: &str) -> Option<Secret> {
         self.links.make(account, self.parts.clock.now(), &*self.parts.random)
@@ -234,7 +261,7 @@ impl SignIn {
 }
 
 /// The account whose token a request shows. Every account is compared, so that the time says nothing.
-pub fn of_token(admin: &Admin, given: &[u8]) -> Option<Identity> {
+fn of_token(admin: &Admin, given: &[u8]) -> Option<Identity> {
     let fits = |account: &&Account| account.token.is_some_and(|token| is_digest_of(&token, given));
     let found: Vec<_> = admin.accounts.iter().filter(fits).collect();
     let account = found.first()?;

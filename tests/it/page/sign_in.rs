@@ -54,6 +54,26 @@ async fn guessing_is_told_nothing_and_gets_slower() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn guessing_tokens_gets_slower_and_keeps_nobody_from_signing_in() {
+    let house = House::open(&people()).await;
+    let visitor = house.visitor();
+    let ask = |token: &str| visitor.send("GET", "/api/config", &[("authorization", &format!("Bearer {token}"))], "");
+    for guess in 0..3 {
+        let reply = ask(&format!("wrong-{guess}"));
+        assert_eq!((code(&reply), reply.header("retry-after")), ((401, "admin_unknown"), None));
+    }
+    assert_eq!(ask("wrong-3").header("retry-after"), Some("1"));
+    let locked = ask(TOKEN);
+    assert_eq!((code(&locked), locked.header("retry-after")), ((429, "rate_limited"), Some("1")));
+    assert_eq!(house.visitor().sign_in("ada", ADA).status, 303);
+    assert_eq!(visitor.get("/livez").status, 200, "what shows no token is not held up");
+    house.pass(Duration::from_secs(2));
+    assert_eq!(ask(TOKEN).status, 200);
+    assert_eq!(ask("wrong-4").header("retry-after"), None, "a right token ends the count");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_by_itself_and_with_its_account() {
     let settings = people().replace("admin:\n", "admin:\n  session: { idle: 10m, lifetime: 1h }\n");
     let house = House::open(&settings).await;
