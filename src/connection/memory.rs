@@ -64,6 +64,10 @@ impl Audit for Memory {
     async fn read(&self, _from: u64, _max: usize) -> Result<Vec<AuditRecord>, StoreError> {
         Ok(Vec::new())
     }
+
+    async fn newest(&self) -> u64 {
+        0
+    }
 }
 
 /// An integration with nothing but a way to sign in.

@@ -7,6 +7,7 @@
 
 mod activity;
 mod assets;
+mod audit;
 mod configuration;
 mod connections;
 mod draft;
@@ -63,6 +64,8 @@ fn screens() -> Router<Arc<Parts>> {
         .route("/dead-letters/replay", get(events::plan).post(events::replay_all))
         .route("/deliveries/{id}/replay", post(events::replay_delivery))
         .route("/activity", get(activity::list))
+        .route("/audit", get(audit::list))
+        .route("/audit/check", get(audit::check))
         .route("/configuration", get(configuration::show))
         .route("/configuration/reload", post(configuration::reload))
 }

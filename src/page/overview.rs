@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::audit;
 use super::shell::Shell;
 use crate::admin::Parts;
 use crate::admin::api::activity::{self, Outcome, Wanted, newest};
@@ -31,6 +32,7 @@ pub async fn show(State(parts): State<Arc<Parts>>, shell: Shell) -> Result<Respo
         "attention": attention,
         "config": config::describe(&parts),
         "traffic": traffic(&parts)?,
+        "changes": audit::changes(&parts).await?,
         "connections": rows.len(),
         "start": rows.is_empty(),
     });

@@ -156,6 +156,7 @@ impl Shell {
             ("/events", "Events", (0, false)),
             ("/dead-letters", "Dead letters", alarm(dead)),
             ("/activity", "Activity", (0, false)),
+            ("/audit", "Audit log", (0, false)),
             ("/configuration", "Configuration", alarm(faults)),
         ];
         let place = |(path, title, (count, alarm)): &(&str, &str, (usize, bool))| {

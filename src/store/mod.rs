@@ -147,6 +147,9 @@ pub trait Audit: Send + Sync + 'static {
 
     /// Entries from sequence number `from`, oldest first, at most `max`.
     async fn read(&self, from: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError>;
+
+    /// The sequence number of the newest entry; zero while there is none.
+    async fn newest(&self) -> u64;
 }
 
 /// How long a dedupe mark lives where a definition does not say: three days, Stripe's retry span.

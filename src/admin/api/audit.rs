@@ -1,4 +1,4 @@
-//! `/api/audit`: who did what, oldest first, each entry checked against the one before it.
+//! `/api/audit`: who did what, each entry checked against the one before it.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,25 +8,54 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use super::query::{Asked, link_next, rows};
+use crate::admin::Parts;
 use crate::admin::refusal::Refused;
 use crate::respond::Refusal;
+use crate::store::StoreError;
 use crate::store::chain;
 use crate::store::model::AuditRecord;
 
 /// The most entries that one request reads; a filter that selects few goes on with the next page.
 const READ: usize = 10_000;
+/// The most entries that one check reads.
+const CHECKED: u64 = 100_000;
+/// What happens all the time and changes nothing.
+const ROUTINE: [&str; 6] = ["calls", "sign_in", "sign_in.refused", "sign_out", "connect.try", "connect.refused"];
 
 /// Which entries.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
-    /// The first sequence number. Default 1.
-    from: Option<u64>,
-    limit: Option<usize>,
+    /// The sequence number to begin at. Default: the first one in this order.
+    pub from: Option<u64>,
+    /// At most so many.
+    pub limit: Option<usize>,
     /// Who.
-    actor: Option<String>,
+    pub actor: Option<String>,
     /// What.
-    action: Option<String>,
+    pub action: Option<String>,
+    /// Which way. Default: oldest first.
+    pub order: Option<Order>,
+    /// Only some kinds.
+    pub only: Option<Only>,
+}
+
+/// Which entries come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// The first that was written.
+    Oldest,
+    /// The last that was written.
+    Newest,
+}
+
+/// Kinds of entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Only {
+    /// Not the counts of calls, and not who signed in or tried to.
+    Changes,
 }
 
 /// The entries from a sequence number on. `chained` says of each whether it continues the chain.
@@ -35,21 +64,80 @@ pub async fn list(
     uri: Uri,
     Asked(wanted): Asked<Wanted>,
 ) -> Result<(HeaderMap, Json<Value>), Refused> {
-    let (from, limit) = (wanted.from.unwrap_or(1).max(1), rows(wanted.limit)?);
-    // One entry before the first, so that the first can be checked as well, and one more than is read, to
-    // know whether there are more.
-    let begin = from.saturating_sub(1).max(1);
-    let read = parts.store.read(begin, READ + 2).await;
-    let read = read.map_err(|error| Refused::new(Refusal::StoreUnavailable, &error.to_string()))?;
-    let page = Page::of(&read, from, limit, &wanted);
+    let page = page(&parts, &wanted, READ).await?;
     Ok((link_next(&uri, "from", page.next.map(|next| next.to_string())), Json(Value::Array(page.rows))))
+}
+
+/// Whether the newest entries, [`CHECKED`] at most, are an unbroken chain.
+pub async fn check(State(parts): Shared) -> Result<Json<Value>, Refused> {
+    checked(&parts).await.map(Json)
+}
+
+/// As [`check`].
+///
+/// # Errors
+/// When the log cannot be read.
+pub async fn checked(parts: &Parts) -> Result<Value, Refused> {
+    let newest = parts.store.newest().await;
+    let first = newest.saturating_sub(CHECKED - 1).max(1);
+    let (mut previous, mut broken, mut next) = (before(parts, first).await?, Vec::new(), first);
+    while next <= newest {
+        let read = parts.store.read(next, READ).await.map_err(|error| unread(&error))?;
+        if read.is_empty() {
+            break;
+        }
+        for record in read {
+            if !chain::continues(&record, previous.as_ref()) {
+                broken.push(record.sequence);
+            }
+            next = record.sequence + 1;
+            previous = Some(record);
+        }
+    }
+    let end = previous.map(|last| json!({ "sequence": last.sequence, "hash": last.hash }));
+    let whole = broken.is_empty() && next > newest;
+    Ok(json!({ "first": first, "entries": next - first, "whole": whole, "broken": broken, "end": end }))
+}
+
+/// The entry before one.
+async fn before(parts: &Parts, sequence: u64) -> Result<Option<AuditRecord>, Refused> {
+    match sequence {
+        0 | 1 => Ok(None),
+        _ => Ok(parts.store.read(sequence - 1, 1).await.map_err(|error| unread(&error))?.pop()),
+    }
+}
+
+fn unread(error: &StoreError) -> Refused {
+    Refused::new(Refusal::StoreUnavailable, &error.to_string())
+}
+
+/// A page of entries; at most `read` of the log are looked at.
+///
+/// # Errors
+/// When the limit is out of bounds, or the log cannot be read.
+pub async fn page(parts: &Parts, wanted: &Wanted, read: usize) -> Result<Page, Refused> {
+    let limit = rows(wanted.limit)?;
+    // One entry before the first, so that the first can be checked as well.
+    if wanted.order == Some(Order::Newest) {
+        let newest = parts.store.newest().await;
+        let from = wanted.from.unwrap_or(newest).min(newest);
+        let lowest = from.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX)).saturating_add(1);
+        let log = parts.store.read(lowest.saturating_sub(1).max(1), read + 1).await.map_err(|error| unread(&error))?;
+        return Ok(Page::back(&log, (lowest, from), limit, wanted));
+    }
+    let from = wanted.from.unwrap_or(1).max(1);
+    // And one more than is read, to know whether there are more.
+    let log = parts.store.read(from.saturating_sub(1).max(1), read + 2).await.map_err(|error| unread(&error))?;
+    Ok(Page::of(&log, from, limit, wanted))
 }
 
 /// What is answered, and where the next page begins.
 #[derive(Debug, PartialEq)]
-struct Page {
-    rows: Vec<Value>,
-    next: Option<u64>,
+pub struct Page {
+    /// The entries.
+    pub rows: Vec<Value>,
+    /// The sequence number that the next page begins at; `None` after the last.
+    pub next: Option<u64>,
 }
 
 impl Page {
@@ -70,12 +158,33 @@ impl Page {
         }
         page
     }
+
+    /// The newest first, from `highest` down to `lowest`.
+    fn back(read: &[AuditRecord], (lowest, highest): (u64, u64), limit: usize, wanted: &Wanted) -> Self {
+        let mut page = Self { rows: Vec::new(), next: lowest.checked_sub(1).filter(|next| *next > 0) };
+        for (place, record) in read.iter().enumerate().rev() {
+            if !(lowest..=highest).contains(&record.sequence) {
+                continue;
+            }
+            if page.rows.len() >= limit {
+                page.next = Some(record.sequence);
+                break;
+            }
+            let previous = place.checked_sub(1).and_then(|place| read.get(place));
+            if wanted.selects(record) {
+                page.rows.push(described(record, chain::continues(record, previous)));
+            }
+        }
+        page
+    }
 }
 
 impl Wanted {
     fn selects(&self, record: &AuditRecord) -> bool {
         let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
-        fits(&self.actor, &record.entry.actor) && fits(&self.action, &record.entry.action)
+        let entry = &record.entry;
+        let is_kind = self.only.is_none() || !ROUTINE.contains(&entry.action.as_str());
+        is_kind && fits(&self.actor, &entry.actor) && fits(&self.action, &entry.action)
     }
 }
 
@@ -125,6 +234,21 @@ mod tests {
         assert!(page.rows.iter().all(|row| row["chained"] == true));
         let system = Wanted { actor: Some("system".to_owned()), ..Wanted::default() };
         assert_eq!(sequences(&Page::of(&log, 1, 10, &system)), [2, 4]);
+    }
+
+    #[test]
+    fn the_newest_come_first_and_older_pages_follow() {
+        let log = log(5);
+        let page = Page::back(&log, (1, 5), 2, &Wanted::default());
+        assert_eq!((sequences(&page), page.next), (vec![5, 4], Some(3)));
+        let page = Page::back(&log[1..], (3, 4), 9, &Wanted::default());
+        assert_eq!((sequences(&page), page.next), (vec![4, 3], Some(2)));
+        assert!(page.rows.iter().all(|row| row["chained"] == true));
+        assert_eq!(Page::back(&log, (1, 2), 2, &Wanted::default()).next, None);
+        let mut log = log;
+        log[3].entry.action = "calls".to_owned();
+        let changes = Wanted { only: Some(Only::Changes), ..Wanted::default() };
+        assert_eq!(sequences(&Page::back(&log, (1, 5), 9, &changes)), [5, 3, 2, 1]);
     }
 
     #[test]

@@ -87,4 +87,5 @@ fn guarded() -> Router<Arc<Parts>> {
         .route("/api/webhooks/refused", get(webhooks::refused))
         .route("/api/activity", get(activity::list))
         .route("/api/audit", get(audit::list))
+        .route("/api/audit/check", get(audit::check))
 }

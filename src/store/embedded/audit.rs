@@ -95,4 +95,8 @@ impl Audit for Embedded {
         let audit = Arc::clone(&self.audit);
         tokio::task::spawn_blocking(move || audit.read(from, max)).await.map_err(super::records::ended)?
     }
+
+    async fn newest(&self) -> u64 {
+        self.audit.tip.lock().await.0
+    }
 }

@@ -40,6 +40,10 @@ pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
         "/dead-letters/replay",
         "/activity",
         "/activity?outcome=error",
+        "/audit",
+        "/audit?only=changes&order=oldest&limit=2",
+        "/audit?actor=nobody",
+        "/audit/check",
         "/configuration",
     ];
     let own = [
@@ -122,6 +126,54 @@ async fn a_broken_definition_is_listed_with_its_line_and_told_on_every_screen() 
     assert!(text(&visitor.get("/events")).contains("broken.yaml:4:1"));
     let configuration = text(&visitor.get("/configuration"));
     assert!(configuration.contains("auht: { none: {} }") && configuration.contains("auth"), "{configuration}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_is_read_in_pages_by_filters_and_checked_by_viewers_too() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    for _ in 0..3 {
+        assert_eq!(ada.post("/configuration/reload", &[]).status, 303);
+    }
+    let bob = house.signed_in("bob", BOB);
+    let read = |path: &str| text(&bob.get(path));
+    let all = read("/audit");
+    assert!(all.contains(">bob</a>") && all.contains(">config.reload</a>") && all.contains("Each continues"), "{all}");
+    assert!(all.find(">bob</a>") < all.find(">ada</a>"), "the newest come first: {all}");
+    let changes = read("/audit?only=changes&actor=ada&limit=2");
+    assert!(changes.contains("2 entries") && !changes.contains(">sign_in</a>"), "{changes}");
+    let next = Regex::new("rel=\"next\" href=\"([^\"]+)\"").unwrap();
+    let next = next.captures(&changes).unwrap()[1].replace("&amp;", "&");
+    assert!(next.contains("only=changes") && next.contains("actor=ada"), "{next}");
+    let older = read(&next);
+    assert!(older.contains("1 entry") && older.contains("First page"), "{older}");
+    assert!(read("/audit?order=oldest&limit=1").contains(">sign_in</a>"));
+    let overview = read("/");
+    assert!(overview.contains("What changed recently") && overview.contains(">config.reload</a>"), "{overview}");
+    let checked = read("/audit/check");
+    assert!(checked.contains("Whole") && checked.contains("5 entries were read"), "{checked}");
+    let answer = bob.get("/api/audit/check").json();
+    assert_eq!((&answer["whole"], &answer["entries"], &answer["broken"]), (&json!(true), &json!(5), &json!([])));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_filter_is_refused_in_plain_words_with_its_name() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    for (path, detail) in [
+        ("/api/events?limti=3", "there is no parameter `limti` here; there are integration, state, type, delivery_id"),
+        ("/api/events?state=alive", "`state`: `alive` is not one of queued, delivering, done, discarded, dead"),
+        ("/api/activity?limit=many", "`limit`: `many` is not a whole number, or is out of its bounds"),
+        ("/api/events?limit=1&limit=2", "`limit` is given twice"),
+        ("/api/events/%ff", "a part of the path is not UTF-8"),
+    ] {
+        let reply = ada.send("GET", path, &[("accept", "application/json")], "");
+        let told = reply.json();
+        assert_eq!((reply.status, &told["title"]), (400, &json!("An input is missing or wrong")), "{path}");
+        assert!(told["detail"].as_str().unwrap().starts_with(detail), "{path}: {told}");
+    }
     house.close().await;
 }
 
