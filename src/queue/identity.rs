@@ -34,13 +34,20 @@ pub struct Told {
 /// # Errors
 /// What is wrong with one of them, in words.
 pub fn ask(webhook: &Webhook, context: &Context) -> Result<Told, String> {
-    let ask = |field: &str, expr: &Expr| {
-        let failed = |error| format!("`webhook.{field}` cannot be told: {error}");
-        expr.text(context).map_err(failed)
-    };
-    let event_type = ask("event", &webhook.event)?.map_or_else(|| UNKNOWN.to_owned(), |text| sanitised(&text));
-    let delivery_id = webhook.delivery_id.as_ref().map(|expr| ask("delivery_id", expr)).transpose()?.flatten();
-    Ok(Told { event_type, delivery_id })
+    let event_type = one("event", &webhook.event, context)?.map_or_else(|| UNKNOWN.to_owned(), |text| sanitised(&text));
+    Ok(Told { event_type, delivery_id: delivery_id(webhook, context)? })
+}
+
+/// Asks for the delivery's id alone: a repeat is known by it also where nobody can tell what the event is.
+///
+/// # Errors
+/// What is wrong with the expression, in words.
+pub fn delivery_id(webhook: &Webhook, context: &Context) -> Result<Option<String>, String> {
+    webhook.delivery_id.as_ref().map_or(Ok(None), |expr| one("delivery_id", expr, context))
+}
+
+fn one(field: &str, expr: &Expr, context: &Context) -> Result<Option<String>, String> {
+    expr.text(context).map_err(|error| format!("`webhook.{field}` cannot be told: {error}"))
 }
 
 /// A stored event as the definition in force tells it: itself, unless nobody could tell what it is when it came.

@@ -38,7 +38,10 @@ pub fn identify(webhook: &Webhook, scope: &Scope, verified: &Verified) -> Result
     }
     let (Told { event_type, delivery_id }, untold) = match told {
         Ok(told) => (told, None),
-        Err(why) => (Told { event_type: UNTOLD.to_owned(), delivery_id: None }, Some(why)),
+        Err(why) => {
+            let delivery_id = identity::delivery_id(webhook, &scope.context).unwrap_or_default();
+            (Told { event_type: UNTOLD.to_owned(), delivery_id }, Some(why))
+        }
     };
     let moment = || verified.moment.as_deref().map(|signature| format!("signature:{}", digest(signature)));
     Ok(Identity { event_type, delivery_id: delivery_id.map(bounded).or_else(moment), untold })

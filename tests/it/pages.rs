@@ -29,10 +29,13 @@ fn by_link() -> Paging {
     way(Way::Link("next".to_owned()))
 }
 
-/// An endpoint `GET /v1/items` in pages, below the base `/v1`.
-fn setup(shelf: &Shelf, page: Paging) -> Setup {
-    let mut integration = service(&format!("{}/v1", shelf.url));
-    integration.api.as_mut().unwrap().endpoints = vec![Endpoint {
+/// `GET /items`, in pages that are linked.
+pub fn items() -> Endpoint {
+    in_pages(by_link())
+}
+
+fn in_pages(page: Paging) -> Endpoint {
+    Endpoint {
         id: Arc::from("items"),
         request: Request::bare(Method::GET, Target::Path { path: Text::compile("/items").unwrap(), query: None }),
         pattern: PathPattern { method: Method::GET, segments: vec![Some("items".into())] },
@@ -41,7 +44,13 @@ fn setup(shelf: &Shelf, page: Paging) -> Setup {
         transform: None,
         cache: None,
         page: Some(page),
-    }];
+    }
+}
+
+/// An endpoint `GET /v1/items` in pages, below the base `/v1`.
+fn setup(shelf: &Shelf, page: Paging) -> Setup {
+    let mut integration = service(&format!("{}/v1", shelf.url));
+    integration.api.as_mut().unwrap().endpoints = vec![in_pages(page)];
     Setup::of(integration)
 }
 

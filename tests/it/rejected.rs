@@ -23,6 +23,7 @@ fn environment() -> HashMap<String, String> {
         ("CALLER_KEY", CANARIES[3]),
         ("CLIENT_KEY", "a-private-key"),
         ("EMPTY", ""),
+        ("HOOK_URL", "https://hooks.example.com/a-key-in-an-address"),
         ("THREE", "3"),
     ];
     variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()

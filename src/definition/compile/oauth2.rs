@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::address::read_address;
 use super::assertion::compile as assertion;
 use super::place::{Fault, Place};
 use super::request;
@@ -39,7 +40,7 @@ pub(super) fn compile(raw: &raw::OAuth2, place: &Place<'_>) -> Result<OAuth2, Fa
             Some(raw::RefreshPolicy::Rotate) => RefreshPolicy::Rotate,
             Some(raw::RefreshPolicy::Extend) => RefreshPolicy::Extend,
         },
-        revoke: requests(raw.revoke.as_ref(), &place.at("revoke"))?,
+        revoke: revocations(raw.revoke.as_ref(), &place.at("revoke"))?,
         revoke_replaced: raw.revoke_replaced,
         introspect: raw.introspect.as_ref().map(|raw| introspect(&raw.0, &place.at("introspect"))).transpose()?,
         device: raw.device.as_ref().map(|raw| before_tokens(&raw.0, &place.at("device"))).transpose()?,
@@ -272,9 +273,15 @@ fn introspect(raw: &raw::TokenCall, place: &Place<'_>) -> Result<TokenCall, Faul
     Ok(call)
 }
 
-fn requests(raw: Option<&OneOrMany<ShortOr<RawRequest>>>, place: &Place<'_>) -> Result<Vec<Request>, Fault> {
+fn revocations(raw: Option<&OneOrMany<ShortOr<RawRequest>>>, place: &Place<'_>) -> Result<Vec<Request>, Fault> {
     let Some(list) = raw else { return Ok(Vec::new()) };
-    listed(list, place, |raw, at| request::compile(raw.0.shape(), at))
+    listed(list, place, |raw, at| {
+        let mut request = request::compile(raw.0.shape(), at)?;
+        if is_address_alone(&raw.0) {
+            request.method = Method::POST;
+        }
+        Ok(request)
+    })
 }
 
 /// A request that goes out before there is any token: it carries none unless that is written.
@@ -283,8 +290,16 @@ fn before_tokens(raw: &RawRequest, place: &Place<'_>) -> Result<Request, Fault> 
     if raw.credential.is_none() {
         request.credential = CredentialUse::None;
     }
+    if is_address_alone(raw) {
+        request.method = Method::POST;
+    }
     request.timeout.get_or_insert(TOKEN_TIMEOUT);
     Ok(request)
+}
+
+/// Whether only an address is written, without a method: RFC 7009, 8628 and 9126 all have it asked by POST.
+fn is_address_alone(raw: &RawRequest) -> bool {
+    read_address(&raw.shape().request.0).is_ok_and(|address| address.offset == 0)
 }
 
 fn registration(raw: &raw::Registration, place: &Place<'_>) -> Result<Registration, Fault> {
@@ -383,6 +398,12 @@ mod tests {
         assert_eq!(method("https://{{ input.host }}/token"), Ok(Method::POST));
         assert_eq!(method("{{ saved.url }}/token"), Ok(Method::POST));
         assert_eq!(method("GET https://{{ input.host }}/token"), Ok(Method::GET));
+        let both = |line: &str| {
+            let plan = oauth2(&json!({ "token": "https://a.example/t", "push": line, "revoke": line }))?;
+            Ok::<_, String>((plan.push.as_ref().map(|push| push.method.clone()), plan.revoke[0].method.clone()))
+        };
+        assert_eq!(both("https://a.example/x").ok(), Some((Some(Method::POST), Method::POST)));
+        assert_eq!(both("GET https://a.example/x").ok(), Some((Some(Method::GET), Method::GET)));
     }
 
     #[test]

@@ -14,11 +14,12 @@ use crate::definition::resolve::Kind;
 /// Reads it from a gateway file whose references are expanded.
 pub(super) fn own(document: &Document) -> Own {
     let home = document.file.parent().unwrap_or(Path::new(""));
-    let mut own = Own { listed: listed(document, home), state: state(document, home), ..Own::default() };
+    let files = vec![PathBuf::clone(&document.file)];
+    let mut own = Own { files, listed: listed(document, home), state: state(document, home), ..Own::default() };
     let view = Kind::Gateway.schema().shape().root(&document.value);
     visit(&document.value, &view, &mut |visited| {
         let text = document.written(visited.pointer).or(visited.value.as_str()).unwrap_or_default();
-        if !visited.view.is_secret() && !is_header(visited.pointer) {
+        if !visited.view.is_secret() && is_public(visited.pointer) {
             return;
         }
         for part in parts(text) {
@@ -32,9 +33,11 @@ pub(super) fn own(document: &Document) -> Own {
     own
 }
 
-/// Whether it is a header of messages to a destination: those may have keys in them.
-fn is_header(pointer: &str) -> bool {
-    pointer.starts_with("/destinations/") && pointer.contains("/headers/")
+/// Whether what stands there is known to whoever is served. All else that the gateway file refers to is its own:
+/// password hashes, addresses with a key in them and headers are secret, and no type says so.
+fn is_public(pointer: &str) -> bool {
+    const PUBLIC: [&str; 6] = ["/public_url", "/listen/", "/connect/", "/admin/url", "/admin/hosts/", "/mode"];
+    PUBLIC.iter().any(|public| pointer.starts_with(public))
 }
 
 fn listed(document: &Document, home: &Path) -> Option<Vec<PathBuf>> {

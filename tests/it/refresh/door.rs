@@ -246,3 +246,12 @@ async fn a_token_that_there_is_not_is_refused_and_no_other_is_sent() {
     }
     assert!(scene.picky.took().is_empty());
 }
+
+/// All pages of a collection carry the token that the call names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_for_all_pages_carries_the_token_that_it_names() {
+    let scene = Scene::of(43, |api| api.endpoints = vec![crate::pages::items()]).await;
+    scene.world.connect_second("user", 1_000).await;
+    scene.call_as("user", "GET /svc/items?trunkline-page=all").await;
+    assert_eq!(scene.picky.took(), took(&[("Bearer a1000", 0)]));
+}
