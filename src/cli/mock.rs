@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::net::TcpListener;
 
+use super::mock_state::Kept;
 use crate::base::clock::Clock;
 use crate::base::random::Random;
 use crate::base::secret::Secret;
@@ -55,6 +56,10 @@ pub struct MockArgs {
     /// What becomes of those who sign in: `asked` on a page, `granted` or `denied` at once.
     #[arg(long, value_name = "HOW", value_parser = consent, default_value = "asked")]
     pub consent: Consent,
+    /// A file that keeps what was issued, so that accounts connected to an earlier run still work. It holds the simulated
+    /// tokens in the clear.
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
 }
 
 impl MockArgs {
@@ -92,10 +97,34 @@ pub struct Surroundings {
 /// Runs the command until `stop` is ready.
 ///
 /// # Errors
-/// When an address cannot be listened at, or the application's secret is missing.
+/// When an address cannot be listened at, the application's secret is missing, or the state file holds something else.
 pub async fn run<S>(
     args: &MockArgs,
     services: &[Simulated],
+    surroundings: Surroundings,
+    out: Box<dyn Write + Send>,
+    stop: impl Fn() -> S,
+) -> anyhow::Result<()>
+where
+    S: Future<Output = ()> + Send + 'static,
+{
+    let random = Arc::clone(&surroundings.random);
+    let mock = Arc::new(Mock::new(services, args.controls(), Arc::clone(&surroundings.clock), random));
+    let kept = args.state.as_deref().map(|path| Kept::open(Arc::clone(&mock), path)).transpose()?;
+    let ids: Vec<_> = services.iter().map(|service| service.integration.id.as_ref()).collect();
+    let serving = serve(args, (mock, ids.join(", ")), surroundings, out, stop);
+    let Some(mut kept) = kept else { return serving.await };
+    let ended = tokio::select! {
+        ended = serving => ended,
+        never = kept.follow() => match never {},
+    };
+    kept.keep();
+    ended
+}
+
+async fn serve<S>(
+    args: &MockArgs,
+    (mock, ids): (Arc<Mock>, String),
     surroundings: Surroundings,
     mut out: Box<dyn Write + Send>,
     stop: impl Fn() -> S,
@@ -103,14 +132,12 @@ pub async fn run<S>(
 where
     S: Future<Output = ()> + Send + 'static,
 {
-    let Surroundings { clock, random, app_secret } = surroundings;
+    let Surroundings { clock, app_secret, .. } = surroundings;
     let listen = |address: SocketAddr| async move {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}"))
     };
-    let mock = Arc::new(Mock::new(services, args.controls(), Arc::clone(&clock), random));
     let listener = listen(args.listen).await?;
-    let ids: Vec<_> = services.iter().map(|service| service.integration.id.as_ref()).collect();
-    writeln!(out, "mock: {} at http://{}", ids.join(", "), listener.local_addr()?)?;
+    writeln!(out, "mock: {ids} at http://{}", listener.local_addr()?)?;
     let Some(address) = args.app else { return Ok(mock.serve(listener, stop()).await?) };
     let secret = app_secret.with_context(|| {
         format!("`--app` checks signatures with the secret in {}, which is not set", args.app_secret)

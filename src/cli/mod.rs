@@ -17,6 +17,7 @@ mod events;
 mod healthcheck;
 mod keys;
 pub mod mock;
+mod mock_state;
 mod new;
 pub mod output;
 mod password;

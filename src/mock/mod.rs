@@ -4,8 +4,8 @@
 //! definition find what they read, its credential placement is checked, its limits are enforced and
 //! told in the headers it names, its collections come in the pages it walks, and its webhooks are
 //! signed the way it verifies. Its OAuth side ([`oauth`]) asks people for consent and issues the tokens that its API
-//! then wants. It knows nothing of the gateway at run time, keeps nothing on disk, and is for the
-//! quickstart, demonstrations and tests. Called by `cli`.
+//! then wants. It knows nothing of the gateway at run time, and is for the quickstart, demonstrations and tests. What it
+//! issued is in memory; [`Mock::state`] tells it for a later process. Called by `cli`.
 
 use std::sync::Arc;
 use std::time::Duration;

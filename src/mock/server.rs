@@ -17,7 +17,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
 use super::limit::Moment;
@@ -35,6 +35,8 @@ use crate::respond::Answer;
 const MAX_BODY: usize = 8 << 20;
 /// How many of the last requests are kept for `/-/requests`.
 const KEPT: usize = 100;
+/// The form of what is kept for a later process.
+const STATE: u64 = 1;
 /// The longest delay a request may ask for.
 const MAX_LATENCY: Duration = Duration::from_secs(30);
 
@@ -84,6 +86,27 @@ impl Mock {
         let service = self.by_id(id).ok_or_else(|| format!("there is no simulated service `{id}`"))?;
         let at = At { now: self.clock.now(), random: &*self.random };
         service.control(change, at)
+    }
+
+    /// What every service has issued: tokens, consents, registered applications. It holds what lets calls in, so it is a
+    /// secret as far as anything simulated is one.
+    pub fn state(&self) -> Value {
+        let services: Map<_, _> = self.services.iter().map(|service| (service.id.clone(), service.state())).collect();
+        json!({ "trunkline_mock": STATE, "services": services })
+    }
+
+    /// Goes on from what an earlier process had issued, so that what was connected then still works. Services that it
+    /// does not name begin anew.
+    ///
+    /// # Errors
+    /// When the value is not a [`Self::state`].
+    pub fn restore(&self, state: &Value) -> Result<(), String> {
+        if state["trunkline_mock"] != STATE {
+            return Err("this is not what `trunkline mock` of this version keeps".to_owned());
+        }
+        let known =
+            |service: &Service| state["services"].get(&service.id).map_or(Ok(()), |state| service.restore(state));
+        self.services.iter().try_for_each(|service| known(service).map_err(|error| format!("{}: {error}", service.id)))
     }
 
     /// Serves until `stop` is ready, then finishes the calls under way.

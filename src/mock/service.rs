@@ -113,6 +113,27 @@ impl Service {
         Ok(told.unwrap_or_else(|| json!({})))
     }
 
+    /// What it has issued, for a later process.
+    pub fn state(&self) -> Value {
+        json!({
+            "oauth": self.oauth.as_ref().map(OAuthSide::state),
+            "oauth1": self.oauth1.as_ref().map(OAuth1Side::state),
+            "login": self.login.as_ref().map(LoginSide::state),
+        })
+    }
+
+    /// Goes on from a [`Self::state`]; what is not there, as after the definition changed, begins anew.
+    ///
+    /// # Errors
+    /// When the value is none.
+    pub fn restore(&self, state: &Value) -> Result<(), serde_json::Error> {
+        let of = |name: &str| state.get(name).filter(|state| !state.is_null());
+        let oauth = of("oauth").zip(self.oauth.as_ref()).map_or(Ok(()), |(state, side)| side.restore(state));
+        let oauth1 = of("oauth1").zip(self.oauth1.as_ref()).map_or(Ok(()), |(state, side)| side.restore(state));
+        let login = of("login").zip(self.login.as_ref()).map_or(Ok(()), |(state, side)| side.restore(state));
+        oauth.and(oauth1).and(login)
+    }
+
     /// The OAuth side, where it has one.
     pub fn oauth(&self) -> Option<&OAuthSide> {
         self.oauth.as_ref()

@@ -23,6 +23,8 @@ const CALLBACK: &str = "http://127.0.0.1:1/callback?at=svc";
 
 /// One simulated service `svc` with this OAuth block and an API at `api.example`.
 struct Service {
+    services: [Simulated; 1],
+    mock: Arc<Mock>,
     clock: Arc<ManualClock>,
     client: Client,
     browser: Browser,
@@ -45,10 +47,22 @@ impl Service {
         let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_769_853_600)));
         let controls = Controls { consent, ..Controls::default() };
         let mock = Arc::new(Mock::new(&services, controls, Arc::clone(&clock) as _, Arc::new(SeededRandom::new(7))));
-        let address = super::mock::serve(mock);
+        let address = super::mock::serve(Arc::clone(&mock));
         let mut browser = Browser::default();
         browser.stop = Some("http://127.0.0.1:1/".to_owned());
-        Self { clock, client: Client::new(address), browser, base: format!("http://{address}/svc") }
+        Self { services, mock, clock, client: Client::new(address), browser, base: format!("http://{address}/svc") }
+    }
+
+    /// Another process takes its place, which goes on from what this one had issued.
+    fn restart(&mut self) {
+        let random = Arc::new(SeededRandom::new(8));
+        let next = Mock::new(&self.services, Controls::default(), Arc::clone(&self.clock) as _, random);
+        let state: Value = serde_json::from_str(&self.mock.state().to_string()).unwrap();
+        next.restore(&state).unwrap();
+        self.mock = Arc::new(next);
+        let address = super::mock::serve(Arc::clone(&self.mock));
+        self.client = Client::new(address);
+        self.base = format!("http://{address}/svc");
     }
 
     /// With an authorization endpoint, and whatever else.
@@ -103,6 +117,22 @@ impl Service {
 
 fn text(value: &Value, pointer: &str) -> String {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {value}")).to_owned()
+}
+
+#[test]
+fn what_was_issued_outlives_the_process_where_it_is_kept() {
+    let mut service = Service::with(&json!({ "refresh_tokens": "rotate" }));
+    let first = service.sign_in();
+    let (access, refresh) = (text(&first, "/access_token"), text(&first, "/refresh_token"));
+    service.restart();
+    assert_eq!((service.call(&access), service.call("mock-access-made-up")), (200, 401));
+    let renewed = service.refresh(&refresh).json();
+    assert_eq!(service.call(&text(&renewed, "/access_token")), 200);
+    // A refresh token that was used up before the end is used up after it as well.
+    service.restart();
+    assert_eq!(service.refresh(&refresh).json()["error"], "invalid_grant");
+    assert_eq!(service.call(&access), 401, "a second use revokes what came of the consent");
+    assert!(service.mock.restore(&json!({ "something": "else" })).is_err());
 }
 
 #[test]

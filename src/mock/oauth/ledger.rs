@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::base::clock::Timestamp;
@@ -21,7 +22,7 @@ const REMEMBERED: usize = 100_000;
 #[derive(Debug, Default)]
 pub(super) struct Ledger(Mutex<Book>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Book {
     entries: HashMap<String, Entry>,
     order: VecDeque<String>,
@@ -30,7 +31,7 @@ struct Book {
 }
 
 /// What happened so far, for tests and people.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 struct Counts {
     codes: u64,
     grants: u64,
@@ -41,24 +42,25 @@ struct Counts {
 }
 
 /// One consent and what came of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Family {
     scopes: Vec<String>,
     revoked: bool,
 }
 
 /// Which family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FamilyId(usize);
 
 /// Something that was issued.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Entry {
     family: FamilyId,
     what: What,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum What {
     Code { bound: Bound, issued_at: Timestamp, used: bool },
     Access { expires: Option<Timestamp> },
@@ -66,7 +68,7 @@ enum What {
 }
 
 /// What a code is bound to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Bound {
     /// The redirect address of the authorization request, where it had one.
     pub redirect_uri: Option<String>,
@@ -103,6 +105,20 @@ pub(super) enum Use {
 impl Ledger {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that was issued, for a later process.
+    pub fn state(&self) -> Value {
+        serde_json::to_value(&*self.book()).unwrap_or_default()
+    }
+
+    /// Goes on from what an earlier process had issued.
+    ///
+    /// # Errors
+    /// When the value is not a [`Self::state`].
+    pub fn restore(&self, state: &Value) -> Result<(), serde_json::Error> {
+        *self.book() = Book::deserialize(state)?;
+        Ok(())
     }
 
     /// A consent to these scopes.

@@ -38,6 +38,19 @@ impl LoginSide {
         }
     }
 
+    /// The sessions, for a later process.
+    pub fn state(&self) -> Value {
+        self.ledger.state()
+    }
+
+    /// Goes on from a [`Self::state`].
+    ///
+    /// # Errors
+    /// When the value is none.
+    pub fn restore(&self, state: &Value) -> Result<(), serde_json::Error> {
+        self.ledger.restore(state)
+    }
+
     /// The answer to a call that signs in or out; `None` for calls to the API. `right` is what those who sign in
     /// must tell.
     pub fn answer(&self, (received, below): (&Received, Option<&str>), right: &Right, at: At<'_>) -> Option<Answer> {

@@ -5,7 +5,8 @@
 //! under their names and in their place, the client's proof in its form, PKCE unless it is off, the same redirect
 //! address twice. Its answers have the shape that the definition reads. So a definition that the engine
 //! cannot run, or an engine that does not do what a definition says, shows here; whether the definition
-//! is right about the real service cannot. What was issued is kept in memory. Called by `service`.
+//! is right about the real service cannot. What was issued is kept in memory, and told for a later process. Called by
+//! `service`.
 
 mod assertion;
 mod consent;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::paths::reads;
@@ -119,6 +121,21 @@ impl OAuthSide {
             pushed: Mutex::default(),
             applications: Mutex::default(),
         })
+    }
+
+    /// What was issued and who registered, for a later process.
+    pub fn state(&self) -> Value {
+        json!({ "ledger": self.ledger.state(), "applications": &*self.applications() })
+    }
+
+    /// Goes on from a [`Self::state`].
+    ///
+    /// # Errors
+    /// When the value is none.
+    pub fn restore(&self, state: &Value) -> Result<(), serde_json::Error> {
+        self.ledger.restore(&state["ledger"])?;
+        *self.applications() = Deserialize::deserialize(&state["applications"])?;
+        Ok(())
     }
 
     /// The answer to a call of the authorization server; `None` for calls to the API.

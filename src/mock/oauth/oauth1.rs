@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -96,6 +97,23 @@ impl OAuth1Side {
             plan: Arc::clone(plan),
             book: Mutex::new(book),
         })
+    }
+
+    /// The access tokens with their secrets, for a later process.
+    pub fn state(&self) -> Value {
+        let book = self.book();
+        let tokens = book.tokens.iter().map(|(token, secret)| (token.clone(), Value::from(secret.expose().to_owned())));
+        Value::Object(tokens.collect())
+    }
+
+    /// Goes on from a [`Self::state`].
+    ///
+    /// # Errors
+    /// When the value is none.
+    pub fn restore(&self, state: &Value) -> Result<(), serde_json::Error> {
+        let tokens: HashMap<String, String> = Deserialize::deserialize(state)?;
+        self.book().tokens = tokens.into_iter().map(|(token, secret)| (token, Secret::new(secret))).collect();
+        Ok(())
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

@@ -2,6 +2,7 @@
 //! front; who is registered is asked by `token` and `consent`.
 
 use http::{Method, StatusCode, header};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -19,7 +20,7 @@ const KEPT: usize = 1_000;
 const MANAGED: &str = "/mock/registrations/";
 
 /// An application that registered.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Application {
     id: String,
     secret: Option<String>,
