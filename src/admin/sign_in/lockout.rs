@@ -76,26 +76,25 @@ fn network(source: IpAddr) -> IpAddr {
 impl Lockout {
     /// How long nothing is compared; `None` when it is.
     pub fn wait(&self, places: &[Place], now: Timestamp) -> Option<Duration> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waits = places.iter().filter_map(|place| counts.peek(place)).map(|count| count.until.since(now));
-        waits.max().filter(|wait| !wait.is_zero())
+        longest(&self.0.lock().unwrap_or_else(PoisonError::into_inner), places, now)
     }
 
-    /// A wrong password or token. Returns how long nothing is compared from now on.
-    pub fn fail(&self, places: &[Place], now: Timestamp) -> Option<Duration> {
+    /// Begins an attempt, which counts as a wrong password until [`Self::succeed`] takes it back: whatever is tried
+    /// at the same time, or left before its answer, costs its wait. Returns how long nothing is compared from now on.
+    ///
+    /// # Errors
+    /// How long to wait, when nothing is compared now.
+    pub fn attempt(&self, places: &[Place], now: Timestamp) -> Result<Option<Duration>, Duration> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for place in places {
-            let before = counts.get(place).filter(|count| now.since(count.last) < FORGOTTEN);
-            let wrong = before.map_or(0, |count| count.wrong).saturating_add(1);
-            let most = if matches!(place, Place::Account(_)) { ACCOUNT } else { SOURCE };
-            let until = match wrong.checked_sub(FREE) {
-                None | Some(0) => now,
-                Some(doublings) => now.after(FIRST.saturating_mul(1 << (doublings - 1).min(16)).min(most)),
-            };
-            counts.put(place.clone(), Count { wrong, last: now, until });
+        match longest(&counts, places, now) {
+            Some(wait) => Err(wait),
+            None => Ok(count(&mut counts, places, now)),
         }
-        drop(counts);
-        self.wait(places, now)
+    }
+
+    /// A wrong token. Returns how long nothing is compared from now on.
+    pub fn fail(&self, places: &[Place], now: Timestamp) -> Option<Duration> {
+        count(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner), places, now)
     }
 
     /// The right one.
@@ -105,6 +104,27 @@ impl Lockout {
             counts.pop(place);
         }
     }
+}
+
+/// Counts a wrong one. Returns how long nothing is compared from now on.
+fn count(counts: &mut LruCache<Place, Count>, places: &[Place], now: Timestamp) -> Option<Duration> {
+    for place in places {
+        let before = counts.get(place).filter(|count| now.since(count.last) < FORGOTTEN);
+        let wrong = before.map_or(0, |count| count.wrong).saturating_add(1);
+        let most = if matches!(place, Place::Account(_)) { ACCOUNT } else { SOURCE };
+        let until = match wrong.checked_sub(FREE) {
+            None | Some(0) => now,
+            Some(doublings) => now.after(FIRST.saturating_mul(1 << (doublings - 1).min(16)).min(most)),
+        };
+        counts.put(place.clone(), Count { wrong, last: now, until });
+    }
+    longest(counts, places, now)
+}
+
+/// How long the longest wait of these places still is; `None` when it is over.
+fn longest(counts: &LruCache<Place, Count>, places: &[Place], now: Timestamp) -> Option<Duration> {
+    let waits = places.iter().filter_map(|place| counts.peek(place)).map(|count| count.until.since(now));
+    waits.max().filter(|wait| !wait.is_zero())
 }
 
 #[cfg(test)]
@@ -118,35 +138,46 @@ mod tests {
     #[test]
     fn each_guess_after_the_third_costs_twice_the_wait() {
         let (lockout, places) = (Lockout::default(), places(Some(IpAddr::from([192, 0, 2, 1])), None));
-        let waits: Vec<_> = (0..16).map(|_| lockout.fail(&places, at(0)).map_or(0, |wait| wait.as_secs())).collect();
+        let (mut now, mut waits) = (at(0), Vec::new());
+        for _ in 0..16 {
+            let wait = lockout.attempt(&places, now).expect("the wait is over").unwrap_or_default();
+            if !wait.is_zero() {
+                assert_eq!(lockout.attempt(&places, now), Err(wait), "{waits:?}");
+            }
+            waits.push(wait.as_secs());
+            now = now.after(wait);
+        }
         assert_eq!(waits, [0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900]);
-        assert!(lockout.wait(&places, at(899)).is_some() && lockout.wait(&places, at(900)).is_none());
         lockout.succeed(&places);
-        assert_eq!(lockout.fail(&places, at(1)), None);
+        assert_eq!(lockout.attempt(&places, now), Ok(None));
     }
 
     #[test]
     fn an_owner_waits_half_a_minute_at_most_and_sources_are_networks() {
         let lockout = Lockout::default();
         let source = |text: &str| places(text.parse().ok(), Some("ada"));
+        let mut longest = Duration::ZERO;
         for guess in 0..40_u16 {
-            lockout.fail(&source(&format!("2001:db8:0:{guess:x}::1")), at(0));
+            let wait = lockout.attempt(&source(&format!("2001:db8:0:{guess:x}::1")), at(u64::from(guess) * 30));
+            longest = wait.expect("another source").unwrap_or_default();
         }
-        assert_eq!(lockout.wait(&source("192.0.2.9"), at(0)), Some(ACCOUNT));
+        assert_eq!(longest, ACCOUNT);
+        assert_eq!(lockout.attempt(&source("192.0.2.9"), at(39 * 30)), Err(ACCOUNT));
         let one = places("2001:db8::1".parse().ok(), None);
         let lockout = Lockout::default();
-        for _ in 0..5 {
-            lockout.fail(&one, at(0));
+        for _ in 0..4 {
+            lockout.attempt(&one, at(0)).expect("nothing to wait for");
         }
-        assert!(lockout.wait(&places("2001:db8::ffff".parse().ok(), None), at(0)).is_some());
-        assert!(lockout.wait(&places("2001:db8:0:1::1".parse().ok(), None), at(0)).is_none());
+        assert!(lockout.attempt(&places("2001:db8::ffff".parse().ok(), None), at(0)).is_err());
+        assert!(lockout.attempt(&places("2001:db8:0:1::1".parse().ok(), None), at(0)).is_ok());
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let lockout = Lockout::default();
         for source in 0..20_000_u32 {
-            lockout.fail(&places(Some(IpAddr::from(source.to_be_bytes())), None), at(0));
+            let source = places(Some(IpAddr::from(source.to_be_bytes())), None);
+            lockout.attempt(&source, at(0)).expect("its first");
         }
         assert_eq!(lockout.0.lock().expect("unpoisoned").len(), PLACES.get());
     }

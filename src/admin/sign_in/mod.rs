@@ -100,7 +100,7 @@ pub struct SignIn {
     sessions: Sessions,
     lockout: Lockout,
     links: Links,
-    comparing: Semaphore,
+    comparing: Arc<Semaphore>,
 }
 
 impl fmt::Debug for SignIn {
@@ -116,7 +116,7 @@ impl SignIn {
             sessions: Sessions::new(Arc::clone(&parts.store)),
             lockout: Lockout::default(),
             links: Links::default(),
-            comparing: Semaphore::new(AT_ONCE),
+            comparing: Arc::new(Semaphore::new(AT_ONCE)),
             parts,
         }
     }
@@ -145,13 +145,12 @@ impl SignIn {
         let now = self.parts.clock.now();
         let known = admin.account(attempt.name);
         let places = lockout::places(attempt.source, known.map(|account| &*account.name));
-        if let Some(wait) = self.lockout.wait(&places, now) {
+        let wait = self.lockout.attempt(&places, now).map_err(|wait| {
             self.count("locked");
             let detail = "too many wrong passwords came from here or for this name";
-            return Err(Refusal::RateLimited.answer_after(detail, wait).into());
-        }
+            Refused::from(Refusal::RateLimited.answer_after(detail, wait))
+        })?;
         if !self.proves(known, attempt.password).await {
-            let wait = self.lockout.fail(&places, now);
             self.count("refused");
             // A name that is nobody's may be a password in the wrong field.
             let name = known.map_or("unknown", |account| &*account.name);
@@ -242,8 +241,13 @@ impl SignIn {
         let hash = account.and_then(|account| account.password.clone());
         let (known, hash) = (hash.is_some(), hash.unwrap_or_else(|| Arc::from(NOBODY)));
         let given = Secret::new(bytes.get(..PASSWORD).unwrap_or(bytes).to_vec());
-        let Ok(_place) = self.comparing.acquire().await else { return false };
-        let compared = tokio::task::spawn_blocking(move || password::fits(given.expose(), &hash)).await;
+        let Ok(place) = Arc::clone(&self.comparing).acquire_owned().await else { return false };
+        let compare = move || {
+            // Who leaves before the answer does not free the place: the comparison goes on.
+            let _place = place;
+            password::fits(given.expose(), &hash)
+        };
+        let compared = tokio::task::spawn_blocking(compare).await;
         known && compared.unwrap_or(false)
     }
 
@@ -315,6 +319,49 @@ pub const LINK_LIFETIME: Duration = once::LIFETIME;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::ManualClock;
+    use crate::base::random::SeededRandom;
+    use crate::store::embedded;
+    use futures_util::FutureExt as _;
+
+    fn sign_in(directory: &std::path::Path) -> SignIn {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000)));
+        let store = embedded::open(&embedded::Options::new(directory, Arc::clone(&clock) as Arc<dyn Clock>));
+        SignIn::new(Parts {
+            store: store.expect("a store"),
+            clock,
+            random: Arc::new(SeededRandom::new(1)),
+            metrics: Arc::new(Metrics::new().expect("metrics")),
+        })
+    }
+
+    #[test]
+    fn who_leaves_before_the_answer_keeps_the_place_and_has_guessed() {
+        // The one thread that compares is busy, so that no comparison ends.
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+        let runtime = runtime.expect("a runtime");
+        let (free, busy) = std::sync::mpsc::channel::<()>();
+        drop(runtime.spawn_blocking(move || busy.recv()));
+        let directory = tempfile::tempdir().expect("a directory");
+        let (sign_in, admin) = (sign_in(directory.path()), Admin::default());
+        let guess = |source: u8| {
+            let attempt = Attempt {
+                name: "ada",
+                password: &Secret::new("a guess".to_owned()),
+                source: Some(IpAddr::from([192, 0, 2, source])),
+            };
+            // Asked once and then left.
+            runtime.block_on(async { Box::pin(sign_in.by_password(&admin, attempt)).now_or_never() })
+        };
+        assert!(guess(1).is_none() && sign_in.comparing.available_permits() == 1, "the place is free again");
+        assert!(guess(1).is_none() && sign_in.comparing.available_permits() == 0, "the place is free again");
+        // These wait for a place.
+        assert!(guess(1).is_none() && guess(1).is_none());
+        let refused = guess(1).expect("an answer at once").expect_err("five guesses");
+        assert_eq!(refused.document()["code"], "rate_limited");
+        assert!(guess(2).is_none(), "another source waits as well");
+        drop(free);
+    }
 
     #[test]
     fn an_unknown_name_costs_what_a_wrong_password_costs() {

@@ -74,6 +74,19 @@ async fn guessing_tokens_gets_slower_and_keeps_nobody_from_signing_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn guesses_at_the_same_time_count_one_after_the_other() {
+    let house = House::open(&people()).await;
+    let guess = || house.visitor().sign_in("ada", "wrong wrong wrong").status;
+    let mut answers: Vec<_> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..12).map(|_| scope.spawn(guess)).collect();
+        all.into_iter().map(|guess| guess.join().unwrap()).collect()
+    });
+    answers.sort_unstable();
+    assert_eq!(answers, [[401; 4].as_slice(), &[429; 8]].concat(), "more than four passwords were compared");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_by_itself_and_with_its_account() {
     let settings = people().replace("admin:\n", "admin:\n  session: { idle: 10m, lifetime: 1h }\n");
     let house = House::open(&settings).await;
