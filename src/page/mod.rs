@@ -35,7 +35,7 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
     screens()
         .route_layer(middleware::from_fn_with_state(Arc::clone(parts), sign_in::wanted))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
-        .route("/sign-in/link", get(sign_in::by_link))
+        .route("/sign-in/link", get(sign_in::by_link).head(sign_in::not_by_head))
         .route("/assets/{name}", get(assets::serve))
 }
 

@@ -93,12 +93,11 @@ pub async fn show(State(parts): Shared, Extension(entered): Extension<Entered>, 
     asked_to_sign_in(&parts, &entered, StatusCode::OK, &json!({ "to": to }))
 }
 
-/// Only paths of our own: a link must not send someone who has just signed in elsewhere.
+/// Only paths of our own: a link must not send someone who has just signed in elsewhere. Browsers leave out control
+/// characters and read `\` as `/`, which makes `/<TAB>/host` another host's address.
 fn own_path(to: Option<&str>) -> &str {
-    let is_own = |to: &&str| {
-        let mut bytes = to.bytes();
-        bytes.next() == Some(b'/') && !matches!(bytes.next(), Some(b'/' | b'\\')) && !to.contains(['\r', '\n'])
-    };
+    let is_odd = |c: char| c.is_control() || c == '\\';
+    let is_own = |to: &&str| to.starts_with('/') && !to.starts_with("//") && !to.contains(is_odd);
     to.filter(is_own).unwrap_or("/")
 }
 
@@ -164,6 +163,11 @@ pub struct Word {
     word: String,
 }
 
+/// Previewers of links ask for heads: that must not use one up.
+pub async fn not_by_head() -> StatusCode {
+    StatusCode::METHOD_NOT_ALLOWED
+}
+
 /// Signs someone in by a link that was printed for them.
 pub async fn by_link(
     State(parts): Shared,
@@ -208,6 +212,8 @@ mod tests {
             ("/events?state=dead", "/events?state=dead"),
             ("//evil.example", "/"),
             ("/\\evil.example", "/"),
+            ("/\t/evil.example/x", "/"),
+            ("/a\\..\\b", "/"),
             ("https://evil.example", "/"),
             ("events", "/"),
             ("/a\r\nset-cookie: x", "/"),
