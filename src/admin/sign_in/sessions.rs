@@ -27,6 +27,8 @@ use crate::store::{Store, StoreError};
 const COLLECTION: &str = "admin_sessions";
 /// How many there are at most; who was seen longest ago is signed out.
 const MOST: usize = 1_000;
+/// How many one account has at most, so that nobody signs others out by signing in again and again.
+const EACH: usize = 20;
 /// How often the store is told that a session goes on.
 const WRITTEN_EVERY: Duration = Duration::from_mins(5);
 
@@ -104,8 +106,11 @@ impl Sessions {
         self.write(&key, &session).await?;
         let gone = {
             let mut known = self.lock();
-            let oldest = known.iter().min_by_key(|(_, session)| session.seen).map(|(key, _)| key.clone());
-            let gone = oldest.filter(|_| known.len() >= MOST);
+            let is_own = |other: &Session| other.begun.account == session.begun.account;
+            let crowded = known.values().filter(|other| is_own(other)).count() >= EACH;
+            let candidates = known.iter().filter(|(_, other)| !crowded || is_own(other));
+            let oldest = candidates.min_by_key(|(_, other)| other.seen).map(|(key, _)| key.clone());
+            let gone = oldest.filter(|_| crowded || known.len() >= MOST);
             if let Some(gone) = &gone {
                 known.remove(gone);
             }
@@ -158,4 +163,35 @@ fn record(key: &str) -> RecordKey {
 /// What a cookie's value is kept as.
 fn key(cookie: &str) -> String {
     super::hex(digest(&SHA256, cookie.as_bytes()).as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::{Clock, ManualClock};
+    use crate::base::random::SeededRandom;
+    use crate::store::embedded;
+
+    #[tokio::test]
+    async fn whoever_signs_in_again_and_again_ends_sessions_of_their_own_only() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000)));
+        let store = embedded::open(&embedded::Options::new(directory.path(), Arc::clone(&clock))).expect("a store");
+        let (sessions, random, times) = (Sessions::new(store), SeededRandom::new(1), gateway::Session::default());
+        let begin = async |account: &str, at: u64| {
+            let begun =
+                Begun { account: account.to_owned(), proof: "p".to_owned(), began: Timestamp::from_seconds(at) };
+            sessions.begin(begun, &random).await.expect("a session")
+        };
+        let ada = begin("ada", 1_000).await;
+        let mut vic = Vec::new();
+        for at in 0..=EACH as u64 {
+            vic.push(begin("vic", 1_001 + at).await);
+        }
+        let is_known = async |cookie: &Secret| {
+            let found = sessions.find(cookie.expose(), times, Timestamp::from_seconds(1_100)).await;
+            found.expect("the store works").is_some()
+        };
+        assert!(is_known(&ada).await && !is_known(&vic[0]).await && is_known(&vic[1]).await);
+    }
 }

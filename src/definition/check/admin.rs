@@ -23,6 +23,10 @@ pub(super) fn check(raw: &Admin, found: &mut Findings<'_>) {
         if name == OPERATOR {
             found.error(Code::Conflict, &at, "`operator` is who has `admin.token`: give this person another name");
         }
+        if matches!(name, "system" | "unknown") {
+            let words = format!("`{name}` is what the audit log calls the gateway itself or strangers");
+            found.error(Code::Conflict, &at, format!("{words}: give this person another name"));
+        }
         person(raw, &at, found);
     }
     if let Some(raw) = raw.session {
@@ -74,8 +78,10 @@ mod tests {
         assert!(person(json!({ "role": "viewer" })).contains("nobody can sign in"));
         assert!(person(json!({ "role": "viewer", "token": "short" })).contains("shorter than 16"));
         assert!(person(json!({ "role": "viewer", "password_hash": "hunter2" })).contains("argon2id"));
-        let operator = json!({ "people": { "operator": { "role": "viewer", "token": "0123456789abcdef" } } });
-        assert!(admin(&operator).contains("another name"));
+        for taken in ["operator", "system", "unknown"] {
+            let people = json!({ "people": { taken: { "role": "viewer", "token": "0123456789abcdef" } } });
+            assert!(admin(&people).contains("another name"), "{taken}");
+        }
         assert!(admin(&json!({ "session": { "idle": "10s" } })).contains("between 1m and 30d"));
     }
 }

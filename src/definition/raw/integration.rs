@@ -58,7 +58,7 @@ pub struct Integration {
     #[serde(default)]
     pub featured: bool,
     /// The service's own documentation.
-    #[schemars(extend("format" = "uri"))]
+    #[schemars(extend("format" = "uri", "pattern" = "^https?://", "x-expected" = "an address that begins with https://"))]
     pub docs: Option<String>,
     /// What each connection must tell, by name: `input.NAME` in templates.
     #[serde(default)]
