@@ -122,8 +122,9 @@ impl Running {
         self.stop.cancel();
         let (public, proxy, deliveries_ended) =
             tokio::join!(self.public.drain(grace), self.proxy.drain(grace), self.workers.stop(grace));
-        // The watcher ends at its next turn; a panic in it has been logged by the process's hook.
-        drop(self.watching.await);
+        // The watcher ends at its next turn, which a file system that hangs may keep from it; a panic in it has been
+        // logged by the process's hook.
+        drop(tokio::time::timeout(grace, self.watching).await);
         self.upkeep.end(grace).await;
         self.admin.running.drain(LAST_WORDS.min(grace)).await;
         self.store.close().await;

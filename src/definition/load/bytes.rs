@@ -1,7 +1,8 @@
 //! Bytes from disk, bounded: a file that is too large is not read.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
         let message = format!("the file cannot be read: {}", reason(error));
         Box::new(Problem::error(Code::Unreadable, place(), message))
     };
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    // Opening a pipe waits for someone who writes into it, unless it is said not to.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| unreadable(&error))?;
     let metadata = file.metadata().map_err(|error| unreadable(&error))?;
     if !metadata.is_file() {
         let message = "this is not a regular file";
@@ -86,10 +89,13 @@ mod tests {
     fn large_files_are_refused_by_size() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("large.yaml");
-        File::create(&path).and_then(|file| file.set_len(10 << 20)).expect("a sparse file");
+        std::fs::File::create(&path).and_then(|file| file.set_len(10 << 20)).expect("a sparse file");
         let problem = read(&path).expect_err("too large");
         assert_eq!((problem.code, problem.message.contains("10485760 bytes")), (Code::TooLarge, true));
         assert_eq!(read(dir.path()).expect_err("a directory").code, Code::Unreadable);
+        let pipe = dir.path().join("pipe.yaml");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()));
+        assert_eq!(read(&pipe).expect_err("nobody writes").message, "this is not a regular file");
         assert_eq!(read(&dir.path().join("gone")).expect_err("gone").code, Code::Unreadable);
     }
 }
