@@ -88,6 +88,8 @@ async function keyboard() {
   await page.keyboard.type('keyed');
   await page.waitForURL((url) => url.searchParams.get('q') === 'keyed');
   await page.waitForFunction(() => document.querySelectorAll('.card').length === 1);
+  // The last answer to what was typed may still be on its way, and would take the focus with the old cards.
+  await page.waitForLoadState('networkidle');
   told.focus = await page.evaluate(() => document.activeElement.type);
   await page.keyboard.press('Tab');
   await page.evaluate(() => document.activeElement.blur());
