@@ -101,6 +101,15 @@ fn as_millis<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::
     serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
+impl CallRecord {
+    /// Whether it ended badly: with a refusal of ours, an error of the service, or without any answer. How a connect
+    /// flow ended is no call, so that it has no status when all is well.
+    pub fn has_failed(&self) -> bool {
+        let unanswered = || !matches!(self.asker, Asker::Connect);
+        self.error.is_some() || self.status.map_or_else(unanswered, |status| status >= 400)
+    }
+}
+
 /// The newest calls, and the count of all since the last line in the audit log.
 #[derive(Debug)]
 pub struct Activity {
@@ -141,8 +150,7 @@ impl Activity {
     /// of the oldest where there are too many.
     pub fn record(&self, call: CallRecord) {
         self.tally.count(&call);
-        let failed = call.error.is_some() || call.status.is_none_or(|status| status >= 400);
-        if !failed && !self.is_sampled() {
+        if !call.has_failed() && !self.is_sampled() {
             return;
         }
         let keep = self.keep.load(Ordering::Relaxed);
@@ -223,6 +231,14 @@ pub(super) mod tests {
             received_bytes: 0,
             course: Course::ONCE,
         }
+    }
+
+    #[test]
+    fn a_call_without_an_answer_failed_and_a_connect_flow_without_an_error_did_not() {
+        let ended = |asker, status, error| CallRecord { asker, status, error, ..call(1) }.has_failed();
+        assert!(ended(Asker::Test, None, None) && ended(Asker::Test, Some(404), None));
+        assert!(ended(Asker::Test, Some(200), Some("internal")) && !ended(Asker::Test, Some(399), None));
+        assert!(!ended(Asker::Connect, None, None) && ended(Asker::Connect, None, Some("denied")));
     }
 
     #[test]

@@ -38,10 +38,9 @@ pub enum Outcome {
 
 impl Wanted {
     fn fits(&self, call: &CallRecord) -> bool {
-        let failed = call.error.is_some() || call.status.is_none_or(|status| status >= 400);
         self.integration.as_ref().is_none_or(|id| **id == *call.integration)
             && self.connection.as_ref().is_none_or(|name| **name == *call.connection)
-            && self.outcome.is_none_or(|outcome| (outcome == Outcome::Error) == failed)
+            && self.outcome.is_none_or(|outcome| (outcome == Outcome::Error) == call.has_failed())
     }
 }
 
