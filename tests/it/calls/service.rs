@@ -20,10 +20,12 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// A whole answer with a length.
+    /// A whole answer with a length, which says that it is the last: every connection is closed after one.
     pub fn of(status: u16, headers: &[(&str, &str)], body: &str) -> Self {
         let lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{}", body.len(), lines.concat());
+        let length = body.len();
+        let head =
+            format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n{}", lines.concat());
         Self::Bytes(format!("{head}\r\n{body}").into_bytes())
     }
 
