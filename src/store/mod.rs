@@ -32,8 +32,11 @@ pub trait Store: Events + Work + Records + Audit {
     /// [`StoreError::Full`], and reads go on.
     fn writable(&self) -> Result<(), StoreError>;
 
-    /// Bytes the store takes on disk, as last measured; never a scan.
+    /// Bytes the store takes on disk: a listing of its files, for whom looks now and then.
     fn bytes_on_disk(&self) -> u64;
+
+    /// Bytes that are free on the file system of the store; `None` when it cannot be asked.
+    fn bytes_free(&self) -> Option<u64>;
 }
 
 /// Events: verified webhooks, stored before they are acknowledged.

@@ -2,7 +2,7 @@
 //!
 //! Names begin with `trunkline_`, units are base units, counters end in `_total`. Labels are bounded:
 //! `integration` (ids of loaded definitions, else `other`) and small enumerations; never a connection,
-//! path, address, event id or error text. A `histogram` has the OpenTelemetry HTTP boundaries, a `fine` one finer ones.
+//! path, address, event id or error text. The process's own numbers (`process_…`) come with them. A `histogram` has the OpenTelemetry HTTP boundaries, a `fine` one finer ones.
 
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -47,11 +47,21 @@ macro_rules! metrics {
             /// When the list has one name twice: a fault of the program, found at start.
             pub fn new() -> Result<Self, prometheus::Error> {
                 let registry = Registry::new();
+                #[cfg(target_os = "linux")]
+                registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
                 $(
                     let $field = metrics!(@make $kind $name $help [$($label),*])?;
                     registry.register(Box::new($field.clone()))?;
                 )+
                 Ok(Self { registry, $($field,)+ })
+            }
+
+            /// Makes a series of each metric, with empty labels: for who looks at the names.
+            pub fn touch(&self) {
+                $({
+                    let labels: &[&str] = &[$($label),*];
+                    self.$field.with_label_values(&vec![""; labels.len()]);
+                })+
             }
         }
     };
@@ -118,6 +128,7 @@ metrics! {
     workers: gauge "trunkline_workers" "How many deliveries may run at once." [];
     workers_busy: gauge "trunkline_workers_busy" "How many deliveries run." [];
     store_bytes: gauge "trunkline_store_bytes" "Bytes the store takes on disk." [];
+    store_free_bytes: gauge "trunkline_store_free_bytes" "Bytes that are free on the file system of the store." [];
     store_writable: gauge "trunkline_store_writable" "1 while the store accepts new facts." [];
     records_older_key: gauge "trunkline_records_sealed_by_older_keys" "Sealed records that still need an older master key; 0 when a rotation has ended." [];
     secret_reads: counter "trunkline_secret_reads_total" "Reads of secrets from the secret store: ok, missing, denied, failed." ["result"];

@@ -16,6 +16,7 @@ mod cli;
 mod corpora;
 mod connect;
 mod credentials;
+mod dashboards;
 mod definitions;
 mod devices;
 mod doors;

@@ -40,6 +40,9 @@ fn refresh(parts: &Parts) {
     let older = parts.connections.keys().map_or(0, |keys| keys.older());
     set(&metrics.records_older_key, &[], older as u64);
     set(&metrics.store_bytes, &[], parts.store.bytes_on_disk());
+    if let Some(free) = parts.store.bytes_free() {
+        set(&metrics.store_free_bytes, &[], free);
+    }
     set(&metrics.store_writable, &[], u64::from(parts.store.writable().is_ok()));
 }
 

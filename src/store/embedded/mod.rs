@@ -59,7 +59,6 @@ pub struct Embedded {
     wake: Arc<watch::Sender<u64>>,
     records: Arc<records::Records>,
     audit: Arc<audit::AuditLog>,
-    bytes_at_open: u64,
     retention: open::Retention,
     /// Held while segments are retired.
     retiring: tokio::sync::Mutex<()>,
@@ -158,7 +157,10 @@ impl Store for Embedded {
     }
 
     fn bytes_on_disk(&self) -> u64 {
-        let written = self.events.counts().bytes.load(Ordering::Relaxed);
-        self.index.bytes_on_disk() + self.bytes_at_open + written
+        self.index.bytes_on_disk() + open::bytes_of_journals(&self.directory)
+    }
+
+    fn bytes_free(&self) -> Option<u64> {
+        self.disk.space(&self.directory).ok().map(|space| space.free)
     }
 }

@@ -147,7 +147,6 @@ pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
         wake,
         records,
         audit,
-        bytes_at_open: bytes_of_journals(&options.directory),
         retention: options.retention,
         retiring: tokio::sync::Mutex::new(()),
         lock,
@@ -372,7 +371,8 @@ fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, 
     Ok((item, tries))
 }
 
-fn bytes_of_journals(directory: &Path) -> u64 {
+/// Bytes of the segments and marks of all journals, by a listing of their few directories.
+pub(super) fn bytes_of_journals(directory: &Path) -> u64 {
     let journals = JOURNALS.map(|part| directory.join(part));
     let files = journals.iter().filter_map(|journal| fs::read_dir(journal).ok()).flatten().flatten();
     files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
