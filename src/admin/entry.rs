@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::request::Parts as Head;
@@ -93,10 +93,15 @@ pub async fn enter(parts: &Parts, request: Request) -> Result<Request, Refused> 
         if let Proof::Session { form } = &who.proof {
             request = own_form(request, form).await?;
         }
-        guard::may_change(who, request.uri().path(), &gateway.admin)?;
+        guard::may_change(who, route(&request), &gateway.admin)?;
     }
     request.extensions_mut().insert(Entered { gateway, who, way, source });
     Ok(request)
+}
+
+/// The route that a request takes, as it is declared; empty where there is none.
+fn route(request: &Request) -> &str {
+    request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str)
 }
 
 /// Refuses what was not sent from one of the session's own pages.
@@ -128,7 +133,7 @@ pub async fn for_api(State(parts): State<Arc<Parts>>, mut request: Request, next
     let entered = entered.ok_or_else(|| Refused::new(Refusal::Internal, "nobody judged this request"))?;
     let who = guard::caller(entered.who, &entered.gateway, &parts.listen)?;
     if guard::is_change(request.method()) {
-        guard::may_change(&who, request.uri().path(), &entered.gateway.admin)?;
+        guard::may_change(&who, route(&request), &entered.gateway.admin)?;
     }
     request.extensions_mut().insert(who);
     Ok(next.run(request).await)

@@ -100,29 +100,41 @@ pub fn caller(known: Option<Identity>, gateway: &Gateway, listen: &Listen) -> Re
     Err(Refused::with_help(Refusal::AdminUnknown, "there is no admin token", TOKEN_HELP))
 }
 
-/// Whether someone may make a request that changes something.
+/// Routes of what a read-only deployment still takes: it changes nothing that files say.
+const GOES_ON: [&str; 12] = [
+    "/api/reload",
+    "/api/events/{id}/replay",
+    "/api/deliveries/replay",
+    "/api/deliveries/{id}/replay",
+    "/api/integrations/test",
+    "/api/integrations/connections/{id}/test",
+    "/api/keys/check",
+    "/configuration/reload",
+    "/events/{id}/replay",
+    "/dead-letters/replay",
+    "/deliveries/{id}/replay",
+    "/connections/{id}/test",
+];
+
+/// Whether someone may make a request that changes something, by its route as it is declared (`/events/{id}/replay`);
+/// an address that has none changes nothing.
 ///
 /// # Errors
 /// When their role or the settings do not allow it.
-pub fn may_change(who: &Identity, path: &str, admin: &Admin) -> Result<(), Refused> {
+pub fn may_change(who: &Identity, route: &str, admin: &Admin) -> Result<(), Refused> {
     // Neither changes more than whether the one who asks is signed in.
-    if matches!(path, "/sign-out" | "/api/sign-in-links") {
+    if matches!(route, "/sign-out" | "/api/sign-in-links") {
         return Ok(());
     }
     if who.role == Role::Viewer {
         let detail = format!("`{}` may see everything here and change nothing", who.name);
         return Err(Refused::with_help(Refusal::RoleForbidden, &detail, "ask an operator"));
     }
-    if admin.read_only && !goes_on(path) {
+    if admin.read_only && !GOES_ON.contains(&route) {
         let help = "change the deployment's files; `admin.read_only` says so";
         return Err(Refused::with_help(Refusal::ReadOnly, "page and API change nothing in this deployment", help));
     }
     Ok(())
-}
-
-/// What a read-only deployment still takes: it changes nothing that files say.
-fn goes_on(path: &str) -> bool {
-    ["/reload", "/replay", "/test", "/sign-in-links", "/keys/check"].iter().any(|end| path.ends_with(end))
 }
 
 /// The authority the request is for.
@@ -218,13 +230,15 @@ mod tests {
     #[test]
     fn viewers_change_nothing_and_nobody_does_what_only_files_may() {
         let who = |role| Identity { name: "ada".into(), role, proof: Proof::Token };
-        let may = |role, path: &str, read_only| {
-            may_change(&who(role), path, &Admin { read_only, ..Admin::default() }).is_ok()
+        let may = |role, route: &str, read_only| {
+            may_change(&who(role), route, &Admin { read_only, ..Admin::default() }).is_ok()
         };
         assert!(may(Role::Operator, "/api/connect-links", false) && !may(Role::Operator, "/api/connect-links", true));
-        assert!(may(Role::Operator, "/api/events/evt_1/replay", true) && may(Role::Operator, "/api/reload", true));
-        for path in ["/api/reload", "/connections/x/test", "/api/events/evt_1/replay"] {
-            assert!(!may(Role::Viewer, path, false), "{path}");
+        for route in GOES_ON {
+            assert!(may(Role::Operator, route, true) && !may(Role::Viewer, route, false), "{route}");
+        }
+        for route in ["", "/x/reload", "/api/integrations/{id}/registration/test", "/api/events/replay"] {
+            assert!(!may(Role::Operator, route, true), "{route}");
         }
         assert!(may(Role::Viewer, "/sign-out", true));
     }

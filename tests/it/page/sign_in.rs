@@ -207,6 +207,15 @@ async fn a_read_only_deployment_is_changed_by_its_files() {
     assert!(text(&ada.get(&format!("/connections/{id}"))).contains("This deployment is read-only"));
     assert_eq!(ada.post(&format!("/connections/{id}/test"), &[]).status, 303);
     assert_eq!(ada.post("/configuration/reload", &[]).status, 303);
+    for route in
+        ["/api/reload", "/api/deliveries/replay", "/api/keys/check", "/events/x/replay", "/deliveries/x/replay"]
+    {
+        let said = ada.post(route, &[]);
+        assert_ne!(code(&said).1, "read_only", "{route}: {}", text(&said));
+    }
+    for route in ["/api/keys/rotate", "/api/nothing/replay", "/nothing/test"] {
+        assert_eq!(ada.post(route, &[]).status, 403, "{route}");
+    }
     house.close().await;
 }
 
