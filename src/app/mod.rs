@@ -22,12 +22,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::keep::Keeper;
+use crate::admin::guard::is_open;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::random::{Random, SystemRandom};
 use crate::definition::live::{Generation, Live};
 use crate::definition::load::environment::{Environment, ProcessEnvironment};
-use crate::definition::plan::gateway::{DoorName, Mode};
+use crate::definition::plan::gateway::{DoorName, Listen, Mode};
 use crate::definition::workspace::{GATEWAY_FILE, Selection};
 use crate::net::resolve::{Lookup, SystemDns};
 use crate::net::trust::Trust;
@@ -171,7 +172,7 @@ impl App {
         let (awaiting, until) = (Arc::clone(&opened.connect), stop.clone());
         drop(tokio::spawn(async move { awaiting.await_devices(until).await }));
         readiness.enter(Phase::Serving);
-        describe(&seams.metrics, &generation);
+        describe(&seams.metrics, &generation, &listen);
         Ok(Running {
             public: opened.public,
             proxy: opened.proxy,
@@ -251,14 +252,17 @@ fn check_runnable(generation: &Generation) -> Result<(), StartError> {
     part.map_or(Ok(()), |part| Err(StartError::NotYet(part.clone())))
 }
 
-fn describe(metrics: &Metrics, generation: &Generation) {
+fn describe(metrics: &Metrics, generation: &Generation, admin: &Listen) {
     let development = generation.gateway.fixed.mode == Mode::Development;
     metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     metrics.development_mode.with_label_values::<&str>(&[]).set(i64::from(development));
-    if development {
-        tracing::warn!(
-            "development mode: keys are made here, services may be plain HTTP on loopback, and the admin door needs no \
-             token on loopback. Never serve customers like this"
-        );
+    if !development {
+        return;
     }
+    let open = is_open(&generation.gateway, admin);
+    let door = if open { ", and the admin door needs no token on this machine" } else { "" };
+    tracing::warn!(
+        "development mode: keys are made here, services may be plain HTTP on loopback{door}. Never serve customers like \
+         this"
+    );
 }
