@@ -31,6 +31,10 @@ pub const OUTCOME: &str = "trunkline.call.outcome";
 /// How long a second call with the same idempotency key counts as the first.
 pub const KEY_WINDOW: Duration = Duration::from_hours(72);
 
+/// Where the idempotency keys of callers are told apart from the ids of webhooks: it stands in the place of a managed
+/// endpoint, none of which has a colon in its name.
+pub const KEYS: &str = ":keys";
+
 const METHOD: &str = ":method";
 const PATH: &str = ":path";
 const CONNECTION: &str = ":connection";
@@ -84,7 +88,7 @@ impl DurableCall {
         NewEvent {
             id,
             integration,
-            endpoint: None,
+            endpoint: delivery_id.is_some().then(|| Arc::from(KEYS)),
             event_type: CALL.to_owned(),
             delivery_id,
             dedupe_window: KEY_WINDOW,
@@ -284,7 +288,7 @@ mod tests {
         let head = EventHead {
             id: new.id,
             integration: new.integration,
-            endpoint: None,
+            endpoint: new.endpoint,
             event_type: new.event_type,
             delivery_id: new.delivery_id,
             received_at: new.received_at,
@@ -297,7 +301,8 @@ mod tests {
     #[test]
     fn a_call_is_read_back_as_it_was() {
         let event = stored(call().into_event("shop".into(), ID, Some("k1"), NOW));
-        assert_eq!(event.head.delivery_id.as_deref(), Some("trunkline.call/app/k1"));
+        let (space, key) = (event.head.endpoint.as_deref(), event.head.delivery_id.as_deref());
+        assert_eq!((space, key), (Some(KEYS), Some("trunkline.call/app/k1")));
         let read = DurableCall::of(&event).expect("a call");
         assert!(read.is_same(&call()) && read.headers == call().headers && read.caller == "app");
         let planned = plan(&event, NOW).expect("a plan");

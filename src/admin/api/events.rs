@@ -14,6 +14,7 @@ use super::query::{Asked, EventQuery, Named, next_page};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::EventId;
+use crate::queue::durable::KEYS;
 use crate::respond::Refusal;
 use crate::store::model::{Delivery, DeliveryState, Event, EventHead};
 
@@ -67,7 +68,7 @@ fn head(head: &EventHead) -> Value {
     json!({
         "id": head.id,
         "integration": head.integration,
-        "endpoint": head.endpoint,
+        "endpoint": head.endpoint.as_deref().filter(|endpoint| *endpoint != KEYS),
         "type": head.event_type,
         "delivery_id": head.delivery_id,
         "received_at": head.received_at.to_string(),
