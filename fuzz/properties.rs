@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use trunkline::base::clock::Timestamp;
 use trunkline::base::id::EventId;
+use trunkline::base::path;
 use trunkline::base::units::{parse_duration, parse_size};
 use trunkline::connection::flow::Secrets;
 use trunkline::connection::flow::token_reply::{self, TOKEN_MOST, Tokens};
@@ -23,6 +24,7 @@ use trunkline::definition::plan::webhook::{Prefix, SignatureEncoding, SignatureF
 use trunkline::definition::resolve::{Kind, resolve};
 use trunkline::net::Received;
 use trunkline::outbound::cache::directives::Directives;
+use trunkline::proxy::path as gate;
 use trunkline::request::fill::{Place, fill};
 use trunkline::request::{link, retry_after};
 use trunkline::server::hygiene::{self, Upgrades};
@@ -36,9 +38,10 @@ use trunkline::webhook::verify::signature::{CANDIDATES, candidates};
 pub type Property = fn(&[u8]);
 
 /// Every property by the name of its target.
-pub const ALL: [(&str, Property); 10] = [
+pub const ALL: [(&str, Property); 11] = [
     ("head_check", head_check),
     ("journal_decode", journal_decode),
+    ("path_normal", path_normal),
     ("request_fill", request_fill),
     ("template_compile", template_compile),
     ("token_reply", token_reply),
@@ -58,6 +61,18 @@ pub fn head_check(bytes: &[u8]) {
         let again = hygiene::check(&onward, &Limits::default(), upgrades).expect("what goes on is sound");
         assert_eq!(again.framing, checked.framing);
     }
+}
+
+/// Any path has one normal form, which means what the path meant and is no shorter way past the gate: it passes where
+/// the path does, and a lax server reads the same of both.
+pub fn path_normal(bytes: &[u8]) {
+    let Ok(path) = std::str::from_utf8(bytes) else { return };
+    let normal = path::normal(path);
+    assert_eq!(path::normal(&normal), normal);
+    let octets = |text: &str| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>();
+    assert_eq!(octets(path), octets(&normal));
+    assert_eq!(path::lax(path), path::lax(&normal));
+    assert_eq!(gate::check_path(path), gate::check_path(&normal));
 }
 
 /// Any bytes before a connection are a header of the PROXY protocol or none, and nothing behind one is taken; any

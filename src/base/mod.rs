@@ -1,4 +1,4 @@
-//! Truths without dependencies: time, ids, secrets, places in files, units and schedules.
+//! Truths without dependencies: time, ids, secrets, places in files, spellings, units and schedules.
 //!
 //! Nothing here does I/O except the two system seams ([`clock::SystemClock`] and
 //! [`random::SystemRandom`]), which everything above takes as parameters. Called by every room.
@@ -8,6 +8,7 @@ pub mod bucket;
 pub mod budgets;
 pub mod clock;
 pub mod id;
+pub mod path;
 pub mod random;
 pub mod redact;
 pub mod rsa_sha1;

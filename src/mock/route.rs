@@ -8,6 +8,7 @@ use super::paths::{Read, reads, tree_reads};
 use super::received::Received;
 use super::samples;
 use super::shape::{self, Existing};
+use crate::base::path::normal;
 use crate::definition::plan::api::PathPattern;
 use crate::definition::plan::request::{CredentialUse, Request, Target};
 use crate::respond::Answer;
@@ -199,7 +200,7 @@ pub(super) fn segments(path: &Text) -> Vec<Option<Box<str>>> {
     let marked: String = parts
         .iter()
         .map(|part| match part {
-            Segment::Literal(text) => text.to_string(),
+            Segment::Literal(text) => normal(text).into_owned(),
             Segment::Slot(_) => SLOT.to_owned(),
         })
         .collect();

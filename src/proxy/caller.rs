@@ -66,7 +66,8 @@ mod tests {
 
     fn allowed(grant: Grant, method: &Method, path: &str, connection: &str) -> bool {
         let caller = Caller { id: Arc::from("app"), key_hash: [0; 32], allow: vec![grant] };
-        let route = super::super::route::read(path, None).expect("a route");
+        let path = super::super::path::NormalPath::of(path);
+        let route = super::super::route::read(&path, None).expect("a route");
         permit(&caller, Some(method), &route, connection).is_ok()
     }
 
@@ -83,6 +84,9 @@ mod tests {
         assert!(!allowed(grant(), &Method::GET, "/stripe/v1/charges", "team-a"));
         assert!(!allowed(grant(), &Method::GET, "/stripe/v1/customers", "other"));
         assert!(!allowed(grant(), &Method::GET, "/github/v1/customers", "team-a"));
+        assert!(allowed(grant(), &Method::GET, "/stripe/v1/%63ustomers", "team-a"));
+        let exact = || Grant { paths: vec![Glob::new("/v1/customers")], ..grant() };
+        assert!(!allowed(exact(), &Method::GET, "/stripe/v1/customers/", "team-a"), "a grant does not grow");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, Version, header};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
@@ -135,6 +135,11 @@ pub(super) async fn unless_gone<T>(session: &Session, work: impl Future<Output =
 /// Whether the caller asks for a WebSocket.
 pub(super) fn is_websocket(session: &Session) -> bool {
     session.req_header().headers.contains_key(header::UPGRADE)
+}
+
+/// Whether the caller speaks HTTP/1.0.
+pub(super) fn is_http_1_0(session: &Session) -> bool {
+    session.req_header().version == Version::HTTP_10
 }
 
 /// A request's number in sixteen hexadecimal digits.

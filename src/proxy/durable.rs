@@ -12,18 +12,22 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::admit::{self, Permitted};
 use super::endpoint::{self, MAX_INPUT, NamedCall};
+use super::pages;
+use super::path::NormalPath;
 use super::route::{self, Route};
 use super::whole::{self, Unmade, WholeCall};
-use super::{Incoming, ProxyDoor, Subject, caller, headers, record};
+use super::{Incoming, ProxyDoor, caller, headers, record};
 use crate::activity::{Asker, CallRecord, Course};
 use crate::base::id::{DeliveryId, EventId};
-use crate::connection::Need;
+use crate::connection::{Connection, Credential, Need};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
+use crate::definition::plan::api::Api;
 use crate::definition::plan::gateway::{Caller, Gateway};
 use crate::outbound::call::repeats_safely;
-use crate::outbound::{OutboundError, Unsuccessful, Why};
+use crate::outbound::{OutboundError, Placed, Unsuccessful, Why};
 use crate::queue::durable::{Carry, DurableCall, outcome_id};
 use crate::queue::{Again, Answered, Report};
 use crate::request::{AnswerError, retry_after};
@@ -46,48 +50,110 @@ const STORE_RETRY: Duration = Duration::from_secs(10);
 
 /// A call that is to be stored, admitted.
 pub struct Submission {
-    pub(super) generation: Arc<Generation>,
-    pub(super) integration: Arc<Integration>,
-    pub(super) connection: Arc<str>,
-    pub(super) caller: Arc<str>,
-    pub(super) path: String,
-    pub(super) query: Option<String>,
+    generation: Arc<Generation>,
+    integration: Arc<Integration>,
+    connection: Arc<str>,
+    caller: Arc<str>,
+    /// The token that it carries, where it is not the default one.
+    token: Option<String>,
+    path: String,
+    query: Option<String>,
     /// The most bytes that its body may have.
     pub(super) max_body: u64,
+    /// What its body must fit, where that is known before it is carried out.
+    body: FitsBody,
+}
+
+/// What the body of a durable call must fit.
+enum FitsBody {
+    /// Nothing that is known.
+    Any,
+    /// It is the inputs of an endpoint.
+    Inputs,
+    /// It takes the credential in as a field.
+    Credential(Box<Placed>),
 }
 
 impl ProxyDoor {
-    /// A call that is to be stored, as far as that can be told now: its endpoint and its connection exist.
-    pub(super) async fn submission(
-        &self,
-        generation: &Arc<Generation>,
-        integration: &Arc<Integration>,
-        (request, route): (&Incoming<'_>, &Route<'_>),
-        subject: &Subject,
-    ) -> Result<Submission, Answer> {
+    /// A call that is to be stored: what can be known now to be refused later is refused now, as the same call
+    /// would be without being durable.
+    pub(super) async fn submission(&self, call: Permitted<'_>) -> Result<Submission, Answer> {
+        let Permitted { generation, integration, connection, caller, request, route } = call;
         let api = integration.api.as_ref().ok_or_else(|| super::ready::no_api(integration))?;
-        if route.endpoint.is_some() {
-            super::refuse_named_token(route::token(request.headers)?)?;
-        }
-        let max_body = match route.endpoint {
-            Some(id) => endpoint::find(integration, id, request.method).map(|_| MAX_INPUT)?,
-            None => super::transformed(integration, request.method, route)
-                .and_then(|place| api.endpoints.get(place)?.transform.as_ref())
-                .map_or(api.body_limit, |transform| transform.max_body),
+        let token = route::token(request.headers)?;
+        let max_body = if let Some(id) = route.endpoint {
+            admit::refuse_named_token(token)?;
+            endpoint::find(integration, id, request.method).map(|_| MAX_INPUT)?
+        } else {
+            route::min_validity(request.headers)?;
+            admit::refuse_added_parameter(api, route)?;
+            pages::refuse_stored(request.headers, route.query)?;
+            max_body(api, admit::transformed(api, request.method, route))
         };
-        let resolved = self.parts.outbound.connections().resolve(generation, integration, &subject.connection).await;
-        if let Some(error) = resolved.err().filter(|error| !error.passing()) {
-            return Err(error.refusal().answer(&error.to_string()));
-        }
+        let resolved = self.parts.outbound.connections().resolve(generation, integration, connection).await;
+        let body = match resolved {
+            Ok(resolved) => fits_body(api, &resolved, (request, route), token)?,
+            Err(error) if error.passing() => FitsBody::Any,
+            Err(error) => return Err(error.refusal().answer(&error.to_string())),
+        };
         Ok(Submission {
             generation: Arc::clone(generation),
             integration: Arc::clone(integration),
-            connection: Arc::clone(&subject.connection),
-            caller: Arc::clone(&subject.caller),
-            path: request.path.to_owned(),
-            query: request.query.map(str::to_owned),
+            connection: Arc::from(connection),
+            caller: Arc::clone(caller),
+            token: token.map(str::to_owned),
+            path: format!("/{}{}", route.integration, route.suffix),
+            query: route.query.map(str::to_owned),
             max_body,
+            body,
         })
+    }
+}
+
+fn max_body(api: &Api, transformed: Option<usize>) -> u64 {
+    let transform = transformed.and_then(|place| api.endpoints.get(place)?.transform.as_ref());
+    transform.map_or(api.body_limit, |transform| transform.max_body)
+}
+
+/// What the body of a call must fit. A credential that is not there yet, as before the first token of an application,
+/// says nothing.
+fn fits_body(
+    api: &Api,
+    connection: &Connection,
+    (request, route): (&Incoming<'_>, &Route<'_>),
+    token: Option<&str>,
+) -> Result<FitsBody, Answer> {
+    if route.endpoint.is_some() {
+        return Ok(FitsBody::Inputs);
+    }
+    let has_tokens = matches!(&connection.credential, Credential::Tokens(tokens) if tokens.token(None).is_some());
+    let placed = match token {
+        Some(token) if has_tokens => Some(super::ready::named(api, connection, token)?),
+        _ => Placed::of(&api.credential, connection, token).ok(),
+    };
+    // What a transform makes of the body is known when it is carried out.
+    let changed = admit::transformed(api, request.method, route).is_some();
+    match placed.filter(|placed| placed.is_in_body() && !changed) {
+        Some(_) if !admit::has_body(request.headers) => Err(admit::no_body()),
+        Some(placed) => Ok(FitsBody::Credential(Box::new(placed))),
+        None => Ok(FitsBody::Any),
+    }
+}
+
+impl FitsBody {
+    /// Whether a body is what it must be.
+    ///
+    /// # Errors
+    /// The answer of the same call without being durable.
+    fn check(&self, headers: &HeaderMap, body: &Bytes) -> Result<(), Answer> {
+        match self {
+            Self::Any => Ok(()),
+            Self::Inputs => endpoint::inputs(body).map(drop),
+            Self::Credential(placed) => {
+                let put = placed.put_in(&mut headers.clone(), body.clone());
+                put.map(drop).map_err(|reason| reason.refusal().answer(&reason.to_string()))
+            }
+        }
     }
 }
 
@@ -120,14 +186,14 @@ pub async fn accept(
     (method, from): (Method, &HeaderMap),
     body: Bytes,
 ) -> Answer {
+    let mut kept = headers::kept(from);
     let named = destination(&submission.generation.gateway, from)
-        .and_then(|deliver| Ok((deliver, key(from)?, route::token(from)?.map(str::to_owned))));
-    let (deliver, key, token) = match named {
+        .and_then(|deliver| Ok((deliver, key(from)?, submission.body.check(&kept, &body)?)));
+    let (deliver, key, ()) = match named {
         Ok(named) => named,
         Err(refused) => return refused,
     };
     let integration = Arc::clone(&submission.integration.id);
-    let mut kept = headers::kept(from);
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
         kept.remove(name);
     }
@@ -136,7 +202,7 @@ pub async fn accept(
         path: submission.path,
         query: submission.query,
         connection: submission.connection.to_string(),
-        token,
+        token: submission.token,
         caller: submission.caller.to_string(),
         deliver,
         headers: kept,
@@ -273,7 +339,7 @@ impl Carry for ProxyDoor {
         if let (Some(name), Ok(value)) = (key_header(generation, call), HeaderValue::from_str(&key)) {
             headers.entry(name).or_insert(value);
         }
-        match self.admit_again(generation, call, &headers).await {
+        match self.admit_again(generation, call).await {
             Ok(Held::Whole(whole)) => self.carry_whole(&whole, call, (&headers, delivery)).await,
             Ok(Held::Named(named)) => {
                 endpoint::carry(&self.parts.outbound, &named, (&call.body, &key), delivery.to_string()).await
@@ -283,7 +349,8 @@ impl Carry for ProxyDoor {
     }
 
     fn repeats_safely(&self, generation: &Generation, call: &DurableCall) -> bool {
-        let Some((integration, route)) = place(generation, call) else { return true };
+        let path = NormalPath::of(&call.path);
+        let Some((integration, route)) = place(generation, call, &path) else { return true };
         let api = integration.api.as_ref();
         let named = route.endpoint.and_then(|id| api?.endpoint(id));
         named.map_or_else(
@@ -295,17 +362,13 @@ impl Carry for ProxyDoor {
 
 impl ProxyDoor {
     /// The gates that a call met when it was taken in, by the definitions in force now.
-    async fn admit_again(
-        &self,
-        generation: &Arc<Generation>,
-        call: &DurableCall,
-        headers: &HeaderMap,
-    ) -> Result<Held, Answer> {
+    async fn admit_again(&self, generation: &Arc<Generation>, call: &DurableCall) -> Result<Held, Answer> {
         let gone = || Refusal::CallerForbidden.answer("the caller whose call this is is no longer one");
         let caller = generation.gateway.callers.iter().find(|known| *known.id == *call.caller).ok_or_else(gone)?;
-        let route = route::read(&call.path, call.query.as_deref())?;
-        caller::permit(caller, super::asked_method(generation, &route, &call.method), &route, &call.connection)?;
-        let integration = super::find_integration(generation, &route)?;
+        let path = NormalPath::of(&call.path);
+        let route = route::read(&path, call.query.as_deref())?;
+        caller::permit(caller, admit::asked_method(generation, &route, &call.method), &route, &call.connection)?;
+        let integration = admit::find_integration(generation, &route)?;
         if let Some(id) = route.endpoint {
             let found = endpoint::find(integration, id, &call.method)?;
             return Ok(Held::Named(NamedCall {
@@ -318,17 +381,17 @@ impl ProxyDoor {
         }
         let need = Need { token: call.token.as_deref(), validity: Duration::ZERO };
         let ready = self.connections.get(generation, integration, &call.connection, need).await?;
-        super::refuse_added_parameter(&ready, &route)?;
-        if call.body.is_empty() {
-            super::refuse_without_body(&ready)?;
-        } else if ready.credential().is_in_body() && !ready.common.needs_body(headers) {
-            return Err(Refusal::UnsupportedMediaType.answer("the credential goes into a form or a JSON object"));
+        let api = integration.api.as_ref().ok_or_else(|| super::ready::no_api(integration))?;
+        admit::refuse_added_parameter(api, &route)?;
+        let endpoint = admit::transformed(api, &call.method, &route);
+        if call.body.is_empty() && endpoint.is_none() {
+            admit::refuse_without_body(&ready)?;
         }
         Ok(Held::Whole(WholeCall {
             generation: Arc::clone(generation),
-            endpoint: super::transformed(integration, &call.method, &route),
+            endpoint,
             caller: Some(Arc::clone(&caller.id)),
-            known_as: super::recognised(&ready, &call.method, &route),
+            known_as: admit::recognised(&ready, &call.method, &route),
             ready,
             suffix: route.suffix.to_owned(),
             query: call.query.clone(),
@@ -424,14 +487,19 @@ fn words(refused: &Answer) -> String {
 }
 
 /// Where a stored call goes, by the definitions in force.
-fn place<'a>(generation: &'a Generation, call: &'a DurableCall) -> Option<(&'a Arc<Integration>, Route<'a>)> {
-    let route = route::read(&call.path, call.query.as_deref()).ok()?;
+fn place<'a>(
+    generation: &'a Generation,
+    call: &'a DurableCall,
+    path: &'a NormalPath<'_>,
+) -> Option<(&'a Arc<Integration>, Route<'a>)> {
+    let route = route::read(path, call.query.as_deref()).ok()?;
     Some((generation.integration(route.integration)?, route))
 }
 
 /// The header in which the service takes an idempotency key for this call.
 fn key_header(generation: &Generation, call: &DurableCall) -> Option<HeaderName> {
-    let (integration, route) = place(generation, call)?;
+    let path = NormalPath::of(&call.path);
+    let (integration, route) = place(generation, call, &path)?;
     let api = integration.api.as_ref()?;
     let endpoint = api.recognise(&call.method, route.suffix).map(|endpoint| &*endpoint.id);
     api.retry(endpoint)?.idempotency_key.clone()

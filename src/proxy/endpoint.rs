@@ -101,7 +101,11 @@ async fn make(
     Box::pin(outbound.run(call)).await.map_err(Unmade::Tried)
 }
 
-fn inputs(body: &Bytes) -> Result<Map<String, Value>, Answer> {
+/// The inputs that a body holds; without one there are none.
+///
+/// # Errors
+/// 400 when it is no JSON object.
+pub fn inputs(body: &Bytes) -> Result<Map<String, Value>, Answer> {
     match serde_json::from_slice::<Value>(body) {
         Ok(Value::Object(input)) => Ok(input),
         Ok(_) => Err(Refusal::InvalidInput.answer("the inputs must be a JSON object")),

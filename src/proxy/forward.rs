@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::context::{Context, Renewed, is_websocket};
+use super::context::{Context, Renewed, is_http_1_0, is_websocket};
 use super::depart;
 use super::kept::{FromKept, Instead};
 use super::record::{self, Ended};
@@ -116,7 +116,7 @@ impl ProxyHttp for Forward {
         let tries = way.route.addresses().count().saturating_sub(context.tries).max(1);
         let share = left / u32::try_from(tries).unwrap_or(1);
         let connect = share.max(LEAST_TRY).min(left.max(Duration::from_millis(1)));
-        let http_one = call.ready.http_one || is_websocket(session);
+        let http_one = call.ready.http_one || is_websocket(session) || is_http_1_0(session);
         let redirected = self.door.parts.dialer.redirect().is_some();
         let peer = peer::peer((call, &way.route), context.tries, connect, http_one, redirected);
         context.tries += 1;
@@ -215,6 +215,20 @@ impl ProxyHttp for Forward {
             if response.status == StatusCode::SWITCHING_PROTOCOLS {
                 watch.become_tunnel();
             }
+        }
+        Ok(())
+    }
+
+    /// HTTP/1.0 knows no chunks: an answer whose length nobody tells ends where the connection does (RFC 9112
+    /// section 6.3). Chunks are of Pingora's making here where the service sent none, so this comes last.
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _context: &mut Context,
+    ) -> pingora::Result<()> {
+        if is_http_1_0(session) && response.remove_header(&header::TRANSFER_ENCODING).is_some() {
+            session.set_keepalive(None);
         }
         Ok(())
     }

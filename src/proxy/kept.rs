@@ -8,10 +8,11 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use super::admit::has_body;
 use super::ready::Ready;
 use super::route::Route;
 use super::whole::{self, WholeCall};
-use super::{Incoming, ProxyDoor, has_body, headers};
+use super::{Incoming, ProxyDoor, headers};
 use crate::definition::live::Generation;
 use crate::outbound::cache::{self, Asked, Given, Key, Look, Next, Recording, Turn, is_unsafe};
 use crate::respond::Answer;

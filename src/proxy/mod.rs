@@ -1,9 +1,10 @@
 //! The proxy door: an application's calls to services, with the credential added here.
 //!
-//! [`ProxyDoor::handle`] is the list of what a call meets before a byte of it goes out; [`forward`] is
-//! Pingora's side of it, which streams. Nothing here opens sockets inwards (`server` does), and no
+//! [`admit`] is the list of what a call meets before a byte of it goes out; [`forward`] is Pingora's side of
+//! it, which streams. Nothing here opens sockets inwards (`server` does), and no
 //! Pingora type is known outside this room and `server`.
 
+mod admit;
 pub mod answer;
 mod caller;
 mod carry;
@@ -19,7 +20,7 @@ mod headers;
 pub mod intake;
 mod kept;
 mod pages;
-mod path;
+pub mod path;
 mod peer;
 mod ready;
 mod record;
@@ -38,7 +39,7 @@ mod whole;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::{Random, RandomUnavailable};
@@ -48,17 +49,15 @@ use crate::definition::live::{Generation, Live};
 use crate::definition::plan::Integration;
 use crate::net::client::Clients;
 use crate::net::{self, DialError, Dialer};
-use crate::outbound::visible::is_parameter;
 use crate::outbound::{Outbound, SignedOut};
-use crate::respond::{Answer, Refusal};
+use crate::respond::Answer;
 use crate::store::Events;
 use crate::telemetry::metrics::Metrics;
 use durable::Submission;
 use endpoint::NamedCall;
-use kept::{Before, FromKept, Kept};
+use kept::{FromKept, Kept};
 use pages::PagesCall;
 use ready::{Ready, ReadyConnections};
-use route::Route;
 use whole::WholeCall;
 
 /// What the proxy door is made of.
@@ -184,69 +183,6 @@ impl ProxyDoor {
         Ok(Self { parts, connections, pseudonym: name, via })
     }
 
-    /// What a call meets before a byte of it goes out.
-    async fn handle(&self, request: &Incoming<'_>, known: &mut Known) -> Result<Admitted, Answer> {
-        let generation = self.parts.live.load();
-        self.refuse_loops(request.headers)?;
-        let caller = caller::identify(&generation.gateway, request.headers)?;
-        let route = route::read(request.path, request.query)?;
-        let connection = route::connection(request.headers)?;
-        let found = generation.integration(route.integration);
-        let subject = found.map(|integration| Subject::of(&generation, integration, connection, &caller.id));
-        known.subject = subject;
-        if let Some(id) = durable::asked_about(request.method, &route) {
-            let integration = find_integration(&generation, &route)?;
-            let given = Box::pin(durable::status(self, integration, caller, id)).await;
-            return Ok(Admitted::Answered(given));
-        }
-        caller::permit(caller, asked_method(&generation, &route, request.method), &route, connection)?;
-        let integration = find_integration(&generation, &route)?;
-        if durable::is_asked_for(request.headers)? {
-            let subject = Subject::of(&generation, integration, connection, &caller.id);
-            let submission = Box::pin(self.submission(&generation, integration, (request, &route), &subject)).await?;
-            return Ok(Admitted::Durable(Box::new(submission)));
-        }
-        let token = route::token(request.headers)?;
-        if let Some(endpoint) = route.endpoint {
-            refuse_named_token(token)?;
-            let endpoint = Arc::clone(&endpoint::find(integration, endpoint, request.method)?.id);
-            let integration = Arc::clone(integration);
-            let connection = Arc::from(connection);
-            let (caller, generation) = (Arc::clone(&caller.id), Arc::clone(&generation));
-            let call = NamedCall { generation, integration, connection, caller, endpoint };
-            return Ok(Admitted::Named(Box::new(call)));
-        }
-        let need = Need { token, validity: route::min_validity(request.headers)? };
-        let ready = self.connections.get(&generation, integration, connection, need).await?;
-        refuse_added_parameter(&ready, &route)?;
-        if let Some(all) = pages::asked(request.headers, route.query)? {
-            let call = PagesCall::of(&generation, &ready, (request.method, &route, all), &caller.id)?;
-            return Ok(Admitted::Pages(Box::new(call)));
-        }
-        let endpoint = transformed(integration, request.method, &route);
-        let known_as = recognised(&ready, request.method, &route);
-        if endpoint.is_some() || (has_body(request.headers) && ready.common.needs_body(request.headers)) {
-            let (suffix, query) = (route.suffix.to_owned(), route.query.map(str::to_owned));
-            let generation = Arc::clone(&generation);
-            let caller = Some(Arc::clone(&caller.id));
-            let call = WholeCall { generation, ready, caller, known_as, endpoint, suffix, query };
-            return Ok(Admitted::Whole(Box::new(call)));
-        }
-        refuse_without_body(&ready)?;
-        let kept = match self.look(&generation, &ready, request, &route).await {
-            Before::Answered(given) => {
-                let path = format!("{}{}", ready.common.base.path, route.suffix);
-                known.place = Some((Arc::clone(&ready.common.place), path));
-                return Ok(Admitted::Kept(given));
-            }
-            Before::On(kept) => kept,
-        };
-        let target = target(&ready, &route);
-        let (caller, generation) = (Arc::clone(&caller.id), Arc::clone(&generation));
-        let call = Call { generation, ready, caller, endpoint: known_as, target, way: None, kept };
-        Ok(Admitted::Forward(Box::new(call)))
-    }
-
     /// After the service refused a call for its token: the connection with another one. `None` where there
     /// is no other to be had.
     async fn renewed(&self, generation: &Generation, ready: &Ready) -> Option<Arc<Ready>> {
@@ -293,15 +229,6 @@ impl ProxyDoor {
         Some(Call { generation: Arc::clone(&call.generation), ready, caller, endpoint, target, way: None, kept })
     }
 
-    /// A call that has been through this process before would go round for ever.
-    fn refuse_loops(&self, headers: &HeaderMap) -> Result<(), Answer> {
-        let ours = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains(&self.pseudonym));
-        if headers.get_all(header::VIA).iter().any(ours) {
-            return Err(Refusal::LoopDetected.answer("`Via` names this gateway"));
-        }
-        Ok(())
-    }
-
     /// How a service is reached; else the answer, and whether its name could not be resolved.
     async fn resolve(&self, ready: &Ready) -> Result<net::Route, (Answer, bool)> {
         let origin = &ready.common.base.origin;
@@ -339,101 +266,5 @@ fn feel(ready: &Ready, status: http::StatusCode, now: Timestamp) {
         health.refuse(Trouble::new(now, "the service answered 401", step));
     } else if status.as_u16() < 400 {
         health.succeed(now);
-    }
-}
-
-fn find_integration<'a>(generation: &'a Generation, route: &Route<'_>) -> Result<&'a Arc<Integration>, Answer> {
-    generation
-        .integration(route.integration)
-        .ok_or_else(|| Refusal::NotFound.answer(&format!("there is no integration `{}`", route.integration)))
-}
-
-/// The endpoint that a call is for, where the policy cares.
-fn recognised(ready: &Ready, method: &Method, route: &Route<'_>) -> Option<Arc<str>> {
-    let api = ready.integration.api.as_ref().filter(|_| ready.common.policy.knows_endpoints())?;
-    api.recognise(method, route.suffix).map(|endpoint| Arc::clone(&endpoint.id))
-}
-
-/// The method that a caller must be granted: of an endpoint that is called by name the one of the request that it
-/// stands for. `None` for an endpoint that there is not.
-fn asked_method<'a>(generation: &'a Generation, route: &Route<'_>, method: &'a Method) -> Option<&'a Method> {
-    let Some(endpoint) = route.endpoint else { return Some(method) };
-    let api = generation.integration(route.integration)?.api.as_ref()?;
-    Some(&api.endpoint(endpoint)?.request.method)
-}
-
-/// The place of the endpoint with a transform that a call is for.
-fn transformed(integration: &Integration, method: &Method, route: &Route<'_>) -> Option<usize> {
-    let endpoints = &integration.api.as_ref()?.endpoints;
-    endpoints.iter().position(|endpoint| endpoint.transform.is_some() && endpoint.pattern.matches(method, route.suffix))
-}
-
-/// The credential must not be one of two parameters of the same name.
-fn refuse_added_parameter(ready: &Ready, route: &Route<'_>) -> Result<(), Answer> {
-    match (ready.credential().query(), route.query) {
-        (Some((name, _)), Some(query)) if has_parameter(query, name) => {
-            Err(Refusal::InvalidInput.answer(&format!("the query parameter `{name}` is set by the gateway")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// An endpoint that is called by name carries the token that its definition says.
-fn refuse_named_token(token: Option<&str>) -> Result<(), Answer> {
-    let Some(token) = token else { return Ok(()) };
-    let words = format!("the endpoint's definition says which token it carries: leave `Trunkline-Token: {token}` out");
-    Err(Refusal::InvalidInput.answer(&words))
-}
-
-/// Whether a request's head announces a body.
-fn has_body(headers: &HeaderMap) -> bool {
-    let length = headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
-    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != b"0")
-}
-
-/// A credential that is a field of the body has no place in a call without one.
-fn refuse_without_body(ready: &Ready) -> Result<(), Answer> {
-    if !ready.credential().is_in_body() {
-        return Ok(());
-    }
-    let words = "the credential of this service goes into the body, so a call has a form or a JSON object";
-    Err(Refusal::InvalidInput.answer(words))
-}
-
-/// Path and query as the service gets them: the base's path, the caller's, and what is added.
-fn target(ready: &Ready, route: &Route<'_>) -> String {
-    let base = &ready.common.base.path;
-    let mut target = String::with_capacity(base.len() + route.suffix.len() + 16);
-    target.push_str(base);
-    target.push_str(route.suffix);
-    if let Some(query) = route.query {
-        target.push('?');
-        target.push_str(query);
-    }
-    if let Some((_, added)) = ready.credential().query() {
-        target.push(if route.query.is_some() { '&' } else { '?' });
-        target.push_str(added.expose());
-    }
-    target
-}
-
-/// Whether a query has a parameter of this name, however it is encoded; also with `;` between
-/// parameters and with a bracket behind the name, as some servers read them.
-fn has_parameter(query: &str, name: &str) -> bool {
-    query.split(['&', ';']).any(|pair| is_parameter(pair, name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_added_parameter_is_found_in_every_spelling() {
-        for query in ["key=1", "a=b&key=1", "a;key=1", "%6bey=1", "KEY=1", "key", "key[]=1", "key%5B%5D=1", "+key=1"] {
-            assert!(has_parameter(query, "key"), "{query}");
-        }
-        for query in ["", "keys=1", "a=key", "monkey=1", "a=b%26key=1"] {
-            assert!(!has_parameter(query, "key"), "{query}");
-        }
     }
 }

@@ -17,10 +17,11 @@ use pingora::{Error, ErrorType};
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::path::NormalPath;
 use super::ready::Ready;
 use super::route::Route;
 use super::whole::{self, WholeCall};
-use super::{ProxyDoor, caller, headers, path, transform};
+use super::{ProxyDoor, admit, caller, headers, path, transform};
 use crate::activity::Course;
 use crate::connection::Need;
 use crate::definition::live::Generation;
@@ -105,6 +106,17 @@ pub fn asked(headers: &HeaderMap, query: Option<&str>) -> Result<Option<AllPages
     }
 }
 
+/// All pages are written while they are fetched, so a call that is made later has none.
+///
+/// # Errors
+/// 400 when they are asked for, in whatever words.
+pub fn refuse_stored(headers: &HeaderMap, query: Option<&str>) -> Result<(), Answer> {
+    match asked(headers, query)? {
+        None => Ok(()),
+        Some(_) => Err(Refusal::InvalidInput.answer("all pages are answered at once: not with `Trunkline-Async`")),
+    }
+}
+
 impl PagesCall {
     /// A call for all pages of what a route leads to.
     ///
@@ -117,8 +129,8 @@ impl PagesCall {
         caller: &Arc<str>,
     ) -> Result<Self, Answer> {
         let api = ready.integration.api.as_ref();
-        let meant = |endpoint: &Endpoint| endpoint.page.is_some() && endpoint.pattern.matches(method, route.suffix);
-        let endpoint = api.and_then(|api| api.endpoints.iter().position(meant)).filter(|_| *method == Method::GET);
+        let endpoint = api.and_then(|api| api.place_of((method, route.suffix), |endpoint| endpoint.page.is_some()));
+        let endpoint = endpoint.filter(|_| *method == Method::GET);
         let Some(endpoint) = endpoint else {
             let words = "only a GET of an endpoint with `page` comes in pages that can be strung together";
             return Err(Refusal::InvalidInput.answer(words));
@@ -208,8 +220,11 @@ async fn write_head(session: &mut Session, form: Form, id: &HeaderValue) -> ping
     let mut head = ResponseHeader::build(StatusCode::OK, Some(4))?;
     head.insert_header(header::CONTENT_TYPE, if form == Form::Lines { LINES } else { "application/json" })?;
     head.insert_header("trunkline-request-id", id.clone())?;
-    if session.req_header().version != Version::HTTP_2 {
-        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    match session.req_header().version {
+        Version::HTTP_2 => {}
+        // It knows no chunks: the answer ends where the connection does.
+        Version::HTTP_10 => session.set_keepalive(None),
+        _ => head.insert_header(header::TRANSFER_ENCODING, "chunked")?,
     }
     session.write_response_header(Box::new(head), false).await
 }
@@ -386,10 +401,10 @@ impl<'a> Walk<'a> {
         let next = own.join(reference).map_err(|_| outside())?;
         let same = next.origin() == own.origin() && next.username().is_empty() && next.password().is_none();
         let suffix = next.path().strip_prefix(base.path.as_str()).filter(|suffix| same && suffix.starts_with('/'));
-        let suffix = suffix.ok_or_else(outside)?.to_owned();
+        let suffix = NormalPath::of(suffix.ok_or_else(outside)?).as_str().to_owned();
         // Some services repeat the credential in the address of the next page.
         let secret = self.call.ready.credential().query().map(|(name, _)| name);
-        let is_secret = |pair: &&str| secret.is_some_and(|name| super::has_parameter(pair, name));
+        let is_secret = |pair: &&str| secret.is_some_and(|name| admit::has_parameter(pair, name));
         let kept = |query: &str| query.split('&').filter(|pair| !is_secret(pair)).collect::<Vec<_>>().join("&");
         let query = next.query().map(kept).filter(|query| !query.is_empty());
         let gate = path::check_path(&suffix).and_then(|()| query.as_deref().map_or(Ok(()), path::check_query));

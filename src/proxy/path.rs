@@ -2,8 +2,29 @@
 //!
 //! A path passes only when every server reads it in one way, so that no call leaves the base that its
 //! definition declares: no control characters, backslashes or fragments, plain or encoded; no encoded
-//! slashes; no dot segments in any spelling; not two slashes at the start. Nothing is repaired: what
-//! passes goes on byte for byte.
+//! slashes; no dot segments in any spelling; not two slashes at the start. Nothing is repaired. A path is
+//! brought into its one normal form first, so that everything behind the gate, the service included, sees
+//! that form; a query goes on byte for byte.
+
+use std::borrow::Cow;
+
+use crate::base::path::{hex_value as hex, normal};
+
+/// A path in its normal form ([`normal`]): the only spelling that is compared, kept and sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NormalPath<'a>(Cow<'a, str>);
+
+impl<'a> NormalPath<'a> {
+    /// The normal form of a path as it was sent.
+    pub fn of(path: &'a str) -> Self {
+        Self(normal(path))
+    }
+
+    /// The path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// Why a path or query was refused, in words for its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -107,15 +128,6 @@ fn decode(segment: &str) -> Result<Vec<u8>, Unsafe> {
         decoded.push(high << 4 | low);
     }
     Ok(decoded)
-}
-
-const fn hex(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
-    }
 }
 
 /// Whether decoding once more would bring forth a dot, a slash, a backslash or a control character.
@@ -246,7 +258,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_normal_form_passes_where_its_spellings_do() {
+        for (spelling, passes) in [
+            ("/%73earch", true),
+            ("/%2e%2e/x", false),
+            ("/%2E", false),
+            ("/a/.%2E", false),
+            ("/%2F/x", false),
+            ("/a%2%65", false),
+            ("/%252e%252e", false),
+        ] {
+            assert_eq!(check_path(NormalPath::of(spelling).as_str()).is_ok(), passes, "{spelling}");
+        }
+    }
+
     proptest! {
+        /// The gate says the same of a path and of its normal form.
+        #[test]
+        fn normalising_opens_and_closes_nothing(suffix in "[/\\\\.%25cCeEfF;:@#?a-]{0,24}") {
+            prop_assert_eq!(check_path(&suffix), check_path(NormalPath::of(&suffix).as_str()), "{}", suffix);
+        }
+
         // `PROPTEST_CASES=10000000` looks longer.
         /// Whatever suffix passes, a URL library that resolves dot segments and backslashes keeps the
         /// authority and the base path.

@@ -9,7 +9,7 @@ use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 
 use super::dial::Last;
 use crate::connection::credential::TOKEN_SECRET;
-use crate::connection::{Need, PerConnection};
+use crate::connection::{Connection, Need, PerConnection};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::{Api, HttpVersions, Timeouts};
@@ -93,8 +93,7 @@ impl Ready {
         common: Arc<Prepared>,
         token: Option<&str>,
     ) -> Result<Self, Answer> {
-        let named = token.map(|token| named(api, &common, token)).transpose();
-        let named = named.map_err(|reason: PlaceError| reason.refusal().answer(&reason.to_string()))?;
+        let named = token.map(|token| Ok((Arc::from(token), named(api, &common.connection, token)?))).transpose()?;
         Ok(Self {
             integration: Arc::clone(integration),
             timeouts: api.timeouts,
@@ -121,12 +120,15 @@ impl Ready {
 
 /// A named token in the place that the API wants. The secret of an OAuth 1.0a token stands among them and is
 /// none: it signs, and is never sent.
-fn named(api: &Api, common: &Prepared, token: &str) -> Result<(Arc<str>, Placed), PlaceError> {
-    if token == TOKEN_SECRET {
-        return Err(PlaceError::NoToken(token.to_owned()));
-    }
-    let placed = Placed::of(&api.credential, &common.connection, Some(token))?;
-    Ok((Arc::from(token), placed))
+///
+/// # Errors
+/// The answer when the connection has no such token, or the API puts none on calls.
+pub fn named(api: &Api, connection: &Connection, token: &str) -> Result<Placed, Answer> {
+    let placed = match token {
+        TOKEN_SECRET => Err(PlaceError::NoToken(token.to_owned())),
+        _ => Placed::of(&api.credential, connection, Some(token)),
+    };
+    placed.map_err(|reason| reason.refusal().answer(&reason.to_string()))
 }
 
 /// The answer of an integration that has no API.

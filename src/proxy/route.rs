@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
-use super::path::{self, Unsafe};
+use super::path::{self, NormalPath, Unsafe};
 use crate::base::units::parse_duration;
 use crate::connection::DEFAULT;
 use crate::respond::{Answer, Refusal};
@@ -23,7 +23,7 @@ const DEFAULT_CONNECTION: &str = "default";
 pub struct Route<'a> {
     /// The integration's id.
     pub integration: &'a str,
-    /// The path below the API's base, checked; begins with a slash.
+    /// The path below the API's base, checked and in its normal form; begins with a slash.
     pub suffix: &'a str,
     /// The query, checked.
     pub query: Option<&'a str>,
@@ -35,8 +35,8 @@ pub struct Route<'a> {
 ///
 /// # Errors
 /// 404 when the path names no integration, 400 when the rest of it does not pass the gate.
-pub fn read<'a>(path: &'a str, query: Option<&'a str>) -> Result<Route<'a>, Answer> {
-    let rest = path.strip_prefix('/').unwrap_or_default();
+pub fn read<'a>(path: &'a NormalPath<'_>, query: Option<&'a str>) -> Result<Route<'a>, Answer> {
+    let rest = path.as_str().strip_prefix('/').unwrap_or_default();
     let (integration, suffix) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let checked = path::check_path(suffix).and_then(|()| query.map_or(Ok(()), path::check_query));
     checked.map_err(|Unsafe(detail)| Refusal::UnsafePath.answer(detail))?;
@@ -103,11 +103,29 @@ mod tests {
 
     #[test]
     fn a_path_names_integration_and_suffix() {
-        let read = |path| read(path, None).map(|route| (route.integration, route.suffix, route.endpoint)).ok();
-        assert_eq!(read("/stripe/v1/customers"), Some(("stripe", "/v1/customers", None)));
-        assert_eq!(read("/stripe"), Some(("stripe", "/", None)));
-        assert_eq!(read("/stripe/-/create"), Some(("stripe", "/-/create", Some("create"))));
-        for path in ["/", "//x", "/Stripe/x", "/../x", "/a%2fb/x", "/stripe//evil", "/stripe/../x", "/.", "/a.b/"] {
+        let read = |path| {
+            let path = NormalPath::of(path);
+            let route = read(&path, None).ok()?;
+            Some(format!("{} {} {}", route.integration, route.suffix, route.endpoint.unwrap_or_default()))
+        };
+        assert_eq!(read("/stripe/v1/customers").as_deref(), Some("stripe /v1/customers "));
+        assert_eq!(read("/%73tripe/v1/%63ustomers%3a").as_deref(), Some("stripe /v1/customers%3A "));
+        assert_eq!(read("/stripe").as_deref(), Some("stripe / "));
+        assert_eq!(read("/stripe/-/create").as_deref(), Some("stripe /-/create create"));
+        assert_eq!(read("/stripe/%2D/create").as_deref(), Some("stripe /-/create create"));
+        for path in [
+            "/",
+            "//x",
+            "/Stripe/x",
+            "/../x",
+            "/a%2fb/x",
+            "/stripe//evil",
+            "/stripe/../x",
+            "/stripe/%2e%2E/x",
+            "/stripe/%2Fevil",
+            "/.",
+            "/a.b/",
+        ] {
             assert_eq!(read(path), None, "{path}");
         }
     }

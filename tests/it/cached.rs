@@ -375,3 +375,15 @@ async fn an_endpoint_by_name_is_answered_from_what_is_kept() {
     assert_eq!(get(&doors, "/list", "").await.json(), serde_json::json!({ "n": 1 }), "it is the same thing");
     assert_eq!((get(&doors, "/other", "").await.header("cache-status"), shelf.count()), (None, 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_spelling_of_a_path_is_one_kept_answer_and_another_path_is_another() {
+    let shelf = Shelf::start(|_, number| ok("", &format!("{number}"))).await;
+    let doors = shelf.doors(hour());
+    for path in ["/%61%3ab", "/a%3Ab", "/%61%3Ab"] {
+        assert_eq!(get(&doors, path, "").await.text(), "1", "{path}");
+    }
+    assert_eq!((get(&doors, "/a%3Ab/", "").await.text(), shelf.count()), ("2".to_owned(), 2));
+    assert_eq!(call(doors.proxy, "POST /svc/a%3ab", "", "x").await.status, 200);
+    assert_eq!(get(&doors, "/a%3Ab", "").await.text(), "4", "what changes it is known in every spelling as well");
+}

@@ -6,12 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderMap, Method};
 use serde_json::{Value, json};
+use trunkline::base::clock::{Clock, SystemClock};
+use trunkline::base::id::EventId;
+use trunkline::queue::durable::{CALL, DurableCall, KEY_WINDOW};
+use trunkline::store::Events;
+use trunkline::store::embedded::Options;
+use trunkline::store::model::{Accepted, NewEvent};
 
 use crate::calls::service::{Answer, Service};
 use crate::outside::gateway::{Deployment, Gateway};
 use crate::outside::http::{Client, Reply};
 use crate::outside::within;
+use crate::support::store::open;
 
 const KEY: (&str, &str) = ("authorization", "Bearer key-of-the-application-0001");
 const ASYNC: (&str, &str) = ("trunkline-async", "true");
@@ -237,4 +246,137 @@ async fn what_was_acknowledged_is_carried_out_after_kill_9() {
         }
     })
     .await;
+}
+
+/// A call: method, target, headers besides the caller's key, body.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8]);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_call_itself_would_be_refused_for_it_is_refused_for_at_once() {
+    let (service, app) = (Service::start(in_turn(&[200])).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let desk = Desk::open(&service, &app);
+        let long = "t".repeat(65);
+        let cases: [Case<'_>; 9] = [
+            ("GET", "/shop/v1/x", &[("trunkline-token", "")], b""),
+            ("GET", "/shop/v1/x", &[("trunkline-token", &long)], b""),
+            ("GET", "/shop/v1/x", &[("trunkline-min-validity", "soon")], b""),
+            ("GET", "/shop/v1/x?trunkline-page=2", &[], b""),
+            ("GET", "/shop/v1/x", &[("trunkline-page", "some")], b""),
+            ("POST", "/shop/-/order", &[("trunkline-token", "user")], b"{}"),
+            ("POST", "/shop/-/order", &[], b"[1]"),
+            ("POST", "/shop/-/order", &[], b"{"),
+            ("GET", "/shop/v1/%2e%2e", &[], b""),
+        ];
+        for (method, target, more, body) in cases {
+            let direct = Client::new(desk.deployment.proxy).send(method, target, &[&[KEY], more].concat(), body);
+            let (direct, durable) = (direct.unwrap().json(), desk.call(method, target, more, body).json());
+            assert!(direct["code"].is_string(), "{target} {more:?}: {direct}");
+            assert_eq!(direct, durable, "{target} {more:?}");
+        }
+        let pages = desk.call("GET", "/shop/v1/x?trunkline-page=all", &[], b"").json();
+        assert_eq!(pages["code"], "invalid_input", "{pages}");
+        let listed = Client::new(desk.deployment.admin).get("/api/events").unwrap().json();
+        assert_eq!((listed, service.seen().len()), (json!([]), 0));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_path_is_stored_and_sent_in_one_spelling_and_grants_hold_for_it() {
+    let (service, app) = (Service::start(in_turn(&[200])).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let desk = Desk::open(&service, &app);
+        let other = ("authorization", "Bearer key-of-another-application-1");
+        let send =
+            |target: &str| Client::new(desk.deployment.proxy).send("PUT", target, &[other, ASYNC], b"x").unwrap();
+        assert_eq!(send("/shop/%762/orders").status, 403);
+        let taken = send("/shop/%761/%6frders%3a1");
+        let place = taken.header("location").unwrap_or_else(|| panic!("{}", taken.json())).to_owned();
+        let mut told = Value::Null;
+        assert!(within(PATIENCE, || {
+            told = Client::new(desk.deployment.proxy).send("GET", &place, &[other], b"").unwrap().json();
+            told["state"] == "done"
+        }));
+        assert_eq!(told["path"], "/shop/v1/orders%3A1");
+        assert!(service.seen()[0].starts_with("PUT /v1/orders%3A1 HTTP/1.1\r\n"), "{:?}", service.seen());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_carries_the_token_that_it_names_and_none_that_there_is_not() {
+    let service = Arc::new(Service::start(in_turn(&[200])).await);
+    aside(move || {
+        let definition = format!(
+            "trunkline: 1\nid: hub\ntitle: Hub\nsummary: A service with two tokens.\n\
+             auth:\n  oauth2: {{ authorize: \"https://hub.example/a\", token: \"https://hub.example/t\", \
+             client: {{ id: app, secret: \"${{env:SERVICE_SECRET}}\" }} }}\n\
+             api: {{ base_url: \"http://{}\" }}\n",
+            service.address
+        );
+        let deployment = Deployment::of(&[("hub", definition)]);
+        let _gateway = deployment.start();
+        let token = |access: &str| json!({ "access": access, "issued_at": 1 });
+        let issued = json!({ "issued": { "default": token("of-the-app"), "user": token("of-the-user") } });
+        deployment.import("hub", &[("acme".to_owned(), issued)]);
+        let call = |name: &str| {
+            let headers = [
+                ("authorization", "Bearer caller-key-0123456789abcdef01234"),
+                ("trunkline-connection", "acme"),
+                ("trunkline-token", name),
+                ASYNC,
+            ];
+            Client::new(deployment.proxy).send("PUT", "/hub/x", &headers, b"x").unwrap()
+        };
+        assert_eq!(call("bot").json()["code"], "connection_unusable");
+        assert_eq!(call("token_secret").json()["code"], "connection_unusable");
+        assert_eq!(call("user").status, 202, "{}", deployment.log_tail());
+        assert!(within(PATIENCE, || service.seen().len() == 1), "{}", deployment.log_tail());
+        assert!(service.seen()[0].contains("authorization: Bearer of-the-user\r\n"), "{:?}", service.seen());
+    })
+    .await;
+}
+
+/// A webhook's id that looks like a caller's key is another thing, in either order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_id_of_a_webhook_does_not_take_an_idempotency_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(Options::new(directory.path(), Arc::new(SystemClock::new()))).await.unwrap();
+    let now = SystemClock::new().now();
+    let id = |number: u128| EventId::from_u128((u128::from(now.millis()) << 80) + number);
+    let webhook = |number: u128, delivery: &str| NewEvent {
+        id: id(number),
+        integration: Arc::from("shop"),
+        endpoint: None,
+        event_type: CALL.to_owned(),
+        delivery_id: Some(delivery.to_owned()),
+        dedupe_window: KEY_WINDOW,
+        received_at: now,
+        query: String::new(),
+        headers: Vec::new(),
+        body: Bytes::new(),
+    };
+    let call = |number: u128, key: &str| {
+        let call = DurableCall {
+            method: Method::PUT,
+            path: "/shop/x".to_owned(),
+            query: None,
+            connection: "default".to_owned(),
+            token: None,
+            caller: "app".to_owned(),
+            deliver: None,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        call.into_event(Arc::from("shop"), id(number), Some(key), now)
+    };
+    assert_eq!(store.accept(webhook(1, "trunkline.call/app/k1")).await.unwrap(), Accepted::New);
+    assert_eq!(store.accept(call(2, "k1")).await.unwrap(), Accepted::New);
+    assert_eq!(store.accept(call(3, "k1")).await.unwrap(), Accepted::Duplicate(id(2)));
+    assert_eq!(store.accept(call(4, "k2")).await.unwrap(), Accepted::New);
+    assert_eq!(store.accept(webhook(5, "trunkline.call/app/k2")).await.unwrap(), Accepted::New);
+    store.close().await;
 }

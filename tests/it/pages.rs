@@ -220,3 +220,32 @@ async fn a_slow_reader_holds_fetching_back() {
     });
     assert!(more.await.is_ok(), "reading on fetches more");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_found_in_every_spelling_and_a_page_in_another_spelling_is_the_same() {
+    let shelf = Shelf::start(|seen, _| match parameter(seen, "n") {
+        None => json_of("Link: </v1/%69tems?n=1>; rel=next\r\n", &json!([0])),
+        Some(_) => json_of("Link: </v1/it%65ms?n=1>; rel=next\r\n", &json!([1])),
+    })
+    .await;
+    let doors = Doors::start(setup(&shelf, by_link()));
+    let lines = call(doors.proxy, "GET /svc/%69tems?trunkline-page=all", LINES, "").await;
+    let last: Value = serde_json::from_str(lines.text().lines().last().unwrap()).unwrap();
+    assert_eq!((&last["code"], shelf.count()), (&json!("pages_ended"), 2), "{lines:?}");
+    assert_eq!(shelf.last().first_line(), "GET /v1/items?n=1 HTTP/1.1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_of_http_1_0_gets_pages_without_chunks() {
+    let shelf = Shelf::start(|_, _| json_of("", &json!([1, 2]))).await;
+    let doors = Doors::start(setup(&shelf, by_link()));
+    let mut wire = Wire::open(doors.proxy).await;
+    wire.send(format!(
+        "GET /svc/items?trunkline-page=all HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+    ))
+    .await;
+    let head = wire.head().await;
+    assert!(!head.to_lowercase().contains("transfer-encoding"), "{head}");
+    assert_eq!(wire.exactly(5).await, b"[1,2]");
+    assert!(wire.is_closed().await);
+}

@@ -6,6 +6,7 @@ mod limits;
 mod observed;
 mod retries;
 mod shared;
+mod spelled;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -15,7 +15,7 @@ use trunkline::template::{Text, Tree};
 
 use crate::support::doors::{Doors, KEY, Setup, caller, grant, service};
 use crate::support::origin::{Recorder, answering, read_head, serve, until_closed};
-use crate::support::raw::{Wire, call, send};
+use crate::support::raw::{Reply, Wire, call, send};
 use crate::support::tls::Authority;
 
 fn doors(integration: Integration) -> Doors {
@@ -668,4 +668,50 @@ async fn calls_are_counted_and_kept_without_their_query() {
     let sample = "trunkline_http_requests_total{code=\"200\",door=\"proxy\",integration=\"svc\"}";
     assert!(doors.metric(sample) >= 1.0);
     assert!(doors.metric("trunkline_upstream_requests_total{code=\"200\",integration=\"svc\"}") >= 1.0);
+}
+
+#[tokio::test]
+async fn a_grant_is_for_every_spelling_of_its_paths_and_for_no_other_path() {
+    let origin = Recorder::start().await;
+    let mut setup = Setup::of(service(&origin.url()));
+    setup.callers = vec![caller("app", KEY, grant("svc", "*", &[], &["/v1/a", "/-/create"]))];
+    let doors = Doors::start(setup);
+    for (path, status) in [
+        ("/v1/a", 200),
+        ("/v1/%61", 200),
+        ("/%76%31/a", 200),
+        ("/v1/a/", 403),
+        ("/v1//a", 403),
+        ("/v1/a;x", 403),
+        ("/v1/a%3Bx", 403),
+        ("/v1/%62", 403),
+        ("/v1/a/%2e%2e/b", 400),
+        ("/%2d/other", 403),
+        ("/%2d/create", 404),
+    ] {
+        let reply = call(doors.proxy, &format!("POST /svc{path}"), "", "{}").await;
+        assert_eq!(reply.status, status, "{path}: {}", reply.text());
+    }
+    assert!(origin.all().iter().all(|seen| seen.first_line() == "POST /v1/a HTTP/1.1"), "{:?}", origin.all());
+}
+
+#[tokio::test]
+async fn a_caller_of_http_1_0_gets_what_ends_with_the_connection() {
+    let chunked = answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
+    let endless = answering(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello").await;
+    let known = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await;
+    for (at, length) in [(chunked, None), (endless, None), (known, Some("5"))] {
+        let doors = doors(service(&format!("http://{at}")));
+        let mut wire = Wire::open(doors.proxy).await;
+        wire.send(format!(
+            "GET /svc/a HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+        ))
+        .await;
+        let reply = Reply { head: wire.head().await, status: 200, body: wire.exactly(5).await };
+        assert_eq!((reply.header("transfer-encoding"), reply.header("content-length")), (None, length), "{reply:?}");
+        assert_eq!(reply.text(), "hello");
+        if length.is_none() {
+            assert!(wire.is_closed().await);
+        }
+    }
 }

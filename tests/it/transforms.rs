@@ -155,3 +155,14 @@ async fn a_change_cannot_take_out_what_shows_loops() {
     assert!(seen.all("via")[0].starts_with("1.1 trunkline-"));
     assert_eq!(seen.all("host"), [at.to_string()]);
 }
+
+#[tokio::test]
+async fn no_spelling_passes_unchanged() {
+    let (at, _) = answering(answer("200 OK", "Content-Type: application/json\r\n", br#"{"a":1}"#)).await;
+    let doors = doors(at, of_answer(change(&[], Some(json!({ "was": "{{ body.a }}" })))));
+    for path in ["/items", "/%69tems", "/items/", "/items;v=1"] {
+        let reply = call(doors.proxy, &format!("GET /svc{path}"), "", "").await;
+        assert_eq!((reply.status, reply.json()), (200, json!({ "was": 1 })), "{path}");
+    }
+    assert_eq!(call(doors.proxy, "GET /svc/items/1", "", "").await.json(), json!({ "a": 1 }));
+}

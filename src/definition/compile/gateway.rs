@@ -9,6 +9,7 @@ use url::Url;
 
 use super::place::{Fault, Place};
 use super::{admin, doors, egress, read, rule, secrets};
+use crate::base::path::normal;
 use crate::base::secret::Secret;
 use crate::definition::document::Document;
 use crate::definition::not_yet;
@@ -144,7 +145,7 @@ fn caller(raw: &raw::Caller) -> Caller {
         integration: Glob::new(&raw.integration),
         connection: Glob::new(&raw.connection),
         methods: raw.methods.iter().copied().map(Method::to_http).collect(),
-        paths: raw.paths.iter().map(|path| Glob::new(path)).collect(),
+        paths: raw.paths.iter().map(|path| Glob::new(&normal(path))).collect(),
     };
     Caller {
         id: raw.id.0.as_str().into(),

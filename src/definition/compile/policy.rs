@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::oauth2::moment;
 use super::place::{Fault, Place};
 use crate::base::backoff::Backoff;
+use crate::definition::plan::path::PathGlob;
 use crate::definition::plan::policy::{Breaker, BreakerGroup, Limit, Policy, Quota, Reading, Retry, Scope, Told, Wait};
-use crate::definition::plan::rule::Glob;
 use crate::definition::raw::api as raw;
 use crate::definition::raw::limits::{
     Breaker as RawBreaker, BreakerGroup as RawBreakerGroup, Limit as RawLimit, LimitScope, Moment, Quota as RawQuota,
@@ -93,7 +93,7 @@ fn limit(raw: &RawLimit, endpoint: Option<Arc<str>>) -> Limit {
         burst: raw.burst.unwrap_or(rate.count.min(BURST)).max(1),
         per,
         endpoint,
-        paths: raw.paths.iter().map(|path| Glob::new(path)).collect(),
+        paths: raw.paths.iter().map(|path| PathGlob::new(path)).collect(),
         methods: raw.methods.iter().copied().map(Method::to_http).collect(),
         wait: raw.wait.map_or(Duration::ZERO, |wait| wait.0),
     }
@@ -147,7 +147,7 @@ fn breaker(raw: &RawBreaker) -> Breaker {
 fn group(raw: &RawBreakerGroup) -> BreakerGroup {
     BreakerGroup {
         id: raw.id.0.as_str().into(),
-        paths: raw.paths.iter().map(|path| Glob::new(path)).collect(),
+        paths: raw.paths.iter().map(|path| PathGlob::new(path)).collect(),
         methods: raw.methods.iter().copied().map(Method::to_http).collect(),
     }
 }

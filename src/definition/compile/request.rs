@@ -2,6 +2,7 @@
 
 use super::address::{find_outside_slots, read_address};
 use super::place::{Fault, Place};
+use crate::base::path::normal;
 use crate::definition::plan::api::PathPattern;
 use crate::definition::plan::request::{Body, CredentialUse, Request, Target};
 use crate::definition::problem::Code;
@@ -118,7 +119,7 @@ fn path_segments(path: &Text) -> Vec<Option<Box<str>>> {
         }
     }
     // The path begins with a slash, so the first segment is the empty one before it.
-    segments.into_iter().skip(1).map(|segment| segment.map(Into::into)).collect()
+    segments.into_iter().skip(1).map(|segment| segment.map(|literal| normal(&literal).into())).collect()
 }
 
 #[cfg(test)]

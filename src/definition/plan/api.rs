@@ -10,6 +10,7 @@ use super::identity::Identity;
 use super::page::Paging;
 use super::policy::{Policy, Retry};
 use super::request::Request;
+use crate::base::path::lax;
 use crate::template::{Expr, Segment, Text, Tree};
 
 /// A service's API.
@@ -55,9 +56,21 @@ impl Api {
         own.or(self.policy.retry.as_ref())
     }
 
-    /// The endpoint that a call through the proxy door is for, by its method and path: the first that matches.
+    /// The endpoint that a call through the proxy door is for, by its method and path.
     pub fn recognise(&self, method: &Method, path: &str) -> Option<&Endpoint> {
-        self.endpoints.iter().find(|endpoint| endpoint.pattern.matches(method, path))
+        self.endpoints.get(self.place_of((method, path), |_| true)?)
+    }
+
+    /// The place of the endpoint that a call is for among those that are `wanted`: the first that matches the path
+    /// as it is, else the first that a lax server would take it for. A path is in its normal form
+    /// ([`crate::base::path::normal`]).
+    pub fn place_of(&self, (method, path): (&Method, &str), wanted: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let endpoints = || self.endpoints.iter();
+        let exact = |endpoint: &Endpoint| wanted(endpoint) && endpoint.pattern.matches(method, path);
+        endpoints().position(exact).or_else(|| {
+            let path = lax(path);
+            endpoints().position(|endpoint| wanted(endpoint) && endpoint.pattern.may_match(method, &path))
+        })
     }
 
     /// Whether any of its answers may be used again.
@@ -232,6 +245,19 @@ impl PathPattern {
         });
         fits && theirs.next().is_none() && self.method == *method
     }
+
+    /// Whether a server that reads paths loosely takes a call for the one that is meant; `path` is already as such
+    /// a server reads it ([`lax`]).
+    fn may_match(&self, method: &Method, path: &str) -> bool {
+        let mut theirs = path.split('/').filter(|segment| !segment.is_empty());
+        let mut ours = self.segments.iter().filter(|segment| segment.as_deref() != Some(""));
+        let fits = ours.all(|ours| match (ours, theirs.next()) {
+            (Some(literal), Some(segment)) => lax(&format!("/{literal}")).strip_prefix('/') == Some(segment),
+            (None, Some(_)) => true,
+            (_, None) => false,
+        });
+        fits && theirs.next().is_none() && self.method == *method
+    }
 }
 
 /// What is changed in calls that pass through.
@@ -352,5 +378,9 @@ mod tests {
         ] {
             assert!(!pattern.matches(&method, path), "{method} {path}");
         }
+        for path in ["/repos/o/r/issues/", "/repos/o/r//issues", "/repos;v=1/o/r/iss%75es", "/repos/o/r/issues"] {
+            assert!(pattern.may_match(&Method::POST, &lax(path)), "{path}");
+        }
+        assert!(!pattern.may_match(&Method::POST, &lax("/repos/o/r/issues/1")));
     }
 }

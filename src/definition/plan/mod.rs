@@ -16,6 +16,7 @@ pub mod moment;
 pub mod oauth1;
 pub mod oauth2;
 pub mod page;
+pub mod path;
 pub mod policy;
 pub mod request;
 pub mod rule;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::moment::MomentUnit;
-use super::rule::Glob;
+use super::path::PathGlob;
 use crate::base::backoff::Backoff;
 use crate::base::units::Rate;
 use crate::template::Expr;
@@ -41,7 +41,7 @@ pub struct Limit {
     /// Only calls of this endpoint, where the limit is an endpoint's own.
     pub endpoint: Option<Arc<str>>,
     /// Only calls whose path matches one of these; empty means all.
-    pub paths: Vec<Glob>,
+    pub paths: Vec<PathGlob>,
     /// Only calls with one of these methods; empty means all.
     pub methods: Vec<Method>,
     /// How long a call may wait for its turn; zero refuses at once.
@@ -168,7 +168,7 @@ pub struct BreakerGroup {
     /// What people call it.
     pub id: Arc<str>,
     /// Only calls whose path matches one of these; empty means all.
-    pub paths: Vec<Glob>,
+    pub paths: Vec<PathGlob>,
     /// Only calls with one of these methods; empty means all.
     pub methods: Vec<Method>,
 }
@@ -180,7 +180,6 @@ impl BreakerGroup {
     }
 }
 
-fn fits((methods, paths): (&[Method], &[Glob]), method: &Method, path: &str) -> bool {
-    (methods.is_empty() || methods.contains(method))
-        && (paths.is_empty() || paths.iter().any(|glob| glob.matches(path)))
+fn fits((methods, paths): (&[Method], &[PathGlob]), method: &Method, path: &str) -> bool {
+    (methods.is_empty() || methods.contains(method)) && (paths.is_empty() || PathGlob::any_is_for(paths, path))
 }

@@ -292,8 +292,8 @@ pub fn end_of(status: StatusCode) -> End {
 mod tests {
     use super::*;
     use crate::base::clock::{ManualClock, Timestamp};
+    use crate::definition::plan::path::PathGlob;
     use crate::definition::plan::policy::BreakerGroup;
-    use crate::definition::plan::rule::Glob;
 
     const PLAN: Breaker = Breaker {
         failure_rate: 1.0,
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn a_group_fails_alone() {
         let scene = Scene::new();
-        let search = BreakerGroup { id: "search".into(), paths: vec![Glob::new("/search*")], methods: Vec::new() };
+        let search = BreakerGroup { id: "search".into(), paths: vec![PathGlob::new("/search*")], methods: Vec::new() };
         let breakers = scene.breakers(Some(Breaker { groups: vec![search], ..PLAN }), None);
         (0..2).for_each(|_| _ = scene.call_of(&breakers, "/search/x", 500));
         assert!(!scene.call_of(&breakers, "/search", 200) && scene.call(&breakers, 200));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::directives::texts;
+use crate::base::path::normal;
 use crate::connection::Connection;
 use crate::definition::plan::{Fingerprint, Integration};
 
@@ -57,9 +58,10 @@ impl Key {
         if meant.origin() != own.origin() {
             return None;
         }
+        let path = normal(meant.path());
         let target = match meant.query() {
-            Some(query) => format!("{}?{query}", meant.path()),
-            None => meant.path().to_owned(),
+            Some(query) => format!("{path}?{query}"),
+            None => path.into_owned(),
         };
         Some(Self { target: target.into(), ..self.clone() })
     }
@@ -168,6 +170,7 @@ mod tests {
         let target = |reference: &str| key.named_by(reference).map(|named| named.target.to_string());
         assert_eq!(target("b?x=1"), Some("/v1/b?x=1".to_owned()));
         assert_eq!(target("https://api.example.com/c"), Some("/c".to_owned()));
+        assert_eq!(target("/%7ec/%2d"), Some("/~c/-".to_owned()));
         assert_eq!(target("https://api.example.com:444/c"), None);
         assert_eq!(target("//evil.example/c"), None);
     }

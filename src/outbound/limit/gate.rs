@@ -463,7 +463,7 @@ mod tests {
     #[test]
     fn a_429_pauses_the_count_it_is_about_and_no_other() {
         let mut search = limit(Scope::Connection, 9);
-        search.paths = vec![crate::definition::plan::rule::Glob::new("/search*")];
+        search.paths = vec![crate::definition::plan::path::PathGlob::new("/search*")];
         let mut gate = Gate::<usize>::new(&[limit(Scope::Connection, 9), search], 0, None);
         let special = Claim { count: 2, ..claim("app", "a", &[0, 1]) };
         gate.take(&special, at(0));

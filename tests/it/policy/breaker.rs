@@ -9,8 +9,8 @@ use http::Method;
 use serde_json::{Value, json};
 use trunkline::base::clock::SystemClock;
 use trunkline::definition::plan::api::{Cache, Endpoint, Errors, Transform};
+use trunkline::definition::plan::path::PathGlob;
 use trunkline::definition::plan::policy::{Breaker, BreakerGroup, Policy};
-use trunkline::definition::plan::rule::Glob;
 use trunkline::store::Audit;
 use trunkline::store::embedded::Options;
 
@@ -24,7 +24,7 @@ use crate::support::store::open;
 
 const OPEN: &str = "trunkline_breaker_circuits{integration=\"svc\",state=\"open\"}";
 
-fn breaker(open: Duration) -> Policy {
+pub fn breaker(open: Duration) -> Policy {
     let breaker = Breaker {
         failure_rate: 1.0,
         window: Duration::from_mins(1),
@@ -102,7 +102,8 @@ fn ask(doors: &Doors, line: &str) -> impl Future<Output = Reply> {
 async fn a_group_of_paths_fails_alone() {
     let origin =
         Origin::start(|_, seen| answer(if seen.first_line().contains("/search") { 500 } else { 200 }, "")).await;
-    let search = BreakerGroup { id: "search".into(), paths: vec![Glob::new("/search*")], methods: vec![Method::GET] };
+    let search =
+        BreakerGroup { id: "search".into(), paths: vec![PathGlob::new("/search*")], methods: vec![Method::GET] };
     let mut policy = breaker(Duration::from_mins(5));
     policy.breaker.as_mut().unwrap().groups = vec![search];
     let doors = origin.doors(policy);

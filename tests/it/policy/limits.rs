@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::Method;
 use serde_json::json;
 use trunkline::definition::plan::moment::MomentUnit;
+use trunkline::definition::plan::path::PathGlob;
 use trunkline::definition::plan::policy::{Policy, Quota, Reading, Told, Wait};
-use trunkline::definition::plan::rule::Glob;
 use trunkline::outbound::OutboundError;
 use trunkline::respond::Refusal;
 use trunkline::template::Expr;
@@ -37,7 +37,7 @@ async fn a_limit_holds_and_answers_tell_how_it_stands() {
 async fn a_limit_is_for_its_paths_alone() {
     let origin = Origin::start(|_, _| answer(200, "")).await;
     let search = trunkline::definition::plan::policy::Limit {
-        paths: vec![Glob::new("/search*")],
+        paths: vec![PathGlob::new("/search*")],
         methods: vec![Method::GET],
         ..limit(1, HOUR, Duration::ZERO)
     };

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::Method;
 use tokio::io::AsyncWriteExt as _;
 use trunkline::connection::{Neighbours, Refresher, Use};
-use trunkline::definition::plan::api::{Api, Endpoint, PathPattern, Placement};
+use trunkline::definition::plan::api::{Api, Endpoint, Errors, PathPattern, Placement, Transform};
+use trunkline::definition::plan::request::CredentialUse;
 use trunkline::template::Text;
 
 use super::world::World;
@@ -254,4 +255,23 @@ async fn a_call_for_all_pages_carries_the_token_that_it_names() {
     scene.world.connect_second("user", 1_000).await;
     scene.call_as("user", "GET /svc/items?trunkline-page=all").await;
     assert_eq!(scene.picky.took(), took(&[("Bearer a1000", 0)]));
+}
+
+/// An endpoint that is reached by its path carries the token that the call names, whatever token its own definition
+/// says it carries when it is run by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_with_a_transform_carries_the_token_that_the_call_names() {
+    let scene = Scene::of(44, |api| {
+        let mut endpoint = crate::pages::items();
+        endpoint.page = None;
+        endpoint.request.credential = CredentialUse::Token(Some("user".to_owned()));
+        endpoint.transform = Some(Transform { request: None, response: None, errors: Errors::Pass, max_body: 1_000 });
+        api.endpoints = vec![endpoint];
+    })
+    .await;
+    scene.world.connect_second("user", 1_000).await;
+    assert_eq!(scene.call("GET /svc/items", "").await.status, 200);
+    assert_eq!(scene.call_as("user", "GET /svc/items").await.status, 200);
+    assert_eq!(scene.call("POST /svc/-/items", "{}").await.status, 200);
+    assert_eq!(scene.picky.took(), took(&[("Bearer a0", 0), ("Bearer a1000", 0), ("Bearer a1000", 0)]));
 }
