@@ -35,6 +35,7 @@ pub async fn run(outbound: &Outbound, task: &Task, what: &What) -> Report {
         asker: Asker::Delivery(task.delivery.to_string()),
         idempotency_key: Some(&key),
         deadline: None,
+        setting: None,
     };
     match outbound.run(call).await {
         Ok(outcome) => Report::done(Some(outcome.status.as_u16())),

@@ -89,6 +89,8 @@ pub enum Asker {
     Connect,
     /// A person or the gateway itself, to see whether a connection works.
     Test,
+    /// A person, to have a service send its events to an endpoint, or the gateway itself, to have it stop.
+    Webhook,
     /// The gateway itself, to get, renew or give back a token.
     SignIn,
 }

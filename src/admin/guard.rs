@@ -101,19 +101,21 @@ pub fn caller(known: Option<Identity>, gateway: &Gateway, listen: &Listen) -> Re
 }
 
 /// Routes of what a read-only deployment still takes: it changes nothing that files say.
-const GOES_ON: [&str; 12] = [
+const GOES_ON: [&str; 14] = [
     "/api/reload",
     "/api/events/{id}/replay",
     "/api/deliveries/replay",
     "/api/deliveries/{id}/replay",
     "/api/integrations/test",
     "/api/integrations/connections/{id}/test",
+    "/api/webhooks/{id}/test",
     "/api/keys/check",
     "/configuration/reload",
     "/events/{id}/replay",
     "/dead-letters/replay",
     "/deliveries/{id}/replay",
     "/connections/{id}/test",
+    "/webhooks/{id}/test",
 ];
 
 /// Whether someone may make a request that changes something, by its route as it is declared (`/events/{id}/replay`);

@@ -36,6 +36,7 @@ use crate::respond::Refusal;
 use crate::secrets::SecretStore;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+use crate::webhook::managed::{Managed, Sample};
 use crate::webhook::refused::RefusedList;
 use readiness::Readiness;
 use refusal::Refused;
@@ -59,6 +60,10 @@ pub struct Parts {
     pub activity: Arc<Activity>,
     /// Webhooks that could not be verified.
     pub refused: Arc<RefusedList>,
+    /// The managed webhook endpoints.
+    pub webhooks: Arc<Managed>,
+    /// What sends sample events to them.
+    pub samples: Arc<dyn Sample>,
     /// Which connections there are.
     pub connections: Arc<Connections>,
     /// The secret store, where the settings name one.

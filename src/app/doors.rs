@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::samples::Samples;
 use super::{Options, Seams, StartError};
 use crate::action::Actions;
 use crate::activity::Activity;
@@ -10,6 +11,7 @@ use crate::admin::readiness::Readiness;
 use crate::admin::sign_in::{self, SignIn};
 use crate::admin::{self, Reload};
 use crate::connection::connect::{self, Calls, Connect, Reception};
+use crate::connection::endpoints::{self, Endpoints};
 use crate::connection::flow::{self, TokenCalls};
 use crate::connection::sign_in::oauth1::ThreeLegs;
 use crate::connection::{Connections, Neighbours, Opening, Refresher, Wrap, refresh, sign_in as steps};
@@ -26,7 +28,9 @@ use crate::secrets::{SecretStore, Transit};
 use crate::server::{self, Listener, Shared};
 use crate::store::Store;
 use crate::store::embedded::Embedded;
+use crate::webhook::managed::{self, Managed};
 use crate::webhook::refused::RefusedList;
+use crate::webhook::tally::Tallies;
 use crate::webhook::{self, Receiver};
 
 /// The doors, open, and what is behind them.
@@ -42,6 +46,8 @@ pub struct Opened {
     pub connect: Arc<Connect>,
     tokens: Arc<TokenCalls>,
     refused: Arc<RefusedList>,
+    pub webhooks: Arc<Managed>,
+    samples: Arc<Samples>,
     secrets: Option<Arc<SecretStore>>,
     store: Arc<dyn Store>,
     pub sign_in: Arc<SignIn>,
@@ -68,15 +74,7 @@ pub async fn open(
     let policies = Arc::new(Policies::new(Arc::clone(&seams.clock), Arc::clone(&seams.metrics)));
     let (tokens, legs) = signing_in(&clients, &policies, (&connections, &activity), seams);
     let refresher = Arc::new(refresher(live, &connections, &tokens, seams)?);
-    let parts = outbound::Parts {
-        random: Arc::clone(&seams.random),
-        connections: Arc::clone(&connections),
-        refresher: Some(refresher),
-        clients: clients.clone(),
-        clock: Arc::clone(&seams.clock),
-        metrics: Arc::clone(&seams.metrics),
-        activity: Arc::clone(&activity),
-    };
+    let parts = way_out((&connections, refresher), &clients, &activity, seams);
     let outbound = Arc::new(Outbound::sharing(parts, policies));
     let door = proxy::Parts {
         live: Arc::clone(live),
@@ -89,7 +87,8 @@ pub async fn open(
         events: Arc::clone(&store) as _,
     };
     let door = Arc::new(ProxyDoor::new(door)?);
-    let receiver = Arc::new(receiver(live, &store, seams));
+    let (endpoints, tallies, holds) = endpoints(&connections, &store, seams).await?;
+    let receiver = Arc::new(receiver(live, &store, (&endpoints, &tallies), seams));
     let refused = receiver.refused();
     let shared =
         Shared { live: Arc::clone(live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
@@ -103,6 +102,8 @@ pub async fn open(
         calls: Arc::clone(&door) as _,
         events: Arc::clone(&store) as _,
     };
+    let webhooks = managed(live, (endpoints, tallies), (&connections, &outbound), seams);
+    let samples = samples(live, listeners.public.address().clone(), seams);
     Ok(Opened {
         public: server::open_public(
             listeners.public,
@@ -112,13 +113,15 @@ pub async fn open(
         ),
         proxy: server::open_proxy(listeners.proxy, shared, door),
         admin: listeners.admin,
-        workers: queue::start(work(live, &store, actions, seams)),
+        workers: queue::start(work(live, &store, (actions, holds), seams)),
         activity,
         outbound,
         connections,
         connect,
         tokens,
         refused,
+        webhooks,
+        samples: Arc::new(samples),
         secrets: secrets.cloned(),
         sign_in: Arc::new(sign_in(&store, seams)),
         store,
@@ -247,22 +250,100 @@ fn refresher(
     Ok(Refresher::new(parts, Neighbours::None)?)
 }
 
-fn receiver(live: &Arc<Live>, store: &Arc<Embedded>, seams: &Seams) -> Receiver {
+/// The managed endpoints, what came to them, and what holds their events back; as they were when the process before
+/// this one ended.
+async fn endpoints(
+    connections: &Connections,
+    store: &Arc<Embedded>,
+    seams: &Seams,
+) -> Result<(Arc<Endpoints>, Arc<Tallies>, Arc<queue::Holds>), StartError> {
+    let holds = Arc::new(queue::Holds::default());
+    let endpoints = Arc::new(Endpoints::new(endpoints::Parts {
+        vault: connections.vault(),
+        records: Arc::clone(store) as _,
+        audit: Arc::clone(store) as _,
+        clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        holding: Arc::clone(&holds) as _,
+    }));
+    let tallies = Arc::new(Tallies::new(Arc::clone(store) as _));
+    endpoints.load().await?;
+    tallies.load().await?;
+    Ok((endpoints, tallies, holds))
+}
+
+fn way_out(
+    (connections, refresher): (&Arc<Connections>, Arc<Refresher>),
+    clients: &Clients,
+    activity: &Arc<Activity>,
+    seams: &Seams,
+) -> outbound::Parts {
+    outbound::Parts {
+        random: Arc::clone(&seams.random),
+        connections: Arc::clone(connections),
+        refresher: Some(refresher),
+        clients: clients.clone(),
+        clock: Arc::clone(&seams.clock),
+        metrics: Arc::clone(&seams.metrics),
+        activity: Arc::clone(activity),
+    }
+}
+
+fn managed(
+    live: &Arc<Live>,
+    (endpoints, tallies): (Arc<Endpoints>, Arc<Tallies>),
+    (connections, outbound): (&Arc<Connections>, &Arc<Outbound>),
+    seams: &Seams,
+) -> Arc<Managed> {
+    Arc::new(Managed::new(managed::Parts {
+        live: Arc::clone(live),
+        endpoints,
+        tallies,
+        connections: Arc::clone(connections),
+        outbound: Arc::clone(outbound),
+        clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        metrics: Arc::clone(&seams.metrics),
+    }))
+}
+
+/// What sends sample events to our own public door, which no other client of ours may dial.
+fn samples(live: &Arc<Live>, door: server::Address, seams: &Seams) -> Samples {
+    let resolver = Resolver::new(Arc::clone(&seams.lookup), Arc::clone(&seams.clock));
+    let clients = Clients::new(Arc::new(Dialer::new(resolver, None)), seams.trust.clone());
+    let (clock, random) = (Arc::clone(&seams.clock), Arc::clone(&seams.random));
+    Samples { live: Arc::clone(live), clients, clock, random, door }
+}
+
+fn receiver(
+    live: &Arc<Live>,
+    store: &Arc<Embedded>,
+    (endpoints, tallies): (&Arc<Endpoints>, &Arc<Tallies>),
+    seams: &Seams,
+) -> Receiver {
     Receiver::new(webhook::Parts {
         live: Arc::clone(live),
         events: Arc::clone(store) as _,
         clock: Arc::clone(&seams.clock),
         random: Arc::clone(&seams.random),
         metrics: Arc::clone(&seams.metrics),
+        endpoints: Arc::clone(endpoints),
+        tallies: Arc::clone(tallies),
     })
 }
 
-fn work(live: &Arc<Live>, store: &Arc<Embedded>, actions: Actions, seams: &Seams) -> queue::Parts {
+fn work(
+    live: &Arc<Live>,
+    store: &Arc<Embedded>,
+    (actions, holds): (Actions, Arc<queue::Holds>),
+    seams: &Seams,
+) -> queue::Parts {
     queue::Parts {
         live: Arc::clone(live),
         events: Arc::clone(store) as _,
         work: Arc::clone(store) as _,
         act: Arc::new(actions),
+        holds,
         clock: Arc::clone(&seams.clock),
         random: Arc::clone(&seams.random),
         metrics: Arc::clone(&seams.metrics),
@@ -288,6 +369,8 @@ impl Opened {
             metrics: Arc::clone(&seams.metrics),
             activity: Arc::clone(&self.activity),
             refused: Arc::clone(&self.refused),
+            webhooks: Arc::clone(&self.webhooks),
+            samples: Arc::clone(&self.samples) as _,
             connections: Arc::clone(&self.connections),
             connect: Arc::clone(&self.connect),
             tokens: Arc::clone(&self.tokens),

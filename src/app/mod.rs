@@ -10,6 +10,7 @@ mod doors;
 mod error;
 pub mod offline;
 mod running;
+mod samples;
 mod state;
 mod upkeep;
 
@@ -161,7 +162,7 @@ impl App {
             metrics: Arc::clone(&seams.metrics),
             clock: Arc::clone(&seams.clock),
         };
-        let upkeep = upkeep::Upkeep::start(&opened.outbound, keeper, &stop);
+        let upkeep = upkeep::Upkeep::start(&opened.outbound, keeper, &opened.webhooks, &stop);
         // As above: what is not told yet is on disk, and is told after the next start.
         let telling = Arc::clone(&opened.connect);
         let until = stop.clone();

@@ -1,4 +1,5 @@
-//! What goes on beside the calls while the program runs: tokens renewed, connections tested, the activity kept.
+//! What goes on beside the calls while the program runs: tokens renewed, connections tested, the activity kept,
+//! services told of webhook endpoints.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::activity::keep::Keeper;
 use crate::outbound::{Outbound, retest};
+use crate::webhook::managed::Managed;
 
 /// The background work under way.
 #[derive(Debug)]
@@ -19,9 +21,10 @@ pub struct Upkeep {
 
 impl Upkeep {
     /// Begins it; it ends after `stop`.
-    pub fn start(outbound: &Arc<Outbound>, keeper: Keeper, stop: &CancellationToken) -> Self {
+    pub fn start(outbound: &Arc<Outbound>, keeper: Keeper, webhooks: &Arc<Managed>, stop: &CancellationToken) -> Self {
         let testing = retest::run(Arc::clone(outbound), Arc::clone(&keeper.live), stop.clone());
         let mut tasks = vec![tokio::spawn(testing), tokio::spawn(keeper.clone().run(stop.clone()))];
+        tasks.push(tokio::spawn(Arc::clone(webhooks).run(stop.clone())));
         if let Some(refresher) = outbound.refresher() {
             tasks.push(tokio::spawn(Arc::clone(refresher).run(stop.clone())));
         }

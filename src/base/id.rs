@@ -160,6 +160,41 @@ fn read_base32(text: &str) -> Option<u128> {
     })
 }
 
+/// The id of one managed webhook endpoint: 128 random bits. Reads as `whk_` and 26 characters. It is no part of the
+/// endpoint's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WebhookId(u128);
+
+impl WebhookId {
+    /// A fresh id.
+    ///
+    /// # Errors
+    /// When the random source fails.
+    pub fn generate(random: &dyn Random) -> Result<Self, RandomUnavailable> {
+        let mut bytes = [0_u8; 16];
+        random.fill(&mut bytes)?;
+        Ok(Self(u128::from_be_bytes(bytes)))
+    }
+}
+
+impl fmt::Display for WebhookId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("whk_")?;
+        write_base32(self.0, f)
+    }
+}
+
+impl FromStr for WebhookId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        text.strip_prefix("whk_")
+            .and_then(read_base32)
+            .map(Self)
+            .ok_or(InvalidId { expected: "whk_ and 26 characters" })
+    }
+}
+
 macro_rules! serde_as_text {
     ($($id:ty),+) => {$(
         impl Serialize for $id {
@@ -177,7 +212,7 @@ macro_rules! serde_as_text {
     )+};
 }
 
-serde_as_text!(EventId, DeliveryId, ConnectionId);
+serde_as_text!(EventId, DeliveryId, ConnectionId, WebhookId);
 
 #[cfg(test)]
 mod tests {

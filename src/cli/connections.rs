@@ -270,7 +270,7 @@ fn ended(outcome: &Value, output: &mut Output) -> anyhow::Result<Ended> {
     Ok(if connected { Ended::Done } else { Ended::No })
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }

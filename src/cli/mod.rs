@@ -33,6 +33,7 @@ mod store;
 mod transfer;
 pub mod trigger;
 mod version;
+mod webhooks;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -114,6 +115,9 @@ enum Command {
     /// Applications that a running gateway registered at services by itself
     #[command(subcommand)]
     Registrations(registrations::Registrations),
+    /// Webhook endpoints of a running gateway's connections
+    #[command(subcommand)]
+    Webhooks(webhooks::Webhooks),
     /// Whether a running gateway holds calls to a service back, and doing so by hand
     #[command(subcommand)]
     Breaker(breaker::Breaker),
@@ -194,6 +198,7 @@ fn dispatch(cli: Cli, output: &mut Output) -> anyhow::Result<Ended> {
         Command::Audit(command) => audit::run(&common, &command, output),
         Command::Connections(command) => connections::run(&common, &command, output),
         Command::Registrations(command) => registrations::run(&common, &command, output),
+        Command::Webhooks(command) => webhooks::run(&common, &command, output),
         Command::Breaker(command) => breaker::run(&common, &command, output),
         Command::Call(call) => call::run(&common, &call, output),
         Command::Trigger(arguments) => simulate::trigger(&common, &arguments, output),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -17,10 +17,9 @@ use crate::base::clock::Clock;
 use crate::base::random::Random;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
-use crate::definition::plan::api::Timeouts;
 use crate::definition::plan::gateway::{DoorName, Listen};
-use crate::mock::trigger::{SignedWebhook, Trigger};
-use crate::net::{Base, BodyLimit, Clients, Excess, Follow, Outgoing, Received, Towards};
+use crate::mock::trigger::Trigger;
+use crate::net::{Clients, Received};
 
 /// Sends a sample event to the gateway, signed with this deployment's own webhook secret.
 ///
@@ -91,14 +90,15 @@ pub async fn run(
         None if generation.gateway.fixed.tls.contains(&DoorName::Public) => told.clone(),
         None => format!("{}{path}", door(&generation.gateway.fixed.public)?),
     };
-    let trigger = Trigger { integration, event_type: event, body, url: &told, forged: args.bad_signature };
+    let secrets = integration.webhook.as_ref().map(|webhook| webhook.secrets.as_slice()).unwrap_or_default();
+    let trigger = Trigger { integration, event_type: event, secrets, body, url: &told, forged: args.bad_signature };
     let mut tally = Tally::default();
     for _ in 0..args.count {
         let webhook = trigger.make(tools.clock.now(), tools.random)?;
         let started = tools.clock.monotonic();
         let received = tools
             .clients
-            .send(outgoing(&webhook, &to)?)
+            .send(webhook.outgoing(&to)?)
             .await
             .with_context(|| format!("{to} did not answer: is the gateway running? (`trunkline serve`)"))?;
         let became = Became::of(&received, tools.clock.monotonic().saturating_sub(started));
@@ -146,29 +146,6 @@ fn door(listen: &Listen) -> anyhow::Result<String> {
         Listen::Tcp(address) => Ok(format!("http://{address}")),
         Listen::Unix(path, _) => bail!("the public door is a Unix socket ({}): give --to URL", path.display()),
     }
-}
-
-fn outgoing(webhook: &SignedWebhook, to: &str) -> anyhow::Result<Outgoing> {
-    let target = webhook.target(to);
-    let (url, query) = target.split_once('?').map_or((target.as_str(), None), |(url, query)| (url, Some(query)));
-    let base = Base::parse(url, true).with_context(|| format!("`{url}`"))?;
-    let mut headers = HeaderMap::new();
-    for (name, value) in &webhook.headers {
-        headers.append(name, HeaderValue::from_str(value).with_context(|| format!("the header `{name}`"))?);
-    }
-    Ok(Outgoing {
-        towards: Towards::Destination { id: Arc::from("trigger") },
-        method: Method::POST,
-        origin: base.origin,
-        path: base.path,
-        query: query.map(str::to_owned),
-        secret_query: None,
-        headers,
-        body: webhook.body.clone(),
-        timeouts: Timeouts::default(),
-        limit: BodyLimit { bytes: 64 << 10, excess: Excess::Cut },
-        follow: Follow::default(),
-    })
 }
 
 /// What the gateway made of an event.

@@ -7,6 +7,8 @@ pub mod connect;
 pub mod credential;
 pub mod flow;
 mod directory;
+mod enclosed;
+pub mod endpoints;
 pub mod grant;
 pub mod health;
 mod held;

@@ -48,10 +48,11 @@ pub struct Sealed {
 
 /// All collections whose records are sealed. What is sealed elsewhere is not looked at when the program
 /// starts, and would be lost with its key after a rotation: a new collection takes its line here.
-pub const SEALED: [Sealed; 8] = {
+pub const SEALED: [Sealed; 9] = {
     let [link, flows, links, choices, devices, revocations] = super::connect::SEALED;
     let connections = Sealed { collection: super::stored::COLLECTION, field: super::stored::FIELD };
-    [connections, link, flows, links, choices, devices, revocations, super::flow::SEALED]
+    let endpoints = super::endpoints::SEALED;
+    [connections, link, flows, links, choices, devices, revocations, super::flow::SEALED, endpoints]
 };
 
 /// What the check record holds when it is opened.

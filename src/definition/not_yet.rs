@@ -98,13 +98,10 @@ pub const INTEGRATION: &[Part] = &[
     refuses("/webhook/batch"),
     refuses("/webhook/sources"),
     refuses("/webhook/acknowledge"),
-    Part { pointer: "/webhook/address", when: When::Word(&["unguessable"]), effect: Effect::Refuses },
     refuses("/webhook/handshake/*/secret"),
     refuses("/webhook/handshake/*/confirm"),
     refuses("/webhook/handshake/*/reply/digest"),
     rests("/webhook/occurred_at"),
-    rests("/webhook/register"),
-    rests("/webhook/unregister"),
     rests("/syncs"),
     refuses("/rules/*/do/*/run"),
 ];

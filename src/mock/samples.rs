@@ -35,6 +35,7 @@ const ANSWERS: &[(&str, &str, &str)] = &[
     ("github", "GET /user", include_str!("samples/github/user.answer.json")),
     ("github", "GET /user/repos", include_str!("samples/github/repos.answer.json")),
     ("stripe", "GET /v1/balance", include_str!("samples/stripe/balance.answer.json")),
+    ("stripe", "POST /v1/webhook_endpoints", include_str!("samples/stripe/webhook_endpoint.answer.json")),
     ("stripe", "POST /v1/customers", include_str!("samples/stripe/customer.answer.json")),
     ("slack", "POST /auth.test", include_str!("samples/slack/auth.test.answer.json")),
     ("google", "GET /oauth2/v2/userinfo", include_str!("samples/google/userinfo.answer.json")),

@@ -262,7 +262,9 @@ fn routes(integration: &Integration, oauth: Option<&OAuthSide>, resolved: &Value
     let ok = api.and_then(|api| api.ok.as_ref());
     let signing_in = oauth.map(|oauth| oauth.routes(ok)).unwrap_or_default();
     let endpoints = api.into_iter().flat_map(|api| api.endpoints.iter().map(|endpoint| &endpoint.request));
-    let compiled = endpoints.chain(api.and_then(|api| api.test.as_ref()));
+    let webhook = integration.webhook.as_ref();
+    let subscriptions = webhook.into_iter().flat_map(|webhook| webhook.register.iter().chain(&webhook.unregister));
+    let compiled = endpoints.chain(api.and_then(|api| api.test.as_ref())).chain(subscriptions);
     let syncs = resolved.get("syncs").and_then(Value::as_array).into_iter().flatten();
     let identity = resolved.get("auth").and_then(Value::as_object).into_iter().flat_map(|auth| auth.values());
     // Those of OAuth 2.0 are compiled, and come with what they save.

@@ -1,14 +1,19 @@
 //! Webhooks on demand: a sample event, signed as its service would sign it. Called by `cli` and by
 //! tests; sends nothing itself.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::draft::{self, DraftError};
 use super::sign::{SignError, Signer, hex, with_query};
 use crate::base::clock::Timestamp;
 use crate::base::random::{Random, RandomUnavailable};
 use crate::definition::plan::Integration;
+use crate::definition::plan::api::Timeouts;
+use crate::definition::plan::webhook::WebhookSecret;
+use crate::net::{Base, BodyLimit, Excess, Follow, Outgoing, Towards};
 
 /// An event that is wanted.
 #[derive(Debug, Clone)]
@@ -17,6 +22,8 @@ pub struct Trigger<'a> {
     pub integration: &'a Integration,
     /// Its type, as the definition's `event` expression gives it.
     pub event_type: &'a str,
+    /// What it may be signed with: the first that counts is taken.
+    pub secrets: &'a [WebhookSecret],
     /// The body to send byte for byte, instead of a sample.
     pub body: Option<Bytes>,
     /// The URL as the service was told it, for schemes that sign it; without query.
@@ -42,7 +49,40 @@ impl SignedWebhook {
     pub fn target(&self, url: &str) -> String {
         with_query(url, &self.query)
     }
+
+    /// The call that posts it to this address.
+    ///
+    /// # Errors
+    /// What of the address or of a header cannot be sent.
+    pub fn outgoing(&self, to: &str) -> Result<Outgoing, Unsendable> {
+        let target = self.target(to);
+        let (url, query) = target.split_once('?').map_or((target.as_str(), None), |(url, query)| (url, Some(query)));
+        let base = Base::parse(url, true).map_err(|error| Unsendable(format!("`{url}`: {error}")))?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let value = HeaderValue::from_str(value);
+            headers.append(name, value.map_err(|_| Unsendable(format!("the header `{name}` cannot hold its value")))?);
+        }
+        Ok(Outgoing {
+            towards: Towards::Destination { id: Arc::from("trigger") },
+            method: Method::POST,
+            origin: base.origin,
+            path: base.path,
+            query: query.map(str::to_owned),
+            secret_query: None,
+            headers,
+            body: self.body.clone(),
+            timeouts: Timeouts::default(),
+            limit: BodyLimit { bytes: 64 << 10, excess: Excess::Cut },
+            follow: Follow::default(),
+        })
+    }
 }
+
+/// What of a webhook cannot be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unsendable(String);
 
 /// Why no webhook was made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,7 +113,7 @@ impl Trigger<'_> {
         let id = || self.integration.id.to_string();
         let webhook = self.integration.webhook.as_ref().ok_or_else(|| TriggerError::NoWebhook(id()))?;
         let valid = |expires: Option<Timestamp>| expires.is_none_or(|expires| expires > now);
-        let secret = webhook.secrets.iter().find(|secret| valid(secret.expires_at));
+        let secret = self.secrets.iter().find(|secret| valid(secret.expires_at));
         let secret = secret.ok_or_else(|| TriggerError::NoSecret(id()))?;
         let mut bytes = [0_u8; 10];
         random.fill(&mut bytes)?;

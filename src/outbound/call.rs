@@ -56,6 +56,17 @@ pub struct Call<'a> {
     pub idempotency_key: Option<&'a str>,
     /// How much time is left, where it is less than the request's own limit.
     pub deadline: Option<Duration>,
+    /// What its templates see besides, where the request sets up a webhook endpoint.
+    pub setting: Option<Setting<'a>>,
+}
+
+/// What the requests that set up a webhook endpoint see besides.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting<'a> {
+    /// The endpoint, as `webhook`.
+    pub webhook: &'a Json,
+    /// What earlier answers gave to keep, over what the connection has, as `saved`.
+    pub saved: &'a Map<String, Json>,
 }
 
 /// A call on its way through the stages.
@@ -456,6 +467,14 @@ fn context(call: &Call<'_>, prepared: &Prepared, parts: &Parts) -> Context {
     let mut input = call.input.clone();
     input.extend(prepared.connection.inputs.clone());
     let context = prepared.connection.context.clone().with_json("input", &Json::Object(input));
+    let context = match &call.setting {
+        Some(Setting { webhook, saved }) => {
+            let mut all = prepared.connection.saved.clone();
+            all.extend((*saved).clone());
+            context.with_json("webhook", webhook).with_json("saved", &Json::Object(all))
+        }
+        None => context,
+    };
     // Of what an account signs in with its name alone: services have it in their addresses.
     let context = match &prepared.connection.credential {
         Credential::Basic { username, .. } => context.with("username", username.expose().as_str()),

@@ -98,6 +98,7 @@ fn test_call<'a>(
         asker,
         idempotency_key: None,
         deadline: None,
+        setting: None,
     })
 }
 

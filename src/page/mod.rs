@@ -18,6 +18,7 @@ mod payload;
 mod render;
 mod shell;
 mod sign_in;
+mod webhooks;
 mod words;
 
 use std::sync::Arc;
@@ -57,6 +58,16 @@ fn screens() -> Router<Arc<Parts>> {
         .route("/connections/{id}/pause", post(connections::pause))
         .route("/connections/{id}/resume", post(connections::resume))
         .route("/connections/{id}/remove", get(connections::consequences).post(connections::remove))
+        .route("/webhooks", get(webhooks::list))
+        .route("/webhooks/new", get(webhooks::draft).post(webhooks::create))
+        .route("/webhooks/{id}", get(webhooks::show))
+        .route("/webhooks/{id}/enable", post(webhooks::enable))
+        .route("/webhooks/{id}/disable", post(webhooks::disable))
+        .route("/webhooks/{id}/types", post(webhooks::types))
+        .route("/webhooks/{id}/rotate", post(webhooks::rotate))
+        .route("/webhooks/{id}/reveal", post(webhooks::reveal))
+        .route("/webhooks/{id}/test", post(webhooks::test))
+        .route("/webhooks/{id}/delete", get(webhooks::consequences).post(webhooks::delete))
         .route("/events", get(events::list))
         .route("/events/{id}", get(events::show))
         .route("/events/{id}/replay", post(events::replay))

@@ -15,6 +15,7 @@ pub(super) fn add_to(pages: &mut Environment<'static>) {
     pages.add_filter("when", |at: Value, now: &str| when(&at, now));
     pages.add_filter("bytes", bytes);
     pages.add_filter("plainly", plainly);
+    pages.add_filter("sparkline", |hours: Value| super::webhooks::sparkline(&hours));
     pages.add_filter("hue", hue);
     pages.add_filter("initials", initials);
     pages.add_function("query", |now: Value, changes: Kwargs| query(&now, &changes));

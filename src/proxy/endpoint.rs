@@ -97,6 +97,7 @@ async fn make(
         asker,
         idempotency_key: key,
         deadline: None,
+        setting: None,
     };
     Box::pin(outbound.run(call)).await.map_err(Unmade::Tried)
 }

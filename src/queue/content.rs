@@ -30,6 +30,7 @@ fn head_value(head: &EventHead) -> Value {
         ("id", Value::from(head.id.to_string())),
         ("type", Value::from(head.event_type.as_str())),
         ("integration", Value::from(&*head.integration)),
+        ("connection", head.connection().map_or(Value::from(()), Value::from)),
         ("delivery_id", head.delivery_id.as_deref().map_or(Value::from(()), Value::from)),
         ("received_at", Value::from(head.received_at.to_string())),
     ])

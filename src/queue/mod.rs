@@ -10,6 +10,7 @@ mod attempt;
 pub mod content;
 pub mod durable;
 mod group;
+pub mod holds;
 pub mod identity;
 pub mod job;
 pub mod lanes;
@@ -25,6 +26,7 @@ use crate::definition::live::Live;
 use crate::store::{Events, Work};
 use crate::telemetry::metrics::Metrics;
 
+pub use holds::Holds;
 pub use job::{Act, Again, Answered, Failed, Report, Task};
 pub use worker::{Running, start};
 
@@ -39,6 +41,8 @@ pub struct Parts {
     pub work: Arc<dyn Work>,
     /// What carries actions out.
     pub act: Arc<dyn Act>,
+    /// Endpoints whose events wait.
+    pub holds: Arc<Holds>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness for jitter.

@@ -17,7 +17,7 @@ use super::attempt::{self, Ended};
 use super::lanes::{Lanes, Look};
 use super::{Parts, group};
 use crate::store::StoreError;
-use crate::store::model::{Claim, Item, Lease};
+use crate::store::model::{Claim, Item, Lane, Lease};
 
 /// How long a lease lasts, and how long before it is lengthened: a process that stops dead holds its work
 /// for no longer than the first.
@@ -138,13 +138,15 @@ impl Claimer {
     async fn claim_at(&mut self, look: &Look) -> Result<usize, StoreError> {
         let now = self.parts.clock.now();
         let &Look { max, per_lane, matching, ref busy } = look;
+        let busy = &[busy.as_slice(), &self.parts.holds.lanes()].concat();
         let claim = Claim { now, until: now.after(LEASE.0), max, busy, per_lane, matching };
         let claimed = self.parts.work.claim(claim).await?;
         let generation = self.parts.live.load();
         let count = claimed.len();
         let mut group = Vec::new();
         for leased in claimed {
-            self.lanes.take(&leased.lane, &generation.gateway);
+            let lane = if leased.lane.is_matching() { Lane::matching() } else { leased.lane.clone() };
+            self.lanes.take(&lane, &generation.gateway);
             self.held.insert(leased.lease);
             match leased.item {
                 Item::Match(_) => group.push(leased),
@@ -161,7 +163,7 @@ impl Claimer {
 
     /// How long until something falls due in a lane with room.
     async fn until_due(&self) -> Duration {
-        let busy = self.lanes.careful().busy;
+        let busy = [self.lanes.careful().busy, self.parts.holds.lanes()].concat();
         let due = match self.parts.work.next_due(&busy).await {
             Ok(Some(due)) => due.since(self.parts.clock.now()),
             Ok(None) => SLEEP.1,
@@ -176,6 +178,7 @@ impl Claimer {
             Some(ended) = self.running.join_next() => self.take_back(ended.ok()),
             _ = self.wake.changed(), if !stopping => {}
             () = self.look.notified() => {}
+            () = self.parts.holds.changed() => {}
             () = self.stop.cancelled(), if !stopping => {}
             () = sleep(pause) => {}
         }

@@ -10,8 +10,9 @@ use pingora::proxy::{ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
-use super::caps::{Caps, Place};
+use super::caps::{self, Caps};
 use super::{Shared, source};
+use crate::base::secret::Secret;
 use crate::connection::connect;
 use crate::connection::connect::door::{MAX_FORM, Visit, Welcome};
 use crate::definition::plan::gateway::Limits;
@@ -45,8 +46,8 @@ impl PublicDoor {
 
     /// The path is a list: route, admit, read, receive.
     async fn handle(&self, session: &mut Session, context: &mut Context) -> Answer {
-        let integration = match route(session) {
-            Route::Webhook(integration) => integration,
+        let place = match route(session) {
+            Route::Webhook(place) => place,
             Route::Connect(id) => return self.connect(session, context, id).await,
             Route::Nothing => return Refusal::NotFound.answer("there is nothing at this path"),
         };
@@ -56,7 +57,7 @@ impl PublicDoor {
             Ok(place) => place,
             Err(refused) => return refused,
         };
-        let head = head_of(session, integration, behind.or(peer));
+        let head = head_of(session, place, behind.or(peer));
         let admission = match self.receiver.admit(&head).await {
             Ok(admission) => admission,
             Err(refused) => return refused,
@@ -69,7 +70,7 @@ impl PublicDoor {
     }
 
     /// A proxy's connections say nothing of how many one client has, so its requests are counted instead.
-    fn place(&self, client: IpAddr, limits: &Limits) -> Result<Place, Answer> {
+    fn place(&self, client: IpAddr, limits: &Limits) -> Result<caps::Place, Answer> {
         self.behind.enter(limits).and_then(|place| place.of(client, limits)).map_err(|full| {
             let labels = ["public", full.as_str()];
             self.shared.metrics.door_connections_refused.with_label_values(&labels).inc();
@@ -106,8 +107,14 @@ impl PublicDoor {
     }
 }
 
+/// Where a webhook came to.
+struct Place {
+    integration: String,
+    token: Option<Arc<Secret>>,
+}
+
 enum Route {
-    Webhook(String),
+    Webhook(Place),
     /// A page of the connect flow, and the integration it is for where it is for one.
     Connect(Option<String>),
     Nothing,
@@ -116,11 +123,8 @@ enum Route {
 fn route(session: &Session) -> Route {
     let request = session.req_header();
     let path = request.uri.path();
-    if let Some(integration) = path.strip_prefix("/webhooks/") {
-        let known = !integration.is_empty()
-            && integration.len() <= 64
-            && integration.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
-        return if known { Route::Webhook(integration.to_owned()) } else { Route::Nothing };
+    if let Some(rest) = path.strip_prefix("/webhooks/") {
+        return webhook(rest).map_or(Route::Nothing, Route::Webhook);
     }
     match connect::door::place(path) {
         Some(place) => Route::Connect(place.integration().map(str::to_owned)),
@@ -128,11 +132,22 @@ fn route(session: &Session) -> Route {
     }
 }
 
-fn head_of(session: &Session, integration: String, source: Option<IpAddr>) -> RequestHead {
+/// `INTEGRATION` or `INTEGRATION/TOKEN`.
+fn webhook(rest: &str) -> Option<Place> {
+    let (integration, token) = rest.split_once('/').map_or((rest, None), |(id, token)| (id, Some(token)));
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    let is_id = (1..=64).contains(&integration.len()) && integration.bytes().all(plain);
+    let is_token = |token: &str| token.len() <= 64 && token.bytes().all(|b| plain(b) || b.is_ascii_uppercase());
+    (is_id && token.is_none_or(is_token))
+        .then(|| Place { integration: integration.to_owned(), token: token.map(|token| Arc::new(Secret::from(token))) })
+}
+
+fn head_of(session: &Session, place: Place, source: Option<IpAddr>) -> RequestHead {
     let request = session.req_header();
     RequestHead {
         method: request.method.clone(),
-        integration,
+        integration: place.integration,
+        token: place.token,
         query: request.uri.query().unwrap_or_default().to_owned(),
         target: String::from_utf8_lossy(request.raw_path()).into_owned(),
         headers: request.headers.clone(),

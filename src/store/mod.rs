@@ -73,7 +73,7 @@ pub trait Events: Send + Sync + 'static {
 #[async_trait]
 pub trait Work: Send + Sync + 'static {
     /// Leases up to `claim.max` due items, oldest due first within a lane, from lanes that are not
-    /// in `claim.busy`, and besides them up to `claim.matching` of the lane of matching. The attempt is counted before this returns, so that an item which kills its
+    /// in `claim.busy`, and besides them up to `claim.matching` of the lanes of matching. The attempt is counted before this returns, so that an item which kills its
     /// worker is seen to have been tried.
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Leased>, StoreError>;
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
-use crate::base::id::{DeliveryId, EventId};
+use crate::base::id::{DeliveryId, EventId, WebhookId};
 
 /// A verified webhook on its way into the store.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub struct NewEvent {
     pub id: EventId,
     /// The integration it came to.
     pub integration: Arc<str>,
-    /// The managed endpoint it came to, where it was one; part of the dedupe scope.
+    /// The managed endpoint it came to, where it was one, as [`endpoint_name`] writes it; part of the dedupe scope.
     pub endpoint: Option<Arc<str>>,
     /// What kind of event it is, as the definition's `event` expression says.
     pub event_type: String,
@@ -32,6 +32,12 @@ pub struct NewEvent {
     pub headers: Vec<(String, Bytes)>,
     /// The body, byte for byte as it was signed.
     pub body: Bytes,
+}
+
+/// How an event names the managed endpoint it came to: by the endpoint's id and its connection, so that the connection
+/// is known when the endpoint is gone.
+pub fn endpoint_name(id: WebhookId, connection: &str) -> Arc<str> {
+    Arc::from(format!("{id}/{connection}"))
 }
 
 /// What became of an event that was offered.
@@ -75,6 +81,18 @@ pub struct EventHead {
     pub body_bytes: u64,
     /// Where it stands.
     pub state: EventState,
+}
+
+impl EventHead {
+    /// The managed endpoint it came to, where it was one.
+    pub fn webhook(&self) -> Option<WebhookId> {
+        self.endpoint.as_deref()?.split_once('/')?.0.parse().ok()
+    }
+
+    /// The connection whose endpoint it came to, where it was one.
+    pub fn connection(&self) -> Option<&str> {
+        self.endpoint.as_deref()?.split_once('/').map(|(_, connection)| connection)
+    }
 }
 
 /// Where an event stands.
@@ -132,8 +150,11 @@ pub enum DeliveryState {
     Dead,
 }
 
+/// The lane of matching, and what the lanes of endpoints begin with.
+const MATCHING: &str = "match";
+
 /// What limits concurrency: deliveries of one lane share its slots. `destination:app`,
-/// `integration:slack`, or `match` for the matching of rules.
+/// `integration:slack`, or `match` for the matching of rules, `match:ENDPOINT` for that of a managed endpoint's events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Lane(pub Arc<str>);
@@ -141,7 +162,18 @@ pub struct Lane(pub Arc<str>);
 impl Lane {
     /// The lane of events whose rules have not been matched.
     pub fn matching() -> Self {
-        Self(Arc::from("match"))
+        Self(Arc::from(MATCHING))
+    }
+
+    /// The lane of events of a managed endpoint whose rules have not been matched: one of its own, so that an
+    /// endpoint can be held back without touching its events.
+    pub fn matching_of(endpoint: Option<&str>) -> Self {
+        endpoint.map_or_else(Self::matching, |endpoint| Self(Arc::from(format!("{MATCHING}:{endpoint}"))))
+    }
+
+    /// Whether its items are events whose rules have not been matched.
+    pub fn is_matching(&self) -> bool {
+        self.0.strip_prefix(MATCHING).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
     }
 }
 

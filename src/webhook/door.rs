@@ -13,6 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
+use crate::base::secret::Secret;
+use crate::connection::endpoints::Endpoint;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::respond::Answer;
@@ -25,6 +27,8 @@ pub struct RequestHead {
     pub method: Method,
     /// The integration that the path names; not yet known to exist.
     pub integration: String,
+    /// What the path has after the integration, where it has something: the token of a managed endpoint.
+    pub token: Option<Arc<Secret>>,
     /// The query string without the question mark; empty when there is none.
     pub query: String,
     /// The path and query exactly as they were sent.
@@ -44,6 +48,8 @@ pub struct Admission {
     pub generation: Arc<Generation>,
     /// The integration it is for.
     pub integration: Arc<Integration>,
+    /// The managed endpoint it came to, where it was one.
+    pub endpoint: Option<Arc<Endpoint>>,
     /// The most bytes its body may have; the door refuses a longer one with 413.
     pub max_body: u64,
     /// When it was admitted, by the monotonic clock; from here the acknowledgement is timed.

@@ -4,6 +4,7 @@
 //! A success is answered when the event, its dedupe mark and its work item are durable, and not before.
 //! Refusals that cost least come first. Called by `server` through [`Receive`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,14 +18,18 @@ use super::limits::{CHEAP_BODY, Limits};
 use super::readings::Readings;
 use super::refused::{Refused, RefusedList};
 use super::scope::{Scope, query_without_secret};
+use super::tally::{Came, Tallies};
 use super::verify::{self, Failure, Request, Verified};
 use super::{handshake, keep};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::EventId;
 use crate::base::random::Random;
+use crate::base::secret::Secret;
+use crate::connection::endpoints::{Endpoint, Endpoints};
 use crate::definition::live::Live;
+use crate::definition::plan::Integration;
 use crate::definition::plan::gateway::Mode;
-use crate::definition::plan::webhook::Webhook;
+use crate::definition::plan::webhook::{Address, Webhook, WebhookSecret};
 use crate::respond::{Answer, Refusal};
 use crate::store::model::{Accepted, NewEvent};
 use crate::store::{Events, StoreError};
@@ -34,6 +39,8 @@ use crate::telemetry::metrics::Metrics;
 pub const EVENT_HEADER: HeaderName = HeaderName::from_static("trunkline-event");
 /// When a sender should come again while nothing can be stored.
 const STORE_RETRY: Duration = Duration::from_secs(10);
+/// The result of an event that its endpoint does not take.
+const PASSED_OVER: &str = "unsubscribed";
 /// The label of metrics for what names no integration of ours.
 const OTHER: &str = "other";
 
@@ -50,6 +57,10 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// The managed endpoints.
+    pub endpoints: Arc<Endpoints>,
+    /// What came to them.
+    pub tallies: Arc<Tallies>,
 }
 
 /// Takes webhooks in.
@@ -97,20 +108,50 @@ impl Receive for Receiver {
 impl Receiver {
     fn find(&self, head: &RequestHead) -> Result<Admission, Answer> {
         let generation = self.parts.live.load();
-        let found = generation.integration(&head.integration).and_then(|integration| {
-            integration.webhook.as_ref().map(|webhook| (Arc::clone(integration), webhook.max_body))
-        });
-        let Some((integration, max_body)) = found else {
-            self.count(OTHER, Refusal::NotFound.code());
-            return Err(Refusal::NotFound.answer("no integration of this name takes webhooks"));
+        let integration = generation.integration(&head.integration).cloned();
+        let Some((integration, webhook)) =
+            integration.as_ref().and_then(|found| Some((found, found.webhook.as_ref()?)))
+        else {
+            return Err(self.unknown());
         };
-        Ok(Admission { generation, integration, max_body, admitted_at: self.parts.clock.monotonic() })
+        let endpoint = match &head.token {
+            None if webhook.address == Address::Plain => None,
+            None => return Err(self.unknown()),
+            Some(token) => Some(self.endpoint(integration, webhook, (token, head.source))?),
+        };
+        let (integration, max_body) = (Arc::clone(integration), webhook.max_body);
+        Ok(Admission { generation, integration, endpoint, max_body, admitted_at: self.parts.clock.monotonic() })
+    }
+
+    /// The managed endpoint that a token names. Guesses count against their source as what does not verify.
+    fn endpoint(
+        &self,
+        integration: &Integration,
+        webhook: &Webhook,
+        (token, source): (&Secret, Option<IpAddr>),
+    ) -> Result<Arc<Endpoint>, Answer> {
+        if let Some(endpoint) = self.parts.endpoints.at(&integration.id, token) {
+            return Ok(endpoint);
+        }
+        let now = self.parts.clock.monotonic();
+        match self.limits.charge_unverified(&integration.id, source, webhook.rate_per_source, now) {
+            Ok(()) => Err(self.unknown()),
+            Err(wait) => {
+                self.count(&integration.id, Refusal::RateLimited.code());
+                Err(Refusal::RateLimited.answer_after("this webhook takes no more requests for now", wait).closing())
+            }
+        }
+    }
+
+    fn unknown(&self) -> Answer {
+        self.count(OTHER, Refusal::NotFound.code());
+        Refusal::NotFound.answer("nothing takes webhooks at this address")
     }
 
     fn visit<'a>(&'a self, admission: &'a Admission, head: &'a RequestHead) -> Result<Visit<'a>, Answer> {
         match &admission.integration.webhook {
             Some(webhook) => Ok(Visit { receiver: self, admission, head, webhook, now: self.parts.clock.now() }),
-            None => Err(Refusal::NotFound.answer("no integration of this name takes webhooks")),
+            None => Err(self.unknown()),
         }
     }
 
@@ -126,6 +167,24 @@ struct Visit<'a> {
     head: &'a RequestHead,
     webhook: &'a Webhook,
     now: Timestamp,
+}
+
+/// Where it came to.
+impl Visit<'_> {
+    fn endpoint(&self) -> Option<&Endpoint> {
+        self.admission.endpoint.as_deref()
+    }
+
+    /// The secrets that count: an endpoint has its own.
+    fn secrets(&self) -> &[WebhookSecret] {
+        self.endpoint().map_or(&self.webhook.secrets, |endpoint| &endpoint.secrets)
+    }
+
+    fn came(&self, came: Came) {
+        if let Some(endpoint) = self.endpoint() {
+            self.receiver.parts.tallies.count(endpoint.id, came, self.now);
+        }
+    }
 }
 
 /// The stages that need no body.
@@ -167,7 +226,8 @@ impl Visit<'_> {
         if handshake::may_be_unverified(self.webhook, &self.head.method) {
             return Ok(());
         }
-        verify::precheck(self.webhook, self.head, self.now).map_err(|failure| self.unverified(&failure, None))
+        verify::precheck(&self.webhook.verify, self.secrets(), self.head, self.now)
+            .map_err(|failure| self.unverified(&failure, None))
     }
 
     fn has_budget(&self) -> Result<(), Answer> {
@@ -196,6 +256,9 @@ impl Visit<'_> {
         self.is_event()?;
         self.has_room()?;
         let identity = self.identify(&scope, &verified)?;
+        if let Some(passed_over) = self.pass_over(&identity) {
+            return Ok(passed_over);
+        }
         self.accept(body, identity).await
     }
 
@@ -211,8 +274,8 @@ impl Visit<'_> {
     fn verify(&self, body: &Bytes, scope: &Scope) -> Result<Verified, Answer> {
         let public_url = &self.admission.generation.gateway.public_url;
         let request = Request { head: self.head, body, public_url, context: &scope.context, now: self.now };
-        let verified =
-            verify::verify(self.webhook, &request).map_err(|failure| self.unverified(&failure, Some(body)))?;
+        let verified = verify::verify(&self.webhook.verify, self.secrets(), &request)
+            .map_err(|failure| self.unverified(&failure, Some(body)))?;
         let (integration, secret) = (&*self.admission.integration.id, &*verified.secret);
         if verified.first {
             tracing::debug!(integration, secret, "webhook verified");
@@ -258,9 +321,22 @@ impl Visit<'_> {
         Ok(identity)
     }
 
+    /// The answer to an event of a type that its endpoint does not take: acknowledged, so that it does not come again,
+    /// and not stored. One that nobody can tell is never passed over.
+    fn pass_over(&self, identity: &Identity) -> Option<Answer> {
+        let endpoint = self.endpoint().filter(|_| identity.untold.is_none())?;
+        if endpoint.takes(&identity.event_type) {
+            return None;
+        }
+        self.came(Came::Taken);
+        self.receiver.count(&self.admission.integration.id, PASSED_OVER);
+        Some(Answer::json(StatusCode::OK, &serde_json::json!({ "result": PASSED_OVER })))
+    }
+
     async fn accept(&self, body: Bytes, identity: Identity) -> Result<Answer, Answer> {
         let parts = &self.receiver.parts;
         let unavailable = |detail: &str| {
+            self.came(Came::Refused);
             self.receiver.count(&self.admission.integration.id, Refusal::StoreUnavailable.code());
             Refusal::StoreUnavailable.answer_after(detail, STORE_RETRY)
         };
@@ -269,7 +345,7 @@ impl Visit<'_> {
         let event = NewEvent {
             id,
             integration: Arc::clone(&self.admission.integration.id),
-            endpoint: None,
+            endpoint: self.endpoint().map(|endpoint| Arc::clone(&endpoint.name)),
             event_type: identity.event_type,
             delivery_id: identity.delivery_id,
             dedupe_window: self.webhook.dedupe_window,
@@ -292,6 +368,7 @@ impl Visit<'_> {
     }
 
     fn acknowledge(&self, status: StatusCode, id: EventId, result: &str) -> Answer {
+        self.came(Came::Taken);
         let integration = &*self.admission.integration.id;
         let taken = self.receiver.parts.clock.monotonic().saturating_sub(self.admission.admitted_at);
         let metrics = &self.receiver.parts.metrics;
@@ -309,11 +386,13 @@ impl Visit<'_> {
 /// Refusing.
 impl Visit<'_> {
     fn refuse(&self, refusal: Refusal, detail: &str) -> Answer {
+        self.came(Came::Refused);
         self.receiver.count(&self.admission.integration.id, refusal.code());
         refusal.answer(detail)
     }
 
     fn too_many(&self, wait: Duration) -> Answer {
+        self.came(Came::Refused);
         self.receiver.count(&self.admission.integration.id, Refusal::RateLimited.code());
         Refusal::RateLimited.answer_after("this webhook takes no more requests for now", wait)
     }
@@ -337,6 +416,7 @@ impl Visit<'_> {
         self.receiver.refused.record(Refused {
             at: self.now,
             integration: Arc::clone(&self.admission.integration.id),
+            webhook: self.endpoint().map(|endpoint| endpoint.id),
             reason,
             detail: failure.to_string(),
             headers: self.head.headers.keys().map(|name| name.as_str().to_owned()).collect(),
@@ -345,7 +425,7 @@ impl Visit<'_> {
                 _ => None,
             },
             secrets: match failure {
-                Failure::Mismatch => verify::current_ids(self.webhook, self.now),
+                Failure::Mismatch => verify::current_ids(self.secrets(), self.now),
                 _ => Vec::new(),
             },
             body_bytes: body.map(|body| body.len() as u64),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 
 use crate::base::clock::Timestamp;
+use crate::base::id::WebhookId;
 
 /// How many are kept for one integration, so that a flood at one hides nothing of another.
 const PER_INTEGRATION: usize = 50;
@@ -20,6 +21,8 @@ pub struct Refused {
     pub at: Timestamp,
     /// The integration it was for.
     pub integration: Arc<str>,
+    /// The managed endpoint it came to, where it was one.
+    pub webhook: Option<WebhookId>,
     /// Why, as a stable word.
     pub reason: &'static str,
     /// Why, in words.
@@ -74,6 +77,7 @@ mod tests {
         Refused {
             at: Timestamp::from_millis(at),
             integration: Arc::from(integration),
+            webhook: None,
             reason: "mismatch",
             detail: String::new(),
             headers: Vec::new(),

@@ -42,6 +42,7 @@ fn no_secret_is_in_anything_that_a_deployment_ever_wrote() {
     scene.call_services(&gateway, &mut sinks);
     scene.connect_accounts(&gateway, &canaries, &mut sinks);
     scene.send_webhooks(&gateway);
+    Scene::make_endpoints(&gateway, &canaries, &mut sinks);
     let over = within(Duration::from_secs(30), || {
         gateway.admin("GET", "/api/deliveries?state=dead", b"").text().contains("dead")
     });

@@ -62,3 +62,4 @@ mod tokens;
 mod transforms;
 mod untold;
 mod vectors;
+mod webhooks;

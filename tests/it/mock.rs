@@ -85,7 +85,8 @@ fn get(client: &mut Client, target: &str) -> Reply {
 /// What is wrong with the samples of one event of a service.
 fn faults_of_samples(integration: &Integration, webhook: &Webhook, event: &str) -> Option<String> {
     let url = "https://example.com/webhooks/x";
-    let trigger = Trigger { integration, event_type: event, body: None, url, forged: false };
+    let secrets = &integration.webhook.as_ref().unwrap().secrets;
+    let trigger = Trigger { integration, secrets, event_type: event, body: None, url, forged: false };
     let make = |seed| trigger.make(Timestamp::from_seconds(1), &SeededRandom::new(seed));
     let (one, other) = match (make(1), make(2)) {
         (Ok(one), Ok(other)) => (one, other),

@@ -12,8 +12,8 @@ use trunkline::base::random::SeededRandom;
 use trunkline::base::secret::Secret;
 use trunkline::definition::plan::about::About;
 use trunkline::definition::plan::webhook::{
-    Digest, Hmac, KeyEncoding, KeyForm, Prefix, SignatureEncoding, SignatureForm, SignaturePlace, SignedPart, TimeUnit,
-    TimestampRule, TokenPlace, ValuePlace, Verify, Webhook, WebhookSecret,
+    Address, Digest, Hmac, KeyEncoding, KeyForm, Prefix, SignatureEncoding, SignatureForm, SignaturePlace, SignedPart,
+    TimeUnit, TimestampRule, TokenPlace, ValuePlace, Verify, Webhook, WebhookSecret,
 };
 use trunkline::definition::plan::{Auth, Fingerprint, Integration};
 use trunkline::mock::trigger::{SignedWebhook, Trigger};
@@ -38,6 +38,9 @@ fn integration(verify: Verify, secret: &str) -> Integration {
         max_body: 1 << 20,
         rate: "1000/s".parse().unwrap(),
         rate_per_source: "1000/s".parse().unwrap(),
+        address: Address::Plain,
+        register: Vec::new(),
+        unregister: Vec::new(),
     };
     Integration {
         id: Arc::from("x"),
@@ -56,7 +59,8 @@ fn integration(verify: Verify, secret: &str) -> Integration {
 
 fn signed(integration: &Integration, forged: bool) -> SignedWebhook {
     let url = format!("{PUBLIC}/webhooks/x");
-    let trigger = Trigger { integration, event_type: "thing.happened", body: None, url: &url, forged };
+    let secrets = &integration.webhook.as_ref().unwrap().secrets;
+    let trigger = Trigger { integration, secrets, event_type: "thing.happened", body: None, url: &url, forged };
     trigger.make(NOW, &SeededRandom::new(1)).unwrap()
 }
 
@@ -69,6 +73,7 @@ fn believed(integration: &Integration, sent: &SignedWebhook, body: &Bytes) -> bo
     let query = target.split_once('?').map_or("", |(_, query)| query).to_owned();
     let integration_id = "x".to_owned();
     let head = RequestHead {
+        token: None,
         method: Method::POST,
         integration: integration_id,
         query,
@@ -85,7 +90,8 @@ fn believed(integration: &Integration, sent: &SignedWebhook, body: &Bytes) -> bo
         .with_headers("headers", sent.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let public_url = Url::parse(PUBLIC).unwrap();
     let request = Request { head: &head, body, public_url: &public_url, context: &context, now: NOW };
-    verify(integration.webhook.as_ref().unwrap(), &request).is_ok()
+    let webhook = integration.webhook.as_ref().unwrap();
+    verify(&webhook.verify, &webhook.secrets, &request).is_ok()
 }
 
 fn form() -> impl Strategy<Value = SignatureForm> {

@@ -66,6 +66,7 @@ impl Sent {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
         }
         let head = RequestHead {
+            token: None,
             method: request["method"].as_str().unwrap().parse().unwrap(),
             integration: "x".to_owned(),
             query: url.query().unwrap_or_default().to_owned(),
@@ -89,8 +90,8 @@ impl Sent {
             context: &scope.context,
             now: self.now,
         };
-        let whole = verify(webhook, &request).map(drop);
-        let by_head = precheck(webhook, &self.head, self.now);
+        let whole = verify(&webhook.verify, &webhook.secrets, &request).map(drop);
+        let by_head = precheck(&webhook.verify, &webhook.secrets, &self.head, self.now);
         assert!(by_head.is_ok() || whole.is_err(), "the head alone is refused: {by_head:?}");
         whole
     }

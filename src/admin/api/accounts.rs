@@ -140,9 +140,11 @@ pub async fn take_away(parts: &Parts, by: &str, id: ConnectionId) -> Result<Valu
         let detail = format!("a file declares `{}/{}`: remove it there", head.integration, head.name);
         return Err(Refused::new(Refusal::Conflict, &detail));
     }
+    // While the account can still sign in at its service.
+    let webhooks = parts.webhooks.delete_all_of(by, (&head.integration, &head.name)).await?;
     let removed = parts.connect.remove(by, &head.integration, &head.name).await;
     match removed {
-        Ok(Some(revocation)) => Ok(json!({ "removed": id, "revocation": revocation })),
+        Ok(Some(revocation)) => Ok(json!({ "removed": id, "revocation": revocation, "webhooks": webhooks })),
         Ok(None) => Err(gone()),
         Err(error) => Err(Refused::new(Refusal::StoreUnavailable, &error.to_string())),
     }

@@ -14,7 +14,6 @@ use super::query::{Asked, EventQuery, Named, next_page};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::EventId;
-use crate::queue::durable::KEYS;
 use crate::respond::Refusal;
 use crate::store::model::{Delivery, DeliveryState, Event, EventHead};
 
@@ -68,7 +67,8 @@ fn head(head: &EventHead) -> Value {
     json!({
         "id": head.id,
         "integration": head.integration,
-        "endpoint": head.endpoint.as_deref().filter(|endpoint| *endpoint != KEYS),
+        "webhook": head.webhook(),
+        "connection": head.connection(),
         "type": head.event_type,
         "delivery_id": head.delivery_id,
         "received_at": head.received_at.to_string(),

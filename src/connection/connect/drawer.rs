@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::link::expires;
 use crate::base::clock::Timestamp;
 use crate::base::random::RandomUnavailable;
-use crate::base::secret::Secret;
+pub(super) use crate::connection::enclosed::Enclosed;
 use crate::connection::vault::{OpenError, Vault};
 use crate::store::model::RecordKey;
 use crate::store::{Records, StoreError};
@@ -98,21 +98,5 @@ impl Drawer {
             self.records.remove(&key).await?;
         }
         Ok(())
-    }
-}
-
-/// A secret in a sealed record. It is written out, and so only ever within a value that [`Drawer`] seals.
-#[derive(Debug)]
-pub(super) struct Enclosed(pub Secret);
-
-impl Serialize for Enclosed {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0.expose())
-    }
-}
-
-impl<'de> Deserialize<'de> for Enclosed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(Secret::new(text)))
     }
 }

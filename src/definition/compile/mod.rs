@@ -36,6 +36,7 @@ use super::not_yet;
 use super::plan::{Fingerprint, Input, Integration, NotYet};
 use super::problem::{Code, Problem};
 use super::raw;
+use super::raw::form::OneOrMany;
 use super::templates::Templates;
 use place::Place;
 
@@ -125,6 +126,27 @@ fn hash(value: &Value, digest: &mut Sha256) {
                 hash(item, digest);
             }
         }
+    }
+}
+
+fn each<T, U>(
+    items: &[T],
+    place: &Place<'_>,
+    compile: impl Fn(&T, &Place<'_>) -> Result<U, Fault>,
+) -> Result<Vec<U>, Fault> {
+    items.iter().enumerate().map(|(index, item)| compile(item, &place.item(index))).collect()
+}
+
+/// The places of a list's items; one that is written alone stands at the list's own place.
+fn listed<T, U>(
+    list: &OneOrMany<T>,
+    place: &Place<'_>,
+    compile: impl Fn(&T, &Place<'_>) -> Result<U, Fault>,
+) -> Result<Vec<U>, Fault> {
+    let is_list = place.document().value.pointer(place.pointer()).is_some_and(serde_json::Value::is_array);
+    match list.0.as_slice() {
+        [one] if !is_list => compile(one, place).map(|one| vec![one]),
+        items => each(items, place, compile),
     }
 }
 

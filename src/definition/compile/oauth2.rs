@@ -7,7 +7,7 @@ use http::Method;
 use super::address::read_address;
 use super::assertion::compile as assertion;
 use super::place::{Fault, Place};
-use super::request;
+use super::{each, listed, request};
 use crate::base::secret::Secret;
 use crate::definition::plan::moment::{Moment, MomentUnit};
 use crate::definition::plan::oauth2::{
@@ -63,27 +63,6 @@ pub(super) fn compile(raw: &raw::OAuth2, place: &Place<'_>) -> Result<OAuth2, Fa
         identity: raw.identity.as_ref().map(|raw| identity(raw, &place.at("identity"))).transpose()?,
         discover: each(&raw.discover, &place.at("discover"), discover)?,
     })
-}
-
-fn each<T, U>(
-    items: &[T],
-    place: &Place<'_>,
-    compile: impl Fn(&T, &Place<'_>) -> Result<U, Fault>,
-) -> Result<Vec<U>, Fault> {
-    items.iter().enumerate().map(|(index, item)| compile(item, &place.item(index))).collect()
-}
-
-/// The places of a list's items; one that is written alone stands at the list's own place.
-fn listed<T, U>(
-    list: &OneOrMany<T>,
-    place: &Place<'_>,
-    compile: impl Fn(&T, &Place<'_>) -> Result<U, Fault>,
-) -> Result<Vec<U>, Fault> {
-    let is_list = place.document().value.pointer(place.pointer()).is_some_and(serde_json::Value::is_array);
-    match list.0.as_slice() {
-        [one] if !is_list => compile(one, place).map(|one| vec![one]),
-        items => each(items, place, compile),
-    }
 }
 
 fn grant(raw: Option<raw::Grant>) -> Grant {

@@ -5,15 +5,18 @@ use std::time::Duration;
 use http::Method;
 
 use super::place::{Fault, Place};
-use super::verify;
+use super::{request, verify};
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::base::units::Rate;
 use crate::definition::not_yet;
 use crate::definition::plan::NotYet;
-use crate::definition::plan::webhook::{Handshake, Reply, ReplyBody, Verify, Webhook, WebhookSecret};
+use crate::definition::plan::request::Request;
+use crate::definition::plan::webhook::{Address, Handshake, Reply, ReplyBody, Verify, Webhook, WebhookSecret};
 use crate::definition::problem::Code;
+use crate::definition::raw::form::{OneOrMany, ShortOr};
 use crate::definition::raw::handshake as raw_handshake;
+use crate::definition::raw::request::Request as RawRequest;
 use crate::definition::raw::scalar::MomentText;
 use crate::definition::raw::webhook as raw;
 
@@ -46,14 +49,22 @@ pub(super) fn compile(webhook: &raw::Webhook, place: &Place<'_>) -> Result<Webho
         max_body: webhook.max_body.map_or(BODY, |size| size.0.min(BODY_MOST)),
         rate: webhook.rate.map_or(RATE, |rate| rate.0),
         rate_per_source: webhook.rate_per_source.map_or(RATE_PER_SOURCE, |rate| rate.0),
+        address: match webhook.address {
+            None | Some(raw::Address::Plain) => Address::Plain,
+            Some(raw::Address::Unguessable) => Address::Unguessable,
+        },
+        register: requests(webhook.register.as_ref(), &place.at("register"))?,
+        unregister: requests(webhook.unregister.as_ref(), &place.at("unregister"))?,
     })
 }
 
-fn secrets(
-    list: &[crate::definition::raw::form::ShortOr<raw::WebhookSecret>],
-    place: &Place<'_>,
-) -> Result<Vec<WebhookSecret>, Fault> {
-    let secret = |(index, raw): (usize, &crate::definition::raw::form::ShortOr<raw::WebhookSecret>)| {
+fn requests(list: Option<&OneOrMany<ShortOr<RawRequest>>>, place: &Place<'_>) -> Result<Vec<Request>, Fault> {
+    let Some(list) = list else { return Ok(Vec::new()) };
+    super::listed(list, place, |raw, at| request::compile(raw.0.shape(), at))
+}
+
+fn secrets(list: &[ShortOr<raw::WebhookSecret>], place: &Place<'_>) -> Result<Vec<WebhookSecret>, Fault> {
+    let secret = |(index, raw): (usize, &ShortOr<raw::WebhookSecret>)| {
         let expires = raw.0.expires_at.as_ref().map(|MomentText(text)| {
             let at = place.item(index).at("expires_at");
             Timestamp::parse_rfc3339(text)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::NotYet;
+use super::request::Request;
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::base::units::Rate;
@@ -34,6 +35,21 @@ pub struct Webhook {
     pub rate: Rate,
     /// The most requests from one source address that do not verify. Default 100/s.
     pub rate_per_source: Rate,
+    /// Where they come in.
+    pub address: Address,
+    /// How the service is told to send a connection's events to its endpoint, in order; empty where it is not.
+    pub register: Vec<Request>,
+    /// How it is told to stop.
+    pub unregister: Vec<Request>,
+}
+
+/// Where webhooks come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// At `/webhooks/ID`, and at those of managed endpoints.
+    Plain,
+    /// At those of managed endpoints only.
+    Unguessable,
 }
 
 /// One secret of several, so that one can be replaced while the other still counts.

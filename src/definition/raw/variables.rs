@@ -30,7 +30,10 @@ const BODY: Variable = ("body", "the body: parsed where it is JSON or a form, el
 const HEADERS: Variable = ("headers", "headers by name, in any case");
 const QUERY: Variable = ("query", "the query's parameters by name");
 const METHOD: Variable = ("method", "the request's method in capitals");
-const EVENT: Variable = ("event", "the event: `id`, `type`, `integration`, `delivery_id`, `received_at`");
+const EVENT: Variable = (
+    "event",
+    "the event: `id`, `type`, `integration`, `connection` (of the managed endpoint it came to, else none), `delivery_id`, `received_at`",
+);
 const NOW: Variable = ("now", "the present moment, in seconds since 1970; `now | rfc3339` writes it out");
 const UUID: Variable = ("uuid", "a random UUID, the same wherever one call names it");
 const NONCE: Variable = ("nonce", "128 random bits in hexadecimal, the same wherever one call names it");
@@ -47,6 +50,23 @@ pub const PLACES: &[Seen] = &[
     Seen {
         place: "call",
         variables: &[GIVEN, SAVED, CONNECTION, API_KEY, USERNAME, PASSWORD, TOKEN, CLIENT, NOW, UUID, NONCE],
+    },
+    Seen {
+        place: "subscription",
+        variables: &[
+            GIVEN,
+            ("saved", "values kept from earlier answers, of this connection and of this endpoint"),
+            ("webhook", "the endpoint: `url`, `secret`, `events` (the types it is to have, or all that are declared)"),
+            CONNECTION,
+            API_KEY,
+            USERNAME,
+            PASSWORD,
+            TOKEN,
+            CLIENT,
+            NOW,
+            UUID,
+            NONCE,
+        ],
     },
     Seen {
         place: "sign-in",
@@ -107,9 +127,10 @@ pub fn of_place(place: &str) -> &'static [Variable] {
 
 /// Fields of variables whose fields are all known.
 pub const FIELDS: &[(&str, &[&str])] = &[
-    ("event", &["id", "type", "integration", "delivery_id", "received_at"]),
+    ("event", &["id", "type", "integration", "connection", "delivery_id", "received_at"]),
     ("connection", &["id"]),
     ("client", &["id", "secret"]),
+    ("webhook", &["url", "secret", "events"]),
 ];
 
 #[cfg(test)]

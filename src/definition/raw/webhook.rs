@@ -62,11 +62,13 @@ pub struct Webhook {
     /// What an accepted webhook is answered, for services that want more than a 2xx status.
     #[schemars(extend("x-sees" = "reply"))]
     pub acknowledge: Option<ShortOr<Reply>>,
-    /// How a webhook is set up at the service for a connection.
-    #[schemars(extend("x-sees" = "call"))]
+    /// How the service is told to send a connection's events to its endpoint. What its answer says is kept by `save`:
+    /// `id` is what the service calls the subscription, `secret` the secret it signs with, where it makes that
+    /// itself.
+    #[schemars(extend("x-sees" = "subscription"))]
     pub register: Option<OneOrMany<ShortOr<Request>>>,
-    /// How it is taken down there.
-    #[schemars(extend("x-sees" = "call"))]
+    /// How it is told to stop. That it does not know the subscription any more (404, 410) is a success.
+    #[schemars(extend("x-sees" = "subscription"))]
     pub unregister: Option<OneOrMany<ShortOr<Request>>>,
 }
 

@@ -351,7 +351,7 @@ fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, 
     let calm = |tries, due: Timestamp| if deaths(tries) + 1 >= DEATHS { due.max(now.after(CALM)) } else { due };
     let event = index.event(key.0)?.ok_or_else(missing)?;
     if key.1 == MATCH {
-        let (tries, lane) = (event.tries, Lane::matching());
+        let (tries, lane) = (event.tries, Lane::matching_of(event.head.endpoint.as_deref()));
         let due = calm(tries, event.head.received_at);
         let rule = Arc::from("");
         return Ok((

@@ -126,12 +126,19 @@ impl Scheduler {
             let due = ready.range(..=(claim.now, (u128::MAX, u16::MAX)));
             due.filter(|(_, key)| self.is_free(*key)).take(most).copied().collect()
         };
-        let others = self.lanes.iter().filter(|(lane, _)| **lane != matching && open(lane));
+        let others = self.lanes.iter().filter(|(lane, _)| !lane.is_matching() && open(lane));
         let mut found: Vec<_> = others.flat_map(|(_, ready)| due(ready, claim.per_lane)).collect();
         found.sort_unstable();
         found.truncate(claim.max);
-        let to_match = self.lanes.get(&matching).filter(|_| open(&matching));
-        found.extend(to_match.into_iter().flat_map(|ready| due(ready, claim.matching)));
+        if claim.matching > 0 && open(&matching) {
+            // They stand together in the order of lanes.
+            let lanes = self.lanes.range(matching..).take_while(|(lane, _)| lane.is_matching());
+            let lanes = lanes.filter(|(lane, _)| open(lane));
+            let mut to_match: Vec<_> = lanes.flat_map(|(_, ready)| due(ready, claim.matching)).collect();
+            to_match.sort_unstable();
+            to_match.truncate(claim.matching);
+            found.extend(to_match);
+        }
         found
     }
 
@@ -299,7 +306,7 @@ impl Scheduler {
             Op::Accepted { head, .. } => self.insert(NewItem {
                 suspect: false,
                 key: (head.id, MATCH),
-                lane: Lane::matching(),
+                lane: Lane::matching_of(head.endpoint.as_deref()),
                 rule: Arc::from(""),
                 action: 0,
                 attempts: 0,
@@ -398,7 +405,9 @@ impl Scheduler {
 
     /// When the next item outside `busy` falls due, or the next lease runs out.
     pub fn next_due(&self, busy: &[Lane]) -> Option<Timestamp> {
-        let ready = self.lanes.iter().filter(|(lane, _)| !busy.contains(lane));
+        let full = busy.contains(&Lane::matching());
+        let open = |lane: &Lane| !(busy.contains(lane) || full && lane.is_matching());
+        let ready = self.lanes.iter().filter(|(lane, _)| open(lane));
         let first =
             ready.filter_map(|(_, ready)| ready.iter().find(|(_, key)| self.is_free(*key)).map(|(due, _)| *due)).min();
         let expiry = self.leased.first().map(|(until, _)| *until);

@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::base::clock::Timestamp;
 use crate::definition::plan::NotYet;
-use crate::definition::plan::webhook::{Verify, Webhook, WebhookSecret};
+use crate::definition::plan::webhook::{Verify, WebhookSecret};
 use crate::respond::Refusal;
 use crate::template::Context;
 use crate::webhook::door::RequestHead;
@@ -126,15 +126,15 @@ impl Failure {
     }
 }
 
-/// Verifies a whole request.
+/// Verifies a whole request by a scheme with these secrets.
 ///
 /// # Errors
 /// The reason for which it must be refused. Without a usable secret every request is.
-pub fn verify(webhook: &Webhook, request: &Request<'_>) -> Result<Verified, Failure> {
-    match &webhook.verify {
-        Verify::Hmac(scheme) => hmac::verify(scheme, &webhook.secrets, request),
-        Verify::Token(place) => token::verify(place, &webhook.secrets, request.head, request.now),
-        Verify::Basic { username } => basic::verify(username, &webhook.secrets, &request.head.headers, request.now),
+pub fn verify(scheme: &Verify, secrets: &[WebhookSecret], request: &Request<'_>) -> Result<Verified, Failure> {
+    match scheme {
+        Verify::Hmac(scheme) => hmac::verify(scheme, secrets, request),
+        Verify::Token(place) => token::verify(place, secrets, request.head, request.now),
+        Verify::Basic { username } => basic::verify(username, secrets, &request.head.headers, request.now),
         Verify::NotYet(part) => Err(Failure::NotYet(part.clone())),
     }
 }
@@ -143,18 +143,18 @@ pub fn verify(webhook: &Webhook, request: &Request<'_>) -> Result<Verified, Fail
 ///
 /// # Errors
 /// The reason for which it must be refused.
-pub fn precheck(webhook: &Webhook, head: &RequestHead, now: Timestamp) -> Result<(), Failure> {
-    match &webhook.verify {
-        Verify::Hmac(scheme) => hmac::precheck(scheme, &webhook.secrets, &head.headers, now),
-        Verify::Token(place) => token::verify(place, &webhook.secrets, head, now).map(drop),
-        Verify::Basic { username } => basic::verify(username, &webhook.secrets, &head.headers, now).map(drop),
+pub fn precheck(scheme: &Verify, secrets: &[WebhookSecret], head: &RequestHead, now: Timestamp) -> Result<(), Failure> {
+    match scheme {
+        Verify::Hmac(scheme) => hmac::precheck(scheme, secrets, &head.headers, now),
+        Verify::Token(place) => token::verify(place, secrets, head, now).map(drop),
+        Verify::Basic { username } => basic::verify(username, secrets, &head.headers, now).map(drop),
         Verify::NotYet(part) => Err(Failure::NotYet(part.clone())),
     }
 }
 
 /// The ids of the secrets that count now.
-pub fn current_ids(webhook: &Webhook, now: Timestamp) -> Vec<Arc<str>> {
-    current(&webhook.secrets, now).map(|(_, secret)| Arc::clone(&secret.id)).collect()
+pub fn current_ids(secrets: &[WebhookSecret], now: Timestamp) -> Vec<Arc<str>> {
+    current(secrets, now).map(|(_, secret)| Arc::clone(&secret.id)).collect()
 }
 
 /// The secrets that count now, each with whether it is the first.

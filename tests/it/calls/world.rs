@@ -233,6 +233,7 @@ impl World {
             asker: Asker::Test,
             idempotency_key,
             deadline: None,
+            setting: None,
         };
         self.outbound.run(call).await
     }

@@ -173,6 +173,7 @@ webhook:
   secrets: ["${{env:WEBHOOK_SECRET}}"]
   event: body.type
   delivery_id: body.id
+  register: {{ request: POST /refuses, headers: {{ X-Hook: "{{{{ webhook.secret }}}}" }}, error: body.error }}
 rules:
   - id: all
     when: "*"
@@ -319,6 +320,43 @@ rules:
         }
         let in_query = format!("/webhooks/svc?token={}", self.secret("API_KEY"));
         drop(Client::new(gateway.public).send("POST", &in_query, &[], body));
+    }
+
+    /// Endpoints with secrets of their own: one that the service does not take and says why, one that is used, and
+    /// whose first secret is replaced. Answers that show a secret to whom asked for it are no outputs.
+    pub fn make_endpoints(gateway: &Gateway, canaries: &Canaries, sinks: &mut Sinks) {
+        let connections = gateway.admin("GET", "/api/connections", b"").json();
+        let row =
+            connections.as_array().unwrap().iter().find(|row| row["integration"] == "svc" && row["name"] == "env");
+        let target = format!("/api/integrations/{}/webhooks", row.unwrap()["id"].as_str().unwrap());
+        let [refused, first, second] =
+            ["refused", "first", "second"].map(|which| canaries.plant(&format!("an endpoint's {which} secret")));
+        let wish = |more: Value| gateway.admin("POST", &target, more.to_string().as_bytes());
+        let said = wish(json!({ "secret": refused }));
+        assert!(said.status >= 400 && said.text().contains("not taken"), "{}", said.text());
+        sinks.add("a subscription that was refused", said.body);
+        sinks.add("a secret that does not fit", wish(json!({ "secret": format!("{second} ") })).body);
+        let made = wish(json!({ "secret": first, "register": false })).json();
+        let path = format!("/api/webhooks/{}", made["id"].as_str().unwrap_or_else(|| panic!("{made}")));
+        let body = json!({ "secret": second, "overlap": "1h" }).to_string();
+        let rotated = gateway.admin("POST", &format!("{path}/rotate"), body.as_bytes());
+        assert_eq!(rotated.status, 200, "{}", rotated.text());
+        sinks.add("a test event", gateway.admin("POST", &format!("{path}/test"), br#"{"event":"made"}"#).body);
+        assert_eq!(gateway.admin("POST", &format!("{path}/reveal"), b"").json()["secret"], second);
+        let url = made["url"].as_str().unwrap();
+        let (_, place) = url.split_once("/webhooks/").unwrap();
+        let signed = format!("sha256={second}");
+        Client::new(gateway.public)
+            .send("POST", &format!("/webhooks/{place}"), &[("x-signature", &signed)], b"{}")
+            .unwrap();
+        for shown in [
+            path.clone(),
+            path.trim_start_matches("/api").to_owned(),
+            "/api/webhooks".to_owned(),
+            "/webhooks".to_owned(),
+        ] {
+            sinks.add(&shown, gateway.admin("GET", &shown, b"").body);
+        }
     }
 
     /// A file that brings a secret where it does not fit.

@@ -19,6 +19,7 @@ use trunkline::base::clock::{Clock, ManualClock, Timestamp};
 use trunkline::base::id::{DeliveryId, EventId};
 use trunkline::base::random::SystemRandom;
 use trunkline::connection::Connections;
+use trunkline::connection::endpoints::{self, Endpoints};
 use trunkline::definition::compile;
 use trunkline::definition::live::{Generation, Live};
 use trunkline::definition::load::tree;
@@ -38,6 +39,7 @@ use trunkline::store::model::{Delivery, EventState};
 use trunkline::store::{Events, Work};
 use trunkline::telemetry::metrics::Metrics;
 use trunkline::webhook::door::{Receive, RequestHead};
+use trunkline::webhook::tally::Tallies;
 use trunkline::webhook::{self, Receiver};
 
 use crate::support::store::NoEvents;
@@ -175,7 +177,18 @@ impl Station {
         let store = tokio::task::spawn_blocking(move || open(&options)).await.unwrap().unwrap();
         let live = Arc::new(Live::new(plan.generation(1)));
         let (metrics, random) = (Arc::new(Metrics::new().unwrap()), Arc::new(SystemRandom::default()));
+        let holds = Arc::new(queue::Holds::default());
+        let endpoints = Endpoints::new(endpoints::Parts {
+            vault: None,
+            records: Arc::clone(&store) as _,
+            audit: Arc::clone(&store) as _,
+            clock: Arc::clone(&clock) as _,
+            random: Arc::clone(&random) as _,
+            holding: Arc::clone(&holds) as _,
+        });
         let receiver = Receiver::new(webhook::Parts {
+            endpoints: Arc::new(endpoints),
+            tallies: Arc::new(Tallies::new(Arc::clone(&store) as _)),
             live: Arc::clone(&live),
             events: Arc::clone(&store) as Arc<dyn Events>,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -183,6 +196,7 @@ impl Station {
             metrics: Arc::clone(&metrics),
         });
         let workers = queue::start(queue::Parts {
+            holds,
             live: Arc::clone(&live),
             events: Arc::clone(&store) as Arc<dyn Events>,
             work: Arc::clone(&store) as Arc<dyn Work>,
@@ -321,6 +335,7 @@ pub fn head(body: &str, signature: &str) -> RequestHead {
         (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
     };
     RequestHead {
+        token: None,
         method: Method::POST,
         integration: "hub".to_owned(),
         query: String::new(),

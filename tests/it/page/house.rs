@@ -80,7 +80,7 @@ fn definitions(service: SocketAddr) -> [(&'static str, String); 4] {
             "bell",
             "trunkline: 1\nid: bell\ntitle: <b>Bell</b>\nsummary: Rings.\nauth: { none: {} }\nwebhook:\n  verify: { token: { header: X-Token } }\n\
              \x20 secrets: [\"${env:PROOF}\"]\n  event: body.type\n  delivery_id: body.id\n  events: [rung]\n\
-             rules:\n  - { id: pass_on, when: rung, do: [{ deliver: app, retry: { attempts: 1 } }] }\n"
+             connections: [{ id: main }]\nrules:\n  - { id: pass_on, when: rung, do: [{ deliver: app, retry: { attempts: 1 } }] }\n"
                 .to_owned(),
         ),
         ("broken", "trunkline: 1\nid: broken\ntitle: Broken\nauht: { none: {} }\n".to_owned()),
@@ -177,6 +177,13 @@ pub fn text(reply: &Reply) -> String {
 }
 
 impl Visitor {
+    /// The id of an integration's connection.
+    pub fn connection_of(&self, integration: &str) -> String {
+        let all = self.get("/api/connections").json();
+        let found = all.as_array().unwrap().iter().find(|row| row["integration"] == integration);
+        found.unwrap()["id"].as_str().unwrap().to_owned()
+    }
+
     /// Sends exactly this, with the cookie.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
         let cookie = [("cookie", self.cookie.as_str())];

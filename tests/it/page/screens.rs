@@ -17,8 +17,7 @@ pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
     let event =
         house.dead_letter(visitor, &json!({ "type": "rung", "id": "1", "note": hostile, "deep": [{ "a": 1 }] })).await;
     let other = house.dead_letter(visitor, &json!({ "type": "rung", "id": "2", "note": hostile })).await;
-    let connections = visitor.get("/api/connections").json();
-    let connection = connections[0]["id"].as_str().unwrap();
+    let connection = visitor.connection_of("keyed");
     visitor.post(&format!("/connections/{connection}/test"), &[]);
     let fixed = [
         "/",
@@ -34,6 +33,8 @@ pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
         "/integrations/hub/connect",
         "/connections",
         "/connections?status=error",
+        "/webhooks?integration=hub",
+        "/webhooks/new",
         "/events",
         "/events?type=none",
         "/dead-letters",
@@ -46,13 +47,27 @@ pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
         "/audit/check",
         "/configuration",
     ];
+    let webhook = webhook(visitor);
     let own = [
+        "/webhooks".to_owned(),
+        format!("/webhooks/{webhook}"),
+        format!("/webhooks/{webhook}/delete"),
         format!("/connections/{connection}"),
         format!("/connections/{connection}/remove"),
         format!("/events/{event}"),
         format!("/events/{other}"),
     ];
     fixed.into_iter().map(str::to_owned).chain(own).collect()
+}
+
+/// An endpoint to which something has come.
+fn webhook(visitor: &Visitor) -> String {
+    let made = visitor.post("/webhooks/new", &[("connection", &visitor.connection_of("bell"))]);
+    let id = Regex::new("/webhooks/(whk_[0-9a-z]{26})").unwrap().captures(&text(&made)).unwrap()[1].to_owned();
+    let tried = text(&visitor.post(&format!("/webhooks/{id}/test"), &[("event", "rung")]));
+    assert!(tried.contains("The public door took the test event"), "{tried}");
+    visitor.post(&format!("/webhooks/{id}/disable"), &[]);
+    id
 }
 
 fn count(html: &str, pattern: &str) -> usize {
@@ -189,7 +204,7 @@ async fn a_key_is_tried_then_kept_and_never_shown_again() {
     assert!(page.contains("It is not kept") && page.contains("no such key"), "{page}");
     assert!(page.contains("value=\"north\"") && !page.contains("sk_wrong") && !page.contains("4711"), "{page}");
     assert!(text(&ada.post("/integrations/keyed/connect", &form("sk_good", "test"))).contains("It works"));
-    assert_eq!(ada.get("/api/connections").json().as_array().unwrap().len(), 1, "a test keeps nothing");
+    assert_eq!(ada.get("/api/connections").json().as_array().unwrap().len(), 2, "a test keeps nothing");
     let kept = ada.post("/integrations/keyed/connect", &form("sk_good", "save"));
     let place = kept.header("location").unwrap_or_else(|| panic!("{}", text(&kept))).to_owned();
     let page = text(&ada.get(&place));

@@ -173,7 +173,7 @@ async fn foreign_pages_names_and_forms_are_refused() {
 async fn viewers_see_everything_and_change_nothing() {
     let house = House::open(&people()).await;
     let (ada, bob) = (house.signed_in("ada", ADA), house.signed_in("bob", BOB));
-    let id = ada.get("/api/connections").json()[0]["id"].as_str().unwrap().to_owned();
+    let id = ada.connection_of("keyed");
     let changes = [
         "/configuration/reload".to_owned(),
         "/integrations/keyed/connect".to_owned(),
@@ -200,7 +200,7 @@ async fn viewers_see_everything_and_change_nothing() {
 async fn a_read_only_deployment_is_changed_by_its_files() {
     let house = House::open(&people().replace("admin:\n", "admin:\n  read_only: true\n")).await;
     let ada = house.signed_in("ada", ADA);
-    let id = ada.get("/api/connections").json()[0]["id"].as_str().unwrap().to_owned();
+    let id = ada.connection_of("keyed");
     let said = ada.post(&format!("/connections/{id}/pause"), &[]);
     assert_eq!(code(&said), (403, "read_only"));
     assert!(text(&said).contains("<h1>Nothing is changed here"), "{}", text(&said));

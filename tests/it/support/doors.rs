@@ -157,7 +157,7 @@ impl Receive for Inbox {
         let generation = self.live.lock().unwrap().as_ref().unwrap().load();
         let known = generation.integration(&head.integration).cloned();
         let integration = known.ok_or_else(|| Refusal::NotFound.answer("no such webhook"))?;
-        Ok(Admission { generation, integration, max_body: 100_000, admitted_at: Duration::ZERO })
+        Ok(Admission { generation, integration, endpoint: None, max_body: 100_000, admitted_at: Duration::ZERO })
     }
 
     async fn receive(&self, _admission: Admission, head: RequestHead, body: Bytes) -> Answer {

@@ -1,0 +1,272 @@
+//! Webhook endpoints: what comes to each, making and deleting them, their secrets, and trying them out.
+
+use std::sync::Arc;
+
+use axum::extract::{Form, State};
+use axum::response::Response;
+use minijinja::value::Value as Shown;
+use serde_json::{Map, Value, json};
+
+use super::activity::integrations;
+use super::shell::Shell;
+use crate::admin::api::connections::{self, rows};
+use crate::admin::api::query::{Asked, Named};
+use crate::admin::api::webhooks::{self as api, Changes, New, Rotate, Test, Wanted};
+use crate::admin::refusal::Refused;
+use crate::admin::{By, Parts};
+use crate::base::id::{ConnectionId, WebhookId};
+use crate::respond::Refusal;
+
+type Shared = State<Arc<Parts>>;
+type Fields = Form<Vec<(String, String)>>;
+
+/// The endpoints that fit the filters.
+pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
+    let view = json!({ "rows": api::all(&parts, &wanted), "integrations": integrations(&parts) });
+    shell.page("webhooks.html", "Webhooks", view).await
+}
+
+/// One endpoint.
+pub async fn show(State(parts): Shared, shell: Shell, Named(id): Named<WebhookId>) -> Result<Response, Refused> {
+    detail(&parts, &shell, id, json!(null)).await
+}
+
+async fn detail(parts: &Parts, shell: &Shell, id: WebhookId, tried: Value) -> Result<Response, Refused> {
+    let webhook = api::one(parts, id)?;
+    let (title, events) = (titled(&webhook), declared(parts, &webhook));
+    let refused: Vec<_> = parts.refused.latest(webhook["integration"].as_str());
+    let refused = refused.iter().filter(|refused| refused.webhook == Some(id)).take(10);
+    let refused: Vec<_> =
+        refused.map(|one| json!({ "at": one.at.to_string(), "reason": one.reason, "detail": one.detail })).collect();
+    let view = json!({ "webhook": webhook, "events": events, "tried": tried, "refusals": refused });
+    shell.page("webhook.html", &title, view).await
+}
+
+fn titled(webhook: &Value) -> String {
+    let text = |name: &str| webhook[name].as_str().unwrap_or_default();
+    format!("Webhook of {} / {}", text("integration"), text("connection"))
+}
+
+/// The types that the definition lists.
+fn declared(parts: &Parts, webhook: &Value) -> Vec<String> {
+    let generation = parts.live.load();
+    let integration = generation.integration(webhook["integration"].as_str().unwrap_or_default());
+    integration
+        .and_then(|integration| integration.webhook.as_ref())
+        .map(|webhook| webhook.events.clone())
+        .unwrap_or_default()
+}
+
+/// Which connection is to have an endpoint.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForWhom {
+    connection: Option<String>,
+}
+
+/// The form for a new one.
+pub async fn draft(State(parts): Shared, shell: Shell, Asked(whom): Asked<ForWhom>) -> Result<Response, Refused> {
+    form(&parts, &shell, json!({ "connection": whom.connection }), json!(null)).await
+}
+
+async fn form(parts: &Parts, shell: &Shell, filled: Value, problem: Value) -> Result<Response, Refused> {
+    let generation = parts.live.load();
+    let takes = |row: &Value| {
+        let found = generation.integration(row["integration"].as_str().unwrap_or_default());
+        found.and_then(|integration| integration.webhook.as_ref()).map(|webhook| !webhook.register.is_empty())
+    };
+    let all = rows(parts, &connections::Wanted::default()).await?;
+    let shown = all.iter().filter_map(|row| {
+        let told = takes(row)?;
+        Some(json!({ "id": row["id"], "integration": row["integration"], "name": row["name"], "told": told }))
+    });
+    let view = json!({ "connections": shown.collect::<Vec<_>>(), "filled": filled, "problem": problem });
+    shell.page("webhook_new.html", "A new webhook endpoint", view).await
+}
+
+/// Makes one, and shows its secret.
+pub async fn create(State(parts): Shared, By(by): By, shell: Shell, Form(fields): Fields) -> Result<Response, Refused> {
+    let get = |name: &str| field(&fields, name);
+    let connection = get("connection").unwrap_or_default();
+    let id: ConnectionId = connection
+        .parse()
+        .map_err(|_| Refused::new(Refusal::InvalidInput, "choose the connection whose events are to come here"))?;
+    let new = New {
+        event_types: words(get("types").unwrap_or_default()),
+        input: inputs(get("input").unwrap_or_default()),
+        secret: get("secret").map(str::to_owned),
+        register: get("by_hand").map(|_| false),
+    };
+    match api::make(&parts, &by, id, new).await {
+        Ok(made) => secret(&shell, "The endpoint was made", made).await,
+        Err(refused) => {
+            let filled = json!({ "connection": connection, "types": get("types"), "input": get("input") });
+            form(&parts, &shell, filled, refused.document()).await
+        }
+    }
+}
+
+async fn secret(shell: &Shell, title: &str, webhook: Value) -> Result<Response, Refused> {
+    shell.page("webhook_secret.html", title, json!({ "webhook": webhook })).await
+}
+
+/// Works on what arrives, and on what has arrived.
+pub async fn enable(state: Shared, by: By, shell: Shell, id: Named<WebhookId>) -> Result<Response, Refused> {
+    let changes = Changes { enabled: Some(true), event_types: None };
+    set(state, by, (shell, id), (changes, "webhook_enabled")).await
+}
+
+/// Keeps what arrives.
+pub async fn disable(state: Shared, by: By, shell: Shell, id: Named<WebhookId>) -> Result<Response, Refused> {
+    let changes = Changes { enabled: Some(false), event_types: None };
+    set(state, by, (shell, id), (changes, "webhook_disabled")).await
+}
+
+/// Changes the types that are taken.
+pub async fn types(
+    state: Shared,
+    by: By,
+    shell: Shell,
+    id: Named<WebhookId>,
+    Form(fields): Fields,
+) -> Result<Response, Refused> {
+    let types = words(field(&fields, "types").unwrap_or_default());
+    let changes = Changes { enabled: None, event_types: Some(types) };
+    set(state, by, (shell, id), (changes, "webhook_types")).await
+}
+
+async fn set(
+    State(parts): Shared,
+    By(by): By,
+    (shell, Named(id)): (Shell, Named<WebhookId>),
+    (changes, told): (Changes, &str),
+) -> Result<Response, Refused> {
+    api::set(&parts, &by, id, changes).await?;
+    Ok(shell.done(&format!("/webhooks/{id}"), told))
+}
+
+/// Gives it another secret, and shows that.
+pub async fn rotate(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<WebhookId>,
+    Form(fields): Fields,
+) -> Result<Response, Refused> {
+    let get = |name: &str| field(&fields, name).map(str::to_owned);
+    let rotated = api::replace(&parts, &by, id, Rotate { secret: get("secret"), overlap: get("overlap") }).await?;
+    secret(&shell, "The secret was replaced", rotated).await
+}
+
+/// Shows its secret once more.
+pub async fn reveal(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<WebhookId>,
+) -> Result<Response, Refused> {
+    let shown = api::look(&parts, &by, id).await?;
+    secret(&shell, "The secret", shown).await
+}
+
+/// Sends a sample event.
+pub async fn test(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<WebhookId>,
+    Form(fields): Fields,
+) -> Result<Response, Refused> {
+    let event = field(&fields, "event").map(str::to_owned);
+    let tried = api::try_out(&parts, &by, id, Test { event }).await?;
+    detail(&parts, &shell, id, tried).await
+}
+
+/// What deleting it would do.
+pub async fn consequences(
+    State(parts): Shared,
+    shell: Shell,
+    Named(id): Named<WebhookId>,
+) -> Result<Response, Refused> {
+    let webhook = api::one(&parts, id)?;
+    let title = format!("Delete the {}", titled(&webhook).replacen("Webhook", "webhook", 1));
+    shell.page("webhook_delete.html", &title, json!({ "webhook": webhook })).await
+}
+
+/// Deletes it.
+pub async fn delete(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<WebhookId>,
+) -> Result<Response, Refused> {
+    api::remove(&parts, &by, id).await?;
+    Ok(shell.done("/webhooks", "webhook_deleted"))
+}
+
+fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let found = fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.trim());
+    found.filter(|value| !value.is_empty())
+}
+
+/// What is written with commas or spaces between.
+fn words(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+    words.map(str::to_owned).collect()
+}
+
+/// `name=value`, with commas or lines between.
+fn inputs(text: &str) -> Map<String, Value> {
+    let pairs = text.split([',', '\n']).filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (name.trim().to_owned(), Value::from(value.trim()))).collect()
+}
+
+/// The last 24 hours as bars: what was taken, and on top of it what was refused. The same numbers stand beside it in
+/// words.
+pub(super) fn sparkline(hours: &Shown) -> Shown {
+    let count = |hour: &Shown, place: usize| {
+        let count = hour.get_item_by_index(place).ok();
+        count.and_then(|count| u64::try_from(count).ok()).unwrap_or_default()
+    };
+    let hours: Vec<(u64, u64)> =
+        hours.try_iter().into_iter().flatten().map(|hour| (count(&hour, 0), count(&hour, 1))).collect();
+    let most = hours.iter().map(|(taken, refused)| taken + refused).max().unwrap_or_default().max(1);
+    let high = |count: u64| if count == 0 { 0 } else { (count * 20).div_ceil(most).min(20) };
+    let bar = |class: &str, place: usize, (from, to): (u64, u64)| {
+        let (x, y, height) = (place * 4, 20 - to, to.saturating_sub(from));
+        let shown = format!("<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"3\" height=\"{height}\"/>");
+        if height == 0 { String::new() } else { shown }
+    };
+    let bars = hours.iter().enumerate().map(|(place, (taken, refused))| {
+        let (whole, good) = (high(taken + refused), high(*taken));
+        bar("refused", place, (good, whole)) + &bar("taken", place, (0, good))
+    });
+    let bars: String = bars.collect();
+    let (taken, refused) = hours.iter().fold((0, 0), |sum, hour| (sum.0 + hour.0, sum.1 + hour.1));
+    Shown::from_safe_string(format!(
+        "<svg class=\"spark\" viewBox=\"0 0 {} 20\" width=\"{0}\" height=\"20\" role=\"img\" aria-label=\"By hour of the \
+         last 24: {taken} taken, {refused} refused\"><line x1=\"0\" y1=\"20\" x2=\"{0}\" y2=\"20\"/>{bars}</svg>",
+        hours.len() * 4
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minijinja::value::Serde;
+
+    #[test]
+    fn bars_are_as_high_as_their_share_and_never_vanish() {
+        let shown = sparkline(&Shown::from(Serde(json!([[1000, 0], [0, 1], [500, 500], [0, 0]])))).to_string();
+        assert!(shown.contains("x=\"0\" y=\"0\" width=\"3\" height=\"20\""), "{shown}");
+        assert!(shown.contains("class=\"refused\" x=\"4\" y=\"19\" width=\"3\" height=\"1\""), "{shown}");
+        assert!(shown.contains("class=\"refused\" x=\"8\" y=\"0\" width=\"3\" height=\"10\""), "{shown}");
+        assert!(shown.contains("1500 taken, 501 refused") && shown.matches("<rect").count() == 4, "{shown}");
+    }
+
+    #[test]
+    fn lists_are_read_as_people_write_them() {
+        assert_eq!(words("push, issues.opened\npull_request.*"), ["push", "issues.opened", "pull_request.*"]);
+        assert_eq!(Value::Object(inputs("owner=acme\nrepo = tools")), json!({ "owner": "acme", "repo": "tools" }));
+    }
+}
