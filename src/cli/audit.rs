@@ -227,11 +227,24 @@ fn verify(common: &Common, verify: &Verify, output: &mut Output) -> anyhow::Resu
     Ok(if whole { Ended::Done } else { Ended::No })
 }
 
+/// The names of an entry in an export, in the order of its lines.
+const EXPORTED: [&str; 7] = ["sequence", "at", "actor", "action", "target", "detail", "hash"];
+
+/// Reads an export. A line is taken only as `line` writes it: a name that stands twice, or is none of an entry's, could be
+/// read otherwise by others and is in no hash.
 fn exported(file: &Path, verify: &Verify, found: &mut Found) -> anyhow::Result<Ended> {
     let name = || file.display().to_string();
-    for line in BufReader::new(File::open(file).with_context(name)?).lines() {
-        let entry: Value = serde_json::from_str(&line.with_context(name)?).with_context(name)?;
-        found.take(&entry, verify)?;
+    for (at, text) in BufReader::new(File::open(file).with_context(name)?).lines().enumerate() {
+        let (text, place) = (text.with_context(name)?, || format!("{}:{}", file.display(), at + 1));
+        let entry: Value = serde_json::from_str(&text).with_context(place)?;
+        let names = entry.as_object().map(|entry| entry.keys().all(|name| EXPORTED.contains(&name.as_str())));
+        if names != Some(true) || line(entry.clone()).trim_end() != text {
+            bail!("{}: this is not how an export writes an entry: names twice, unknown ones, or spaces", place());
+        }
+        found.take(&entry, verify).with_context(place)?;
+    }
+    if found.reading.read == 0 {
+        found.broken.push(format!("{} has no entry", file.display()));
     }
     Ok(Ended::Done)
 }

@@ -73,9 +73,11 @@ impl Tokens {
         let mut tokens = self.copy();
         for (name, mut issued) in new {
             let before = tokens.0.remove(&name);
-            let (refresh, scopes) = before.map_or((None, None), |before| (before.refresh, before.scopes));
-            issued.refresh = issued.refresh.or(refresh);
-            issued.scopes = issued.scopes.or(scopes);
+            if let Some(before) = before {
+                issued.refresh = issued.refresh.or(before.refresh);
+                issued.scopes = issued.scopes.or(before.scopes);
+                issued.client = issued.client.or(before.client);
+            }
             tokens.0.insert(name, issued);
         }
         tokens

@@ -32,12 +32,15 @@ pub struct Issued {
     pub issued_at: Timestamp,
     /// The scopes that were granted; `None` when the service did not say.
     pub scopes: Option<Vec<String>>,
+    /// The id of the application that it was issued to, which alone may use its refresh token (RFC 6749 §6);
+    /// `None` when nobody noted it.
+    pub client: Option<String>,
 }
 
 impl Issued {
     /// An access token of which nothing else is known.
     pub fn bare(access: Secret, issued_at: Timestamp) -> Self {
-        Self { access, refresh: None, expires_at: None, issued_at, scopes: None }
+        Self { access, refresh: None, expires_at: None, issued_at, scopes: None, client: None }
     }
 
     /// A second holder of the same secrets. Named, so that copies can be found.
@@ -49,6 +52,7 @@ impl Issued {
             expires_at: self.expires_at,
             issued_at: self.issued_at,
             scopes: self.scopes.clone(),
+            client: self.client.clone(),
         }
     }
 
@@ -89,6 +93,9 @@ pub struct TokenError {
     pub retry_after: Option<Duration>,
 }
 
+/// The code of an error that is none of a token call: the application could not register itself before it.
+pub const REGISTRATION_FAILED: &str = "registration_failed";
+
 /// What follows from a token call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenErrorKind {
@@ -106,6 +113,14 @@ impl TokenError {
     /// An error of which only the kind and some words are known.
     pub fn new(kind: TokenErrorKind, words: impl Into<String>) -> Self {
         Self { kind, code: None, words: Some(words.into()), status: None, retry_after: None }
+    }
+
+    /// This error of a registration: what the service called it stands in the words.
+    #[must_use]
+    pub fn of_registration(self) -> Self {
+        let said: Vec<_> = [self.code, self.words].into_iter().flatten().collect();
+        let words = (!said.is_empty()).then(|| said.join(": "));
+        Self { code: Some(REGISTRATION_FAILED.to_owned()), words, ..self }
     }
 }
 

@@ -262,6 +262,8 @@ struct WireToken<'a> {
     issued_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scopes: Option<Cow<'a, [String]>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    client: Option<Cow<'a, str>>,
 }
 
 impl<'a> WireToken<'a> {
@@ -272,6 +274,7 @@ impl<'a> WireToken<'a> {
             expires_at: issued.expires_at,
             issued_at: issued.issued_at,
             scopes: issued.scopes.as_deref().map(Cow::Borrowed),
+            client: issued.client.as_deref().map(Cow::Borrowed),
         }
     }
 
@@ -282,6 +285,7 @@ impl<'a> WireToken<'a> {
             expires_at: self.expires_at,
             issued_at: self.issued_at,
             scopes: self.scopes.map(Cow::into_owned),
+            client: self.client.map(Cow::into_owned),
         }
     }
 }

@@ -265,32 +265,47 @@ impl Outbound {
     }
 }
 
-/// The token that a request names, where it names one of its own.
-/// Whether a connection was granted what a call's endpoint needs. One of which nobody knows what it was granted is
-/// the service's to judge.
+/// Whether a connection was granted what a call's endpoint needs.
 fn is_granted(call: &Call<'_>, prepared: &Prepared) -> Result<(), OutboundError> {
     let endpoint = call.endpoint.as_deref().and_then(|id| call.integration.api.as_ref()?.endpoint(id));
-    let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.scopes.is_empty()) else { return Ok(()) };
-    let (Auth::OAuth2(oauth2), Credential::Tokens(tokens)) = (&call.integration.auth, &prepared.connection.credential)
-    else {
+    endpoint.map_or(Ok(()), |endpoint| {
+        grants(call.integration, &prepared.connection, endpoint, named_token(call.request))
+    })
+}
+
+/// Whether the token of this name of a connection was granted what an endpoint needs. One of which nobody knows what
+/// it was granted is the service's to judge.
+///
+/// # Errors
+/// [`OutboundError::Scope`] with what is missing.
+pub fn grants(
+    integration: &Integration,
+    connection: &Connection,
+    endpoint: &Endpoint,
+    token: Option<&str>,
+) -> Result<(), OutboundError> {
+    if endpoint.scopes.is_empty() {
+        return Ok(());
+    }
+    let (Auth::OAuth2(oauth2), Credential::Tokens(tokens)) = (&integration.auth, &connection.credential) else {
         return Ok(());
     };
-    let issued = tokens.issued(named_token(call.request));
-    let Some(granted) = issued.and_then(|issued| issued.scopes.as_ref()) else { return Ok(()) };
+    let Some(granted) = tokens.issued(token).and_then(|issued| issued.scopes.as_ref()) else { return Ok(()) };
     let lacks = |needed: &&String| !oauth2.grants(granted, needed);
     let missing: Vec<_> = endpoint.scopes.iter().filter(lacks).cloned().collect();
     if missing.is_empty() {
         return Ok(());
     }
     Err(OutboundError::Scope {
-        integration: id(call),
-        connection: Arc::clone(&prepared.connection.id),
+        integration: Arc::clone(&integration.id),
+        connection: Arc::clone(&connection.id),
         endpoint: Arc::clone(&endpoint.id),
         granted: granted.clone(),
         missing,
     })
 }
 
+/// The token that a request names, where it names one of its own.
 fn named_token(request: &Request) -> Option<&str> {
     match &request.credential {
         CredentialUse::Token(name) => name.as_deref(),

@@ -18,6 +18,7 @@ use crate::connection::Need;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::{Api, Placement};
+use crate::outbound::call::grants;
 use crate::outbound::visible::is_parameter;
 use crate::respond::{Answer, Refusal};
 
@@ -50,7 +51,9 @@ impl ProxyDoor {
             let given = Box::pin(durable::status(self, integration, caller, id)).await;
             return Ok(Admitted::Answered(given));
         }
-        caller::permit(caller, asked_method(&generation, &route, request.method), &route, connection)?;
+        let token = route::token(request.headers)?;
+        let method = asked_method(&generation, &route, request.method);
+        caller::permit(caller, method, &route, (connection, token))?;
         let integration = find_integration(&generation, &route)?;
         let call =
             Permitted { generation: &generation, integration, connection, caller: &caller.id, request, route: &route };
@@ -70,6 +73,7 @@ impl ProxyDoor {
         let ready = self.connections.get(generation, integration, connection, need).await?;
         let api = integration.api.as_ref().ok_or_else(|| super::ready::no_api(integration))?;
         refuse_added_parameter(api, route)?;
+        refuse_missing_scopes(&ready, (request.method, route), need.token)?;
         if let Some(all) = pages::asked(request.headers, route.query)? {
             let call = PagesCall::of(generation, &ready, (request.method, route, all), caller)?;
             return Ok(Admitted::Pages(Box::new(call)));
@@ -169,6 +173,19 @@ pub(super) fn refuse_added_parameter(api: &Api, route: &Route<'_>) -> Result<(),
         }
         _ => Ok(()),
     }
+}
+
+/// A path of an endpoint needs the scopes of the endpoint, whoever writes the path.
+pub(super) fn refuse_missing_scopes(
+    ready: &Ready,
+    (method, route): (&Method, &Route<'_>),
+    token: Option<&str>,
+) -> Result<(), Answer> {
+    let Some(api) = ready.integration.api.as_ref() else { return Ok(()) };
+    let needing = api.place_of((method, route.suffix), |endpoint| !endpoint.scopes.is_empty());
+    let Some(endpoint) = needing.and_then(|place| api.endpoints.get(place)) else { return Ok(()) };
+    grants(&ready.integration, &ready.common.connection, endpoint, token)
+        .map_err(|error| error.answer())
 }
 
 /// An endpoint that is called by name carries the token that its definition says.

@@ -4,6 +4,7 @@ use http::{HeaderMap, Method, header};
 use sha2::{Digest, Sha256};
 
 use super::route::Route;
+use crate::connection::directory::DEFAULT;
 use crate::definition::plan::gateway::{Caller, Gateway, Grant};
 use crate::respond::{Answer, Refusal};
 
@@ -39,23 +40,30 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"Bearer ") && !key.is_empty()).then_some(key)
 }
 
-/// Whether a caller may make a call: any of its grants may allow it. `method` is what is asked of the service;
+/// Whether a caller may make a call: any of its grants may allow it. `token` is the connection's token that the call
+/// names, the default one without; an endpoint that is called by name carries the one of its definition. `method` is what is asked of the service;
 /// none, where there is no such endpoint, is covered only by grants of all methods.
 ///
 /// # Errors
 /// 403 when none does. The answer is the same for what does not exist.
-pub fn permit(caller: &Caller, method: Option<&Method>, route: &Route<'_>, connection: &str) -> Result<(), Answer> {
+pub fn permit(
+    caller: &Caller,
+    method: Option<&Method>,
+    route: &Route<'_>,
+    (connection, token): (&str, Option<&str>),
+) -> Result<(), Answer> {
     let allows = |grant: &Grant| {
         grant.integration.matches(route.integration)
             && grant.connection.matches(connection)
             && (grant.methods.is_empty() || method.is_some_and(|method| grant.methods.contains(method)))
             && (grant.paths.is_empty() || grant.paths.iter().any(|path| path.matches(route.suffix)))
+            && (grant.tokens.is_empty() || grant.tokens.iter().any(|known| known.matches(token.unwrap_or(DEFAULT))))
     };
     if caller.allow.iter().any(allows) {
         return Ok(());
     }
     Err(Refusal::CallerForbidden
-        .answer("none of the caller's grants covers this integration, connection, method and path"))
+        .answer("none of the caller's grants covers this integration, connection, method, path and token"))
 }
 
 #[cfg(test)]
@@ -68,7 +76,7 @@ mod tests {
         let caller = Caller { id: Arc::from("app"), key_hash: [0; 32], allow: vec![grant] };
         let path = super::super::path::NormalPath::of(path);
         let route = super::super::route::read(&path, None).expect("a route");
-        permit(&caller, Some(method), &route, connection).is_ok()
+        permit(&caller, Some(method), &route, (connection, None)).is_ok()
     }
 
     #[test]
@@ -78,6 +86,7 @@ mod tests {
             connection: Glob::new("team-*"),
             methods: vec![Method::GET],
             paths: vec![Glob::new("/v1/customers*")],
+            tokens: Vec::new(),
         };
         assert!(allowed(grant(), &Method::GET, "/stripe/v1/customers/1", "team-a"));
         assert!(!allowed(grant(), &Method::POST, "/stripe/v1/customers", "team-a"));
@@ -87,6 +96,27 @@ mod tests {
         assert!(allowed(grant(), &Method::GET, "/stripe/v1/%63ustomers", "team-a"));
         let exact = || Grant { paths: vec![Glob::new("/v1/customers")], ..grant() };
         assert!(!allowed(exact(), &Method::GET, "/stripe/v1/customers/", "team-a"), "a grant does not grow");
+    }
+
+    #[test]
+    fn a_grant_of_some_tokens_covers_no_other() {
+        let all = Glob::new("*");
+        let grant = |tokens: &[&str]| Grant {
+            integration: all.clone(),
+            connection: all.clone(),
+            methods: Vec::new(),
+            paths: Vec::new(),
+            tokens: tokens.iter().map(|name| Glob::new(name)).collect(),
+        };
+        let allows = |tokens: &[&str], token: Option<&str>| {
+            let caller = Caller { id: Arc::from("app"), key_hash: [0; 32], allow: vec![grant(tokens)] };
+            let path = super::super::path::NormalPath::of("/slack/chat.postMessage");
+            let route = super::super::route::read(&path, None).expect("a route");
+            permit(&caller, Some(&Method::POST), &route, ("team", token)).is_ok()
+        };
+        assert!(allows(&[], None) && allows(&[], Some("user")), "no list is all of them");
+        assert!(allows(&["default"], None) && !allows(&["default"], Some("user")));
+        assert!(allows(&["u*"], Some("user")) && !allows(&["u*"], None));
     }
 
     #[test]

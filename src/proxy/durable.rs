@@ -367,7 +367,7 @@ impl ProxyDoor {
         let caller = generation.gateway.callers.iter().find(|known| *known.id == *call.caller).ok_or_else(gone)?;
         let path = NormalPath::of(&call.path);
         let route = route::read(&path, call.query.as_deref())?;
-        caller::permit(caller, admit::asked_method(generation, &route, &call.method), &route, &call.connection)?;
+        caller::permit(caller, admit::asked_method(generation, &route, &call.method), &route, (&call.connection, call.token.as_deref()))?;
         let integration = admit::find_integration(generation, &route)?;
         if let Some(id) = route.endpoint {
             let found = endpoint::find(integration, id, &call.method)?;
@@ -383,6 +383,7 @@ impl ProxyDoor {
         let ready = self.connections.get(generation, integration, &call.connection, need).await?;
         let api = integration.api.as_ref().ok_or_else(|| super::ready::no_api(integration))?;
         admit::refuse_added_parameter(api, &route)?;
+        admit::refuse_missing_scopes(&ready, (&call.method, &route), need.token)?;
         let endpoint = admit::transformed(api, &call.method, &route);
         if call.body.is_empty() && endpoint.is_none() {
             admit::refuse_without_body(&ready)?;

@@ -85,7 +85,7 @@ metrics! {
     config_generation: gauge "trunkline_config_generation" "The number of the generation in force." [];
     definitions: gauge "trunkline_definitions" "Definitions by state: loaded, rejected." ["state"];
     http_requests: counter "trunkline_http_requests_total" "Requests at a door." ["door", "integration", "code"];
-    sign_ins: counter "trunkline_sign_ins_total" "Sign-ins at the admin door: `signed_in`, refused, locked (not even compared), out." ["result"];
+    sign_ins: counter "trunkline_sign_ins_total" "Sign-ins at the admin door: `signed_in`, refused, locked (not even compared), abandoned (left before the answer), out." ["result"];
     http_request_duration: histogram "trunkline_http_request_duration_seconds" "Time from a request's head to the end of its answer." ["door", "integration"];
     http_refusals: counter "trunkline_http_refusals_total" "Requests the gateway itself refused, by its error code." ["door", "code"];
     door_connections: gauge "trunkline_door_connections" "Open connections at a door." ["door"];

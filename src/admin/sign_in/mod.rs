@@ -30,7 +30,7 @@ use crate::respond::Refusal;
 use crate::store::Store;
 use crate::store::model::AuditEntry;
 use crate::telemetry::metrics::Metrics;
-use lockout::Lockout;
+use lockout::{Lockout, Wrong};
 use once::Links;
 use sessions::{Begun, Sessions};
 
@@ -144,16 +144,19 @@ impl SignIn {
     pub async fn by_password(&self, admin: &Admin, attempt: Attempt<'_>) -> Result<Secret, Refused> {
         let now = self.parts.clock.now();
         let known = admin.account(attempt.name);
-        let places = lockout::places(attempt.source, known.map(|account| &*account.name));
+        let places = lockout::places(attempt.source, attempt.name, known.map(|account| &*account.name));
         let wait = self.lockout.attempt(&places, now).map_err(|wait| {
             self.count("locked");
             let detail = "too many wrong passwords came from here or for this name";
             Refused::from(Refusal::RateLimited.answer_after(detail, wait))
         })?;
-        if !self.proves(known, attempt.password).await {
+        // A name that is nobody's may be a password in the wrong field.
+        let name = known.map_or("unknown", |account| &*account.name);
+        let guess = Guess { parts: &self.parts, entry: Some(entry(now, name, "sign_in.abandoned", attempt.source)) };
+        let proved = self.proves(known, attempt.password).await;
+        guess.judged();
+        if !proved {
             self.count("refused");
-            // A name that is nobody's may be a password in the wrong field.
-            let name = known.map_or("unknown", |account| &*account.name);
             self.note(now, name, "sign_in.refused", attempt.source).await?;
             let detail = "the name, or the password or token, is wrong";
             let answer = Refusal::SignInRefused.answer(detail);
@@ -172,20 +175,19 @@ impl SignIn {
     pub fn by_token(&self, admin: &Admin, given: &[u8], source: Option<IpAddr>) -> Result<Identity, Refused> {
         let now = self.parts.clock.now();
         let places = lockout::places_of_tokens(source);
-        if let Some(wait) = self.lockout.wait(&places, now) {
-            let detail = "too many wrong tokens came from here";
-            return Err(Refusal::RateLimited.answer_after(detail, wait).into());
-        }
-        let Some(known) = of_token(admin, given) else {
-            let answer = Refusal::AdminUnknown.answer_with("the admin token is wrong", Some(TOKEN_HELP), None);
-            let wait = self.lockout.fail(&places, now);
-            return Err(match wait {
-                Some(wait) => answer.after(wait).into(),
-                None => answer.into(),
-            });
-        };
-        self.lockout.succeed(&places);
-        Ok(known)
+        self.lockout.judge(&places, now, || of_token(admin, given)).map_err(|wrong| match wrong {
+            Wrong::Early(wait) => {
+                let detail = "too many wrong tokens came from here";
+                Refusal::RateLimited.answer_after(detail, wait).into()
+            }
+            Wrong::Token(wait) => {
+                let answer = Refusal::AdminUnknown.answer_with("the admin token is wrong", Some(TOKEN_HELP), None);
+                match wait {
+                    Some(wait) => answer.after(wait).into(),
+                    None => answer.into(),
+                }
+            }
+        })
     }
 
     /// A link's word that signs `account` in once, within [`once::LIFETIME`]; `None` when there is no randomness.
@@ -256,11 +258,38 @@ impl SignIn {
     }
 
     async fn note(&self, at: Timestamp, name: &str, action: &str, source: Option<IpAddr>) -> Result<(), Refused> {
-        let detail = source.map_or_else(|| json!({}), |source| json!({ "source": source.to_string() }));
-        let entry =
-            AuditEntry { at, actor: name.to_owned(), action: action.to_owned(), target: "admin".to_owned(), detail };
-        self.parts.store.append(entry).await?;
+        self.parts.store.append(entry(at, name, action, source)).await?;
         Ok(())
+    }
+}
+
+fn entry(at: Timestamp, name: &str, action: &str, source: Option<IpAddr>) -> AuditEntry {
+    let detail = source.map_or_else(|| json!({}), |source| json!({ "source": source.to_string() }));
+    AuditEntry { at, actor: name.to_owned(), action: action.to_owned(), target: "admin".to_owned(), detail }
+}
+
+/// A guess whose comparison goes on. Who leaves before its answer is in the audit log as well.
+struct Guess<'a> {
+    parts: &'a Parts,
+    entry: Option<AuditEntry>,
+}
+
+impl Guess<'_> {
+    fn judged(mut self) {
+        self.entry = None;
+    }
+}
+
+impl Drop for Guess<'_> {
+    fn drop(&mut self) {
+        let (Some(entry), Ok(runtime)) = (self.entry.take(), tokio::runtime::Handle::try_current()) else { return };
+        self.parts.metrics.sign_ins.with_label_values(&["abandoned"]).inc();
+        let store = Arc::clone(&self.parts.store);
+        runtime.spawn(async move {
+            if let Err(error) = store.append(entry).await {
+                tracing::error!(%error, "an abandoned sign-in could not be written to the audit log");
+            }
+        });
     }
 }
 
@@ -346,7 +375,7 @@ mod tests {
         let (sign_in, admin) = (sign_in(directory.path()), Admin::default());
         let guess = |source: u8| {
             let attempt = Attempt {
-                name: "ada",
+                name: if source == 1 { "ada" } else { "bob" },
                 password: &Secret::new("a guess".to_owned()),
                 source: Some(IpAddr::from([192, 0, 2, source])),
             };
@@ -360,6 +389,14 @@ mod tests {
         let refused = guess(1).expect("an answer at once").expect_err("five guesses");
         assert_eq!(refused.document()["code"], "rate_limited");
         assert!(guess(2).is_none(), "another source waits as well");
+        let store = &sign_in.parts.store;
+        let noted = runtime.block_on(async {
+            while store.newest().await < 5 {
+                tokio::task::yield_now().await;
+            }
+            store.read(1, 9).await.expect("the audit log")
+        });
+        assert!(noted.iter().all(|record| record.entry.action == "sign_in.abandoned") && noted.len() == 5);
         drop(free);
     }
 

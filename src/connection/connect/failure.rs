@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::connection::grant::{TokenError, TokenErrorKind};
+use crate::connection::grant::{REGISTRATION_FAILED, TokenError, TokenErrorKind};
 
 /// Why a flow came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub enum Failure {
     ServiceFault,
     /// The service could not be reached.
     ServiceUnreachable,
+    /// The application could not register itself at the service (RFC 7591).
+    RegistrationFailed,
     /// The service refused to begin: it did not take the application's first call.
     BeginRefused,
     /// The service refused the code.
@@ -54,26 +56,162 @@ pub struct Told {
     pub step: &'static str,
 }
 
-impl Failure {
-    /// Every one.
-    pub const ALL: [Self; 15] = [
-        Self::Denied,
-        Self::AccountNotFit,
-        Self::Misconfigured,
-        Self::ScopeRefused,
-        Self::ServiceFault,
-        Self::ServiceUnreachable,
-        Self::BeginRefused,
-        Self::CodeRefused,
-        Self::AnswerUnusable,
-        Self::NoCode,
-        Self::TokenRefused,
-        Self::NotInTime,
-        Self::NotKept,
-        Self::Removed,
-        Self::DefinitionChanged,
-    ];
+/// A failure, its code and what is told of it.
+struct Row {
+    failure: Failure,
+    code: &'static str,
+    told: Told,
+}
 
+/// The table, in the order of [`Failure`].
+const TABLE: [Row; 16] = [
+    Row {
+        failure: Failure::Denied,
+        code: "denied",
+        told: Told {
+            title: "Access was not granted",
+            meaning: "You or your administrator declined the request. Nothing was connected.",
+            step: "If that was not meant, try again and accept the permissions. Some organisations let only an administrator accept.",
+        },
+    },
+    Row {
+        failure: Failure::AccountNotFit,
+        code: "account_not_fit",
+        told: Told {
+            title: "{} needs something from you first",
+            meaning: "The account you used is not signed in, or may not connect applications.",
+            step: "Sign in at {} with an account that may, then try again.",
+        },
+    },
+    Row {
+        failure: Failure::Misconfigured,
+        code: "misconfigured",
+        told: Told {
+            title: "This application is not set up correctly at {}",
+            meaning: "{} does not accept the application's registration, its secret or its redirect address. You did nothing wrong.",
+            step: "Tell whoever runs this application, with the words below.",
+        },
+    },
+    Row {
+        failure: Failure::ScopeRefused,
+        code: "scope_refused",
+        told: Told {
+            title: "{} does not allow these permissions",
+            meaning: "At least one of the permissions is unknown to {}, or not allowed for this application.",
+            step: "Choose fewer permissions and try again, or tell whoever runs this application.",
+        },
+    },
+    Row {
+        failure: Failure::ServiceFault,
+        code: "service_fault",
+        told: Told {
+            title: "{} has a problem at the moment",
+            meaning: "It answered with an error of its own. Nothing was connected.",
+            step: "Try again in a few minutes.",
+        },
+    },
+    Row {
+        failure: Failure::ServiceUnreachable,
+        code: "service_unreachable",
+        told: Told {
+            title: "{} could not be reached",
+            meaning: "It did not answer in time, or not at all. Nothing was connected.",
+            step: "Try again in a few minutes.",
+        },
+    },
+    Row {
+        failure: Failure::RegistrationFailed,
+        code: "registration_failed",
+        told: Told {
+            title: "This application could not register itself at {}",
+            meaning: "Before an account can be connected, the application registers itself there, and that did not work. You did nothing wrong, and nothing was connected.",
+            step: "Tell whoever runs this application, with the words below: they name what was answered.",
+        },
+    },
+    Row {
+        failure: Failure::BeginRefused,
+        code: "begin_refused",
+        told: Told {
+            title: "{} refused to begin the sign-in",
+            meaning: "It did not accept this application's first call: its key, its secret, its signature or the address people come back to. You did nothing wrong, and nothing was connected.",
+            step: "Tell whoever runs this application, with the words below: they name the call and what was answered.",
+        },
+    },
+    Row {
+        failure: Failure::CodeRefused,
+        code: "code_refused",
+        told: Told {
+            title: "{} refused to finish",
+            meaning: "It did not accept the confirmation it had just given: it may have been used already, or be too old.",
+            step: "Try again, without reloading pages on the way.",
+        },
+    },
+    Row {
+        failure: Failure::AnswerUnusable,
+        code: "answer_unusable",
+        told: Told {
+            title: "{} answered in a way that cannot be used",
+            meaning: "Its answer has no token where one must be. Nothing was connected.",
+            step: "Tell whoever runs this application, with the words below.",
+        },
+    },
+    Row {
+        failure: Failure::NoCode,
+        code: "no_code",
+        told: Told {
+            title: "{} sent you back without a confirmation",
+            meaning: "The answer has neither a code nor an error. Nothing was connected.",
+            step: "Try again; if it happens again, tell whoever runs this application.",
+        },
+    },
+    Row {
+        failure: Failure::TokenRefused,
+        code: "token_refused",
+        told: Told {
+            title: "{} does not accept the new sign-in",
+            meaning: "It gave a token and then refused it. What was connected before stays as it was.",
+            step: "Check that the account may use the API, then try again.",
+        },
+    },
+    Row {
+        failure: Failure::NotInTime,
+        code: "not_in_time",
+        told: Told {
+            title: "Nobody confirmed in time",
+            meaning: "The code for {} works for some minutes only, and they are over. Nothing was connected.",
+            step: "Try again for a new code.",
+        },
+    },
+    Row {
+        failure: Failure::NotKept,
+        code: "not_kept",
+        told: Told {
+            title: "The connection could not be saved",
+            meaning: "The account was confirmed, but this gateway could not keep it.",
+            step: "Try again in a few minutes; if it happens again, tell whoever runs this application.",
+        },
+    },
+    Row {
+        failure: Failure::Removed,
+        code: "removed",
+        told: Told {
+            title: "The connection was removed meanwhile",
+            meaning: "Whoever runs this application removed it before you were done. Nothing was connected.",
+            step: "Ask for a new link where you got this one, if it is still wanted.",
+        },
+    },
+    Row {
+        failure: Failure::DefinitionChanged,
+        code: "definition_changed",
+        told: Told {
+            title: "The setup of {} changed meanwhile",
+            meaning: "What you were asked for is not what is needed any more. Nothing was connected.",
+            step: "Start again from your application.",
+        },
+    },
+];
+
+impl Failure {
     /// The failure that an `error` of a callback means (RFC 6749 §4.1.2.1, OpenID Connect Core §3.1.2.6).
     pub fn of_callback(error: &str) -> Self {
         match error {
@@ -105,6 +243,7 @@ impl Failure {
     /// The failure that a token call means.
     pub fn of_token_call(error: &TokenError) -> Self {
         match (error.kind, error.code.as_deref(), error.status) {
+            (_, Some(REGISTRATION_FAILED), _) => Self::RegistrationFailed,
             (_, Some("access_denied"), _) => Self::Denied,
             (_, Some("expired_token"), _) => Self::NotInTime,
             (_, Some("invalid_client" | "unauthorized_client" | "unsupported_grant_type"), _)
@@ -118,106 +257,19 @@ impl Failure {
     }
 
     /// The stable code: what the API, the audit log and metrics have.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Denied => "denied",
-            Self::AccountNotFit => "account_not_fit",
-            Self::Misconfigured => "misconfigured",
-            Self::ScopeRefused => "scope_refused",
-            Self::ServiceFault => "service_fault",
-            Self::ServiceUnreachable => "service_unreachable",
-            Self::BeginRefused => "begin_refused",
-            Self::CodeRefused => "code_refused",
-            Self::AnswerUnusable => "answer_unusable",
-            Self::NoCode => "no_code",
-            Self::TokenRefused => "token_refused",
-            Self::NotInTime => "not_in_time",
-            Self::NotKept => "not_kept",
-            Self::Removed => "removed",
-            Self::DefinitionChanged => "definition_changed",
-        }
+    pub fn code(self) -> &'static str {
+        self.row().code
     }
 
     /// What a person is told.
-    pub const fn told(self) -> Told {
-        let (title, meaning, step) = match self {
-            Self::Denied => (
-                "Access was not granted",
-                "You or your administrator declined the request. Nothing was connected.",
-                "If that was not meant, try again and accept the permissions. Some organisations let only an administrator accept.",
-            ),
-            Self::AccountNotFit => (
-                "{} needs something from you first",
-                "The account you used is not signed in, or may not connect applications.",
-                "Sign in at {} with an account that may, then try again.",
-            ),
-            Self::Misconfigured => (
-                "This application is not set up correctly at {}",
-                "{} does not accept the application's registration, its secret or its redirect address. You did nothing wrong.",
-                "Tell whoever runs this application, with the words below.",
-            ),
-            Self::ScopeRefused => (
-                "{} does not allow these permissions",
-                "At least one of the permissions is unknown to {}, or not allowed for this application.",
-                "Choose fewer permissions and try again, or tell whoever runs this application.",
-            ),
-            Self::ServiceFault => (
-                "{} has a problem at the moment",
-                "It answered with an error of its own. Nothing was connected.",
-                "Try again in a few minutes.",
-            ),
-            Self::ServiceUnreachable => (
-                "{} could not be reached",
-                "It did not answer in time, or not at all. Nothing was connected.",
-                "Try again in a few minutes.",
-            ),
-            Self::BeginRefused => (
-                "{} refused to begin the sign-in",
-                "It did not accept this application's first call: its key, its secret, its signature or the address people come back to. You did nothing wrong, and nothing was connected.",
-                "Tell whoever runs this application, with the words below: they name the call and what was answered.",
-            ),
-            Self::CodeRefused => (
-                "{} refused to finish",
-                "It did not accept the confirmation it had just given: it may have been used already, or be too old.",
-                "Try again, without reloading pages on the way.",
-            ),
-            Self::AnswerUnusable => (
-                "{} answered in a way that cannot be used",
-                "Its answer has no token where one must be. Nothing was connected.",
-                "Tell whoever runs this application, with the words below.",
-            ),
-            Self::NoCode => (
-                "{} sent you back without a confirmation",
-                "The answer has neither a code nor an error. Nothing was connected.",
-                "Try again; if it happens again, tell whoever runs this application.",
-            ),
-            Self::TokenRefused => (
-                "{} does not accept the new sign-in",
-                "It gave a token and then refused it. What was connected before stays as it was.",
-                "Check that the account may use the API, then try again.",
-            ),
-            Self::NotInTime => (
-                "Nobody confirmed in time",
-                "The code for {} works for some minutes only, and they are over. Nothing was connected.",
-                "Try again for a new code.",
-            ),
-            Self::NotKept => (
-                "The connection could not be saved",
-                "The account was confirmed, but this gateway could not keep it.",
-                "Try again in a few minutes; if it happens again, tell whoever runs this application.",
-            ),
-            Self::Removed => (
-                "The connection was removed meanwhile",
-                "Whoever runs this application removed it before you were done. Nothing was connected.",
-                "Ask for a new link where you got this one, if it is still wanted.",
-            ),
-            Self::DefinitionChanged => (
-                "The setup of {} changed meanwhile",
-                "What you were asked for is not what is needed any more. Nothing was connected.",
-                "Start again from your application.",
-            ),
-        };
-        Told { title, meaning, step }
+    pub fn told(self) -> Told {
+        self.row().told
+    }
+
+    fn row(self) -> &'static Row {
+        let row = &TABLE[self as usize];
+        debug_assert_eq!(row.failure, self, "the table has the order of the failures");
+        row
     }
 }
 
@@ -227,15 +279,15 @@ mod tests {
 
     #[test]
     fn every_failure_says_what_happened_and_what_to_do() {
-        let mut codes: Vec<_> = Failure::ALL.iter().map(|failure| failure.code()).collect();
-        for failure in Failure::ALL {
-            let told = failure.told();
+        let mut codes: Vec<_> = TABLE.iter().map(|row| row.code).collect();
+        for (at, Row { failure, told, .. }) in TABLE.iter().enumerate() {
+            assert_eq!(*failure as usize, at, "the table has the order of the failures");
             assert!(told.meaning.ends_with('.') && told.step.ends_with('.') && !told.title.is_empty(), "{failure:?}");
             assert_eq!(serde_json::to_value(failure).expect("JSON"), failure.code());
         }
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), Failure::ALL.len());
+        assert_eq!(codes.len(), TABLE.len());
     }
 
     #[test]

@@ -191,6 +191,28 @@ impl<'a> Scene<'a> {
         self.oauth2.registration.is_some() && self.known_client().is_none()
     }
 
+    /// Whether the application may use this token's refresh token: it belongs to the application it was issued to
+    /// (RFC 6749 §6), and is shown to no other.
+    ///
+    /// # Errors
+    /// When it was issued to another one.
+    pub fn may_renew(&self, held: &Issued) -> Result<(), TokenError> {
+        let (Some(then), Some(now)) = (&held.client, self.known_client()) else { return Ok(()) };
+        if *then == now.id || held.refresh.is_none() {
+            return Ok(());
+        }
+        if self.oauth2.registration.is_some() {
+            let words = "it was issued to an earlier registration of the application, which alone could renew it: connect \
+                         the account again";
+            return Err(TokenError::new(TokenErrorKind::Permanent, words));
+        }
+        let now = &now.id;
+        Err(misconfigured(format!(
+            "it was issued to the application `{then}`, which alone can renew it, and `auth.oauth2.client` is `{now}`: set \
+             that back, or connect the account again"
+        )))
+    }
+
     /// The application's own credentials.
     ///
     /// # Errors

@@ -75,6 +75,9 @@ impl TokenCalls {
         if matches!(purpose, Purpose::Refresh { .. }) && scene.is_unregistered() {
             return Err(no_registration());
         }
+        if let Purpose::Refresh { held, .. } = purpose {
+            scene.may_renew(held)?;
+        }
         let params = params(self, &mut scene, &purpose)?;
         let oauth2 = scene.oauth2;
         let discovered = if oauth2.token.is_empty() { self.endpoints(&scene).await? } else { None };
@@ -98,6 +101,9 @@ impl TokenCalls {
         self.find_end(&mut scene, &mut brought).await;
         if let Purpose::Refresh { name, held } = purpose {
             keep_what_stays(oauth2, &mut brought.tokens, name, held)?;
+        }
+        if let Some(client) = scene.known_client() {
+            brought.tokens.values_mut().for_each(|token| token.client = Some(client.id.clone()));
         }
         Ok(Grant { tokens: brought.tokens, saved: scene.into_kept() })
     }

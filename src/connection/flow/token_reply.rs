@@ -172,7 +172,8 @@ impl Reader<'_> {
         };
         // What is beside the access token is taken where it is usable: a token that came is kept.
         let refresh = map.refresh.as_ref().and_then(|expr| self.secret(expr).ok().flatten());
-        Ok(Some(Issued { access, refresh, expires_at: self.expiry(map), issued_at: now, scopes: self.scopes(map) }))
+        let (expires_at, scopes) = (self.expiry(map), self.scopes(map));
+        Ok(Some(Issued { access, refresh, expires_at, issued_at: now, scopes, client: None }))
     }
 
     /// A secret that an expression finds. An empty text and a false are none.

@@ -24,7 +24,9 @@ use crate::connection::sign::{Body, Unsigned};
 use crate::definition::plan::auth::Auth;
 use crate::definition::plan::oauth1::{Consumer, OAuth1};
 use crate::definition::plan::request::Request;
+use crate::net::origin::{self, Base, BaseError};
 use crate::net::{Outgoing, Scheme};
+use crate::template::{Segment, Text};
 use crate::request::answer::plain_words;
 
 /// The most bytes that a token or its secret may have.
@@ -90,6 +92,7 @@ impl ThreeLegs {
         let written = written.map_err(|error| misconfigured(format!("`auth.oauth1.authorize`: {error}")))?;
         let url = Url::parse(&written).ok().filter(|url| matches!(url.scheme(), "https" | "http") && url.has_host());
         let mut url = url.ok_or_else(|| misconfigured("`auth.oauth1.authorize` is not an address of the web"))?;
+        may_lead(account, &plan.authorize, &url)?;
         url.query_pairs_mut().append_pair("oauth_token", token.expose());
         // A browser does not go through our dialer: it is sent to the simulation by its own address.
         let Some(simulated) = self.parts.clients.simulated(&account.integration.id) else { return Ok(url.into()) };
@@ -256,6 +259,21 @@ fn token_of(mut fields: BTreeMap<String, String>) -> Result<(Secret, Secret), To
     let token = take("oauth_token").filter(|token| !token.expose().is_empty()).ok_or_else(missing)?;
     let secret = take("oauth_token_secret").ok_or_else(missing)?;
     Ok((token, secret))
+}
+
+/// Whether people may be sent to this address: as with calls, its host is written out or listed under `api.hosts`.
+fn may_lead(account: &Account<'_>, authorize: &Text, url: &Url) -> Result<(), TokenError> {
+    let first = match (authorize.literal(), authorize.segments().as_deref()) {
+        (Some(whole), _) => Some(format!("{whole}/")),
+        (None, Some([Segment::Literal(first), ..])) => Some(first.to_string()),
+        _ => None,
+    };
+    let written_out = first.is_some_and(|text| text.split_once("://").is_some_and(|(_, rest)| rest.contains('/')));
+    let refused = |error: BaseError| misconfigured(format!("`auth.oauth1.authorize`: {error}"));
+    let place = Base::parse(&url[..Position::BeforePath], written_out).map_err(refused)?;
+    let named = account.integration.api.as_ref().map(|api| (api.hosts.as_slice(), api.transport.allow_plain_http));
+    origin::allow_named(named.unwrap_or((&[], false)), &account.generation.gateway, &place.origin, written_out)
+        .map_err(refused)
 }
 
 #[cfg(test)]

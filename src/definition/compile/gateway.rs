@@ -146,6 +146,7 @@ fn caller(raw: &raw::Caller) -> Caller {
         connection: Glob::new(&raw.connection),
         methods: raw.methods.iter().copied().map(Method::to_http).collect(),
         paths: raw.paths.iter().map(|path| Glob::new(&normal(path))).collect(),
+        tokens: raw.tokens.iter().map(|token| Glob::new(token)).collect(),
     };
     Caller {
         id: raw.id.0.as_str().into(),

@@ -52,6 +52,12 @@ pub enum FileFault {
 /// Why a secret has no value, as words that follow its name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretFault {
+    /// It is the gateway's own.
+    #[error("is the gateway's own")]
+    Own,
+    /// The gateway file does not let definitions name it.
+    #[error("is not one that definitions may name")]
+    Outside,
     /// The settings name no secret store.
     #[error("cannot be looked up: no Vault server is named")]
     NoStore,

@@ -2,11 +2,13 @@
 //!
 //! Whoever writes a definition chooses where its calls go, so whatever a definition may name its author can have sent
 //! to a host of their own. Files are therefore named below the deployment's directories and those that the gateway
-//! file lists, judged by where they really are; what is the gateway's own is named by no definition. The gateway
-//! file itself is the operator's, and names what it wants. Called by `workspace`.
+//! file lists, judged by where they really are; secrets of a secret store are named by the paths that it lists, or by
+//! any; what is the gateway's own is named by no definition. The gateway file itself is the operator's, and names what it wants. Called by `workspace`.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
+
+use crate::definition::plan::rule::Glob;
 
 use super::environment::{Environment, FileFault, SecretFault, VariableError, read_text};
 
@@ -26,6 +28,10 @@ pub struct Own {
     pub files: Vec<PathBuf>,
     /// The directory of the state.
     pub state: Option<PathBuf>,
+    /// Secrets of the secret store that it takes for itself, by path.
+    pub secrets: BTreeSet<String>,
+    /// The only secrets of the store that definitions may name; `None` where it lists none.
+    pub secrets_listed: Option<Vec<Glob>>,
     /// Directories besides, below which definitions may name files; `None` where it lists none.
     pub listed: Option<Vec<PathBuf>>,
 }
@@ -41,6 +47,10 @@ pub struct Reach {
     own: Vec<PathBuf>,
     /// Variables that are.
     variables: BTreeSet<String>,
+    /// Secrets of the secret store that are.
+    secrets: BTreeSet<String>,
+    /// The only secrets that they may name; `None` is all others.
+    secrets_listed: Option<Vec<Glob>>,
 }
 
 impl Reach {
@@ -55,6 +65,20 @@ impl Reach {
             right_in: own.listed.is_none().then(|| really(Path::new(MOUNTED))),
             own: own.files.iter().chain(&own.state).map(|path| really(path)).collect(),
             variables: own.variables.clone(),
+            secrets: own.secrets.clone(),
+            secrets_listed: own.secrets_listed.clone(),
+        }
+    }
+
+    /// Whether definitions may name a secret of the secret store. One path has one spelling: others are no secret
+    /// there, or would be another way past this.
+    fn permit(&self, path: &str) -> Result<(), SecretFault> {
+        let plain = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        let listed = self.secrets_listed.as_ref().is_none_or(|listed| listed.iter().any(|glob| glob.matches(path)));
+        match () {
+            () if self.secrets.contains(path) => Err(SecretFault::Own),
+            () if !plain || !listed => Err(SecretFault::Outside),
+            () => Ok(()),
         }
     }
 
@@ -143,6 +167,7 @@ impl Environment for Bounded<'_> {
     }
 
     fn secret(&self, path: &str, field: &str) -> Result<String, SecretFault> {
+        self.reach.map_or(Ok(()), |reach| reach.permit(path))?;
         self.all.secret(path, field)
     }
 
@@ -232,6 +257,20 @@ mod tests {
         for own in ["../master.key", "../master.partial-7", "../data/journal/1", "../data/gone"] {
             assert_eq!(yard.read(own, &everywhere), Err(FileFault::Own), "{own}");
         }
+    }
+
+    #[test]
+    fn secrets_of_the_gateway_and_those_that_are_not_listed_are_not_named() {
+        let own = Own { secrets: BTreeSet::from(["gateway/keys".to_owned()]), ..Own::default() };
+        let permit = |own: &Own, path: &str| Reach::of([], own).permit(path);
+        assert_eq!(permit(&own, "gateway/keys"), Err(SecretFault::Own));
+        for way_round in ["gateway/./keys", "gateway//keys", "x/../gateway/keys", "/gateway/keys", "gateway/keys/"] {
+            assert_eq!(permit(&own, way_round), Err(SecretFault::Outside), "{way_round}");
+        }
+        assert_eq!(permit(&own, "integrations/stripe"), Ok(()));
+        let listed = Own { secrets_listed: Some(vec![Glob::new("integrations/*")]), ..own };
+        assert_eq!(permit(&listed, "integrations/stripe"), Ok(()));
+        assert_eq!(permit(&listed, "teams/other"), Err(SecretFault::Outside));
     }
 
     #[test]

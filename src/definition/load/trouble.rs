@@ -37,6 +37,15 @@ impl Trouble {
 pub(super) fn missing_secret(path: &str, field: &str, fault: &SecretFault) -> Trouble {
     let mut trouble = Trouble::new(Code::MissingReference, format!("the secret `{path}#{field}` {fault}"));
     match fault {
+        SecretFault::Own => {
+            let help = "No integration file may name what the gateway file takes for itself: its author says where calls go.";
+            return Trouble::new(Code::OutOfReach, trouble.message).help(help);
+        }
+        SecretFault::Outside => {
+            let help = "The gateway file lists what they may: `secrets: { vault: { definitions: […] } }`. A path has no empty \
+                        part, `.` or `..`.";
+            return Trouble::new(Code::OutOfReach, trouble.message).help(help);
+        }
         SecretFault::NoStore => {
             trouble.help = Some("Name one in the gateway file: `secrets: { vault: { url: …, auth: … } }`.".to_owned());
         }

@@ -456,6 +456,8 @@ pub struct Grant {
     pub methods: Vec<Method>,
     /// Which paths below the integration, beginning with a slash; empty means all.
     pub paths: Vec<Glob>,
+    /// Which tokens of a connection, the usual one being `default`; empty means all.
+    pub tokens: Vec<Glob>,
 }
 
 /// An address range in CIDR notation.

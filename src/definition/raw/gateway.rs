@@ -229,6 +229,9 @@ pub struct Vault {
     /// Where the KV version 2 engine is mounted whose secrets `${vault:PATH#FIELD}` names. Default
     /// `secret`.
     pub mount: Option<String>,
+    /// Which secrets definitions may name, by path, such as `integrations/*`; `*` stands for any text. Default: all but
+    /// those that this file names, which no definition may.
+    pub definitions: Option<Vec<String>>,
     /// The namespace that everything here is in. Default: none.
     pub namespace: Option<String>,
     /// How often secrets are read again; a changed one reloads what names it. Default 1m.
@@ -450,6 +453,10 @@ pub struct Grant {
     /// `/-/NAME`. Default: all.
     #[serde(default)]
     pub paths: Vec<String>,
+    /// Which of a connection's tokens a call may name (`Trunkline-Token`), such as `user`; the one of calls that name
+    /// none is `default`. `*` stands for any text. Default: all.
+    #[serde(default)]
+    pub tokens: Vec<String>,
 }
 
 /// Bounds of what the doors take in, and of what the gateway's own calls take back. What is beyond is

@@ -9,13 +9,16 @@ use crate::definition::document::Document;
 use crate::definition::load::reach::Own;
 use crate::definition::load::reference::{Part, Reference, parts};
 use crate::definition::load::visit::visit;
+use crate::definition::plan::rule::Glob;
 use crate::definition::resolve::Kind;
 
 /// Reads it from a gateway file whose references are expanded.
 pub(super) fn own(document: &Document) -> Own {
     let home = document.file.parent().unwrap_or(Path::new(""));
     let files = vec![PathBuf::clone(&document.file)];
-    let mut own = Own { files, listed: listed(document, home), state: state(document, home), ..Own::default() };
+    let mut own = Own { files, state: state(document, home), ..Own::default() };
+    own.listed = texts(document, "/secrets/files").map(|listed| listed.map(|directory| home.join(directory)).collect());
+    own.secrets_listed = texts(document, "/secrets/vault/definitions").map(|listed| listed.map(Glob::new).collect());
     let view = Kind::Gateway.schema().shape().root(&document.value);
     visit(&document.value, &view, &mut |visited| {
         let text = document.written(visited.pointer).or(visited.value.as_str()).unwrap_or_default();
@@ -26,7 +29,8 @@ pub(super) fn own(document: &Document) -> Own {
             match part {
                 Part::Reference(Reference::Env(name, _), _) => drop(own.variables.insert(name.to_owned())),
                 Part::Reference(Reference::File(name), _) => own.files.push(home.join(name)),
-                Part::Reference(Reference::Vault(..), _) | Part::Text(_) | Part::Dollar | Part::Broken(..) => {}
+                Part::Reference(Reference::Vault(path, _), _) => drop(own.secrets.insert(path.to_owned())),
+                Part::Text(_) | Part::Dollar | Part::Broken(..) => {}
             }
         }
     });
@@ -40,9 +44,8 @@ fn is_public(pointer: &str) -> bool {
     PUBLIC.iter().any(|public| pointer.starts_with(public))
 }
 
-fn listed(document: &Document, home: &Path) -> Option<Vec<PathBuf>> {
-    let listed = document.value.pointer("/secrets/files")?.as_array()?;
-    Some(listed.iter().filter_map(Value::as_str).map(|directory| home.join(directory)).collect())
+fn texts<'a>(document: &'a Document, pointer: &str) -> Option<impl Iterator<Item = &'a str>> {
+    Some(document.value.pointer(pointer)?.as_array()?.iter().filter_map(Value::as_str))
 }
 
 fn state(document: &Document, home: &Path) -> Option<PathBuf> {

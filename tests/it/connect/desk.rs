@@ -200,6 +200,7 @@ impl Provider for Service {
             expires_at: None,
             issued_at: Timestamp::from_seconds(NOW),
             scopes: self.now().tells_scopes.then(|| scopes.iter().map(ToString::to_string).collect()),
+            client: None,
         };
         Ok(Grant { tokens: BTreeMap::from([(Arc::from("default"), token)]), saved: Map::new() })
     }

@@ -40,6 +40,7 @@ pub fn issued(number: usize, now: Timestamp) -> Issued {
         expires_at: Some(now.after(LIFE)),
         issued_at: now,
         scopes: None,
+        client: None,
     }
 }
 

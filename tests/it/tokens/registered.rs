@@ -157,7 +157,9 @@ async fn refusals_are_told_plainly_and_nothing_is_kept_of_them() {
     ];
     for (status, answer, words) in cases {
         let (service, kept) = (service(status, answer).await, Kept::new().await);
-        let error = sent_to(&kept.world(&service, &json!({}))).await.unwrap_err().to_string();
+        let error = sent_to(&kept.world(&service, &json!({}))).await.unwrap_err();
+        assert_eq!(error.code.as_deref(), Some("registration_failed"), "{error}");
+        let error = error.to_string();
         assert!(error.contains(words) && !error.contains("canary"), "{status} {answer}: {error}");
         assert_eq!(kept.store.keys("registrations").await.unwrap().len(), 0, "{answer}");
         assert_eq!(kept.actions().await, ["registration.begin", "registration.fail"]);
@@ -191,6 +193,8 @@ async fn it_is_forgotten_at_the_service_as_well_and_registers_anew() {
     let (service, kept) = (service(201, answer).await, Kept::new().await);
     let world = kept.world(&service, &json!({}));
     world.calls.register_now(&world.generation, "svc").await.unwrap();
+    let issued = world.code().await.unwrap().tokens["default"].copy();
+    assert_eq!(pair(&world.renew("default", &issued).await.unwrap(), "default").1, Some("rt"));
     let forgotten = world.calls.forget_registration("operator", (&world.generation, "svc"), Force::No).await.unwrap();
     assert_eq!((forgotten[0].client_id.as_deref(), forgotten[0].service), (Some("app-1"), "deleted"));
     let deleted = service.seen().pop().unwrap();
@@ -199,6 +203,11 @@ async fn it_is_forgotten_at_the_service_as_well_and_registers_anew() {
     let error = world.code().await.unwrap_err();
     assert!(error.to_string().contains("has not registered itself"), "{error}");
     assert!(sent_to(&world).await.unwrap().contains("client_id=app-2&"));
+    // What was issued to the first registration is not shown to the service as the second.
+    let before = service.seen().len();
+    let error = world.renew("default", &issued).await.unwrap_err();
+    assert_eq!((error.kind, service.seen().len()), (TokenErrorKind::Permanent, before));
+    assert!(error.to_string().contains("an earlier registration"), "{error}");
     // A service that cannot be asked keeps what is known of it, unless that does not matter.
     drop(service);
     let forget = |force| world.calls.forget_registration("operator", (&world.generation, "svc"), force);

@@ -183,7 +183,7 @@ impl TokenCalls {
                 if let Err(error) = told.and(removed.map_err(StoredError::Store)) {
                     tracing::warn!(integration = &*integration, "a registration that failed is not noted: {error}");
                 }
-                return Err(error);
+                return Err(error.of_registration());
             }
         };
         let ends = registered.secret_expires_at.map(|end| end.to_string());
