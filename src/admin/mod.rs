@@ -24,7 +24,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
 use crate::activity::Activity;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::connection::Connections;
 use crate::connection::connect::Connect;
 use crate::connection::flow::TokenCalls;
@@ -94,6 +94,9 @@ pub trait Reload: Send + Sync + 'static {
 
     /// What was found when the files were last read, with the texts for excerpts.
     fn report(&self) -> Report;
+
+    /// Since when the files cannot be read because whatever they are on does not answer.
+    fn stalled(&self) -> Option<Timestamp>;
 }
 
 /// What a reload did.
@@ -105,6 +108,8 @@ pub enum Reloaded {
     Unchanged,
     /// At least one file has errors; the others are in force.
     Rejected,
+    /// The files were not read in time; what they say counts when they are.
+    Stalled,
 }
 
 /// The door's routes, guarded, with those of the page. The addresses may begin with `admin.url`'s path or not.

@@ -1,4 +1,5 @@
-//! Connections of the admin door: bounded in number, in time and in the size of heads.
+//! Connections of the admin door: bounded in time. How many there may be, and which heads are let in, is decided
+//! where they come from ([`Entrance`]).
 
 use std::io;
 use std::sync::Arc;
@@ -10,19 +11,19 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Source;
 
-/// Open connections at once: people, probes and scrapers are few.
-const CONNECTIONS: usize = 256;
 /// How long a head may take, and a connection may wait for its next one.
 const HEAD: Duration = Duration::from_secs(10);
-/// Bytes of a head, and of what is read at once.
-const BUFFER: usize = 16 << 10;
+/// Bytes that are held of a request before it is looked at. Heads have bounds of their own (`limits.header_bytes`,
+/// `limits.header_fields`) before they come here.
+const BUFFER: usize = 64 << 10;
+/// Fields of a head: the most that `limits.header_fields` may be.
+const FIELDS: usize = 256;
 /// How long to wait after a failed accept; without file descriptors the loop would spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -34,10 +35,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 /// Where connections come from.
 #[async_trait]
 pub trait Entrance: Send + Sync + 'static {
-    /// What is accepted before it can be talked over.
+    /// What is accepted before it can be talked over; dropped, it is closed.
     type Accepted: Send;
 
-    /// The next connection.
+    /// The next connection of those that may come in.
     ///
     /// # Errors
     /// As accept(2).
@@ -77,7 +78,7 @@ pub fn serve(entrance: impl Entrance, router: Router) -> Running {
 }
 
 async fn accept_all(entrance: impl Entrance, router: Router, stop: CancellationToken, connections: TaskTracker) {
-    let (places, entrance) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(entrance));
+    let entrance = Arc::new(entrance);
     loop {
         let accepted = tokio::select! {
             accepted = entrance.accept() => accepted,
@@ -91,8 +92,6 @@ async fn accept_all(entrance: impl Entrance, router: Router, stop: CancellationT
                 continue;
             }
         };
-        // Beyond the cap a connection is closed at once: dropping it does that.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let (entrance, router, stop) = (Arc::clone(&entrance), router.clone(), stop.clone());
         connections.spawn(async move {
             match tokio::time::timeout(HEAD, entrance.open(accepted)).await {
@@ -100,14 +99,13 @@ async fn accept_all(entrance: impl Entrance, router: Router, stop: CancellationT
                 Ok(Err(error)) => tracing::debug!(door = "admin", "a connection was not opened: {error}"),
                 Err(_elapsed) => tracing::debug!(door = "admin", "a connection was not opened in time"),
             }
-            drop(place);
         });
     }
 }
 
 async fn converse(stream: Box<dyn Io>, router: Router, stop: CancellationToken) {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(BUFFER);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(BUFFER).max_headers(FIELDS);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {

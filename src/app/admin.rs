@@ -1,24 +1,31 @@
 //! The admin door's two joints: connections from `server`'s listener, reloads from `reload`.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use tokio_rustls::TlsAcceptor;
 
+use crate::admin::refusal::Refused;
 use crate::admin::serve::{Entrance, Io};
 use crate::admin::{self, Parts, Reload, Reloaded, Source};
+use crate::base::clock::Timestamp;
 use crate::definition::live::Live;
+use crate::definition::plan::gateway::DoorName;
 use crate::definition::render::Report;
 use crate::page;
 use crate::proxy::socket::Socket;
 use crate::reload::{ReloadResult, Reloader};
+use crate::server::caps::{Doorkeeper, Place, Speaks};
+use crate::server::guarded::{self, Guarded};
 use crate::server::source;
 use crate::server::tls::Certificates;
-use crate::server::{Address, Listener};
+use crate::server::{Address, Listener, Shared};
+use crate::telemetry::metrics::Metrics;
 
 /// The admin door, answering.
 #[derive(Debug)]
@@ -37,8 +44,14 @@ pub fn serve(listener: Listener, parts: Parts, certificates: Option<Arc<Certific
     let parts = Arc::new(parts);
     let router = admin::router(Arc::clone(&parts), page::routes(&parts))
         .layer(middleware::from_fn_with_state(Arc::clone(&parts), page::for_people))
-        .layer(middleware::from_fn_with_state(Arc::clone(&parts.live), behind_proxies));
-    let running = admin::serve::serve(Sockets { listener, certificates: certificates.clone() }, router);
+        .layer(middleware::from_fn_with_state(Arc::clone(&parts.live), behind_proxies))
+        .layer(middleware::from_fn_with_state(Arc::clone(&parts.metrics), refuse_heads));
+    let live = Arc::clone(&parts.live);
+    let shared =
+        Shared { live: Arc::clone(&live), metrics: Arc::clone(&parts.metrics), clock: Arc::clone(&parts.clock) };
+    let speaks = if certificates.is_some() { Speaks::Tls } else { Speaks::Plain };
+    let keeper = Doorkeeper::new((DoorName::Admin, DoorName::Admin.as_str()), shared, speaks);
+    let running = admin::serve::serve(Sockets { listener, certificates: certificates.clone(), keeper, live }, router);
     AdminDoor { address, running, certificates }
 }
 
@@ -52,24 +65,50 @@ async fn behind_proxies(State(live): State<Arc<Live>>, mut request: Request, nex
     next.run(request).await
 }
 
+/// Answers heads that were refused before they were read as a request ([`guarded`]).
+async fn refuse_heads(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let Some((refusal, detail)) = guarded::refusal(request.headers()) else { return next.run(request).await };
+    metrics.http_refusals.with_label_values(&["admin", refusal.code()]).inc();
+    Refused::new(*refusal, detail).into_response()
+}
+
 struct Sockets {
     listener: Listener,
     certificates: Option<Arc<Certificates>>,
+    keeper: Doorkeeper,
+    live: Arc<Live>,
+}
+
+impl Sockets {
+    /// The address that a connection counts for: none where a trusted proxy speaks for others.
+    fn counted(&self, peer: Option<IpAddr>) -> Option<IpAddr> {
+        let gateway = Arc::clone(&self.live.load().gateway);
+        peer.filter(|peer| !gateway.doors.admin.forwarded.iter().any(|network| network.contains(*peer)))
+    }
 }
 
 #[async_trait]
 impl Entrance for Sockets {
-    type Accepted = Socket;
+    type Accepted = (Socket, Place);
 
-    async fn accept(&self) -> io::Result<Socket> {
-        self.listener.accept().await
+    async fn accept(&self) -> io::Result<(Socket, Place)> {
+        loop {
+            let socket = self.listener.accept().await?;
+            if let Some(place) = self.keeper.admit(&socket, self.counted(socket.peer())) {
+                return Ok((socket, place));
+            }
+        }
     }
 
-    async fn open(&self, socket: Socket) -> io::Result<(Box<dyn Io>, Source)> {
+    async fn open(&self, (socket, place): (Socket, Place)) -> io::Result<(Box<dyn Io>, Source)> {
         let source = Source(socket.peer());
-        let Some(certificates) = &self.certificates else { return Ok((Box::new(socket), source)) };
+        let limits = self.live.load().gateway.limits;
+        let Some(certificates) = &self.certificates else {
+            return Ok((Box::new(Guarded::new(socket, limits, place)), source));
+        };
         let config = certificates.config().ok_or_else(|| io::Error::other("there is no certificate to show"))?;
-        Ok((Box::new(TlsAcceptor::from(config).accept(socket).await?), source))
+        let stream = TlsAcceptor::from(config).accept(socket).await?;
+        Ok((Box::new(Guarded::new(stream, limits, place)), source))
     }
 }
 
@@ -83,10 +122,15 @@ impl Reload for ByHand {
             ReloadResult::Applied => Reloaded::Applied,
             ReloadResult::Unchanged => Reloaded::Unchanged,
             ReloadResult::Rejected => Reloaded::Rejected,
+            ReloadResult::Stalled => Reloaded::Stalled,
         }
     }
 
     fn report(&self) -> Report {
         self.0.deployment().report()
+    }
+
+    fn stalled(&self) -> Option<Timestamp> {
+        self.0.stalled()
     }
 }

@@ -14,7 +14,7 @@ pub fn run(common: &Common, gateway: &Gateway, output: &mut Output) -> anyhow::R
         return Ok(Ended::No);
     }
     let body = answer.json()?;
-    let rejected = body.get("result").and_then(Value::as_str) == Some("rejected");
+    let in_force = !matches!(body.get("result").and_then(Value::as_str), Some("rejected" | "stalled"));
     if output.json {
         output.value(&body)?;
     } else {
@@ -26,5 +26,5 @@ pub fn run(common: &Common, gateway: &Gateway, output: &mut Output) -> anyhow::R
         let text = |name: &str| body.get(name).map(|value| value.to_string().replace('"', "")).unwrap_or_default();
         output.line(format_args!("{}: generation {} is in force", text("result"), text("generation")))?;
     }
-    Ok(if rejected { Ended::No } else { Ended::Done })
+    Ok(if in_force { Ended::Done } else { Ended::No })
 }

@@ -19,9 +19,9 @@ use crate::activity::Asker;
 use crate::base::secret::Secret;
 use crate::connection::flow::Secrets;
 use crate::connection::health::Trouble;
-use crate::connection::{Credential, Need};
+use crate::connection::{Connection, Credential, Need};
 use crate::definition::live::Generation;
-use crate::definition::plan::api::Api;
+use crate::definition::plan::api::{Api, Endpoint};
 use crate::definition::plan::policy::Retry;
 use crate::definition::plan::request::{CredentialUse, Request};
 use crate::definition::plan::{Auth, Integration};
@@ -268,9 +268,8 @@ impl Outbound {
 /// Whether a connection was granted what a call's endpoint needs.
 fn is_granted(call: &Call<'_>, prepared: &Prepared) -> Result<(), OutboundError> {
     let endpoint = call.endpoint.as_deref().and_then(|id| call.integration.api.as_ref()?.endpoint(id));
-    endpoint.map_or(Ok(()), |endpoint| {
-        grants(call.integration, &prepared.connection, endpoint, named_token(call.request))
-    })
+    endpoint
+        .map_or(Ok(()), |endpoint| grants(call.integration, &prepared.connection, endpoint, named_token(call.request)))
 }
 
 /// Whether the token of this name of a connection was granted what an endpoint needs. One of which nobody knows what

@@ -184,8 +184,7 @@ pub(super) fn refuse_missing_scopes(
     let Some(api) = ready.integration.api.as_ref() else { return Ok(()) };
     let needing = api.place_of((method, route.suffix), |endpoint| !endpoint.scopes.is_empty());
     let Some(endpoint) = needing.and_then(|place| api.endpoints.get(place)) else { return Ok(()) };
-    grants(&ready.integration, &ready.common.connection, endpoint, token)
-        .map_err(|error| error.answer())
+    grants(&ready.integration, &ready.common.connection, endpoint, token).map_err(|error| error.answer())
 }
 
 /// An endpoint that is called by name carries the token that its definition says.

@@ -4,7 +4,7 @@ use http::{HeaderMap, Method, header};
 use sha2::{Digest, Sha256};
 
 use super::route::Route;
-use crate::connection::directory::DEFAULT;
+use crate::connection::DEFAULT;
 use crate::definition::plan::gateway::{Caller, Gateway, Grant};
 use crate::respond::{Answer, Refusal};
 

@@ -40,14 +40,20 @@ impl Default for ChunkCheck {
 
 impl ChunkCheck {
     /// Reads what came. Answers whether the body is well-formed so far; what follows its end is not looked at.
-    pub fn read(&mut self, mut bytes: &[u8]) -> bool {
-        while let Some((byte, rest)) = bytes.split_first() {
+    pub fn read(&mut self, bytes: &[u8]) -> bool {
+        self.end_in(bytes).is_some()
+    }
+
+    /// Reads what came, and answers how much of it is the body's; `None` when that is not well-formed.
+    pub fn end_in(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut left = bytes;
+        while let Some((byte, rest)) = left.split_first() {
             match self.at {
-                At::Done => return true,
+                At::Done => break,
                 At::Data => {
-                    let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                    let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(left.len());
                     self.left -= passed as u64;
-                    bytes = bytes.get(passed..).unwrap_or_default();
+                    left = left.get(passed..).unwrap_or_default();
                     if self.left == 0 {
                         self.at = At::DataReturn;
                     }
@@ -55,12 +61,14 @@ impl ChunkCheck {
                 }
                 _ => {}
             }
-            match self.step(*byte) {
-                Some(next) => (self.at, bytes) = (next, rest),
-                None => return false,
-            }
+            (self.at, left) = (self.step(*byte)?, rest);
         }
-        true
+        Some(bytes.len() - left.len())
+    }
+
+    /// Whether the body has come to its end.
+    pub fn is_done(&self) -> bool {
+        self.at == At::Done
     }
 
     fn step(&mut self, byte: u8) -> Option<At> {

@@ -367,7 +367,12 @@ impl ProxyDoor {
         let caller = generation.gateway.callers.iter().find(|known| *known.id == *call.caller).ok_or_else(gone)?;
         let path = NormalPath::of(&call.path);
         let route = route::read(&path, call.query.as_deref())?;
-        caller::permit(caller, admit::asked_method(generation, &route, &call.method), &route, (&call.connection, call.token.as_deref()))?;
+        caller::permit(
+            caller,
+            admit::asked_method(generation, &route, &call.method),
+            &route,
+            (&call.connection, call.token.as_deref()),
+        )?;
         let integration = admit::find_integration(generation, &route)?;
         if let Some(id) = route.endpoint {
             let found = endpoint::find(integration, id, &call.method)?;

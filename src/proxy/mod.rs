@@ -8,7 +8,7 @@ mod admit;
 pub mod answer;
 mod caller;
 mod carry;
-mod chunks;
+pub mod chunks;
 mod context;
 mod depart;
 mod dial;

@@ -308,7 +308,12 @@ impl<'a> Walk<'a> {
         let route =
             Route { integration: &integration.id, suffix: &at.suffix, query: at.query.as_deref(), endpoint: None };
         let need = Need { token: call.ready.token(), validity: Duration::ZERO };
-        caller::permit(known.ok_or_else(|| ended("the caller is not known"))?, Some(&Method::GET), &route, (connection, need.token))?;
+        caller::permit(
+            known.ok_or_else(|| ended("the caller is not known"))?,
+            Some(&Method::GET),
+            &route,
+            (connection, need.token),
+        )?;
         let ready = self.door.connections.get(generation, integration, connection, need).await?;
         let endpoints = ready.integration.api.as_ref().map(|api| api.endpoints.as_slice()).unwrap_or_default();
         let known_as = endpoints.get(call.endpoint).map(|endpoint| Arc::clone(&endpoint.id));

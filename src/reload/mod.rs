@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::definition::assemble::{self, assemble};
 use crate::definition::live::{FileState, FileStatus, Generation, Live};
 use crate::definition::load::environment::Environment;
@@ -37,8 +38,11 @@ pub struct Reloader {
     seams: Seams,
     /// The last reading. Held only to copy it out or in.
     last: Mutex<Arc<Deployment>>,
-    /// Held for the whole of a reload.
-    turn: tokio::sync::Mutex<()>,
+    /// Held for the whole of a reload. Has the reading that did not end in its time: a file system may hang, and
+    /// a second reading would hang as well.
+    turn: tokio::sync::Mutex<Option<JoinHandle<Arc<Deployment>>>>,
+    /// Since when a reading takes longer than it may.
+    stalled: Mutex<Option<Timestamp>>,
 }
 
 /// What a reloader needs from outside.
@@ -79,6 +83,8 @@ pub enum ReloadResult {
     Unchanged,
     /// Some files do not count; what changed in the others is in force.
     Rejected,
+    /// The files were not read in time. What they say counts as soon as they are.
+    Stalled,
 }
 
 impl ReloadResult {
@@ -87,6 +93,7 @@ impl ReloadResult {
             Self::Applied => "applied",
             Self::Unchanged => "unchanged",
             Self::Rejected => "rejected",
+            Self::Stalled => "stalled",
         }
     }
 }
@@ -115,8 +122,8 @@ impl Reloader {
         tell(None, &first, &deployment, &seams.metrics);
         let live = Arc::new(Live::new(first));
         let last = Mutex::new(Arc::new(deployment));
-        let turn = tokio::sync::Mutex::new(());
-        Ok((Self { live: Arc::clone(&live), selection, seams, last, turn }, live))
+        let (turn, stalled) = (tokio::sync::Mutex::default(), Mutex::default());
+        Ok((Self { live: Arc::clone(&live), selection, seams, last, turn, stalled }, live))
     }
 
     /// What is in force.
@@ -129,32 +136,82 @@ impl Reloader {
         Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads what changed and puts it into force. A second call waits for the first.
+    /// Since when the files cannot be read because whatever they are on does not answer.
+    pub fn stalled(&self) -> Option<Timestamp> {
+        *self.stalled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what changed and puts it into force. A second call waits for the first. Files that are not read within
+    /// `limits.files_time` change nothing yet.
     pub async fn reload(self: &Arc<Self>) -> Outcome {
-        let _turn = self.turn.lock().await;
+        let mut under_way = self.turn.lock().await;
         let before = self.deployment();
-        let mut next = self.read(&before).await;
+        let Some(mut next) = self.read(&before, &mut under_way).await else { return self.unread() };
         if lost_files(&before, &next) {
             tokio::time::sleep(ABSENCE).await;
-            next = self.read(&before).await;
+            match self.read(&before, &mut under_way).await {
+                Some(again) => next = again,
+                None => return self.unread(),
+            }
         }
         let outcome = self.apply(&next);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = next;
         outcome
     }
 
-    async fn read(self: &Arc<Self>, before: &Arc<Deployment>) -> Arc<Deployment> {
+    /// What the files say; `None` when they do not say it in time. That reading goes on, and is what the next call
+    /// waits for. It stays in `under_way` meanwhile, so that a call which is given up leaves no thread behind that
+    /// nobody knows of.
+    async fn read(
+        self: &Arc<Self>,
+        before: &Arc<Deployment>,
+        under_way: &mut Option<JoinHandle<Arc<Deployment>>>,
+    ) -> Option<Arc<Deployment>> {
+        let limit = self.time();
+        let reading = under_way.get_or_insert_with(|| self.begin(before));
+        let Ok(read) = tokio::time::timeout(limit, reading).await else {
+            self.tell_stalled(limit);
+            return None;
+        };
+        *under_way = None;
+        if self.stalled.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            info!("the files of the deployment can be read again");
+        }
+        // A reader that panicked changes nothing; the panic itself is in the log.
+        Some(read.unwrap_or_else(|_| Arc::clone(before)))
+    }
+
+    fn begin(self: &Arc<Self>, before: &Arc<Deployment>) -> JoinHandle<Arc<Deployment>> {
         let (this, last) = (Arc::clone(self), Arc::clone(before));
-        let read = tokio::task::spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             let environment = &*this.seams.environment;
             let reading = Reading { environment, previous: Some(&last), keep_documents: false };
             Arc::new(reading.read(&this.selection))
-        });
-        match read.await {
-            Ok(deployment) => deployment,
-            // A reader that panicked changes nothing; the panic itself is in the log.
-            Err(_) => Arc::clone(before),
+        })
+    }
+
+    /// How long a reading may take before it is told.
+    fn time(&self) -> Duration {
+        self.live.load().gateway.limits.files_time
+    }
+
+    /// Says once that the files cannot be read, until they can.
+    fn tell_stalled(&self, limit: Duration) {
+        let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        if stalled.is_none() {
+            *stalled = Some(self.seams.clock.now());
+            warn!(
+                "the files of the deployment were not read within {limit:?}: what they are on does not answer, or is \
+                 slow. What was read last stays in force, and changes count when it answers"
+            );
         }
+    }
+
+    /// The end of a reload that read nothing.
+    fn unread(&self) -> Outcome {
+        let (result, now) = (ReloadResult::Stalled, self.live.load());
+        self.seams.metrics.config_reloads.with_label_values(&[result.label()]).inc();
+        Outcome { result, ..outcome(&now, &now) }
     }
 
     fn apply(&self, deployment: &Deployment) -> Outcome {

@@ -13,6 +13,7 @@ use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -51,21 +52,18 @@ pub enum Events {
 /// Reloads whenever there is reason to, until `stop` is cancelled.
 pub async fn watch(reloader: Arc<Reloader>, events: Events, timing: Timing, stop: CancellationToken) {
     let (woken, mut wake) = mpsc::channel(1);
-    let mut watcher = match events {
-        Events::System => Watcher::new(woken.clone()),
-        Events::None => None,
+    let mut watching = match events {
+        Events::System => Watcher::new(woken.clone()).map_or(Watching::Nothing, Watching::Here),
+        Events::None => Watching::Nothing,
     };
-    let poll = if watcher.is_some() { timing.poll } else { timing.poll.min(timing.poll_alone) };
     let mut hangup = signal(SignalKind::hangup()).ok();
     // What changed between the first read and the start of the watch is found by this first look.
     loop {
-        if let Some(watcher) = &mut watcher {
-            watcher.follow(&reloader.deployment());
-        }
+        watching = watching.follow(&reloader).await;
         reloader.reload().await;
-        if let Some(watcher) = &mut watcher {
-            watcher.follow(&reloader.deployment());
-        }
+        watching = watching.follow(&reloader).await;
+        let alone = !matches!(watching, Watching::Here(_));
+        let poll = if alone { timing.poll.min(timing.poll_alone) } else { timing.poll };
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(poll) => {}
@@ -89,6 +87,40 @@ async fn settle(wake: &mut mpsc::Receiver<()>, timing: Timing) {
     let quiet = async { while let Ok(Some(())) = tokio::time::timeout(timing.quiet, wake.recv()).await {} };
     // Either end is a reason to look.
     drop(tokio::time::timeout(timing.most, quiet).await);
+}
+
+/// What tells of file events.
+enum Watching {
+    /// Nothing: files are polled.
+    Nothing,
+    /// The system.
+    Here(Watcher),
+    /// The system, once it has answered: to watch a directory on a file system that hangs hangs as well.
+    Away(JoinHandle<Watcher>),
+}
+
+impl Watching {
+    /// Watches what the deployment depends on now, as soon as the system lets it.
+    async fn follow(self, reloader: &Arc<Reloader>) -> Self {
+        let mut away = match self {
+            Self::Nothing => return self,
+            Self::Away(ref away) if !away.is_finished() => return self,
+            Self::Away(away) => away,
+            Self::Here(mut watcher) => {
+                let deployment = reloader.deployment();
+                tokio::task::spawn_blocking(move || {
+                    watcher.follow(&deployment);
+                    watcher
+                })
+            }
+        };
+        match tokio::time::timeout(reloader.time(), &mut away).await {
+            Ok(Ok(watcher)) => Self::Here(watcher),
+            // Its panic is in the log.
+            Ok(Err(_)) => Self::Nothing,
+            Err(_elapsed) => Self::Away(away),
+        }
+    }
 }
 
 /// The directories that are watched.

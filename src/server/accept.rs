@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::caps::{Caps, Full};
+use super::caps::{Doorkeeper, Speaks};
 use super::connection::DoorContext;
 use super::greet::Greeter;
 use super::listen::{Address, Listener};
@@ -23,12 +23,6 @@ use crate::proxy::socket::Socket;
 /// otherwise spin.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// What a connection beyond a cap is told before it is closed.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n\
-    Trunkline-Error: unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 133\r\n\r\n\
-    {\"type\":\"urn:trunkline:error:unavailable\",\"title\":\"Too many connections\",\
-    \"status\":503,\"code\":\"unavailable\",\"detail\":\"connection cap\"}";
-
 /// A door at which someone answers. Dropping it does not close the door; [`Running::drain`] does.
 #[derive(Debug)]
 pub struct Running {
@@ -37,7 +31,7 @@ pub struct Running {
     cut: CancellationToken,
     connections: TaskTracker,
     accepting: JoinHandle<()>,
-    caps: Arc<Caps>,
+    keeper: Doorkeeper,
     certificates: Option<Arc<Certificates>>,
 }
 
@@ -61,7 +55,7 @@ impl Running {
 
     /// How many connections are open.
     pub fn open_connections(&self) -> usize {
-        self.caps.open()
+        self.keeper.open()
     }
 
     /// Closes the door: accepts no more, lets requests under way end within `grace`, then cuts the rest.
@@ -85,22 +79,21 @@ pub(super) fn run<A: HttpServerApp + Send + Sync + 'static>(listener: Listener, 
     let (stop, drain) = watch::channel(false);
     let certificates = Certificates::of(door.door, &door.shared);
     let address = listener.address().clone().secured(certificates.is_some());
-    let caps = Arc::new(Caps::default());
+    let speaks = if certificates.is_some() { Speaks::Tls } else { Speaks::Plain };
+    let keeper = Doorkeeper::new((door.door, door.name), door.shared.clone(), speaks);
     let (cut, connections) = (CancellationToken::new(), TaskTracker::new());
     let entrance = Entrance {
-        greeter: Arc::new(Greeter { door, certificates: certificates.clone() }),
-        caps: Arc::clone(&caps),
+        greeter: Arc::new(Greeter { door, keeper: keeper.clone(), certificates: certificates.clone() }),
         drain,
         cut: cut.clone(),
         connections: connections.clone(),
     };
     let accepting = tokio::spawn(entrance.accept_all(listener));
-    Running { address, stop, cut, connections, accepting, caps, certificates }
+    Running { address, stop, cut, connections, accepting, keeper, certificates }
 }
 
 struct Entrance<A> {
     greeter: Arc<Greeter<A>>,
-    caps: Arc<Caps>,
     drain: watch::Receiver<bool>,
     cut: CancellationToken,
     connections: TaskTracker,
@@ -135,15 +128,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         let peer = socket.peer();
         // A load balancer's connections are counted when it has said whose they are.
         let announced = self.greeter.is_announced(peer, &gateway);
-        let place = self.caps.enter(&gateway.limits).and_then(|place| match peer {
-            Some(peer) if door.counts_sources() && !announced => place.of(peer, &gateway.limits),
-            _ => Ok(place),
-        });
-        let place = match place {
-            Ok(place) => place,
-            Err(full) => return self.turn_away(&socket, full),
-        };
-        door.shared.metrics.door_connections.with_label_values(&[door.name]).inc();
+        let source = peer.filter(|_| door.counts_sources() && !announced);
+        let Some(place) = self.greeter.keeper.admit(&socket, source) else { return };
         let (greeter, drain, cut) = (Arc::clone(&self.greeter), self.drain.clone(), self.cut.clone());
         self.connections.spawn(async move {
             let serving = AssertUnwindSafe(greeter.receive(socket, place, drain)).catch_unwind();
@@ -151,43 +137,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 served = serving => served.is_err(),
                 () = cut.cancelled() => false,
             };
-            leave(&greeter.door, panicked);
+            if panicked {
+                tell_of_panic(&greeter.door);
+            }
         });
-    }
-
-    fn turn_away(&self, socket: &Socket, full: Full) {
-        self.greeter.refused(full);
-        // Under TLS nothing can be said before the handshake, which is the costly part.
-        if self.greeter.certificates.is_none() {
-            socket.send_now(FULL);
-        }
     }
 }
 
-fn leave<A>(door: &DoorContext<A>, panicked: bool) {
-    let metrics = &door.shared.metrics;
-    metrics.door_connections.with_label_values(&[door.name]).dec();
-    if panicked {
-        metrics.panics.with_label_values(&[door.name]).inc();
-        tracing::error!(door = door.name, "a request ended in a panic; its connection was closed");
-    }
+fn tell_of_panic<A>(door: &DoorContext<A>) {
+    door.shared.metrics.panics.with_label_values(&[door.name]).inc();
+    tracing::error!(door = door.name, "a request ended in a panic; its connection was closed");
 }
 
 /// Whether a failed accept is the fault of the one connection that was accepted.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected | InvalidInput)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answer_of_a_full_door_is_whole() {
-        let text = std::str::from_utf8(FULL).expect("ASCII");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
-        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
-    }
 }

@@ -9,7 +9,7 @@ use pingora::apps::HttpServerApp;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use super::caps::{Full, Place};
+use super::caps::{Doorkeeper, Full, Place};
 use super::connection::{DoorContext, serve};
 use super::proxy_protocol::{self, Announced};
 use super::tls::Certificates;
@@ -21,6 +21,8 @@ use crate::proxy::stream::DoorStream;
 pub(super) struct Greeter<A> {
     /// The door.
     pub door: DoorContext<A>,
+    /// What counts its connections.
+    pub keeper: Doorkeeper,
     /// What it shows; `None` where it speaks plain HTTP.
     pub certificates: Option<Arc<Certificates>>,
 }
@@ -45,7 +47,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Greeter<A> {
         });
         let (channel, source, place) = match greeted.await.unwrap_or(Err("timeout")) {
             Ok(greeted) => greeted,
-            Err("source") => return self.refused(Full::Source),
+            Err("source") => return self.keeper.turned_away(Full::Source),
             Err(reason) => return self.broken(reason),
         };
         let clock = Arc::clone(&self.door.shared.clock);
@@ -67,9 +69,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Greeter<A> {
         }
         match proxy_protocol::read(socket).await.map_err(|_| "proxy_protocol")? {
             Announced::Itself => Ok((peer, place)),
-            Announced::Client(client) if self.door.counts_sources() => {
-                Ok((Some(client), place.of(client, &gateway.limits).map_err(Full::as_str)?))
-            }
+            Announced::Client(client) if self.door.counts_sources() => Ok((
+                Some(client),
+                place.of(client, gateway.limits.connections_at(self.door.door)).map_err(Full::as_str)?,
+            )),
             Announced::Client(client) => Ok((Some(client), place)),
         }
     }
@@ -84,13 +87,5 @@ impl<A: HttpServerApp + Send + Sync + 'static> Greeter<A> {
     fn broken(&self, reason: &'static str) {
         self.door.shared.metrics.door_connections_broken.with_label_values(&[self.door.name, reason]).inc();
         tracing::debug!(door = self.door.name, reason, "a connection ended before its first request: {reason}");
-    }
-}
-
-impl<A> Greeter<A> {
-    /// Counts a connection that was turned away.
-    pub fn refused(&self, full: Full) {
-        let metrics = &self.door.shared.metrics;
-        metrics.door_connections_refused.with_label_values(&[self.door.name, full.as_str()]).inc();
     }
 }

@@ -92,7 +92,7 @@ async fn receive(
 }
 
 /// A head that is too large because of its target is refused as such.
-fn too_large(bytes: &[u8], limits: &Limits) -> Fault {
+pub(super) fn too_large(bytes: &[u8], limits: &Limits) -> Fault {
     let first_line = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     if first_line > limits.uri_bytes {
         return Fault { refusal: Refusal::UriTooLong, detail: "the target is too long" };
@@ -102,13 +102,13 @@ fn too_large(bytes: &[u8], limits: &Limits) -> Fault {
 
 /// Looks for the empty line, each byte once.
 #[derive(Debug, Default)]
-struct Scan {
+pub(super) struct Scan {
     at: usize,
     line: usize,
 }
 
 impl Scan {
-    fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
+    pub(super) fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         while let Some(feed) = bytes[self.at..].iter().position(|byte| *byte == b'\n') {
             let feed = self.at + feed;
             self.at = feed + 1;

@@ -5,9 +5,10 @@
 //! room knows nothing of what requests mean. Called by `app`.
 
 mod accept;
-mod caps;
+pub mod caps;
 mod connection;
 mod greet;
+pub mod guarded;
 mod head;
 pub mod hygiene;
 mod listen;

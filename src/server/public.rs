@@ -15,7 +15,7 @@ use super::{Shared, source};
 use crate::base::secret::Secret;
 use crate::connection::connect;
 use crate::connection::connect::door::{MAX_FORM, Visit, Welcome};
-use crate::definition::plan::gateway::Limits;
+use crate::definition::plan::gateway::{DoorName, Limits};
 use crate::proxy::{answer, intake, underway};
 use crate::respond::{Answer, Refusal};
 use crate::webhook::door::{Receive, RequestHead};
@@ -71,7 +71,8 @@ impl PublicDoor {
 
     /// A proxy's connections say nothing of how many one client has, so its requests are counted instead.
     fn place(&self, client: IpAddr, limits: &Limits) -> Result<caps::Place, Answer> {
-        self.behind.enter(limits).and_then(|place| place.of(client, limits)).map_err(|full| {
+        let bounds = limits.connections_at(DoorName::Public);
+        self.behind.enter(bounds).and_then(|place| place.of(client, bounds)).map_err(|full| {
             let labels = ["public", full.as_str()];
             self.shared.metrics.door_connections_refused.with_label_values(&labels).inc();
             Refusal::Unavailable.answer_after("too many requests at once from one address", Duration::from_secs(1))

@@ -80,7 +80,7 @@ macro_rules! metrics {
 metrics! {
     build_info: gauge "trunkline_build_info" "Always 1; the labels tell the version." ["version"];
     development_mode: gauge "trunkline_development_mode" "1 while development mode is on." [];
-    config_reloads: counter "trunkline_config_reloads_total" "Reloads by result: applied, unchanged, rejected." ["result"];
+    config_reloads: counter "trunkline_config_reloads_total" "Reloads by result: applied, unchanged, rejected, stalled (the files were not read within `limits.files_time`)." ["result"];
     config_last_success: gauge "trunkline_config_last_success_timestamp_seconds" "When a reload last ended without a rejected file." [];
     config_generation: gauge "trunkline_config_generation" "The number of the generation in force." [];
     definitions: gauge "trunkline_definitions" "Definitions by state: loaded, rejected." ["state"];

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
+use crate::outside::gateway::Deployment;
 use crate::outside::within;
 use crate::support::doors::{Doors, KEY, Setup, service};
 use crate::support::origin::Recorder;
@@ -203,4 +204,33 @@ async fn a_chunk_extension_without_end_is_refused_and_kept_by_nobody() {
         drop(wire.0.write_all(format!("5;x={}\r\nhello\r\n0\r\n\r\n", "y".repeat(100_000)).as_bytes()).await);
         assert_eq!(wire.reply().await.status, 400, "{target}");
     }
+}
+
+/// Nobody has to know what is at the admin door for this: what is let in is refused for its host, as nothing else is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_case_is_refused_or_has_one_reading_at_the_admin_door() {
+    let (deployment, _gateway) = tokio::task::spawn_blocking(|| {
+        let deployment = Deployment::of(&[]);
+        let gateway = deployment.start();
+        (deployment, gateway)
+    })
+    .await
+    .unwrap();
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let mut wire = Wire::open(deployment.admin).await;
+        wire.send(case.bytes("/api/reload", "X-Y: z\r\n")).await;
+        let reply = wire.reply().await;
+        let fits = match case.fate {
+            Refused(status) => {
+                let problem = reply.header("content-type") == Some("application/problem+json");
+                reply.status == status && problem && reply.code() != Some("misdirected") && wire.is_closed().await
+            }
+            Passed(_) => reply.code() == Some("misdirected"),
+        };
+        if !fits {
+            wrong.push((case.name, case.fate, reply.head));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

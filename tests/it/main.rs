@@ -5,6 +5,7 @@
 mod rig;
 
 mod accounts;
+mod admin_door;
 mod architecture;
 mod calls;
 mod cached;

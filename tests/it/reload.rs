@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use trunkline::base::clock::SystemClock;
 use trunkline::definition::live::{FileState, Live};
+use trunkline::definition::load::environment::{Environment, FileFault, VariableError, read_text};
 use trunkline::definition::plan::Integration;
 use trunkline::definition::workspace::select;
 use trunkline::reload::{Events, Outcome, ReloadResult, Reloader, Seams, Timing, watch};
@@ -32,6 +33,11 @@ fn definition(id: &str, title: &str) -> String {
 
 /// Starts with definitions `a` and `b`, unless `prepare` writes others.
 fn start(prepare: impl FnOnce(&Path)) -> Deployment {
+    start_in(Arc::new(HashMap::<String, String>::new()), prepare)
+}
+
+/// As [`start`], with references looked up there.
+fn start_in(environment: Arc<dyn Environment>, prepare: impl FnOnce(&Path)) -> Deployment {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("trunkline.yaml"), GATEWAY).unwrap();
     fs::create_dir(dir.path().join("integrations")).unwrap();
@@ -40,11 +46,7 @@ fn start(prepare: impl FnOnce(&Path)) -> Deployment {
     }
     prepare(dir.path());
     let metrics = Arc::new(Metrics::new().unwrap());
-    let seams = Seams {
-        environment: Arc::new(HashMap::<String, String>::new()),
-        clock: Arc::new(SystemClock::new()),
-        metrics: Arc::clone(&metrics),
-    };
+    let seams = Seams { environment, clock: Arc::new(SystemClock::new()), metrics: Arc::clone(&metrics) };
     let selection = select(&[dir.path().to_owned()]).remove(0);
     let (reloader, live) = Reloader::start(selection, seams).map_err(|report| report.text(false)).unwrap();
     Deployment { dir, reloader: Arc::new(reloader), live, metrics }
@@ -369,4 +371,54 @@ async fn a_secret_file_that_is_replaced_is_noticed() {
         fs::rename(&new, deployment.dir.path().join("key")).unwrap();
     };
     watched(&deployment, change, || !Arc::ptr_eq(&before, &deployment.get("a").unwrap())).await;
+}
+
+/// Files on something that answers when it is let.
+#[derive(Debug, Default)]
+struct Hanging(Mutex<bool>, Condvar);
+
+impl Hanging {
+    fn hang(&self, hangs: bool) {
+        *self.0.lock().unwrap() = hangs;
+        self.1.notify_all();
+    }
+}
+
+impl Environment for Hanging {
+    fn variable(&self, _name: &str) -> Result<String, VariableError> {
+        Err(VariableError::Missing)
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn file(&self, path: &Path) -> Result<String, FileFault> {
+        drop(self.1.wait_while(self.0.lock().unwrap(), |hangs| *hangs).unwrap());
+        read_text(path).map_err(FileFault::Unread)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_system_that_hangs_is_told_of_and_what_changed_counts_when_it_answers() {
+    let files = Arc::new(Hanging::default());
+    let deployment = start_in(Arc::clone(&files) as Arc<dyn Environment>, |root| {
+        fs::write(root.join("trunkline.yaml"), format!("{GATEWAY}limits: {{ files_time: 100ms }}\n")).unwrap();
+        fs::write(root.join("integrations/name"), "First").unwrap();
+        fs::write(root.join("integrations/a.yaml"), definition("a", "\"${file:name}\"")).unwrap();
+    });
+    assert_eq!((deployment.title("a").as_deref(), deployment.reloader.stalled()), (Some("First"), None));
+    files.hang(true);
+    deployment.write("b", &definition("b", "Second"));
+    for _ in 0..3 {
+        let outcome = deployment.reload().await;
+        assert_eq!((outcome.result, outcome.generation), (ReloadResult::Stalled, 1));
+    }
+    assert_eq!(deployment.metrics.config_reloads.with_label_values(&["stalled"]).get(), 3);
+    assert!(deployment.reloader.stalled().is_some());
+    assert_eq!(deployment.title("b").as_deref(), Some("First"), "what was read last stays in force");
+    files.hang(false);
+    let told = async { while deployment.reload().await.result == ReloadResult::Stalled {} };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("it reads again by itself");
+    assert_eq!((deployment.title("b").as_deref(), deployment.reloader.stalled()), (Some("Second"), None));
 }

@@ -34,6 +34,7 @@ pub async fn read_again(parts: &Parts, by: &str) -> Result<&'static str, Refused
         Reloaded::Applied => "applied",
         Reloaded::Unchanged => "unchanged",
         Reloaded::Rejected => "rejected",
+        Reloaded::Stalled => "stalled",
     })
 }
 
@@ -48,7 +49,9 @@ pub fn describe(parts: &Parts) -> Value {
     let generation = parts.live.load();
     // Excerpts come from the texts as they were read, and only where there is something to show.
     let faulty = generation.files.iter().any(|file| !file.problems.is_empty());
-    let report = if faulty { parts.reload.report() } else { Report::default() };
+    let stalled = parts.reload.stalled();
+    // Reading the texts would wait for what does not answer.
+    let report = if faulty && stalled.is_none() { parts.reload.report() } else { Report::default() };
     let files: Vec<_> = generation.files.iter().map(|file| describe_file(file, &report)).collect();
     json!({
         "generation": generation.number,
@@ -56,6 +59,7 @@ pub fn describe(parts: &Parts) -> Value {
         "fingerprint": generation.fingerprint.to_string(),
         "mode": if generation.gateway.fixed.mode == Mode::Development { "development" } else { "production" },
         "integrations": generation.integrations.len(),
+        "stalled_since": stalled.map(|since| since.to_string()),
         "files": files,
     })
 }

@@ -81,6 +81,7 @@ pub async fn readyz(State(parts): Shared, Asked(wanted): Asked<Verbosity>) -> Re
         let standing = secrets.standing();
         json!({ "ok": standing.stale == 0, "known": standing.known, "stale": standing.stale, "detail": standing.reason })
     });
+    let stalled = parts.reload.stalled();
     let store_says = store.as_ref().err().map(ToString::to_string);
     let mut body = json!({
         "ready": ready,
@@ -88,7 +89,11 @@ pub async fn readyz(State(parts): Shared, Asked(wanted): Asked<Verbosity>) -> Re
             "listeners": { "ok": phase != Phase::Starting },
             "not_draining": { "ok": phase != Phase::Draining },
             "store": { "ok": store.is_ok(), "detail": store_says },
-            "definitions": { "ok": true, "generation": generation.number, "loaded": generation.integrations.len() },
+            // What was last read goes on being used, so files that cannot be read are told here and refuse no traffic.
+            "definitions": {
+                "ok": stalled.is_none(), "generation": generation.number, "loaded": generation.integrations.len(),
+                "stalled_since": stalled.map(|since| since.to_string()),
+            },
         },
         "rejected": rejected,
     });

@@ -74,10 +74,8 @@ impl Counts {
 /// What an attempt is counted by: `name` is what was typed, `account` the one that has it.
 pub fn places(source: Option<IpAddr>, name: &str, account: Option<&str>) -> Vec<Place> {
     let source = source.map(|source| Place::Source(network(source)));
-    let named = account.map_or_else(
-        || Place::Nobody(Sha256::digest(name).into()),
-        |account| Place::Account(account.to_owned()),
-    );
+    let named = account
+        .map_or_else(|| Place::Nobody(Sha256::digest(name).into()), |account| Place::Account(account.to_owned()));
     source.into_iter().chain([named]).collect()
 }
 

@@ -26,8 +26,8 @@ use crate::definition::plan::oauth1::{Consumer, OAuth1};
 use crate::definition::plan::request::Request;
 use crate::net::origin::{self, Base, BaseError};
 use crate::net::{Outgoing, Scheme};
-use crate::template::{Segment, Text};
 use crate::request::answer::plain_words;
+use crate::template::{Segment, Text};
 
 /// The most bytes that a token or its secret may have.
 const TOKEN_MOST: usize = 8 << 10;

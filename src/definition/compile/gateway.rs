@@ -239,6 +239,11 @@ fn limits(raw: Option<&raw::Limits>) -> Limits {
         idle_timeout: raw.idle_timeout.map_or(usual.idle_timeout, |time| time.0),
         connections: raw.connections.map_or(usual.connections, count),
         connections_per_source: raw.connections_per_source.map_or(usual.connections_per_source, count),
+        admin_connections: raw.admin_connections.map_or(usual.admin_connections, count),
+        admin_connections_per_source: raw
+            .admin_connections_per_source
+            .map_or(usual.admin_connections_per_source, count),
+        files_time: raw.files_time.map_or(usual.files_time, |time| time.0),
         http2_streams: raw.http2_streams.unwrap_or(usual.http2_streams),
         http2_control_frames: raw.http2_control_frames.unwrap_or(usual.http2_control_frames),
         answer_bytes: raw.answer_bytes.map_or(usual.answer_bytes, |size| bytes(size.0)),

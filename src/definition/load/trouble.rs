@@ -38,7 +38,8 @@ pub(super) fn missing_secret(path: &str, field: &str, fault: &SecretFault) -> Tr
     let mut trouble = Trouble::new(Code::MissingReference, format!("the secret `{path}#{field}` {fault}"));
     match fault {
         SecretFault::Own => {
-            let help = "No integration file may name what the gateway file takes for itself: its author says where calls go.";
+            let help =
+                "No integration file may name what the gateway file takes for itself: its author says where calls go.";
             return Trouble::new(Code::OutOfReach, trouble.message).help(help);
         }
         SecretFault::Outside => {

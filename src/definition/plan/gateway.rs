@@ -507,6 +507,12 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections at the public door from one address. Default 200.
     pub connections_per_source: usize,
+    /// Open connections at the admin door. Default 256.
+    pub admin_connections: usize,
+    /// Open connections at the admin door from one address. Default 64, and always less than all.
+    pub admin_connections_per_source: usize,
+    /// How long reading the files again may take before that is told. Default 10 s.
+    pub files_time: Duration,
     /// Requests under way at once on one HTTP/2 connection. Default 100.
     pub http2_streams: u32,
     /// HTTP/2 frames in a row that carry nothing. Default 200; a tenth of them comes back each second.
@@ -529,6 +535,31 @@ pub struct Limits {
     pub waiting_calls: usize,
 }
 
+/// How many connections a door holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// In all.
+    pub total: usize,
+    /// From one address.
+    pub per_source: usize,
+}
+
+impl Limits {
+    /// How many connections a door holds. At the admin door one address never holds all, so that probes from
+    /// another are answered.
+    pub fn connections_at(&self, door: DoorName) -> Bounds {
+        match door {
+            DoorName::Public | DoorName::Proxy => {
+                Bounds { total: self.connections, per_source: self.connections_per_source }
+            }
+            DoorName::Admin => {
+                let others = self.admin_connections.saturating_sub(1).max(1);
+                Bounds { total: self.admin_connections, per_source: self.admin_connections_per_source.min(others) }
+            }
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -540,6 +571,9 @@ impl Default for Limits {
             idle_timeout: Duration::from_mins(1),
             connections: 10_000,
             connections_per_source: 200,
+            admin_connections: 256,
+            admin_connections_per_source: 64,
+            files_time: Duration::from_secs(10),
             http2_streams: 100,
             http2_control_frames: 200,
             answer_bytes: 10 << 20,

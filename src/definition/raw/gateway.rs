@@ -484,6 +484,18 @@ pub struct Limits {
     /// proxy names; IPv6 addresses count by their /64. Default 200.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_source: Option<u32>,
+    /// Open connections at the admin door; `connections` is for the others. Default 256.
+    #[schemars(range(min = 2, max = 1_000_000))]
+    pub admin_connections: Option<u32>,
+    /// Open connections at the admin door from one address; IPv6 addresses count by their /64, and trusted proxies
+    /// (`listen.admin.forwarded`) not at all. Always less than `admin_connections`, so that one address does not shut
+    /// probes out. Default 64.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub admin_connections_per_source: Option<u32>,
+    /// How long reading the files again may take before the log, `/readyz?verbose` and `/api/config` tell that it
+    /// does, as on a file system that hangs. What was read last stays in force meanwhile, and what is read at last
+    /// counts then. Default 10s.
+    pub files_time: Option<DurationText>,
     /// Requests under way at once on one HTTP/2 connection. Default 100.
     #[schemars(range(min = 1, max = 10_000))]
     pub http2_streams: Option<u32>,

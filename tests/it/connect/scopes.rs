@@ -52,9 +52,15 @@ async fn an_endpoint_that_needs_more_than_was_granted_is_refused_without_a_call(
     let help = told["help"].as_str().unwrap();
     let wanted = json!({ "integration": "hub", "connection": "acme", "scopes": ["read", "write"] });
     assert!(help.contains("/api/connect-links") && help.contains(&wanted.to_string()), "{told}");
-    assert_eq!(origin.all().len(), 0);
-    assert_eq!(named(&doors, "list", "acme").await.status, 200);
+    // The path of the endpoint needs what the endpoint needs, however it is written.
+    for (line, status) in [("POST /hub/projects", 403), ("POST /hub/%70rojects/", 403), ("GET /hub/projects", 200)] {
+        let reply = call(doors.proxy, line, "Trunkline-Connection: acme\r\n", "{}").await;
+        assert_eq!(reply.status, status, "{line}: {}", reply.text());
+        assert_eq!(reply.code(), (status == 403).then_some("scope_missing"), "{line}");
+    }
     assert_eq!(origin.all().len(), 1);
+    assert_eq!(named(&doors, "list", "acme").await.status, 200);
+    assert_eq!(origin.all().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

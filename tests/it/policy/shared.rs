@@ -47,8 +47,13 @@ async fn fifty_callers_at_one_limited_service_get_the_same() {
     let origin = Origin::start(|_, _| answer(200, "")).await;
     let together = Limit { per: Scope::Integration, ..limit(100, SECOND, SECOND * 600) };
     let mut setup = Setup::of(origin.integration(super::limited(together)));
-    let all =
-        || Grant { integration: Glob::new("*"), connection: Glob::new("*"), methods: Vec::new(), paths: Vec::new(), tokens: Vec::new() };
+    let all = || Grant {
+        integration: Glob::new("*"),
+        connection: Glob::new("*"),
+        methods: Vec::new(),
+        paths: Vec::new(),
+        tokens: Vec::new(),
+    };
     setup.callers = (0..CALLERS).map(|number| caller(&format!("c{number}"), &key(number), all())).collect();
     let doors = Arc::new(Doors::start(setup));
     let served: Arc<Vec<AtomicUsize>> = Arc::new((0..CALLERS).map(|_| AtomicUsize::new(0)).collect());

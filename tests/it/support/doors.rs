@@ -107,8 +107,13 @@ pub struct Setup {
 impl Setup {
     /// Doors for one integration, in development mode, so that loopback may be called.
     pub fn of(integration: Integration) -> Self {
-        let everything =
-            Grant { integration: Glob::new("*"), connection: Glob::new("*"), methods: Vec::new(), paths: Vec::new(), tokens: Vec::new() };
+        let everything = Grant {
+            integration: Glob::new("*"),
+            connection: Glob::new("*"),
+            methods: Vec::new(),
+            paths: Vec::new(),
+            tokens: Vec::new(),
+        };
         Self {
             integrations: vec![integration],
             limits: Limits::default(),
