@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::mock::Mock;
 
-/// How often it is looked whether something was issued.
+/// How often the count of changes is looked at.
 const EVERY: Duration = Duration::from_millis(250);
 
 /// The file, and what was last written to it.
@@ -21,6 +21,8 @@ pub struct Kept {
     mock: Arc<Mock>,
     path: PathBuf,
     written: Value,
+    /// The count of changes that was looked at last.
+    seen: u64,
 }
 
 impl Kept {
@@ -38,8 +40,9 @@ impl Kept {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(name),
         }
+        let seen = mock.changes();
         let written = mock.state();
-        Ok(Self { mock, path: path.to_owned(), written })
+        Ok(Self { mock, path: path.to_owned(), written, seen })
     }
 
     /// Writes whatever is issued from now on, soon after it was.
@@ -53,7 +56,13 @@ impl Kept {
     /// Writes what was issued since the last time. A file that cannot be written is told, and tried again at the next
     /// change: the services answer all the same.
     pub fn keep(&mut self) {
+        let changes = self.mock.changes();
+        if changes == self.seen {
+            return;
+        }
+        self.seen = changes;
         let state = self.mock.state();
+        // Some of what changes is not kept.
         if state == self.written {
             return;
         }

@@ -35,8 +35,9 @@ pub const MOST: usize = 100_000;
 pub struct Export {
     /// The form; see [`FORMAT`].
     pub trunkline_export: u32,
-    /// When it was made.
-    pub exported_at: Timestamp,
+    /// When it was made; absent without a master key, when there is nothing to export.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exported_at: Option<Timestamp>,
     /// Whether it has secrets.
     pub secrets: bool,
     /// The connections, by integration and name.
@@ -198,14 +199,14 @@ impl Connections {
     async fn gather(&self, actor: &str, generation: &Generation, secrets: Secrets) -> Result<Export, TransferError> {
         let mut export = Export {
             trunkline_export: FORMAT,
-            exported_at: Timestamp::default(),
+            exported_at: None,
             secrets: secrets == Secrets::With,
             connections: Vec::new(),
         };
         let Some(stored) = self.stored() else { return Ok(export) };
         let names = stored.names().await.map_err(ConnectionError::listing)?;
         let detail = serde_json::json!({ "connections": names.len(), "secrets": export.secrets });
-        export.exported_at = stored.record(actor, "connections.export", detail).await?;
+        export.exported_at = Some(stored.record(actor, "connections.export", detail).await?);
         for (integration, name) in names {
             let read = stored.json(&integration, &name).await;
             let Some(content) = read.map_err(|reason| ConnectionError::of_stored(&integration, &name, reason))? else {
@@ -543,8 +544,7 @@ mod tests {
         assert!(matches!(seal(&[]).await, TransferError::NoRecipient));
         let ours = age::x25519::Identity::generate().to_public().to_string();
         assert!(matches!(seal(&[ours, "age1nobody".to_owned()]).await, TransferError::Recipient(2)));
-        let newer =
-            Export { trunkline_export: 2, exported_at: Timestamp::default(), secrets: false, connections: Vec::new() };
+        let newer = Export { trunkline_export: 2, exported_at: None, secrets: false, connections: Vec::new() };
         let refused = world.connections.plan_import(&world.generation, &newer, OnConflict::Keep).await;
         assert!(matches!(refused, Err(TransferError::Format(2))));
     }

@@ -17,6 +17,7 @@ use crate::definition::plan::Integration;
 
 pub mod app;
 mod control;
+mod counted;
 mod credential;
 mod draft;
 mod limit;

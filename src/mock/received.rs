@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method};
 use serde_json::{Map, Value, json};
+use url::Url;
 
 use super::credential::Gate;
 
@@ -31,6 +32,16 @@ impl Received {
     /// A header's first value, when it is text.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Where the caller reached it: whether by HTTPS, the authority, and the whole path. `None` when the call has no
+    /// usable `Host`.
+    pub fn reached(&self) -> Option<(bool, String, String)> {
+        let reached = Url::parse(&self.origin).ok()?;
+        let host = reached.host_str()?;
+        let authority = reached.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let path = format!("{}{}", reached.path().trim_end_matches('/'), self.path);
+        Some((reached.scheme() == "https", authority, path))
     }
 
     /// A query parameter's first value.

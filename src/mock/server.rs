@@ -95,6 +95,12 @@ impl Mock {
         json!({ "trunkline_mock": STATE, "services": services })
     }
 
+    /// How often [`Self::state`] may have changed: as long as this stays the same, so does that. What is in the state
+    /// that is taken after this was asked has all the changes counted here.
+    pub fn changes(&self) -> u64 {
+        self.services.iter().map(Service::changes).sum()
+    }
+
     /// Goes on from what an earlier process had issued, so that what was connected then still works. Services that it
     /// does not name begin anew.
     ///

@@ -122,6 +122,13 @@ impl Service {
         })
     }
 
+    /// How often [`Self::state`] may have changed.
+    pub fn changes(&self) -> u64 {
+        let oauth = self.oauth.as_ref().map_or(0, OAuthSide::changes);
+        let oauth1 = self.oauth1.as_ref().map_or(0, OAuth1Side::changes);
+        oauth + oauth1 + self.login.as_ref().map_or(0, LoginSide::changes)
+    }
+
     /// Goes on from a [`Self::state`]; what is not there, as after the definition changed, begins anew.
     ///
     /// # Errors

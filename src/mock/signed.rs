@@ -5,7 +5,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, header};
 use serde_json::Value;
-use url::Url;
 
 use super::received::Received;
 use crate::base::clock::Timestamp;
@@ -45,10 +44,7 @@ pub(super) fn by_access_key(received: &Received, key: &Secret) -> bool {
 fn signed_again(received: &Received, key: &Secret) -> Option<String> {
     let (_, region, service) = scope(received)?;
     let (id, secret) = key.expose().split_once(':')?;
-    let reached = Url::parse(&received.origin).ok()?;
-    let host = reached.host_str()?;
-    let authority = reached.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    let path = format!("{}{}", reached.path().trim_end_matches('/'), received.path);
+    let (secure, authority, path) = received.reached()?;
     // Only what was signed: transports add headers of their own.
     let covered =
         received.header(&header::AUTHORIZATION)?.split(", ").find_map(|part| part.strip_prefix("SignedHeaders="))?;
@@ -59,7 +55,7 @@ fn signed_again(received: &Received, key: &Secret) -> Option<String> {
     }
     let call = Unsigned {
         method: &received.method,
-        secure: reached.scheme() == "https",
+        secure,
         authority: &authority,
         path: &path,
         query: &received.raw_query,

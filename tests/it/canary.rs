@@ -50,6 +50,7 @@ fn no_secret_is_in_anything_that_a_deployment_ever_wrote() {
     scene.break_a_definition(&gateway);
     Scene::rotate_keys(&gateway);
     Scene::ask_everything(&gateway, &mut sinks);
+    scene.use_the_page(&gateway, &canaries, &mut sinks);
     scene.run_commands(&gateway, &mut sinks);
     scene.carry(&gateway, &mut sinks);
     scene.back_up(&mut sinks);

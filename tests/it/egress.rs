@@ -28,7 +28,7 @@ use crate::outside::sink::{Mood, Sink};
 use crate::outside::within;
 use crate::support::doors::{Doors, Setup, service};
 use crate::support::forward_proxy::ForwardProxy;
-use crate::support::origin::{Recorder, read_head, serve};
+use crate::support::origin::{Recorder, counting, serve};
 use crate::support::raw::call;
 use crate::support::tls::Authority;
 
@@ -303,17 +303,7 @@ fn proxies_of_the_environment_are_not_used() {
 /// Of two addresses one is silent: the call does not wait for it, and the connection to the other is kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_address_that_answers_is_found_at_once_and_kept() {
-    let opened = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&opened);
-    let origin = serve(move |mut stream| {
-        count.fetch_add(1, Ordering::SeqCst);
-        async move {
-            while read_head(&mut stream).await.is_some() {
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
-            }
-        }
-    })
-    .await;
+    let (origin, opened) = counting().await;
     let mut integration = service(&format!("http://two.example:{}", origin.port()));
     let transport = &mut integration.api.as_mut().unwrap().transport;
     (transport.allow_plain_http, transport.allow_private) = (true, true);

@@ -1,7 +1,7 @@
 //! The proxy door, end to end: who may call, what reaches the service, what comes back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
@@ -14,7 +14,7 @@ use trunkline::definition::plan::{DeclaredConnection, DeclaredCredential, Integr
 use trunkline::template::{Text, Tree};
 
 use crate::support::doors::{Doors, KEY, Setup, caller, grant, service};
-use crate::support::origin::{Recorder, answering, read_head, serve, until_closed};
+use crate::support::origin::{Recorder, answering, counting, read_head, serve, until_closed};
 use crate::support::raw::{Reply, Wire, call, send};
 use crate::support::tls::Authority;
 
@@ -170,17 +170,7 @@ async fn callers_are_known_by_key_and_bound_by_grants() {
 
 #[tokio::test]
 async fn connections_do_not_share_a_pool() {
-    let opened = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&opened);
-    let origin = serve(move |mut stream| {
-        count.fetch_add(1, Ordering::SeqCst);
-        async move {
-            while read_head(&mut stream).await.is_some() {
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
-            }
-        }
-    })
-    .await;
+    let (origin, opened) = counting().await;
     let mut integration = service(&format!("http://{origin}"));
     let credential = DeclaredCredential::ApiKey(Secret::from("other"));
     let (inputs, saved) = (serde_json::Map::new(), serde_json::Map::new());

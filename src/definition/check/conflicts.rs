@@ -20,6 +20,7 @@ pub(super) fn check(raw: &Integration, found: &mut Findings<'_>) {
     inputs(raw, found);
     connections(raw, found);
     api(raw, found);
+    people_are_sent(raw, found);
     for (index, rule) in raw.rules.iter().enumerate() {
         self::rule(rule, &format!("/rules/{index}"), found);
     }
@@ -142,18 +143,8 @@ fn api(raw: &Integration, found: &mut Findings<'_>) {
     let groups = api.breaker.iter().flat_map(|breaker| &breaker.groups);
     found.duplicates("/api/breaker/groups", "groups", groups.map(|group| group.id.0.as_str()));
     found.duplicates("/api/endpoints", "endpoints", api.endpoints.iter().map(|endpoint| endpoint.id.0.as_str()));
-    let host = api.base_url.0.split_once("://").map_or(api.base_url.0.as_str(), |(_, rest)| rest);
-    let host = host.split(['/', '?']).next().unwrap_or_default();
-    if host.contains("{{") && api.hosts.is_empty() {
-        let problem = found.error(
-            Code::MissingField,
-            "/api/base_url",
-            "this address takes its host from a value, and `hosts` does not say where it may point",
-        );
-        problem.help =
-            Some("List the hosts under `api.hosts`, such as `*.example.com`: credentials go nowhere else.".to_owned());
-    }
-    if api.allow_private && api.hosts.is_empty() && is_loopback(host) {
+    bounded_host(raw, &api.base_url.0, "/api/base_url", found);
+    if api.allow_private && api.hosts.is_empty() && is_loopback(host_of(&api.base_url.0)) {
         found.warning(Code::Conflict, "/api/allow_private", "loopback is open in development mode without this");
     }
     credential(raw, found);
@@ -177,6 +168,39 @@ fn api(raw: &Integration, found: &mut Findings<'_>) {
         request(sync.shape(), &format!("/syncs/{index}"), found);
         scopes(raw, &sync.scopes, &format!("/syncs/{index}"), found);
     }
+}
+
+/// Where people are sent to consent: an address that somebody else may choose would have them sign in anywhere.
+fn people_are_sent(raw: &Integration, found: &mut Findings<'_>) {
+    match &raw.auth {
+        Some(Auth::OAuth1(oauth1)) => bounded_host(raw, &oauth1.authorize.0, "/auth/oauth1/authorize", found),
+        Some(Auth::OAuth2(oauth2)) => {
+            let Some(authorize) = &oauth2.authorize else { return };
+            let at = "/auth/oauth2/authorize";
+            let short = found.document.value.pointer(&found.left_out.in_file(at)).is_some_and(Value::is_string);
+            let at = if short { at.to_owned() } else { format!("{at}/url") };
+            bounded_host(raw, &authorize.0.url.0, &at, found);
+        }
+        _ => {}
+    }
+}
+
+/// A host that comes from a value must be one of those that are listed.
+fn bounded_host(raw: &Integration, address: &str, at: &str, found: &mut Findings<'_>) {
+    let listed = raw.api.as_ref().is_some_and(|api| !api.hosts.is_empty());
+    if !host_of(address).contains("{{") || listed || found.left_out.touches("/api") {
+        return;
+    }
+    let message = "this address takes its host from a value, and `hosts` does not say where it may point";
+    let problem = found.error(Code::MissingField, at, message);
+    problem.help =
+        Some("List the hosts under `api.hosts`, such as `*.example.com`: credentials go nowhere else.".to_owned());
+}
+
+/// The host of an address as it is written, with its port.
+fn host_of(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    rest.split(['/', '?']).next().unwrap_or_default()
 }
 
 /// Scopes that are asked for must be among those a connection can be granted.
@@ -368,6 +392,25 @@ mod tests {
         let told = |api: Value| with(&json!({ "inputs": { "site": {} }, "api": api })).concat();
         assert!(told(json!({ "base_url": "https://{{ input.site }}.example.com" })).contains("`hosts` does not say"));
         assert_eq!(told(json!({ "base_url": "https://a.example/{{ input.site }}" })), "");
+    }
+
+    #[test]
+    fn people_are_sent_to_a_host_that_is_written_or_listed() {
+        let oauth1 = |authorize: &str| {
+            let call = "POST https://a.example/r";
+            json!({ "oauth1": { "request_token": call, "authorize": authorize, "access_token": call } })
+        };
+        let oauth2 = |authorize: Value| json!({ "oauth2": { "authorize": authorize, "token": "https://a.example/t" } });
+        let told = |auth: Value, hosts: Value| {
+            let api = json!({ "base_url": "https://a.example", "hosts": hosts });
+            with(&json!({ "inputs": { "site": {} }, "auth": auth, "api": api })).concat()
+        };
+        let open = "https://{{ input.site }}/authorize";
+        for auth in [oauth1(open), oauth2(json!(open)), oauth2(json!({ "url": open, "raw_scope": true }))] {
+            assert!(told(auth.clone(), json!([])).contains("`hosts` does not say"), "{auth}");
+            assert!(!told(auth.clone(), json!(["*.a.example"])).contains("`hosts` does not say"), "{auth}");
+        }
+        assert!(!told(oauth1("https://a.example/{{ input.site }}"), json!([])).contains("`hosts` does not say"));
     }
 
     #[test]

@@ -18,9 +18,14 @@ use crate::definition::problem::Code;
 use crate::definition::raw::auth as raw;
 
 pub(super) fn oauth1(raw: &raw::OAuth1, place: &Place<'_>) -> Result<OAuth1, Fault> {
+    let line = place.at("authorize");
+    let authorize = line.text(&raw.authorize)?;
+    if authorize.segments().is_none() {
+        return Err(line.problem(Code::BadTemplate, "an address takes `{{ … }}` slots only, no `{% … %}` blocks"));
+    }
     Ok(OAuth1 {
         request_token: request::compile(raw.request_token.0.shape(), &place.at("request_token"))?,
-        authorize: place.at("authorize").text(&raw.authorize)?,
+        authorize,
         access_token: request::compile(raw.access_token.0.shape(), &place.at("access_token"))?,
         signature: signature(raw, place)?,
         realm: raw.realm.as_ref().map(|realm| place.at("realm").text(realm)).transpose()?,

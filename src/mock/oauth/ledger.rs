@@ -4,7 +4,6 @@
 //! time revokes its family (RFC 6749 §4.1.2, RFC 9700 §4.14). Called by the whole room.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::base::clock::Timestamp;
 use crate::base::random::{Random, RandomUnavailable};
+use crate::mock::counted::{Borrowed, Counted};
 
 /// How long a code may be redeemed.
 const CODE_LIFE: Duration = Duration::from_mins(1);
@@ -20,7 +20,7 @@ const REMEMBERED: usize = 100_000;
 
 /// What was issued.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(Mutex<Book>);
+pub(super) struct Ledger(Counted<Book>);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Book {
@@ -103,8 +103,13 @@ pub(super) enum Use {
 }
 
 impl Ledger {
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn book(&self) -> Borrowed<'_, Book> {
+        self.0.borrow()
+    }
+
+    /// How often [`Self::state`] may have changed.
+    pub fn changes(&self) -> u64 {
+        self.0.changes()
     }
 
     /// All that was issued, for a later process.

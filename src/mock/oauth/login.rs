@@ -43,6 +43,11 @@ impl LoginSide {
         self.ledger.state()
     }
 
+    /// How often [`Self::state`] may have changed.
+    pub fn changes(&self) -> u64 {
+        self.ledger.changes()
+    }
+
     /// Goes on from a [`Self::state`].
     ///
     /// # Errors

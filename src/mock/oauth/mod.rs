@@ -33,6 +33,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::counted::{Borrowed, Counted};
 use super::paths::reads;
 use super::received::Received;
 use super::route::{Route, is_at, segments};
@@ -87,7 +88,7 @@ pub(super) struct OAuthSide {
     switches: Mutex<Switches>,
     flows: Mutex<Vec<device::Flow>>,
     pushed: Mutex<Vec<pushed::Pushed>>,
-    applications: Mutex<Vec<registration::Application>>,
+    applications: Counted<Vec<registration::Application>>,
 }
 
 #[derive(Debug, Default)]
@@ -119,13 +120,18 @@ impl OAuthSide {
             switches: Mutex::new(Switches { consent, ..Switches::default() }),
             flows: Mutex::default(),
             pushed: Mutex::default(),
-            applications: Mutex::default(),
+            applications: Counted::default(),
         })
     }
 
     /// What was issued and who registered, for a later process.
     pub fn state(&self) -> Value {
         json!({ "ledger": self.ledger.state(), "applications": &*self.applications() })
+    }
+
+    /// How often [`Self::state`] may have changed.
+    pub fn changes(&self) -> u64 {
+        self.ledger.changes() + self.applications.changes()
     }
 
     /// Goes on from a [`Self::state`].
@@ -215,8 +221,8 @@ impl OAuthSide {
         self.switches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn applications(&self) -> MutexGuard<'_, Vec<registration::Application>> {
-        self.applications.lock().unwrap_or_else(PoisonError::into_inner)
+    fn applications(&self) -> Borrowed<'_, Vec<registration::Application>> {
+        self.applications.borrow()
     }
 
     fn pushed(&self) -> MutexGuard<'_, Vec<pushed::Pushed>> {

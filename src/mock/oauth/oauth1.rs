@@ -5,7 +5,7 @@
 //! a nonce counts once, a time is five minutes off at most, a verifier belongs to its token. Called by `service`.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -24,6 +24,7 @@ use crate::definition::plan::api::PathPattern;
 use crate::definition::plan::oauth1::OAuth1;
 use crate::definition::plan::request::Request;
 use crate::definition::plan::{Auth, Integration};
+use crate::mock::counted::{Borrowed, Counted};
 use crate::mock::paths::last_key;
 use crate::mock::received::Received;
 use crate::mock::route::segments;
@@ -41,7 +42,7 @@ pub(in crate::mock) struct OAuth1Side {
     title: String,
     plan: Arc<OAuth1>,
     authorize_at: Vec<Option<Box<str>>>,
-    book: Mutex<Book>,
+    book: Counted<Book>,
 }
 
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl OAuth1Side {
             title: integration.title.clone(),
             authorize_at: segments(&plan.authorize),
             plan: Arc::clone(plan),
-            book: Mutex::new(book),
+            book: Counted::new(book),
         })
     }
 
@@ -116,8 +117,13 @@ impl OAuth1Side {
         Ok(())
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How often [`Self::state`] may have changed.
+    pub fn changes(&self) -> u64 {
+        self.book.changes()
+    }
+
+    fn book(&self) -> Borrowed<'_, Book> {
+        self.book.borrow()
     }
 
     /// The answer to a call of one of the three legs; `None` for calls to the API.
@@ -278,13 +284,10 @@ fn is_signed(
     params: &[(&str, &str)],
     given: &Secret,
 ) -> Result<bool, String> {
-    let reached = Url::parse(&received.origin).map_err(|_| "the call has no usable `Host`".to_owned())?;
-    let host = reached.host_str().unwrap_or_default();
-    let authority = reached.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    let path = format!("{}{}", reached.path().trim_end_matches('/'), received.path);
+    let (secure, authority, path) = received.reached().ok_or("the call has no usable `Host`")?;
     let call = Unsigned {
         method: &received.method,
-        secure: reached.scheme() == "https",
+        secure,
         authority: &authority,
         path: &path,
         query: &received.raw_query,

@@ -137,7 +137,7 @@ state: {{ sled: {{ path: ./data, min_free: 1KiB }} }}
 secrets:
   key: "${{file:./master.key}}"
   previous: "${{file:./former.key}}"
-  vault: {{ url: "{vault}", poll: 100ms, auth: {{ token: "${{env:VAULT_TOKEN}}" }} }}
+  vault: {{ url: "{vault}", paths: [svc], poll: 100ms, auth: {{ token: "${{env:VAULT_TOKEN}}" }} }}
 admin: {{ token: "${{env:ADMIN_TOKEN}}" }}
 callers:
   - {{ id: app, key: "${{env:CALLER_KEY}}", allow: [{{ integration: "*", connection: "*" }}] }}
@@ -389,7 +389,7 @@ rules:
             ids.flat_map(|id| [format!("/api/events/{id}"), format!("/events/{id}")]).collect();
         let connections = gateway.admin("GET", "/api/connections", b"").json();
         let connections = connections.as_array().into_iter().flatten().filter_map(|row| row["id"].as_str());
-        paths.extend(connections.map(|id| format!("/connections/{id}")));
+        paths.extend(connections.flat_map(|id| [format!("/connections/{id}"), format!("/connections/{id}/remove")]));
         assert!(!paths.is_empty(), "{events}");
         let fixed = [
             "/metrics",
@@ -413,6 +413,13 @@ rules:
             "/integrations",
             "/integrations/svc",
             "/integrations/broken",
+            "/integrations/svc/connect",
+            "/integrations/oauth",
+            "/connections?status=error",
+            "/audit",
+            "/audit?order=oldest&only=changes",
+            "/audit/check",
+            "/activity?outcome=error",
             "/connections",
             "/events",
             "/dead-letters",
@@ -431,6 +438,43 @@ rules:
         let headers = [("authorization", "Bearer nearly-a-key-0123456789")];
         let refused = Client::new(gateway.proxy).send("GET", "/svc/ok", &headers, b"").unwrap();
         sinks.add("a refusal of the proxy door", format!("{:?} {}", refused.headers, refused.text()));
+    }
+
+    /// The page as people use it: signed in with the token, refused, with a key that was typed and refused, signed out.
+    /// The session's cookie is a secret of its own, and stands in no screen.
+    pub fn use_the_page(&self, gateway: &Gateway, canaries: &Canaries, sinks: &mut Sinks) {
+        let mut client = Client::new(gateway.admin);
+        let typed = canaries.plant("a key typed into a form");
+        let token = self.secret("ADMIN_TOKEN").to_owned();
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        let body = |name: &str, password: &str| format!("name={name}&password={password}&to=/events");
+        for refused in [body(&token, "operator"), body("operator", self.secret("CALLER_KEY"))] {
+            let reply = client.send("POST", "/sign-in", &form, refused.as_bytes()).unwrap();
+            assert_eq!(reply.status, 401);
+            sinks.add("a refused sign-in", format!("{:?} {}", reply.headers, reply.text()));
+        }
+        let begun = client.send("POST", "/sign-in", &form, body("operator", &token).as_bytes()).unwrap();
+        assert_eq!(begun.status, 303, "{}", begun.text());
+        let cookie = begun.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        canaries.add("a session's cookie", cookie.split_once('=').unwrap().1);
+        let mut screen = |method: &str, target: &str, body: &str| {
+            let headers = [form[0], ("cookie", &*cookie)];
+            let reply = client.send(method, target, &headers, body.as_bytes()).unwrap();
+            sinks.add(&format!("{target} signed in"), format!("{:?} {}", reply.headers, reply.text()));
+            reply
+        };
+        let overview = screen("GET", "/", "").text();
+        let word = overview.split("name=\"form\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
+        let word = word.unwrap_or_else(|| panic!("no form in {overview}")).to_owned();
+        for target in ["/events", "/connections", "/audit", "/activity", "/configuration", "/integrations/svc/connect"]
+        {
+            let reply = screen("GET", target, "");
+            assert!(reply.status == 200 && reply.text().contains("Sign out"), "{target}: {}", reply.text());
+        }
+        let connect = format!("form={word}&connection=typed&api_key={typed}&input.pin={typed}&do=test");
+        assert!(screen("POST", "/integrations/svc/connect", &connect).text().contains("svc"));
+        assert_eq!(screen("POST", "/sign-out", &format!("form={word}")).status, 303);
+        assert_eq!(screen("GET", "/events", "").status, 401);
     }
 
     /// What commands print. The admin door's token is in their environment, as it is for people.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline::connection::connect::Made;
 
 use super::desk::Desk;
-use crate::support::peer::installed;
+use crate::support::peer::run_script;
 
 /// Where Debian puts it; `CHROMIUM` names another.
 pub fn chromium() -> String {
@@ -42,14 +41,7 @@ async fn drive(desk: &Desk, ports: [u16; 3], links: &BTreeMap<String, Made>, see
         "gateway": format!("http://localhost:{}", desk.door.port()), "links": links,
         "seen": seen, "shots": shots().as_deref().map(Path::display).map(|path| path.to_string()),
     });
-    let node = installed().join("node");
-    let mut command = Command::new(node.join("run"));
-    command.arg("--preserve-symlinks-main").arg(node.join("connect.mjs")).arg(options.to_string());
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
-    let output = output.unwrap_or_else(|error| panic!("{error}; `make peers` installs what tests run against"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let last = text.lines().last().unwrap_or_default();
-    serde_json::from_str(last).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+    run_script("connect.mjs", &options).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,28 +1,20 @@
 //! The page in a real Chromium: every screen in light and dark, narrow and wide; the keyboard; no scripts.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::house::{ADA, House, people};
 use super::screens::paths;
 use crate::connect::browser::{chromium, shots};
-use crate::support::peer::installed;
+use crate::support::peer::run_script;
 
 async fn drive(house: &House, paths: &[String]) -> Value {
     let options = json!({
         "chromium": chromium(), "gateway": format!("http://{}", house.admin), "name": "ada", "password": ADA,
         "paths": paths, "shots": shots().as_deref().map(Path::display).map(|path| path.to_string()),
     });
-    let node = installed().join("node");
-    let mut command = Command::new(node.join("run"));
-    command.arg("--preserve-symlinks-main").arg(node.join("admin.mjs")).arg(options.to_string());
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
-    let output = output.unwrap_or_else(|error| panic!("{error}; `make peers` installs what tests run against"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let last = text.lines().last().unwrap_or_default();
-    serde_json::from_str(last).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+    run_script("admin.mjs", &options).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

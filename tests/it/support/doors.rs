@@ -302,5 +302,6 @@ pub fn grant(integration: &str, connection: &str, methods: &[Method], paths: &[&
         connection: Glob::new(connection),
         methods: methods.to_vec(),
         paths: paths.iter().map(|path| Glob::new(path)).collect(),
+        tokens: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -89,6 +90,22 @@ where
         }
     });
     address
+}
+
+/// A service that answers `ok` to everything, and how many connections were opened to it.
+pub async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
+    let opened = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&opened);
+    let address = serve(move |mut stream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            while read_head(&mut stream).await.is_some() {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            }
+        }
+    })
+    .await;
+    (address, opened)
 }
 
 /// A service that reads one head and then answers these bytes and closes.

@@ -138,3 +138,15 @@ pub fn installed() -> PathBuf {
     assert!(peers.join("stamp").exists(), "the servers that tests run against are missing: run `make peers`");
     peers
 }
+
+/// Runs one of our browser scripts in Node, and reads the JSON that its last line is.
+pub async fn run_script(script: &str, options: &Value) -> Value {
+    let node = installed().join("node");
+    let mut command = Command::new(node.join("run"));
+    command.arg("--preserve-symlinks-main").arg(node.join(script)).arg(options.to_string());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+    let output = output.unwrap_or_else(|error| panic!("{error}; `make peers` installs what tests run against"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let last = text.lines().last().unwrap_or_default();
+    serde_json::from_str(last).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
