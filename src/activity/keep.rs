@@ -55,6 +55,7 @@ impl Keeper {
             let settings = self.live.load().gateway.activity;
             self.activity.apply(settings);
             self.activity.retire(self.clock.now());
+            self.count();
             let now = self.clock.monotonic();
             if now.saturating_sub(written) >= settings.audit_every {
                 self.write().await;
@@ -83,9 +84,30 @@ impl Keeper {
         }
     }
 
+    /// Writes what waits into the files. What is recorded after this is in memory alone.
+    pub async fn close(&self) {
+        let activity = Arc::clone(&self.activity);
+        // It waits for the disk. A panic of it has been reported by the process's hook.
+        drop(tokio::task::spawn_blocking(move || activity.close()).await);
+        self.count();
+    }
+
     fn drops(&self, calls: u64) {
         if calls > 0 {
             self.metrics.activity_dropped.with_label_values(&["audit"]).inc_by(calls);
         }
+    }
+
+    fn count(&self) {
+        let (unwritten, bytes) = self.activity.standing();
+        let (refused, slow) = self.activity.viewers().taken();
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let metrics = &self.metrics;
+        metrics.activity_dropped.with_label_values(&["file"]).inc_by(unwritten);
+        metrics.activity_entries.with_label_values::<&str>(&[]).set(gauge(self.activity.len()));
+        metrics.activity_bytes.with_label_values::<&str>(&[]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        metrics.activity_viewers.with_label_values::<&str>(&[]).set(gauge(self.activity.viewers().now()));
+        metrics.activity_viewers_cut.with_label_values(&["full"]).inc_by(refused);
+        metrics.activity_viewers_cut.with_label_values(&["slow"]).inc_by(slow);
     }
 }

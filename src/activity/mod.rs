@@ -1,29 +1,42 @@
-//! What happened, for people: the newest calls, bounded and never in a call's way.
+//! What happened, for people: the newest calls and webhooks, bounded and never in a call's way.
 //!
-//! Holds no bodies, no header values, no query strings. Written by `outbound` and `proxy`, read by
-//! `admin`. [`keep`] takes over settings, lets go of what is old, and writes into the audit log what [`tally`]
-//! counted.
+//! Holds no bodies, no header values, no query strings. Written by `outbound`, `proxy`, `connection` and `webhook`, read
+//! by `admin`. An entry is in memory at once ([`ring`]), where everything is looked for, and a moment later in a file
+//! ([`write`], [`files`]), from which the next start reads it back. [`keep`] takes over settings, lets go of what is
+//! old, and writes into the audit log what [`tally`] counted. [`filter`] says which entries are meant, [`stream`] shows
+//! them as they come.
 
+pub mod entry;
+pub mod files;
+pub mod filter;
 pub mod keep;
+pub mod ring;
+pub mod stream;
 pub mod tally;
+pub mod write;
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::Method;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
+use crate::base::id::ActivityId;
 use crate::definition::plan::gateway::Activity as Settings;
+use entry::Entry;
+use files::{Bounds, Files, Place};
+use ring::{Ring, Snapshot};
 use tally::Tally;
+use write::{Settled, Standing, Writer};
 
 /// The share that is all.
 const WHOLE: u64 = 1_000_000;
 
-/// A call to a service that has ended.
-#[derive(Debug, Clone, Serialize)]
+/// A call to a service, or a webhook, that has ended.
+#[derive(Debug, Clone)]
 pub struct CallRecord {
     /// When it began.
     pub at: Timestamp,
@@ -38,7 +51,6 @@ pub struct CallRecord {
     /// The endpoint, where it was one.
     pub endpoint: Option<Arc<str>>,
     /// The method.
-    #[serde(serialize_with = "as_text")]
     pub method: Method,
     /// Scheme, host and port that were called.
     pub origin: Arc<str>,
@@ -55,18 +67,35 @@ pub struct CallRecord {
     /// Bytes of the answer's body that were received.
     pub received_bytes: u64,
     /// How it went on its way.
-    #[serde(flatten)]
     pub course: Course,
+    /// What is told of it besides.
+    pub told: Told,
+}
+
+/// What is told of a call where it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The id of its request at the proxy door.
+    pub request_id: Option<Box<str>>,
+    /// What led to its error, the nearest first, in words without secrets.
+    pub causes: Vec<String>,
+}
+
+impl Told {
+    /// What an error says, and what each of those says that led to it.
+    pub fn of_error(error: &dyn std::error::Error) -> Self {
+        let chain = std::iter::successors(Some(error), |error| error.source());
+        Self { request_id: None, causes: chain.map(ToString::to_string).collect() }
+    }
 }
 
 /// How a call went on its way to the service.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Course {
     /// How often it was tried, tries of which nothing was sent among them; zero for a call that was answered or
     /// refused here.
     pub attempts: u32,
     /// How long it waited: for its turns under the limits, and between tries.
-    #[serde(rename = "waited_ms", serialize_with = "as_millis")]
     pub waited: Duration,
     /// What the cache made of it, where its answer may be kept: a word of `trunkline_cache_requests_total`.
     pub cache: Option<&'static str>,
@@ -78,7 +107,7 @@ impl Course {
 }
 
 /// Who asked for a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "is", content = "id")]
 pub enum Asker {
     /// An application, at the proxy door.
@@ -93,46 +122,54 @@ pub enum Asker {
     Webhook,
     /// The gateway itself, to get, renew or give back a token.
     SignIn,
+    /// The service itself, with a webhook; the event that was made of it.
+    Event(String),
 }
 
 fn as_text<S: serde::Serializer>(method: &Method, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(method.as_str())
 }
 
-fn as_millis<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+fn is_failure(asker: &Asker, has_error: bool, status: Option<u16>) -> bool {
+    let unanswered = || !matches!(asker, Asker::Connect);
+    has_error || status.map_or_else(unanswered, |status| status >= 400)
 }
 
 impl CallRecord {
-    /// Whether it ended badly: with a refusal of ours, an error of the service, or without any answer. How a connect
-    /// flow ended is no call, so that it has no status when all is well.
-    pub fn has_failed(&self) -> bool {
-        let unanswered = || !matches!(self.asker, Asker::Connect);
-        self.error.is_some() || self.status.map_or_else(unanswered, |status| status >= 400)
+    fn has_failed(&self) -> bool {
+        is_failure(&self.asker, self.error.is_some(), self.status)
     }
 }
 
-/// The newest calls, and the count of all since the last line in the audit log.
+/// The newest entries, and the count of all calls since the last line in the audit log.
 #[derive(Debug)]
 pub struct Activity {
-    newest: Mutex<VecDeque<Arc<CallRecord>>>,
+    newest: Mutex<Ring>,
+    writer: RwLock<Option<Writer>>,
     tally: Tally,
     keep: AtomicUsize,
     retain_millis: AtomicU64,
+    bytes: AtomicU64,
     /// Of a million calls that succeed, so many are remembered.
     sample: AtomicU64,
     succeeded: AtomicU64,
+    viewers: stream::Viewers,
+    ended: AtomicBool,
 }
 
 impl Default for Activity {
     fn default() -> Self {
         let activity = Self {
             newest: Mutex::default(),
+            writer: RwLock::default(),
             tally: Tally::default(),
             keep: AtomicUsize::new(0),
             retain_millis: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
             sample: AtomicU64::new(0),
             succeeded: AtomicU64::new(0),
+            viewers: stream::Viewers::default(),
+            ended: AtomicBool::new(false),
         };
         activity.apply(Settings::default());
         activity
@@ -140,31 +177,64 @@ impl Default for Activity {
 }
 
 impl Activity {
-    /// Takes settings over. What is too much by them goes with the next call.
+    /// With what the files have of the time before, and a thread that writes into them. Reads files, so call it where
+    /// that may take its time.
+    ///
+    /// # Errors
+    /// When the files cannot be read, or the system has no thread for it.
+    pub fn open(place: Place, settings: Settings, now: Timestamp) -> io::Result<Self> {
+        let activity = Self::default();
+        activity.apply(settings);
+        let (files, entries) = Files::open(place, settings.keep, now.before(settings.retain))?;
+        let mut newest = Ring::default();
+        for entry in entries {
+            newest.push(Arc::new(entry));
+        }
+        let settled = Settled { bounds: activity.bounds(), gone: newest.snapshot().gone(), now };
+        let writer = Writer::start(files, settled)?;
+        Ok(Self { newest: Mutex::new(newest), writer: RwLock::new(Some(writer)), ..activity })
+    }
+
+    /// Takes settings over, and lets go of what is too much by them.
     pub fn apply(&self, settings: Settings) {
+        let gone = self.newest.lock().unwrap_or_else(PoisonError::into_inner).keep(settings.keep);
+        drop(gone);
         self.keep.store(settings.keep, Ordering::Relaxed);
         let millis = u64::try_from(settings.retain.as_millis()).unwrap_or(u64::MAX);
         self.retain_millis.store(millis, Ordering::Relaxed);
+        self.bytes.store(settings.bytes, Ordering::Relaxed);
         self.sample.store(u64::from(settings.sample_millionths), Ordering::Relaxed);
+        self.viewers.apply(settings.viewers, settings.viewer_timeout);
+    }
+
+    fn bounds(&self) -> Bounds {
+        let retain = Duration::from_millis(self.retain_millis.load(Ordering::Relaxed));
+        Bounds { bytes: self.bytes.load(Ordering::Relaxed), retain }
     }
 
     /// Counts a call, and remembers it: each that failed, and of the others the share that the settings want. Lets go
-    /// of the oldest where there are too many.
+    /// of the oldest where there are too many. Never waits for a disk or a reader.
     pub fn record(&self, call: CallRecord) {
         self.tally.count(&call);
-        if !call.has_failed() && !self.is_sampled() {
+        let keep = self.keep.load(Ordering::Relaxed);
+        if keep == 0 || (!call.has_failed() && !self.is_sampled()) {
             return;
         }
-        let keep = self.keep.load(Ordering::Relaxed);
-        let call = Arc::new(call);
+        let ended = call.at.after(Duration::from_millis(call.duration_ms));
+        let mut entry = Entry::of(ActivityId::default(), call);
+        let writer = self.writer.read().unwrap_or_else(PoisonError::into_inner);
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.push_back(call);
-        let over = newest.len().saturating_sub(keep);
-        // Usually one: it is freed outside the lock, like the rest of them.
-        let gone = if over > 1 { newest.drain(..over).collect() } else { Vec::new() };
-        let one = if over == 1 { newest.pop_front() } else { None };
+        entry.id = ActivityId::following(newest.last(), ended);
+        let entry = Arc::new(entry);
+        newest.push(Arc::clone(&entry));
+        let gone = newest.keep(keep);
+        // Within the lock, so that the files have them in the order of their ids.
+        if let Some(writer) = &*writer {
+            writer.write(entry);
+        }
         drop(newest);
-        drop((gone, one));
+        // What is let go is freed outside the lock.
+        drop(gone);
     }
 
     /// Whether the next call that succeeds is remembered: evenly spread, without chance.
@@ -178,13 +248,18 @@ impl Activity {
         until(number.wrapping_add(1)) > until(number)
     }
 
-    /// Lets go of what is older than the settings want.
+    /// Lets go of what is older than the settings want, and of what has no file any more; has the files looked through.
     pub fn retire(&self, now: Timestamp) {
-        let oldest = now.before(Duration::from_millis(self.retain_millis.load(Ordering::Relaxed)));
+        let bounds = self.bounds();
+        let writer = self.writer.read().unwrap_or_else(PoisonError::into_inner);
+        let lost = writer.as_ref().map_or(0, |writer| writer.standing().lost.load(Ordering::Relaxed));
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        // Calls are put in when they end; a long one may stand behind shorter ones that began later.
-        while newest.front().is_some_and(|call| call.at < oldest) {
-            newest.pop_front();
+        let freed = newest.retire(now.before(bounds.retain), ActivityId::from_u64(lost));
+        let gone = if newest.is_empty() { newest.last() } else { newest.gone() };
+        drop(newest);
+        drop(freed);
+        if let Some(writer) = &*writer {
+            writer.tidy(Settled { bounds, gone, now });
         }
     }
 
@@ -193,10 +268,21 @@ impl Activity {
         self.keep.load(Ordering::Relaxed)
     }
 
-    /// How many of those kept fit.
-    pub fn count(&self, fits: impl Fn(&CallRecord) -> bool) -> usize {
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.iter().filter(|call| fits(call)).count()
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many entries are missing in the files since this was last asked, and bytes of all files.
+    pub fn standing(&self) -> (u64, u64) {
+        let writer = self.writer.read().unwrap_or_else(PoisonError::into_inner);
+        let told = |standing: &Standing| (standing.dropped(), standing.bytes.load(Ordering::Relaxed));
+        writer.as_ref().map_or((0, 0), |writer| told(writer.standing()))
     }
 
     /// What is counted for the audit log.
@@ -204,10 +290,33 @@ impl Activity {
         &self.tally
     }
 
-    /// The newest calls that fit, newest first, at most `max`.
-    pub fn newest(&self, max: usize, fits: impl Fn(&CallRecord) -> bool) -> Vec<Arc<CallRecord>> {
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.iter().rev().filter(|call| fits(call)).take(max).cloned().collect()
+    /// All that are kept, as they are now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).snapshot()
+    }
+
+    /// The newest that fit, newest first, at most `max`.
+    pub fn newest(&self, max: usize, fits: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+        self.snapshot().newest().filter(|entry| fits(entry)).take(max).cloned().collect()
+    }
+
+    /// Who looks at the live stream.
+    pub fn viewers(&self) -> &stream::Viewers {
+        &self.viewers
+    }
+
+    /// Ends the live streams. Nobody is shown anything after this.
+    pub fn end_streams(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes what waits into the files, and ends the thread that does. What is recorded after this is in memory alone.
+    /// Waits for the disk.
+    pub fn close(&self) {
+        let writer = self.writer.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            writer.close();
+        }
     }
 }
 
@@ -232,6 +341,7 @@ pub(super) mod tests {
             sent_bytes: 0,
             received_bytes: 0,
             course: Course::ONCE,
+            told: Told::default(),
         }
     }
 
@@ -291,5 +401,31 @@ pub(super) mod tests {
         assert_eq!([&shown["attempts"], &shown["waited_ms"]], [2, 30]);
         assert_eq!(shown["cache"], "miss");
         assert_eq!(serde_json::to_value(&*kept[0]).expect("JSON")["asker"]["is"], "test");
+    }
+
+    #[test]
+    fn what_happened_is_there_after_another_start() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let place = || Place {
+            store: directory.path().to_owned(),
+            min_free: 0,
+            disk: Arc::new(crate::store::disk::SystemDisk),
+        };
+        let settings = Settings { keep: 5, ..Settings::default() };
+        let open = |now| Activity::open(place(), settings, Timestamp::from_seconds(now)).expect("files");
+        let activity = open(100);
+        (0..8).for_each(|number| activity.record(call(100 + number)));
+        let before = activity.newest(100, |_| true);
+        activity.close();
+        activity.record(call(200));
+        assert_eq!(activity.standing(), (0, 0), "a closed writer tells nothing");
+        let activity = open(110);
+        assert_eq!(activity.newest(100, |_| true), before);
+        activity.record(call(50));
+        let ids: Vec<_> = activity.newest(2, |_| true).iter().map(|entry| entry.id).collect();
+        assert!(ids[0] > ids[1], "a clock that went back gives no id twice");
+        activity.close();
+        let week = settings.retain.as_secs();
+        assert_eq!(open(106 + week).len(), 2, "what is too old is not read back");
     }
 }

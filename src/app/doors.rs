@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::samples::Samples;
-use super::{Options, Seams, StartError};
+use super::{Options, Seams, StartError, state};
 use crate::action::Actions;
 use crate::activity::Activity;
 use crate::admin::readiness::Readiness;
@@ -70,7 +70,7 @@ pub async fn open(
     let dialer = Arc::new(Dialer::new(resolver, redirect).leaving_by(gateway.fixed.egress.clone()));
     dialer.guard().set_own(listeners.addresses());
     let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone());
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::new(state::activity(&gateway, seams).await);
     let policies = Arc::new(Policies::new(Arc::clone(&seams.clock), Arc::clone(&seams.metrics)));
     let (tokens, legs) = signing_in(&clients, &policies, (&connections, &activity), seams);
     let refresher = Arc::new(refresher(live, &connections, &tokens, seams)?);
@@ -88,7 +88,7 @@ pub async fn open(
     };
     let door = Arc::new(ProxyDoor::new(door)?);
     let (endpoints, tallies, holds) = endpoints(&connections, &store, seams).await?;
-    let receiver = Arc::new(receiver(live, &store, (&endpoints, &tallies), seams));
+    let receiver = Arc::new(receiver(live, (&store, &activity), (&endpoints, &tallies), seams));
     let refused = receiver.refused();
     let shared =
         Shared { live: Arc::clone(live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
@@ -317,7 +317,7 @@ fn samples(live: &Arc<Live>, door: server::Address, seams: &Seams) -> Samples {
 
 fn receiver(
     live: &Arc<Live>,
-    store: &Arc<Embedded>,
+    (store, activity): (&Arc<Embedded>, &Arc<Activity>),
     (endpoints, tallies): (&Arc<Endpoints>, &Arc<Tallies>),
     seams: &Seams,
 ) -> Receiver {
@@ -329,6 +329,7 @@ fn receiver(
         metrics: Arc::clone(&seams.metrics),
         endpoints: Arc::clone(endpoints),
         tallies: Arc::clone(tallies),
+        activity: Arc::clone(activity),
     })
 }
 

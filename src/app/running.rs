@@ -125,6 +125,7 @@ impl Running {
         // The watcher ends at its next turn, which a file system that hangs may keep from it; a panic in it has been
         // logged by the process's hook.
         drop(tokio::time::timeout(grace, self.watching).await);
+        self.activity.end_streams();
         self.upkeep.end(grace).await;
         self.admin.running.drain(LAST_WORDS.min(grace)).await;
         self.store.close().await;

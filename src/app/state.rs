@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Seams, StartError};
+use crate::activity::Activity;
+use crate::activity::files::Place;
 use crate::definition::plan::gateway::{Gateway, State};
 use crate::store::embedded::{self, Embedded, Retention};
 
@@ -28,6 +30,22 @@ pub fn options(gateway: &Gateway, seams: &Seams) -> Result<embedded::Options, St
         disk: Arc::clone(&seams.disk),
         ..embedded::Options::new(path.clone(), Arc::clone(&seams.clock))
     })
+}
+
+/// The activity with what is in its files. One whose files cannot be read must not keep the gateway from its calls: then
+/// it begins empty, and is in memory alone.
+pub async fn activity(gateway: &Gateway, seams: &Seams) -> Activity {
+    let State::Sled { path, min_free, .. } = &gateway.fixed.state else { return Activity::default() };
+    let place = Place { store: path.clone(), min_free: *min_free, disk: Arc::clone(&seams.disk) };
+    let (settings, now) = (gateway.activity, seams.clock.now());
+    let opened = tokio::task::spawn_blocking(move || Activity::open(place, settings, now)).await;
+    let told = match opened {
+        Ok(Ok(activity)) => return activity,
+        Ok(Err(error)) => error.to_string(),
+        Err(panicked) => panicked.to_string(),
+    };
+    tracing::error!("the activity's files cannot be used, so it is in memory alone: {told}");
+    Activity::default()
 }
 
 /// How often old segments are looked for.

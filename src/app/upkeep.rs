@@ -39,6 +39,7 @@ impl Upkeep {
             drop(task.await);
         }
         self.keeper.write().await;
+        self.keeper.close().await;
         match self.outbound.refresher() {
             Some(refresher) => {
                 if !refresher.drain(grace).await {

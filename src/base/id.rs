@@ -49,7 +49,7 @@ impl EventId {
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("evt_")?;
-        write_base32(self.0, f)
+        write_base32::<LENGTH>(self.0, f)
     }
 }
 
@@ -58,7 +58,7 @@ impl FromStr for EventId {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         text.strip_prefix("evt_")
-            .and_then(read_base32)
+            .and_then(|text| read_base32(text, LENGTH))
             .map(Self)
             .ok_or(InvalidId { expected: "evt_ and 26 characters" })
     }
@@ -119,7 +119,7 @@ impl ConnectionId {
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("conn_")?;
-        write_base32(self.0, f)
+        write_base32::<LENGTH>(self.0, f)
     }
 }
 
@@ -128,9 +128,55 @@ impl FromStr for ConnectionId {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         text.strip_prefix("conn_")
-            .and_then(read_base32)
+            .and_then(|text| read_base32(text, LENGTH))
             .map(Self)
             .ok_or(InvalidId { expected: "conn_ and 26 characters" })
+    }
+}
+
+/// The id of one entry of the activity. Ids grow with the time at which what they tell of ended, also over a restart, so
+/// that a place in the activity is an id. Reads as `act_` and 13 characters; text order is number order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ActivityId(u64);
+
+impl ActivityId {
+    /// Ids of one millisecond.
+    const OF_A_MILLISECOND: u64 = 1 << 20;
+
+    /// The id of the next entry, after `last`, of what ended at `now`.
+    #[must_use]
+    pub const fn following(last: Self, now: Timestamp) -> Self {
+        let own = now.millis().saturating_mul(Self::OF_A_MILLISECOND);
+        Self(if own > last.0 { own } else { last.0.saturating_add(1) })
+    }
+
+    /// The id as a number.
+    pub const fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The id that [`Self::to_u64`] came from.
+    pub const fn from_u64(value: u64) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Display for ActivityId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("act_")?;
+        write_base32::<13>(u128::from(self.0), f)
+    }
+}
+
+impl FromStr for ActivityId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let value = text.strip_prefix("act_").and_then(|text| read_base32(text, 13));
+        value
+            .and_then(|value| u64::try_from(value).ok())
+            .map(Self)
+            .ok_or(InvalidId { expected: "act_ and 13 characters" })
     }
 }
 
@@ -142,16 +188,16 @@ pub struct InvalidId {
     pub expected: &'static str,
 }
 
-fn write_base32(value: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut text = [0_u8; LENGTH];
+fn write_base32<const N: usize>(value: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut text = [0_u8; N];
     for (place, out) in text.iter_mut().rev().enumerate() {
         *out = ALPHABET[(value >> (5 * place) & 31) as usize];
     }
     f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
 }
 
-fn read_base32(text: &str) -> Option<u128> {
-    if text.len() != LENGTH {
+fn read_base32(text: &str, length: usize) -> Option<u128> {
+    if text.len() != length {
         return None;
     }
     text.bytes().try_fold(0_u128, |value, byte| {
@@ -180,7 +226,7 @@ impl WebhookId {
 impl fmt::Display for WebhookId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("whk_")?;
-        write_base32(self.0, f)
+        write_base32::<LENGTH>(self.0, f)
     }
 }
 
@@ -189,7 +235,7 @@ impl FromStr for WebhookId {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         text.strip_prefix("whk_")
-            .and_then(read_base32)
+            .and_then(|text| read_base32(text, LENGTH))
             .map(Self)
             .ok_or(InvalidId { expected: "whk_ and 26 characters" })
     }
@@ -212,7 +258,7 @@ macro_rules! serde_as_text {
     )+};
 }
 
-serde_as_text!(EventId, DeliveryId, ConnectionId, WebhookId);
+serde_as_text!(EventId, DeliveryId, ConnectionId, WebhookId, ActivityId);
 
 #[cfg(test)]
 mod tests {
@@ -228,6 +274,20 @@ mod tests {
         assert!(texts.is_sorted());
         assert_eq!(texts.iter().map(|t| t.parse().expect("own text")).collect::<Vec<EventId>>(), ids);
         assert_eq!(ids[4].generated_at(), Timestamp::from_millis(5));
+    }
+
+    #[test]
+    fn ids_of_the_activity_grow_with_time_and_never_repeat() {
+        let first = ActivityId::following(ActivityId::default(), Timestamp::from_millis(5));
+        let second = ActivityId::following(first, Timestamp::from_millis(5));
+        let back = ActivityId::following(second, Timestamp::from_millis(4));
+        let later = ActivityId::following(back, Timestamp::from_millis(1_800_000_000_000));
+        assert!(first < second && second < back && back < later);
+        assert_eq!(later.to_string().parse(), Ok(later));
+        assert!(first.to_string() < later.to_string());
+        for bad in ["act_", "act_0000000000000000", "act_zzzzzzzzzzzzz", "evt_0000000000000"] {
+            assert!(bad.parse::<ActivityId>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -465,7 +465,11 @@ impl Underway<'_> {
             Why::Answer(AnswerError::Refused { status, words: Some(words), retry_after }) => {
                 let words = self.prepared.redact(&words);
                 let (integration, inputs) = (self.call.integration, &self.prepared.connection.inputs);
-                let words = Some(Secrets::of_client(integration).and_inputs(integration, inputs).redact(&words));
+                let mut secrets = Secrets::of_client(integration).and_inputs(integration, inputs);
+                // An endpoint is set up with its secret, and a service may repeat what it refuses.
+                let of_endpoint = self.call.setting.as_ref().and_then(|setting| setting.webhook["secret"].as_str());
+                secrets.add(of_endpoint.unwrap_or_default());
+                let words = Some(secrets.redact(&words));
                 Why::Answer(AnswerError::Refused { status, words, retry_after })
             }
             other => other,

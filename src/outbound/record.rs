@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Parts;
 use super::call::Call;
 use super::error::OutboundError;
-use crate::activity::{CallRecord, Course};
+use crate::activity::{CallRecord, Course, Told};
 use crate::base::clock::Timestamp;
 use crate::net::{Failure, Outgoing, Received};
 use crate::request::Outcome;
@@ -84,6 +84,7 @@ pub(super) fn ended(parts: &Parts, call: &Call<'_>, journey: Journey, result: &R
         sent_bytes: if journey.course.attempts == 0 { 0 } else { place.bytes as u64 },
         received_bytes: result.as_ref().map_or(0, |outcome| outcome.body.len() as u64),
         course: journey.course,
+        told: result.as_ref().err().map(|error| Told::of_error(error)).unwrap_or_default(),
     });
 }
 

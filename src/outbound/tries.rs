@@ -86,7 +86,7 @@ pub(super) fn whole_time(call: &Call<'_>) -> Duration {
 pub(super) fn retries<'a>(call: &Call<'a>) -> Option<&'a Retry> {
     match call.asker {
         Asker::Caller(_) => call.integration.api.as_ref()?.retry(call.endpoint.as_deref()),
-        Asker::Delivery(_) | Asker::Connect | Asker::Test | Asker::Webhook | Asker::SignIn => None,
+        Asker::Delivery(_) | Asker::Connect | Asker::Test | Asker::Webhook | Asker::SignIn | Asker::Event(_) => None,
     }
 }
 

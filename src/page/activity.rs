@@ -1,33 +1,137 @@
-//! Activity: the newest calls to services.
+//! Activity: what happened, by filters; live; and one entry with all that is known of it.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::json;
+use http::HeaderMap;
+use serde_json::{Value, json};
 
+use super::render;
 use super::shell::Shell;
+use crate::activity::Asker;
+use crate::activity::entry::{Entry, Kind};
 use crate::admin::Parts;
-use crate::admin::api::activity::{self, Outcome, Wanted, newest};
-use crate::admin::api::query::Asked;
+use crate::admin::api::activity::{Wanted, count, describe, one, page, stream};
+use crate::admin::api::query::{Asked, Named};
 use crate::admin::refusal::Refused;
+use crate::base::clock::Timestamp;
+use crate::base::id::ActivityId;
+use crate::definition::plan::gateway::Listen;
 
-/// The newest calls that fit the filters.
+/// How far around an entry its neighbours are shown.
+const AROUND: std::time::Duration = std::time::Duration::from_mins(1);
+
+/// The newest entries that fit the filters.
 pub async fn list(
     State(parts): State<Arc<Parts>>,
     shell: Shell,
     Asked(wanted): Asked<Wanted>,
 ) -> Result<Response, Refused> {
-    let rows = newest(&parts, &wanted)?;
-    let count = |outcome| activity::count(&parts, &Wanted { outcome, ..wanted.clone() });
-    let counts = json!({
-        "all": count(None),
-        "success": count(Some(Outcome::Success)),
-        "error": count(Some(Outcome::Error)),
+    show_list(&parts, &shell, (&wanted, "/activity")).await
+}
+
+/// The same, and what happens from now on above them.
+pub async fn live(
+    State(parts): State<Arc<Parts>>,
+    shell: Shell,
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Response, Refused> {
+    show_list(&parts, &shell, (&wanted, "/activity/live")).await
+}
+
+async fn show_list(parts: &Parts, shell: &Shell, (wanted, path): (&Wanted, &str)) -> Result<Response, Refused> {
+    let page = page(parts, wanted).await?;
+    let view = json!({
+        "newest": page.rows.first().map(|row| &row["id"]),
+        "rows": page.rows,
+        "next": page.next,
+        "counts": count(parts, wanted).await?,
+        "capacity": parts.activity.capacity(),
+        "integrations": integrations(parts),
+        "kinds": Kind::ALL.map(Kind::as_str),
+        "path": path,
+        "live": path == "/activity/live",
     });
-    let capacity = parts.activity.capacity();
-    let view = json!({ "rows": rows, "counts": counts, "capacity": capacity, "integrations": integrations(&parts) });
     shell.page("activity.html", "Activity", view).await
+}
+
+/// Rows of the list as they come.
+pub async fn rows(
+    State(parts): State<Arc<Parts>>,
+    shell: Shell,
+    head: HeaderMap,
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Response, Refused> {
+    let (base, clock) = (shell.address(""), Arc::clone(&parts.clock));
+    stream::open(&parts, (&head, &wanted), move |entry| {
+        render::part(
+            "activity_row.html",
+            json!({ "row": describe(entry), "shell": { "base": base, "now": clock.now().to_string() } }),
+        )
+    })
+}
+
+/// One entry.
+pub async fn show(
+    State(parts): State<Arc<Parts>>,
+    shell: Shell,
+    Named(id): Named<ActivityId>,
+) -> Result<Response, Refused> {
+    let entry = one(&parts, id)?;
+    let shown = describe(&entry);
+    let view = json!({
+        "raw": format!("{shown:#}"),
+        "entry": shown,
+        "curl": curl(&entry, &parts.live.load().gateway.fixed.proxy),
+        "timeline": timeline(&entry),
+        "around": { "since": entry.at.before(AROUND).to_string(), "until": entry.at.after(AROUND).to_string() },
+    });
+    shell.page("activity_entry.html", "Activity", view).await
+}
+
+/// What happened when, as far as it is known.
+fn timeline(entry: &Entry) -> Vec<Value> {
+    let at = |millis: u64| entry.at.after(std::time::Duration::from_millis(millis));
+    let line = |at: Timestamp, what: String| json!({ "at": at.to_string(), "what": what });
+    let mut lines = vec![line(entry.at, "It began".to_owned())];
+    if entry.waited_ms > 0 {
+        lines.push(line(entry.at, format!("It waited for {} ms, for its turns and between tries", entry.waited_ms)));
+    }
+    let tries = if entry.attempts == 1 { "once".to_owned() } else { format!("{} times", entry.attempts) };
+    match (entry.attempts, &entry.asker) {
+        (0, Asker::Event(_) | Asker::Connect) => {}
+        (0, _) => lines.push(line(entry.at, "Nothing was sent: it was answered here".to_owned())),
+        _ => lines.push(line(entry.at, format!("It was sent {tries}"))),
+    }
+    let ended = entry.error_message().unwrap_or_else(|| "It ended well".to_owned());
+    lines.push(line(at(entry.duration_ms), ended));
+    lines
+}
+
+/// The command that makes a call once more, for who has a caller's key. There is none for what no application asked
+/// for. The query, headers and body are not kept.
+fn curl(entry: &Entry, proxy: &Listen) -> Option<String> {
+    entry.caller()?;
+    let (socket, origin) = match proxy {
+        Listen::Tcp(address) => (String::new(), format!("http://{address}")),
+        Listen::Unix(path, _) => {
+            (format!("--unix-socket {} ", quoted(&path.display().to_string())), "http://localhost".to_owned())
+        }
+    };
+    let path = match &entry.endpoint {
+        Some(endpoint) => format!("/-/{endpoint}"),
+        None => entry.path.clone(),
+    };
+    let method = if entry.endpoint.is_some() { "POST" } else { entry.method.as_str() };
+    let address = quoted(&format!("{origin}/{}{path}", entry.integration));
+    let connection = quoted(&format!("Trunkline-Connection: {}", entry.connection));
+    Some(format!("curl {socket}-X {method} {address} -H {connection} -H \"Authorization: Bearer $CALLER_KEY\""))
+}
+
+/// A text that a shell takes as one word.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// The ids that a filter offers, in order.
@@ -35,4 +139,14 @@ pub fn integrations(parts: &Parts) -> Vec<Arc<str>> {
     let mut ids: Vec<_> = parts.live.load().integrations.keys().cloned().collect();
     ids.sort();
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_a_quoted_text_as_one_word() {
+        assert_eq!(quoted("a'b $(c)"), "'a'\\''b $(c)'");
+    }
 }

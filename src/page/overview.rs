@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::audit;
 use super::shell::Shell;
 use crate::admin::Parts;
-use crate::admin::api::activity::{self, Outcome, Wanted, newest};
+use crate::admin::api::activity::{self, Wanted};
 use crate::admin::api::connections::{self, Wanted as Which};
 use crate::admin::api::{breaker, config};
 use crate::admin::refusal::Refused;
@@ -31,7 +31,7 @@ pub async fn show(State(parts): State<Arc<Parts>>, shell: Shell) -> Result<Respo
     let view = json!({
         "attention": attention,
         "config": config::describe(&parts),
-        "traffic": traffic(&parts)?,
+        "traffic": traffic(&parts).await?,
         "changes": audit::changes(&parts).await?,
         "connections": rows.len(),
         "start": rows.is_empty(),
@@ -119,16 +119,16 @@ fn refused(parts: &Parts) -> Vec<Value> {
     (count > 0).then(said).into_iter().collect()
 }
 
-fn traffic(parts: &Parts) -> Result<Value, Refused> {
-    let count = |outcome| activity::count(parts, &Wanted { outcome, ..Wanted::default() });
+async fn traffic(parts: &Parts) -> Result<Value, Refused> {
+    let counts = activity::count(parts, &Wanted::default()).await?;
     let depth = parts.store.depth();
     Ok(json!({
-        "calls": count(None),
-        "errors": count(Some(Outcome::Error)),
+        "calls": counts.all,
+        "errors": counts.error,
         "ready": depth.ready,
         "leased": depth.leased,
         "dead": depth.dead,
         "oldest": depth.oldest.map(|at| at.to_string()),
-        "newest": newest(parts, &Wanted { limit: Some(8), ..Wanted::default() })?,
+        "newest": activity::page(parts, &Wanted { limit: Some(8), ..Wanted::default() }).await?.rows,
     }))
 }

@@ -58,6 +58,15 @@ pub fn page(status: StatusCode, template: &str, view: impl Serialize) -> Respons
     response
 }
 
+/// A part of a page, made of a template of its own and what it shows; empty where that fails.
+pub fn part(template: &str, view: impl Serialize) -> String {
+    let html = PAGES.get_template(template).and_then(|part| part.render(Value::from(Serde(view))));
+    html.unwrap_or_else(|error| {
+        tracing::error!(part = template, "a part of a page could not be shown: {error:#}");
+        String::new()
+    })
+}
+
 /// The headers of every page.
 fn headers() -> [(HeaderName, HeaderValue); 8] {
     let fixed = |name, value| (name, HeaderValue::from_static(value));

@@ -19,7 +19,7 @@ use super::path::NormalPath;
 use super::route::{self, Route};
 use super::whole::{self, Unmade, WholeCall};
 use super::{Incoming, ProxyDoor, caller, headers, record};
-use crate::activity::{Asker, CallRecord, Course};
+use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::id::{DeliveryId, EventId};
 use crate::connection::{Connection, Credential, Need};
 use crate::definition::live::Generation;
@@ -437,6 +437,7 @@ impl ProxyDoor {
                 sent_bytes: call.body.len() as u64,
                 received_bytes: made.as_ref().map_or(0, |answer| answer.body.len() as u64),
                 course,
+                told: Told::default(),
             },
         );
         self.report(whole, call, made)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method};
 
 use super::{ProxyDoor, Subject};
-use crate::activity::{Asker, CallRecord, Course};
+use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::clock::Timestamp;
 
 /// What metrics call a request that is for no known integration.
@@ -78,6 +78,7 @@ pub fn record(door: &ProxyDoor, ended: Ended) {
         sent_bytes: ended.bytes.0,
         received_bytes: ended.bytes.1,
         course: ended.course,
+        told: Told { request_id: ended.id.to_str().ok().map(Box::from), causes: Vec::new() },
     });
 }
 

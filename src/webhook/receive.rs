@@ -21,6 +21,7 @@ use super::scope::{Scope, query_without_secret};
 use super::tally::{Came, Tallies};
 use super::verify::{self, Failure, Request, Verified};
 use super::{handshake, keep};
+use crate::activity::{Activity, Asker, CallRecord, Course, Told};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::EventId;
 use crate::base::random::Random;
@@ -61,6 +62,8 @@ pub struct Parts {
     pub endpoints: Arc<Endpoints>,
     /// What came to them.
     pub tallies: Arc<Tallies>,
+    /// Where what was taken in is remembered for people.
+    pub activity: Arc<Activity>,
 }
 
 /// Takes webhooks in.
@@ -341,6 +344,7 @@ impl Visit<'_> {
             Refusal::StoreUnavailable.answer_after(detail, STORE_RETRY)
         };
         let id = EventId::generate(self.now, &*parts.random).map_err(|error| unavailable(&error.to_string()))?;
+        let bytes = body.len() as u64;
         let result = if identity.untold.is_some() { "untold" } else { "accepted" };
         let event = NewEvent {
             id,
@@ -355,8 +359,8 @@ impl Visit<'_> {
             body,
         };
         match parts.events.accept(event).await {
-            Ok(Accepted::New) => Ok(self.acknowledge(StatusCode::ACCEPTED, id, result)),
-            Ok(Accepted::Duplicate(first)) => Ok(self.acknowledge(StatusCode::OK, first, "duplicate")),
+            Ok(Accepted::New) => Ok(self.acknowledge((StatusCode::ACCEPTED, bytes), id, result)),
+            Ok(Accepted::Duplicate(first)) => Ok(self.acknowledge((StatusCode::OK, bytes), first, "duplicate")),
             Err(StoreError::TooLarge { .. }) => {
                 Err(self.refuse(Refusal::BodyTooLarge, "the event is larger than the store accepts"))
             }
@@ -367,7 +371,7 @@ impl Visit<'_> {
         }
     }
 
-    fn acknowledge(&self, status: StatusCode, id: EventId, result: &str) -> Answer {
+    fn acknowledge(&self, (status, bytes): (StatusCode, u64), id: EventId, result: &str) -> Answer {
         self.came(Came::Taken);
         let integration = &*self.admission.integration.id;
         let taken = self.receiver.parts.clock.monotonic().saturating_sub(self.admission.admitted_at);
@@ -375,11 +379,35 @@ impl Visit<'_> {
         metrics.webhook_ack_duration.with_label_values(&[integration]).observe(taken.as_secs_f64());
         self.receiver.count(integration, result);
         let id = id.to_string();
+        self.remember((status, bytes), taken, &id);
         let answer = Answer::json(status, &serde_json::json!({ "event": id, "result": result }));
         match HeaderValue::from_str(&id) {
             Ok(value) => answer.with(EVENT_HEADER, value),
             Err(_) => answer,
         }
+    }
+
+    /// What was taken in has an entry of the activity. What was refused has none: anyone can send it, and it must not
+    /// push out what calls left there; [`RefusedList`] has it.
+    fn remember(&self, (status, bytes): (StatusCode, u64), taken: Duration, event: &str) {
+        self.receiver.parts.activity.record(CallRecord {
+            at: self.now,
+            generation: self.admission.generation.number,
+            integration: Arc::clone(&self.admission.integration.id),
+            connection: Arc::from(""),
+            asker: Asker::Event(event.to_owned()),
+            endpoint: None,
+            method: self.head.method.clone(),
+            origin: Arc::from(""),
+            path: format!("/webhooks/{}", self.admission.integration.id),
+            status: Some(status.as_u16()),
+            error: None,
+            duration_ms: u64::try_from(taken.as_millis()).unwrap_or(u64::MAX),
+            sent_bytes: bytes,
+            received_bytes: 0,
+            course: Course::default(),
+            told: Told::default(),
+        });
     }
 }
 

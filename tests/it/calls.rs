@@ -437,7 +437,7 @@ async fn a_call_is_counted_and_remembered_without_its_secrets() {
     drop(service);
     let error = fails(world.get("/x").await);
     let newest = world.outbound.activity().newest(10, |_| true);
-    let shown: Vec<_> = newest.iter().map(|call| (call.path.as_str(), call.status, call.error)).collect();
+    let shown: Vec<_> = newest.iter().map(|call| (call.path.as_str(), call.status, call.error.as_deref())).collect();
     assert_eq!(shown, [("/v1/x", None, Some("service_unreachable")), ("/v1/x", Some(200), None)]);
     let metrics = String::from_utf8(world.metrics.render().unwrap()).unwrap();
     for line in [

@@ -154,10 +154,12 @@ async fn the_public_door_serves_webhooks_and_connect_pages_and_nothing_else() {
         let reply = send(doors.public, format!("{line} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")).await;
         (reply.status, reply.code().unwrap_or_default().to_owned())
     };
-    assert_eq!(status("POST /webhooks/svc?x=1").await, (200, String::new()));
+    for line in ["POST /webhooks/svc?x=1", "POST /webhooks/svc/token"] {
+        assert_eq!(status(line).await, (200, String::new()), "{line}");
+    }
     for line in [
         "POST /webhooks/other",
-        "POST /webhooks/svc/token",
+        "POST /webhooks/svc/token/more",
         "GET /",
         "GET /svc/x",
         "GET /metrics",

@@ -31,6 +31,8 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "/api/deliveries/{}/replay"),
     ("GET", "/api/webhooks/refused"),
     ("GET", "/api/activity"),
+    ("GET", "/api/activity/{}"),
+    ("GET", "/api/integrations/{}/logs"),
 ];
 
 const IDS: &[&str] = &[

@@ -5,6 +5,7 @@
 mod rig;
 
 mod accounts;
+mod activity;
 mod admin_door;
 mod architecture;
 mod calls;

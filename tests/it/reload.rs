@@ -403,11 +403,12 @@ impl Environment for Hanging {
 async fn a_file_system_that_hangs_is_told_of_and_what_changed_counts_when_it_answers() {
     let files = Arc::new(Hanging::default());
     let deployment = start_in(Arc::clone(&files) as Arc<dyn Environment>, |root| {
-        fs::write(root.join("trunkline.yaml"), format!("{GATEWAY}limits: {{ files_time: 100ms }}\n")).unwrap();
-        fs::write(root.join("integrations/name"), "First").unwrap();
-        fs::write(root.join("integrations/a.yaml"), definition("a", "\"${file:name}\"")).unwrap();
+        let callers = "callers: [{ id: app, key: \"${file:./key}\" }]";
+        fs::write(root.join("key"), "a-key-of-a-caller-0123456789").unwrap();
+        fs::write(root.join("trunkline.yaml"), format!("{GATEWAY}limits: {{ files_time: 100ms }}\n{callers}\n"))
+            .unwrap();
     });
-    assert_eq!((deployment.title("a").as_deref(), deployment.reloader.stalled()), (Some("First"), None));
+    assert_eq!((deployment.title("b").as_deref(), deployment.reloader.stalled()), (Some("First"), None));
     files.hang(true);
     deployment.write("b", &definition("b", "Second"));
     for _ in 0..3 {

@@ -130,7 +130,11 @@ pub async fn set_use(parts: &Parts, by: &str, id: ConnectionId, wanted: Use) -> 
     Ok(described(&head, &set.map_err(refused)?))
 }
 
-async fn find(parts: &Parts, id: ConnectionId) -> Result<ConnectionHead, Refused> {
+/// Which connection goes by this id.
+///
+/// # Errors
+/// When there is none.
+pub(super) async fn find(parts: &Parts, id: ConnectionId) -> Result<ConnectionHead, Refused> {
     let listed = parts.connections.list(&parts.live.load()).await.map_err(refused)?;
     listed.into_iter().find(|head| head.id == id).ok_or_else(|| unknown(id))
 }

@@ -92,6 +92,12 @@ fn guarded() -> Router<Arc<Parts>> {
         .route("/api/webhooks/{id}/reveal", post(webhooks::reveal))
         .route("/api/webhooks/{id}/test", post(webhooks::test))
         .route("/api/activity", get(activity::list))
+        .route("/api/activity/stream", get(activity::stream::live))
+        .route("/api/activity/export.csv", get(activity::export::csv))
+        .route("/api/activity/export.ndjson", get(activity::export::ndjson))
+        .route("/api/activity/{id}", get(activity::show))
+        .route("/api/integrations/{id}/logs", get(activity::of_connection))
+        .route("/api/integrations/{id}/logs/stream", get(activity::stream::of_connection))
         .route("/api/audit", get(audit::list))
         .route("/api/audit/check", get(audit::check))
 }

@@ -389,6 +389,8 @@ mod tests {
         let refused = guess(1).expect("an answer at once").expect_err("five guesses");
         assert_eq!(refused.document()["code"], "rate_limited");
         assert!(guess(2).is_none(), "another source waits as well");
+        // The store needs a thread as well.
+        drop(free);
         let store = &sign_in.parts.store;
         let noted = runtime.block_on(async {
             while store.newest().await < 5 {
@@ -397,7 +399,6 @@ mod tests {
             store.read(1, 9).await.expect("the audit log")
         });
         assert!(noted.iter().all(|record| record.entry.action == "sign_in.abandoned") && noted.len() == 5);
-        drop(free);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use super::link::Link;
 use super::outcome::{Outcome, State};
 use super::trial::Found;
-use crate::activity::{Activity, Asker, CallRecord, Course};
+use crate::activity::{Activity, Asker, CallRecord, Course, Told};
 use crate::base::clock::Clock;
 use crate::store::model::AuditEntry;
 use crate::store::{Audit, StoreError};
@@ -199,6 +199,7 @@ impl Teller {
             sent_bytes: 0,
             received_bytes: 0,
             course: Course::default(),
+            told: Told::default(),
         });
     }
 

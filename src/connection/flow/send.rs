@@ -13,7 +13,7 @@ use percent_encoding::utf8_percent_encode;
 use super::scene::{Scene, misconfigured};
 use super::token_params::scene_header;
 use super::{Parts, Stage};
-use crate::activity::{Asker, CallRecord, Course};
+use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::secret::Secret;
 use crate::connection::grant::{TokenError, TokenErrorKind};
 use crate::connection::turn;
@@ -186,6 +186,7 @@ impl Started {
             sent_bytes: outgoing.body.len() as u64,
             received_bytes: 0,
             course: Course::ONCE,
+            told: Told::default(),
         };
         Self { record, monotonic: parts.clock.monotonic() }
     }
@@ -210,6 +211,7 @@ impl Started {
             endpoint: Some(Arc::from(stage.field())),
             status,
             error: sent.as_ref().err().map(|failure| failure.refusal().code()),
+            told: sent.as_ref().err().map(|failure| Told::of_error(failure)).unwrap_or_default(),
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             received_bytes: sent.as_ref().map_or(0, |received| received.body.len() as u64),
             ..self.record

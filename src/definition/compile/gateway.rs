@@ -28,6 +28,10 @@ const WORKERS: u32 = 10;
 const LEAST_TEST_PAUSE: Duration = Duration::from_mins(1);
 /// The audit log gets a line about calls no more often than this.
 const LEAST_AUDIT_PAUSE: Duration = Duration::from_secs(1);
+/// The files of the activity have room for this at least.
+const LEAST_ACTIVITY: u64 = 1 << 20;
+/// A viewer of the live activity may take nothing for this at least.
+const LEAST_VIEWER_TIMEOUT: Duration = Duration::from_secs(1);
 const CONCURRENCY: u32 = 10;
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
 const STORE_CACHE: u64 = 32 << 20;
@@ -221,8 +225,11 @@ fn activity(raw: Option<&raw::Activity>) -> Activity {
     Activity {
         keep: raw.keep.map_or(usual.keep, count),
         retain: raw.retain.map_or(usual.retain, |time| time.0),
+        bytes: raw.bytes.map_or(usual.bytes, |size| size.0.max(LEAST_ACTIVITY)),
         sample_millionths: raw.sample.map_or(usual.sample_millionths, millionths),
         audit_every: raw.audit_every.map_or(usual.audit_every, |time| time.0.max(LEAST_AUDIT_PAUSE)),
+        viewers: raw.viewers.map_or(usual.viewers, count),
+        viewer_timeout: raw.viewer_timeout.map_or(usual.viewer_timeout, |time| time.0.max(LEAST_VIEWER_TIMEOUT)),
     }
 }
 
@@ -303,10 +310,13 @@ mod tests {
         let every = |more: Value| compiled(&more).expect("compiles").upkeep.test_every.map(|every| every.as_secs());
         let set = |text: &str| every(json!({ "upkeep": { "test_every": text } }));
         assert_eq!((every(json!({})), set("1h"), set("1s"), set("0s")), (Some(43_200), Some(3_600), Some(60), None));
-        let activity = json!({ "keep": 5, "sample": 0.25, "retain": "1h", "audit_every": "0s" });
+        let activity = json!({
+            "keep": 5, "sample": 0.25, "retain": "1h", "audit_every": "0s", "bytes": "1KiB", "viewers": 2, "viewer_timeout": "0s",
+        });
         let activity = compiled(&json!({ "activity": activity })).expect("compiles").activity;
         assert_eq!((activity.keep, activity.sample_millionths), (5, 250_000));
         assert_eq!((activity.retain, activity.audit_every), (Duration::from_hours(1), LEAST_AUDIT_PAUSE));
+        assert_eq!((activity.bytes, activity.viewers, activity.viewer_timeout), (1 << 20, 2, Duration::from_secs(1)));
         let upkeep = compiled(&json!({ "upkeep": { "refreshes_at_once": 3 } })).expect("compiles").upkeep;
         assert_eq!((upkeep.refreshes_at_once, upkeep.test_every.is_some()), (3, true));
     }

@@ -147,7 +147,7 @@ fn breaker(raw: &RawBreaker) -> Breaker {
 fn group(raw: &RawBreakerGroup) -> BreakerGroup {
     BreakerGroup {
         id: raw.id.0.as_str().into(),
-        paths: raw.paths.iter().map(|path| PathGlob::new(path)).collect(),
+        paths: raw.paths.0.iter().map(|path| PathGlob::new(path)).collect(),
         methods: raw.methods.iter().copied().map(Method::to_http).collect(),
     }
 }

@@ -548,17 +548,26 @@ pub struct Upkeep {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Activity {
-    /// How many of the newest calls `/api/activity` has; the oldest go first. Default 1000.
+    /// How many of the newest calls and webhooks `/api/activity` has; the oldest go first. Each takes about half a
+    /// kilobyte of memory. Default 10000.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub keep: Option<u32>,
     /// For how long. Default 7d.
     pub retain: Option<DurationText>,
+    /// The most bytes of the files they are in, at least 1MiB; the oldest file goes first, and what is in it with it.
+    /// Default 256MiB.
+    pub bytes: Option<SizeText>,
     /// The share of calls with a status below 400, 0 to 1, that get an entry; all others always do. Default 1.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sample: Option<f64>,
     /// How often the audit log gets a line that says which application made how many calls with which connection;
     /// at least a second counts. Default 10s.
     pub audit_every: Option<DurationText>,
+    /// How many may look at the live activity at once; others are refused (429). Default 100.
+    #[schemars(range(min = 0, max = 200))]
+    pub viewers: Option<u32>,
+    /// How long one of them may take nothing of what is sent before it is let go; at least 1s. Default 10s.
+    pub viewer_timeout: Option<DurationText>,
 }
 
 /// The certificate of a door.

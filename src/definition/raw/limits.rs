@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::form::Short;
+use super::form::{Filled, Short};
 use super::scalar::{DurationText, Expression, HeaderText, Id, Method, RateText, SizeText, TimeUnit};
 use crate::base::units::parse_duration;
 
@@ -139,8 +139,7 @@ pub struct BreakerGroup {
     /// What the API, the command line and refusals call it.
     pub id: Id,
     /// Only calls whose path matches one of these; `*` stands for any text.
-    #[schemars(length(min = 1))]
-    pub paths: Vec<String>,
+    pub paths: Filled<String>,
     /// Only calls with one of these methods. Default: all.
     #[serde(default)]
     pub methods: Vec<Method>,

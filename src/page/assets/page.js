@@ -41,6 +41,14 @@
     if (button) copy(button);
   });
 
+  // What the live stream tells besides rows; and a page that watches for days does not grow.
+  for (const name of ["gap", "slow"]) {
+    document.addEventListener(name, () => document.getElementById(`live-${name}`)?.removeAttribute("hidden"));
+  }
+  document.addEventListener("htmx:sse:after:message", () => {
+    document.querySelectorAll("#rows > tr:nth-child(n + 501)").forEach((row) => row.remove());
+  });
+
   const reveal = (root) => {
     if (navigator.clipboard) root.querySelectorAll("[data-copy]").forEach((button) => (button.hidden = false));
   };

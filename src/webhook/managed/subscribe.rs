@@ -17,9 +17,6 @@ use crate::outbound::call::Setting;
 use crate::outbound::{Call, OutboundError};
 use crate::respond::Refusal;
 
-/// What of an endpoint stands in for its secret wherever words of a service are shown.
-const HIDDEN: &str = "•••";
-
 /// A subscription that did not come about, or did not end.
 #[derive(Debug)]
 pub(super) struct Failed {
@@ -106,7 +103,7 @@ impl Managed {
             match Box::pin(self.parts.outbound.run(call)).await {
                 Ok(outcome) => saved.extend(outcome.saved),
                 Err(error) if stops && matches!(error.status(), Some(404 | 410)) => {}
-                Err(error) => return (saved, Err(failed(endpoint, &error, place))),
+                Err(error) => return (saved, Err(failed(&error, place))),
             }
         }
         (saved, Ok(()))
@@ -121,9 +118,8 @@ fn described(scene: Scene<'_>, endpoint: &Endpoint) -> Json {
     json!({ "url": scene.url(endpoint), "secret": secret, "events": events })
 }
 
-fn failed(endpoint: &Endpoint, error: &OutboundError, done: usize) -> Failed {
-    let secrets = endpoint.secrets.iter().map(|secret| secret.secret.expose().as_str());
-    let words = secrets.fold(error.to_string(), |words, secret| words.replace(secret, HIDDEN));
+fn failed(error: &OutboundError, done: usize) -> Failed {
+    let words = error.to_string();
     let refused = error.status().is_some_and(|status| (400..500).contains(&status) && status != 408);
     let left = match (done, error.sent() == Sent::Nothing || refused) {
         (_, false) => Left::Unknown,

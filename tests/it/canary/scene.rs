@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use age::secrecy::ExposeSecret as _;
 use hmac::{Hmac, KeyInit, Mac};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use trunkline::base::random::SystemRandom;
@@ -137,7 +138,7 @@ state: {{ sled: {{ path: ./data, min_free: 1KiB }} }}
 secrets:
   key: "${{file:./master.key}}"
   previous: "${{file:./former.key}}"
-  vault: {{ url: "{vault}", paths: [svc], poll: 100ms, auth: {{ token: "${{env:VAULT_TOKEN}}" }} }}
+  vault: {{ url: "{vault}", poll: 100ms, auth: {{ token: "${{env:VAULT_TOKEN}}" }} }}
 admin: {{ token: "${{env:ADMIN_TOKEN}}" }}
 callers:
   - {{ id: app, key: "${{env:CALLER_KEY}}", allow: [{{ integration: "*", connection: "*" }}] }}
@@ -391,6 +392,9 @@ rules:
         let connections = connections.as_array().into_iter().flatten().filter_map(|row| row["id"].as_str());
         paths.extend(connections.flat_map(|id| [format!("/connections/{id}"), format!("/connections/{id}/remove")]));
         assert!(!paths.is_empty(), "{events}");
+        let entries = gateway.admin("GET", "/api/activity?limit=1000", b"").json();
+        let entries = entries.as_array().into_iter().flatten().filter_map(|row| row["id"].as_str());
+        paths.extend(entries.flat_map(|id| [format!("/api/activity/{id}"), format!("/activity/{id}")]));
         let fixed = [
             "/metrics",
             "/livez",
@@ -404,6 +408,8 @@ rules:
             "/api/deliveries?state=dead",
             "/api/webhooks/refused",
             "/api/activity",
+            "/api/activity/export.csv",
+            "/api/activity/export.ndjson",
             "/api/keys",
             "/api/export",
             "/api/nothing",
@@ -425,6 +431,7 @@ rules:
             "/dead-letters",
             "/dead-letters/replay",
             "/activity",
+            "/activity/live",
             "/configuration",
             "/api/events?nothing=1",
         ];
@@ -447,7 +454,8 @@ rules:
         let typed = canaries.plant("a key typed into a form");
         let token = self.secret("ADMIN_TOKEN").to_owned();
         let form = [("content-type", "application/x-www-form-urlencoded")];
-        let body = |name: &str, password: &str| format!("name={name}&password={password}&to=/events");
+        let coded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let body = |name: &str, password: &str| format!("name={}&password={}&to=/events", coded(name), coded(password));
         for refused in [body(&token, "operator"), body("operator", self.secret("CALLER_KEY"))] {
             let reply = client.send("POST", "/sign-in", &form, refused.as_bytes()).unwrap();
             assert_eq!(reply.status, 401);
@@ -471,6 +479,7 @@ rules:
             let reply = screen("GET", target, "");
             assert!(reply.status == 200 && reply.text().contains("Sign out"), "{target}: {}", reply.text());
         }
+        let typed = coded(&typed);
         let connect = format!("form={word}&connection=typed&api_key={typed}&input.pin={typed}&do=test");
         assert!(screen("POST", "/integrations/svc/connect", &connect).text().contains("svc"));
         assert_eq!(screen("POST", "/sign-out", &format!("form={word}")).status, 303);

@@ -119,7 +119,7 @@ async fn a_key_that_the_service_refuses_is_told_on_the_page_and_nothing_is_store
     let (action, detail) = scene.desk.audit().await.pop().unwrap();
     assert_eq!((action.as_str(), &detail["cause"]), ("connect.try", &json!("unauthorized")));
     assert_eq!(detail["result"], "credential_refused");
-    assert_eq!(scene.desk.activity.newest(1, |_| true)[0].error, Some("credential_refused"));
+    assert_eq!(scene.desk.activity.newest(1, |_| true)[0].error.as_deref(), Some("credential_refused"));
     assert_eq!(scene.desk.counted("credential_refused"), 1);
     // Saying that it need not be tried does not help a key that was refused.
     let again = browser.post(target(&url), "input.site=north&api_key=sk_wrong&untried=yes").await;

@@ -21,7 +21,7 @@ async fn is_refused(desk: &Desk, reply: &Reply, reason: &str) {
     assert_eq!(desk.records("connections").await, 0, "{reason}");
     let (action, detail) = desk.audit().await.pop().unwrap();
     assert_eq!((action.as_str(), &detail["reason"]), ("connect.refused", &json!(reason)));
-    assert_eq!(desk.activity.newest(1, |_| true)[0].error, Some(reason), "{reason}");
+    assert_eq!(desk.activity.newest(1, |_| true)[0].error.as_deref(), Some(reason), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -194,6 +194,7 @@ impl Station {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             random: Arc::clone(&random) as _,
             metrics: Arc::clone(&metrics),
+            activity: Arc::default(),
         });
         let workers = queue::start(queue::Parts {
             holds,

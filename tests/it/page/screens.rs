@@ -40,6 +40,8 @@ pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
         "/dead-letters",
         "/dead-letters/replay",
         "/activity",
+        "/activity/live",
+        "/activity?status=5xx&since=2h&q=none",
         "/activity?outcome=error",
         "/audit",
         "/audit?only=changes&order=oldest&limit=2",
@@ -48,10 +50,14 @@ pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
         "/configuration",
     ];
     let webhook = webhook(visitor);
+    let entry = visitor.get("/api/activity?kind=webhook").json()[0]["id"].as_str().unwrap().to_owned();
+    let call = visitor.get("/api/activity?kind=test").json()[0]["id"].as_str().unwrap().to_owned();
     let own = [
         "/webhooks".to_owned(),
         format!("/webhooks/{webhook}"),
         format!("/webhooks/{webhook}/delete"),
+        format!("/activity/{entry}"),
+        format!("/activity/{call}"),
         format!("/connections/{connection}"),
         format!("/connections/{connection}/remove"),
         format!("/events/{event}"),

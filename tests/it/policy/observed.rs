@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
-use trunkline::activity::CallRecord;
+use trunkline::activity::entry::Entry;
 use trunkline::activity::keep::Keeper;
 use trunkline::base::clock::SystemClock;
 use trunkline::definition::plan::api::Cache;
@@ -32,7 +32,7 @@ fn cached(origin: &Origin, rule: Cache, policy: Policy) -> Doors {
 }
 
 /// The newest entry, once there are so many; it is written after the answer.
-async fn newest(doors: &Doors, count: usize) -> Arc<CallRecord> {
+async fn newest(doors: &Doors, count: usize) -> Arc<Entry> {
     let reached = async {
         loop {
             let mut kept = doors.activity.newest(1_000, |_| true);
@@ -68,13 +68,13 @@ async fn every_answer_has_an_entry_with_what_the_cache_made_of_it() {
         let body = if line.starts_with("POST") { "{}" } else { "" };
         call(doors.proxy, line, headers, body).await;
         let record = newest(&doors, step + 1).await;
-        assert_eq!((record.course.cache, record.course.attempts), (Some(verdict), attempts), "{line} {headers}");
+        assert_eq!((record.cache.as_deref(), record.attempts), (Some(verdict), attempts), "{line} {headers}");
         let path = if line.ends_with("/b") { "/b" } else { "/a" };
         assert_eq!((record.path.as_str(), record.generation), (path, 1));
         assert!(record.origin.starts_with("http://127.0.0.1:"), "{}", record.origin);
     }
     let hit = &doors.activity.newest(6, |_| true)[4];
-    assert_eq!((hit.status, hit.error, hit.received_bytes), (Some(200), None, 2));
+    assert_eq!((hit.status, hit.error.as_deref(), hit.received_bytes), (Some(200), None, 2));
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn what_stands_in_for_a_failing_service_is_told_as_stale() {
     let doors = cached(&origin, rule, Policy::default());
     for (count, verdict) in ["miss", "stale", "stale"].into_iter().enumerate() {
         assert_eq!(call(doors.proxy, "GET /svc/a", "", "").await.status, 200);
-        assert_eq!(newest(&doors, count + 1).await.course.cache, Some(verdict));
+        assert_eq!(newest(&doors, count + 1).await.cache.as_deref(), Some(verdict));
     }
 }
 
@@ -99,14 +99,14 @@ async fn tries_and_waiting_are_told() {
     let doors = origin.doors(retry(None));
     call(doors.proxy, "GET /svc/a", "", "").await;
     let record = newest(&doors, 1).await;
-    assert_eq!((record.course.attempts, record.status, record.course.cache), (2, Some(200), None));
+    assert_eq!((record.attempts, record.status, record.cache.as_deref()), (2, Some(200), None));
     let origin = Origin::start(|_, _| answer(200, "")).await;
     let doors = origin.doors(limited(limit(4, SECOND, SECOND * 60)));
     futures_util::future::join_all((0..4).map(|_| call(doors.proxy, "GET /svc/a", "", ""))).await;
     newest(&doors, 4).await;
     let kept = doors.activity.newest(4, |_| true);
-    let longest = kept.iter().map(|record| record.course.waited).max();
-    assert!(longest > Some(Duration::from_millis(20)), "{longest:?}");
+    let longest = kept.iter().map(|record| record.waited_ms).max();
+    assert!(longest > Some(20), "{longest:?}");
     let samples = doors.metric("trunkline_added_duration_seconds_count{integration=\"svc\"}");
     assert!((samples - 4.0).abs() < 0.1, "{samples}");
     let added = doors.metric("trunkline_added_duration_seconds_sum{integration=\"svc\"}");
@@ -130,8 +130,8 @@ async fn what_the_gateway_refuses_has_an_entry_unless_nobody_knows_whose_it_is()
     for (step, (line, headers, code, led)) in steps.into_iter().enumerate() {
         let reply = call(doors.proxy, line, headers, "").await;
         let record = newest(&doors, step + 2).await;
-        assert_eq!((reply.code(), record.error, record.path.as_str()), (Some(code), Some(code), "/a"));
-        assert_eq!((record.status, record.course.attempts, !record.origin.is_empty()), (None, 0, led), "{code}");
+        assert_eq!((reply.code(), record.error.as_deref(), record.path.as_str()), (Some(code), Some(code), "/a"));
+        assert_eq!((record.status, record.attempts, !record.origin.is_empty()), (None, 0, led), "{code}");
     }
     for (line, key) in [("GET /none/a", KEY), ("GET /svc/a", "nobody-knows-this-key-0123")] {
         let request = format!("{line} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n");
@@ -187,7 +187,7 @@ fn settings_bound_what_is_remembered() {
     // The settings are taken over within a second of the start.
     assert!(within(PATIENCE, || status("/x") == 200 && shown().len() == 4), "{:?}", shown().len());
     (0..2).for_each(|_| assert_eq!(status("/missing"), 404));
-    assert!(within(PATIENCE, || shown().iter().filter(|call| call["status"] == 404).count() == 2));
+    assert!(within(PATIENCE, || shown().iter().filter(|call| call["response"]["status"] == 404).count() == 2));
     let newest = shown();
     assert_eq!((newest.len(), newest[0]["attempts"].as_u64(), &newest[0]["cache"]), (4, Some(1), &Value::Null));
 }

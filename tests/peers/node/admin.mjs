@@ -132,6 +132,40 @@ async function entered() {
   return told;
 }
 
+// The live activity by a filter, while both kinds of calls happen; then paused; then all of it as a file.
+async function activity() {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  watch(context, 'activity');
+  const page = await context.newPage();
+  await signIn(page);
+  await page.goto(`${gateway}/activity/live?path=/live&outcome=error`);
+  const count = () => page.locator('#rows tr').count();
+  const before = await count();
+  await page.waitForFunction((least) => document.querySelectorAll('#rows tr').length >= least, before + 3);
+  const told = { fine: await page.locator('#rows tr', { hasText: '/live/fine' }).count() };
+  // Another filter is another stream.
+  await page.locator('select[name=outcome]').selectOption('success');
+  await page.waitForURL((url) => url.searchParams.get('outcome') === 'success');
+  await page.waitForFunction(() => document.querySelectorAll('#rows tr').length >= 3 && !document.querySelector('#rows').textContent.includes('/live/bad'));
+  const shown = await count();
+  await page.waitForFunction((least) => document.querySelectorAll('#rows tr').length >= least, shown + 2);
+  told.bad = await page.locator('#rows tr', { hasText: '/live/bad' }).count();
+  await page.getByRole('link', { name: 'Pause' }).click();
+  await page.waitForURL((url) => url.pathname === '/activity');
+  told.paused = new URL(page.url()).search;
+  await page.locator('#rows a').first().click();
+  await page.waitForURL((url) => url.pathname.startsWith('/activity/act_'));
+  told.entry = (await page.locator('h1').textContent()).startsWith('GET /live/fine');
+  await page.goto(`${gateway}/activity?caller=exported`);
+  const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('link', { name: /^CSV of all/ }).click()]);
+  const lines = readFileSync(await download.path(), 'utf8').trimEnd().split('\r\n');
+  told.rows = lines.length - 1;
+  told.formulas = lines.slice(1).filter((line) => /(^|,)"?[=+\-@\t]/.test(line)).length;
+  told.name = download.suggestedFilename();
+  await context.close();
+  return told;
+}
+
 // Without scripts: filter by a form, follow a link, post a form.
 async function scriptless() {
   const context = await browser.newContext({ javaScriptEnabled: false });
@@ -155,6 +189,6 @@ async function scriptless() {
 
 const found = [];
 for (const scheme of ['light', 'dark']) for (const width of [320, 1280]) found.push(...(await look(scheme, width)));
-const told = { found, keyboard: await keyboard(), entered: await entered(), scriptless: await scriptless(), faults };
+const told = { found, keyboard: await keyboard(), entered: await entered(), activity: await activity(), scriptless: await scriptless(), faults };
 await browser.close();
 console.log(JSON.stringify(told));

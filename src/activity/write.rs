@@ -1,0 +1,156 @@
+//! The thread that writes entries into the files, some at once, so that no call waits for a disk.
+//!
+//! What waits for it is bounded; what finds no room, or cannot be written, is counted, and is in memory alone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::entry::Entry;
+use super::files::{Bounds, Files};
+use crate::base::clock::Timestamp;
+use crate::base::id::ActivityId;
+
+/// Entries that may wait.
+const WAITING: usize = 16_384;
+/// The most entries of one write.
+const BATCH: usize = 2_048;
+/// The longest that an entry waits for others.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What the thread is asked.
+enum Job {
+    Write(Arc<Entry>),
+    Tidy(Settled),
+}
+
+/// What holds when the files are looked through.
+#[derive(Debug, Clone, Copy)]
+pub struct Settled {
+    /// What may be kept.
+    pub bounds: Bounds,
+    /// The newest entry that nobody wants any more.
+    pub gone: ActivityId,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What the thread tells.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// Entries that are in no file and should be, since this was last taken.
+    dropped: AtomicU64,
+    /// Bytes of all files.
+    pub bytes: AtomicU64,
+    /// The newest entry that was removed with its file.
+    pub lost: AtomicU64,
+}
+
+/// The way to the thread.
+#[derive(Debug)]
+pub struct Writer {
+    jobs: SyncSender<Job>,
+    standing: Arc<Standing>,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
+    pub fn start(files: Files, settled: Settled) -> std::io::Result<Self> {
+        let (jobs, waiting) = sync_channel(WAITING);
+        let standing = Arc::new(Standing::default());
+        standing.bytes.store(files.bytes(), Ordering::Relaxed);
+        let mut work = Work { files, settled, standing: Arc::clone(&standing), failing: false };
+        let thread = std::thread::Builder::new().name("activity".to_owned()).spawn(move || work.run(&waiting))?;
+        Ok(Self { jobs, standing, thread })
+    }
+
+    /// Has an entry written. Never waits.
+    pub fn write(&self, entry: Arc<Entry>) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.jobs.try_send(Job::Write(entry)) {
+            self.standing.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Has the files looked through. Never waits; where there is no room, the next time will do.
+    pub fn tidy(&self, settled: Settled) {
+        drop(self.jobs.try_send(Job::Tidy(settled)));
+    }
+
+    /// What the thread tells.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Writes what waits, and ends the thread.
+    pub fn close(self) {
+        drop(self.jobs);
+        // A panic of it has been reported by the process's hook.
+        drop(self.thread.join());
+    }
+}
+
+impl Standing {
+    /// Takes the count of what was dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.swap(0, Ordering::Relaxed)
+    }
+}
+
+struct Work {
+    files: Files,
+    settled: Settled,
+    standing: Arc<Standing>,
+    failing: bool,
+}
+
+impl Work {
+    fn run(&mut self, waiting: &Receiver<Job>) {
+        let mut batch = Vec::new();
+        loop {
+            match if batch.is_empty() {
+                waiting.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                waiting.recv_timeout(PATIENCE)
+            } {
+                Ok(Job::Write(entry)) => batch.push(entry),
+                Ok(Job::Tidy(settled)) => {
+                    self.settled = settled;
+                    self.write(&mut batch);
+                    self.tidy();
+                }
+                Err(RecvTimeoutError::Timeout) => self.write(&mut batch),
+                Err(RecvTimeoutError::Disconnected) => return self.write(&mut batch),
+            }
+            if batch.len() >= BATCH {
+                self.write(&mut batch);
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &mut Vec<Arc<Entry>>) {
+        match self.files.write(batch, (self.settled.bounds, self.settled.now)) {
+            Ok(()) => self.failing &= batch.is_empty(),
+            Err(error) => {
+                self.standing.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                // Once for a row of failures: the metric counts.
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!("the activity cannot be written, and is in memory alone: {error}");
+                }
+            }
+        }
+        batch.clear();
+        self.standing.bytes.store(self.files.bytes(), Ordering::Relaxed);
+    }
+
+    fn tidy(&mut self) {
+        let lost = self.files.tidy(self.settled.gone, (self.settled.bounds, self.settled.now));
+        self.standing.lost.fetch_max(lost.to_u64(), Ordering::Relaxed);
+        self.standing.bytes.store(self.files.bytes(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,173 @@
+//! `/api/activity`: what happened, by one filter for lists, counts, the live stream and exports.
+
+pub mod export;
+pub mod stream;
+pub mod wanted;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, Uri};
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::connections;
+use super::query::{Asked, Named, link_next, rows, tagged};
+use crate::activity::entry::Entry;
+use crate::activity::filter::Filter;
+use crate::admin::Parts;
+use crate::admin::refusal::Refused;
+use crate::base::id::{ActivityId, ConnectionId};
+use crate::respond::Refusal;
+pub use wanted::{Outcome, Wanted};
+
+/// The newest entries that are wanted, newest first.
+pub async fn list(
+    State(parts): Shared,
+    (uri, head): (Uri, HeaderMap),
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Response, Refused> {
+    let page = page(&parts, &wanted).await?;
+    let next = link_next(&uri, "after", page.next.map(|next| next.to_string()));
+    Ok(tagged(&head, next, &Value::Array(page.rows)))
+}
+
+/// The same of one connection, by its id.
+pub async fn of_connection(
+    State(parts): Shared,
+    Named(id): Named<ConnectionId>,
+    (uri, head): (Uri, HeaderMap),
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Response, Refused> {
+    let wanted = within(&parts, id, wanted).await?;
+    list(State(parts), (uri, head), Asked(wanted)).await
+}
+
+/// What is wanted, of this connection alone.
+async fn within(parts: &Parts, id: ConnectionId, wanted: Wanted) -> Result<Wanted, Refused> {
+    let head = connections::find(parts, id).await?;
+    if wanted.integration.is_some() || wanted.connection.is_some() {
+        let detail = "`integration` and `connection` are told by the path already";
+        return Err(Refused::new(Refusal::InvalidInput, detail));
+    }
+    let (integration, connection) = (Some(head.integration), Some(head.name));
+    Ok(Wanted { integration, connection, ..wanted })
+}
+
+/// One entry.
+pub async fn show(State(parts): Shared, head: HeaderMap, Named(id): Named<ActivityId>) -> Result<Response, Refused> {
+    Ok(tagged(&head, HeaderMap::new(), &describe(&*one(&parts, id)?)))
+}
+
+/// One entry.
+///
+/// # Errors
+/// When there is none of this id, or none any more.
+pub fn one(parts: &Parts, id: ActivityId) -> Result<Arc<Entry>, Refused> {
+    parts.activity.snapshot().find(id).ok_or_else(|| {
+        let help = "entries are kept as `activity` in the gateway file says";
+        Refused::with_help(Refusal::NotFound, &format!("there is no entry `{id}`, or not any more"), help)
+    })
+}
+
+/// A page of entries.
+#[derive(Debug)]
+pub struct Page {
+    /// The entries, newest first.
+    pub rows: Vec<Value>,
+    /// The last of them, where there are more.
+    pub next: Option<ActivityId>,
+}
+
+/// The newest entries that are wanted, newest first.
+///
+/// # Errors
+/// When a parameter is not right.
+pub async fn page(parts: &Parts, wanted: &Wanted) -> Result<Page, Refused> {
+    let (filter, limit, after) = (wanted.filter(parts.clock.now())?, rows(wanted.limit)?, wanted.after);
+    let snapshot = parts.activity.snapshot();
+    blocking(move || {
+        let begin = after.unwrap_or(ActivityId::from_u64(u64::MAX));
+        let mut found = snapshot.before(begin).filter(|entry| filter.selects(entry));
+        let rows: Vec<_> = found.by_ref().take(limit).collect();
+        let next = rows.last().map(|entry| entry.id).filter(|_| found.next().is_some());
+        Page { rows: rows.into_iter().map(|entry| describe(entry)).collect(), next }
+    })
+    .await
+}
+
+/// How many entries there are of each outcome, whatever outcome is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// All of them.
+    pub all: usize,
+    /// Those that did not fail.
+    pub success: usize,
+    /// Those that did.
+    pub error: usize,
+}
+
+/// Counts the entries that are wanted.
+///
+/// # Errors
+/// When a parameter is not right.
+pub async fn count(parts: &Parts, wanted: &Wanted) -> Result<Counts, Refused> {
+    let filter = Filter { failed: None, ..wanted.filter(parts.clock.now())? };
+    let snapshot = parts.activity.snapshot();
+    blocking(move || {
+        let mut counts = Counts::default();
+        for entry in snapshot.newest().filter(|entry| filter.selects(entry)) {
+            counts.all += 1;
+            *(if entry.has_failed() { &mut counts.error } else { &mut counts.success }) += 1;
+        }
+        counts
+    })
+    .await
+}
+
+/// Looks through many entries where that holds nobody else up.
+async fn blocking<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+    tokio::task::spawn_blocking(look).await.map_err(|error| {
+        tracing::error!("the activity could not be looked through: {error}");
+        Refused::new(Refusal::Internal, "the activity could not be looked through")
+    })
+}
+
+/// An entry as it is shown, by the names that logs of integrations usually have.
+pub fn describe(entry: &Entry) -> Value {
+    let message = entry.error_message();
+    let stack: Vec<_> = match (&message, entry.causes.as_slice()) {
+        (Some(message), []) => vec![message.clone()],
+        (_, causes) => causes.to_vec(),
+    };
+    json!({
+        "id": entry.id,
+        "timestamp": entry.at.to_string(),
+        "eventType": entry.kind(),
+        "status": if entry.has_failed() { "error" } else { "success" },
+        "duration": entry.duration_ms,
+        "summary": entry.summary(),
+        "request": {
+            "method": entry.method.as_str(),
+            "origin": entry.origin,
+            "path": entry.path,
+            "bytes": entry.sent_bytes,
+            "id": entry.request_id,
+        },
+        "response": entry.status.map(|status| json!({ "status": status, "bytes": entry.received_bytes })),
+        "errorMessage": message,
+        "errorStack": stack,
+        "direction": entry.direction(),
+        "integration": entry.integration,
+        "connection": entry.connection,
+        "endpoint": entry.endpoint,
+        "asker": entry.asker,
+        "event": entry.event(),
+        "error": entry.error,
+        "attempts": entry.attempts,
+        "waited_ms": entry.waited_ms,
+        "cache": entry.cache,
+        "generation": entry.generation,
+    })
+}
