@@ -369,6 +369,15 @@ impl Managed {
     /// # Errors
     /// When there is none, or the store fails.
     pub async fn delete(&self, actor: &str, id: WebhookId) -> Result<Option<Arc<Endpoint>>, ManagedError> {
+        let leaving = self.end(actor, id).await?;
+        if leaving.is_some() {
+            self.due.notify_one();
+        }
+        Ok(leaving)
+    }
+
+    /// Deletes an endpoint, and leaves it to the caller to have its service told at once.
+    async fn end(&self, actor: &str, id: WebhookId) -> Result<Option<Arc<Endpoint>>, ManagedError> {
         let endpoint = self.parts.endpoints.get(id)?;
         let generation = self.parts.live.load();
         let declared = Scene::of(&generation, &endpoint.integration);
@@ -379,9 +388,7 @@ impl Managed {
             let subscription = leave::leaving(self.parts.clock.now());
             let changed =
                 self.parts.endpoints.change(id, deed, json!(null), |record| record.subscription = subscription);
-            let changed = changed.await?;
-            self.due.notify_one();
-            return Ok(Some(changed));
+            return Ok(Some(changed.await?));
         }
         self.parts.endpoints.forget(id, deed, json!(null)).await?;
         self.parts.tallies.forget(id).await?;
@@ -402,8 +409,12 @@ impl Managed {
         let theirs = all.iter().filter(|one| *one.integration == *integration && *one.connection == *connection);
         let mut deleted = 0;
         for endpoint in theirs.filter(|one| !one.subscription.is_gone()) {
-            if let Some(leaving) = self.delete(actor, endpoint.id).await? {
-                self.tell(&leaving).await?;
+            if let Some(leaving) = self.end(actor, endpoint.id).await? {
+                match self.tell(&leaving).await {
+                    // Whoever looks for what is due has told it in the same moment.
+                    Ok(()) | Err(EndpointError::Unknown(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
             deleted += 1;
         }
