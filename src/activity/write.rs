@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::base::id::ActivityId;
 const WAITING: usize = 16_384;
 /// The most entries of one write.
 const BATCH: usize = 2_048;
-/// The longest that an entry waits for others.
+/// How long the thread sleeps between writes, and so the longest that an entry waits for others.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What the thread is asked.
@@ -110,26 +110,31 @@ struct Work {
 }
 
 impl Work {
+    /// Takes what waits, all at once. While it sleeps nobody has to wake it, which would cost each call more than the
+    /// writing does.
     fn run(&mut self, waiting: &Receiver<Job>) {
         let mut batch = Vec::new();
-        loop {
-            match if batch.is_empty() {
-                waiting.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                waiting.recv_timeout(PATIENCE)
-            } {
-                Ok(Job::Write(entry)) => batch.push(entry),
-                Ok(Job::Tidy(settled)) => {
-                    self.settled = settled;
-                    self.write(&mut batch);
-                    self.tidy();
-                }
-                Err(RecvTimeoutError::Timeout) => self.write(&mut batch),
-                Err(RecvTimeoutError::Disconnected) => return self.write(&mut batch),
+        while let Ok(first) = waiting.recv() {
+            self.take(first, &mut batch);
+            std::thread::sleep(PATIENCE);
+            while let Ok(job) = waiting.try_recv() {
+                self.take(job, &mut batch);
             }
-            if batch.len() >= BATCH {
-                self.write(&mut batch);
+            self.write(&mut batch);
+        }
+    }
+
+    fn take(&mut self, job: Job, batch: &mut Vec<Arc<Entry>>) {
+        match job {
+            Job::Write(entry) => batch.push(entry),
+            Job::Tidy(settled) => {
+                self.settled = settled;
+                self.write(batch);
+                self.tidy();
             }
+        }
+        if batch.len() >= BATCH {
+            self.write(batch);
         }
     }
 
