@@ -166,7 +166,9 @@ server {{ listen 127.0.0.1:{port} backlog=4096; location /up/ {{
 def nginx_lua(work, port):
     conf = nginx_conf(work, "lua", LUA.format(work=work, key=KEY, upstream=UPSTREAM, port=port))
     modules = "".join(f"load_module /usr/lib/nginx/modules/{m}.so;\n" for m in ("ndk_http_module", "ngx_http_lua_module"))
-    conf.write_text(modules + conf.read_text())
+    # Its worker looks into the cache's directory, which is ours alone.
+    user = "user root;\n" if os.getuid() == 0 else ""
+    conf.write_text(modules + user + conf.read_text())
     return launch(["nginx", "-p", work, "-c", conf])
 
 
