@@ -26,7 +26,7 @@ mod page;
 pub mod pending;
 mod permission;
 pub mod provider;
-mod removal;
+pub(crate) mod removal;
 mod result;
 pub mod return_to;
 mod sessions;

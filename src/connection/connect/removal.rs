@@ -30,9 +30,9 @@ use crate::store::model::{AuditEntry, RecordKey};
 /// The collection of what services are still to be told, and were told.
 pub const COLLECTION: &str = "revocations";
 /// How long it can be seen how a revocation ended.
-const KEPT: Duration = Duration::from_hours(7 * 24);
+pub const KEPT: Duration = Duration::from_hours(7 * 24);
 /// How long to wait after each attempt. After the last one it is given up.
-const WAITS: [Duration; 8] = [
+pub const WAITS: [Duration; 8] = [
     Duration::from_mins(1),
     Duration::from_mins(5),
     Duration::from_mins(30),
@@ -45,7 +45,7 @@ const WAITS: [Duration; 8] = [
 /// How many of these are waited for the end of a session, which ends by itself in the end.
 const SESSION_WAITS: usize = 4;
 /// How often is looked for what is due.
-const LOOK: Duration = Duration::from_secs(20);
+pub const LOOK: Duration = Duration::from_secs(20);
 
 /// A revocation as it is kept.
 #[derive(Serialize, Deserialize)]

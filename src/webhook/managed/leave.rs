@@ -2,7 +2,6 @@
 //! passed; a restart goes on where it was. Called by `app` through [`Managed::run`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde_json::json;
@@ -11,23 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::Managed;
 use super::subscribe::Scene;
 use crate::base::clock::Timestamp;
+use crate::connection::connect::removal::{KEPT, LOOK, WAITS};
 use crate::connection::endpoints::{Deed, Endpoint, EndpointError, Subscription};
 
-/// How long to wait after each attempt. After the last one it is given up.
-const WAITS: [Duration; 8] = [
-    Duration::from_mins(1),
-    Duration::from_mins(5),
-    Duration::from_mins(30),
-    Duration::from_hours(2),
-    Duration::from_hours(6),
-    Duration::from_hours(12),
-    Duration::from_hours(12),
-    Duration::from_hours(12),
-];
-/// How long it can be seen that a service could not be told.
-const KEPT: Duration = Duration::from_hours(7 * 24);
-/// How often is looked for what is due.
-const LOOK: Duration = Duration::from_secs(20);
 /// How many services are told at once.
 const AT_ONCE: usize = 8;
 
