@@ -216,8 +216,8 @@ impl Entry {
     }
 
     /// What goes into the files.
-    pub(super) fn encode(&self) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec(self)
+    pub(super) fn encode(&self, into: &mut Vec<u8>) -> serde_json::Result<()> {
+        serde_json::to_writer(into, self)
     }
 
     /// What came out of them.
@@ -245,7 +245,9 @@ mod tests {
             let told = super::super::Told { request_id: Some("r-1".into()), causes: vec!["why".to_owned()] };
             let record = CallRecord { asker, error: Some("service_timeout"), told, ..call(number as u64) };
             let entry = Entry::of(ActivityId::from_u64(7), record);
-            assert_eq!(Entry::decode(&entry.encode().expect("JSON")).expect("own JSON"), entry);
+            let mut bytes = Vec::new();
+            entry.encode(&mut bytes).expect("JSON");
+            assert_eq!(Entry::decode(&bytes).expect("own JSON"), entry);
         }
     }
 

@@ -126,8 +126,11 @@ impl Files {
     pub fn write(&mut self, entries: &[Arc<Entry>], (bounds, now): (Bounds, Timestamp)) -> io::Result<()> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
         let mut bytes = Vec::with_capacity(entries.len() * 400);
+        let mut one = Vec::new();
         for entry in entries {
-            frame::encode(entry.id.to_u64(), &entry.encode()?, &mut bytes);
+            one.clear();
+            entry.encode(&mut one)?;
+            frame::encode(entry.id.to_u64(), &one, &mut bytes);
         }
         // As the journals do: never more than 5 % of the file system. They have what is left to themselves.
         let space = self.disk.space(&self.directory)?;

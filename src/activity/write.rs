@@ -17,8 +17,10 @@ use crate::base::id::ActivityId;
 const WAITING: usize = 16_384;
 /// The most entries of one write.
 const BATCH: usize = 2_048;
-/// How long the thread sleeps between writes, and so the longest that an entry waits for others.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the thread sleeps between writes, and so the longest that an entry waits for others. Long enough that calls
+/// under load wake nobody; short enough that what has gathered is written before a call that waits for the processor
+/// would notice.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// What the thread is asked.
 enum Job {

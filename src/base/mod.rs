@@ -8,6 +8,7 @@ pub mod bucket;
 pub mod budgets;
 pub mod clock;
 pub mod id;
+pub mod map;
 pub mod path;
 pub mod random;
 pub mod redact;

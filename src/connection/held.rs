@@ -1,10 +1,8 @@
 //! Values made once for each connection and kept while their definition stays in force.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use foldhash::fast::RandomState;
-
+use crate::base::map::Map;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 
@@ -23,18 +21,18 @@ struct State<T> {
     generation: u64,
     count: usize,
     /// Only connections that exist become keys, so no caller can choose them to collide.
-    integrations: HashMap<Arc<str>, OfIntegration<T>, RandomState>,
+    integrations: Map<Arc<str>, OfIntegration<T>>,
 }
 
 #[derive(Debug)]
 struct OfIntegration<T> {
     integration: Arc<Integration>,
-    values: HashMap<Box<str>, T, RandomState>,
+    values: Map<Box<str>, T>,
 }
 
 impl<T> Default for PerConnection<T> {
     fn default() -> Self {
-        Self { state: RwLock::new(State { generation: 0, count: 0, integrations: HashMap::default() }) }
+        Self { state: RwLock::new(State { generation: 0, count: 0, integrations: Map::default() }) }
     }
 }
 
@@ -63,11 +61,11 @@ impl<T: Clone> PerConnection<T> {
         let of = state
             .integrations
             .entry(Arc::clone(&integration.id))
-            .or_insert_with(|| OfIntegration { integration: Arc::clone(integration), values: HashMap::default() });
+            .or_insert_with(|| OfIntegration { integration: Arc::clone(integration), values: Map::default() });
         let mut removed = 0;
         if !Arc::ptr_eq(&of.integration, integration) {
             removed = of.values.len();
-            *of = OfIntegration { integration: Arc::clone(integration), values: HashMap::default() };
+            *of = OfIntegration { integration: Arc::clone(integration), values: Map::default() };
         }
         let added = usize::from(of.values.insert(connection.into(), value).is_none());
         state.count = state.count.saturating_sub(removed) + added;

@@ -3,21 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value as Json};
 
-use super::credential::{PlaceError, Placed};
-use super::error::{OutboundError, Unsuccessful, Why};
-use super::kept::{Kept, Looked};
-use super::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
+use super::Outbound;
+use super::error::{OutboundError, Why};
+use super::kept::Looked;
+use super::policy::{Pass, RATE_LIMIT, RATE_LIMIT_POLICY};
 use super::prepare::{Prepared, SignedOut};
 use super::record::{self, Journey};
-use super::sign::{Leaving, own_headers};
 use super::tries::{note_wish, whole_time};
-use super::{Moment, Outbound, Parts};
+use super::underway::{Underway, context};
 use crate::activity::Asker;
-use crate::base::secret::Secret;
-use crate::connection::flow::Secrets;
 use crate::connection::health::Trouble;
 use crate::connection::{Connection, Credential, Need};
 use crate::definition::live::Generation;
@@ -25,10 +21,9 @@ use crate::definition::plan::api::{Api, Endpoint};
 use crate::definition::plan::policy::Retry;
 use crate::definition::plan::request::{CredentialUse, Request};
 use crate::definition::plan::{Auth, Integration};
-use crate::net::{BodyLimit, Excess, Follow, Outgoing, Reach, Received, Towards, origin};
+use crate::net::{Failure, Outgoing, Received};
 use crate::request::moment::Skew;
-use crate::request::{AnswerError, Filled, Outcome, Place, answer, fill};
-use crate::template::Context;
+use crate::request::{AnswerError, Outcome, fill};
 
 /// What to do about a refused credential.
 pub(super) const REFUSED: &str =
@@ -69,13 +64,8 @@ pub struct Setting<'a> {
     pub saved: &'a Map<String, Json>,
 }
 
-/// A call on its way through the stages.
-pub(super) struct Underway<'a> {
-    pub call: &'a Call<'a>,
-    pub api: &'a Api,
-    pub prepared: Arc<Prepared>,
-    pub repeatable: bool,
-}
+/// What came of a try, and how long the service asks to wait.
+type Answered = (Result<Received, Failure>, Option<Duration>);
 
 impl Outbound {
     /// Makes a call and says what its answer means. A caller's call is tried again as the definition declares; the
@@ -158,28 +148,8 @@ impl Outbound {
             }
         };
         journey.tries(pass.waited());
-        let outgoing = match underway.sign(outgoing, self.signing_moment(&underway.prepared.connection)) {
-            Ok(signed) => signed,
-            Err(unsigned) => {
-                pass.unsent();
-                return Err(unsigned);
-            }
-        };
         let limits = pass.fields();
-        let began = self.parts.clock.monotonic();
-        let sent = Box::pin(self.parts.clients.send(outgoing)).await;
-        let asked = match &sent {
-            Ok(received) => pass.read(received, call.endpoint.as_deref()),
-            Err(failure) => {
-                pass.failed(failure);
-                None
-            }
-        };
-        if let Ok(received) = &sent {
-            let answer = (received.status.as_u16(), &received.headers);
-            self.hear_clock(call.integration, &underway.prepared, answer);
-        }
-        record::tried(&self.parts, call, (began, &sent));
+        let (sent, asked) = Box::pin(self.send(&underway, pass, outgoing)).await?;
         let sent = self.settle(kept, sent, &mut journey.course.cache);
         let mut result = underway.read(&context, sent, &self.parts);
         note_wish(&mut result, asked);
@@ -188,6 +158,33 @@ impl Outbound {
             outcome.headers.entry(RATE_LIMIT).or_insert(left);
         }
         result
+    }
+
+    /// Sends a call that may go, and tells the policy what came of it. Answers how long the service asks to wait
+    /// besides.
+    async fn send(&self, underway: &Underway<'_>, pass: Pass, outgoing: Outgoing) -> Result<Answered, OutboundError> {
+        let (call, prepared) = (underway.call, &underway.prepared);
+        let outgoing = match underway.sign(outgoing, self.signing_moment(&prepared.connection)) {
+            Ok(signed) => signed,
+            Err(unsigned) => {
+                pass.unsent();
+                return Err(unsigned);
+            }
+        };
+        let began = self.parts.clock.monotonic();
+        let sent = Box::pin(self.parts.clients.send(outgoing)).await;
+        let asked = match &sent {
+            Ok(received) => {
+                self.hear_clock(call.integration, prepared, (received.status.as_u16(), &received.headers));
+                pass.read(received, call.endpoint.as_deref())
+            }
+            Err(failure) => {
+                pass.failed(failure);
+                None
+            }
+        };
+        record::tried(&self.parts, call, (began, &sent));
+        Ok((sent, asked))
     }
 
     /// The connection as it signs by the service's own clock, when the call was refused, another clock is believed
@@ -268,8 +265,19 @@ impl Outbound {
 /// Whether a connection was granted what a call's endpoint needs.
 fn is_granted(call: &Call<'_>, prepared: &Prepared) -> Result<(), OutboundError> {
     let endpoint = call.endpoint.as_deref().and_then(|id| call.integration.api.as_ref()?.endpoint(id));
-    endpoint
-        .map_or(Ok(()), |endpoint| grants(call.integration, &prepared.connection, endpoint, named_token(call.request)))
+    endpoint.map_or(Ok(()), |endpoint| grants_by_name(call.integration, &prepared.connection, endpoint))
+}
+
+/// [`grants`] for an endpoint that is called by name, and so with the token that its definition says.
+///
+/// # Errors
+/// As those.
+pub fn grants_by_name(
+    integration: &Integration,
+    connection: &Connection,
+    endpoint: &Endpoint,
+) -> Result<(), OutboundError> {
+    grants(integration, connection, endpoint, named_token(&endpoint.request))
 }
 
 /// Whether the token of this name of a connection was granted what an endpoint needs. One of which nobody knows what
@@ -317,188 +325,8 @@ fn carries_token(request: &Request) -> bool {
     request.basic.is_none() && matches!(request.credential, CredentialUse::Token(_))
 }
 
-impl Underway<'_> {
-    /// What is kept, where it may stand in for a call that may not go; else why it may not.
-    fn instead(
-        &self,
-        kept: Kept,
-        held: OutboundError,
-        context: &Context,
-        parts: &Parts,
-    ) -> Result<Outcome, OutboundError> {
-        match kept.instead() {
-            Some(received) => self.read(context, Ok(received), parts),
-            None => Err(held),
-        }
-    }
-
-    /// The call with all that the API and the connection add to it, checked to go where it may.
-    fn place(&self, filled: Filled) -> Result<Outgoing, OutboundError> {
-        let (call, prepared) = (self.call, &self.prepared);
-        let (origin, path, literal_host) = self.target(filled.place)?;
-        let mut headers = filled.headers;
-        for (name, value) in &prepared.headers {
-            headers.entry(name).or_insert_with(|| value.clone());
-        }
-        let own = self.own_credential()?;
-        let placed = match &call.request.credential {
-            _ if call.request.basic.is_some() => None,
-            CredentialUse::None => None,
-            CredentialUse::Token(None) => Some(&prepared.credential),
-            CredentialUse::Token(Some(_)) | CredentialUse::Client => own.as_ref(),
-        };
-        let mut body = filled.body;
-        if let Some(placed) = placed {
-            placed.put_on(&mut headers);
-            body = placed.put_in(&mut headers, body).map_err(|reason| self.unusable(reason))?;
-        }
-        if let Some((name, key)) = self.idempotency() {
-            headers.insert(name, key);
-        }
-        let reach = Reach::of_integration(
-            &prepared.gateway,
-            self.api.transport.allow_private,
-            literal_host.then_some(&origin.host),
-        );
-        Ok(Outgoing {
-            towards: Towards::Service { integration: id(call), transport: self.api.transport.clone(), reach },
-            method: filled.method,
-            origin,
-            path,
-            query: Some(filled.query).filter(|query| !query.is_empty()),
-            secret_query: placed
-                .and_then(Placed::query)
-                .map(|(_, pair)| Arc::new(Secret::from(pair.expose().as_str()))),
-            headers,
-            body,
-            timeouts: self.api.timeouts,
-            limit: BodyLimit { bytes: call.generation.gateway.limits.answer_bytes, excess: Excess::Refuse },
-            follow: self.follow(),
-        })
-    }
-
-    /// The call with the headers that sign it, where its connection signs calls.
-    pub(super) fn sign(&self, mut outgoing: Outgoing, moment: Moment<'_>) -> Result<Outgoing, OutboundError> {
-        let carries = matches!(self.call.request.credential, CredentialUse::Token(_));
-        if self.prepared.signer.is_none() || !carries || self.call.request.basic.is_some() {
-            return Ok(outgoing);
-        }
-        for name in own_headers() {
-            outgoing.headers.remove(name);
-        }
-        let leaving = Leaving {
-            method: &outgoing.method,
-            origin: &outgoing.origin,
-            path: &outgoing.path,
-            query: outgoing.query.as_deref().unwrap_or_default(),
-            headers: &outgoing.headers,
-            body: Some(&outgoing.body),
-        };
-        let added = self.prepared.sign(leaving, moment).map_err(|reason| self.unusable(reason))?;
-        outgoing.headers.extend(added);
-        outgoing.follow = Follow::default();
-        Ok(outgoing)
-    }
-
-    fn unusable(&self, reason: PlaceError) -> OutboundError {
-        let (integration, connection) = (id(self.call), Arc::clone(&self.prepared.connection.id));
-        OutboundError::Credential { integration, connection, reason }
-    }
-
-    fn follow(&self) -> Follow {
-        let reach = Reach::of_integration(&self.prepared.gateway, self.api.transport.allow_private, None);
-        Follow { hops: self.call.generation.gateway.limits.redirects, hosts: self.api.hosts.clone(), reach }
-    }
-
-    fn target(&self, place: Place) -> Result<(origin::Origin, String, bool), OutboundError> {
-        let base = &self.prepared.base;
-        match place {
-            Place::Below(path) => Ok((base.origin.clone(), format!("{}{path}", base.path), base.literal_host)),
-            Place::At { origin, literal_host, path } => {
-                let literal_host = literal_host || origin == base.origin && base.literal_host;
-                origin::allow(self.api, &self.prepared.gateway, &origin, literal_host)
-                    .map_err(|reason| OutboundError::Base { integration: id(self.call), reason })?;
-                Ok((origin, path, literal_host))
-            }
-        }
-    }
-
-    /// The credential that this request names, where it names one of its own.
-    fn own_credential(&self) -> Result<Option<Placed>, OutboundError> {
-        let (call, prepared) = (self.call, &self.prepared);
-        match &call.request.credential {
-            CredentialUse::Client => Placed::client(call.integration)
-                .map(Some)
-                .map_err(|reason| OutboundError::Client { integration: id(call), reason }),
-            CredentialUse::Token(Some(name)) => Placed::of(&self.api.credential, &prepared.connection, Some(name))
-                .map(Some)
-                .map_err(|reason| self.unusable(reason)),
-            CredentialUse::Token(None) | CredentialUse::None => Ok(None),
-        }
-    }
-
-    fn idempotency(&self) -> Option<(HeaderName, HeaderValue)> {
-        let retry = self.api.retry(self.call.endpoint.as_deref());
-        let (name, key) = retry.and_then(|retry| retry.idempotency_key.as_ref()).zip(self.call.idempotency_key)?;
-        Some((name.clone(), HeaderValue::from_str(key).ok()?))
-    }
-
-    fn read(
-        &self,
-        context: &Context,
-        sent: Result<Received, crate::net::Failure>,
-        parts: &Parts,
-    ) -> Result<Outcome, OutboundError> {
-        let now = parts.clock.now();
-        let read = sent.map_err(Why::from).and_then(|received| {
-            answer::read((self.call.request, Some(self.api)), context, received, now).map_err(Why::from)
-        });
-        read.map_err(|reason| {
-            let reason = self.without_credential(reason);
-            let refused = Unsuccessful { integration: id(self.call), repeatable: self.repeatable, reason };
-            OutboundError::Tried(Box::new(refused))
-        })
-    }
-
-    fn without_credential(&self, reason: Why) -> Why {
-        match reason {
-            Why::Answer(AnswerError::Refused { status, words: Some(words), retry_after }) => {
-                let words = self.prepared.redact(&words);
-                let (integration, inputs) = (self.call.integration, &self.prepared.connection.inputs);
-                let mut secrets = Secrets::of_client(integration).and_inputs(integration, inputs);
-                // An endpoint is set up with its secret, and a service may repeat what it refuses.
-                let of_endpoint = self.call.setting.as_ref().and_then(|setting| setting.webhook["secret"].as_str());
-                secrets.add(of_endpoint.unwrap_or_default());
-                let words = Some(secrets.redact(&words));
-                Why::Answer(AnswerError::Refused { status, words, retry_after })
-            }
-            other => other,
-        }
-    }
-}
-
 pub(super) fn id(call: &Call<'_>) -> Arc<str> {
     Arc::clone(&call.integration.id)
-}
-
-fn context(call: &Call<'_>, prepared: &Prepared, parts: &Parts) -> Context {
-    let mut input = call.input.clone();
-    input.extend(prepared.connection.inputs.clone());
-    let context = prepared.connection.context.clone().with_json("input", &Json::Object(input));
-    let context = match &call.setting {
-        Some(Setting { webhook, saved }) => {
-            let mut all = prepared.connection.saved.clone();
-            all.extend((*saved).clone());
-            context.with_json("webhook", webhook).with_json("saved", &Json::Object(all))
-        }
-        None => context,
-    };
-    // Of what an account signs in with its name alone: services have it in their addresses.
-    let context = match &prepared.connection.credential {
-        Credential::Basic { username, .. } => context.with("username", username.expose().as_str()),
-        _ => context,
-    };
-    context.with_moment(parts.clock.now(), Arc::clone(&parts.random))
 }
 
 /// Whether sending the call again has no further effect (RFC 9110, 9.2.2), or the service will see that

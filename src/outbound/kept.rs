@@ -9,9 +9,9 @@ use http::{Method, header};
 
 use super::Outbound;
 use super::cache::{Asked, Key, Look, Turn, is_unsafe, of_answer};
-use super::call::Underway;
 use super::error::OutboundError;
 use super::limit::{Ask, Lane};
+use super::underway::Underway;
 use crate::activity::Asker;
 use crate::net::{Failure, Outgoing, Received};
 
@@ -53,7 +53,7 @@ impl Outbound {
         let target =
             outgoing.query.as_ref().map_or_else(|| outgoing.path.clone(), |q| format!("{}?{q}", outgoing.path));
         let place = Arc::from(outgoing.origin.to_string());
-        let key = Key::new(call.integration, &prepared.connection, &place, &target);
+        let key = Key::new(call.integration, &prepared.connection, &place, target);
         if is_unsafe(&outgoing.method) {
             return Ok(Looked::Sent(Kept::Changes(key)));
         }

@@ -28,6 +28,7 @@ pub mod told;
 mod turn;
 pub mod trial;
 mod tries;
+mod underway;
 pub mod visible;
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::Value;
 use sfv::{BareItem, Dictionary, Item, List, ListEntry, Parser};
 
@@ -20,6 +20,25 @@ use crate::template::Context;
 
 /// What the service's clock and ours may differ in a reset, and what whole seconds hide.
 const MARGIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// The field of the draft, and what came before it: what is left, of how much, when there is all of it again, and
+/// whether that is told in seconds.
+const FIELD: HeaderName = HeaderName::from_static("ratelimit");
+static FAMILIES: [(HeaderName, HeaderName, HeaderName, bool); 3] = [
+    family("ratelimit-remaining", "ratelimit-limit", "ratelimit-reset", true),
+    family("x-ratelimit-remaining", "x-ratelimit-limit", "x-ratelimit-reset", false),
+    family("x-rate-limit-remaining", "x-rate-limit-limit", "x-rate-limit-reset", false),
+];
+
+const fn family(
+    left: &'static str,
+    limit: &'static str,
+    resets: &'static str,
+    in_seconds: bool,
+) -> (HeaderName, HeaderName, HeaderName, bool) {
+    let name = HeaderName::from_static;
+    (name(left), name(limit), name(resets), in_seconds)
+}
 
 /// An answer, as far as it is known: a streamed one has no body here.
 #[derive(Debug, Clone, Copy)]
@@ -99,19 +118,14 @@ fn context(seen: Seen<'_>) -> Context {
 /// What the headers of the draft (`RateLimit`), of its earlier versions and those with an `X` say. The body of
 /// this function is the list of them.
 pub fn of_headers(headers: &HeaderMap, now: Timestamp) -> Report {
-    let text = |name: &str| headers.get(name)?.to_str().ok();
-    if let Some(report) = text("ratelimit").and_then(of_field) {
+    let text = |name: &HeaderName| headers.get(name)?.to_str().ok();
+    if let Some(report) = text(&FIELD).and_then(of_field) {
         return report;
     }
-    let families = [
-        ("ratelimit-remaining", "ratelimit-limit", "ratelimit-reset", true),
-        ("x-ratelimit-remaining", "x-ratelimit-limit", "x-ratelimit-reset", false),
-        ("x-rate-limit-remaining", "x-rate-limit-limit", "x-rate-limit-reset", false),
-    ];
-    let found = families.into_iter().find_map(|(left, limit, resets, in_seconds)| {
+    let found = FAMILIES.iter().find_map(|(left, limit, resets, in_seconds)| {
         let left = whole(text(left)?)?;
         let limit = text(limit).and_then(|limit| whole(limit.split([',', ';']).next()?));
-        let resets_in = text(resets).and_then(|resets| reset(resets, in_seconds, headers, now));
+        let resets_in = text(resets).and_then(|resets| reset(resets, *in_seconds, headers, now));
         Some(Report { left: Some(left), limit, resets_in, ..Report::default() })
     });
     found.unwrap_or_default()

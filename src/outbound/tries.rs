@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Outbound;
-use super::call::{Call, Underway, id};
+use super::call::{Call, id};
 use super::error::{OutboundError, Why};
 use super::limit::{Ask, Lane};
 use super::policy::Pass;
 use super::prepare::Prepared;
 use super::retry::{Between, Fault, Spent, fresh_key, key_header};
+use super::underway::Underway;
 use crate::activity::Asker;
 use crate::definition::plan::policy::Retry;
 use crate::net::{Outgoing, Sent};

@@ -14,7 +14,7 @@ use super::ready::Ready;
 use super::route::{self, Route};
 use super::whole::WholeCall;
 use super::{Admitted, Call, Incoming, Known, ProxyDoor, Subject, caller, durable};
-use crate::connection::Need;
+use crate::connection::{Connection, Need};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::{Api, Placement};
@@ -73,7 +73,7 @@ impl ProxyDoor {
         let ready = self.connections.get(generation, integration, connection, need).await?;
         let api = integration.api.as_ref().ok_or_else(|| super::ready::no_api(integration))?;
         refuse_added_parameter(api, route)?;
-        refuse_missing_scopes(&ready, (request.method, route), need.token)?;
+        refuse_missing_scopes((integration, &ready.common.connection), (request.method, route), need.token)?;
         if let Some(all) = pages::asked(request.headers, route.query)? {
             let call = PagesCall::of(generation, &ready, (request.method, route, all), caller)?;
             return Ok(Admitted::Pages(Box::new(call)));
@@ -177,14 +177,14 @@ pub(super) fn refuse_added_parameter(api: &Api, route: &Route<'_>) -> Result<(),
 
 /// A path of an endpoint needs the scopes of the endpoint, whoever writes the path.
 pub(super) fn refuse_missing_scopes(
-    ready: &Ready,
+    (integration, connection): (&Integration, &Connection),
     (method, route): (&Method, &Route<'_>),
     token: Option<&str>,
 ) -> Result<(), Answer> {
-    let Some(api) = ready.integration.api.as_ref() else { return Ok(()) };
+    let Some(api) = integration.api.as_ref() else { return Ok(()) };
     let needing = api.place_of((method, route.suffix), |endpoint| !endpoint.scopes.is_empty());
     let Some(endpoint) = needing.and_then(|place| api.endpoints.get(place)) else { return Ok(()) };
-    grants(&ready.integration, &ready.common.connection, endpoint, token).map_err(|error| error.answer())
+    grants(integration, connection, endpoint, token).map_err(|error| error.answer())
 }
 
 /// An endpoint that is called by name carries the token that its definition says.

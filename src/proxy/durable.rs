@@ -26,7 +26,7 @@ use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Api;
 use crate::definition::plan::gateway::{Caller, Gateway};
-use crate::outbound::call::repeats_safely;
+use crate::outbound::call::{grants_by_name, repeats_safely};
 use crate::outbound::{OutboundError, Placed, Unsuccessful, Why};
 use crate::queue::durable::{Carry, DurableCall, outcome_id};
 use crate::queue::{Again, Answered, Report};
@@ -81,9 +81,10 @@ impl ProxyDoor {
         let Permitted { generation, integration, connection, caller, request, route } = call;
         let api = integration.api.as_ref().ok_or_else(|| super::ready::no_api(integration))?;
         let token = route::token(request.headers)?;
-        let max_body = if let Some(id) = route.endpoint {
+        let named = route.endpoint.map(|id| endpoint::find(integration, id, request.method)).transpose()?;
+        let max_body = if named.is_some() {
             admit::refuse_named_token(token)?;
-            endpoint::find(integration, id, request.method).map(|_| MAX_INPUT)?
+            MAX_INPUT
         } else {
             route::min_validity(request.headers)?;
             admit::refuse_added_parameter(api, route)?;
@@ -92,7 +93,15 @@ impl ProxyDoor {
         };
         let resolved = self.parts.outbound.connections().resolve(generation, integration, connection).await;
         let body = match resolved {
-            Ok(resolved) => fits_body(api, &resolved, (request, route), token)?,
+            Ok(resolved) => {
+                match named {
+                    Some(endpoint) => {
+                        grants_by_name(integration, &resolved, endpoint).map_err(|error| error.answer())?;
+                    }
+                    None => admit::refuse_missing_scopes((integration, &resolved), (request.method, route), token)?,
+                }
+                fits_body(api, &resolved, (request, route), token)?
+            }
             Err(error) if error.passing() => FitsBody::Any,
             Err(error) => return Err(error.refusal().answer(&error.to_string())),
         };
@@ -388,7 +397,8 @@ impl ProxyDoor {
         let ready = self.connections.get(generation, integration, &call.connection, need).await?;
         let api = integration.api.as_ref().ok_or_else(|| super::ready::no_api(integration))?;
         admit::refuse_added_parameter(api, &route)?;
-        admit::refuse_missing_scopes(&ready, (&call.method, &route), need.token)?;
+        let account = (&*ready.integration, &*ready.common.connection);
+        admit::refuse_missing_scopes(account, (&call.method, &route), need.token)?;
         let endpoint = admit::transformed(api, &call.method, &route);
         if call.body.is_empty() && endpoint.is_none() {
             admit::refuse_without_body(&ready)?;

@@ -59,13 +59,20 @@ pub struct FromKept {
 /// Path and query as the service gets them, without a credential.
 fn plain_target(ready: &Ready, suffix: &str, query: Option<&str>) -> String {
     let base = &ready.common.base.path;
-    query.map_or_else(|| format!("{base}{suffix}"), |query| format!("{base}{suffix}?{query}"))
+    let mut target = String::with_capacity(base.len() + suffix.len() + query.map_or(0, |query| query.len() + 1));
+    target.push_str(base);
+    target.push_str(suffix);
+    if let Some(query) = query {
+        target.push('?');
+        target.push_str(query);
+    }
+    target
 }
 
 /// The key of a call.
 pub fn key(ready: &Ready, suffix: &str, query: Option<&str>) -> Key {
     let common = &ready.common;
-    Key::new(&ready.integration, &common.connection, &common.place, &plain_target(ready, suffix, query))
+    Key::new(&ready.integration, &common.connection, &common.place, plain_target(ready, suffix, query))
 }
 
 /// A GET or HEAD as the cache is asked for it; `None` where nothing of it is kept.
@@ -161,6 +168,9 @@ impl Kept {
     /// When a header cannot be written.
     pub fn ask(&self, request: &mut RequestHeader) -> pingora::Result<()> {
         let Self::Turn(turn) = self else { return Ok(()) };
+        if !turn.renews() {
+            return Ok(());
+        }
         let mut conditions: HeaderMap = Turn::CONDITIONS
             .into_iter()
             .flat_map(|name| request.headers.get_all(&name).into_iter().map(move |value| (name.clone(), value.clone())))

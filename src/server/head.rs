@@ -109,7 +109,7 @@ pub(super) struct Scan {
 
 impl Scan {
     pub(super) fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
-        while let Some(feed) = bytes[self.at..].iter().position(|byte| *byte == b'\n') {
+        while let Some(feed) = memchr::memchr(b'\n', &bytes[self.at..]) {
             let feed = self.at + feed;
             self.at = feed + 1;
             match bytes[self.line..feed] {

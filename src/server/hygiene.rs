@@ -160,7 +160,7 @@ struct Lines<'a> {
 impl<'a> Lines<'a> {
     fn next(&mut self) -> Result<Line<'a>, Fault> {
         let rest = &self.head[self.at..];
-        let feed = rest.iter().position(|byte| *byte == b'\n').ok_or(malformed("the head has no end"))?;
+        let feed = memchr::memchr(b'\n', rest).ok_or(malformed("the head has no end"))?;
         let bytes = rest[..feed].strip_suffix(b"\r").ok_or(malformed("a line ends without a carriage return"))?;
         let start = self.at;
         self.at += feed + 1;

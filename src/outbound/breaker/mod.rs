@@ -8,7 +8,6 @@
 
 pub mod circuit;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use http::{Method, StatusCode};
 use prometheus::{IntCounter, IntGauge};
 
 use crate::base::clock::Clock;
+use crate::base::map::Map;
 use crate::definition::plan::policy::Breaker;
 use crate::telemetry::metrics::Metrics;
 use circuit::{Circuit, Condition, End, Entry};
@@ -38,7 +38,7 @@ pub struct Breakers {
 }
 
 /// Circuits by place, first those of calls in no group, then those of each group.
-type Circuits = Vec<HashMap<Arc<str>, Circuit>>;
+type Circuits = Vec<Map<Arc<str>, Circuit>>;
 
 /// What shares a circuit.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +121,7 @@ impl Breakers {
         };
         let held = before.map_or_else(Arc::default, |before| Arc::clone(&before.held));
         let groups = plan.as_ref().map_or(0, |plan| plan.groups.len());
-        let circuits = Mutex::new((0..=groups).map(|_| HashMap::new()).collect());
+        let circuits = Mutex::new((0..=groups).map(|_| Map::default()).collect());
         Arc::new(Self { plan, held, circuits, meters, clock: Arc::clone(clock) })
     }
 
@@ -227,7 +227,7 @@ impl Breakers {
 impl Drop for Breakers {
     fn drop(&mut self) {
         let circuits = self.circuits.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for circuit in circuits.iter().flat_map(HashMap::values) {
+        for circuit in circuits.iter().flat_map(Map::values) {
             self.meters.change(circuit.condition(), Condition::Closed);
         }
     }

@@ -1,7 +1,8 @@
 //! What a kept answer belongs to, and which request headers chose it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -14,8 +15,19 @@ use crate::definition::plan::{Fingerprint, Integration};
 ///
 /// The definition's fingerprint and the connection's era are part of it: a changed definition, and an
 /// account that was connected anew, begin with nothing. A credential is never part of it.
+///
+/// One call looks its key up in several tables and leaves it in some: so it is hashed once, and a clone of it copies
+/// nothing.
+#[derive(Clone)]
+pub struct Key(Arc<Hashed>);
+
+struct Hashed {
+    hash: u64,
+    parts: Parts,
+}
+
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Key {
+struct Parts {
     integration: Arc<str>,
     fingerprint: Fingerprint,
     connection: Arc<str>,
@@ -27,33 +39,61 @@ pub struct Key {
 /// Integration and connection only: a target may hold what is nobody else's business.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({}/{}, …)", self.integration, self.connection)
+        write!(f, "Key({}/{}, …)", self.0.parts.integration, self.0.parts.connection)
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.hash == other.0.hash && self.0.parts == other.0.parts
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.0.hash);
+    }
+}
+
+impl From<Parts> for Key {
+    fn from(parts: Parts) -> Self {
+        // Callers choose targets: nobody must be able to choose ones of the same hash.
+        static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Self(Arc::new(Hashed { hash: SEED.hash_one(&parts), parts }))
     }
 }
 
 impl Key {
     /// The key of what is at `target` (path and query, without a credential) of `place` (scheme, host and
     /// port).
-    pub fn new(integration: &Integration, connection: &Connection, place: &Arc<str>, target: &str) -> Self {
-        Self {
+    pub fn new(integration: &Integration, connection: &Connection, place: &Arc<str>, target: String) -> Self {
+        Self::from(Parts {
             integration: Arc::clone(&integration.id),
             fingerprint: integration.fingerprint,
             connection: Arc::clone(&connection.id),
             era: connection.era,
             place: Arc::clone(place),
             target: target.into(),
-        }
+        })
     }
 
     /// The integration's id.
     pub fn integration(&self) -> &Arc<str> {
-        &self.integration
+        &self.0.parts.integration
+    }
+
+    /// Its hash, the same for as long as the process lives.
+    pub fn hash(&self) -> u64 {
+        self.0.hash
     }
 
     /// The key of what a `Location` or `Content-Location` of an answer to this key means; `None` where it is
     /// at another origin, or no reference.
     pub fn named_by(&self, reference: &str) -> Option<Self> {
-        let own = url::Url::parse(&format!("{}{}", self.place, self.target)).ok()?;
+        let Parts { place, target, .. } = &self.0.parts;
+        let own = url::Url::parse(&format!("{place}{target}")).ok()?;
         let meant = own.join(reference).ok()?;
         if meant.origin() != own.origin() {
             return None;
@@ -63,12 +103,12 @@ impl Key {
             Some(query) => format!("{path}?{query}"),
             None => path.into_owned(),
         };
-        Some(Self { target: target.into(), ..self.clone() })
+        Some(Self::from(Parts { target: target.into(), ..self.0.parts.clone() }))
     }
 
     /// What it takes in memory, roughly.
     pub fn bytes(&self) -> usize {
-        self.target.len() + size_of::<Self>()
+        self.0.parts.target.len() + size_of::<Self>() + size_of::<Hashed>()
     }
 }
 
@@ -158,16 +198,16 @@ mod tests {
 
     #[test]
     fn a_key_shows_no_target_and_follows_no_location_to_another_origin() {
-        let key = Key {
+        let key = Key::from(Parts {
             integration: "svc".into(),
             fingerprint: Fingerprint([0; 32]),
             connection: "default".into(),
             era: 1,
             place: "https://api.example.com".into(),
             target: "/v1/a?secret=1".into(),
-        };
+        });
         assert_eq!(format!("{key:?}"), "Key(svc/default, …)");
-        let target = |reference: &str| key.named_by(reference).map(|named| named.target.to_string());
+        let target = |reference: &str| key.named_by(reference).map(|named| named.0.parts.target.to_string());
         assert_eq!(target("b?x=1"), Some("/v1/b?x=1".to_owned()));
         assert_eq!(target("https://api.example.com/c"), Some("/c".to_owned()));
         assert_eq!(target("/%7ec/%2d"), Some("/~c/-".to_owned()));

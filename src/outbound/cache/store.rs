@@ -3,7 +3,6 @@
 //! When there is no room, what was used longest ago goes. An answer that is still being read holds its room
 //! already, at most half of all; where that is not to be had, the answer passes without being kept.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +24,6 @@ const NOTED_FOR: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Store {
     state: Mutex<State>,
-    hasher: RandomState,
     metrics: Arc<Metrics>,
 }
 
@@ -60,7 +58,7 @@ impl Store {
             changed: LruCache::new(noted),
             unkept: LruCache::new(noted),
         };
-        Self { state: Mutex::new(state), hasher: RandomState::new(), metrics }
+        Self { state: Mutex::new(state), metrics }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -79,7 +77,7 @@ impl Store {
     /// Keeps an answer in place of one that the same headers chose, unless the key was made invalid after
     /// it was asked for. `false` when there is no room for it.
     pub fn keep(&self, key: &Key, stored: Stored, asked_at: Duration, most: usize) -> bool {
-        let (bytes, hash) = (stored.bytes() + key.bytes(), self.hasher.hash_one(key));
+        let (bytes, hash) = (stored.bytes() + key.bytes(), key.hash());
         let mut state = self.lock();
         if state.changed.get(&hash).is_some_and(|changed| *changed >= asked_at) {
             return false;
@@ -103,7 +101,7 @@ impl Store {
 
     /// Lets go of a key's answers: something changed what they are about.
     pub fn invalidate(&self, key: &Key, now: Duration) {
-        let hash = self.hasher.hash_one(key);
+        let hash = key.hash();
         let mut state = self.lock();
         drop(state.take(key));
         state.changed.put(hash, now);
@@ -112,13 +110,13 @@ impl Store {
 
     /// Remembers that a key's answers cannot be kept.
     pub fn note_unkept(&self, key: &Key, now: Duration) {
-        let hash = self.hasher.hash_one(key);
+        let hash = key.hash();
         self.lock().unkept.put(hash, now.saturating_add(NOTED_FOR));
     }
 
     /// Whether a key's last answer could not be kept.
     pub fn is_unkept(&self, key: &Key, now: Duration) -> bool {
-        let hash = self.hasher.hash_one(key);
+        let hash = key.hash();
         self.lock().unkept.get(&hash).is_some_and(|until| now < *until)
     }
 

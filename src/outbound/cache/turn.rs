@@ -99,14 +99,16 @@ impl Turn {
         Self { method: Method::GET, headers: without_conditions(self.headers.clone()), permit: Some(permit), ..self }
     }
 
+    /// Whether there is something to ask about.
+    pub fn renews(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| entry.etag().is_some() || entry.last_modified().is_some())
+    }
+
     /// Makes a request ask whether what is kept still holds, where something is. The caller's own conditions
     /// give way to those: they are met when the answer is known.
     pub fn ask(&self, request: &mut HeaderMap) {
-        let Some(entry) = &self.entry else { return };
+        let Some(entry) = self.entry.as_ref().filter(|_| self.renews()) else { return };
         let (etag, modified) = (entry.etag(), entry.last_modified());
-        if etag.is_none() && modified.is_none() {
-            return;
-        }
         for name in [header::IF_MATCH, header::IF_UNMODIFIED_SINCE, header::IF_RANGE, header::RANGE] {
             request.remove(name);
         }

@@ -3,13 +3,13 @@
 //! A call names the budgets it needs and takes from all of them or from none. Budgets are kept by what they count
 //! together (a connection, a caller, an endpoint); full ones are the same as new ones and are forgotten.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Lane;
 use super::queue::Queue;
 use crate::base::bucket::{Bucket, Shape};
+use crate::base::map::Map;
 use crate::definition::plan::policy::{Limit, Scope};
 use crate::outbound::quota::{Asker, Learned, Report};
 
@@ -17,6 +17,8 @@ use crate::outbound::quota::{Asker, Learned, Report};
 const BUDGETS: usize = 65_536;
 /// The most counts of the service that are kept; beyond that, unknown ones are not learned.
 const COUNTS: usize = 16_384;
+/// How often it is looked for what can be forgotten, where there is no room: every one of them is looked at.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// What a call needs to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +67,9 @@ pub struct Later {
 #[derive(Debug)]
 pub struct Gate<W> {
     limits: Vec<Counter>,
-    counts: HashMap<(usize, Arc<str>), Learned>,
+    counts: Map<(usize, Arc<str>), Learned>,
+    /// When they may be swept again.
+    sweep_at: Duration,
     /// Which counts are of the whole integration, by number.
     shared: Vec<bool>,
     reserve: u32,
@@ -78,7 +82,9 @@ pub struct Gate<W> {
 struct Counter {
     limit: Limit,
     shape: Shape,
-    budgets: HashMap<Arc<str>, Bucket>,
+    budgets: Map<Arc<str>, Bucket>,
+    /// When they may be swept again.
+    sweep_at: Duration,
 }
 
 #[derive(Debug)]
@@ -99,7 +105,8 @@ impl<W> Gate<W> {
                 || Counter {
                     limit: limit.clone(),
                     shape: Shape::new(limit.rate, limit.burst),
-                    budgets: HashMap::new(),
+                    budgets: Map::default(),
+                    sweep_at: Duration::ZERO,
                 },
                 |at| known.remove(at).clone(),
             )
@@ -111,6 +118,7 @@ impl<W> Gate<W> {
         Self {
             limits: limits.iter().map(counter).collect(),
             counts: before.filter(|_| keeps).map(|gate| gate.counts.clone()).unwrap_or_default(),
+            sweep_at: Duration::ZERO,
             shared: std::iter::once(all).chain(special).collect(),
             reserve,
             queue: Queue::default(),
@@ -159,10 +167,12 @@ impl<W> Gate<W> {
             counter.budgets.entry(key).or_default().take(shape, now);
         }
         let key = self.count_key(claim);
-        if self.counts.len() >= COUNTS && !self.counts.contains_key(&key) {
+        let known = self.counts.len() < COUNTS || self.counts.contains_key(&key);
+        if !known && now >= self.sweep_at {
+            self.sweep_at = now.saturating_add(SWEEP);
             self.counts.retain(|_, count| !count.is_idle(now));
         }
-        if self.counts.len() < COUNTS || self.counts.contains_key(&key) {
+        if known || self.counts.len() < COUNTS {
             self.counts.entry(key).or_default().take(now);
         }
     }
@@ -300,6 +310,10 @@ impl Counter {
         if self.budgets.len() < BUDGETS || self.budgets.contains_key(key) {
             return false;
         }
+        if now < self.sweep_at {
+            return true;
+        }
+        self.sweep_at = now.saturating_add(SWEEP);
         self.budgets.retain(|_, bucket| !bucket.full_in(now).is_zero());
         self.budgets.len() >= BUDGETS
     }

@@ -8,7 +8,6 @@
 pub mod gate;
 pub mod queue;
 
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +65,9 @@ pub struct Limiter {
     waiting: IntGauge,
     clock: Arc<dyn Clock>,
     nobody: Arc<str>,
+    /// What `RateLimit-Policy` says of each limit, and of all of them.
+    policies: Vec<Box<str>>,
+    policy: Option<HeaderValue>,
 }
 
 type Turn = oneshot::Sender<Vec<Standing>>;
@@ -152,6 +154,7 @@ impl Limiter {
         let known = before.map(|before| before.lock());
         let gate = Gate::new(limits, reserve, known.as_deref().map(|state| &state.gate));
         drop(known);
+        let policies: Vec<_> = limits.iter().map(policy_of).collect();
         Arc::new(Self {
             limits: limits.to_vec(),
             reserve,
@@ -160,6 +163,8 @@ impl Limiter {
             waiting,
             clock: Arc::clone(clock),
             nobody: Arc::from(""),
+            policy: HeaderValue::try_from(policies.join(", ")).ok(),
+            policies,
         })
     }
 
@@ -281,22 +286,40 @@ impl Limiter {
 
     /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
     fn fields(&self, standing: &[Standing]) -> Option<(HeaderValue, HeaderValue)> {
-        let (mut policy, mut left) = (String::new(), String::new());
+        // Every call has these: nothing is formatted that is known already, nor by the formatting machinery.
+        let mut left = String::with_capacity(64 * standing.len());
+        let mut number = itoa::Buffer::new();
         for (place, remaining, full_in) in standing {
-            let limit = self.limits.get(*place)?;
-            let comma = if policy.is_empty() { "" } else { ", " };
-            let (name, count, window) = (&limit.name, limit.rate.count, limit.rate.period.as_secs());
-            let seconds = full_in.as_millis().div_ceil(1_000);
-            write!(policy, "{comma}\"{name}\";q={count};w={window}").ok()?;
-            write!(left, "{comma}\"{name}\";r={remaining};t={seconds}").ok()?;
+            if !left.is_empty() {
+                left.push_str(", ");
+            }
+            left.push('"');
+            left.push_str(&self.limits.get(*place)?.name);
+            left.push_str("\";r=");
+            left.push_str(number.format(*remaining));
+            left.push_str(";t=");
+            left.push_str(number.format(full_in.as_millis().div_ceil(1_000)));
         }
-        let field = |text: String| HeaderValue::try_from(text).ok().filter(|value| !value.is_empty());
-        field(policy).zip(field(left))
+        let policy = if standing.len() == self.limits.len() { self.policy.clone() } else { self.policy_for(standing) };
+        let field = |value: HeaderValue| Some(value).filter(|value| !value.is_empty());
+        policy.and_then(field).zip(HeaderValue::try_from(left).ok().and_then(field))
+    }
+
+    /// `RateLimit-Policy` of some of the limits.
+    fn policy_for(&self, standing: &[Standing]) -> Option<HeaderValue> {
+        let policies: Vec<&str> =
+            standing.iter().filter_map(|(place, ..)| Some(&**self.policies.get(*place)?)).collect();
+        HeaderValue::try_from(policies.join(", ")).ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What `RateLimit-Policy` says of a limit.
+fn policy_of(limit: &Limit) -> Box<str> {
+    format!("\"{}\";q={};w={}", limit.name, limit.rate.count, limit.rate.period.as_secs()).into()
 }
 
 fn take_turn(turn: Turn, standing: Vec<Standing>) -> bool {

@@ -58,6 +58,11 @@ async fn an_endpoint_that_needs_more_than_was_granted_is_refused_without_a_call(
         assert_eq!(reply.status, status, "{line}: {}", reply.text());
         assert_eq!(reply.code(), (status == 403).then_some("scope_missing"), "{line}");
     }
+    // Nor is such a call taken in to be carried out later.
+    for line in ["POST /hub/projects", "POST /hub/-/change"] {
+        let reply = call(doors.proxy, line, "Trunkline-Connection: acme\r\nTrunkline-Async: true\r\n", "{}").await;
+        assert_eq!((reply.status, reply.code()), (403, Some("scope_missing")), "{line}: {}", reply.text());
+    }
     assert_eq!(origin.all().len(), 1);
     assert_eq!(named(&doors, "list", "acme").await.status, 200);
     assert_eq!(origin.all().len(), 2);
