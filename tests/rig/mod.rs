@@ -32,6 +32,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -99,7 +100,13 @@ impl Machine {
     /// Takes everything down; what was not written out is written out now.
     fn detach(&mut self) {
         if std::mem::take(&mut self.mounted) {
-            report("unmounting", unmount(self.root(), UnmountFlags::empty()).map_err(io::Error::from));
+            let unmounted = unmount_when_free(&self.root());
+            let left = unmounted.is_err();
+            report("unmounting", unmounted);
+            if left {
+                // The disk is in use as long as the file system is: the keeper takes both down when this process ends.
+                return;
+            }
         }
         if let Some(device) = self.device.take() {
             let detached = run(Command::new("losetup").arg("-d").arg(device));
@@ -116,6 +123,20 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.detach();
     }
+}
+
+/// Unmounts a file system. What was dropped on it may be closed a moment later by a thread of its own, as sled's files
+/// are: until then it is busy.
+fn unmount_when_free(root: &Path) -> io::Result<()> {
+    const TRIES: u32 = 1_000;
+    const PAUSE: Duration = Duration::from_millis(20);
+    for _ in 1..TRIES {
+        match unmount(root, UnmountFlags::empty()) {
+            Err(rustix::io::Errno::BUSY) => std::thread::sleep(PAUSE),
+            ended => return ended.map_err(io::Error::from),
+        }
+    }
+    unmount(root, UnmountFlags::empty()).map_err(io::Error::from)
 }
 
 /// Removes the two empty directories, and nothing that is still mounted below them.
