@@ -105,6 +105,8 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
         private_networks: Vec::new(),
         workers: 1,
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
+        own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
+        notifications: trunkline::definition::plan::notifications::Notifications::default(),
         activity: trunkline::definition::plan::gateway::Activity::default(),
         limits: Limits::default(),
     };

@@ -17,6 +17,7 @@ pub mod activity;
 pub mod connection;
 pub mod outbound;
 pub mod queue;
+pub mod notices;
 pub mod webhook;
 pub mod proxy;
 pub mod action;

@@ -30,6 +30,7 @@ use crate::store::Store;
 use crate::store::embedded::Embedded;
 use crate::webhook::managed::{self, Managed};
 use crate::webhook::refused::RefusedList;
+use crate::webhook::silence::Silence;
 use crate::webhook::tally::Tallies;
 use crate::webhook::{self, Receiver};
 
@@ -42,10 +43,11 @@ pub struct Opened {
     pub workers: queue::Running,
     pub activity: Arc<Activity>,
     pub outbound: Arc<Outbound>,
-    connections: Arc<Connections>,
+    pub connections: Arc<Connections>,
     pub connect: Arc<Connect>,
     tokens: Arc<TokenCalls>,
     refused: Arc<RefusedList>,
+    pub silence: Arc<Silence>,
     pub webhooks: Arc<Managed>,
     samples: Arc<Samples>,
     secrets: Option<Arc<SecretStore>>,
@@ -89,7 +91,7 @@ pub async fn open(
     let door = Arc::new(ProxyDoor::new(door)?);
     let (endpoints, tallies, holds) = endpoints(&connections, &store, seams).await?;
     let receiver = Arc::new(receiver(live, (&store, &activity), (&endpoints, &tallies), seams));
-    let refused = receiver.refused();
+    let (refused, silence) = (receiver.refused(), receiver.silence());
     let shared =
         Shared { live: Arc::clone(live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
     let calls = Calls { tokens: Arc::clone(&tokens), legs, logins: Arc::clone(outbound.logins()) };
@@ -120,6 +122,7 @@ pub async fn open(
         connect,
         tokens,
         refused,
+        silence,
         webhooks,
         samples: Arc::new(samples),
         secrets: secrets.cloned(),
@@ -167,7 +170,7 @@ async fn connections(
         records: Arc::clone(store) as _,
         audit: Arc::clone(store) as _,
     };
-    Ok(Connections::open(opening).await?)
+    Ok(Connections::open(opening).await?.telling(&seams.metrics.notices))
 }
 
 /// What wraps the master key, where the settings want it.

@@ -12,6 +12,7 @@ pub mod offline;
 mod running;
 mod samples;
 mod state;
+mod telling;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -163,6 +164,8 @@ impl App {
             clock: Arc::clone(&seams.clock),
         };
         let upkeep = upkeep::Upkeep::start(&opened.outbound, keeper, &opened.webhooks, &stop);
+        let (found, about) = ((&live, &store), (&opened.connections, &opened.silence));
+        let notices = telling::Telling::start(found, about, &seams, &stop);
         // As above: what is not told yet is on disk, and is told after the next start.
         let telling = Arc::clone(&opened.connect);
         let until = stop.clone();
@@ -184,6 +187,7 @@ impl App {
             activity: opened.activity,
             watching,
             upkeep,
+            notices,
             stop,
             readiness,
             reloader,

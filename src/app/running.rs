@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminDoor;
+use super::telling::Telling;
 use super::upkeep::Upkeep;
 use crate::activity::Activity;
 use crate::admin::readiness::{Phase, Readiness};
@@ -37,6 +38,7 @@ pub struct Running {
     pub(super) activity: Arc<Activity>,
     pub(super) watching: JoinHandle<()>,
     pub(super) upkeep: Upkeep,
+    pub(super) notices: Telling,
     pub(super) stop: CancellationToken,
     pub(super) readiness: Arc<Readiness>,
     pub(super) reloader: Arc<Reloader>,
@@ -115,7 +117,8 @@ impl Running {
     }
 
     /// Ends in order: `/readyz` says no, doors accept no more, requests and deliveries under way end
-    /// within `grace`, the rest is cut or given back, token calls end, the store is closed. What arrives at the admin door
+    /// within `grace`, the rest is cut or given back, token calls end, what was told is stored, the store is
+    /// closed. What arrives at the admin door
     /// meanwhile is still answered.
     pub async fn stop(self, grace: Duration) -> Stopped {
         self.readiness.enter(Phase::Draining);
@@ -127,6 +130,7 @@ impl Running {
         drop(tokio::time::timeout(grace, self.watching).await);
         self.activity.end_streams();
         self.upkeep.end(grace).await;
+        self.notices.end(grace).await;
         self.admin.running.drain(LAST_WORDS.min(grace)).await;
         self.store.close().await;
         Stopped { cut_connections: public.cut + proxy.cut, deliveries_ended }

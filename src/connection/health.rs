@@ -14,8 +14,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
+use crate::base::id::ConnectionId;
 use crate::store::model::RecordKey;
 use crate::store::{Records, StoreError};
+use crate::telemetry::notice::{Kind, Notice, Notices};
 
 /// The collection of what is remembered of connections' health.
 pub const COLLECTION: &str = "health";
@@ -156,11 +158,14 @@ pub struct Pulse {
     refusals: AtomicU64,
     /// Which account it is of; see [`Pulses::begin_era`].
     era: AtomicU64,
+    /// Whose pulse it is, and who is told when a person has to act.
+    teller: Option<(Key, Arc<Notices>)>,
 }
 
 impl Pulse {
-    fn of(health: Health, era: u64) -> Self {
-        let pulse = Self { health: Mutex::new(health), era: AtomicU64::new(era), ..Self::default() };
+    fn of(key: &Key, health: Health, era: u64, notices: &Arc<Notices>) -> Self {
+        let teller = Some((key.clone(), Arc::clone(notices)));
+        let pulse = Self { health: Mutex::new(health), era: AtomicU64::new(era), teller, ..Self::default() };
         pulse.block(&pulse.lock());
         pulse
     }
@@ -230,7 +235,7 @@ impl Pulse {
     /// Changes what is known. Answers the status before and after.
     pub fn change(&self, now: Timestamp, change: impl FnOnce(&mut Health)) -> (Status, Status) {
         let mut health = self.lock();
-        let before = health.status();
+        let (before, condition) = (health.status(), health.condition);
         change(&mut health);
         let after = health.status();
         if before != after {
@@ -239,6 +244,12 @@ impl Pulse {
         self.unwritten.store(true, Ordering::Relaxed);
         self.quiet_until.store(0, Ordering::Relaxed);
         self.block(&health);
+        if let Some((key, notices)) = &self.teller
+            && condition != health.condition
+            && health.condition == Status::NeedsReconnect
+        {
+            notices.tell(|| needs_reconnect(key, &health));
+        }
         (before, after)
     }
 
@@ -258,12 +269,29 @@ impl Pulse {
     }
 }
 
+/// What is told of a connection that a person has to connect again.
+fn needs_reconnect(key: &Key, health: &Health) -> Notice {
+    let since = health.since.unwrap_or_default();
+    let (what, trouble) = (format!("The connection `{key}` has to be connected again."), health.last_error.as_ref());
+    let step = trouble.map_or("connect the account again", |trouble| &trouble.step);
+    let notice = Notice::new(Kind::NeedsReconnect, since, what, step)
+        .of(&key.integration)
+        .at(format!("/connections/{}", ConnectionId::of(&key.integration, &key.id)))
+        .once(format!("{}/{key}/{}", Kind::NeedsReconnect.word(), since.millis()));
+    let notice = Notice { connection: Some(Arc::clone(&key.id)), ..notice };
+    match trouble {
+        Some(trouble) => notice.because(&trouble.what),
+        None => notice,
+    }
+}
+
 /// The health of every connection that was looked at, and its records.
 #[derive(Default)]
 pub struct Pulses {
     records: Option<Arc<dyn Records>>,
     known: Mutex<HashMap<Key, Arc<Pulse>>>,
     eras: AtomicU64,
+    notices: Arc<Notices>,
 }
 
 impl fmt::Debug for Pulses {
@@ -278,6 +306,27 @@ impl Pulses {
         Self { records: Some(records), ..Self::default() }
     }
 
+    /// With who is told of connections that need a person.
+    pub(super) fn tell(&mut self, notices: &Arc<Notices>) {
+        self.notices = Arc::clone(notices);
+    }
+
+    /// Tells of connections that need a person and did so before this process began.
+    pub(super) async fn tell_broken(&self, is_loaded: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+        let Some(records) = &self.records else { return Ok(()) };
+        for record in records.keys(COLLECTION).await? {
+            let Some((integration, id)) = record.key.split_once('/') else { continue };
+            if is_loaded(integration) {
+                let key = Key::new(integration, id);
+                let health = self.read(&key).await;
+                if health.status() == Status::NeedsReconnect {
+                    self.notices.tell(|| needs_reconnect(&key, &health));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<Key, Arc<Pulse>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -290,7 +339,11 @@ impl Pulses {
         }
         let health = self.read(key).await;
         let mut known = self.known();
-        Arc::clone(known.entry(key.clone()).or_insert_with(|| Arc::new(Pulse::of(health, self.next_era()))))
+        Arc::clone(
+            known
+                .entry(key.clone())
+                .or_insert_with(|| Arc::new(Pulse::of(key, health, self.next_era(), &self.notices))),
+        )
     }
 
     fn next_era(&self) -> u64 {

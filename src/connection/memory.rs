@@ -115,6 +115,8 @@ pub fn generation(integrations: Vec<Integration>) -> Generation {
         private_networks: Vec::new(),
         workers: 1,
         upkeep: crate::definition::plan::gateway::Upkeep::default(),
+        own: Arc::new(crate::definition::plan::Integration::own(Vec::new())),
+        notifications: crate::definition::plan::notifications::Notifications::default(),
         activity: crate::definition::plan::gateway::Activity::default(),
         limits: Limits::default(),
     };

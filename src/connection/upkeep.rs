@@ -11,6 +11,8 @@ use super::grant::{Grant, Issued};
 use super::health::{Health, Key, Pulse, Status};
 use super::refresh::reset_intent;
 use super::stored::{Content, StoredError};
+use crate::definition::live::Generation;
+use crate::telemetry::notice::Notices;
 
 /// What became of new tokens that were to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,22 @@ impl Connections {
         let detail = json!({ "from": before.word(), "to": after.word() });
         if let Err(error) = stored.note("system", "connection.status", key, detail).await {
             tracing::error!(connection = %key, "the audit log refused a change of status: {error}");
+        }
+    }
+
+    /// With who is told of connections that need a person.
+    #[must_use]
+    pub fn telling(mut self, notices: &Arc<Notices>) -> Self {
+        self.pulses.tell(notices);
+        self
+    }
+
+    /// Tells of connections that need a person and did so before this process began: what was told before is known
+    /// by its name and not told again.
+    pub async fn tell_broken(&self, generation: &Generation) {
+        let told = self.pulses.tell_broken(|integration| generation.integration(integration).is_some()).await;
+        if let Err(error) = told {
+            tracing::warn!("nobody can say which connections need a person: {error}");
         }
     }
 

@@ -14,6 +14,7 @@ use crate::base::clock::Timestamp;
 use crate::definition::plan::gateway::Gateway;
 use crate::definition::plan::{Fingerprint, Integration};
 use crate::definition::problem::Problem;
+use crate::telemetry::notice::OWN;
 
 /// One consistent, immutable set of compiled definitions.
 #[derive(Debug)]
@@ -61,6 +62,11 @@ impl Generation {
     /// The integration with this id.
     pub fn integration(&self, id: &str) -> Option<&Arc<Integration>> {
         self.integrations.get(id)
+    }
+
+    /// What an event came to: an integration, or the gateway itself for its own events.
+    pub fn home(&self, id: &str) -> Option<&Arc<Integration>> {
+        if id == OWN { Some(&self.gateway.own) } else { self.integration(id) }
     }
 
     /// The files whose present content does not count.

@@ -107,7 +107,7 @@ pub const INTEGRATION: &[Part] = &[
 ];
 
 /// Parts of the gateway file.
-pub const GATEWAY: &[Part] = &[refuses("/state/postgres"), rests("/plugins")];
+pub const GATEWAY: &[Part] = &[refuses("/state/postgres"), rests("/plugins"), refuses("/rules/*/do/*/run")];
 
 impl Part {
     /// Its name, as in `auth.oauth2`.

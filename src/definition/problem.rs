@@ -153,6 +153,8 @@ pub enum Code {
     UnknownName,
     /// Two files or two entries of one list have one id.
     DuplicateId,
+    /// A definition has an id that the gateway keeps for itself.
+    ReservedId,
     /// Values that are each fine do not go together.
     Conflict,
     /// The text reads as something else in YAML 1.1, such as `no` or `014`.

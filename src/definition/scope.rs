@@ -95,7 +95,7 @@ pub fn may_hide(problem: &Problem) -> bool {
     problem.is_error() && (offered || around)
 }
 
-/// What a definition needs.
+/// What the rules of a file need.
 pub fn links(document: &Document) -> Vec<Link> {
     let mut links = Vec::new();
     for (pointer, rule) in items(&document.value, "/rules") {
@@ -121,9 +121,9 @@ pub fn links(document: &Document) -> Vec<Link> {
     links
 }
 
-/// What a gateway file needs: the integrations that callers are allowed to use by name.
+/// What a gateway file needs: what its rules name, and the integrations that callers are allowed to use by name.
 pub fn gateway_links(document: &Document) -> Vec<Link> {
-    let mut links = Vec::new();
+    let mut links = links(document);
     for (pointer, caller) in items(&document.value, "/callers") {
         for (place, grant) in items(caller, "/allow") {
             let id = grant.get("integration").and_then(Value::as_str).filter(|id| !id.contains('*'));

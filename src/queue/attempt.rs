@@ -20,7 +20,8 @@ use crate::definition::plan::Integration;
 use crate::definition::plan::gateway::Gateway;
 use crate::definition::plan::rule::{Action, Retry, What};
 use crate::store::StoreError;
-use crate::store::model::{Attempt, Event, Item, Lane, Lease, Leased, Verdict};
+use crate::store::model::{Attempt, Event, EventHead, Item, Lane, Lease, Leased, Verdict};
+use crate::telemetry::notice::{Kind, Notice, OWN};
 use crate::template::payload::Wanted;
 
 /// The most bytes of an error text that are recorded.
@@ -108,7 +109,9 @@ impl One<'_> {
             self.unread(&error);
             return None;
         }
-        self.record_taking(started, took, &report, verdict).await;
+        if self.record_taking(started, took, &report, verdict).await && verdict == Verdict::Dead {
+            self.tell_dead(&event.head, (id, rule), &report);
+        }
         match &report.result {
             Ok(()) => Some(true),
             Err(failed) if failed.again == Again::Never => None,
@@ -154,7 +157,7 @@ impl One<'_> {
         let dead = |why: String| Ready::Settled(Report::failed(None, why, Again::Never), Verdict::Dead);
         let name = &event.head.integration;
         let generation = self.parts.live.load();
-        let loaded = generation.integration(name).map(Arc::clone);
+        let loaded = generation.home(name).map(Arc::clone);
         let told = loaded.as_deref().map_or_else(|| Ok(Arc::clone(event)), |of| identity::of_stored(of, event));
         if rule == NO_RULE {
             let why = told.err().map(|why| format!(" ({why})")).unwrap_or_default();
@@ -235,11 +238,37 @@ impl One<'_> {
         }
     }
 
+    /// Tells of a delivery that was given up; but never of one that would have told something, so that what cannot be
+    /// told makes nothing more to tell.
+    fn tell_dead(&self, head: &EventHead, (id, rule): (DeliveryId, &str), report: &Report) {
+        if &*head.integration == OWN {
+            self.parts.metrics.notices_told.with_label_values(&["undelivered"]).inc();
+            return;
+        }
+        self.parts.metrics.notices.tell(|| {
+            let what = format!("A delivery of an event of `{}` was given up.", head.integration);
+            let step = "See the dead-letter list; mend the cause and replay it.";
+            let notice = Notice::new(Kind::EventDead, self.parts.clock.now(), what, step)
+                .of(&head.integration)
+                .at(format!("/events/{}", head.id))
+                .with("event", head.id.to_string())
+                .with("event_type", &*head.event_type)
+                .with("delivery", id.to_string())
+                .with("rule", rule);
+            let notice = Notice { connection: head.connection().map(Arc::from), ..notice };
+            match &report.result {
+                Err(failed) => notice.because(bounded(&failed.error)),
+                Ok(()) => notice,
+            }
+        });
+    }
+
     async fn record(&self, started: Timestamp, report: &Report, verdict: Verdict) {
         self.record_taking(started, Duration::ZERO, report, verdict).await;
     }
 
-    async fn record_taking(&self, started_at: Timestamp, took: Duration, report: &Report, verdict: Verdict) {
+    /// Answers whether it is on record.
+    async fn record_taking(&self, started_at: Timestamp, took: Duration, report: &Report, verdict: Verdict) -> bool {
         let error = report.result.as_ref().err().map(|failed| bounded(&failed.error));
         let attempt = Attempt {
             number: self.leased.attempt,
@@ -249,7 +278,9 @@ impl One<'_> {
             error,
         };
         let recorded = self.parts.work.finish(self.leased.lease, attempt, verdict).await;
+        let is_recorded = recorded.is_ok();
         self.told(recorded, "an attempt");
+        is_recorded
     }
 
     async fn give_back(&self) {
@@ -260,7 +291,13 @@ impl One<'_> {
     async fn after_panic(&self) -> Option<bool> {
         self.parts.metrics.panics.with_label_values(&["queue"]).inc();
         let now = self.parts.clock.now();
-        self.record(now, &Report::failed(None, PANICKED, Again::Never), Verdict::Dead).await;
+        let report = Report::failed(None, PANICKED, Again::Never);
+        self.record(now, &report, Verdict::Dead).await;
+        if let Item::Deliver { id, rule, .. } = &self.leased.item
+            && let Ok(Some(head)) = self.parts.events.head(id.event).await
+        {
+            self.tell_dead(&head, (*id, rule), &report);
+        }
         None
     }
 

@@ -41,7 +41,7 @@ async fn match_one(parts: &Parts, leased: &Leased) -> Option<Vec<PlannedDelivery
     };
     let (now, name) = (parts.clock.now(), &*head.integration);
     let generation = parts.live.load();
-    let Some(integration) = generation.integration(name) else { return unloaded(parts, leased, &head, now).await };
+    let Some(integration) = generation.home(name) else { return unloaded(parts, leased, &head, now).await };
     match plan(parts, integration, head, now).await {
         Ok(plan) => Some(plan),
         Err(error) => later(leased, &error),

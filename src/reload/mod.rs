@@ -23,6 +23,7 @@ use crate::definition::problem::{Problem, Severity};
 use crate::definition::render::{self, Report};
 use crate::definition::workspace::{Deployment, Reading, Selection};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notice::{Kind, Notice, Wanted};
 
 pub use watch::{Events, Timing, watch};
 
@@ -117,9 +118,11 @@ impl Reloader {
     pub fn start(selection: Selection, seams: Seams) -> Result<(Self, Arc<Live>), Box<Report>> {
         let reading = Reading { environment: &*seams.environment, previous: None, keep_documents: false };
         let deployment = reading.read(&selection);
-        let first = assemble(None, &deployment, seams.clock.now());
+        let now = seams.clock.now();
+        let first = assemble(None, &deployment, now);
         let Some(first) = first else { return Err(Box::new(deployment.report())) };
         tell(None, &first, &deployment, &seams.metrics);
+        notify(None, &first, (&seams.metrics, now));
         let live = Arc::new(Live::new(first));
         let last = Mutex::new(Arc::new(deployment));
         let (turn, stalled) = (tokio::sync::Mutex::default(), Mutex::default());
@@ -236,6 +239,7 @@ impl Reloader {
             warn!("settings changed that take effect when the gateway is started again");
         }
         tell(Some(&previous), &next, deployment, metrics);
+        notify(Some(&previous), &next, (metrics, now));
         self.live.swap(next);
         outcome
     }
@@ -313,6 +317,59 @@ fn tell(previous: Option<&Generation>, generation: &Generation, deployment: &Dep
         generation.number,
         generation.integrations.len(),
     );
+}
+
+/// Tells people which files count no more, and which count again.
+fn notify(previous: Option<&Generation>, next: &Generation, (metrics, now): (&Metrics, Timestamp)) {
+    let wanted = if next.gateway.own.rules.is_empty() { Wanted::No } else { Wanted::Yes };
+    metrics.notices.want(wanted);
+    let before = previous.map(|last| assemble::index(&last.files)).unwrap_or_default();
+    let counts = |status: &FileStatus| status.state == FileState::Loaded;
+    for status in next.files.iter().filter(|status| !counts(status)) {
+        if before.get(status.file.as_os_str()).is_none_or(|last| counts(last)) {
+            metrics.notices.tell(|| rejected(status, now));
+        }
+    }
+    let after = assemble::index(&next.files);
+    for status in before.values().filter(|status| !counts(status)) {
+        match after.get(status.file.as_os_str()) {
+            Some(now) if !counts(now) => {}
+            found => metrics.notices.tell(|| recovered(status, found.copied(), now)),
+        }
+    }
+}
+
+fn rejected(status: &FileStatus, now: Timestamp) -> Notice {
+    let file = status.file.display();
+    let what = match status.state {
+        FileState::Rejected => format!("`{file}` does not count, and no version of it is in force."),
+        FileState::Kept | FileState::Loaded => {
+            format!("`{file}` does not count; its last good version stays in force.")
+        }
+    };
+    let mut errors = status.problems.iter().filter(|problem| problem.is_error());
+    let why = errors.next().map(render::line).unwrap_or_default();
+    let why = match errors.count() {
+        0 => why,
+        more => format!("{why} (and {more} more)"),
+    };
+    let step = "Mend the file: `trunkline check` shows all that is wrong.";
+    of_file(Notice::new(Kind::ConfigRejected, now, what, step).because(why), status)
+}
+
+fn recovered(before: &FileStatus, found: Option<&FileStatus>, now: Timestamp) -> Notice {
+    let file = before.file.display();
+    let what = match found {
+        Some(_) => format!("`{file}` counts again."),
+        None => format!("`{file}`, which did not count, is gone."),
+    };
+    of_file(Notice::new(Kind::ConfigRecovered, now, what, "Nothing."), found.unwrap_or(before))
+}
+
+fn of_file(notice: Notice, status: &FileStatus) -> Notice {
+    Notice { integration: status.integration.clone(), ..notice }
+        .at("/configuration")
+        .with("file", status.file.display().to_string())
 }
 
 fn tell_of(status: &FileStatus, problem: &Problem) {

@@ -14,6 +14,7 @@ use super::Shared;
 use crate::base::clock::Timestamp;
 use crate::definition::plan::gateway::DoorName;
 use crate::definition::plan::identity::Identity;
+use crate::telemetry::notice::{Kind, Notice};
 
 /// How long before its end a certificate is warned about: this, or a fifth of its life where that is less.
 const AHEAD: Duration = Duration::from_hours(14 * 24);
@@ -35,6 +36,18 @@ struct Current {
     /// First and last second of the certificate's life.
     life: Option<(i64, i64)>,
     warned: Option<Timestamp>,
+    told: Stage,
+}
+
+/// What people were told of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing.
+    Well,
+    /// That it ends soon.
+    Ending,
+    /// That it has ended.
+    Ended,
 }
 
 impl Certificates {
@@ -70,8 +83,10 @@ impl Certificates {
                 if let Some((_, end)) = life {
                     self.shared.metrics.tls_not_after.with_label_values(&[door]).set(end);
                 }
-                let warned = current.as_ref().filter(|_| same).and_then(|current| current.warned);
-                *current = Some(Current { identity: Arc::clone(identity), config, life, warned });
+                let before = current.as_ref().filter(|_| same);
+                let warned = before.and_then(|current| current.warned);
+                let told = before.map_or(Stage::Well, |current| current.told);
+                *current = Some(Current { identity: Arc::clone(identity), config, life, warned, told });
                 if !same {
                     tracing::info!(door, "the certificate of the {door} door is in force");
                 }
@@ -87,6 +102,7 @@ impl Certificates {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(current) = current.as_mut() else { return };
         let Some(left) = current.life.and_then(|life| ends_soon(life, now)) else { return };
+        self.notify(current, left, now);
         let again = now.millis().saturating_sub(u64::try_from(AGAIN.as_millis()).unwrap_or(u64::MAX));
         if current.warned.is_some_and(|warned| warned.millis() > again) {
             return;
@@ -99,6 +115,31 @@ impl Certificates {
             let hours = left / 3_600;
             tracing::warn!(door, tls.hours_left = hours, "the certificate of the {door} door ends in {hours} hours");
         }
+    }
+}
+
+impl Certificates {
+    /// Tells once that a certificate ends soon, and once that it has ended.
+    fn notify(&self, current: &mut Current, left: i64, now: Timestamp) {
+        let stage = if left <= 0 { Stage::Ended } else { Stage::Ending };
+        if std::mem::replace(&mut current.told, stage) == stage {
+            return;
+        }
+        let (door, end) = (self.door.as_str(), current.life.map(|(_, end)| end).unwrap_or_default());
+        self.shared.metrics.notices.tell(|| {
+            let at = Timestamp::from_seconds(u64::try_from(end).unwrap_or_default());
+            let (what, word) = match stage {
+                Stage::Ended => (format!("The certificate of the {door} door has ended: clients refuse it."), "ended"),
+                Stage::Ending | Stage::Well => {
+                    (format!("The certificate of the {door} door ends in {} hours.", left / 3_600), "ending")
+                }
+            };
+            let step = "Renew it; a changed file counts from the next connection on.";
+            Notice::new(Kind::CertificateExpiring, now, what, step)
+                .with("door", door)
+                .with("not_after", at.to_string())
+                .once(format!("{}/{door}/{end}/{word}", Kind::CertificateExpiring.word()))
+        });
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the program tells about itself: metrics and log lines. Called by every room above `base`.
+//! What the program tells about itself: metrics, log lines and notices. Called by every room above `base`.
 
 pub mod log;
 pub mod metrics;
+pub mod notice;

@@ -18,6 +18,7 @@ use super::limits::{CHEAP_BODY, Limits};
 use super::readings::Readings;
 use super::refused::{Refused, RefusedList};
 use super::scope::{Scope, query_without_secret};
+use super::silence::Silence;
 use super::tally::{Came, Tallies};
 use super::verify::{self, Failure, Request, Verified};
 use super::{handshake, keep};
@@ -72,17 +73,24 @@ pub struct Receiver {
     limits: Limits,
     readings: Readings,
     refused: Arc<RefusedList>,
+    silence: Arc<Silence>,
 }
 
 impl Receiver {
     /// A receiver with full budgets that has refused nothing.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, limits: Limits::default(), readings: Readings::default(), refused: Arc::default() }
+        let (limits, readings) = (Limits::default(), Readings::default());
+        Self { parts, limits, readings, refused: Arc::default(), silence: Arc::default() }
     }
 
     /// What was refused lately.
     pub fn refused(&self) -> Arc<RefusedList> {
         Arc::clone(&self.refused)
+    }
+
+    /// When webhooks were last verified.
+    pub fn silence(&self) -> Arc<Silence> {
+        Arc::clone(&self.silence)
     }
 }
 
@@ -279,6 +287,9 @@ impl Visit<'_> {
         let request = Request { head: self.head, body, public_url, context: &scope.context, now: self.now };
         let verified = verify::verify(&self.webhook.verify, self.secrets(), &request)
             .map_err(|failure| self.unverified(&failure, Some(body)))?;
+        if self.receiver.parts.metrics.notices.are_wanted() {
+            self.receiver.silence.hear(&self.admission.integration.id, self.now);
+        }
         let (integration, secret) = (&*self.admission.integration.id, &*verified.secret);
         if verified.first {
             tracing::debug!(integration, secret, "webhook verified");

@@ -18,7 +18,7 @@ use hunt::{Canaries, Sinks};
 use scene::Scene;
 
 /// What a run must have said, so that an empty search is no empty stage.
-const WITNESSES: [&str; 11] = [
+const WITNESSES: [&str; 14] = [
     "trunkline_upstream_requests_total",
     "\"state\":\"dead\"",
     "\"reason\":\"mismatch\"",
@@ -30,6 +30,9 @@ const WITNESSES: [&str; 11] = [
     "oauth is connected",
     "connect.refused",
     "invalid_grant",
+    "trunkline.connection.needs_reconnect The connection",
+    "trunkline.config.rejected `",
+    "trunkline.event.dead A delivery",
 ];
 
 #[test]

@@ -36,6 +36,7 @@ mod logins;
 mod manual;
 mod mock;
 mod mock_oauth;
+mod notices;
 mod outside;
 mod page;
 mod pages;

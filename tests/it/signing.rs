@@ -28,6 +28,7 @@ const PUBLIC: &str = "https://hooks.example.com/base";
 fn integration(verify: Verify, secret: &str) -> Integration {
     let secret = WebhookSecret { id: Arc::from("1"), secret: Secret::from(secret), expires_at: None };
     let webhook = Webhook {
+        silent_after: None,
         verify,
         secrets: vec![secret],
         handshakes: Vec::new(),

@@ -2,58 +2,34 @@
 
 use serde_json::Value;
 
-use super::Findings;
 use super::values::is_loopback;
-use crate::definition::plan::rule::Glob;
+use super::{Findings, rules};
 use crate::definition::problem::Code;
 use crate::definition::raw::auth::Auth;
 use crate::definition::raw::integration::Integration;
 use crate::definition::raw::request::Shape;
-use crate::definition::raw::rule::{Action, Rule};
-use crate::definition::suggest::nearest;
+use crate::telemetry::notice::OWN;
 use crate::template::Text;
 
 pub(super) fn check(raw: &Integration, found: &mut Findings<'_>) {
+    if raw.id.0 == OWN {
+        let problem = found.error(Code::ReservedId, "/id", format!("the gateway's own events come to `{OWN}`"));
+        problem.help = Some("Give the definition another id.".to_owned());
+    }
     found.duplicates("/connections", "connections", raw.connections.iter().map(|connection| connection.id.0.as_str()));
-    found.duplicates("/rules", "rules", raw.rules.iter().map(|rule| rule.id.0.as_str()));
     found.duplicates("/syncs", "syncs", raw.syncs.iter().map(|sync| sync.id.0.as_str()));
     inputs(raw, found);
     connections(raw, found);
     api(raw, found);
     people_are_sent(raw, found);
-    for (index, rule) in raw.rules.iter().enumerate() {
-        self::rule(rule, &format!("/rules/{index}"), found);
+    rules::check(&raw.rules, found);
+    if let Some(webhook) = &raw.webhook {
+        rules::sent(&raw.rules, &webhook.events, found);
     }
-    wanted_events(raw, found);
     if raw.webhook.is_none() && !raw.rules.is_empty() && !found.left_out.touches("/webhook") {
         let problem =
             found.warning(Code::Conflict, "/rules", "without a `webhook` no event comes, so no rule ever runs");
         problem.help = Some("Declare `webhook`, or extend a catalogue entry that has one.".to_owned());
-    }
-}
-
-/// A rule for events that the service is not said to send.
-fn wanted_events(raw: &Integration, found: &mut Findings<'_>) {
-    let Some(events) = raw.webhook.as_ref().map(|webhook| &webhook.events).filter(|events| !events.is_empty()) else {
-        return;
-    };
-    for (index, rule) in raw.rules.iter().enumerate() {
-        let at = format!("/rules/{index}/when");
-        let is_list = found.document.value.pointer(&found.left_out.in_file(&at)).is_some_and(Value::is_array);
-        for (place, wanted) in rule.when.0.iter().enumerate() {
-            let glob = Glob::new(wanted);
-            if events.iter().any(|event| glob.matches(event)) {
-                continue;
-            }
-            let at = if is_list { format!("{at}/{place}") } else { at.clone() };
-            let problem = found.warning(
-                Code::UnknownName,
-                &at,
-                format!("`{wanted}` matches none of the events that `webhook.events` lists"),
-            );
-            problem.suggestion = nearest(wanted, events.iter().map(String::as_str));
-            problem.help = Some("The rule runs when such an event comes; add it to the list if it does.".to_owned());
-        }
     }
 }
 
@@ -306,53 +282,6 @@ pub(super) fn request(shape: Shape<'_>, at: &str, found: &mut Findings<'_>) {
         let help = "Use `credential`, `basic` or `api.credential`; for a scheme of the service's own, write \
                     `credential: none` beside it.";
         problem.help = Some(help.to_owned());
-    }
-}
-
-fn rule(rule: &Rule, at: &str, found: &mut Findings<'_>) {
-    for (index, glob) in rule.when.0.iter().enumerate() {
-        if glob.trim().is_empty() || glob.contains(char::is_whitespace) {
-            let listed = found.document.value.pointer(&format!("{at}/when")).is_some_and(Value::is_array);
-            let glob_at = if listed { format!("{at}/when/{index}") } else { format!("{at}/when") };
-            found.error(Code::BadFormat, &glob_at, "an event type is one word, in which `*` stands for any text");
-        }
-    }
-    for (index, action) in rule.actions.0.iter().enumerate() {
-        self::action(action, &format!("{at}/do/{index}"), found);
-    }
-}
-
-fn action(action: &Action, at: &str, found: &mut Findings<'_>) {
-    let kinds = [
-        ("call", action.call.is_some()),
-        ("deliver", action.deliver.is_some()),
-        ("run", action.run.is_some()),
-        ("log", action.log.is_some()),
-    ];
-    let written: Vec<&str> = kinds.iter().filter(|(_, written)| *written).map(|(name, _)| *name).collect();
-    let [kind] = written[..] else {
-        let message = match written[..] {
-            [] => "an action says what to do: `call`, `deliver`, `run` or `log`".to_owned(),
-            _ => format!("an action does one thing, and this one has `{}`", written.join("` and `")),
-        };
-        found.error(if written.is_empty() { Code::MissingField } else { Code::Conflict }, at, message);
-        return;
-    };
-    let parts = [
-        ("connection", action.connection.is_some(), "call"),
-        ("input", action.input.is_some(), "call"),
-        ("json", action.json.is_some(), "deliver"),
-        ("headers", !action.headers.is_empty(), "deliver"),
-        ("level", action.level.is_some(), "log"),
-    ];
-    for (part, written, owner) in parts {
-        if written && owner != kind {
-            found.error(
-                Code::Conflict,
-                &format!("{at}/{part}"),
-                format!("`{part}` goes with `{owner}`, not with `{kind}`"),
-            );
-        }
     }
 }
 

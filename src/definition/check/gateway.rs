@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Findings, admin, below};
+use super::{Findings, admin, below, rules};
 use crate::definition::compile::secrets::vault_server;
 use crate::definition::compile::{egress_proxy, exempt, pair, read_network, read_origin};
 use crate::definition::load::reference::{Part, Reference, is_secret_path as is_path, parts};
@@ -48,6 +48,8 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
         admin::check(raw, found);
     }
     connect(raw, development, found);
+    rules::check(&raw.rules, found);
+    rules::own(&raw.rules, found);
     for (index, network) in raw.private_networks.iter().enumerate() {
         if read_network(&network.0).is_none() {
             let at = format!("/private_networks/{index}");

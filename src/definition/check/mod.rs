@@ -12,6 +12,7 @@ mod auth;
 mod conflicts;
 mod gateway;
 mod readable;
+mod rules;
 mod templates;
 mod values;
 mod webhook;

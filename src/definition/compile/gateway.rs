@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -13,13 +14,16 @@ use crate::base::path::normal;
 use crate::base::secret::Secret;
 use crate::definition::document::Document;
 use crate::definition::not_yet;
+use crate::definition::plan::Integration;
 use crate::definition::plan::gateway::{
     Activity, Caller, Connect, Destination, DoorName, Fixed, Gateway, Grant, KeySource, Limits, Mode, Network, State,
     Upkeep,
 };
+use crate::definition::plan::notifications::Notifications;
 use crate::definition::plan::rule::Glob;
 use crate::definition::problem::Code;
 use crate::definition::raw::gateway as raw;
+use crate::definition::raw::notifications::Notifications as RawNotifications;
 use crate::definition::raw::scalar::{Cidr, Method};
 use crate::definition::templates::Templates;
 
@@ -69,6 +73,8 @@ pub fn gateway(document: &Document, templates: &Templates) -> Result<Gateway, Fa
         upkeep: upkeep(raw.upkeep.as_ref()),
         activity: activity(raw.activity.as_ref()),
         limits: limits(raw.limits.as_ref()),
+        own: Arc::new(Integration::own(rule::compile_all(&raw.rules, &place.at("rules"))?)),
+        notifications: notifications(raw.notifications.as_ref()),
     })
 }
 
@@ -211,6 +217,16 @@ fn upkeep(raw: Option<&raw::Upkeep>) -> Upkeep {
         Some(time) => Some(time.0.max(LEAST_TEST_PAUSE)),
     };
     Upkeep { refreshes_at_once: raw.refreshes_at_once.map_or(usual.refreshes_at_once, count), test_every }
+}
+
+fn notifications(raw: Option<&RawNotifications>) -> Notifications {
+    let usual = Notifications::default();
+    let Some(raw) = raw else { return usual };
+    Notifications {
+        group: raw.group.map_or(usual.group, |time| time.0),
+        rate: raw.rate.map_or(usual.rate, |rate| rate.0),
+        silent_after: raw.silent_after.map(|time| time.0).filter(|time| !time.is_zero()),
+    }
 }
 
 /// A token's answer has some kilobytes; with less room no sign-in could work.

@@ -46,6 +46,7 @@ pub(super) fn compile(webhook: &raw::Webhook, place: &Place<'_>) -> Result<Webho
         delivery_id: place.optional("delivery_id", webhook.delivery_id.as_ref())?,
         events: webhook.events.clone(),
         dedupe_window: webhook.dedupe_window.map_or(DEDUPE, |time| time.0.min(DEDUPE_MOST)),
+        silent_after: webhook.silent_after.map(|time| time.0),
         max_body: webhook.max_body.map_or(BODY, |size| size.0.min(BODY_MOST)),
         rate: webhook.rate.map_or(RATE, |rate| rate.0),
         rate_per_source: webhook.rate_per_source.map_or(RATE_PER_SOURCE, |rate| rate.0),

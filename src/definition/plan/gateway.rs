@@ -9,12 +9,16 @@ use http::{HeaderName, Method};
 use serde::Serialize;
 use url::Url;
 
+use super::Integration;
 use super::egress::Egress;
 use super::identity::Identity;
+use super::notifications::Notifications;
 use super::rule::{Glob, Retry};
 use crate::base::secret::Secret;
 use crate::base::units::Rate;
 use crate::template::Text;
+
+pub use super::activity::Activity;
 
 /// The gateway's own settings. Those under [`Fixed`] take effect at start only.
 #[derive(Debug)]
@@ -43,6 +47,10 @@ pub struct Gateway {
     pub activity: Activity,
     /// Bounds of what is taken in.
     pub limits: Limits,
+    /// What the gateway's own events come to: its rules are those of the gateway file.
+    pub own: Arc<Integration>,
+    /// How much is told of these events.
+    pub notifications: Notifications,
 }
 
 /// A door's name.
@@ -98,39 +106,6 @@ pub struct Door {
     pub proxy_protocol: Vec<Network>,
     /// Peers whose `Forwarded` or `X-Forwarded-For` is believed.
     pub forwarded: Vec<Network>,
-}
-
-/// What is remembered of calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Activity {
-    /// How many of the newest entries are remembered. Default 10,000.
-    pub keep: usize,
-    /// For how long. Default 7 d.
-    pub retain: Duration,
-    /// The most bytes of their files. Default 256 MiB.
-    pub bytes: u64,
-    /// Of a million calls that succeed, how many are remembered. Default all.
-    pub sample_millionths: u32,
-    /// How often the audit log gets a line about who called what. Default 10 s.
-    pub audit_every: Duration,
-    /// How many may look at the live stream at once. Default 100.
-    pub viewers: usize,
-    /// How long one of them may take nothing. Default 10 s.
-    pub viewer_timeout: Duration,
-}
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self {
-            keep: 10_000,
-            retain: Duration::from_hours(7 * 24),
-            bytes: 256 << 20,
-            sample_millionths: 1_000_000,
-            audit_every: Duration::from_secs(10),
-            viewers: 100,
-            viewer_timeout: Duration::from_secs(10),
-        }
-    }
 }
 
 /// How connections are kept usable.

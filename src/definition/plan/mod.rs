@@ -5,6 +5,7 @@
 //! Parts whose engines this version lacks stand here as `NotYet` with the words of the answer.
 
 pub mod about;
+pub mod activity;
 pub mod api;
 pub mod assertion;
 pub mod auth;
@@ -13,6 +14,7 @@ pub mod gateway;
 pub mod identity;
 pub mod login;
 pub mod moment;
+pub mod notifications;
 pub mod oauth1;
 pub mod oauth2;
 pub mod page;
@@ -27,6 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::base::secret::Secret;
+use crate::telemetry::notice::OWN;
 use about::About;
 use api::Api;
 pub use auth::Auth;
@@ -61,6 +64,23 @@ pub struct Integration {
 }
 
 impl Integration {
+    /// What the gateway's own events come to. It is in no list of integrations, and nobody can call it.
+    pub fn own(rules: Vec<Rule>) -> Self {
+        Self {
+            id: Arc::from(OWN),
+            title: "Trunkline".to_owned(),
+            about: About::default(),
+            fingerprint: Fingerprint([0; 32]),
+            inputs: Vec::new(),
+            auth: Auth::None,
+            prompts: Prompts::default(),
+            api: None,
+            connections: Vec::new(),
+            webhook: None,
+            rules,
+        }
+    }
+
     /// The declared connection with this id.
     pub fn connection(&self, id: &str) -> Option<&DeclaredConnection> {
         self.connections.iter().find(|connection| &*connection.id == id)

@@ -29,6 +29,8 @@ pub struct Webhook {
     pub events: Vec<String>,
     /// How long a second event with one delivery id counts as a duplicate. Default 72 h.
     pub dedupe_window: Duration,
+    /// After how long without a webhook that is told. Default: as the gateway file says.
+    pub silent_after: Option<Duration>,
     /// The most bytes a body may have. Default 1 MiB, at most 25 MiB.
     pub max_body: u64,
     /// The most verified requests for this integration. Default 1000/s.

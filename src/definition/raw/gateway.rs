@@ -7,7 +7,9 @@ use crate::base::secret::Secret;
 
 use super::form::{Filled, OneOrMany, Ordered, Short, ShortOr, single_key};
 use super::limits::DeliveryRetry;
+use super::notifications::Notifications;
 use super::plugin::Plugin;
+use super::rule::Rule;
 use super::scalar::{
     Cidr, DurationText, GrammarVersion, Id, Method, RateText, SecretText, SizeText, SocketMode, Template,
 };
@@ -65,6 +67,12 @@ pub struct Gateway {
     pub activity: Option<Activity>,
     /// Bounds of what the doors take in.
     pub limits: Option<Limits>,
+    /// What happens because of the gateway's own events, such as `trunkline.breaker.open`.
+    #[serde(default)]
+    #[schemars(extend("x-sees" = "rule"))]
+    pub rules: Vec<Rule>,
+    /// How much is told of the gateway's own events.
+    pub notifications: Option<Notifications>,
     /// Sandboxed modules, by name.
     #[serde(default)]
     #[schemars(extend("x-names" = "id"))]

@@ -17,6 +17,7 @@ pub mod handshake;
 pub mod inputs;
 pub mod integration;
 pub mod limits;
+pub mod notifications;
 pub mod oauth2;
 pub mod plugin;
 pub mod request;

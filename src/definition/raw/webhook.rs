@@ -45,6 +45,9 @@ pub struct Webhook {
     /// How long a second delivery with one `delivery_id` counts as a duplicate. Default 72h, at most
     /// 30d.
     pub dedupe_window: Option<DurationText>,
+    /// After how long without a verified webhook, where one came before, the gateway tells so by an event of its own
+    /// (`trunkline.webhook.silent`); `0s` is never. Default: as `notifications.silent_after` of the gateway file says.
+    pub silent_after: Option<DurationText>,
     /// The largest body that is taken. Default 1MiB, at most 25MiB.
     pub max_body: Option<SizeText>,
     /// The most verified requests for this integration; more are refused with 429. What does not verify

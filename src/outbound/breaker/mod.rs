@@ -19,6 +19,7 @@ use crate::base::clock::Clock;
 use crate::base::map::Map;
 use crate::definition::plan::policy::Breaker;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notice::{Kind, Notice, Notices};
 use circuit::{Circuit, Condition, End, Entry};
 
 /// The most places that are kept for one group of one integration; calls to more have no circuit.
@@ -68,6 +69,7 @@ struct Meters {
     half_open: IntGauge,
     held: IntGauge,
     opened: IntCounter,
+    notices: Arc<Notices>,
 }
 
 /// A call that was let through. Dropped without a word, nobody knows how it ended.
@@ -118,6 +120,7 @@ impl Breakers {
             half_open: state(Condition::HalfOpen.word()),
             held: state("held"),
             opened: metrics.breaker_opened.with_label_values(&[&**integration]),
+            notices: Arc::clone(&metrics.notices),
         };
         let held = before.map_or_else(Arc::default, |before| Arc::clone(&before.held));
         let groups = plan.as_ref().map_or(0, |plan| plan.groups.len());
@@ -168,7 +171,7 @@ impl Breakers {
         let Some(circuit) = circuits.get_mut(spot.place) else { return Ok(None) };
         let before = circuit.condition();
         let entered = circuit.enter(plan, now);
-        self.meters.change(before, circuit.condition());
+        self.changed(spot, before, circuit.condition());
         drop(all);
         let guard = |entry| {
             let (breakers, place) = (Arc::clone(self), Arc::clone(spot.place));
@@ -196,11 +199,41 @@ impl Breakers {
     pub fn release(&self) {
         self.held.store(false, Ordering::Relaxed);
         self.meters.held.set(0);
-        for circuits in self.lock().iter_mut() {
-            for (_, circuit) in circuits.drain() {
-                self.meters.change(circuit.condition(), Condition::Closed);
+        for (group, circuits) in self.lock().iter_mut().enumerate() {
+            for (place, circuit) in circuits.drain() {
+                self.changed(Spot { place: &place, group }, circuit.condition(), Condition::Closed);
             }
         }
+    }
+
+    /// A circuit's state may be another one: counted, and told where it opened or closed. One that opens again after
+    /// it was probed was never closed, so that this is not told.
+    fn changed(&self, spot: Spot<'_>, before: Condition, after: Condition) {
+        self.meters.change(before, after);
+        let (id, notices, now) = (&self.meters.integration, &self.meters.notices, || self.clock.now());
+        let notice = match (before, after) {
+            (Condition::Closed, Condition::Open) => |id: &str, now, after: Duration| {
+                let step = format!(
+                    "See whether the service is well. It is tried again by itself, for the first time after {} s.",
+                    after.as_secs()
+                );
+                let why = "calls got no connection, no answer in time, or a status from 500 on";
+                Notice::new(Kind::BreakerOpen, now, format!("`{id}` fails and is left alone for a while."), step)
+                    .because(why)
+            },
+            (Condition::Open | Condition::HalfOpen, Condition::Closed) => {
+                |id: &str, now, _| Notice::new(Kind::BreakerClosed, now, format!("`{id}` is called again."), "Nothing.")
+            }
+            _ => return,
+        };
+        notices.tell(|| {
+            let pause = self.plan.as_ref().map(|plan| plan.open).unwrap_or_default();
+            let notice = notice(id, now(), pause).of(id).with("place", &**spot.place);
+            match self.name(spot.group) {
+                Some(group) => notice.with("group", &*group),
+                None => notice,
+            }
+        });
     }
 
     /// Whether a person holds them open, and the circuits that are not closed.
@@ -226,9 +259,10 @@ impl Breakers {
 
 impl Drop for Breakers {
     fn drop(&mut self) {
-        let circuits = self.circuits.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for circuit in circuits.iter().flat_map(Map::values) {
-            self.meters.change(circuit.condition(), Condition::Closed);
+        for (group, circuits) in std::mem::take(&mut *self.lock()).iter().enumerate() {
+            for (place, circuit) in circuits {
+                self.changed(Spot { place, group }, circuit.condition(), Condition::Closed);
+            }
         }
     }
 }
@@ -272,7 +306,8 @@ impl Guard {
         };
         let before = circuit.condition();
         circuit.end(entry, end, (plan, now));
-        self.breakers.meters.change(before, circuit.condition());
+        let spot = Spot { place: &self.place, group: self.group };
+        self.breakers.changed(spot, before, circuit.condition());
     }
 }
 

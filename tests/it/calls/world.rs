@@ -184,6 +184,8 @@ pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
         private_networks,
         workers: 1,
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
+        own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
+        notifications: trunkline::definition::plan::notifications::Notifications::default(),
         activity: trunkline::definition::plan::gateway::Activity::default(),
         limits: Limits::default(),
     }

@@ -24,6 +24,15 @@ use crate::outside::within;
 use crate::support::vault::{ROOT, Vault};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// All that the gateway tells of itself goes into the log and to the application.
+const OWN_RULES: &str = r#"notifications: { group: 0s, rate: 10000/h }
+rules:
+  - id: tell
+    when: trunkline.*
+    do:
+      - { log: "{{ body.type }} {{ body.what }} {{ body.why }} {{ body.about }}" }
+      - { deliver: app, retry: { attempts: 1 } }
+"#;
 
 /// A deployment, the services it calls, and its secrets.
 pub struct Scene {
@@ -147,7 +156,7 @@ destinations:
     url: http://{service}/refuses
     signing_secret: "${{env:SIGNING_SECRET}}"
     headers: {{ X-Key: "${{env:DESTINATION_KEY}}" }}
-"#
+{OWN_RULES}"#
         );
         fs::write(root.join("trunkline.yaml"), gateway).unwrap();
         let svc = format!(

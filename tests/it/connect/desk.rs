@@ -456,6 +456,8 @@ fn generation(public_url: url::Url, connect: Settings, integrations: Integration
         workers: 1,
         limits: Limits::default(),
         upkeep: Upkeep::default(),
+        own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
+        notifications: trunkline::definition::plan::notifications::Notifications::default(),
         activity: trunkline::definition::plan::gateway::Activity::default(),
     };
     Generation {

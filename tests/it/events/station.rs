@@ -140,6 +140,8 @@ fn gateway(plan: &Plan) -> Gateway {
         private_networks: vec![Network { address: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: 8 }],
         workers: plan.workers,
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
+        own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
+        notifications: trunkline::definition::plan::notifications::Notifications::default(),
         activity: trunkline::definition::plan::gateway::Activity::default(),
         limits: Limits::default(),
     }

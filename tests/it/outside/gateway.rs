@@ -51,12 +51,18 @@ impl Deployment {
 
     /// A deployment of these definitions, by id. Its admin door wants [`ADMIN_TOKEN`].
     pub fn of(definitions: &[(&str, String)]) -> Self {
+        Self::with(definitions, "")
+    }
+
+    /// As [`Self::of`], with more settings in its gateway file.
+    pub fn with(definitions: &[(&str, String)], more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let [public, proxy, admin] = free_addresses();
         let deployment = Self { directory, public, proxy, admin };
-        let more = "admin: { token: \"${env:ADMIN_TOKEN}\" }\n\
-                    callers:\n  - { id: app, key: \"${env:CALLER_KEY}\", allow: [{ integration: \"*\", connection: \"*\" }] }\n";
-        deployment.write_gateway(&deployment.path().join("data"), more);
+        let admin = "admin: { token: \"${env:ADMIN_TOKEN}\" }\n";
+        let admin = if more.contains("admin:") { "" } else { admin };
+        let callers = "callers:\n  - { id: app, key: \"${env:CALLER_KEY}\", allow: [{ integration: \"*\", connection: \"*\" }] }\n";
+        deployment.write_gateway(&deployment.path().join("data"), &format!("{admin}{callers}{more}"));
         for (id, text) in definitions {
             fs::write(deployment.path().join(format!("integrations/{id}.yaml")), text).unwrap();
         }

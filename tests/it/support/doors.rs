@@ -280,6 +280,8 @@ pub fn generation(setup: Setup) -> Generation {
         private_networks: setup.private_networks,
         workers: 1,
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
+        own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
+        notifications: trunkline::definition::plan::notifications::Notifications::default(),
         activity: trunkline::definition::plan::gateway::Activity::default(),
         limits: setup.limits,
     };
