@@ -92,6 +92,7 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
         egress: trunkline::definition::plan::egress::Egress::default(),
         vault: None,
+        trace: None,
         not_run: Vec::new(),
     };
     let gateway = Gateway {

@@ -30,6 +30,7 @@ use trunkline::request::{link, retry_after};
 use trunkline::server::hygiene::{self, Upgrades};
 use trunkline::server::{proxy_protocol, source};
 use trunkline::store::journal::frame::{self, Read};
+use trunkline::telemetry::trace::TraceContext;
 use trunkline::template::payload::{Wanted, read};
 use trunkline::template::{Context, Expr, Text, Tree};
 use trunkline::webhook::verify::signature::{CANDIDATES, candidates};
@@ -38,19 +39,27 @@ use trunkline::webhook::verify::signature::{CANDIDATES, candidates};
 pub type Property = fn(&[u8]);
 
 /// Every property by the name of its target.
-pub const ALL: [(&str, Property); 11] = [
+pub const ALL: [(&str, Property); 12] = [
     ("head_check", head_check),
     ("journal_decode", journal_decode),
     ("path_normal", path_normal),
     ("request_fill", request_fill),
     ("template_compile", template_compile),
     ("token_reply", token_reply),
+    ("trace_context", trace_context),
     ("values_read", values_read),
     ("webhook_body", webhook_body),
     ("webhook_signature", webhook_signature),
     ("yaml_read", yaml_read),
     ("source_read", source_read),
 ];
+
+/// Any `traceparent` is read or not; one that is read names a trace and is written in a way that is read the same.
+pub fn trace_context(bytes: &[u8]) {
+    let Some(context) = TraceContext::parse(bytes) else { return };
+    let written = context.header();
+    assert!(written.len() == 55 && TraceContext::parse(written.as_bytes()) == Some(context));
+}
 
 /// Any head is let in or refused; one that was let in passes again as it goes on, framed the same.
 pub fn head_check(bytes: &[u8]) {

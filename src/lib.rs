@@ -11,6 +11,7 @@ pub mod template;
 pub mod definition;
 pub mod store;
 pub mod net;
+pub mod otlp;
 pub mod secrets;
 pub mod request;
 pub mod activity;

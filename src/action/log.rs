@@ -2,6 +2,7 @@
 
 use crate::definition::plan::rule::LogLevel;
 use crate::queue::{Again, Report, Task};
+use crate::telemetry::trace;
 use crate::template::Text;
 
 /// The most bytes of a line.
@@ -16,11 +17,12 @@ pub fn run(task: &Task, level: LogLevel, message: &Text) -> Report {
     let (kept, _) = line.split_at(line.floor_char_boundary(LONGEST));
     let line: String = kept.chars().flat_map(escaped).collect();
     let (event, integration) = (task.event.head.id, &*task.integration.id);
+    let trace_id = trace::current().map(|place| place.trace.to_string());
     match level {
-        LogLevel::Debug => tracing::debug!(event.id = %event, integration, "{line}"),
-        LogLevel::Info => tracing::info!(event.id = %event, integration, "{line}"),
-        LogLevel::Warn => tracing::warn!(event.id = %event, integration, "{line}"),
-        LogLevel::Error => tracing::error!(event.id = %event, integration, "{line}"),
+        LogLevel::Debug => tracing::debug!(event.id = %event, integration, trace_id, "{line}"),
+        LogLevel::Info => tracing::info!(event.id = %event, integration, trace_id, "{line}"),
+        LogLevel::Warn => tracing::warn!(event.id = %event, integration, trace_id, "{line}"),
+        LogLevel::Error => tracing::error!(event.id = %event, integration, trace_id, "{line}"),
     }
     Report::done(None)
 }

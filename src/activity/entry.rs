@@ -53,6 +53,9 @@ pub struct Entry {
     /// The request's id at the proxy door, where it came by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<Box<str>>,
+    /// The trace it belongs to, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Box<str>>,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
     /// Bytes of the body that were sent.
@@ -141,6 +144,7 @@ impl Entry {
             error: call.error.map(Arc::from),
             causes: call.told.causes.into_iter().take(CAUSES).map(|cause| cut(cause, CAUSE)).collect(),
             request_id: call.told.request_id,
+            trace: call.told.trace.map(|trace| trace.to_string().into()),
             duration_ms: call.duration_ms,
             sent_bytes: call.sent_bytes,
             received_bytes: call.received_bytes,
@@ -242,7 +246,8 @@ mod tests {
         for (number, asker) in
             [Asker::Caller("a".into()), Asker::Event("evt_1".to_owned()), Asker::SignIn].into_iter().enumerate()
         {
-            let told = super::super::Told { request_id: Some("r-1".into()), causes: vec!["why".to_owned()] };
+            let told =
+                super::super::Told { request_id: Some("r-1".into()), causes: vec!["why".to_owned()], trace: None };
             let record = CallRecord { asker, error: Some("service_timeout"), told, ..call(number as u64) };
             let entry = Entry::of(ActivityId::from_u64(7), record);
             let mut bytes = Vec::new();

@@ -26,6 +26,8 @@ pub struct Filter {
     pub status: Option<(u16, u16)>,
     /// With this error code.
     pub error: Option<String>,
+    /// Of this trace.
+    pub trace: Option<String>,
     /// That began then or later.
     pub since: Option<Timestamp>,
     /// That began before then.
@@ -47,6 +49,7 @@ impl Filter {
             && is(&self.endpoint, entry.endpoint.as_deref())
             && is(&self.caller, entry.caller())
             && is(&self.error, entry.error.as_deref())
+            && is(&self.trace, entry.trace.as_deref())
             && self.kind.is_none_or(|kind| kind == entry.kind())
             && self.direction.is_none_or(|direction| direction == entry.direction())
             && self.failed.is_none_or(|failed| failed == entry.has_failed())
@@ -137,6 +140,7 @@ mod tests {
             (true, Filter { status: statuses("4xx"), ..all() }),
             (false, Filter { status: statuses("404"), ..all() }),
             (false, Filter { error: some("rate_limited"), ..all() }),
+            (false, Filter { trace: some("4bf92f3577b34da6a3ce929d0e0e4736"), ..all() }),
             (true, Filter { since: at(100), until: at(101), ..all() }),
             (false, Filter { until: at(100), ..all() }),
             (false, Filter { since: at(101), ..all() }),

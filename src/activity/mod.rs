@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::Timestamp;
 use crate::base::id::ActivityId;
 use crate::definition::plan::gateway::Activity as Settings;
+use crate::telemetry::trace::{self, TraceId};
 use entry::Entry;
 use files::{Bounds, Files, Place};
 use ring::{Ring, Snapshot};
@@ -79,13 +80,21 @@ pub struct Told {
     pub request_id: Option<Box<str>>,
     /// What led to its error, the nearest first, in words without secrets.
     pub causes: Vec<String>,
+    /// The trace it belongs to.
+    pub trace: Option<TraceId>,
 }
 
 impl Told {
     /// What an error says, and what each of those says that led to it.
     pub fn of_error(error: &dyn std::error::Error) -> Self {
         let chain = std::iter::successors(Some(error), |error| error.source());
-        Self { request_id: None, causes: chain.map(ToString::to_string).collect() }
+        Self { causes: chain.map(ToString::to_string).collect(), ..Self::default() }
+    }
+
+    /// That it belongs to the trace of the present work, where that belongs to one.
+    #[must_use]
+    pub fn traced(self) -> Self {
+        Self { trace: trace::current().map(|place| place.trace), ..self }
     }
 }
 

@@ -48,6 +48,7 @@ pub struct Opened {
     tokens: Arc<TokenCalls>,
     refused: Arc<RefusedList>,
     pub silence: Arc<Silence>,
+    pub clients: Clients,
     pub webhooks: Arc<Managed>,
     samples: Arc<Samples>,
     secrets: Option<Arc<SecretStore>>,
@@ -71,7 +72,7 @@ pub async fn open(
     let resolver = Resolver::new(Arc::clone(&seams.lookup), Arc::clone(&seams.clock));
     let dialer = Arc::new(Dialer::new(resolver, redirect).leaving_by(gateway.fixed.egress.clone()));
     dialer.guard().set_own(listeners.addresses());
-    let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone());
+    let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone()).tracing(&seams.metrics.traces);
     let activity = Arc::new(state::activity(&gateway, seams).await);
     let policies = Arc::new(Policies::new(Arc::clone(&seams.clock), Arc::clone(&seams.metrics)));
     let (tokens, legs) = signing_in(&clients, &policies, (&connections, &activity), seams);
@@ -99,7 +100,7 @@ pub async fn open(
     let connect = Arc::new(connect.with_logins(Arc::clone(outbound.logins())).with_trial(Arc::clone(&outbound) as _));
     let actions = Actions {
         outbound: Arc::clone(&outbound),
-        clients,
+        clients: clients.clone(),
         clock: Arc::clone(&seams.clock),
         calls: Arc::clone(&door) as _,
         events: Arc::clone(&store) as _,
@@ -123,6 +124,7 @@ pub async fn open(
         tokens,
         refused,
         silence,
+        clients,
         webhooks,
         samples: Arc::new(samples),
         secrets: secrets.cloned(),

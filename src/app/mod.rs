@@ -8,6 +8,7 @@
 mod admin;
 mod doors;
 mod error;
+mod exporting;
 pub mod offline;
 mod running;
 mod samples;
@@ -164,6 +165,7 @@ impl App {
             clock: Arc::clone(&seams.clock),
         };
         let upkeep = upkeep::Upkeep::start(&opened.outbound, keeper, &opened.webhooks, &stop);
+        let exporting = exporting::Exporting::start(&generation.gateway, &opened.clients, &seams);
         let (found, about) = ((&live, &store), (&opened.connections, &opened.silence));
         let notices = telling::Telling::start(found, about, &seams, &stop);
         // As above: what is not told yet is on disk, and is told after the next start.
@@ -188,6 +190,7 @@ impl App {
             watching,
             upkeep,
             notices,
+            exporting,
             stop,
             readiness,
             reloader,

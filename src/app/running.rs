@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::AdminDoor;
+use super::exporting::Exporting;
 use super::telling::Telling;
 use super::upkeep::Upkeep;
 use crate::activity::Activity;
@@ -39,6 +40,7 @@ pub struct Running {
     pub(super) watching: JoinHandle<()>,
     pub(super) upkeep: Upkeep,
     pub(super) notices: Telling,
+    pub(super) exporting: Option<Exporting>,
     pub(super) stop: CancellationToken,
     pub(super) readiness: Arc<Readiness>,
     pub(super) reloader: Arc<Reloader>,
@@ -117,7 +119,7 @@ impl Running {
     }
 
     /// Ends in order: `/readyz` says no, doors accept no more, requests and deliveries under way end
-    /// within `grace`, the rest is cut or given back, token calls end, what was told is stored, the store is
+    /// within `grace`, the rest is cut or given back, token calls end, what was told is stored, spans are sent, the store is
     /// closed. What arrives at the admin door
     /// meanwhile is still answered.
     pub async fn stop(self, grace: Duration) -> Stopped {
@@ -131,6 +133,9 @@ impl Running {
         self.activity.end_streams();
         self.upkeep.end(grace).await;
         self.notices.end(grace).await;
+        if let Some(exporting) = self.exporting {
+            exporting.end(LAST_WORDS.min(grace)).await;
+        }
         self.admin.running.drain(LAST_WORDS.min(grace)).await;
         self.store.close().await;
         Stopped { cut_connections: public.cut + proxy.cut, deliveries_ended }

@@ -102,6 +102,7 @@ pub fn generation(integrations: Vec<Integration>) -> Generation {
         previous: crate::definition::plan::gateway::PreviousKeys::default(),
         egress: crate::definition::plan::egress::Egress::default(),
         vault: None,
+        trace: None,
         not_run: Vec::new(),
     };
     let gateway = Gateway {

@@ -26,6 +26,7 @@ use super::trust::Trust;
 use crate::definition::plan::api::{HttpVersions, Transport};
 use crate::definition::plan::egress::Proxy;
 use crate::definition::plan::identity::Identity;
+use crate::telemetry::trace::{self, Span, Traces};
 
 /// How the gateway calls itself.
 const USER_AGENT: &str = concat!("trunkline/", env!("CARGO_PKG_VERSION"));
@@ -40,6 +41,7 @@ pub struct Clients {
     dialer: Arc<Dialer>,
     trust: Trust,
     pool: Cache<Key, reqwest::Client>,
+    traces: Arc<Traces>,
 }
 
 /// What may share a client: connections are not shared between integrations, nor between calls that
@@ -89,7 +91,13 @@ impl Clients {
     /// Clients that dial through `dialer`.
     pub fn new(dialer: Arc<Dialer>, trust: Trust) -> Self {
         let pool = Cache::builder().max_capacity(CAPACITY).time_to_idle(IDLE.0).build();
-        Self { dialer, trust, pool }
+        Self { dialer, trust, pool, traces: Arc::default() }
+    }
+
+    /// With what tells the other side which span a call belongs to.
+    #[must_use]
+    pub fn tracing(self, traces: &Arc<Traces>) -> Self {
+        Self { traces: Arc::clone(traces), ..self }
     }
 
     /// Where people reach the simulated service of an integration, under `serve --mock`: scheme, host and
@@ -103,7 +111,42 @@ impl Clients {
     /// # Errors
     /// When there is no usable answer; [`Failure::sent`] tells whether the other side may have seen the
     /// call. An error status is an answer.
-    pub async fn send(&self, outgoing: Outgoing) -> Result<Received, Failure> {
+    pub async fn send(&self, mut outgoing: Outgoing) -> Result<Received, Failure> {
+        let span = self.begin_span(&mut outgoing);
+        let sent = self.send_in_time(outgoing).await;
+        if let Some(span) = span {
+            self.end_span(span, &sent);
+        }
+        sent
+    }
+
+    /// The span of a call that belongs to one: the other side is told.
+    fn begin_span(&self, outgoing: &mut Outgoing) -> Option<Span> {
+        let mut span = self.traces.below_current(trace::Kind::Client, || outgoing.method.to_string())?;
+        span.context.put_in(&mut outgoing.headers);
+        span.set("http.request.method", outgoing.method.as_str());
+        span.set("server.address", &*outgoing.origin.host);
+        span.set("server.port", outgoing.origin.port);
+        Some(span)
+    }
+
+    fn end_span(&self, mut span: Span, sent: &Result<Received, Failure>) {
+        let error = match sent {
+            Ok(received) => {
+                let status = received.status;
+                span.set("http.response.status_code", status.as_u16());
+                (status.as_u16() >= 400).then(|| status.as_str().to_owned())
+            }
+            Err(failure) => Some(failure.reason.word().to_owned()),
+        };
+        if let Some(error) = error {
+            span.set("error.type", &*error);
+            span.fail(error);
+        }
+        self.traces.end(Some(span));
+    }
+
+    async fn send_in_time(&self, outgoing: Outgoing) -> Result<Received, Failure> {
         let (origin, total) = (outgoing.origin.to_string(), outgoing.timeouts.total);
         let answered = timeout(total, Box::pin(self.send_following(outgoing))).await;
         answered.unwrap_or_else(|_elapsed| {

@@ -24,6 +24,7 @@ use crate::definition::plan::{Auth, Integration};
 use crate::net::{Failure, Outgoing, Received};
 use crate::request::moment::Skew;
 use crate::request::{AnswerError, Outcome, fill};
+use crate::telemetry::trace;
 
 /// What to do about a refused credential.
 pub(super) const REFUSED: &str =
@@ -80,7 +81,11 @@ impl Outbound {
         let call = Call { idempotency_key: call.idempotency_key.or(key.as_deref()), ..call };
         let ends = self.parts.clock.monotonic().saturating_add(whole_time(&call));
         let mut journey = Journey::begin(&self.parts);
-        let result = Box::pin(self.trying(&call, ends, &mut journey)).await;
+        let mut span = record::span(&self.parts, &call);
+        let place = span.as_ref().map(|span| span.context.clone());
+        let result = trace::within(place, Box::pin(self.trying(&call, ends, &mut journey))).await;
+        record::describe(span.as_mut(), &call, journey.course, &result);
+        self.parts.metrics.traces.end(span);
         record::ended(&self.parts, &call, journey, &result);
         result
     }

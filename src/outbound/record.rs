@@ -10,6 +10,7 @@ use crate::activity::{CallRecord, Course, Told};
 use crate::base::clock::Timestamp;
 use crate::net::{Failure, Outgoing, Received};
 use crate::request::Outcome;
+use crate::telemetry::trace::{Kind, Span};
 
 /// A call from its beginning to its end, its further tries among it.
 pub(super) struct Journey {
@@ -60,6 +61,35 @@ impl Journey {
     }
 }
 
+/// The span of a call with all its tries, below what asks for it.
+pub(super) fn span(parts: &Parts, call: &Call<'_>) -> Option<Span> {
+    let name = || match &call.endpoint {
+        Some(endpoint) => format!("call {}.{endpoint}", call.integration.id),
+        None => format!("call {}", call.integration.id),
+    };
+    parts.metrics.traces.below_current(Kind::Internal, name)
+}
+
+/// Notes in its span how a call went.
+pub(super) fn describe(
+    span: Option<&mut Span>,
+    call: &Call<'_>,
+    course: Course,
+    result: &Result<Outcome, OutboundError>,
+) {
+    let Some(span) = span else { return };
+    span.set("trunkline.integration", &*call.integration.id);
+    span.set("trunkline.connection", call.connection);
+    span.set("trunkline.attempts", course.attempts);
+    span.set("trunkline.waited_ms", u64::try_from(course.waited.as_millis()).unwrap_or(u64::MAX));
+    span.set_some("trunkline.cache", course.cache);
+    if let Err(error) = result {
+        let code = error.refusal().code();
+        span.set("error.type", code);
+        span.fail(code);
+    }
+}
+
 /// Remembers a call that has ended.
 pub(super) fn ended(parts: &Parts, call: &Call<'_>, journey: Journey, result: &Result<Outcome, OutboundError>) {
     let took = parts.clock.monotonic().saturating_sub(journey.began);
@@ -84,7 +114,7 @@ pub(super) fn ended(parts: &Parts, call: &Call<'_>, journey: Journey, result: &R
         sent_bytes: if journey.course.attempts == 0 { 0 } else { place.bytes as u64 },
         received_bytes: result.as_ref().map_or(0, |outcome| outcome.body.len() as u64),
         course: journey.course,
-        told: result.as_ref().err().map(|error| Told::of_error(error)).unwrap_or_default(),
+        told: result.as_ref().err().map(|error| Told::of_error(error)).unwrap_or_default().traced(),
     });
 }
 

@@ -9,11 +9,13 @@ use pingora::{Error, ErrorType};
 use super::kept::Kept;
 use super::retry::Again;
 use super::stream::DoorStream;
+use super::traced::Traced;
 use super::{Call, Known, Way};
 use crate::activity::Course;
 use crate::base::clock::Timestamp;
 use crate::outbound::Pass;
 use crate::respond::{Answer, Refusal};
+use crate::telemetry::trace::TraceContext;
 
 /// What is remembered of one request.
 pub struct Context {
@@ -48,6 +50,8 @@ pub struct Context {
     pub(super) renewed: Renewed,
     /// What the caller gets because the service failed.
     pub(super) stale: Option<Box<Answer>>,
+    /// Its trace, where traces are on.
+    pub(super) traced: Option<Box<Traced>>,
     /// Stands in where no call is under way.
     apart: Kept,
 }
@@ -87,6 +91,7 @@ impl Context {
             interim: 0,
             renewed: Renewed::No,
             stale: None,
+            traced: None,
             apart: Kept::Apart,
         }
     }
@@ -101,6 +106,11 @@ impl Context {
         let instead = self.kept().failed()?;
         self.course.cache = Some("stale");
         Some(instead)
+    }
+
+    /// Its place in a trace, where traces are on.
+    pub(super) fn place(&self) -> Option<TraceContext> {
+        self.traced.as_ref().map(|traced| traced.whole.context.clone())
     }
 
     /// The call, once it is admitted.

@@ -34,6 +34,7 @@ use crate::request::{AnswerError, retry_after};
 use crate::respond::{Answer, Refusal};
 use crate::store::StoreError;
 use crate::store::model::{Accepted, Delivery, DeliveryState, Event};
+use crate::telemetry::trace;
 
 /// The header that asks for a durable call.
 pub const ASYNC_HEADER: HeaderName = HeaderName::from_static("trunkline-async");
@@ -223,7 +224,8 @@ pub async fn accept(
         Ok(id) => id,
         Err(error) => return unavailable(&error.to_string()),
     };
-    let event = call.clone().into_event(Arc::clone(&integration), id, key, now);
+    let mut event = call.clone().into_event(Arc::clone(&integration), id, key, now);
+    event.headers.extend(trace::stored());
     match door.parts.events.accept(event).await {
         Ok(Accepted::New) => taken_in(&integration, id),
         Ok(Accepted::Duplicate(first)) => again(door, &integration, first, &call).await,
@@ -447,7 +449,7 @@ impl ProxyDoor {
                 sent_bytes: call.body.len() as u64,
                 received_bytes: made.as_ref().map_or(0, |answer| answer.body.len() as u64),
                 course,
-                told: Told::default(),
+                told: Told::default().traced(),
             },
         );
         self.report(whole, call, made)

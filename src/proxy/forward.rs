@@ -17,11 +17,13 @@ use super::context::{Context, Renewed, is_http_1_0, is_websocket};
 use super::depart;
 use super::kept::{FromKept, Instead};
 use super::record::{self, Ended};
+use super::traced::{self, Traced};
 use super::underway::watch;
 use super::watch::{Overdue, Watch};
 use super::{Admitted, Incoming, ProxyDoor, answer, headers, pages, peer, renew, respond, retry, sign};
 use crate::outbound::retry::Fault;
 use crate::respond::{Answer, Refusal};
+use crate::telemetry::trace::within;
 
 /// Names a request in answers, logs and activity.
 const REQUEST_ID: HeaderName = HeaderName::from_static("trunkline-request-id");
@@ -72,6 +74,8 @@ impl ProxyHttp for Forward {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> pingora::Result<bool> {
         let request = session.req_header();
+        context.traced = Traced::begin(&self.door, request);
+        let place = context.place();
         let uri = &request.uri;
         let incoming =
             Incoming { method: &request.method, path: uri.path(), query: uri.query(), headers: &request.headers };
@@ -87,17 +91,17 @@ impl ProxyHttp for Forward {
                 answer
             }
             // Apart, because their futures are ten times as large as that of a call which passes.
-            Ok(Admitted::Whole(call)) => Box::pin(self.whole(session, context, *call)).await?,
+            Ok(Admitted::Whole(call)) => within(place, Box::pin(self.whole(session, context, *call))).await?,
             Ok(Admitted::Pages(call)) => {
                 context.known.place = Some(call.place());
                 let told = (&context.id, &mut context.course);
-                match Box::pin(pages::run(&self.door, session, *call, told)).await? {
+                match within(place, Box::pin(pages::run(&self.door, session, *call, told))).await? {
                     Some(refused) => refused,
                     None => return Ok(true),
                 }
             }
-            Ok(Admitted::Named(call)) => Box::pin(self.named(session, &call)).await?,
-            Ok(Admitted::Durable(submission)) => Box::pin(self.accept(session, *submission)).await,
+            Ok(Admitted::Named(call)) => within(place, Box::pin(self.named(session, &call))).await?,
+            Ok(Admitted::Durable(submission)) => within(place, Box::pin(self.accept(session, *submission))).await,
             Ok(Admitted::Answered(given)) => given,
             Err(refused) => {
                 context.known.refuse(uri.path());
@@ -135,6 +139,7 @@ impl ProxyHttp for Forward {
         headers::to_service(request, call, &self.door.via, mock)?;
         call.kept.ask(request)?;
         retry::put_key(&self.door, request, context)?;
+        traced::ask(&self.door, request, context)?;
         let call = context.call()?;
         sign::put_on(request, call, &self.door, session.is_body_done())?;
         let timeouts = call.ready.timeouts;
@@ -179,6 +184,7 @@ impl ProxyHttp for Forward {
             }
             return headers::to_caller(response, context.call()?.ready.credential());
         }
+        traced::answered(&self.door, context, response.status.as_u16());
         let asked = depart::answered(context, response);
         if renew::sign_again(&self.door, session, context, response).await {
             let status = response.status.as_u16();
@@ -386,6 +392,7 @@ impl ProxyHttp for Forward {
                 sent: context.sent.saturating_sub(context.began),
                 course: context.course,
                 bytes,
+                traced: context.traced.take(),
             },
         );
     }

@@ -31,6 +31,7 @@ mod route;
 mod sign;
 pub mod socket;
 pub mod stream;
+mod traced;
 mod transform;
 pub mod underway;
 pub mod watch;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method};
 
+use super::traced::{self, Traced};
 use super::{ProxyDoor, Subject};
 use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::clock::Timestamp;
@@ -40,10 +41,13 @@ pub struct Ended {
     pub course: Course,
     /// Bytes of both bodies.
     pub bytes: (u64, u64),
+    /// Its trace, where traces are on.
+    pub traced: Option<Box<Traced>>,
 }
 
 /// Writes a request down.
-pub fn record(door: &ProxyDoor, ended: Ended) {
+pub fn record(door: &ProxyDoor, mut ended: Ended) {
+    let trace = ended.traced.take().map(|traced| traced::ended(door, *traced, &ended));
     let integration = ended.subject.as_ref().map_or(OTHER, |subject| &*subject.integration);
     count(door, integration, &ended);
     tracing::debug!(
@@ -51,6 +55,7 @@ pub fn record(door: &ProxyDoor, ended: Ended) {
         request.id = ended.id.to_str().unwrap_or_default(),
         http.status = ended.status,
         error = ended.error,
+        trace_id = trace.map(tracing::field::display),
         took_ms = u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX),
         "{} {integration}: {}",
         ended.method,
@@ -78,7 +83,7 @@ pub fn record(door: &ProxyDoor, ended: Ended) {
         sent_bytes: ended.bytes.0,
         received_bytes: ended.bytes.1,
         course: ended.course,
-        told: Told { request_id: ended.id.to_str().ok().map(Box::from), causes: Vec::new() },
+        told: Told { request_id: ended.id.to_str().ok().map(Box::from), causes: Vec::new(), trace },
     });
 }
 

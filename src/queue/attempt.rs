@@ -22,6 +22,8 @@ use crate::definition::plan::rule::{Action, Retry, What};
 use crate::store::StoreError;
 use crate::store::model::{Attempt, Event, EventHead, Item, Lane, Lease, Leased, Verdict};
 use crate::telemetry::notice::{Kind, Notice, OWN};
+use crate::telemetry::trace::context::STORED;
+use crate::telemetry::trace::{self, Span, TraceContext};
 use crate::template::payload::Wanted;
 
 /// The most bytes of an error text that are recorded.
@@ -104,7 +106,7 @@ impl One<'_> {
         if let Some(task) = &task {
             self.count(task, verdict, took);
         }
-        self.tell(id, &report, verdict);
+        self.tell(&event, id, &report, verdict);
         if let Err(error) = self.conclude(&event, id, &report, verdict).await {
             self.unread(&error);
             return None;
@@ -136,8 +138,38 @@ impl One<'_> {
         self.parts.act.conclude(Conclusion { integration, call, delivery, report, attempts }).await
     }
 
-    /// Tries the action. `None` when it was cut and may be tried again from the start.
+    /// Tries the action, as a span of the trace that its event belongs to. `None` when it was cut and may be tried
+    /// again from the start.
     async fn attempt(&self, task: &Task) -> Option<Report> {
+        let traces = &self.parts.metrics.traces;
+        let stored = traces.are_on().then(|| stored_trace(&task.event)).flatten();
+        let mut span = traces.begin(stored.as_ref(), trace::Kind::Internal, || format!("delivery {}", task.label()));
+        let place = span.as_ref().map(|span| span.context.clone());
+        let report = trace::within(place, Box::pin(self.attempt_once(task))).await?;
+        if let Some(span) = &mut span {
+            self.describe(span, task, &report);
+        }
+        traces.end(span);
+        Some(report)
+    }
+
+    fn describe(&self, span: &mut Span, task: &Task, report: &Report) {
+        let head = &task.event.head;
+        span.set("trunkline.integration", &*head.integration);
+        span.set("trunkline.event", head.id.to_string());
+        span.set("trunkline.event_type", &*head.event_type);
+        span.set("trunkline.delivery", task.delivery.to_string());
+        span.set_some("trunkline.rule", task.rule().map(|rule| &*rule.id));
+        span.set("trunkline.attempt", self.leased.attempt);
+        span.set_some("http.response.status_code", report.status);
+        if report.result.is_err() {
+            let why = report.status.map_or_else(|| "failed".to_owned(), |status| status.to_string());
+            span.set("error.type", &*why);
+            span.fail(why);
+        }
+    }
+
+    async fn attempt_once(&self, task: &Task) -> Option<Report> {
         let tried = AssertUnwindSafe(self.parts.act.act(task)).catch_unwind();
         tokio::select! {
             tried = tried => Some(tried.unwrap_or_else(|_| self.panicked(task))),
@@ -225,16 +257,17 @@ impl One<'_> {
         self.parts.metrics.delivery_duration.with_label_values(&[integration, action]).observe(took.as_secs_f64());
     }
 
-    fn tell(&self, id: DeliveryId, report: &Report, verdict: Verdict) {
+    fn tell(&self, event: &Event, id: DeliveryId, report: &Report, verdict: Verdict) {
         let (attempt, lane) = (self.leased.attempt, &*self.leased.lane.0);
+        let trace_id = stored_trace(event).map(|place| place.trace.to_string());
         match (&report.result, verdict) {
             (Err(failed), Verdict::Dead) => {
-                tracing::warn!(delivery.id = %id, attempt, lane, "delivery given up: {}", failed.error);
+                tracing::warn!(delivery.id = %id, attempt, lane, trace_id, "delivery given up: {}", failed.error);
             }
             (Err(failed), _) => {
-                tracing::info!(delivery.id = %id, attempt, lane, "delivery will be tried again: {}", failed.error);
+                tracing::info!(delivery.id = %id, attempt, lane, trace_id, "delivery will be tried again: {}", failed.error);
             }
-            (Ok(()), _) => tracing::debug!(delivery.id = %id, attempt, lane, "delivery done"),
+            (Ok(()), _) => tracing::debug!(delivery.id = %id, attempt, lane, trace_id, "delivery done"),
         }
     }
 
@@ -308,6 +341,12 @@ impl One<'_> {
     fn unread(&self, error: &StoreError) {
         unread(self.leased.lease.event, error);
     }
+}
+
+/// The place in a trace that an event came with.
+fn stored_trace(event: &Event) -> Option<TraceContext> {
+    let (_, value) = event.headers.iter().find(|(name, _)| name == STORED)?;
+    TraceContext::parse(value)
 }
 
 /// What is said of an item that ended in a panic.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::notice::Notices;
+use super::trace::Traces;
 
 /// The OpenTelemetry HTTP boundaries, in seconds.
 const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -38,6 +39,8 @@ macro_rules! metrics {
             registry: Registry,
             /// What is told to people and not only counted: whoever counts can tell.
             pub notices: Arc<Notices>,
+            /// What of it belongs together.
+            pub traces: Arc<Traces>,
             $(#[doc = $help] pub $field: metrics!(@type $kind),)+
         }
 
@@ -59,7 +62,7 @@ macro_rules! metrics {
                     let $field = metrics!(@make $kind $name $help [$($label),*])?;
                     registry.register(Box::new($field.clone()))?;
                 )+
-                Ok(Self { registry, notices: Arc::default(), $($field,)+ })
+                Ok(Self { registry, notices: Arc::default(), traces: Arc::default(), $($field,)+ })
             }
 
             /// Makes a series of each metric, with empty labels: for who looks at the names.
@@ -137,6 +140,7 @@ metrics! {
     tokens_ending: gauge "trunkline_tokens_ending" "Tokens that are renewed ahead of their end, by what is left of them: at most 0s, 5m, 1h, 1d, 7d, or more." ["left"];
     connection_tests: counter "trunkline_connection_tests_total" "Test requests of connections by result: passed, failed." ["integration", "result"];
     notices_told: counter "trunkline_notices_total" "Events of the gateway's own, by what became of them: told (stored as an event), known (told before the last start), grouped (told with the next of their kind), `over_rate` (beyond `notifications.rate`, told in one event once there is room), unstored (kept for another try), dropped (too many waited), undelivered (a delivery of one was given up)." ["result"];
+    spans: counter "trunkline_spans_total" "Spans of traces, by what became of them: exported, dropped (too many waited), failed (the collector did not take them), refused (it took the message, and not these)." ["result"];
     workers: gauge "trunkline_workers" "How many deliveries may run at once." [];
     workers_busy: gauge "trunkline_workers_busy" "How many deliveries run." [];
     store_bytes: gauge "trunkline_store_bytes" "Bytes the store takes on disk." [];

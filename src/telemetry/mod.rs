@@ -1,5 +1,6 @@
-//! What the program tells about itself: metrics, log lines and notices. Called by every room above `base`.
+//! What the program tells about itself: metrics, log lines, notices and traces. Called by every room above `base`.
 
 pub mod log;
 pub mod metrics;
 pub mod notice;
+pub mod trace;

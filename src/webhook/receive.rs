@@ -36,6 +36,7 @@ use crate::respond::{Answer, Refusal};
 use crate::store::model::{Accepted, NewEvent};
 use crate::store::{Events, StoreError};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::{self, Span};
 
 /// The header of an acknowledgement that names the event.
 pub const EVENT_HEADER: HeaderName = HeaderName::from_static("trunkline-event");
@@ -108,12 +109,31 @@ impl Receive for Receiver {
     }
 
     async fn receive(&self, admission: Admission, head: RequestHead, body: Bytes) -> Answer {
+        let traces = &self.parts.metrics.traces;
+        let span = traces.of_anyone(&head.headers, || format!("webhook {}", admission.integration.id));
+        let place = span.as_ref().map(|span| span.context.clone());
         let taken = match self.visit(&admission, &head) {
-            Ok(visit) => visit.take(body).await,
+            Ok(visit) => trace::within(place, Box::pin(visit.take(body))).await,
             Err(refused) => Err(refused),
         };
-        taken.unwrap_or_else(|refused| refused)
+        let answer = taken.unwrap_or_else(|refused| refused);
+        traces.end(span.and_then(|span| described(span, &admission, &answer)));
+        answer
     }
+}
+
+/// The span of a webhook, unless it was refused: anyone can send such a one.
+fn described(mut span: Span, admission: &Admission, answer: &Answer) -> Option<Span> {
+    let status = answer.status;
+    span.set("http.request.method", "POST");
+    span.set("http.response.status_code", status.as_u16());
+    span.set("trunkline.integration", &*admission.integration.id);
+    let event = answer.headers.iter().find(|(name, _)| *name == EVENT_HEADER);
+    span.set_some("trunkline.event", event.and_then(|(_, value)| value.to_str().ok()));
+    if status.is_server_error() {
+        span.fail(status.as_str());
+    }
+    (!status.is_client_error()).then_some(span)
 }
 
 impl Receiver {
@@ -366,7 +386,7 @@ impl Visit<'_> {
             dedupe_window: self.webhook.dedupe_window,
             received_at: self.now,
             query: query_without_secret(&self.head.query, &self.webhook.verify),
-            headers: keep::headers(&self.head.headers, &self.webhook.verify),
+            headers: [keep::headers(&self.head.headers, &self.webhook.verify), trace::stored()].concat(),
             body,
         };
         match parts.events.accept(event).await {
@@ -417,7 +437,7 @@ impl Visit<'_> {
             sent_bytes: bytes,
             received_bytes: 0,
             course: Course::default(),
-            told: Told::default(),
+            told: Told::default().traced(),
         });
     }
 }

@@ -62,6 +62,7 @@ mod store_faults;
 mod store_maintenance;
 mod support;
 mod tokens;
+mod traces;
 mod transforms;
 mod untold;
 mod vectors;

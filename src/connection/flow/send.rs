@@ -211,7 +211,7 @@ impl Started {
             endpoint: Some(Arc::from(stage.field())),
             status,
             error: sent.as_ref().err().map(|failure| failure.refusal().code()),
-            told: sent.as_ref().err().map(|failure| Told::of_error(failure)).unwrap_or_default(),
+            told: sent.as_ref().err().map(|failure| Told::of_error(failure)).unwrap_or_default().traced(),
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             received_bytes: sent.as_ref().map_or(0, |received| received.body.len() as u64),
             ..self.record

@@ -23,6 +23,7 @@ use crate::connection::upkeep::Replaced;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::store::StoreError;
+use crate::telemetry::trace;
 
 /// How long a token call may take; less than a lease lasts.
 const CALL: Duration = Duration::from_secs(40);
@@ -42,6 +43,23 @@ struct Trial<'a> {
 impl Refresher {
     /// Renews a token. Runs in a task of its own, which nobody cancels.
     pub(super) async fn attempt(&self, wish: &Wish, place: Option<OwnedSemaphorePermit>) -> Ended {
+        let traces = &self.parts.metrics.traces;
+        let mut span = traces.begin(None, trace::Kind::Internal, || "renew a token".to_owned());
+        let within = span.as_ref().map(|span| span.context.clone());
+        let ended = trace::within(within, Box::pin(self.attempt_once(wish, place))).await;
+        if let Some(span) = &mut span {
+            span.set("trunkline.integration", &*wish.key.integration);
+            span.set("trunkline.connection", &*wish.key.id);
+            span.set("trunkline.cause", wish.cause.word());
+            if let Err(error) = &ended {
+                span.fail(error.to_string());
+            }
+        }
+        traces.end(span);
+        ended
+    }
+
+    async fn attempt_once(&self, wish: &Wish, place: Option<OwnedSemaphorePermit>) -> Ended {
         let leases = self.leases.as_ref().ok_or(RefreshError::Gone)?;
         let generation = self.parts.live.load();
         let integration = generation.integration(&wish.key.integration).map(Arc::clone).ok_or(RefreshError::Gone)?;

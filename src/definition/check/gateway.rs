@@ -47,6 +47,13 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
     if let Some(raw) = &raw.admin {
         admin::check(raw, found);
     }
+    if let Some(trace) = &raw.trace {
+        match plain_address(&trace.otlp.endpoint) {
+            Ok(url) if url.query().is_none() => {}
+            Ok(_) => _ = found.error(Code::BadFormat, "/trace/otlp/endpoint", "this address has a query"),
+            Err(message) => _ = found.error(Code::BadFormat, "/trace/otlp/endpoint", message),
+        }
+    }
     connect(raw, development, found);
     rules::check(&raw.rules, found);
     rules::own(&raw.rules, found);

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::place::{Fault, Place};
-use super::{admin, doors, egress, read, rule, secrets};
+use super::{admin, doors, egress, read, rule, secrets, trace};
 use crate::base::path::normal;
 use crate::base::secret::Secret;
 use crate::definition::document::Document;
@@ -99,6 +99,7 @@ fn fixed(raw: &raw::Gateway, place: &Place<'_>) -> Result<Fixed, Fault> {
         previous: secrets::previous(raw.secrets.as_ref()),
         egress: egress::egress(raw.egress.as_ref(), &place.at("egress"))?,
         vault: secrets::vault(raw.secrets.as_ref(), &place.at("secrets").at("vault"))?,
+        trace: trace::trace(raw.trace.as_ref(), &place.at("trace"))?,
         not_run: not_yet::gateway_refusals(&place.document().value),
     })
 }
@@ -232,12 +233,15 @@ fn notifications(raw: Option<&RawNotifications>) -> Notifications {
 /// A token's answer has some kilobytes; with less room no sign-in could work.
 const SIGN_IN_LEAST: usize = 4 << 10;
 
+/// A share from 0 to 1 as so many of a million.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1,000,000")]
+pub(super) fn millionths(share: f64) -> u32 {
+    (share.clamp(0.0, 1.0) * 1e6).round() as u32
+}
+
 fn activity(raw: Option<&raw::Activity>) -> Activity {
     let usual = Activity::default();
     let Some(raw) = raw else { return usual };
-    // The schema bounds it, and a share of a million has no more digits than this.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1,000,000")]
-    let millionths = |share: f64| (share.clamp(0.0, 1.0) * 1e6).round() as u32;
     Activity {
         keep: raw.keep.map_or(usual.keep, count),
         retain: raw.retain.map_or(usual.retain, |time| time.0),

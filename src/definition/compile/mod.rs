@@ -22,6 +22,7 @@ mod request;
 mod rule;
 pub mod secrets;
 mod signed;
+mod trace;
 mod verify;
 mod webhook;
 

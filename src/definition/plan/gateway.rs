@@ -14,6 +14,7 @@ use super::egress::Egress;
 use super::identity::Identity;
 use super::notifications::Notifications;
 use super::rule::{Glob, Retry};
+use super::trace::Trace;
 use crate::base::secret::Secret;
 use crate::base::units::Rate;
 use crate::template::Text;
@@ -240,6 +241,8 @@ pub struct Fixed {
     pub egress: Egress,
     /// The server whose secrets references may name.
     pub vault: Option<Arc<VaultServer>>,
+    /// Which traces are recorded, and where they go; `None` is none.
+    pub trace: Option<Trace>,
     /// What is written, not run by this version, and cannot be left out silently: the program does not start.
     pub not_run: Vec<String>,
 }

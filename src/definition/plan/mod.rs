@@ -23,6 +23,7 @@ pub mod policy;
 pub mod request;
 pub mod rule;
 pub mod sigv4;
+pub mod trace;
 pub mod webhook;
 
 use std::fmt;

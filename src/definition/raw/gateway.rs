@@ -13,6 +13,7 @@ use super::rule::Rule;
 use super::scalar::{
     Cidr, DurationText, GrammarVersion, Id, Method, RateText, SecretText, SizeText, SocketMode, Template,
 };
+use super::trace::Trace;
 
 /// Pointers of values whose references the reader leaves as they are, because what they name need not
 /// be there yet: in development mode the master key is made by itself.
@@ -73,6 +74,8 @@ pub struct Gateway {
     pub rules: Vec<Rule>,
     /// How much is told of the gateway's own events.
     pub notifications: Option<Notifications>,
+    /// Which traces are recorded, and where they go. Default: none.
+    pub trace: Option<Trace>,
     /// Sandboxed modules, by name.
     #[serde(default)]
     #[schemars(extend("x-names" = "id"))]

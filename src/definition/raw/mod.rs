@@ -25,6 +25,7 @@ pub mod rule;
 pub mod scalar;
 mod strict;
 pub mod sync;
+pub mod trace;
 pub mod variables;
 pub mod verify;
 pub mod webhook;

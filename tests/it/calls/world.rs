@@ -171,6 +171,7 @@ pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
         egress: trunkline::definition::plan::egress::Egress::default(),
         vault: None,
+        trace: None,
         not_run: Vec::new(),
     };
     Gateway {

@@ -442,6 +442,7 @@ fn generation(public_url: url::Url, connect: Settings, integrations: Integration
         previous: PreviousKeys::default(),
         egress: trunkline::definition::plan::egress::Egress::default(),
         vault: None,
+        trace: None,
         not_run: Vec::new(),
     };
     let gateway = Gateway {

@@ -118,6 +118,7 @@ fn gateway(plan: &Plan) -> Gateway {
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
         egress: trunkline::definition::plan::egress::Egress::default(),
         vault: None,
+        trace: None,
         not_run: Vec::new(),
     };
     let destination = |(id, port): &(&str, u16)| Destination {

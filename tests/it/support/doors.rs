@@ -267,6 +267,7 @@ pub fn generation(setup: Setup) -> Generation {
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
         egress: setup.egress.clone(),
         vault: None,
+        trace: None,
         not_run: Vec::new(),
     };
     let gateway = Gateway {

@@ -46,6 +46,11 @@ impl Peer {
         Self::python("oauth1_peer.py", options)
     }
 
+    /// A collector of OpenTelemetry over the protocol's own messages.
+    pub fn collector(options: &Value) -> Self {
+        Self::python("otlp_peer.py", options)
+    }
+
     /// Amazon's services over moto, and an access key of theirs.
     pub fn aws() -> (Self, Value) {
         let peer = Self::python("aws_peer.py", &Value::Null);

@@ -168,6 +168,7 @@ pub fn describe(entry: &Entry) -> Value {
         "attempts": entry.attempts,
         "waited_ms": entry.waited_ms,
         "cache": entry.cache,
+        "trace": entry.trace,
         "generation": entry.generation,
     })
 }

@@ -36,6 +36,8 @@ pub struct Wanted {
     pub status: Option<Statuses>,
     /// Only those with this error code.
     pub error: Option<String>,
+    /// Only those of this trace: 32 hexadecimal digits.
+    pub trace: Option<String>,
     /// Only those that began then or later: a moment, or a duration back.
     pub since: Option<String>,
     /// Only those that began before then.
@@ -104,6 +106,7 @@ impl Wanted {
             caller: self.caller.clone(),
             status: self.status.map(|statuses| statuses.0),
             error: self.error.clone(),
+            trace: self.trace.clone(),
             since: time(&self.since)?,
             until: time(&self.until)?,
             min_ms: self.min_duration.map(millis),
