@@ -109,6 +109,7 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
         own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
         notifications: trunkline::definition::plan::notifications::Notifications::default(),
         activity: trunkline::definition::plan::gateway::Activity::default(),
+        usage: trunkline::definition::plan::gateway::Usage::default(),
         limits: Limits::default(),
     };
     Ok(Generation {

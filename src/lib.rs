@@ -14,6 +14,7 @@ pub mod net;
 pub mod otlp;
 pub mod secrets;
 pub mod request;
+pub mod usage;
 pub mod activity;
 pub mod connection;
 pub mod outbound;

@@ -52,8 +52,11 @@ impl Keeper {
         let mut looks = tokio::time::interval(EVERY);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(looks.tick()).await.is_some() {
-            let settings = self.live.load().gateway.activity;
+            let generation = self.live.load();
+            let settings = generation.gateway.activity;
             self.activity.apply(settings);
+            self.activity.usage().apply(generation.gateway.usage);
+            drop(generation);
             self.activity.retire(self.clock.now());
             self.count();
             let now = self.clock.monotonic();
@@ -106,6 +109,11 @@ impl Keeper {
         metrics.activity_dropped.with_label_values(&["file"]).inc_by(unwritten);
         metrics.activity_entries.with_label_values::<&str>(&[]).set(gauge(self.activity.len()));
         metrics.activity_bytes.with_label_values::<&str>(&[]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let (usage, cut) = (self.activity.usage(), self.activity.usage().taken());
+        metrics.usage_bytes.with_label_values::<&str>(&[]).set(gauge(usage.bytes()));
+        metrics.usage_dropped.with_label_values(&["calls"]).inc_by(self.activity.uncounted());
+        metrics.usage_dropped.with_label_values(&["minutes"]).inc_by(cut.memory);
+        metrics.usage_dropped.with_label_values(&["days"]).inc_by(cut.files);
         metrics.activity_viewers.with_label_values::<&str>(&[]).set(gauge(self.activity.viewers().now()));
         metrics.activity_viewers_cut.with_label_values(&["full"]).inc_by(refused);
         metrics.activity_viewers_cut.with_label_values(&["slow"]).inc_by(slow);

@@ -27,6 +27,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::ActivityId;
 use crate::definition::plan::gateway::Activity as Settings;
 use crate::telemetry::trace::{self, TraceId};
+use crate::usage::Usage;
 use entry::Entry;
 use files::{Bounds, Files, Place};
 use ring::{Ring, Snapshot};
@@ -164,6 +165,7 @@ pub struct Activity {
     succeeded: AtomicU64,
     viewers: stream::Viewers,
     ended: AtomicBool,
+    usage: Arc<Usage>,
 }
 
 impl Default for Activity {
@@ -179,6 +181,7 @@ impl Default for Activity {
             succeeded: AtomicU64::new(0),
             viewers: stream::Viewers::default(),
             ended: AtomicBool::new(false),
+            usage: Arc::default(),
         };
         activity.apply(Settings::default());
         activity
@@ -186,13 +189,13 @@ impl Default for Activity {
 }
 
 impl Activity {
-    /// With what the files have of the time before, and a thread that writes into them. Reads files, so call it where
-    /// that may take its time.
+    /// With what the files have of the time before, and a thread that writes into them and counts for `usage`. Reads
+    /// files, so call it where that may take its time.
     ///
     /// # Errors
     /// When the files cannot be read, or the system has no thread for it.
-    pub fn open(place: Place, settings: Settings, now: Timestamp) -> io::Result<Self> {
-        let activity = Self::default();
+    pub fn open(place: Place, usage: Usage, (settings, now): (Settings, Timestamp)) -> io::Result<Self> {
+        let activity = Self { usage: Arc::new(usage), ..Self::default() };
         activity.apply(settings);
         let (files, entries) = Files::open(place, settings.keep, now.before(settings.retain))?;
         let mut newest = Ring::default();
@@ -200,7 +203,7 @@ impl Activity {
             newest.push(Arc::new(entry));
         }
         let settled = Settled { bounds: activity.bounds(), gone: newest.snapshot().gone(), now };
-        let writer = Writer::start(files, settled)?;
+        let writer = Writer::start(files, Arc::clone(&activity.usage), settled)?;
         Ok(Self { newest: Mutex::new(newest), writer: RwLock::new(Some(writer)), ..activity })
     }
 
@@ -226,12 +229,19 @@ impl Activity {
     pub fn record(&self, call: CallRecord) {
         self.tally.count(&call);
         let keep = self.keep.load(Ordering::Relaxed);
-        if keep == 0 || (!call.has_failed() && !self.is_sampled()) {
-            return;
-        }
+        let is_kept = keep > 0 && (call.has_failed() || self.is_sampled());
         let ended = call.at.after(Duration::from_millis(call.duration_ms));
         let mut entry = Entry::of(ActivityId::default(), call);
         let writer = self.writer.read().unwrap_or_else(PoisonError::into_inner);
+        if writer.is_none() {
+            write::count(&self.usage, &entry);
+        }
+        if !is_kept {
+            if let Some(writer) = &*writer {
+                writer.count(Box::new(entry));
+            }
+            return;
+        }
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         entry.id = ActivityId::following(newest.last(), ended);
         let entry = Arc::new(entry);
@@ -267,8 +277,10 @@ impl Activity {
         let gone = if newest.is_empty() { newest.last() } else { newest.gone() };
         drop(newest);
         drop(freed);
-        if let Some(writer) = &*writer {
-            writer.tidy(Settled { bounds, gone, now });
+        match &*writer {
+            Some(writer) => writer.tidy(Settled { bounds, gone, now }),
+            // Without files it waits for no disk.
+            None => self.usage.tidy(now),
         }
     }
 
@@ -292,6 +304,17 @@ impl Activity {
         let writer = self.writer.read().unwrap_or_else(PoisonError::into_inner);
         let told = |standing: &Standing| (standing.dropped(), standing.bytes.load(Ordering::Relaxed));
         writer.as_ref().map_or((0, 0), |writer| told(writer.standing()))
+    }
+
+    /// How many calls are not in the usage since this was last asked, because the thread that counts could not follow.
+    pub fn uncounted(&self) -> u64 {
+        let writer = self.writer.read().unwrap_or_else(PoisonError::into_inner);
+        writer.as_ref().map_or(0, |writer| writer.standing().uncounted())
+    }
+
+    /// What is counted by the minute.
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.usage
     }
 
     /// What is counted for the audit log.
@@ -421,7 +444,8 @@ pub(super) mod tests {
             disk: Arc::new(crate::store::disk::SystemDisk),
         };
         let settings = Settings { keep: 5, ..Settings::default() };
-        let open = |now| Activity::open(place(), settings, Timestamp::from_seconds(now)).expect("files");
+        let open =
+            |now| Activity::open(place(), Usage::default(), (settings, Timestamp::from_seconds(now))).expect("files");
         let activity = open(100);
         (0..8).for_each(|number| activity.record(call(100 + number)));
         let before = activity.newest(100, |_| true);

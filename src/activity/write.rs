@@ -1,4 +1,5 @@
-//! The thread that writes entries into the files, some at once, so that no call waits for a disk.
+//! The thread that writes entries into the files, some at once, so that no call waits for a disk, and counts them for
+//! [`crate::usage`].
 //!
 //! What waits for it is bounded; what finds no room, or cannot be written, is counted, and is in memory alone.
 
@@ -8,10 +9,12 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::entry::Entry;
+use super::entry::{Direction, Entry};
 use super::files::{Bounds, Files};
 use crate::base::clock::Timestamp;
 use crate::base::id::ActivityId;
+use crate::usage::Usage;
+use crate::usage::slot::{Sample, Series};
 
 /// Entries that may wait.
 const WAITING: usize = 16_384;
@@ -25,6 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// What the thread is asked.
 enum Job {
     Write(Arc<Entry>),
+    Count(Box<Entry>),
     Tidy(Settled),
 }
 
@@ -44,6 +48,8 @@ pub struct Settled {
 pub struct Standing {
     /// Entries that are in no file and should be, since this was last taken.
     dropped: AtomicU64,
+    /// Calls that are not in the usage, since this was last taken.
+    uncounted: AtomicU64,
     /// Bytes of all files.
     pub bytes: AtomicU64,
     /// The newest entry that was removed with its file.
@@ -63,11 +69,11 @@ impl Writer {
     ///
     /// # Errors
     /// When the system has no thread for it.
-    pub fn start(files: Files, settled: Settled) -> std::io::Result<Self> {
+    pub fn start(files: Files, usage: Arc<Usage>, settled: Settled) -> std::io::Result<Self> {
         let (jobs, waiting) = sync_channel(WAITING);
         let standing = Arc::new(Standing::default());
         standing.bytes.store(files.bytes(), Ordering::Relaxed);
-        let mut work = Work { files, settled, standing: Arc::clone(&standing), failing: false };
+        let mut work = Work { files, usage, settled, standing: Arc::clone(&standing), failing: false };
         let thread = std::thread::Builder::new().name("activity".to_owned()).spawn(move || work.run(&waiting))?;
         Ok(Self { jobs, standing, thread })
     }
@@ -76,6 +82,14 @@ impl Writer {
     pub fn write(&self, entry: Arc<Entry>) {
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.jobs.try_send(Job::Write(entry)) {
             self.standing.dropped.fetch_add(1, Ordering::Relaxed);
+            self.standing.uncounted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Has an entry that is not kept counted. Never waits.
+    pub fn count(&self, entry: Box<Entry>) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.jobs.try_send(Job::Count(entry)) {
+            self.standing.uncounted.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -102,10 +116,32 @@ impl Standing {
     pub fn dropped(&self) -> u64 {
         self.dropped.swap(0, Ordering::Relaxed)
     }
+
+    /// Takes the count of calls that are not in the usage.
+    pub fn uncounted(&self) -> u64 {
+        self.uncounted.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// Counts a call to a service; what came in is no use of one.
+pub fn count(usage: &Usage, entry: &Entry) {
+    if entry.direction() == Direction::In {
+        return;
+    }
+    usage.count(&Sample {
+        at: entry.at,
+        series: Series { integration: Arc::clone(&entry.integration), endpoint: entry.endpoint.clone() },
+        failed: entry.has_failed(),
+        attempts: entry.attempts,
+        cache: entry.cache.clone(),
+        duration_ms: entry.duration_ms,
+        bytes: (entry.sent_bytes, entry.received_bytes),
+    });
 }
 
 struct Work {
     files: Files,
+    usage: Arc<Usage>,
     settled: Settled,
     standing: Arc<Standing>,
     failing: bool,
@@ -124,15 +160,21 @@ impl Work {
             }
             self.write(&mut batch);
         }
+        self.usage.close(self.settled.now);
     }
 
     fn take(&mut self, job: Job, batch: &mut Vec<Arc<Entry>>) {
         match job {
-            Job::Write(entry) => batch.push(entry),
+            Job::Write(entry) => {
+                count(&self.usage, &entry);
+                batch.push(entry);
+            }
+            Job::Count(entry) => count(&self.usage, &entry),
             Job::Tidy(settled) => {
                 self.settled = settled;
                 self.write(batch);
                 self.tidy();
+                self.usage.tidy(settled.now);
             }
         }
         if batch.len() >= BATCH {

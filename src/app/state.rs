@@ -10,6 +10,7 @@ use crate::activity::Activity;
 use crate::activity::files::Place;
 use crate::definition::plan::gateway::{Gateway, State};
 use crate::store::embedded::{self, Embedded, Retention};
+use crate::usage::{self, Usage};
 
 /// Opens the store on a thread that may wait: recovery reads what was written since the last start.
 pub async fn open(gateway: &Gateway, seams: &Seams) -> Result<Arc<Embedded>, StartError> {
@@ -37,8 +38,18 @@ pub fn options(gateway: &Gateway, seams: &Seams) -> Result<embedded::Options, St
 pub async fn activity(gateway: &Gateway, seams: &Seams) -> Activity {
     let State::Sled { path, min_free, .. } = &gateway.fixed.state else { return Activity::default() };
     let place = Place { store: path.clone(), min_free: *min_free, disk: Arc::clone(&seams.disk) };
-    let (settings, now) = (gateway.activity, seams.clock.now());
-    let opened = tokio::task::spawn_blocking(move || Activity::open(place, settings, now)).await;
+    let usage_place = usage::files::Place { store: path.clone(), min_free: *min_free, disk: Arc::clone(&seams.disk) };
+    let (settings, usage_settings, now) = (gateway.activity, gateway.usage, seams.clock.now());
+    let opened = tokio::task::spawn_blocking(move || {
+        let usage = Usage::open(usage_place, usage_settings, now).unwrap_or_else(|error| {
+            tracing::error!("the usage's files cannot be used, so it is in memory alone: {error}");
+            let usage = Usage::default();
+            usage.apply(usage_settings);
+            usage
+        });
+        Activity::open(place, usage, (settings, now))
+    });
+    let opened = opened.await;
     let told = match opened {
         Ok(Ok(activity)) => return activity,
         Ok(Err(error)) => error.to_string(),

@@ -119,6 +119,7 @@ pub fn generation(integrations: Vec<Integration>) -> Generation {
         own: Arc::new(crate::definition::plan::Integration::own(Vec::new())),
         notifications: crate::definition::plan::notifications::Notifications::default(),
         activity: crate::definition::plan::gateway::Activity::default(),
+        usage: crate::definition::plan::gateway::Usage::default(),
         limits: Limits::default(),
     };
     let integrations: HashMap<_, _> =

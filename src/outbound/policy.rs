@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::breaker::circuit::End;
 use super::breaker::{Breakers, Guard, Refused, end_of};
-use super::limit::{Ask, Full, Lane, Limiter, Permit, Why};
+use super::limit::{Ask, Count, Full, Lane, Limiter, Permit, Why};
 use super::quota::Report;
 use super::retry::{Between, Budget, Fault, Next, Spent};
 use super::told::{self, Seen};
@@ -195,6 +195,11 @@ impl Policy {
     /// Counts what came of a failed try.
     pub fn count_retry(&self, result: &str) {
         self.metrics.retries.with_label_values(&[&*self.integration.id, result]).inc();
+    }
+
+    /// What is known of the service's own counts.
+    pub fn counts(&self) -> Vec<Count> {
+        self.limiter.as_ref().map(|limiter| limiter.counts()).unwrap_or_default()
     }
 
     /// The circuits of the integration.

@@ -33,6 +33,19 @@ pub struct Report {
     pub retry_after: Option<Duration>,
 }
 
+/// What people are told of a service's count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// How many calls are left; `None` where only a pause is known.
+    pub left: Option<u64>,
+    /// How many there are in all.
+    pub limit: Option<u64>,
+    /// How long until the count is full again.
+    pub resets_in: Option<Duration>,
+    /// For how long nothing goes, because the service asked for a pause.
+    pub hold: Duration,
+}
+
 /// Who asks to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asker {
@@ -74,6 +87,14 @@ impl Learned {
     /// How many calls are left, where that is known.
     pub fn left(&self) -> Option<u64> {
         self.left
+    }
+
+    /// What people are told of it: nothing where nothing is known, or where what is known is over.
+    pub fn told(&self, now: Duration) -> Option<Told> {
+        let known = self.left.filter(|_| !self.probing && !self.is_idle(now));
+        let resets_in = self.resets.map(|resets| resets.saturating_sub(now));
+        let hold = self.hold.saturating_sub(now);
+        (known.is_some() || !hold.is_zero()).then_some(Told { left: known, limit: self.limit, resets_in, hold })
     }
 
     /// When a call may go: `now`, or later.
@@ -231,6 +252,16 @@ mod tests {
         assert_eq!(learned.ready_at(APP, 0, at(101)), at(130));
         assert_eq!(learned.ready_at(APP, 0, at(130)), at(130));
         assert_eq!(learned.left(), Some(48), "two answers are still out");
+    }
+
+    #[test]
+    fn people_are_told_what_is_known_until_it_is_over() {
+        let learned = heard(told(2, 50, 30));
+        let shown = learned.told(at(110)).expect("known");
+        assert_eq!((shown.left, shown.limit, shown.resets_in, shown.hold), (Some(2), Some(50), Some(at(20)), at(0)));
+        assert_eq!((learned.told(at(130)), Learned::default().told(at(0))), (None, None));
+        let paused = heard(refused(Some(30))).told(at(110)).expect("a pause");
+        assert_eq!((paused.left, paused.hold), (None, at(20)));
     }
 
     #[test]

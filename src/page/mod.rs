@@ -8,6 +8,7 @@
 mod activity;
 mod assets;
 mod audit;
+mod charts;
 mod configuration;
 mod connections;
 mod draft;
@@ -18,6 +19,7 @@ mod payload;
 mod render;
 mod shell;
 mod sign_in;
+mod usage;
 mod webhooks;
 mod words;
 
@@ -78,6 +80,7 @@ fn screens() -> Router<Arc<Parts>> {
         .route("/activity/live", get(activity::live))
         .route("/activity/stream", get(activity::rows))
         .route("/activity/{id}", get(activity::show))
+        .route("/usage", get(usage::show))
         .route("/audit", get(audit::list))
         .route("/audit/check", get(audit::check))
         .route("/configuration", get(configuration::show))

@@ -13,7 +13,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use rust_embed::Embed;
 use serde::Serialize;
 
-use super::{payload, words};
+use super::{charts, payload, words};
 
 #[derive(Embed)]
 #[folder = "src/page/templates/"]
@@ -35,6 +35,7 @@ static PAGES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     );
     words::add_to(&mut pages);
     payload::add_to(&mut pages);
+    charts::add_to(&mut pages);
     for name in Templates::iter() {
         let text = Templates::get(&name).map(|file| String::from_utf8_lossy(&file.data).into_owned());
         // One that does not compile is found missing when it is asked for; a test asks for all.

@@ -164,6 +164,7 @@ impl Shell {
             ("/events", "Events", (0, false)),
             ("/dead-letters", "Dead letters", alarm(dead)),
             ("/activity", "Activity", (0, false)),
+            ("/usage", "Usage", (0, false)),
             ("/audit", "Audit log", (0, false)),
             ("/configuration", "Configuration", alarm(faults)),
         ];

@@ -14,6 +14,8 @@ const HUES: u8 = 12;
 pub(super) fn add_to(pages: &mut Environment<'static>) {
     pages.add_filter("when", |at: Value, now: &str| when(&at, now));
     pages.add_filter("bytes", bytes);
+    pages.add_filter("grouped", grouped);
+    pages.add_filter("percent", percent);
     pages.add_filter("plainly", plainly);
     pages.add_filter("sparkline", |hours: Value| super::webhooks::sparkline(&hours));
     pages.add_filter("hue", hue);
@@ -52,6 +54,34 @@ fn bytes(count: u64) -> String {
     }
     let unit_word = units.get(unit).copied().unwrap_or_default();
     if unit == 0 { format!("{whole} B") } else { format!("{whole}.{} {unit_word}", rest * 10 / 1_024) }
+}
+
+/// `12,345`; nothing for what is no number.
+fn grouped(count: &Value) -> String {
+    let Ok(count) = u64::try_from(count.clone()) else { return String::new() };
+    let digits = count.to_string();
+    let mut shown = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+/// `0.5 %`; what is not nothing is never shown as nothing, and what is not all never as all.
+fn percent(part: u64, all: u64) -> String {
+    if all == 0 {
+        return String::new();
+    }
+    let tenths = (u128::from(part) * 1_000 + u128::from(all) / 2) / u128::from(all);
+    match tenths {
+        0 if part > 0 => "under 0.1 %".to_owned(),
+        1_000 if part < all => "over 99.9 %".to_owned(),
+        tenths if tenths % 10 == 0 => format!("{} %", tenths / 10),
+        tenths => format!("{}.{} %", tenths / 10, tenths % 10),
+    }
 }
 
 /// Words that people write otherwise than the grammar does.
@@ -158,6 +188,18 @@ mod tests {
         assert_eq!(shown("{{ 'oauth2'|plainly }}, {{ 'hr'|plainly }}"), "OAuth 2.0, HR");
         assert_eq!(shown("{{ 'GitHub'|initials }} {{ 'Google Drive'|initials }}"), "GI GD");
         assert_eq!((hue("github"), hue("stripe") < HUES), (hue("github"), true));
+    }
+
+    #[test]
+    fn numbers_are_grouped_and_shares_are_never_rounded_to_nothing_or_all() {
+        assert_eq!(
+            shown("{{ 0|grouped }} {{ 999|grouped }} {{ 1234567|grouped }} {{ none|grouped }}."),
+            "0 999 1,234,567 ."
+        );
+        assert_eq!(
+            shown("{{ 1|percent(8) }}, {{ 1|percent(9000) }}, {{ 8999|percent(9000) }}, {{ 3|percent(3) }}"),
+            "12.5 %, under 0.1 %, over 99.9 %, 100 %"
+        );
     }
 
     #[test]

@@ -116,6 +116,8 @@ metrics! {
     activity_bytes: gauge "trunkline_activity_bytes" "Bytes of the activity's files." [];
     activity_viewers: gauge "trunkline_activity_viewers" "Who looks at the live activity." [];
     activity_viewers_cut: counter "trunkline_activity_viewers_cut_total" "Viewers of the live activity that were refused because there were too many (full), or let go because they took nothing (slow)." ["reason"];
+    usage_bytes: gauge "trunkline_usage_bytes" "Bytes of memory that what is counted of calls takes." [];
+    usage_dropped: counter "trunkline_usage_dropped_total" "What is missing in the usage: `calls` that could not be counted in time, `minutes` let go before `usage.retain` because `usage.bytes` were used up, `days` whose files were removed because they had too many bytes." ["kind"];
     calls_waiting: gauge "trunkline_calls_waiting" "Calls that wait for their turn under the limits of an integration." ["integration"];
     calls_waited: histogram "trunkline_calls_waited_seconds" "Time that calls waited for their turn, of those that had to." ["integration"];
     calls_held: counter "trunkline_calls_held_total" "Calls that were not made, by reason: a rate or the service's own quota (rate, quota), waiting in vain (waited), too many waiting (crowded), a failing service (open)." ["integration", "reason"];

@@ -65,5 +65,6 @@ mod tokens;
 mod traces;
 mod transforms;
 mod untold;
+mod usage;
 mod vectors;
 mod webhooks;

@@ -22,6 +22,7 @@ pub mod query;
 mod registrations;
 mod sign_in_links;
 mod transfer;
+pub mod usage;
 pub mod webhooks;
 
 use std::sync::Arc;
@@ -98,6 +99,7 @@ fn guarded() -> Router<Arc<Parts>> {
         .route("/api/activity/{id}", get(activity::show))
         .route("/api/integrations/{id}/logs", get(activity::of_connection))
         .route("/api/integrations/{id}/logs/stream", get(activity::stream::of_connection))
+        .route("/api/usage", get(usage::show))
         .route("/api/audit", get(audit::list))
         .route("/api/audit/check", get(audit::check))
 }

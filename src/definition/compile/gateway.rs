@@ -17,7 +17,7 @@ use crate::definition::not_yet;
 use crate::definition::plan::Integration;
 use crate::definition::plan::gateway::{
     Activity, Caller, Connect, Destination, DoorName, Fixed, Gateway, Grant, KeySource, Limits, Mode, Network, State,
-    Upkeep,
+    Upkeep, Usage,
 };
 use crate::definition::plan::notifications::Notifications;
 use crate::definition::plan::rule::Glob;
@@ -25,6 +25,7 @@ use crate::definition::problem::Code;
 use crate::definition::raw::gateway as raw;
 use crate::definition::raw::notifications::Notifications as RawNotifications;
 use crate::definition::raw::scalar::{Cidr, Method};
+use crate::definition::raw::usage::Usage as RawUsage;
 use crate::definition::templates::Templates;
 
 const WORKERS: u32 = 10;
@@ -34,6 +35,9 @@ const LEAST_TEST_PAUSE: Duration = Duration::from_mins(1);
 const LEAST_AUDIT_PAUSE: Duration = Duration::from_secs(1);
 /// The files of the activity have room for this at least.
 const LEAST_ACTIVITY: u64 = 1 << 20;
+/// Usage is kept for this at least, and in this much memory.
+const LEAST_USAGE: Duration = Duration::from_hours(1);
+const LEAST_USAGE_BYTES: u64 = 64 << 10;
 /// A viewer of the live activity may take nothing for this at least.
 const LEAST_VIEWER_TIMEOUT: Duration = Duration::from_secs(1);
 const CONCURRENCY: u32 = 10;
@@ -72,6 +76,7 @@ pub fn gateway(document: &Document, templates: &Templates) -> Result<Gateway, Fa
         workers: count(raw.workers.unwrap_or(WORKERS)),
         upkeep: upkeep(raw.upkeep.as_ref()),
         activity: activity(raw.activity.as_ref()),
+        usage: usage(raw.usage.as_ref()),
         limits: limits(raw.limits.as_ref()),
         own: Arc::new(Integration::own(rule::compile_all(&raw.rules, &place.at("rules"))?)),
         notifications: notifications(raw.notifications.as_ref()),
@@ -253,6 +258,15 @@ fn activity(raw: Option<&raw::Activity>) -> Activity {
     }
 }
 
+fn usage(raw: Option<&RawUsage>) -> Usage {
+    let usual = Usage::default();
+    let Some(raw) = raw else { return usual };
+    Usage {
+        retain: raw.retain.map_or(usual.retain, |time| time.0.max(LEAST_USAGE)),
+        bytes: raw.bytes.map_or(usual.bytes, |size| size.0.max(LEAST_USAGE_BYTES)),
+    }
+}
+
 fn limits(raw: Option<&raw::Limits>) -> Limits {
     let usual = Limits::default();
     let Some(raw) = raw else { return usual };
@@ -337,6 +351,8 @@ mod tests {
         assert_eq!((activity.keep, activity.sample_millionths), (5, 250_000));
         assert_eq!((activity.retain, activity.audit_every), (Duration::from_hours(1), LEAST_AUDIT_PAUSE));
         assert_eq!((activity.bytes, activity.viewers, activity.viewer_timeout), (1 << 20, 2, Duration::from_secs(1)));
+        let usage = compiled(&json!({ "usage": { "retain": "1s", "bytes": "1KiB" } })).expect("compiles").usage;
+        assert_eq!((usage.retain, usage.bytes), (LEAST_USAGE, LEAST_USAGE_BYTES));
         let upkeep = compiled(&json!({ "upkeep": { "refreshes_at_once": 3 } })).expect("compiles").upkeep;
         assert_eq!((upkeep.refreshes_at_once, upkeep.test_every.is_some()), (3, true));
     }

@@ -20,6 +20,7 @@ use crate::base::units::Rate;
 use crate::template::Text;
 
 pub use super::activity::Activity;
+pub use super::usage::Usage;
 
 /// The gateway's own settings. Those under [`Fixed`] take effect at start only.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub struct Gateway {
     pub upkeep: Upkeep,
     /// What is remembered of calls.
     pub activity: Activity,
+    /// What is counted of calls.
+    pub usage: Usage,
     /// Bounds of what is taken in.
     pub limits: Limits,
     /// What the gateway's own events come to: its rules are those of the gateway file.

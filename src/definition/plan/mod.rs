@@ -24,6 +24,7 @@ pub mod request;
 pub mod rule;
 pub mod sigv4;
 pub mod trace;
+pub mod usage;
 pub mod webhook;
 
 use std::fmt;

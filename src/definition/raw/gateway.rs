@@ -14,6 +14,7 @@ use super::scalar::{
     Cidr, DurationText, GrammarVersion, Id, Method, RateText, SecretText, SizeText, SocketMode, Template,
 };
 use super::trace::Trace;
+use super::usage::Usage;
 
 /// Pointers of values whose references the reader leaves as they are, because what they name need not
 /// be there yet: in development mode the master key is made by itself.
@@ -66,6 +67,8 @@ pub struct Gateway {
     pub upkeep: Option<Upkeep>,
     /// What is remembered of calls.
     pub activity: Option<Activity>,
+    /// What is counted of calls.
+    pub usage: Option<Usage>,
     /// Bounds of what the doors take in.
     pub limits: Option<Limits>,
     /// What happens because of the gateway's own events, such as `trunkline.breaker.open`.

@@ -26,6 +26,7 @@ pub mod scalar;
 mod strict;
 pub mod sync;
 pub mod trace;
+pub mod usage;
 pub mod variables;
 pub mod verify;
 pub mod webhook;

@@ -11,7 +11,7 @@ use super::queue::Queue;
 use crate::base::bucket::{Bucket, Shape};
 use crate::base::map::Map;
 use crate::definition::plan::policy::{Limit, Scope};
-use crate::outbound::quota::{Asker, Learned, Report};
+use crate::outbound::quota::{Asker, Learned, Report, Told};
 
 /// The most budgets of one limit that are kept; beyond that, unknown ones share one.
 const BUDGETS: usize = 65_536;
@@ -211,6 +211,15 @@ impl<W> Gate<W> {
             Some((place, bucket.left(counter.shape, now).min(count), bucket.full_in(now)))
         };
         claim.limits.iter().filter_map(of).collect()
+    }
+
+    /// What is known of the service's counts: the limit that each is of (`None` for the general one), the connection
+    /// (empty where all share it), and what is told.
+    pub fn told(&self, now: Duration) -> Vec<(Option<usize>, Arc<str>, Told)> {
+        let told = self.counts.iter().filter_map(|((count, whose), learned)| {
+            Some((count.checked_sub(1), Arc::clone(whose), learned.told(now)?))
+        });
+        told.collect()
     }
 
     /// How many calls wait.

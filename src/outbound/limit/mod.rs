@@ -16,7 +16,7 @@ use prometheus::IntGauge;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::quota::Report;
+use super::quota::{Report, Told};
 use crate::base::clock::Clock;
 use crate::definition::plan::policy::Limit;
 use gate::{Claim, Gate, Later, Standing};
@@ -88,6 +88,17 @@ pub struct Permit {
     claim: Claim,
     standing: Vec<Standing>,
     is_open: bool,
+}
+
+/// One of the service's counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// The name of the special limit that it is of; `None` for the general one.
+    pub limit: Option<Box<str>>,
+    /// The connection; empty where all of them share it.
+    pub connection: Arc<str>,
+    /// What is known of it.
+    pub told: Told,
 }
 
 /// Why a call may not go.
@@ -181,6 +192,20 @@ impl Limiter {
             Entered::Wait(id, turn, wait) => self.wait(&claim, (id, turn), wait).await?,
         };
         Ok(Permit { limiter: Arc::clone(self), claim, standing, is_open: true })
+    }
+
+    /// What is known of the service's counts, those with the least left first.
+    pub fn counts(&self) -> Vec<Count> {
+        let told = self.lock().gate.told(self.clock.monotonic());
+        let name = |place: usize| self.limits.get(place).map(|limit| limit.name.clone());
+        let count = |(place, connection, told): (Option<usize>, Arc<str>, Told)| Count {
+            limit: place.and_then(name),
+            connection,
+            told,
+        };
+        let mut counts: Vec<_> = told.into_iter().map(count).collect();
+        counts.sort_by(|a, b| (a.told.left, &a.connection, &a.limit).cmp(&(b.told.left, &b.connection, &b.limit)));
+        counts
     }
 
     fn claim(&self, ask: &Ask<'_>) -> Claim {

@@ -188,6 +188,7 @@ pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
         own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
         notifications: trunkline::definition::plan::notifications::Notifications::default(),
         activity: trunkline::definition::plan::gateway::Activity::default(),
+        usage: trunkline::definition::plan::gateway::Usage::default(),
         limits: Limits::default(),
     }
 }

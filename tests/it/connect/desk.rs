@@ -460,6 +460,7 @@ fn generation(public_url: url::Url, connect: Settings, integrations: Integration
         own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
         notifications: trunkline::definition::plan::notifications::Notifications::default(),
         activity: trunkline::definition::plan::gateway::Activity::default(),
+        usage: trunkline::definition::plan::gateway::Usage::default(),
     };
     Generation {
         number: 1,

@@ -144,6 +144,7 @@ fn gateway(plan: &Plan) -> Gateway {
         own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
         notifications: trunkline::definition::plan::notifications::Notifications::default(),
         activity: trunkline::definition::plan::gateway::Activity::default(),
+        usage: trunkline::definition::plan::gateway::Usage::default(),
         limits: Limits::default(),
     }
 }

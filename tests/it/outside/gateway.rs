@@ -206,6 +206,13 @@ impl Gateway {
         Client::new(self.admin).get("/readyz").is_ok_and(|reply| reply.status == 200)
     }
 
+    /// Asks it to stop, and waits until it has.
+    pub fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success(), "it ended as one that was asked to");
+    }
+
     /// `kill -9`, and waits until it is gone.
     pub fn kill(mut self) {
         self.end();

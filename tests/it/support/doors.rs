@@ -284,6 +284,7 @@ pub fn generation(setup: Setup) -> Generation {
         own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
         notifications: trunkline::definition::plan::notifications::Notifications::default(),
         activity: trunkline::definition::plan::gateway::Activity::default(),
+        usage: trunkline::definition::plan::gateway::Usage::default(),
         limits: setup.limits,
     };
     let by_id = |integration: Integration| (Arc::clone(&integration.id), Arc::new(integration));
