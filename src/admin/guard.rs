@@ -101,10 +101,13 @@ pub fn caller(known: Option<Identity>, gateway: &Gateway, listen: &Listen) -> Re
 }
 
 /// Routes of what a read-only deployment still takes: it changes nothing that files say.
-const GOES_ON: [&str; 14] = [
+const GOES_ON: [&str; 18] = [
     "/api/reload",
     "/api/events/{id}/replay",
     "/api/deliveries/replay",
+    "/api/replays",
+    "/api/replays/{id}/run",
+    "/api/replays/{id}/cancel",
     "/api/deliveries/{id}/replay",
     "/api/integrations/test",
     "/api/integrations/connections/{id}/test",
@@ -113,6 +116,7 @@ const GOES_ON: [&str; 14] = [
     "/configuration/reload",
     "/events/{id}/replay",
     "/dead-letters/replay",
+    "/replays/{id}/cancel",
     "/deliveries/{id}/replay",
     "/connections/{id}/test",
     "/webhooks/{id}/test",

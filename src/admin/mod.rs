@@ -2,7 +2,8 @@
 //!
 //! [`guard`] says who may ask, [`sign_in`] who someone is, [`api`] has a resource a file, [`serve`] owns
 //! connections; the page is a room of its own. Every error is a problem document made by `respond`. Nothing here
-//! changes definitions; what it does change is in the audit log first. Called by `app` and `page`.
+//! changes a definition file that is there, and only installing one writes another; what is changed is in the audit log
+//! first. Called by `app` and `page`.
 
 pub mod api;
 mod entry;
@@ -80,6 +81,8 @@ pub struct Parts {
     pub readiness: Arc<Readiness>,
     /// What reads the files again.
     pub reload: Arc<dyn Reload>,
+    /// Dead deliveries that are tried again, many at once.
+    pub replays: Arc<api::replays::Replays>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where the door really listens.
@@ -94,6 +97,15 @@ pub trait Reload: Send + Sync + 'static {
 
     /// What was found when the files were last read, with the texts for excerpts.
     fn report(&self) -> Report;
+
+    /// Whether a variable has a value that references get.
+    fn has_variable(&self, name: &str) -> bool;
+
+    /// Writes a new definition file where the deployment has its own. Waits for the disk.
+    ///
+    /// # Errors
+    /// When there is no such directory, it cannot be written, or has a file of this name.
+    fn add_file(&self, name: &str, text: &str) -> std::io::Result<std::path::PathBuf>;
 
     /// Since when the files cannot be read because whatever they are on does not answer.
     fn stalled(&self) -> Option<Timestamp>;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -128,6 +129,14 @@ impl Reload for ByHand {
 
     fn report(&self) -> Report {
         self.0.deployment().report()
+    }
+
+    fn has_variable(&self, name: &str) -> bool {
+        self.0.has_variable(name)
+    }
+
+    fn add_file(&self, name: &str, text: &str) -> io::Result<PathBuf> {
+        self.0.add_file(name, text)
     }
 
     fn stalled(&self) -> Option<Timestamp> {

@@ -9,14 +9,14 @@ use serde_json::json;
 use super::activity::integrations;
 use super::shell::Shell;
 use crate::admin::api::query::{Asked, EventQuery, Named};
-use crate::admin::api::{deliveries, events};
+use crate::admin::api::{deliveries, events, replays};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::{DeliveryId, EventId};
 
 type Shared = State<Arc<Parts>>;
 
-/// How many events a replay of dead letters takes at once.
+/// How many events are looked through to tell what a replay would do.
 const REPLAYED: usize = 1_000;
 
 /// The events that fit the filters.
@@ -78,15 +78,35 @@ pub async fn plan(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQ
     shell.page("replay.html", "Replay dead letters", view).await
 }
 
-/// Tries all of them again.
+/// Tries all of them again, and shows how far that is.
 pub async fn replay_all(
     State(parts): Shared,
     By(by): By,
     shell: Shell,
     Asked(query): Asked<EventQuery>,
 ) -> Result<Response, Refused> {
-    let query = query.of_the_dead().limited(REPLAYED);
-    let (replayed, _): (Vec<DeliveryId>, _) = deliveries::all_again(&parts, &by, &query).await?;
-    let told = if replayed.is_empty() { "replayed_none" } else { "replayed_all" };
-    Ok(shell.done("/dead-letters", told))
+    let id = replays::make(&parts, &by, query).await?;
+    replays::start(&parts, &by, id).await?;
+    Ok(shell.done(&format!("/replays/{id}"), "replay_begun"))
+}
+
+/// What was tried again, many at once.
+pub async fn replays(State(parts): Shared, shell: Shell) -> Result<Response, Refused> {
+    shell.page("replays.html", "Replays", json!({ "rows": replays::rows(&parts) })).await
+}
+
+/// How far one of them is.
+pub async fn progress(State(parts): Shared, shell: Shell, Named(id): Named<u64>) -> Result<Response, Refused> {
+    shell.page("replay_progress.html", "Replay of dead letters", json!({ "replay": replays::one(&parts, id)? })).await
+}
+
+/// Stops one of them.
+pub async fn cancel(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<u64>,
+) -> Result<Response, Refused> {
+    replays::stop(&parts, &by, id).await?;
+    Ok(shell.done(&format!("/replays/{id}"), "replay_cancelled"))
 }

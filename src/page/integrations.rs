@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Form, State};
 use axum::response::Response;
 use http::{HeaderValue, header};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::shell::Shell;
 use crate::admin::api::connections::{self, Wanted as Which};
 use crate::admin::api::marketplace::{Standing, Wanted, one, shelf};
 use crate::admin::api::query::{Asked, Named};
-use crate::admin::api::{breaker, integrations as loaded};
+use crate::admin::api::{breaker, install, integrations as loaded, ratings};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::definition::catalogue;
@@ -30,12 +31,19 @@ pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wante
 }
 
 /// One entry.
-pub async fn show(State(parts): Shared, shell: Shell, Named(id): Named<String>) -> Result<Response, Refused> {
+pub async fn show(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<String>,
+) -> Result<Response, Refused> {
     let unknown = || Refused::new(Refusal::NotFound, &format!("there is no integration `{id}`"));
     let row = one(&parts, &id).await?.ok_or_else(unknown)?;
     let title = row.name.clone();
     let in_force = parts.live.load().integration(&id).is_some();
-    let mut view = json!({ "row": row, "public_url": public_url(&parts) });
+    let rated = ratings::describe(&parts, &id).await?;
+    let own = rated["ratings"].as_array().and_then(|rows| rows.iter().find(|row| row["by"] == *by)).cloned();
+    let mut view = json!({ "row": row, "public_url": public_url(&parts), "rated": rated, "own": own });
     if let Some(view) = view.as_object_mut() {
         if in_force {
             let wanted = Which { integration: Some(id.clone()), ..Which::default() };
@@ -44,7 +52,7 @@ pub async fn show(State(parts): Shared, shell: Shell, Named(id): Named<String>) 
             // One without an API has no circuits.
             view.insert("breaker".to_owned(), breaker::conditions(&parts, &id).unwrap_or_default());
         } else if row.state == Standing::Available {
-            view.insert("entry".to_owned(), entry(&id));
+            view.insert("entry".to_owned(), entry(&parts, &id)?);
         }
     }
     shell.page("integration.html", &title, view).await
@@ -55,18 +63,55 @@ fn public_url(parts: &Parts) -> String {
     parts.live.load().gateway.public_url.as_str().trim_end_matches('/').to_owned()
 }
 
-/// What the catalogue says of an entry, and the file that would install it.
-fn entry(id: &str) -> Value {
-    let Some(document) = catalogue::entry(id).map(catalogue::Entry::document) else { return Value::Null };
+/// What the catalogue says of an entry, and what it takes to install it.
+fn entry(parts: &Parts, id: &str) -> Result<Value, Refused> {
+    let Some(document) = catalogue::entry(id).map(catalogue::Entry::document) else { return Ok(Value::Null) };
     let listing = catalogue::Listing::of(&document);
-    let upper = id.to_uppercase().replace('-', "_");
-    let client = format!("{{ id: \"${{env:{upper}_CLIENT_ID}}\", secret: \"${{env:{upper}_CLIENT_SECRET}}\" }}");
-    let auth =
-        if listing.auth == "oauth2" { format!("auth:\n  oauth2:\n    client: {client}\n") } else { String::new() };
-    let webhook = format!("webhook:\n  secrets: [\"${{env:{upper}_WEBHOOK_SECRET}}\"]\n");
-    let webhook = if listing.events.is_empty() { String::new() } else { webhook };
-    let file = format!("trunkline: 1\nid: {id}\nextends: {id}\n{auth}{webhook}");
-    json!({ "listing": listing, "file": file, "scopes": document.value.pointer("/auth/oauth2/scopes") })
+    let scopes = document.value.pointer("/auth/oauth2/scopes");
+    Ok(json!({ "listing": listing, "install": install::plan(parts, id)?, "scopes": scopes }))
+}
+
+/// Writes the file that installs an entry.
+pub async fn install(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<String>,
+) -> Result<Response, Refused> {
+    let written = install::install(&parts, &by, &id).await?;
+    let in_force = parts.live.load().integration(&id).is_some() && written["result"] != "stalled";
+    Ok(shell.done(&format!("/integrations/{id}"), if in_force { "installed" } else { "not_in_force" }))
+}
+
+/// The form of a rating, with the session's word beside it.
+#[derive(Debug, Deserialize)]
+pub struct Rating {
+    stars: u8,
+    comment: Option<String>,
+}
+
+/// Keeps a rating of who is signed in.
+pub async fn rate(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<String>,
+    Form(filled): Form<Rating>,
+) -> Result<Response, Refused> {
+    let given = ratings::Given { stars: filled.stars, comment: filled.comment };
+    ratings::keep(&parts, &by, &id, given).await?;
+    Ok(shell.done(&format!("/integrations/{id}"), "rated"))
+}
+
+/// Takes the rating of who is signed in back.
+pub async fn take_rating_back(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<String>,
+) -> Result<Response, Refused> {
+    ratings::take_back(&parts, &by, &id).await?;
+    Ok(shell.done(&format!("/integrations/{id}"), "rating_removed"))
 }
 
 /// The logo that a definition gives.

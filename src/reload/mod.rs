@@ -5,6 +5,7 @@
 //! and every few seconds besides, because a watch can lose events. One reload runs at a time. Called by
 //! `app` (to start and to watch) and by the admin door (to reload by hand).
 
+mod add;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -127,6 +128,24 @@ impl Reloader {
         let last = Mutex::new(Arc::new(deployment));
         let (turn, stalled) = (tokio::sync::Mutex::default(), Mutex::default());
         Ok((Self { live: Arc::clone(&live), selection, seams, last, turn, stalled }, live))
+    }
+
+    /// Whether a variable has a value that references get.
+    pub fn has_variable(&self, name: &str) -> bool {
+        self.seams.environment.variable(name).is_ok()
+    }
+
+    /// Writes a new definition file into the first directory of definitions that the gateway file names. It counts from
+    /// the next reload on. Waits for the disk.
+    ///
+    /// # Errors
+    /// When there is no such directory, it cannot be written, or has a file of this name.
+    pub fn add_file(&self, name: &str, text: &str) -> std::io::Result<std::path::PathBuf> {
+        let generation = self.live.load();
+        let directory = generation.gateway.fixed.integrations.iter().find(|path| path.is_dir());
+        let none =
+            || std::io::Error::new(std::io::ErrorKind::NotFound, "the gateway file names no directory of definitions");
+        add::add(directory.ok_or_else(none)?, name, text)
     }
 
     /// What is in force.

@@ -313,3 +313,22 @@ async fn every_definition_connects_calls_expires_refreshes_and_is_revoked() {
     }
     assert!(failures.is_empty(), "{} of {} definitions fail:\n{}", failures.len(), ids.len(), failures.join("\n"));
 }
+
+/// The marketplace calls verified what is listed here: files as they are, each of which the two runs above take through its
+/// whole life. `UPDATE_SCHEMAS=1` writes the list anew.
+#[test]
+fn the_list_of_verified_entries_is_that_of_the_files_that_are_run() {
+    let line = |file: &PathBuf| {
+        let id = file.file_stem().unwrap().to_string_lossy().into_owned();
+        format!("{}  {id}\n", trunkline::definition::catalogue::entry(&id).unwrap().digest())
+    };
+    let mut files = files();
+    files.sort();
+    let list: String = files.iter().map(line).collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/definition/verified.txt");
+    if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        std::fs::write(&path, &list).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert!(written == list, "an entry was changed: run the catalogue's tests with UPDATE_SCHEMAS=1");
+}

@@ -91,7 +91,7 @@ pub async fn all_again(
 }
 
 /// Tries a delivery again. Of one that only tells that the rules could not be matched, they are matched again.
-async fn anew(parts: &Parts, delivery: &Delivery) -> Result<(), StoreError> {
+pub(super) async fn anew(parts: &Parts, delivery: &Delivery) -> Result<(), StoreError> {
     let now = parts.clock.now();
     if delivery.rule == NO_RULE {
         return parts.store.replay_event(delivery.id.event, now).await;
@@ -99,9 +99,11 @@ async fn anew(parts: &Parts, delivery: &Delivery) -> Result<(), StoreError> {
     parts.store.replay_delivery(delivery.id, now).await
 }
 
-type Dead = (Arc<str>, Delivery);
+/// A dead delivery, with the integration of its event.
+pub(super) type Dead = (Arc<str>, Delivery);
 
-async fn dead(parts: &Parts, query: &EventQuery) -> Result<(Vec<Dead>, Option<EventId>), Refused> {
+/// The dead deliveries of a page of events, and where to go on.
+pub(super) async fn dead(parts: &Parts, query: &EventQuery) -> Result<(Vec<Dead>, Option<EventId>), Refused> {
     if query.state() != Some(EventState::Dead) {
         return Err(Refused::new(Refusal::InvalidInput, "say `state=dead`: other deliveries are listed by event"));
     }

@@ -156,24 +156,39 @@ fn way_of_connecting(auth: &Auth) -> &'static str {
     }
 }
 
-/// What the deployment has yet to give before everything of an integration works.
+/// What the deployment has yet to give before everything of an integration works: where it goes, the lines that would give
+/// it from variables, and the path on the public door that the service has to be told.
 fn missing(integration: &Integration, generation: &Generation) -> Value {
+    let id = &integration.id;
+    let variable = |what: &str| super::install::variable(id, what);
+    let client = |kind: &str| {
+        let [name, secret] = ["CLIENT_ID", "CLIENT_SECRET"].map(variable);
+        format!("auth:\n  {kind}:\n    client: {{ id: \"${{env:{name}}}\", secret: \"${{env:{secret}}}\" }}\n")
+    };
+    let callback = format!("/api/auth/callback/{id}");
     let mut missing = Vec::new();
-    let mut need = |what: &str, where_to: &str| missing.push(json!({ "what": what, "where": where_to }));
     match &integration.auth {
-        Auth::OAuth2(oauth) if oauth.grant.needs_client() && oauth.client.is_none() => {
-            need("The application's client id and secret at the service", "auth.oauth2.client");
-        }
-        Auth::OAuth1(oauth) if oauth.client.is_none() => {
-            need("The application's key and secret at the service", "auth.oauth1.client");
-        }
+        Auth::OAuth2(oauth) if oauth.grant.needs_client() && oauth.client.is_none() => missing.push(json!({
+            "what": "The application's client id and secret at the service", "where": "auth.oauth2.client",
+            "lines": client("oauth2"), "enter": callback,
+        })),
+        Auth::OAuth1(oauth) if oauth.client.is_none() => missing.push(json!({
+            "what": "The application's key and secret at the service", "where": "auth.oauth1.client",
+            "lines": client("oauth1"), "enter": callback,
+        })),
         _ => {}
     }
     if integration.webhook.as_ref().is_some_and(|webhook| webhook.secrets.is_empty()) {
-        need("A secret that proves webhooks; without one every webhook is refused", "webhook.secrets");
+        missing.push(json!({
+            "what": "A secret that proves webhooks; without one every webhook is refused", "where": "webhook.secrets",
+            "lines": format!("webhook:\n  secrets: [\"${{env:{}}}\"]\n", variable("WEBHOOK_SECRET")),
+            "enter": format!("/webhooks/{id}"),
+        }));
     }
     if generation.gateway.fixed.key == KeySource::Missing {
-        need("A master key; without one no credential can be kept", "secrets.key in trunkline.yaml");
+        missing.push(json!({
+            "what": "A master key; without one no credential can be kept", "where": "secrets.key in trunkline.yaml",
+        }));
     }
     Value::from(missing)
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use super::integrations::auth_word;
 use super::query::Asked;
+use super::ratings;
 use crate::admin::Parts;
 use crate::admin::refusal::Refused;
 use crate::definition::catalogue::{self, Entry, Listing};
@@ -30,6 +31,35 @@ pub struct Wanted {
     pub auth: Option<String>,
     /// Only what stands so.
     pub state: Option<Standing>,
+    /// Only what has this.
+    pub only: Option<Mark>,
+}
+
+/// What an entry may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mark {
+    /// It stands on the first shelf.
+    Featured,
+    /// It is the catalogue's entry, unchanged.
+    Verified,
+    /// Someone of this deployment has rated it.
+    Rated,
+    /// It has connections.
+    Connected,
+}
+
+impl Mark {
+    const ALL: [Self; 4] = [Self::Featured, Self::Verified, Self::Rated, Self::Connected];
+
+    fn is_of(self, row: &Row) -> bool {
+        match self {
+            Self::Featured => row.featured,
+            Self::Verified => row.verified,
+            Self::Rated => row.ratings > 0,
+            Self::Connected => row.installs > 0,
+        }
+    }
 }
 
 /// How an entry stands in this deployment.
@@ -70,6 +100,12 @@ pub struct Row {
     pub installs: usize,
     /// Whether it stands on the first shelf.
     pub featured: bool,
+    /// The mean of this deployment's own ratings, to a tenth; `None` without any.
+    pub rating: Option<f64>,
+    /// How many there are.
+    pub ratings: usize,
+    /// Whether it is the catalogue's entry, unchanged, as it passed its simulated run.
+    pub verified: bool,
     /// How it stands here.
     pub state: Standing,
     /// The service's own documentation.
@@ -93,6 +129,8 @@ pub struct Shelf {
     pub auths: BTreeMap<String, usize>,
     /// Entries by standing, counted under the other filters.
     pub states: BTreeMap<Standing, usize>,
+    /// Entries by what they have, counted under the other filters; one may have several.
+    pub marks: BTreeMap<Mark, usize>,
 }
 
 /// The entries that are wanted.
@@ -120,7 +158,11 @@ pub async fn shelf(parts: &Parts, wanted: &Wanted) -> Result<Shelf, Refused> {
         *counts.entry(row.state).or_default() += 1;
         counts
     });
+    let unmarked = with(|wanted| wanted.only = None);
+    let has = |mark: Mark| all.iter().filter(|row| unmarked.fits(row) && mark.is_of(row)).count();
+    let marks = Mark::ALL.into_iter().map(|mark| (mark, has(mark))).filter(|(_, count)| *count > 0).collect();
     Ok(Shelf {
+        marks,
         categories: count(&with(|wanted| wanted.category = None), |row| row.category.clone()),
         auths: count(&with(|wanted| wanted.auth = None), |row| row.auth_type.clone()),
         states,
@@ -148,8 +190,11 @@ async fn every(parts: &Parts) -> Result<Vec<Row>, Refused> {
     let taken: std::collections::HashSet<String> = rows.iter().map(|row| row.id.clone()).collect();
     let entries = catalogue::ids().filter(|id| !taken.contains(*id)).filter_map(catalogue::entry);
     rows.extend(entries.map(available));
+    let means = ratings::means(parts).await?;
     for row in &mut rows {
         row.installs = connections.get(&row.id).copied().unwrap_or_default();
+        let mean = means.get(&row.id).copied().unwrap_or_default();
+        (row.rating, row.ratings) = (mean.rating, mean.count);
     }
     rows.sort_by(|a, b| (a.state, !a.featured, &a.name).cmp(&(b.state, !b.featured, &b.name)));
     Ok(rows)
@@ -171,6 +216,9 @@ fn installed(generation: &Generation, integration: &Arc<Integration>) -> Row {
         pricing: about.pricing.map(str::to_owned),
         installs: 0,
         featured: about.featured,
+        rating: None,
+        ratings: 0,
+        verified: problems.is_empty() && about.entry.as_deref().is_some_and(catalogue::is_verified),
         state: if problems.is_empty() { Standing::Installed } else { Standing::Broken },
         docs: about.docs.clone(),
         file: file.map(|file| file.file.display().to_string()),
@@ -197,6 +245,9 @@ fn rejected(generation: &Generation) -> impl Iterator<Item = Row> {
             pricing: None,
             installs: 0,
             featured: false,
+            rating: None,
+            ratings: 0,
+            verified: false,
             state: Standing::Broken,
             docs: None,
             file: Some(file.file.display().to_string()),
@@ -230,6 +281,9 @@ fn available(entry: &Entry) -> Row {
         pricing: listing.pricing.map(str::to_owned),
         installs: 0,
         featured: listing.featured,
+        rating: None,
+        ratings: 0,
+        verified: catalogue::is_verified(listing.id),
         state: Standing::Available,
         docs: Some(listing.docs.to_owned()),
         file: None,
@@ -245,6 +299,7 @@ impl Wanted {
         is(&self.category, &row.category)
             && is(&self.auth, &row.auth_type)
             && self.state.is_none_or(|state| state == row.state)
+            && self.only.is_none_or(|mark| mark.is_of(row))
             && words.split_whitespace().all(|word| row.has(word))
     }
 }

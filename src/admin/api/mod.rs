@@ -14,11 +14,14 @@ pub mod connections;
 pub mod deliveries;
 pub mod events;
 mod health;
+pub mod install;
 pub mod integrations;
 mod keys;
 pub mod marketplace;
 mod parameters;
 pub mod query;
+pub mod ratings;
+pub mod replays;
 mod registrations;
 mod sign_in_links;
 mod transfer;
@@ -30,7 +33,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 
 use super::Parts;
 use super::entry::for_api;
@@ -72,6 +75,9 @@ fn guarded() -> Router<Arc<Parts>> {
         .route("/api/integrations/{id}/breaker", get(breaker::show))
         .route("/api/integrations/{id}/breaker/open", post(breaker::open))
         .route("/api/integrations/{id}/breaker/close", post(breaker::close))
+        .route("/api/integrations/{id}/ratings", get(ratings::show))
+        .route("/api/integrations/{id}/rating", put(ratings::give).delete(ratings::forget))
+        .route("/api/integrations/{id}/install", get(install::show).post(install::write))
         .route("/api/registrations", get(registrations::list))
         .route("/api/integrations/{id}/registration", post(registrations::make).delete(registrations::forget))
         .route("/api/export", get(transfer::export).post(transfer::export_sealed))
@@ -85,6 +91,10 @@ fn guarded() -> Router<Arc<Parts>> {
         .route("/api/deliveries", get(deliveries::list))
         .route("/api/deliveries/replay", post(deliveries::replay_all))
         .route("/api/deliveries/{id}/replay", post(deliveries::replay))
+        .route("/api/replays", get(replays::list).post(replays::plan))
+        .route("/api/replays/{id}", get(replays::show))
+        .route("/api/replays/{id}/run", post(replays::run))
+        .route("/api/replays/{id}/cancel", post(replays::cancel))
         .route("/api/integrations/{id}/webhooks", get(webhooks::of_connection).post(webhooks::create))
         .route("/api/webhooks", get(webhooks::list))
         .route("/api/webhooks/refused", get(webhooks::refused))

@@ -9,6 +9,7 @@ use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::error::Category;
 use sha2::{Digest, Sha256};
 
@@ -76,7 +77,7 @@ where
 }
 
 /// Which events are meant.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventQuery {
     integration: Option<String>,
@@ -131,6 +132,24 @@ impl EventQuery {
         Self { limit: Some(limit), ..self }
     }
 
+    /// The same, of events older than this one.
+    #[must_use]
+    pub fn after(self, event: EventId) -> Self {
+        Self { after: Some(event), ..self }
+    }
+
+    /// What it selects by, for people.
+    pub fn shown(&self) -> Value {
+        let texts = [
+            ("integration", &self.integration),
+            ("type", &self.r#type),
+            ("delivery_id", &self.delivery_id),
+            ("since", &self.since),
+            ("until", &self.until),
+        ];
+        texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), Value::from(text.clone()?)))).collect()
+    }
+
     /// The state that was asked for.
     pub fn state(&self) -> Option<EventState> {
         self.state
@@ -161,7 +180,7 @@ pub fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Refused> {
 }
 
 /// An answer in JSON with its `ETag`; 304 where the asker has it already.
-pub fn tagged(asked: &HeaderMap, more: HeaderMap, value: &serde_json::Value) -> Response {
+pub fn tagged(asked: &HeaderMap, more: HeaderMap, value: &Value) -> Response {
     let body = value.to_string();
     let digest = Sha256::digest(&body);
     let tag = digest.iter().take(16).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";

@@ -65,7 +65,7 @@ pub fn integration(document: &Document, templates: &Templates) -> Result<Integra
     let api = raw.api.as_ref().map(|api| api::compile(api, raw.auth.as_ref(), &place.at("api"))).transpose()?;
     Ok(Integration {
         title: raw.title.clone().unwrap_or_else(|| raw.id.0.clone()),
-        about: about::compile(&raw),
+        about: about::compile(&raw, &document.value),
         fingerprint: fingerprint(&document.value),
         auth: auth::compile(raw.auth.as_ref(), &place.at("auth"))?,
         prompts: auth::prompts(raw.auth.as_ref()),

@@ -19,4 +19,7 @@ pub struct About {
     pub logo: Option<Arc<str>>,
     /// Whether it stands on the first shelf.
     pub featured: bool,
+    /// The catalogue's entry that it is, with nothing but what a deployment gives of its own: its names, the
+    /// application's client, secrets, connections and rules.
+    pub entry: Option<Arc<str>>,
 }

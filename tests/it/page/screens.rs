@@ -7,6 +7,8 @@ use serde_json::json;
 
 use super::house::{ADA, BOB, House, KEY, PROOF, TOKEN, Visitor, WATCH, people, text};
 use crate::outside::http::Reply;
+use crate::outside::within;
+use crate::support::raw::PATIENCE;
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -39,6 +41,9 @@ pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
         "/events?type=none",
         "/dead-letters",
         "/dead-letters/replay",
+        "/replays",
+        "/integrations?only=verified&category=payments",
+        "/integrations/gitlab",
         "/activity",
         "/activity/live",
         "/activity?status=5xx&since=2h&q=none",
@@ -235,11 +240,114 @@ async fn dead_letters_are_planned_and_replayed() {
     let plan = text(&ada.get("/dead-letters/replay?integration=bell"));
     assert!(plan.contains("1 delivery would be tried again") && plan.contains("1 × deliver app"), "{plan}");
     let done = ada.post("/dead-letters/replay?integration=bell", &[]);
-    assert_eq!(done.header("location"), Some("/dead-letters?told=replayed_all"), "{}", text(&done));
+    let place = done.header("location").unwrap_or_else(|| panic!("{}", text(&done))).to_owned();
+    assert!(place.starts_with("/replays/") && place.ends_with("?told=replay_begun"), "{place}");
+    let place = place.split('?').next().unwrap();
+    let ended = || text(&ada.get(place)).contains(">Done</span> 1 of 1 delivery is being tried again");
+    assert!(within(PATIENCE, ended), "{}", text(&ada.get(place)));
+    assert!(text(&ada.get("/replays")).contains(place));
+    assert_eq!(ada.post(&format!("{place}/cancel"), &[]).status, 409);
     let log = trunkline::store::Audit::read(&**house.running.store(), 1, 100).await.unwrap();
     let replay = log.iter().find(|record| record.entry.action == "delivery.replay").unwrap();
     assert_eq!(replay.entry.actor, "ada");
+    assert!(log.iter().any(|record| record.entry.action == "replay.run"));
     assert!(text(&ada.get(&format!("/events/{event}"))).contains("Run its rules again"));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_dead_letters_are_planned_run_and_cancelled_by_the_api_too() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    house.dead_letter(&ada, &json!({ "type": "rung", "id": "1" })).await;
+    let send = |method: &str, path: &str| ada.send(method, path, &[("trunkline-form", ada.form.as_str())], "");
+    let plan = |query: &str| send("POST", &format!("/api/replays{query}"));
+    let made = plan("?integration=bell");
+    let shown = made.json();
+    assert_eq!(
+        (made.status, &shown["state"], &shown["planned"], &shown["more"]),
+        (201, &json!("planned"), &json!(1), &json!(false))
+    );
+    assert_eq!(
+        (&shown["filter"], &shown["actions"]),
+        (&json!({ "integration": "bell" }), &json!({ "deliver app": 1 }))
+    );
+    let id = shown["id"].as_str().unwrap().to_owned();
+    // A plan that is cancelled is not run.
+    assert_eq!(send("POST", &format!("/api/replays/{id}/cancel")).status, 202);
+    assert_eq!(send("POST", &format!("/api/replays/{id}/run")).status, 409);
+    assert_eq!(plan("?integration=keyed").json()["planned"], 0);
+    let id = plan("").json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(send("POST", &format!("/api/replays/{id}/run")).status, 202);
+    let state = || ada.get(&format!("/api/replays/{id}")).json();
+    assert!(within(PATIENCE, || state()["state"] == "done"), "{}", state());
+    assert_eq!((&state()["replayed"], &state()["passed_over"]), (&json!(1), &json!(0)));
+    assert_eq!(ada.get("/api/replays").json().as_array().unwrap().len(), 3);
+    assert_eq!(ada.get("/api/replays/1").status, 404);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn integrations_are_rated_once_a_person_and_the_mean_is_shown() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let rating = || ada.get("/api/integrations/marketplace?q=keyed").json()[0]["rating"].clone();
+    assert_eq!(rating(), serde_json::Value::Null);
+    for (stars, comment) in [("2", "slow"), ("4", "better <b>now</b>")] {
+        let rated = ada.post("/integrations/keyed/rating", &[("stars", stars), ("comment", comment)]);
+        assert_eq!(rated.header("location"), Some("/integrations/keyed?told=rated"), "{}", text(&rated));
+    }
+    assert_eq!(rating(), 4.0);
+    let page = text(&ada.get("/integrations/keyed"));
+    assert!(
+        page.contains("4 of 5</strong> by ada") && page.contains("better &lt;b&gt;now") && !page.contains("slow"),
+        "{page}"
+    );
+    let all = ada.get("/api/integrations/keyed/ratings").json();
+    assert_eq!((&all["count"], &all["ratings"][0]["by"]), (&json!(1), &json!("ada")));
+    assert_eq!(ada.get("/api/integrations/marketplace?only=rated").json().as_array().unwrap().len(), 1);
+    assert_eq!(ada.post("/integrations/keyed/rating", &[("stars", "6")]).status, 400);
+    assert_eq!(ada.get("/api/integrations/none/ratings").status, 404);
+    let bob = house.signed_in("bob", BOB);
+    assert_eq!(bob.post("/integrations/keyed/rating", &[("stars", "1")]).status, 403);
+    assert_eq!(ada.post("/integrations/keyed/rating/remove", &[]).status, 303);
+    assert_eq!(rating(), serde_json::Value::Null);
+    let log = trunkline::store::Audit::read(&**house.running.store(), 1, 100).await.unwrap();
+    assert_eq!(log.iter().filter(|record| record.entry.action == "integration.rate").count(), 3);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_the_catalogue_is_installed_by_a_file_and_stays_verified() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let row = |id: &str| ada.get(&format!("/api/integrations/marketplace?q={id}")).json()[0].clone();
+    assert_eq!((&row("stripe")["state"], &row("stripe")["verified"]), (&json!("available"), &json!(true)));
+    assert_eq!(row("keyed")["verified"], json!(false));
+    let plan = ada.get("/api/integrations/gitlab/install").json();
+    let needs = plan["needs"].to_string();
+    assert!(needs.contains("GITLAB_CLIENT_SECRET") && needs.contains("/api/auth/callback/gitlab"), "{plan}");
+    let page = text(&ada.get("/integrations/gitlab"));
+    assert!(
+        page.contains("Write the file") && page.contains(">Missing</span>") && page.contains("extends: gitlab"),
+        "{page}"
+    );
+    let done = ada.post("/integrations/gitlab/install", &[]);
+    assert_eq!(done.header("location"), Some("/integrations/gitlab?told=installed"), "{}", text(&done));
+    let file = house.directory.path().join("integrations/gitlab.yaml");
+    assert!(std::fs::read_to_string(&file).unwrap().contains("# Once the variables are set"));
+    assert_eq!((&row("gitlab")["state"], &row("gitlab")["verified"]), (&json!("installed"), &json!(true)));
+    let page = text(&ada.get("/integrations/gitlab"));
+    assert!(
+        page.contains("What is missing") && page.contains("GITLAB_CLIENT_ID") && page.contains("Enter at the service"),
+        "{page}"
+    );
+    assert_eq!(ada.post("/integrations/gitlab/install", &[]).status, 409);
+    // Whoever changes what the entry says of the service has another definition.
+    let changed = std::fs::read_to_string(&file).unwrap() + "summary: Mine.\n";
+    std::fs::write(&file, changed).unwrap();
+    assert_eq!(ada.post("/configuration/reload", &[]).status, 303);
+    assert_eq!(row("gitlab")["verified"], json!(false));
     house.close().await;
 }
 

@@ -1,0 +1,143 @@
+//! `/api/integrations/{id}/install`: what it takes to install an entry of the catalogue, and doing it: a file that
+//! extends the entry, written where the deployment has its files, or shown to be committed.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::config::{entry as audit_entry, read_again};
+use super::query::Named;
+use crate::admin::refusal::Refused;
+use crate::admin::{By, Parts};
+use crate::definition::catalogue::{self, Listing};
+use crate::definition::plan::gateway::KeySource;
+use crate::respond::Refusal;
+
+/// What it takes.
+pub async fn show(State(parts): Shared, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
+    plan(&parts, &id).map(Json)
+}
+
+/// Writes the file, and puts it into force.
+pub async fn write(State(parts): Shared, By(by): By, Named(id): Named<String>) -> Result<impl IntoResponse, Refused> {
+    let written = install(&parts, &by, &id).await?;
+    Ok((StatusCode::CREATED, Json(written)))
+}
+
+/// Writes the file of an entry, and puts it into force. Returns where it is and what came of it.
+///
+/// # Errors
+/// When there is no such entry, it is installed already, or the file cannot be written.
+pub async fn install(parts: &Arc<Parts>, by: &str, id: &str) -> Result<Value, Refused> {
+    let plan = plan(parts, id)?;
+    let taken = parts.live.load().integration(id).is_some();
+    if taken {
+        return Err(Refused::new(Refusal::Conflict, &format!("`{id}` is installed already")));
+    }
+    let text = plan["file"]["text"].as_str().unwrap_or_default().to_owned();
+    let detail = json!({ "file": plan["file"]["name"] });
+    parts.store.append(audit_entry(parts, by, "definition.add", format!("integration:{id}"), detail)).await?;
+    let (reload, name) = (Arc::clone(&parts.reload), format!("{id}.yaml"));
+    let written = tokio::task::spawn_blocking(move || reload.add_file(&name, &text)).await;
+    let unwritten = |error: &dyn std::fmt::Display| {
+        let help =
+            "put the file there yourself, or commit it where the deployment comes from: `GET` this path shows it";
+        Refused::with_help(Refusal::Conflict, &format!("the file could not be written: {error}"), help)
+    };
+    let path = written.map_err(|error| unwritten(&error))?.map_err(|error| unwritten(&error))?;
+    let result = read_again(parts, by).await?;
+    Ok(json!({ "file": path.display().to_string(), "result": result, "needs": plan["needs"] }))
+}
+
+/// What it takes to install an entry.
+///
+/// # Errors
+/// When there is no such entry.
+pub fn plan(parts: &Parts, id: &str) -> Result<Value, Refused> {
+    let unknown = || Refused::new(Refusal::NotFound, &format!("the catalogue has no `{id}`"));
+    let document = catalogue::entry(id).ok_or_else(unknown)?.document();
+    let listing = Listing::of(&document);
+    let generation = parts.live.load();
+    let public_url = generation.gateway.public_url.as_str().trim_end_matches('/');
+    let mut needs = Vec::new();
+    let mut file = format!("trunkline: 1\nid: {id}\nextends: {id}\n");
+    if has_client(&listing) {
+        let [client, secret] = ["CLIENT_ID", "CLIENT_SECRET"].map(|what| variable(id, what));
+        needs.push(of_variable(parts, &client, "The application's client id at the service"));
+        needs.push(of_variable(parts, &secret, "Its secret"));
+        file += &lines(
+            parts,
+            &[&client, &secret],
+            &format!(
+                "auth:\n  {}:\n    client: {{ id: \"${{env:{client}}}\", secret: \"${{env:{secret}}}\" }}\n",
+                listing.auth
+            ),
+        );
+    }
+    if matches!(listing.grant, Some("authorization_code")) || listing.auth == "oauth1" {
+        needs.push(to_enter("Redirect URL, to enter at the service", &format!("{public_url}/api/auth/callback/{id}")));
+    }
+    if !listing.events.is_empty() {
+        let secret = variable(id, "WEBHOOK_SECRET");
+        needs.push(of_variable(
+            parts,
+            &secret,
+            "The secret that proves webhooks; without one every webhook is refused",
+        ));
+        needs.push(to_enter("Webhook URL, to enter at the service", &format!("{public_url}/webhooks/{id}")));
+        file += &lines(parts, &[&secret], &format!("webhook:\n  secrets: [\"${{env:{secret}}}\"]\n"));
+    }
+    if generation.gateway.fixed.key == KeySource::Missing {
+        let what = "A master key (`secrets.key` in trunkline.yaml); without one no credential can be kept";
+        needs.push(json!({ "what": what, "text": null, "set": false }));
+    }
+    let read_only = generation.gateway.admin.read_only;
+    let why_not = read_only.then_some("This deployment is read-only: commit the file where its files come from.");
+    Ok(json!({ "file": { "name": format!("{id}.yaml"), "text": file }, "why_not": why_not, "needs": needs }))
+}
+
+/// Whether connections need an application that is registered at the service.
+fn has_client(listing: &Listing<'_>) -> bool {
+    match listing.auth {
+        "oauth1" => true,
+        "oauth2" => listing.grant.is_none_or(|grant| !matches!(grant, "jwt_bearer" | "token_exchange")),
+        _ => false,
+    }
+}
+
+/// The name of the variable that the file of an entry takes something from.
+pub fn variable(id: &str, what: &str) -> String {
+    format!("{}_{what}", id.to_uppercase().replace('-', "_"))
+}
+
+fn of_variable(parts: &Parts, name: &str, what: &str) -> Value {
+    json!({ "what": what, "variable": name, "text": name, "set": parts.reload.has_variable(name) })
+}
+
+fn to_enter(what: &str, text: &str) -> Value {
+    json!({ "what": what, "text": text, "set": null })
+}
+
+/// Lines of the file, as a comment while a variable that they name has no value: with it, the file would be refused.
+fn lines(parts: &Parts, variables: &[&String], text: &str) -> String {
+    if variables.iter().all(|name| parts.reload.has_variable(name)) {
+        return text.to_owned();
+    }
+    let commented = text.lines().fold(String::new(), |text, line| text + "# " + line + "\n");
+    format!("# Once the variables are set:\n{commented}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_named_after_the_entry() {
+        assert_eq!(variable("google-drive", "CLIENT_ID"), "GOOGLE_DRIVE_CLIENT_ID");
+    }
+}
