@@ -29,6 +29,7 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::connection::Connections;
 use crate::connection::connect::Connect;
 use crate::connection::flow::TokenCalls;
+use crate::definition::history::History;
 use crate::definition::live::Live;
 use crate::definition::plan::gateway::{DoorName, Gateway, Listen};
 use crate::definition::render::Report;
@@ -97,6 +98,9 @@ pub trait Reload: Send + Sync + 'static {
 
     /// What was found when the files were last read, with the texts for excerpts.
     fn report(&self) -> Report;
+
+    /// What was in force before.
+    fn history(&self) -> Arc<History>;
 
     /// Whether a variable has a value that references get.
     fn has_variable(&self, name: &str) -> bool;

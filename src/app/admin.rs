@@ -15,6 +15,7 @@ use crate::admin::refusal::Refused;
 use crate::admin::serve::{Entrance, Io};
 use crate::admin::{self, Parts, Reload, Reloaded, Source};
 use crate::base::clock::Timestamp;
+use crate::definition::history::History;
 use crate::definition::live::Live;
 use crate::definition::plan::gateway::DoorName;
 use crate::definition::render::Report;
@@ -129,6 +130,10 @@ impl Reload for ByHand {
 
     fn report(&self) -> Report {
         self.0.deployment().report()
+    }
+
+    fn history(&self) -> Arc<History> {
+        Arc::clone(self.0.history())
     }
 
     fn has_variable(&self, name: &str) -> bool {

@@ -20,6 +20,7 @@ pub mod render;
 pub mod resolve;
 pub mod workspace;
 pub mod assemble;
+pub mod history;
 pub mod password;
 pub mod plan;
 pub mod not_yet;

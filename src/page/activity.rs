@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::render;
@@ -72,15 +73,42 @@ pub async fn rows(
     })
 }
 
+/// What is shown of an entry.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detail {
+    #[serde(default)]
+    tab: Tab,
+}
+
+/// A part of what is known of an entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Tab {
+    #[default]
+    Request,
+    Response,
+    Attempts,
+    Timeline,
+    Raw,
+}
+
+impl Tab {
+    const ALL: [Self; 5] = [Self::Request, Self::Response, Self::Attempts, Self::Timeline, Self::Raw];
+}
+
 /// One entry.
 pub async fn show(
     State(parts): State<Arc<Parts>>,
     shell: Shell,
     Named(id): Named<ActivityId>,
+    Asked(Detail { tab }): Asked<Detail>,
 ) -> Result<Response, Refused> {
     let entry = one(&parts, id)?;
     let shown = describe(&entry);
     let view = json!({
+        "tab": tab,
+        "tabs": Tab::ALL,
         "raw": format!("{shown:#}"),
         "entry": shown,
         "curl": curl(&entry, &parts.live.load().gateway.fixed.proxy),

@@ -6,13 +6,24 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::shell::Shell;
-use crate::admin::api::config;
+use crate::admin::api::config::{self, OfFile};
+use crate::admin::api::query::Asked;
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 
 /// What is in force.
 pub async fn show(State(parts): State<Arc<Parts>>, shell: Shell) -> Result<Response, Refused> {
     shell.page("configuration.html", "Configuration", config::describe(&parts)).await
+}
+
+/// How a file differs from what it was.
+pub async fn diff(
+    State(parts): State<Arc<Parts>>,
+    shell: Shell,
+    Asked(wanted): Asked<OfFile>,
+) -> Result<Response, Refused> {
+    let view = config::difference(&parts, &wanted.file)?;
+    shell.page("configuration_diff.html", "What changed in a file", view).await
 }
 
 /// Reads the files again.

@@ -90,5 +90,6 @@ fn screens() -> Router<Arc<Parts>> {
         .route("/audit", get(audit::list))
         .route("/audit/check", get(audit::check))
         .route("/configuration", get(configuration::show))
+        .route("/configuration/diff", get(configuration::diff))
         .route("/configuration/reload", post(configuration::reload))
 }

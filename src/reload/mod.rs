@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::definition::assemble::{self, assemble};
+use crate::definition::history::{Changes, History};
 use crate::definition::live::{FileState, FileStatus, Generation, Live};
 use crate::definition::load::environment::Environment;
 use crate::definition::problem::{Problem, Severity};
@@ -45,6 +46,8 @@ pub struct Reloader {
     turn: tokio::sync::Mutex<Option<JoinHandle<Arc<Deployment>>>>,
     /// Since when a reading takes longer than it may.
     stalled: Mutex<Option<Timestamp>>,
+    /// What was in force before.
+    history: Arc<History>,
 }
 
 /// What a reloader needs from outside.
@@ -124,10 +127,14 @@ impl Reloader {
         let Some(first) = first else { return Err(Box::new(deployment.report())) };
         tell(None, &first, &deployment, &seams.metrics);
         notify(None, &first, (&seams.metrics, now));
+        let history = Arc::new(History::default());
+        history.look(&deployment);
+        history.note(&first, first.since);
+        history.came(&first, Changes::default());
         let live = Arc::new(Live::new(first));
         let last = Mutex::new(Arc::new(deployment));
         let (turn, stalled) = (tokio::sync::Mutex::default(), Mutex::default());
-        Ok((Self { live: Arc::clone(&live), selection, seams, last, turn, stalled }, live))
+        Ok((Self { live: Arc::clone(&live), selection, seams, last, turn, stalled, history }, live))
     }
 
     /// Whether a variable has a value that references get.
@@ -146,6 +153,11 @@ impl Reloader {
         let none =
             || std::io::Error::new(std::io::ErrorKind::NotFound, "the gateway file names no directory of definitions");
         add::add(directory.ok_or_else(none)?, name, text)
+    }
+
+    /// What was in force before.
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
     }
 
     /// What is in force.
@@ -208,7 +220,9 @@ impl Reloader {
         tokio::task::spawn_blocking(move || {
             let environment = &*this.seams.environment;
             let reading = Reading { environment, previous: Some(&last), keep_documents: false };
-            Arc::new(reading.read(&this.selection))
+            let read = reading.read(&this.selection);
+            this.history.look(&read);
+            Arc::new(read)
         })
     }
 
@@ -246,6 +260,8 @@ impl Reloader {
         };
         let outcome = outcome(&previous, &next);
         let same = next.fingerprint == previous.fingerprint && same_files(&next, &previous);
+        // A comment is another text in the same generation.
+        self.history.note(if same { &previous } else { &next }, now);
         metrics.config_reloads.with_label_values(&[outcome.result.label()]).inc();
         if outcome.rejected.is_empty() {
             let seconds = i64::try_from(now.seconds()).unwrap_or(i64::MAX);
@@ -259,6 +275,8 @@ impl Reloader {
         }
         tell(Some(&previous), &next, deployment, metrics);
         notify(Some(&previous), &next, (metrics, now));
+        let (added, changed, removed) = (outcome.added.clone(), outcome.changed.clone(), outcome.removed.clone());
+        self.history.came(&next, Changes { added, changed, removed });
         self.live.swap(next);
         outcome
     }

@@ -33,6 +33,12 @@ const ROUTES: &[(&str, &str)] = &[
     ("GET", "/api/activity"),
     ("GET", "/api/activity/{}"),
     ("GET", "/api/integrations/{}/logs"),
+    ("GET", "/api/usage"),
+    ("GET", "/api/config/diff"),
+    ("GET", "/api/integrations/{}/ratings"),
+    ("GET", "/api/replays/{}"),
+    ("POST", "/api/replays/{}/run"),
+    ("POST", "/api/replays/{}/cancel"),
 ];
 
 const IDS: &[&str] = &[

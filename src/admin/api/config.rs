@@ -2,14 +2,18 @@
 
 use axum::Json;
 use axum::extract::State;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Shared;
+use super::query::Asked;
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts, Reloaded};
+use crate::definition::history::Version;
 use crate::definition::live::FileStatus;
 use crate::definition::plan::gateway::Mode;
 use crate::definition::render::{Report, problem_json};
+use crate::respond::Refusal;
 use crate::store::model::AuditEntry;
 
 /// What is in force.
@@ -25,6 +29,47 @@ pub async fn reload(State(parts): Shared, By(by): By) -> Result<Json<Value>, Ref
         map.insert("result".to_owned(), Value::from(result));
     }
     Ok(Json(shown))
+}
+
+/// Which file is meant.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfFile {
+    /// The file, as `files` names it.
+    pub file: String,
+}
+
+/// How a file differs from what it was.
+pub async fn diff(State(parts): Shared, Asked(wanted): Asked<OfFile>) -> Result<Json<Value>, Refused> {
+    difference(&parts, &wanted.file).map(Json)
+}
+
+/// How the content of a file that is refused differs from what is in force; else how what is in force differs from what
+/// was before. Lines as a unified diff has them, secrets hidden; `null` where there is nothing to compare.
+///
+/// # Errors
+/// When there is no such file.
+pub fn difference(parts: &Parts, file: &str) -> Result<Value, Refused> {
+    let generation = parts.live.load();
+    let status = generation.files.iter().find(|status| status.file.display().to_string() == file);
+    let unknown = || Refused::new(Refusal::NotFound, &format!("the deployment has no file `{file}`"));
+    let versions = parts.reload.history().file(&status.ok_or_else(unknown)?.file).unwrap_or_default();
+    let shown = |version: &Version| json!({ "generation": version.generation, "at": version.at.to_string() });
+    let (from, to) = match &versions.refused {
+        Some(refused) => (versions.in_force.as_ref(), Some(refused)),
+        None => (versions.before.as_ref(), versions.in_force.as_ref()),
+    };
+    let lines = from.zip(to).map(|(from, to)| {
+        let diff = similar::TextDiff::from_lines(&*from.text, &*to.text);
+        diff.unified_diff().context_radius(3).to_string()
+    });
+    Ok(json!({
+        "file": file,
+        "refused": versions.refused.is_some(),
+        "from": from.map(shown),
+        "to": to.map(shown),
+        "lines": lines.map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()),
+    }))
 }
 
 /// Reads the files again, and says in a word what came of it.
@@ -59,6 +104,7 @@ pub fn describe(parts: &Parts) -> Value {
         "fingerprint": generation.fingerprint.to_string(),
         "mode": if generation.gateway.fixed.mode == Mode::Development { "development" } else { "production" },
         "integrations": generation.integrations.len(),
+        "generations": parts.reload.history().generations(),
         "stalled_since": stalled.map(|since| since.to_string()),
         "files": files,
     })

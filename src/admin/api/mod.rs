@@ -55,6 +55,7 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
 fn guarded() -> Router<Arc<Parts>> {
     Router::new()
         .route("/api/config", get(config::show))
+        .route("/api/config/diff", get(config::diff))
         .route("/api/reload", post(config::reload))
         .route("/api/integrations", get(integrations::list))
         .route("/api/integrations/marketplace", get(marketplace::list))

@@ -9,6 +9,9 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use crate::base::span::Span;
+use crate::definition::problem::Place;
+
 /// What stands in for a secret, whatever its length.
 const MASK: &str = "••••••";
 
@@ -65,6 +68,23 @@ pub fn line(original: &str, known: &[Range<usize>], how_well: Known) -> Line {
         }
     }
     Line { text, hidden }
+}
+
+/// A whole text without what is known to be secret and what looks it.
+pub fn text(original: &str, secrets: &[&Place]) -> String {
+    let safe = |(place, whole): (usize, &str)| {
+        let known: Vec<_> = secrets.iter().filter_map(|secret| stretch(secret, place + 1)).collect();
+        line(whole, &known, Known::Some).text
+    };
+    original.lines().enumerate().map(safe).fold(String::new(), |text, line| text + &line + "\n")
+}
+
+/// The part of a line (from one) that a place takes, in characters from zero.
+pub fn stretch(place: &Place, number: usize) -> Option<Range<usize>> {
+    let Span { start, end } = place.span;
+    let from = if start.line == number { start.column.saturating_sub(1) } else { 0 };
+    let to = if end.line == number { end.column.saturating_sub(1) } else { usize::MAX };
+    (start.line..=end.line).contains(&number).then_some(from..to)
 }
 
 fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {

@@ -126,17 +126,8 @@ fn line_of<'a>(report: &'a Report, problem: &Problem) -> Option<&'a str> {
 fn secrets_on_line(report: &Report, problem: &Problem) -> Vec<Range<usize>> {
     let number = problem.place.span.start.line;
     let literal = report.problems.iter().filter(|other| other.code == Code::LiteralSecret).map(|other| &other.place);
-    let known = report.hidden.iter().chain(literal).filter(|secret| {
-        secret.file == problem.place.file && (secret.span.start.line..=secret.span.end.line).contains(&number)
-    });
-    known
-        .map(|secret| {
-            let Span { start, end } = secret.span;
-            let from = if start.line == number { start.column.saturating_sub(1) } else { 0 };
-            let to = if end.line == number { end.column.saturating_sub(1) } else { usize::MAX };
-            from..to
-        })
-        .collect()
+    let known = report.hidden.iter().chain(literal).filter(|secret| secret.file == problem.place.file);
+    known.filter_map(|secret| redact::stretch(secret, number)).collect()
 }
 
 /// In a file that could not be read as YAML, or in which a value was passed over, the document does not

@@ -12,7 +12,7 @@ use crate::definition::load::expand::{Dependency, Source};
 use crate::definition::load::reach::Own;
 use crate::definition::plan;
 use crate::definition::plan::gateway::Gateway;
-use crate::definition::problem::{Place, Problem};
+use crate::definition::problem::{Code, Place, Problem};
 use crate::definition::render::Report;
 use crate::definition::resolve::{Kind, Resolved, id_place, in_order};
 use crate::definition::scope::{self, GatewayOutline, Link, Outline};
@@ -228,6 +228,13 @@ impl<T> Definition<T> {
         if let Some(text) = same.and_then(|content| bytes::text(&self.file, &content).ok()) {
             report.texts.insert(Arc::clone(&self.file), text);
         }
+    }
+
+    /// The file, the digest of its content and the places of the secrets in it, where it could be read.
+    pub(super) fn content(&self) -> Option<(&Arc<PathBuf>, [u8; 32], Vec<&Place>)> {
+        let literal = self.problems.iter().filter(|problem| problem.code == Code::LiteralSecret);
+        let secrets = self.hidden.iter().chain(literal.map(|problem| &problem.place));
+        Some((&self.file, self.digest?, secrets.filter(|place| place.file == self.file).collect()))
     }
 
     /// The files that its references name.

@@ -236,6 +236,12 @@ impl Deployment {
         problems.into()
     }
 
+    /// The files that were read, each with the digest of its content and the places of the secrets in it.
+    pub fn contents(&self) -> impl Iterator<Item = (&Arc<PathBuf>, [u8; 32], Vec<&Place>)> {
+        let integrations = self.integrations.iter().filter_map(|read| read.content());
+        integrations.chain(self.gateway.iter().filter_map(|read| read.content()))
+    }
+
     /// Stands for the gateway file and what it refers to.
     pub fn gateway_digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();

@@ -66,6 +66,10 @@ pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
         format!("/webhooks/{webhook}/delete"),
         format!("/activity/{entry}"),
         format!("/activity/{call}"),
+        format!("/activity/{call}?tab=response"),
+        format!("/activity/{call}?tab=attempts"),
+        format!("/activity/{call}?tab=timeline"),
+        format!("/activity/{call}?tab=raw"),
         format!("/connections/{connection}"),
         format!("/connections/{connection}/remove"),
         format!("/events/{event}"),
@@ -155,6 +159,44 @@ async fn a_broken_definition_is_listed_with_its_line_and_told_on_every_screen() 
     assert!(text(&visitor.get("/events")).contains("broken.yaml:4:1"));
     let configuration = text(&visitor.get("/configuration"));
     assert!(configuration.contains("auht: { none: {} }") && configuration.contains("auth"), "{configuration}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_in_a_file_is_shown_also_where_it_is_refused() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let file = house.directory.path().join("integrations/hub.yaml");
+    // Whole at once: the gateway may read it at any moment.
+    let write = |text: &str| {
+        let draft = house.directory.path().join("draft");
+        std::fs::write(&draft, text).unwrap();
+        std::fs::rename(&draft, &file).unwrap();
+        assert_eq!(ada.post("/configuration/reload", &[]).status, 303);
+    };
+    let query = url::form_urlencoded::byte_serialize(file.to_str().unwrap().as_bytes()).collect::<String>();
+    let diff = || ada.get(&format!("/api/config/diff?file={query}")).json();
+    assert_eq!((&diff()["lines"], &diff()["from"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    let first = std::fs::read_to_string(&file).unwrap();
+    let second = first.replace("title: Hub", "title: Hub of hubs");
+    write(&second);
+    let lines = diff()["lines"].to_string();
+    assert!(lines.contains("-title: Hub\"") && lines.contains("+title: Hub of hubs"), "{lines}");
+    write(&format!("{second}auth_token: hunter2hunter2\n"));
+    let refused = diff();
+    let lines = refused["lines"].to_string();
+    assert!(refused["refused"] == true && lines.contains("+auth_token: ") && !lines.contains("hunter2"), "{refused}");
+    let page = text(&ada.get(&format!("/configuration/diff?file={query}")));
+    assert!(
+        page.contains("class=\"added\"") && page.contains("What is refused") && !page.contains("hunter2"),
+        "{page}"
+    );
+    let page = text(&ada.get("/configuration"));
+    assert!(page.contains("changed hub") && page.contains("Beside what is in force"), "{page}");
+    let generations = ada.get("/api/config").json()["generations"].clone();
+    let changed = |one: &serde_json::Value| one["changed"] == json!(["hub"]) && one["rejected"].is_array();
+    assert!(generations.as_array().unwrap().iter().any(changed), "{generations}");
+    assert_eq!(ada.get("/api/config/diff?file=none").status, 404);
     house.close().await;
 }
 
@@ -345,7 +387,9 @@ async fn an_entry_of_the_catalogue_is_installed_by_a_file_and_stays_verified() {
     assert_eq!(ada.post("/integrations/gitlab/install", &[]).status, 409);
     // Whoever changes what the entry says of the service has another definition.
     let changed = std::fs::read_to_string(&file).unwrap() + "summary: Mine.\n";
-    std::fs::write(&file, changed).unwrap();
+    let draft = house.directory.path().join("draft");
+    std::fs::write(&draft, changed).unwrap();
+    std::fs::rename(&draft, &file).unwrap();
     assert_eq!(ada.post("/configuration/reload", &[]).status, 303);
     assert_eq!(row("gitlab")["verified"], json!(false));
     house.close().await;
