@@ -12,6 +12,8 @@ use super::secret::Secret;
 const REDACTED: &str = "[redacted]";
 /// The shortest secret that is looked for: shorter ones would make holes in ordinary words.
 const SHORTEST: usize = 4;
+/// The shortest beginning of a secret that is looked for where a text ends.
+const SHORTEST_BEGINNING: usize = 6;
 /// The shortest part of base 64 that is looked for.
 const SHORTEST_PART: usize = 8;
 /// All that RFC 3986 does not call unreserved.
@@ -20,19 +22,30 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*');
 
 /// `text` without any of these secrets: as they are, percent-encoded by any of the usual rules, as JSON writes
-/// them, and in base 64 or hexadecimal, also as a part of something longer.
+/// them, and in base 64 or hexadecimal, also as a part of something longer. What a text ends with may be the beginning of
+/// a secret, because services' words are cut to a length: that is taken out as well.
 pub fn redact<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
     let wanted = secrets.into_iter().filter(|secret| secret.expose().len() >= SHORTEST);
     let mut forms: Vec<Secret> = wanted.flat_map(|secret| spellings(secret.expose())).collect();
     // A shorter form may be a part of a longer one, whose rest would stay.
     forms.sort_by_key(|form| std::cmp::Reverse(form.expose().len()));
     let mut clean = text.to_owned();
-    for form in forms {
+    for form in &forms {
         if clean.contains(form.expose().as_str()) {
             clean = clean.replace(form.expose().as_str(), REDACTED);
         }
     }
+    if let Some(length) = forms.iter().filter_map(|form| beginning_at_end(&clean, form.expose())).max() {
+        clean.truncate(clean.len() - length);
+        clean.push_str(REDACTED);
+    }
     clean
+}
+
+/// How many bytes at the end of a text are the beginning of a secret, the most of them.
+fn beginning_at_end(text: &str, secret: &str) -> Option<usize> {
+    let ends = secret.char_indices().map(|(end, _)| end).filter(|end| *end >= SHORTEST_BEGINNING);
+    ends.rev().find(|end| secret.get(..*end).is_some_and(|beginning| text.ends_with(beginning)))
 }
 
 /// Whatever a secret may be written as, made once for many texts.
@@ -114,6 +127,20 @@ mod tests {
         let left = clean(&format!("Basic {basic}"));
         assert!(left.contains("[redacted]") && left.len() < 40, "{left}");
         assert_eq!(clean("abc and abcd"), "abc and abcd", "what is too short is not looked for");
+    }
+
+    #[test]
+    fn a_secret_that_was_cut_with_the_text_leaves_nothing_of_it() {
+        let secret = "s3cr+t/=%&CLIENTCANARY0123456789";
+        for written in
+            [secret.to_owned(), utf8_percent_encode(secret, FORM).to_string(), STANDARD_NO_PAD.encode(secret)]
+        {
+            for cut in SHORTEST_BEGINNING..written.len() - 1 {
+                let left = redact(&format!("said {}", written.get(..cut).expect("ASCII")), &[Secret::from(secret)]);
+                assert_eq!(left, "said [redacted]", "{cut}");
+            }
+        }
+        assert_eq!(redact("said s3cr+", &[Secret::from(secret)]), "said s3cr+", "a word may begin so");
     }
 
     #[test]

@@ -185,6 +185,9 @@ impl ProxyHttp for Forward {
             return headers::to_caller(response, context.call()?.ready.credential());
         }
         traced::answered(&self.door, context, response.status.as_u16());
+        if response.status == StatusCode::SWITCHING_PROTOCOLS && !is_websocket(session) {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a switch that nobody asked for").into_up());
+        }
         let asked = depart::answered(context, response);
         if renew::sign_again(&self.door, session, context, response).await {
             let status = response.status.as_u16();

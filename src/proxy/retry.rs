@@ -6,7 +6,7 @@
 //! connection, where that time is kept; for a next try the wait begins anew. Over HTTP/2 the caller's stream ends with
 //! it, and there is no next try.
 
-use http::Method;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
@@ -56,7 +56,7 @@ pub fn after(door: &ProxyDoor, session: &mut Session, context: &mut Context, fau
     let request = session.req_header();
     let keyed = plan.idempotency_key.as_ref().is_some_and(|name| {
         // A key of ours is on every try that could need it, the first among them.
-        context.key.is_some() || request.headers.contains_key(name)
+        context.key.is_some() || has_key(&request.headers, name)
     });
     let repeatable = request.method.is_idempotent() || keyed;
     let ends = context.began.saturating_add(call.ready.timeouts.total);
@@ -125,12 +125,18 @@ pub async fn resume(door: &ProxyDoor, session: &Session, context: &mut Context) 
     }
 }
 
+/// Whether a call has an idempotency key of its caller's: one that says nothing is none.
+pub fn has_key(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let says = |value: &HeaderValue| value.as_bytes().iter().any(|byte| !matches!(byte, b' ' | b'\t' | b',' | b'"'));
+    headers.get_all(name).iter().any(says)
+}
+
 /// Gives a call that needs one a key, the same at each try; a caller's own is kept.
 pub fn put_key(door: &ProxyDoor, request: &mut RequestHeader, context: &mut Context) -> pingora::Result<()> {
     let call = context.call()?;
     let plan = call.ready.integration.api.as_ref().and_then(|api| api.retry(call.endpoint.as_deref()));
     let method: &Method = &request.method;
-    let Some(name) = key_header(plan, method).filter(|name| !request.headers.contains_key(*name)).cloned() else {
+    let Some(name) = key_header(plan, method).filter(|name| !has_key(&request.headers, name)).cloned() else {
         return Ok(());
     };
     if context.key.is_none() {

@@ -11,6 +11,7 @@ use minijinja::value::Value;
 
 use super::kept::{self, Behind};
 use super::ready::Ready;
+use super::retry::has_key;
 use super::transform::{self, TransformError};
 use super::{ProxyDoor, depart, headers};
 use crate::activity::Course;
@@ -248,7 +249,7 @@ async fn trying(
 fn keyed(door: &ProxyDoor, call: &WholeCall, method: &Method, from: &HeaderMap) -> HeaderMap {
     let mut headers = from.clone();
     let plan = call.retry();
-    if let Some(name) = key_header(plan, method).filter(|name| !headers.contains_key(*name))
+    if let Some(name) = key_header(plan, method).filter(|name| !has_key(&headers, name))
         && let Ok(key) = fresh_key(&**door.parts.outbound.moment().1)
     {
         headers.insert(name.clone(), key);
@@ -272,7 +273,7 @@ fn again(
         Err(Unmade::Failed(failure)) if failure.passing() => Fault::Broken,
         Ok(_) | Err(_) => return None,
     };
-    let keyed = plan.idempotency_key.as_ref().is_some_and(|name| from.contains_key(name));
+    let keyed = plan.idempotency_key.as_ref().is_some_and(|name| has_key(from, name));
     let ends = began.saturating_add(call.ready.timeouts.total);
     let left = ends.saturating_sub(door.parts.clock.monotonic());
     let between = Between { plan, tries: count, repeatable: method.is_idempotent() || keyed, left };

@@ -284,6 +284,10 @@ mod tests {
         for (path, value, fault) in [
             ("/a/{{ input.v }}/b", "..", Fault::Dots),
             ("/a/{{ input.v }}", ".", Fault::Dots),
+            ("/a/{{ input.v }}", "../admin", Fault::Dots),
+            ("/a/{{ input.v }}", "x/../../admin", Fault::Dots),
+            ("/a/{{ input.v }}", "..\\admin", Fault::Dots),
+            ("/a/{{ input.v }}", "..;x/admin", Fault::Dots),
             ("/a/{{ input.v }}{{ input.v }}", ".", Fault::Dots),
             ("/a/.{{ input.v }}/b", ".", Fault::Dots),
             ("/a/{{ input.v }}/b", "", Fault::EmptySegment),

@@ -88,11 +88,13 @@ fn split(url: &str, literal_host: bool) -> Result<Url, Fault> {
     Ok(Url { origin, literal_host, path: no_dots(path.to_owned())?, query })
 }
 
-/// Refuses what a server may read as a step upwards: dot segments, written out or encoded.
+/// Refuses what a server may read as a step upwards: dot segments, written out or encoded, also between slashes that
+/// are encoded themselves (nginx decodes those before it resolves the path) and before parameters (`..;x`).
 fn no_dots(path: String) -> Result<String, Fault> {
+    let is_step = |part: &[u8]| matches!(part.split(|byte| *byte == b';').next(), Some(b"." | b".."));
     let dots = |segment: &str| {
         let decoded: Vec<u8> = percent_encoding::percent_decode_str(segment).collect();
-        matches!(&*decoded, b"." | b"..")
+        decoded.split(|byte| matches!(byte, b'/' | b'\\')).any(is_step)
     };
     if path.split('/').any(dots) { Err(Fault::Dots) } else { Ok(path) }
 }

@@ -45,6 +45,16 @@ struct Open {
 struct Probed {
     gone: u32,
     succeeded: u32,
+    /// When the newest went.
+    last: Duration,
+}
+
+impl Probed {
+    /// Whether all places are taken. Probes that have not ended for as long as a circuit is open hold nobody up any
+    /// longer: a slow upload says nothing of the service, however long it lasts.
+    fn is_full(&self, plan: &Breaker, now: Duration) -> bool {
+        self.gone >= plan.probes && now < self.last.saturating_add(plan.open)
+    }
 }
 
 /// A call that was let through.
@@ -107,7 +117,7 @@ impl Circuit {
         match &self.state {
             State::Closed(_) => None,
             State::Open(open) => open.until.checked_sub(now).filter(|left| !left.is_zero()),
-            State::Probed(probed) => (probed.gone >= plan.probes).then_some(PROBED),
+            State::Probed(probed) => probed.is_full(plan, now).then_some(PROBED),
         }
     }
 
@@ -121,8 +131,12 @@ impl Circuit {
         }
         match &mut self.state {
             State::Closed(_) => {}
-            State::Open(_) => self.become_(State::Probed(Probed { gone: 1, succeeded: 0 })),
-            State::Probed(probed) => probed.gone += 1,
+            State::Open(_) => self.become_(State::Probed(Probed { gone: 1, succeeded: 0, last: now })),
+            State::Probed(probed) => {
+                // Who is let in past a full one takes the places of those that do not end.
+                probed.gone = if probed.gone >= plan.probes { 1 } else { probed.gone + 1 };
+                probed.last = now;
+            }
         }
         Ok(Entry { era: self.era })
     }
@@ -297,6 +311,23 @@ mod tests {
         assert_eq!(circuit.refuses(&PLAN, at(17)), Some(Duration::from_secs(15)));
         circuit.end(probes[1], End::Fine, (&PLAN, at(18)));
         assert_eq!(circuit.condition(), Condition::Open, "what began before says nothing any more");
+    }
+
+    #[test]
+    fn probes_that_do_not_end_hold_nobody_up_for_longer_than_the_circuit_was_open() {
+        let mut circuit = opened();
+        let slow = [(); 2].map(|()| circuit.enter(&PLAN, at(15)).expect("a probe"));
+        assert_eq!(circuit.refuses(&PLAN, at(29)), Some(PROBED));
+        let next = [(); 2].map(|()| circuit.enter(&PLAN, at(30)).expect("the time is over again"));
+        assert!(circuit.enter(&PLAN, at(31)).is_err(), "and no more than before");
+        for entry in next {
+            circuit.end(entry, End::Fine, (&PLAN, at(31)));
+        }
+        assert_eq!(circuit.condition(), Condition::Closed);
+        for entry in slow {
+            circuit.end(entry, End::Failed, (&PLAN, at(40)));
+        }
+        assert_eq!(circuit.condition(), Condition::Closed);
     }
 
     #[test]

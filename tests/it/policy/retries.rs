@@ -55,6 +55,12 @@ async fn a_post_is_tried_again_only_with_a_key_which_stays_the_same() {
     assert!(made.len() == 3 && made[0].len() == 32 && made.iter().all(|key| *key == made[0]), "{made:?}");
     call(doors.proxy, "POST /svc/a", "Idempotency-Key: mine\r\n", "x").await;
     assert_eq!(keys(4), ["mine", "mine", "mine"]);
+    // A key that says nothing is none: the service could not tell by it that a call is the same.
+    for (nothing, from) in [("", 7), (" , ", 10)] {
+        call(doors.proxy, "POST /svc/a", &format!("Idempotency-Key: {nothing}\r\n"), "x").await;
+        let made = keys(from);
+        assert!(made.len() == 3 && made[0].len() == 32 && made.iter().all(|key| *key == made[0]), "{made:?}");
+    }
     let bodies: Vec<_> = origin.seen.lock().unwrap().iter().map(|seen| seen.body.clone()).collect();
     assert!(bodies.iter().all(|body| body == b"x"), "the body is sent again in full");
 }
