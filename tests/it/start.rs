@@ -17,6 +17,9 @@ fn uses(pointer: &str) -> &'static str {
     match pointer {
         "/tls" => "tls: { certificate: \"${env:CERTIFICATE}\", key: \"${env:KEY}\" }\n",
         "/state/postgres" => "state: { postgres: { url: \"${env:KEY}\" } }\n",
+        "/rules/*/do/*/run" => {
+            "plugins: { p: { module: ./p.wasm } }\nrules: [{ id: r, when: trunkline.*, do: [{ run: { name: p } }] }]\n"
+        }
         other => panic!("say here how {other} is written"),
     }
 }
