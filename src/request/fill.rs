@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_value_is_one_segment_of_the_path() {
-        assert_eq!(path_of("/a/{{ input.v }}/b", "x/../y?z#é ").as_deref(), Ok("/a/x%2F..%2Fy%3Fz%23%C3%A9%20/b"));
+        assert_eq!(path_of("/a/{{ input.v }}/b", "x/..y?z#é ").as_deref(), Ok("/a/x%2F..y%3Fz%23%C3%A9%20/b"));
         assert_eq!(path_of("/a/{{ input.v }}.json", "..").as_deref(), Ok("/a/...json"));
         assert_eq!(path_of("/a/{{ input.v }}", "%2e%2e").as_deref(), Ok("/a/%252e%252e"));
         for (path, value, fault) in [
@@ -379,8 +379,9 @@ mod tests {
             let mut request = request("/a/{{ input.v }}/b");
             request.query = vec![("q".to_owned(), tree(&json!("{{ input.v }}"))), ("z".to_owned(), tree(&json!("1")))];
             request.body = Body::Json(tree(&json!({ "k": "{{ input.v }}", "text": "<{{ input.v }}>" })));
+            let is_step = |part: &str| matches!(part.split(';').next(), Some("." | ".."));
             match fill(&request, &context(&json!(value))) {
-                Err(error) => prop_assert!(matches!(&*value, "" | "." | ".."), "{}", error),
+                Err(error) => prop_assert!(value.is_empty() || value.split(['/', '\\']).any(is_step), "{}", error),
                 Ok(filled) => {
                     let Place::Below(path) = &filled.place else { panic!("a path") };
                     let url = url::Url::parse(&format!("https://h.example{path}?{}", filled.query)).expect("a URL");
