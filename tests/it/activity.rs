@@ -46,11 +46,7 @@ fn failed(path: &str) -> CallRecord {
 #[test]
 fn what_happened_is_there_after_a_kill() {
     let address = service::start(|_| (200, "{}".to_owned()));
-    let text = format!(
-        "trunkline: 1\nid: shop\ntitle: Shop\nsummary: Sells.\nauth: {{ none: {{}} }}\n\
-         api: {{ base_url: \"http://{address}\" }}\nconnections: [{{ id: main }}]\n"
-    );
-    let deployment = Deployment::of(&[("shop", text)]);
+    let deployment = Deployment::of(&[("shop", service::open_shop(address))]);
     let gateway = deployment.start();
     let shown = || deployment.ask("GET", "/api/activity", &Value::Null).json();
     for number in 0..20 {

@@ -186,6 +186,15 @@ async fn connections_do_not_share_a_pool() {
 }
 
 #[tokio::test]
+async fn a_switch_of_protocols_that_no_call_asked_for_is_a_malformed_answer() {
+    let origin =
+        answering(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    let doors = doors(service(&format!("http://{origin}")));
+    let reply = call(doors.proxy, "GET /svc/a", "", "").await;
+    assert_eq!((reply.status, reply.code()), (502, Some("service_answer_invalid")), "{}", reply.text());
+}
+
+#[tokio::test]
 async fn a_services_errors_pass_untouched_and_its_cookies_do_not() {
     let origin = answering(
         b"HTTP/1.1 422 Unprocessable Content\r\nSet-Cookie: a=b\r\nX-Kept: 1\r\nTrunkline-Error: spoofed\r\nContent-Length: 4\r\n\r\nnope",

@@ -72,11 +72,7 @@ async fn calls_are_counted_by_endpoint_with_their_quantiles() {
 #[test]
 fn what_was_counted_is_there_after_a_restart() {
     let address = service::start(|_| (200, "{}".to_owned()));
-    let text = format!(
-        "trunkline: 1\nid: shop\ntitle: Shop\nsummary: Sells.\nauth: {{ none: {{}} }}\n\
-         api: {{ base_url: \"http://{address}\" }}\nconnections: [{{ id: main }}]\n"
-    );
-    let deployment = Deployment::of(&[("shop", text)]);
+    let deployment = Deployment::of(&[("shop", service::open_shop(address))]);
     let gateway = deployment.start();
     let requests =
         || deployment.ask("GET", "/api/usage?integration=shop", &Value::Null).json()["total"]["requests"].clone();

@@ -32,6 +32,14 @@ impl Asked {
     }
 }
 
+/// A definition `shop` of a service at an address that asks for no credential, with the connection `main`.
+pub fn open_shop(address: SocketAddr) -> String {
+    format!(
+        "trunkline: 1\nid: shop\ntitle: Shop\nsummary: Sells.\nauth: {{ none: {{}} }}\n\
+         api: {{ base_url: \"http://{address}\" }}\nconnections: [{{ id: main }}]\n"
+    )
+}
+
 /// Starts a service. `answer` gives a status and a body in JSON, when it has taken the time it wants.
 pub fn start(answer: impl Fn(&Asked) -> (u16, String) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
