@@ -117,8 +117,9 @@ impl Course {
 }
 
 /// Who asked for a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case", tag = "is", content = "id")]
+#[schema(as = ActivityAsker)]
 pub enum Asker {
     /// An application, at the proxy door.
     Caller(Arc<str>),

@@ -260,6 +260,32 @@ macro_rules! serde_as_text {
 
 serde_as_text!(EventId, DeliveryId, ConnectionId, WebhookId, ActivityId);
 
+macro_rules! schema_as_text {
+    ($($id:ident $pattern:literal),+ $(,)?) => {$(
+        impl utoipa::PartialSchema for $id {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                use utoipa::openapi::schema::{ObjectBuilder, Type};
+                ObjectBuilder::new().schema_type(Type::String).pattern(Some($pattern)).into()
+            }
+        }
+
+        impl utoipa::ToSchema for $id {
+            fn name() -> std::borrow::Cow<'static, str> {
+                stringify!($id).into()
+            }
+        }
+    )+};
+}
+
+// The first character of 26 carries three bits, and that of 13 carries four.
+schema_as_text! {
+    EventId "^evt_[0-7][0-9a-hjkmnp-tv-z]{25}$",
+    DeliveryId r"^evt_[0-7][0-9a-hjkmnp-tv-z]{25}\.[0-9]{1,5}$",
+    ConnectionId "^conn_[0-7][0-9a-hjkmnp-tv-z]{25}$",
+    WebhookId "^whk_[0-7][0-9a-hjkmnp-tv-z]{25}$",
+    ActivityId "^act_[0-9a-f][0-9a-hjkmnp-tv-z]{12}$",
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

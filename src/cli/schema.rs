@@ -1,4 +1,4 @@
-//! `trunkline schema`: the grammar as JSON Schema, for editors and for other programs.
+//! `trunkline schema`: the grammar as JSON Schema and the API as OpenAPI, for editors and for other programs.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,10 @@ use clap::{Args, ValueEnum};
 
 use super::Ended;
 use super::output::Output;
+use crate::admin::api::document;
 use crate::definition::schema::{self, manual, publish};
 
-/// Print the grammar as JSON Schema (2020-12), or write it into a directory
+/// Print the grammar as JSON Schema (2020-12), or write it into a directory; or the API as OpenAPI
 #[derive(Debug, Clone, Args)]
 pub struct SchemaArgs {
     /// Which kind of file
@@ -29,6 +30,8 @@ pub enum Which {
     Gateway,
     /// Both, as a page for people in Markdown.
     Manual,
+    /// The API of the admin door, as an OpenAPI document.
+    Api,
 }
 
 /// Runs the command.
@@ -38,11 +41,13 @@ pub fn run(args: &SchemaArgs, output: &mut Output) -> anyhow::Result<Ended> {
             Which::Integration => format!("{:#}\n", publish::published(schema::integration())),
             Which::Gateway => format!("{:#}\n", publish::published(schema::gateway())),
             Which::Manual => manual::page(),
+            Which::Api => document::text().to_owned(),
         };
         output.raw(text.as_bytes())?;
         return Ok(Ended::Done);
     };
-    for (name, text) in publish::files() {
+    let api = ("schemas/openapi.json", document::text().to_owned());
+    for (name, text) in publish::files().into_iter().chain([api]) {
         let path = directory.join(name);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).with_context(|| format!("cannot make `{}`", parent.display()))?;

@@ -215,8 +215,9 @@ pub struct ConnectionHead {
 }
 
 /// Where a connection comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ConnectionOrigin)]
 pub enum Origin {
     /// A file declares it.
     Declared,

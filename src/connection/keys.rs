@@ -176,7 +176,7 @@ fn ring_key() -> RecordKey {
 }
 
 /// A master key as lists show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct KeyState {
     /// Its name.
     pub id: String,
@@ -189,7 +189,8 @@ pub struct KeyState {
 }
 
 /// What opening every sealed record found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = KeysChecked)]
 pub struct Checked {
     /// How many open.
     pub opened: usize,

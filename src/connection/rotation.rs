@@ -30,7 +30,8 @@ const TRIES: usize = 8;
 const PASSES: usize = 4;
 
 /// How far a rotation is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = RotationProgress)]
 pub struct Progress {
     /// Where it stands.
     pub state: RotationState,
@@ -53,7 +54,7 @@ pub struct Progress {
 }
 
 /// Where a rotation stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RotationState {
     /// None was begun since the program started.

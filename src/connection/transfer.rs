@@ -30,7 +30,7 @@ pub const FORMAT: u32 = 1;
 pub const MOST: usize = 100_000;
 
 /// An export. Its `Debug` tells how much, never what.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Export {
     /// The form; see [`FORMAT`].
@@ -51,7 +51,7 @@ impl fmt::Debug for Export {
 }
 
 /// A connection as it is exported.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Exported {
     /// The integration's id.
@@ -84,7 +84,8 @@ pub enum OnConflict {
 }
 
 /// What an import would do, or did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ImportPlan)]
 pub struct Plan {
     /// A row a connection, in the export's order.
     pub rows: Vec<Row>,
@@ -93,7 +94,8 @@ pub struct Plan {
 }
 
 /// What an import does with one connection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ImportRow)]
 pub struct Row {
     /// The integration's id.
     pub integration: String,
@@ -107,8 +109,9 @@ pub struct Row {
 }
 
 /// What happens to one connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ImportAction)]
 pub enum Action {
     /// It is made.
     Make,

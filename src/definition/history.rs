@@ -45,7 +45,8 @@ pub struct Versions {
 }
 
 /// A generation that came into force.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = Generation)]
 pub struct Came {
     /// Its number.
     pub generation: u64,
@@ -61,7 +62,8 @@ pub struct Came {
 }
 
 /// What a generation changed.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, utoipa::ToSchema)]
+#[schema(as = GenerationChanges)]
 pub struct Changes {
     /// Integrations that are new.
     pub added: Vec<Arc<str>>,

@@ -12,8 +12,9 @@ use crate::net::{DialError, Reason};
 use crate::request::AnswerError;
 
 /// What kind of thing is in the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = DiagnosisCause)]
 pub enum Cause {
     /// The service's name has no address.
     Dns,
@@ -50,7 +51,7 @@ pub enum Cause {
 }
 
 /// What a failed test means.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Diagnosis {
     /// What kind of thing is in the way.
     pub cause: Cause,

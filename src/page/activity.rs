@@ -44,7 +44,7 @@ pub async fn live(
 async fn show_list(parts: &Parts, shell: &Shell, (wanted, path): (&Wanted, &str)) -> Result<Response, Refused> {
     let page = page(parts, wanted).await?;
     let view = json!({
-        "newest": page.rows.first().map(|row| &row["id"]),
+        "newest": page.rows.first().map(|row| row.id),
         "rows": page.rows,
         "next": page.next,
         "counts": count(parts, wanted).await?,
@@ -105,7 +105,7 @@ pub async fn show(
     Asked(Detail { tab }): Asked<Detail>,
 ) -> Result<Response, Refused> {
     let entry = one(&parts, id)?;
-    let shown = describe(&entry);
+    let shown = json!(describe(&entry));
     let view = json!({
         "tab": tab,
         "tabs": Tab::ALL,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::shell::Shell;
 use crate::admin::Parts;
-use crate::admin::api::audit::{Only, Order, Wanted, checked, page};
+use crate::admin::api::audit::{Only, Order, Row, Wanted, checked, page};
 use crate::admin::api::query::Asked;
 use crate::admin::refusal::Refused;
 
@@ -27,7 +27,7 @@ pub async fn list(
 ) -> Result<Response, Refused> {
     let wanted = Wanted { order: wanted.order.or(Some(Order::Newest)), ..wanted };
     let page = page(&parts, &wanted, READ).await?;
-    let broken: Vec<_> = page.rows.iter().filter(|row| row["chained"] != true).map(|row| &row["sequence"]).collect();
+    let broken: Vec<_> = page.rows.iter().filter(|row| !row.chained).map(|row| row.sequence).collect();
     let view = json!({ "broken": broken, "rows": page.rows, "next": page.next });
     shell.page("audit.html", "Audit log", view).await
 }
@@ -42,7 +42,7 @@ pub async fn check(State(parts): State<Arc<Parts>>, shell: Shell) -> Result<Resp
 ///
 /// # Errors
 /// When the log cannot be read.
-pub async fn changes(parts: &Parts) -> Result<Vec<Value>, Refused> {
+pub async fn changes(parts: &Parts) -> Result<Vec<Row>, Refused> {
     let only = Some(Only::Changes);
     let wanted = Wanted { order: Some(Order::Newest), only, limit: Some(CHANGES), ..Wanted::default() };
     Ok(page(parts, &wanted, RECENT).await?.rows)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use serde_json::json;
 
 use super::shell::Shell;
 use crate::admin::api::config::{self, OfFile};
@@ -13,7 +14,7 @@ use crate::admin::{By, Parts};
 
 /// What is in force.
 pub async fn show(State(parts): State<Arc<Parts>>, shell: Shell) -> Result<Response, Refused> {
-    shell.page("configuration.html", "Configuration", config::describe(&parts)).await
+    shell.page("configuration.html", "Configuration", json!(config::describe(&parts))).await
 }
 
 /// How a file differs from what it was.
@@ -23,7 +24,7 @@ pub async fn diff(
     Asked(wanted): Asked<OfFile>,
 ) -> Result<Response, Refused> {
     let view = config::difference(&parts, &wanted.file)?;
-    shell.page("configuration_diff.html", "What changed in a file", view).await
+    shell.page("configuration_diff.html", "What changed in a file", json!(view)).await
 }
 
 /// Reads the files again.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::activity::integrations;
 use super::shell::Shell;
-use crate::admin::api::connections::{Wanted, one, renew, rows, set_use, try_again};
+use crate::admin::api::connections::{Row, Wanted, one, renew, rows, set_use, try_again};
 use crate::admin::api::query::{Asked, Named};
 use crate::admin::api::{accounts, integrations as loaded};
 use crate::admin::refusal::Refused;
@@ -21,10 +21,10 @@ type Shared = State<Arc<Parts>>;
 /// The connections that fit the filters, those that do not work first.
 pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
     let all = rows(&parts, &Wanted { status: None, ..wanted.clone() }).await?;
-    let count = |status: Status| all.iter().filter(|row| row["status"] == status.word()).count();
+    let count = |status: Status| all.iter().filter(|row| row.status == status).count();
     let counts = BROKEN_FIRST.map(|status| json!({ "status": status.word(), "count": count(status) }));
     let mut shown = all.clone();
-    shown.retain(|row| wanted.status.is_none_or(|status| row["status"] == status.word()));
+    shown.retain(|row| wanted.status.is_none_or(|status| row.status == status));
     shown.sort_by_key(urgency);
     let view = json!({
         "rows": shown,
@@ -39,21 +39,20 @@ pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wante
 const BROKEN_FIRST: [Status; 5] =
     [Status::NeedsReconnect, Status::Error, Status::Warning, Status::Paused, Status::Active];
 
-fn urgency(row: &Value) -> usize {
-    BROKEN_FIRST.iter().position(|status| row["status"] == status.word()).unwrap_or(BROKEN_FIRST.len())
+fn urgency(row: &Row) -> usize {
+    BROKEN_FIRST.iter().position(|status| row.status == *status).unwrap_or(BROKEN_FIRST.len())
 }
 
 /// One connection.
 pub async fn show(State(parts): Shared, shell: Shell, Named(id): Named<ConnectionId>) -> Result<Response, Refused> {
     let connection = one(&parts, id).await?;
-    let (integration, title) = of(&parts, &connection)?;
+    let (integration, title) = of(&parts, &connection.row)?;
     shell.page("connection.html", &title, json!({ "connection": connection, "integration": integration })).await
 }
 
-fn of(parts: &Parts, connection: &Value) -> Result<(Value, String), Refused> {
-    let integration = loaded::one(parts, connection["integration"].as_str().unwrap_or_default())?;
-    let name = connection["name"].as_str().unwrap_or_default();
-    let title = format!("{} / {name}", integration["title"].as_str().unwrap_or_default());
+fn of(parts: &Parts, connection: &Row) -> Result<(Value, String), Refused> {
+    let integration = loaded::one(parts, &connection.integration)?;
+    let title = format!("{} / {}", integration["title"].as_str().unwrap_or_default(), connection.name);
     Ok((integration, title))
 }
 
@@ -98,7 +97,7 @@ pub async fn consequences(
     Named(id): Named<ConnectionId>,
 ) -> Result<Response, Refused> {
     let connection = one(&parts, id).await?;
-    let (integration, title) = of(&parts, &connection)?;
+    let (integration, title) = of(&parts, &connection.row)?;
     let view = json!({ "connection": connection, "integration": integration });
     shell.page("remove.html", &format!("Remove {title}"), view).await
 }

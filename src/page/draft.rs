@@ -68,7 +68,7 @@ pub async fn send(
             form(&parts, &shell, &id, json!({ "filled": filled.shown(&parts, &id)?, "tried": tried })).await
         }
         _ => match accounts::keep(&parts, &by, filled.draft(&parts, &id)?).await {
-            Ok(kept) => Ok(shell.done(&format!("/connections/{}", kept["id"].as_str().unwrap_or_default()), "kept")),
+            Ok(kept) => Ok(shell.done(&format!("/connections/{}", kept.id), "kept")),
             Err(refused) => {
                 let problem = refused.document();
                 let tried = json!({ "ok": false, "kept": false, "diagnosis": {

@@ -29,11 +29,7 @@ pub async fn list(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQ
 /// One event with its content, its deliveries and their attempts.
 pub async fn show(State(parts): Shared, shell: Shell, Named(id): Named<EventId>) -> Result<Response, Refused> {
     let event = events::one(&parts, id).await?;
-    let title = format!(
-        "{} from {}",
-        event["type"].as_str().unwrap_or("Event"),
-        event["integration"].as_str().unwrap_or_default()
-    );
+    let title = format!("{} from {}", event.row.r#type, event.row.integration);
     shell.page("event.html", &title, json!({ "event": event })).await
 }
 
@@ -71,7 +67,7 @@ pub async fn plan(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQ
     let query = query.of_the_dead().limited(REPLAYED);
     let (rows, next) = deliveries::dead_rows(&parts, &query).await?;
     let actions = rows.iter().fold(std::collections::BTreeMap::<String, usize>::new(), |mut counts, row| {
-        *counts.entry(row["summary"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+        *counts.entry(row.delivery.summary.clone()).or_default() += 1;
         counts
     });
     let view = json!({ "count": rows.len(), "more": next.is_some(), "actions": actions });

@@ -42,15 +42,15 @@ pub async fn show(
     let title = row.name.clone();
     let in_force = parts.live.load().integration(&id).is_some();
     let rated = ratings::describe(&parts, &id).await?;
-    let own = rated["ratings"].as_array().and_then(|rows| rows.iter().find(|row| row["by"] == *by)).cloned();
+    let own = rated.ratings.iter().find(|row| row.by == *by).cloned();
     let mut view = json!({ "row": row, "public_url": public_url(&parts), "rated": rated, "own": own });
     if let Some(view) = view.as_object_mut() {
         if in_force {
             let wanted = Which { integration: Some(id.clone()), ..Which::default() };
             view.insert("one".to_owned(), loaded::one(&parts, &id)?);
-            view.insert("connections".to_owned(), Value::from(connections::rows(&parts, &wanted).await?));
+            view.insert("connections".to_owned(), json!(connections::rows(&parts, &wanted).await?));
             // One without an API has no circuits.
-            view.insert("breaker".to_owned(), breaker::conditions(&parts, &id).unwrap_or_default());
+            view.insert("breaker".to_owned(), json!(breaker::conditions(&parts, &id).ok()));
         } else if row.state == Standing::Available {
             view.insert("entry".to_owned(), entry(&parts, &id)?);
         }

@@ -15,6 +15,7 @@ use crate::admin::api::activity::{self, Wanted};
 use crate::admin::api::connections::{self, Wanted as Which};
 use crate::admin::api::{breaker, config};
 use crate::admin::refusal::Refused;
+use crate::connection::Status;
 use crate::definition::live::FileState;
 
 /// How many lines of one kind stand in the list of what needs attention.
@@ -65,15 +66,15 @@ fn files(parts: &Parts) -> Vec<Value> {
     generation.rejected().take(LINES).map(said).collect()
 }
 
-fn accounts(rows: &[Value]) -> Vec<Value> {
-    let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
-    let troubled = |status: &str| {
+fn accounts(rows: &[connections::Row]) -> Vec<Value> {
+    let troubled = |status: Status| {
+        let (wanted, status) = (status, status.word());
         let level = if status == "warning" { "warning" } else { "error" };
-        let rows: Vec<_> = rows.iter().filter(|row| row["status"] == status).collect();
-        let said = |row: &&Value| {
-            let what = format!("{} / {}: {}", text(row, "integration"), text(row, "name"), status.replace('_', " "));
-            let why = row["last_error"]["what"].as_str();
-            line(level, &what, why, &format!("/connections/{}", text(row, "id")))
+        let rows: Vec<_> = rows.iter().filter(|row| row.status == wanted).collect();
+        let said = |row: &&connections::Row| {
+            let what = format!("{} / {}: {}", row.integration, row.name, status.replace('_', " "));
+            let why = row.last_error.as_ref().map(|trouble| trouble.what.as_str());
+            line(level, &what, why, &format!("/connections/{}", row.id))
         };
         let mut lines: Vec<_> = rows.iter().take(LINES).map(said).collect();
         if rows.len() > LINES {
@@ -82,7 +83,7 @@ fn accounts(rows: &[Value]) -> Vec<Value> {
         }
         lines
     };
-    ["needs_reconnect", "error", "warning"].iter().flat_map(|status| troubled(status)).collect()
+    [Status::NeedsReconnect, Status::Error, Status::Warning].into_iter().flat_map(troubled).collect()
 }
 
 fn dead(parts: &Parts) -> Vec<Value> {
@@ -98,8 +99,7 @@ fn held(parts: &Parts) -> Vec<Value> {
     ids.sort();
     let said = |id: &&Arc<str>| {
         let conditions = breaker::conditions(parts, id).ok()?;
-        let by_hand = conditions["held"] == true;
-        let open = conditions["circuits"].as_array().is_some_and(|all| !all.is_empty());
+        let (by_hand, open) = (conditions.held, !conditions.circuits.is_empty());
         let why = if by_hand { "by hand" } else { "because the service keeps failing" };
         let what = format!("Calls to {id} are held back {why}");
         (by_hand || open).then(|| line("warning", &what, None, &format!("/integrations/{id}")))

@@ -19,6 +19,7 @@ use crate::admin::Parts;
 use crate::admin::api::connections::{Wanted, rows};
 use crate::admin::refusal::Refused;
 use crate::admin::sign_in::{Identity, Proof};
+use crate::connection::Status;
 use crate::connection::endpoints::Subscription;
 use crate::definition::live::Generation;
 use crate::definition::plan::gateway::{Gateway, Mode, Role};
@@ -153,7 +154,7 @@ impl Shell {
 
     async fn navigation(&self, faults: usize) -> Result<Value, Refused> {
         let troubled = rows(&self.parts, &Wanted::default()).await?;
-        let troubled = troubled.iter().filter(|row| row["status"] == "error" || row["status"] == "needs_reconnect");
+        let troubled = troubled.iter().filter(|row| matches!(row.status, Status::Error | Status::NeedsReconnect));
         let alarm = |count: usize| (count, count > 0);
         let dead = usize::try_from(self.parts.store.depth().dead).unwrap_or(usize::MAX);
         let places = [

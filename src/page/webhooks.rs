@@ -11,7 +11,7 @@ use super::activity::integrations;
 use super::shell::Shell;
 use crate::admin::api::connections::{self, rows};
 use crate::admin::api::query::{Asked, Named};
-use crate::admin::api::webhooks::{self as api, Changes, New, Rotate, Test, Wanted};
+use crate::admin::api::webhooks::{self as api, Changes, New, Rotate, Shown as Webhook, Test, Tested, Wanted};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::{ConnectionId, WebhookId};
@@ -28,13 +28,13 @@ pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wante
 
 /// One endpoint.
 pub async fn show(State(parts): Shared, shell: Shell, Named(id): Named<WebhookId>) -> Result<Response, Refused> {
-    detail(&parts, &shell, id, json!(null)).await
+    detail(&parts, &shell, id, None).await
 }
 
-async fn detail(parts: &Parts, shell: &Shell, id: WebhookId, tried: Value) -> Result<Response, Refused> {
+async fn detail(parts: &Parts, shell: &Shell, id: WebhookId, tried: Option<Tested>) -> Result<Response, Refused> {
     let webhook = api::one(parts, id)?;
     let (title, events) = (titled(&webhook), declared(parts, &webhook));
-    let refused: Vec<_> = parts.refused.latest(webhook["integration"].as_str());
+    let refused: Vec<_> = parts.refused.latest(Some(&webhook.integration));
     let refused = refused.iter().filter(|refused| refused.webhook == Some(id)).take(10);
     let refused: Vec<_> =
         refused.map(|one| json!({ "at": one.at.to_string(), "reason": one.reason, "detail": one.detail })).collect();
@@ -42,15 +42,14 @@ async fn detail(parts: &Parts, shell: &Shell, id: WebhookId, tried: Value) -> Re
     shell.page("webhook.html", &title, view).await
 }
 
-fn titled(webhook: &Value) -> String {
-    let text = |name: &str| webhook[name].as_str().unwrap_or_default();
-    format!("Webhook of {} / {}", text("integration"), text("connection"))
+fn titled(webhook: &Webhook) -> String {
+    format!("Webhook of {} / {}", webhook.integration, webhook.connection)
 }
 
 /// The types that the definition lists.
-fn declared(parts: &Parts, webhook: &Value) -> Vec<String> {
+fn declared(parts: &Parts, webhook: &Webhook) -> Vec<String> {
     let generation = parts.live.load();
-    let integration = generation.integration(webhook["integration"].as_str().unwrap_or_default());
+    let integration = generation.integration(&webhook.integration);
     integration
         .and_then(|integration| integration.webhook.as_ref())
         .map(|webhook| webhook.events.clone())
@@ -71,14 +70,14 @@ pub async fn draft(State(parts): Shared, shell: Shell, Asked(whom): Asked<ForWho
 
 async fn form(parts: &Parts, shell: &Shell, filled: Value, problem: Value) -> Result<Response, Refused> {
     let generation = parts.live.load();
-    let takes = |row: &Value| {
-        let found = generation.integration(row["integration"].as_str().unwrap_or_default());
+    let takes = |row: &connections::Row| {
+        let found = generation.integration(&row.integration);
         found.and_then(|integration| integration.webhook.as_ref()).map(|webhook| !webhook.register.is_empty())
     };
     let all = rows(parts, &connections::Wanted::default()).await?;
     let shown = all.iter().filter_map(|row| {
         let told = takes(row)?;
-        Some(json!({ "id": row["id"], "integration": row["integration"], "name": row["name"], "told": told }))
+        Some(json!({ "id": row.id, "integration": row.integration, "name": row.name, "told": told }))
     });
     let view = json!({ "connections": shown.collect::<Vec<_>>(), "filled": filled, "problem": problem });
     shell.page("webhook_new.html", "A new webhook endpoint", view).await
@@ -106,7 +105,7 @@ pub async fn create(State(parts): Shared, By(by): By, shell: Shell, Form(fields)
     }
 }
 
-async fn secret(shell: &Shell, title: &str, webhook: Value) -> Result<Response, Refused> {
+async fn secret(shell: &Shell, title: &str, webhook: Webhook) -> Result<Response, Refused> {
     shell.page("webhook_secret.html", title, json!({ "webhook": webhook })).await
 }
 
@@ -179,7 +178,7 @@ pub async fn test(
 ) -> Result<Response, Refused> {
     let event = field(&fields, "event").map(str::to_owned);
     let tried = api::try_out(&parts, &by, id, Test { event }).await?;
-    detail(&parts, &shell, id, tried).await
+    detail(&parts, &shell, id, Some(tried)).await
 }
 
 /// What deleting it would do.

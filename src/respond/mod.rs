@@ -202,15 +202,24 @@ refusals! {
     LoopDetected = 508 "loop_detected" "The call came back to this gateway";
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// A problem document (RFC 9457).
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Problem)]
+pub struct Document<'a> {
+    /// `urn:trunkline:error:` and the code.
     r#type: String,
+    /// What the code means, in a few words; may be reworded.
     title: &'a str,
+    /// The status of the answer.
     status: u16,
+    /// Why it was refused; stable.
     code: &'a str,
+    /// What was wrong with this request.
     detail: &'a str,
+    /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     help: Option<&'a str>,
+    /// The id of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<&'a str>,
 }

@@ -15,9 +15,12 @@ const PER_INTEGRATION: usize = 50;
 const INTEGRATIONS: usize = 256;
 
 /// A request that was refused because it could not be verified.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = RefusedWebhook)]
 pub struct Refused {
     /// When.
+    #[serde(serialize_with = "as_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// The integration it was for.
     pub integration: Arc<str>,
@@ -37,6 +40,11 @@ pub struct Refused {
     pub body_bytes: Option<u64>,
     /// Lower-case hex SHA-256 of its body, to compare with what the service says it sent.
     pub body_sha256: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "it is what `serialize_with` calls")]
+fn as_text<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(at)
 }
 
 /// The latest refusals.

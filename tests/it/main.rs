@@ -7,6 +7,7 @@ mod rig;
 mod accounts;
 mod activity;
 mod admin_door;
+mod api_document;
 mod architecture;
 mod calls;
 mod cached;

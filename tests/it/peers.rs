@@ -2,6 +2,7 @@
 
 mod cache;
 mod rush;
+mod schemathesis;
 mod signatures;
 mod tokens;
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::IntoResponse;
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::query::{Named, Sent};
@@ -26,8 +26,9 @@ use crate::outbound::{Cause, Diagnosis, try_out};
 use crate::respond::Refusal;
 
 /// A connection as it is entered.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ConnectionDraft)]
 pub struct Draft {
     /// The integration.
     pub integration: String,
@@ -44,8 +45,9 @@ pub struct Draft {
 }
 
 /// What a connection signs in with, as it is entered.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = EnteredCredential)]
 pub enum Entered {
     /// An API key.
     ApiKey(String),
@@ -73,30 +75,70 @@ impl From<Entered> for Credential {
     }
 }
 
+/// What came of trying a connection.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Tried {
+    /// Whether it works.
+    pub ok: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Diagnosis>,
+}
+
+/// A connection that was kept.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = SavedConnection)]
+pub struct Saved {
+    /// Its id.
+    pub id: ConnectionId,
+    /// The integration.
+    pub integration: Arc<str>,
+    /// Its name.
+    pub connection: String,
+}
+
+/// A connection that was removed.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = RemovedConnection)]
+pub struct Removed {
+    /// Its id.
+    pub removed: ConnectionId,
+    /// What becomes of its credential at the service.
+    pub revocation: Revocation,
+    /// How many webhook endpoints were deleted with it.
+    pub webhooks: usize,
+}
+
 /// Tries a connection and keeps nothing. Answers 200 whether it works or not: `ok` says which.
-pub async fn test(State(parts): Shared, Sent(draft): Sent<Draft>) -> Result<Json<Value>, Refused> {
+#[utoipa::path(post, path = "/api/integrations/test", operation_id = "test_draft", tag = "connections", request_body = Draft,
+    responses((status = 200, body = Tried), (status = 404, description = "not_found")))]
+pub async fn test(State(parts): Shared, Sent(draft): Sent<Draft>) -> Result<Json<Tried>, Refused> {
     try_draft(&parts, draft).await.map(Json)
 }
 
 /// Tries a connection and says what came of it.
-pub async fn try_draft(parts: &Parts, draft: Draft) -> Result<Value, Refused> {
+pub async fn try_draft(parts: &Parts, draft: Draft) -> Result<Tried, Refused> {
     let (generation, integration) = find(parts, &draft.integration)?;
     let Draft { connection, inputs, credential, .. } = draft;
     let content = Content { credential: credential.into(), inputs, saved: Map::new() };
     let tried = tried(parts, (&generation, &integration), connection.as_deref(), content).await;
-    Ok(match tried {
-        Ok(()) => json!({ "ok": true }),
-        Err(diagnosis) => json!({ "ok": false, "diagnosis": diagnosis }),
-    })
+    Ok(Tried { ok: tried.is_ok(), diagnosis: tried.err() })
 }
 
 /// Tries a connection and, if it works, keeps it in place of one of the same name.
-pub async fn save(State(parts): Shared, By(by): By, Sent(draft): Sent<Draft>) -> Result<impl IntoResponse, Refused> {
+#[utoipa::path(post, path = "/api/integrations/save", tag = "connections", request_body = Draft,
+    responses((status = 201, body = Saved), (status = 404, description = "not_found connection_unknown"),
+        (status = 503, description = "connection_unusable connection_needs_reconnect connection_paused")))]
+pub async fn save(
+    State(parts): Shared,
+    By(by): By,
+    Sent(draft): Sent<Draft>,
+) -> Result<(StatusCode, Json<Saved>), Refused> {
     Ok((StatusCode::CREATED, Json(keep(&parts, &by, draft).await?)))
 }
 
 /// Tries a connection and, if it works, keeps it.
-pub async fn keep(parts: &Parts, by: &str, draft: Draft) -> Result<Value, Refused> {
+pub async fn keep(parts: &Parts, by: &str, draft: Draft) -> Result<Saved, Refused> {
     let (generation, integration) = find(parts, &draft.integration)?;
     let Draft { connection, inputs, credential, untested, .. } = draft;
     let name = connection.unwrap_or_else(|| DEFAULT.to_owned());
@@ -118,20 +160,25 @@ pub async fn keep(parts: &Parts, by: &str, draft: Draft) -> Result<Value, Refuse
         let entered = matches!(error, ConnectionError::Invalid { .. });
         Refused::new(if entered { Refusal::InvalidInput } else { error.refusal() }, &error.to_string())
     })?;
-    Ok(json!({ "id": id, "integration": integration.id, "connection": name }))
+    Ok(Saved { id, integration: Arc::clone(&integration.id), connection: name })
 }
 
 /// Removes a stored connection by its id, and has its service told.
+#[utoipa::path(delete, path = "/api/integrations/connections/{id}", tag = "connections",
+    params(("id" = ConnectionId, Path, description = "The connection")),
+    responses((status = 202, body = Removed), (status = 404, description = "connection_unknown not_found"),
+        (status = 409, description = "conflict"),
+        (status = 503, description = "connection_unusable")))]
 pub async fn remove(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<ConnectionId>,
-) -> Result<impl IntoResponse, Refused> {
+) -> Result<(StatusCode, Json<Removed>), Refused> {
     Ok((StatusCode::ACCEPTED, Json(take_away(&parts, &by, id).await?)))
 }
 
 /// Removes a stored connection, and says what becomes of its credential at the service.
-pub async fn take_away(parts: &Parts, by: &str, id: ConnectionId) -> Result<Value, Refused> {
+pub async fn take_away(parts: &Parts, by: &str, id: ConnectionId) -> Result<Removed, Refused> {
     let listed = parts.connections.list(&parts.live.load()).await;
     let listed = listed.map_err(|error| Refused::new(error.refusal(), &error.to_string()))?;
     let gone = || Refused::new(Refusal::ConnectionUnknown, &format!("there is no connection {id}"));
@@ -144,13 +191,16 @@ pub async fn take_away(parts: &Parts, by: &str, id: ConnectionId) -> Result<Valu
     let webhooks = parts.webhooks.delete_all_of(by, (&head.integration, &head.name)).await?;
     let removed = parts.connect.remove(by, &head.integration, &head.name).await;
     match removed {
-        Ok(Some(revocation)) => Ok(json!({ "removed": id, "revocation": revocation, "webhooks": webhooks })),
+        Ok(Some(revocation)) => Ok(Removed { removed: id, revocation, webhooks }),
         Ok(None) => Err(gone()),
         Err(error) => Err(Refused::new(Refusal::StoreUnavailable, &error.to_string())),
     }
 }
 
 /// What services were told, and have yet to be told, of removed connections: those of the last week.
+#[utoipa::path(get, path = "/api/integrations/revocations", tag = "connections",
+    responses((status = 200, body = [Revocation]), (status = 404, description = "not_found"),
+        (status = 503, description = "connection_unusable")))]
 pub async fn revocations(State(parts): Shared) -> Result<Json<Vec<Revocation>>, Refused> {
     let all = parts.connect.revocations().await;
     all.map(Json).map_err(|error| Refused::new(error.refusal(), &error.to_string()))

@@ -3,8 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use http::{HeaderMap, Uri};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::query::{Asked, link_next, rows};
@@ -24,26 +25,30 @@ const ROUTINE: [&str; 7] =
     ["calls", "sign_in", "sign_in.refused", "sign_in.abandoned", "sign_out", "connect.try", "connect.refused"];
 
 /// Which entries.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// The sequence number to begin at. Default: the first one in this order.
     pub from: Option<u64>,
-    /// At most so many.
+    /// At most so many: 1 to 1,000, or 50 when nobody says.
     pub limit: Option<usize>,
     /// Who.
     pub actor: Option<String>,
     /// What.
     pub action: Option<String>,
     /// Which way. Default: oldest first.
+    #[param(inline)]
     pub order: Option<Order>,
     /// Only some kinds.
+    #[param(inline)]
     pub only: Option<Only>,
 }
 
 /// Which entries come first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AuditOrder)]
 pub enum Order {
     /// The first that was written.
     Oldest,
@@ -52,25 +57,77 @@ pub enum Order {
 }
 
 /// Kinds of entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AuditKinds)]
 pub enum Only {
     /// Not the counts of calls, and not who signed in or tried to.
     Changes,
 }
 
+/// An entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
+pub struct Row {
+    /// Its number, from one.
+    pub sequence: u64,
+    /// When.
+    #[schema(format = DateTime)]
+    pub at: String,
+    /// Who.
+    pub actor: String,
+    /// What was done.
+    pub action: String,
+    /// To what.
+    pub target: String,
+    /// What else is known.
+    pub detail: Value,
+    /// SHA-256 in lower-case hexadecimal, over this entry and the hash of the one before.
+    pub hash: String,
+    /// Whether it continues the entry before it.
+    pub chained: bool,
+}
+
+/// What a check of the audit log found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = AuditCheck)]
+pub struct Found {
+    /// The first entry that was looked at.
+    pub first: u64,
+    /// How many were.
+    pub entries: u64,
+    /// Whether they are an unbroken chain.
+    pub whole: bool,
+    /// Those that do not continue the one before, by number.
+    pub broken: Vec<u64>,
+    /// The end of the log.
+    pub end: Option<End>,
+}
+
+/// The end of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = AuditEnd)]
+pub struct End {
+    /// The number of the last entry.
+    pub sequence: u64,
+    /// Its hash.
+    pub hash: String,
+}
+
 /// The entries from a sequence number on. `chained` says of each whether it continues the chain.
+#[utoipa::path(get, path = "/api/audit", tag = "audit", params(Wanted), responses((status = 200, body = [Row])))]
 pub async fn list(
     State(parts): Shared,
     uri: Uri,
     Asked(wanted): Asked<Wanted>,
-) -> Result<(HeaderMap, Json<Value>), Refused> {
+) -> Result<(HeaderMap, Json<Vec<Row>>), Refused> {
     let page = page(&parts, &wanted, READ).await?;
-    Ok((link_next(&uri, "from", page.next.map(|next| next.to_string())), Json(Value::Array(page.rows))))
+    Ok((link_next(&uri, "from", page.next.map(|next| next.to_string())), Json(page.rows)))
 }
 
-/// Whether the newest entries, [`CHECKED`] at most, are an unbroken chain.
-pub async fn check(State(parts): Shared) -> Result<Json<Value>, Refused> {
+/// Whether the newest 100,000 entries are an unbroken chain.
+#[utoipa::path(get, path = "/api/audit/check", tag = "audit", responses((status = 200, body = Found)))]
+pub async fn check(State(parts): Shared) -> Result<Json<Found>, Refused> {
     checked(&parts).await.map(Json)
 }
 
@@ -78,7 +135,7 @@ pub async fn check(State(parts): Shared) -> Result<Json<Value>, Refused> {
 ///
 /// # Errors
 /// When the log cannot be read.
-pub async fn checked(parts: &Parts) -> Result<Value, Refused> {
+pub async fn checked(parts: &Parts) -> Result<Found, Refused> {
     let newest = parts.store.newest().await;
     let first = newest.saturating_sub(CHECKED - 1).max(1);
     let (mut previous, mut broken, mut next) = (before(parts, first).await?, Vec::new(), first);
@@ -95,9 +152,9 @@ pub async fn checked(parts: &Parts) -> Result<Value, Refused> {
             previous = Some(record);
         }
     }
-    let end = previous.map(|last| json!({ "sequence": last.sequence, "hash": last.hash }));
+    let end = previous.map(|last| End { sequence: last.sequence, hash: last.hash });
     let whole = broken.is_empty() && next > newest;
-    Ok(json!({ "first": first, "entries": next - first, "whole": whole, "broken": broken, "end": end }))
+    Ok(Found { first, entries: next - first, whole, broken, end })
 }
 
 /// The entry before one.
@@ -136,7 +193,7 @@ pub async fn page(parts: &Parts, wanted: &Wanted, read: usize) -> Result<Page, R
 #[derive(Debug, PartialEq)]
 pub struct Page {
     /// The entries.
-    pub rows: Vec<Value>,
+    pub rows: Vec<Row>,
     /// The sequence number that the next page begins at; `None` after the last.
     pub next: Option<u64>,
 }
@@ -189,18 +246,18 @@ impl Wanted {
     }
 }
 
-fn described(record: &AuditRecord, chained: bool) -> Value {
-    let entry = &record.entry;
-    json!({
-        "sequence": record.sequence,
-        "at": entry.at.to_string(),
-        "actor": entry.actor,
-        "action": entry.action,
-        "target": entry.target,
-        "detail": entry.detail,
-        "hash": record.hash,
-        "chained": chained,
-    })
+fn described(record: &AuditRecord, chained: bool) -> Row {
+    let entry = record.entry.clone();
+    Row {
+        sequence: record.sequence,
+        at: entry.at.to_string(),
+        actor: entry.actor,
+        action: entry.action,
+        target: entry.target,
+        detail: entry.detail,
+        hash: record.hash.clone(),
+        chained,
+    }
 }
 
 #[cfg(test)]
@@ -222,7 +279,7 @@ mod tests {
     }
 
     fn sequences(page: &Page) -> Vec<u64> {
-        page.rows.iter().filter_map(|row| row["sequence"].as_u64()).collect()
+        page.rows.iter().map(|row| row.sequence).collect()
     }
 
     #[test]
@@ -232,7 +289,7 @@ mod tests {
         assert_eq!((sequences(&page), page.next), (vec![1, 2], Some(3)));
         let page = Page::of(&log[1..], 3, 3, &Wanted::default());
         assert_eq!((sequences(&page), page.next), (vec![3, 4, 5], None));
-        assert!(page.rows.iter().all(|row| row["chained"] == true));
+        assert!(page.rows.iter().all(|row| row.chained));
         let system = Wanted { actor: Some("system".to_owned()), ..Wanted::default() };
         assert_eq!(sequences(&Page::of(&log, 1, 10, &system)), [2, 4]);
     }
@@ -244,7 +301,7 @@ mod tests {
         assert_eq!((sequences(&page), page.next), (vec![5, 4], Some(3)));
         let page = Page::back(&log[1..], (3, 4), 9, &Wanted::default());
         assert_eq!((sequences(&page), page.next), (vec![4, 3], Some(2)));
-        assert!(page.rows.iter().all(|row| row["chained"] == true));
+        assert!(page.rows.iter().all(|row| row.chained));
         assert_eq!(Page::back(&log, (1, 2), 2, &Wanted::default()).next, None);
         let mut log = log;
         log[3].entry.action = "calls".to_owned();
@@ -257,7 +314,7 @@ mod tests {
         let mut log = log(4);
         log[1].entry.target = "elsewhere".to_owned();
         let page = Page::of(&log, 1, 10, &Wanted::default());
-        let chained: Vec<_> = page.rows.iter().map(|row| row["chained"] == true).collect();
+        let chained: Vec<_> = page.rows.iter().map(|row| row.chained).collect();
         assert_eq!(chained, [true, false, true, true]);
     }
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::IntoResponse;
-use http::{StatusCode, Uri};
+use http::{HeaderMap, StatusCode, Uri};
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::config::entry;
-use super::events::delivery;
+use super::events::{DeliveryShown, delivery};
 use super::query::{Asked, EventQuery, Named, next_page};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
@@ -20,31 +21,62 @@ use crate::respond::Refusal;
 use crate::store::StoreError;
 use crate::store::model::{Delivery, DeliveryState, EventState};
 
+/// A delivery that was given up.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct DeadDelivery {
+    /// The delivery.
+    #[serde(flatten)]
+    pub delivery: DeliveryShown,
+    /// The integration whose event it is of.
+    pub integration: Arc<str>,
+}
+
+/// A delivery that is tried again.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct DeliveryReplayed {
+    /// Its id.
+    pub replayed: DeliveryId,
+}
+
+/// Deliveries that are tried again.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct DeliveriesReplayed {
+    /// Their ids.
+    pub replayed: Vec<DeliveryId>,
+}
+
 /// Deliveries that were given up, by event, newest first. `state=dead` must be said: other states are
 /// those of their events. `limit` counts events.
+#[utoipa::path(get, path = "/api/deliveries", tag = "deliveries", params(EventQuery),
+    responses((status = 200, body = [DeadDelivery])))]
 pub async fn list(
     State(parts): Shared,
     uri: Uri,
     Asked(query): Asked<EventQuery>,
-) -> Result<impl IntoResponse, Refused> {
+) -> Result<(HeaderMap, Json<Vec<DeadDelivery>>), Refused> {
     let (rows, next) = dead_rows(&parts, &query).await?;
     Ok((next_page(&uri, next), Json(rows)))
 }
 
 /// What lists show of the dead deliveries that a query means, and where to go on.
-pub async fn dead_rows(parts: &Parts, query: &EventQuery) -> Result<(Vec<Value>, Option<EventId>), Refused> {
+pub async fn dead_rows(parts: &Parts, query: &EventQuery) -> Result<(Vec<DeadDelivery>, Option<EventId>), Refused> {
     let (dead, next) = dead(parts, query).await?;
-    Ok((dead.iter().map(|(event, row)| with_event(event, delivery(row))).collect(), next))
+    let shown = |(integration, row): Dead| DeadDelivery { delivery: delivery(&row), integration };
+    Ok((dead.into_iter().map(shown).collect(), next))
 }
 
 /// Tries one delivery again.
+#[utoipa::path(post, path = "/api/deliveries/{id}/replay", tag = "deliveries",
+    params(("id" = DeliveryId, Path, description = "The delivery")),
+    responses((status = 202, body = DeliveryReplayed), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict")))]
 pub async fn replay(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<DeliveryId>,
-) -> Result<impl IntoResponse, Refused> {
+) -> Result<(StatusCode, Json<DeliveryReplayed>), Refused> {
     again(&parts, &by, id).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "replayed": id }))))
+    Ok((StatusCode::ACCEPTED, Json(DeliveryReplayed { replayed: id })))
 }
 
 /// Tries one delivery again.
@@ -58,14 +90,17 @@ pub async fn again(parts: &Parts, by: &str, id: DeliveryId) -> Result<(), Refuse
 }
 
 /// Tries all dead deliveries of the events that a filter selects again; at most `limit` events at once.
+#[utoipa::path(post, path = "/api/deliveries/replay", tag = "deliveries", params(EventQuery),
+    responses((status = 202, body = DeliveriesReplayed), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict")))]
 pub async fn replay_all(
     State(parts): Shared,
     By(by): By,
     uri: Uri,
     Asked(query): Asked<EventQuery>,
-) -> Result<impl IntoResponse, Refused> {
+) -> Result<(StatusCode, HeaderMap, Json<DeliveriesReplayed>), Refused> {
     let (replayed, next) = all_again(&parts, &by, &query).await?;
-    Ok((StatusCode::ACCEPTED, next_page(&uri, next), Json(json!({ "replayed": replayed }))))
+    Ok((StatusCode::ACCEPTED, next_page(&uri, next), Json(DeliveriesReplayed { replayed })))
 }
 
 /// Tries a page of dead deliveries again. Returns which were, and where to go on.
@@ -115,11 +150,4 @@ pub(super) async fn dead(parts: &Parts, query: &EventQuery) -> Result<(Vec<Dead>
         found.extend(given_up.map(|delivery| (Arc::clone(&head.integration), delivery)));
     }
     Ok((found, page.next))
-}
-
-fn with_event(integration: &Arc<str>, mut row: Value) -> Value {
-    if let Some(map) = row.as_object_mut() {
-        map.insert("integration".to_owned(), Value::from(&**integration));
-    }
-    row
 }

@@ -1,46 +1,165 @@
 //! `/api/events`: verified webhooks and what became of them.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
-use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{StatusCode, Uri};
-use serde_json::{Map, Value, json};
+use http::{HeaderMap, StatusCode, Uri};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::config::entry;
 use super::query::{Asked, EventQuery, Named, next_page};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
-use crate::base::id::EventId;
+use crate::base::id::{DeliveryId, EventId, WebhookId};
 use crate::respond::Refusal;
-use crate::store::model::{Delivery, DeliveryState, Event, EventHead};
+use crate::store::model::{Attempt, Delivery, DeliveryState, Event, EventHead, EventState};
+
+/// What lists show of an event.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = EventRow)]
+pub struct Row {
+    /// Its id.
+    pub id: EventId,
+    /// The integration it came to.
+    pub integration: Arc<str>,
+    /// The managed endpoint it came to, where it was one.
+    pub webhook: Option<WebhookId>,
+    /// The connection whose endpoint it came to, where it was one.
+    pub connection: Option<String>,
+    /// What kind of event it is.
+    pub r#type: String,
+    /// The sender's id of it.
+    pub delivery_id: Option<String>,
+    /// When it arrived.
+    #[schema(format = DateTime)]
+    pub received_at: String,
+    /// Size of its body in bytes.
+    pub body_bytes: u64,
+    /// Where it stands.
+    pub state: EventState,
+}
+
+/// An event with its content and what became of it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Event)]
+pub struct Whole {
+    /// What lists show.
+    #[serde(flatten)]
+    pub row: Row,
+    /// The request's query, without the question mark.
+    pub query: String,
+    /// The request's headers in order of arrival.
+    pub headers: Vec<Header>,
+    /// Its body.
+    pub body: Body,
+    /// What was done for it.
+    pub deliveries: Vec<DeliveryShown>,
+}
+
+/// A header of an event's request.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = EventHeader)]
+pub struct Header {
+    /// Its name, in lower case.
+    pub name: String,
+    /// Its value; what is not UTF-8 in it is replaced.
+    pub value: String,
+}
+
+/// The body of an event.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = EventBody)]
+pub enum Body {
+    /// It is JSON.
+    Json(Value),
+    /// It is another text.
+    Text(String),
+    /// It is no text: base 64 (RFC 4648 §4).
+    Base64(String),
+}
+
+/// A delivery with its attempts.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Delivery)]
+pub struct DeliveryShown {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The event it is of.
+    pub event: EventId,
+    /// The rule that asked for it.
+    pub rule: String,
+    /// The action's position in the rule's `do` list, from zero.
+    pub action: u16,
+    /// The action in words.
+    pub summary: String,
+    /// `ready`, `leased`, `done` or `dead`.
+    pub state: &'static str,
+    /// When it is due, or its lease ends.
+    #[schema(format = DateTime)]
+    pub at: Option<String>,
+    /// Attempts so far, oldest first; the newest 20 are kept.
+    pub attempts: Vec<AttemptShown>,
+}
+
+/// An attempt of a delivery.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Attempt)]
+pub struct AttemptShown {
+    /// From one, counted since the last replay.
+    pub number: u32,
+    /// When it began.
+    #[schema(format = DateTime)]
+    pub started_at: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The other side's status, where it answered.
+    pub status: Option<u16>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+/// An event whose rules are run anew.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct EventReplayed {
+    /// Its id.
+    pub replayed: EventId,
+}
 
 /// Heads of events, newest first. Filters: `integration`, `state`, `type` (with `*`), `delivery_id`,
 /// `since`, `until`; pages: `limit`, `after`.
+#[utoipa::path(get, path = "/api/events", tag = "events", params(EventQuery), responses((status = 200, body = [Row])))]
 pub async fn list(
     State(parts): Shared,
     uri: Uri,
     Asked(query): Asked<EventQuery>,
-) -> Result<impl IntoResponse, Refused> {
+) -> Result<(HeaderMap, Json<Vec<Row>>), Refused> {
     let (rows, next) = page(&parts, &query).await?;
     Ok((next_page(&uri, next), Json(rows)))
 }
 
 /// Heads of the events that a query means, and where to go on.
-pub async fn page(parts: &Parts, query: &EventQuery) -> Result<(Vec<Value>, Option<EventId>), Refused> {
+pub async fn page(parts: &Parts, query: &EventQuery) -> Result<(Vec<Row>, Option<EventId>), Refused> {
     let page = parts.store.list(&query.filter(parts.clock.now())?, query.page()?).await?;
-    Ok((page.rows.iter().map(head).collect(), page.next))
+    Ok((page.rows.iter().map(row).collect(), page.next))
 }
 
 /// One event with its content and its deliveries.
-pub async fn show(State(parts): Shared, Named(id): Named<EventId>) -> Result<Json<Value>, Refused> {
+#[utoipa::path(get, path = "/api/events/{id}", tag = "events",
+    params(("id" = EventId, Path, description = "The event")),
+    responses((status = 200, body = Whole), (status = 404, description = "not_found")))]
+pub async fn show(State(parts): Shared, Named(id): Named<EventId>) -> Result<Json<Whole>, Refused> {
     one(&parts, id).await.map(Json)
 }
 
 /// What is shown of one event.
-pub async fn one(parts: &Parts, id: EventId) -> Result<Value, Refused> {
+pub async fn one(parts: &Parts, id: EventId) -> Result<Whole, Refused> {
     let event = parts.store.event(id).await?;
     let event = event.ok_or_else(|| Refused::new(Refusal::NotFound, &format!("{id} is not in the store")))?;
     let deliveries = parts.store.deliveries(id).await?;
@@ -48,9 +167,17 @@ pub async fn one(parts: &Parts, id: EventId) -> Result<Value, Refused> {
 }
 
 /// Runs an event's rules anew.
-pub async fn replay(State(parts): Shared, By(by): By, Named(id): Named<EventId>) -> Result<impl IntoResponse, Refused> {
+#[utoipa::path(post, path = "/api/events/{id}/replay", tag = "events",
+    params(("id" = EventId, Path, description = "The event")),
+    responses((status = 202, body = EventReplayed), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict")))]
+pub async fn replay(
+    State(parts): Shared,
+    By(by): By,
+    Named(id): Named<EventId>,
+) -> Result<(StatusCode, Json<EventReplayed>), Refused> {
     again(&parts, &by, id).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "replayed": id }))))
+    Ok((StatusCode::ACCEPTED, Json(EventReplayed { replayed: id })))
 }
 
 /// Runs an event's rules anew.
@@ -63,74 +190,65 @@ pub async fn again(parts: &Parts, by: &str, id: EventId) -> Result<(), Refused> 
     Ok(())
 }
 
-fn head(head: &EventHead) -> Value {
-    json!({
-        "id": head.id,
-        "integration": head.integration,
-        "webhook": head.webhook(),
-        "connection": head.connection(),
-        "type": head.event_type,
-        "delivery_id": head.delivery_id,
-        "received_at": head.received_at.to_string(),
-        "body_bytes": head.body_bytes,
-        "state": head.state,
-    })
+fn row(head: &EventHead) -> Row {
+    Row {
+        id: head.id,
+        integration: Arc::clone(&head.integration),
+        webhook: head.webhook(),
+        connection: head.connection().map(str::to_owned),
+        r#type: head.event_type.clone(),
+        delivery_id: head.delivery_id.clone(),
+        received_at: head.received_at.to_string(),
+        body_bytes: head.body_bytes,
+        state: head.state,
+    }
 }
 
-fn whole(event: &Event, deliveries: &[Delivery]) -> Value {
-    let mut shown = head(&event.head);
-    let Some(map) = shown.as_object_mut() else { return shown };
-    let headers: Vec<_> = event
-        .headers
-        .iter()
-        .map(|(name, value)| json!({ "name": name, "value": String::from_utf8_lossy(value) }))
-        .collect();
-    map.insert("query".to_owned(), Value::from(event.query.as_str()));
-    map.insert("headers".to_owned(), Value::from(headers));
-    insert_body(map, &event.body);
-    map.insert("deliveries".to_owned(), deliveries.iter().map(delivery).collect());
-    shown
-}
-
-/// A JSON body as JSON, another text as text, anything else in base 64.
-fn insert_body(map: &mut Map<String, Value>, body: &[u8]) {
-    let (name, value) = match (serde_json::from_slice::<Value>(body), std::str::from_utf8(body)) {
-        (Ok(value), _) => ("json", value),
-        (Err(_), Ok(text)) => ("text", Value::from(text)),
-        (Err(_), Err(_)) => ("base64", Value::from(STANDARD.encode(body))),
+fn whole(event: &Event, deliveries: &[Delivery]) -> Whole {
+    let header = |(name, value): &(String, bytes::Bytes)| Header {
+        name: name.clone(),
+        value: String::from_utf8_lossy(value).into_owned(),
     };
-    map.insert("body".to_owned(), json!({ name: value }));
+    Whole {
+        row: row(&event.head),
+        query: event.query.clone(),
+        headers: event.headers.iter().map(header).collect(),
+        body: body(&event.body),
+        deliveries: deliveries.iter().map(delivery).collect(),
+    }
+}
+
+fn body(bytes: &[u8]) -> Body {
+    match (serde_json::from_slice::<Value>(bytes), std::str::from_utf8(bytes)) {
+        (Ok(value), _) => Body::Json(value),
+        (Err(_), Ok(text)) => Body::Text(text.to_owned()),
+        (Err(_), Err(_)) => Body::Base64(STANDARD.encode(bytes)),
+    }
 }
 
 /// A delivery with its attempts.
-pub fn delivery(delivery: &Delivery) -> Value {
+pub fn delivery(delivery: &Delivery) -> DeliveryShown {
     let (state, at) = match delivery.state {
         DeliveryState::Ready { due } => ("ready", Some(due)),
         DeliveryState::Leased { until } => ("leased", Some(until)),
         DeliveryState::Done => ("done", None),
         DeliveryState::Dead => ("dead", None),
     };
-    let attempts: Vec<_> = delivery
-        .attempts
-        .iter()
-        .map(|attempt| {
-            json!({
-                "number": attempt.number,
-                "started_at": attempt.started_at.to_string(),
-                "duration_ms": attempt.duration_ms,
-                "status": attempt.status,
-                "error": attempt.error,
-            })
-        })
-        .collect();
-    json!({
-        "id": delivery.id,
-        "event": delivery.id.event,
-        "rule": delivery.rule,
-        "action": delivery.action,
-        "summary": delivery.summary,
-        "state": state,
-        "at": at.map(|at| at.to_string()),
-        "attempts": attempts,
-    })
+    let attempt = |attempt: &Attempt| AttemptShown {
+        number: attempt.number,
+        started_at: attempt.started_at.to_string(),
+        duration_ms: attempt.duration_ms,
+        status: attempt.status,
+        error: attempt.error.clone(),
+    };
+    DeliveryShown {
+        id: delivery.id,
+        event: delivery.id.event,
+        rule: delivery.rule.clone(),
+        action: delivery.action,
+        summary: delivery.summary.clone(),
+        state,
+        at: at.map(|at| at.to_string()),
+        attempts: delivery.attempts.iter().map(attempt).collect(),
+    }
 }

@@ -18,12 +18,20 @@ use crate::definition::catalogue::{self, Listing};
 use crate::definition::plan::gateway::KeySource;
 use crate::respond::Refusal;
 
-/// What it takes.
+/// What it takes to install an entry of the catalogue.
+#[utoipa::path(get, path = "/api/integrations/{id}/install", tag = "install",
+    params(("id" = String, Path, description = "The entry of the catalogue")),
+    responses((status = 200, body = serde_json::Value, description = "`file` (`name`, `text`), `why_not` and `needs`"),
+        (status = 404, description = "not_found")))]
 pub async fn show(State(parts): Shared, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
     plan(&parts, &id).map(Json)
 }
 
 /// Writes the file, and puts it into force.
+#[utoipa::path(post, path = "/api/integrations/{id}/install", tag = "install",
+    params(("id" = String, Path, description = "The entry of the catalogue")),
+    responses((status = 201, body = serde_json::Value, description = "`file`, `result` and `needs`"),
+        (status = 404, description = "not_found"), (status = 409, description = "conflict")))]
 pub async fn write(State(parts): Shared, By(by): By, Named(id): Named<String>) -> Result<impl IntoResponse, Refused> {
     let written = install(&parts, &by, &id).await?;
     Ok((StatusCode::CREATED, Json(written)))

@@ -1,8 +1,12 @@
 //! `/api/integrations`: what is loaded.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Shared;
 use crate::admin::Parts;
@@ -16,8 +20,44 @@ use crate::definition::plan::webhook::Verify;
 use crate::definition::plan::{Auth, Input, Integration, oauth2};
 use crate::respond::Refusal;
 
+/// An integration in force.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = LoadedIntegration)]
+pub struct Loaded {
+    /// Its id.
+    pub id: Arc<str>,
+    /// What people call the service.
+    pub title: String,
+    /// Stands for its content.
+    pub fingerprint: String,
+    /// The grammar's word for how connections sign in.
+    pub auth: &'static str,
+    /// The names of its endpoints.
+    pub endpoints: Vec<Arc<str>>,
+    /// How many connections files declare.
+    pub connections: usize,
+    /// Its webhook.
+    pub webhook: Option<LoadedWebhook>,
+    /// The names of its rules.
+    pub rules: Vec<Arc<str>>,
+}
+
+/// The webhook of an integration.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct LoadedWebhook {
+    /// Its path at the public door.
+    pub path: String,
+    /// The grammar's word for how it is verified.
+    pub verify: String,
+    /// How many secrets there are to verify it with.
+    pub secrets: usize,
+    /// The types of events that the definition lists.
+    pub events: Vec<String>,
+}
+
 /// Every loaded integration by id.
-pub async fn list(State(parts): Shared) -> Json<Value> {
+#[utoipa::path(get, path = "/api/integrations", tag = "integrations", responses((status = 200, body = [Loaded])))]
+pub async fn list(State(parts): Shared) -> Json<Vec<Loaded>> {
     let generation = parts.live.load();
     let mut integrations: Vec<_> = generation.integrations.values().collect();
     integrations.sort_by(|a, b| a.id.cmp(&b.id));
@@ -39,32 +79,29 @@ pub fn auth_word(auth: &Auth) -> &'static str {
     }
 }
 
-fn describe(integration: &Integration) -> Value {
+fn describe(integration: &Integration) -> Loaded {
     let endpoints = integration.api.as_ref().map(|api| api.endpoints.as_slice()).unwrap_or_default();
-    let webhook = integration.webhook.as_ref().map(|webhook| {
-        let verify = match &webhook.verify {
+    let webhook = integration.webhook.as_ref().map(|webhook| LoadedWebhook {
+        path: format!("/webhooks/{}", integration.id),
+        verify: match &webhook.verify {
             Verify::Hmac(_) => "hmac".to_owned(),
             Verify::Token(_) => "token".to_owned(),
             Verify::Basic { .. } => "basic".to_owned(),
             Verify::NotYet(part) => part.to_string(),
-        };
-        json!({
-            "path": format!("/webhooks/{}", integration.id),
-            "verify": verify,
-            "secrets": webhook.secrets.len(),
-            "events": webhook.events,
-        })
+        },
+        secrets: webhook.secrets.len(),
+        events: webhook.events.clone(),
     });
-    json!({
-        "id": integration.id,
-        "title": integration.title,
-        "fingerprint": integration.fingerprint.to_string(),
-        "auth": auth_word(&integration.auth),
-        "endpoints": endpoints.iter().map(|endpoint| &endpoint.id).collect::<Vec<_>>(),
-        "connections": integration.connections.len(),
-        "webhook": webhook,
-        "rules": integration.rules.iter().map(|rule| &rule.id).collect::<Vec<_>>(),
-    })
+    Loaded {
+        id: Arc::clone(&integration.id),
+        title: integration.title.clone(),
+        fingerprint: integration.fingerprint.to_string(),
+        auth: auth_word(&integration.auth),
+        endpoints: endpoints.iter().map(|endpoint| endpoint.id.clone()).collect(),
+        connections: integration.connections.len(),
+        webhook,
+        rules: integration.rules.iter().map(|rule| rule.id.clone()).collect(),
+    }
 }
 
 /// What is shown of one loaded integration.
@@ -72,7 +109,7 @@ pub fn one(parts: &Parts, id: &str) -> Result<Value, Refused> {
     let generation = parts.live.load();
     let unknown = || Refused::new(Refusal::NotFound, &format!("there is no integration `{id}`"));
     let integration = generation.integration(id).ok_or_else(unknown)?;
-    let mut shown = describe(integration);
+    let mut shown = json!(describe(integration));
     if let Some(map) = shown.as_object_mut() {
         let api = integration.api.as_ref();
         map.insert("endpoints".to_owned(), api.map_or_else(|| json!([]), endpoints));

@@ -3,28 +3,54 @@
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Shared;
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::connection::Keys;
-use crate::connection::keys::{Checked, RotateError};
+use crate::connection::keys::{Checked, KeyState, RotateError};
+use crate::connection::rotation::Progress;
 use crate::respond::Refusal;
 
+/// The master keys.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = MasterKeys)]
+pub struct Shown {
+    /// The keys, the newest first.
+    pub keys: Vec<KeyState>,
+    /// How far the last rotation came.
+    pub rotation: Progress,
+}
+
+/// A rotation that was begun.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = RotationBegun)]
+pub struct Begun {
+    /// How far it is.
+    pub rotation: Progress,
+}
+
 /// The keys, the newest first, and how far the last rotation came.
-pub async fn show(State(parts): Shared) -> Result<Json<Value>, Refused> {
+#[utoipa::path(get, path = "/api/keys", tag = "keys",
+    responses((status = 200, body = Shown), (status = 409, description = "conflict")))]
+pub async fn show(State(parts): Shared) -> Result<Json<Shown>, Refused> {
     let keys = keys(&parts)?;
-    Ok(Json(json!({ "keys": keys.list().await?, "rotation": keys.progress() })))
+    Ok(Json(Shown { keys: keys.list().await?, rotation: keys.progress() }))
 }
 
 /// Rotates, and answers 202 while records are sealed anew in the background.
-pub async fn rotate(State(parts): Shared, By(by): By) -> Result<(StatusCode, Json<Value>), Refused> {
-    let progress = keys(&parts)?.rotate(&by).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "rotation": progress }))))
+#[utoipa::path(post, path = "/api/keys/rotate", tag = "keys",
+    responses((status = 202, body = Begun), (status = 409, description = "conflict")))]
+pub async fn rotate(State(parts): Shared, By(by): By) -> Result<(StatusCode, Json<Begun>), Refused> {
+    let rotation = keys(&parts)?.rotate(&by).await?;
+    Ok((StatusCode::ACCEPTED, Json(Begun { rotation })))
 }
 
 /// Opens every sealed record.
+#[utoipa::path(post, path = "/api/keys/check", tag = "keys",
+    responses((status = 200, body = Checked), (status = 409, description = "conflict")))]
 pub async fn check(State(parts): Shared) -> Result<Json<Checked>, Refused> {
     Ok(Json(keys(&parts)?.check().await?))
 }

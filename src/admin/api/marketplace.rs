@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::integrations::auth_word;
@@ -20,7 +21,8 @@ use crate::definition::plan::Integration;
 use crate::definition::render;
 
 /// What is wanted of the marketplace.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// Words that must all be found: in id, title, summary, category, features or way of signing in.
@@ -30,13 +32,15 @@ pub struct Wanted {
     /// Only what signs in so, by the grammar's word.
     pub auth: Option<String>,
     /// Only what stands so.
+    #[param(inline)]
     pub state: Option<Standing>,
     /// Only what has this.
+    #[param(inline)]
     pub only: Option<Mark>,
 }
 
 /// What an entry may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
     /// It stands on the first shelf.
@@ -63,7 +67,7 @@ impl Mark {
 }
 
 /// How an entry stands in this deployment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// Its file has errors: an older version of it is in force, or none.
@@ -75,8 +79,9 @@ pub enum Standing {
 }
 
 /// An entry of the marketplace.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Integration)]
 pub struct Row {
     /// Its id: what `extends` and the addresses name.
     pub id: String,
@@ -134,6 +139,8 @@ pub struct Shelf {
 }
 
 /// The entries that are wanted.
+#[utoipa::path(get, path = "/api/integrations/marketplace", tag = "marketplace", params(Wanted),
+    responses((status = 200, body = [Row]), (status = 503, description = "connection_unusable")))]
 pub async fn list(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Result<Json<Vec<Row>>, Refused> {
     shelf(&parts, &wanted).await.map(|shelf| Json(shelf.rows))
 }

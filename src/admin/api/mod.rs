@@ -12,6 +12,7 @@ pub mod config;
 pub mod connect_links;
 pub mod connections;
 pub mod deliveries;
+pub mod document;
 pub mod events;
 mod health;
 pub mod install;
@@ -33,7 +34,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::routing::{get, post, put};
+use axum::routing::get;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 use super::Parts;
 use super::entry::for_api;
@@ -44,7 +47,8 @@ type Shared = axum::extract::State<Arc<Parts>>;
 /// Every route of the API, and those of metrics and health, which nobody has to sign in for.
 pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
     let known = middleware::from_fn_with_state(Arc::clone(parts), for_api);
-    guarded()
+    let (guarded, _) = guarded().split_for_parts();
+    guarded
         .route_layer(known)
         .route("/metrics", get(health::metrics))
         .route("/livez", get(health::livez))
@@ -52,65 +56,93 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
         .route("/healthz", get(health::readyz))
 }
 
-fn guarded() -> Router<Arc<Parts>> {
-    Router::new()
-        .route("/api/config", get(config::show))
-        .route("/api/config/diff", get(config::diff))
-        .route("/api/reload", post(config::reload))
-        .route("/api/integrations", get(integrations::list))
-        .route("/api/integrations/marketplace", get(marketplace::list))
-        .route("/api/sign-in-links", post(sign_in_links::make))
-        .route("/api/keys", get(keys::show))
-        .route("/api/keys/check", post(keys::check))
-        .route("/api/keys/rotate", post(keys::rotate))
-        .route("/api/integrations/test", post(accounts::test))
-        .route("/api/integrations/save", post(accounts::save))
-        .route("/api/integrations/revocations", get(accounts::revocations))
-        .route("/api/connections", get(connections::list))
-        .route("/api/integrations/connections", get(connections::list))
-        .route("/api/integrations/connections/{id}", get(connections::show).delete(accounts::remove))
-        .route("/api/integrations/connections/{id}/pause", post(connections::pause))
-        .route("/api/integrations/connections/{id}/resume", post(connections::resume))
-        .route("/api/integrations/connections/{id}/refresh", post(connections::refresh))
-        .route("/api/integrations/connections/{id}/test", post(connections::test))
-        .route("/api/integrations/{id}/breaker", get(breaker::show))
-        .route("/api/integrations/{id}/breaker/open", post(breaker::open))
-        .route("/api/integrations/{id}/breaker/close", post(breaker::close))
-        .route("/api/integrations/{id}/ratings", get(ratings::show))
-        .route("/api/integrations/{id}/rating", put(ratings::give).delete(ratings::forget))
-        .route("/api/integrations/{id}/install", get(install::show).post(install::write))
-        .route("/api/registrations", get(registrations::list))
-        .route("/api/integrations/{id}/registration", post(registrations::make).delete(registrations::forget))
-        .route("/api/export", get(transfer::export).post(transfer::export_sealed))
-        .route("/api/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))
-        .route("/api/connect-links", post(connect_links::make))
-        .route("/api/connect-devices", post(connect_links::device))
-        .route("/api/connect-links/{result}", get(connect_links::show))
-        .route("/api/events", get(events::list))
-        .route("/api/events/{id}", get(events::show))
-        .route("/api/events/{id}/replay", post(events::replay))
-        .route("/api/deliveries", get(deliveries::list))
-        .route("/api/deliveries/replay", post(deliveries::replay_all))
-        .route("/api/deliveries/{id}/replay", post(deliveries::replay))
-        .route("/api/replays", get(replays::list).post(replays::plan))
-        .route("/api/replays/{id}", get(replays::show))
-        .route("/api/replays/{id}/run", post(replays::run))
-        .route("/api/replays/{id}/cancel", post(replays::cancel))
-        .route("/api/integrations/{id}/webhooks", get(webhooks::of_connection).post(webhooks::create))
-        .route("/api/webhooks", get(webhooks::list))
-        .route("/api/webhooks/refused", get(webhooks::refused))
-        .route("/api/webhooks/{id}", get(webhooks::show).patch(webhooks::change).delete(webhooks::delete))
-        .route("/api/webhooks/{id}/rotate", post(webhooks::rotate))
-        .route("/api/webhooks/{id}/reveal", post(webhooks::reveal))
-        .route("/api/webhooks/{id}/test", post(webhooks::test))
-        .route("/api/activity", get(activity::list))
-        .route("/api/activity/stream", get(activity::stream::live))
-        .route("/api/activity/export.csv", get(activity::export::csv))
-        .route("/api/activity/export.ndjson", get(activity::export::ndjson))
-        .route("/api/activity/{id}", get(activity::show))
-        .route("/api/integrations/{id}/logs", get(activity::of_connection))
-        .route("/api/integrations/{id}/logs/stream", get(activity::stream::of_connection))
-        .route("/api/usage", get(usage::show))
-        .route("/api/audit", get(audit::list))
-        .route("/api/audit/check", get(audit::check))
+/// The one table of the API's routes: each handler says its method and path, and what it takes and answers. The router
+/// and the document are both made of it.
+fn guarded() -> OpenApiRouter<Arc<Parts>> {
+    OpenApiRouter::new()
+        .routes(routes!(document::show))
+        .routes(routes!(config::show))
+        .routes(routes!(config::diff))
+        .routes(routes!(config::reload))
+        .routes(routes!(sign_in_links::make))
+        .routes(routes!(keys::show))
+        .routes(routes!(keys::check))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(transfer::export, transfer::export_sealed))
+        .routes(routes!(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::check))
+        .merge(of_integrations())
+        .merge(of_connections())
+        .merge(of_events())
+        .merge(of_webhooks())
+        .merge(of_activity())
+}
+
+fn of_integrations() -> OpenApiRouter<Arc<Parts>> {
+    OpenApiRouter::new()
+        .routes(routes!(integrations::list))
+        .routes(routes!(marketplace::list))
+        .routes(routes!(breaker::show))
+        .routes(routes!(breaker::open))
+        .routes(routes!(breaker::close))
+        .routes(routes!(ratings::show))
+        .routes(routes!(ratings::give, ratings::forget))
+        .routes(routes!(install::show, install::write))
+        .routes(routes!(registrations::list))
+        .routes(routes!(registrations::make, registrations::forget))
+}
+
+fn of_connections() -> OpenApiRouter<Arc<Parts>> {
+    OpenApiRouter::new()
+        .routes(routes!(accounts::test))
+        .routes(routes!(accounts::save))
+        .routes(routes!(accounts::revocations))
+        .routes(routes!(connections::all))
+        .routes(routes!(connections::list))
+        .routes(routes!(connections::show, accounts::remove))
+        .routes(routes!(connections::pause))
+        .routes(routes!(connections::resume))
+        .routes(routes!(connections::refresh))
+        .routes(routes!(connections::test))
+        .routes(routes!(connect_links::make))
+        .routes(routes!(connect_links::device))
+        .routes(routes!(connect_links::show))
+}
+
+fn of_events() -> OpenApiRouter<Arc<Parts>> {
+    OpenApiRouter::new()
+        .routes(routes!(events::list))
+        .routes(routes!(events::show))
+        .routes(routes!(events::replay))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::replay_all))
+        .routes(routes!(deliveries::replay))
+        .routes(routes!(replays::list, replays::plan))
+        .routes(routes!(replays::show))
+        .routes(routes!(replays::run))
+        .routes(routes!(replays::cancel))
+}
+
+fn of_webhooks() -> OpenApiRouter<Arc<Parts>> {
+    OpenApiRouter::new()
+        .routes(routes!(webhooks::of_connection, webhooks::create))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::refused))
+        .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(webhooks::reveal))
+        .routes(routes!(webhooks::test))
+}
+
+fn of_activity() -> OpenApiRouter<Arc<Parts>> {
+    OpenApiRouter::new()
+        .routes(routes!(activity::list))
+        .routes(routes!(activity::stream::live))
+        .routes(routes!(activity::export::csv))
+        .routes(routes!(activity::export::ndjson))
+        .routes(routes!(activity::show))
+        .routes(routes!(activity::of_connection))
+        .routes(routes!(activity::stream::of_connection))
+        .routes(routes!(usage::show))
 }

@@ -7,11 +7,12 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::response::Response;
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::error::Category;
 use sha2::{Digest, Sha256};
+use utoipa::IntoParams;
 
 use super::parameters;
 use crate::admin::refusal::Refused;
@@ -41,6 +42,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        if !says_json(request.headers()) {
+            return Err(Refused::new(Refusal::UnsupportedMediaType, "the body must be `application/json`"));
+        }
         let body = Bytes::from_request(request, state).await.map_err(|rejected| {
             let refusal = match rejected.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => Refusal::BodyTooLarge,
@@ -57,6 +61,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
             Refused::new(Refusal::InvalidInput, &format!("the body {what}: line {line}, column {column}"))
         })
     }
+}
+
+/// Whether a body is JSON by its type, or has none.
+fn says_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return true };
+    let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
 }
 
 /// An id in the path.
@@ -77,16 +88,25 @@ where
 }
 
 /// Which events are meant.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct EventQuery {
+    /// Only this integration's.
     integration: Option<String>,
+    /// Only those that stand so.
     state: Option<EventState>,
+    /// Only of this type; `*` stands for any text.
     r#type: Option<String>,
+    /// Only those that the sender calls so.
     delivery_id: Option<String>,
+    /// Only those that arrived then or later: a moment, or a duration back.
     since: Option<String>,
+    /// Only those that arrived before then.
     until: Option<String>,
+    /// At most so many: 1 to 1,000, or 50 when nobody says.
     limit: Option<usize>,
+    /// Only those older than this one.
     after: Option<EventId>,
 }
 
@@ -180,8 +200,8 @@ pub fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Refused> {
 }
 
 /// An answer in JSON with its `ETag`; 304 where the asker has it already.
-pub fn tagged(asked: &HeaderMap, more: HeaderMap, value: &Value) -> Response {
-    let body = value.to_string();
+pub fn tagged(asked: &HeaderMap, more: HeaderMap, value: &impl Serialize) -> Response {
+    let body = serde_json::to_string(value).unwrap_or_default();
     let digest = Sha256::digest(&body);
     let tag = digest.iter().take(16).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
     let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());

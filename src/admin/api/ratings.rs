@@ -10,7 +10,8 @@ use axum::Json;
 use axum::extract::State;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::config::entry;
@@ -33,10 +34,12 @@ const MOST: usize = 200;
 const TRIES: usize = 5;
 
 /// What someone thinks.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RatingGiven)]
 pub struct Given {
     /// One to five.
+    #[schema(minimum = 1, maximum = 5)]
     pub stars: u8,
     /// Why.
     #[serde(default)]
@@ -79,24 +82,62 @@ impl Record {
     }
 }
 
+/// The ratings of an integration.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Ratings {
+    /// Their mean, to a tenth; null without any.
+    pub rating: Option<f64>,
+    /// How many there are.
+    pub count: usize,
+    /// All of them, the newest first.
+    pub ratings: Vec<RatingShown>,
+}
+
+/// What one person thinks.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Rating)]
+pub struct RatingShown {
+    /// Who.
+    pub by: String,
+    /// One to five.
+    pub stars: u8,
+    /// Why.
+    pub comment: Option<String>,
+    /// When.
+    #[schema(format = DateTime)]
+    pub at: String,
+}
+
 /// All ratings of an integration.
-pub async fn show(State(parts): Shared, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
+#[utoipa::path(get, path = "/api/integrations/{id}/ratings", tag = "ratings",
+    params(("id" = String, Path, description = "The integration")),
+    responses((status = 200, body = Ratings), (status = 404, description = "not_found"),
+        (status = 503, description = "connection_unusable")))]
+pub async fn show(State(parts): Shared, Named(id): Named<String>) -> Result<Json<Ratings>, Refused> {
     describe(&parts, &id).await.map(Json)
 }
 
 /// Gives one, or changes the one that was given before.
+#[utoipa::path(put, path = "/api/integrations/{id}/rating", tag = "ratings",
+    params(("id" = String, Path, description = "The integration")), request_body = Given,
+    responses((status = 200, body = Ratings), (status = 404, description = "not_found"),
+        (status = 503, description = "connection_unusable")))]
 pub async fn give(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<String>,
     Sent(given): Sent<Given>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Ratings>, Refused> {
     keep(&parts, &by, &id, given).await?;
     describe(&parts, &id).await.map(Json)
 }
 
 /// Takes back what was given.
-pub async fn forget(State(parts): Shared, By(by): By, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
+#[utoipa::path(delete, path = "/api/integrations/{id}/rating", tag = "ratings",
+    params(("id" = String, Path, description = "The integration")),
+    responses((status = 200, body = Ratings), (status = 404, description = "not_found"),
+        (status = 503, description = "connection_unusable")))]
+pub async fn forget(State(parts): Shared, By(by): By, Named(id): Named<String>) -> Result<Json<Ratings>, Refused> {
     take_back(&parts, &by, &id).await?;
     describe(&parts, &id).await.map(Json)
 }
@@ -105,14 +146,19 @@ pub async fn forget(State(parts): Shared, By(by): By, Named(id): Named<String>) 
 ///
 /// # Errors
 /// When there is no such integration, or the store fails.
-pub async fn describe(parts: &Parts, id: &str) -> Result<Value, Refused> {
+pub async fn describe(parts: &Parts, id: &str) -> Result<Ratings, Refused> {
     known(parts, id).await?;
     let (record, _) = read(parts, id).await?;
     let Mean { rating, count } = record.mean();
     let mut rows: Vec<_> = record.ratings.into_iter().collect();
     rows.sort_by_key(|(_, kept)| std::cmp::Reverse(kept.at));
-    let row = |(by, kept): (String, Kept)| json!({ "by": by, "stars": kept.stars, "comment": kept.comment, "at": kept.at.to_string() });
-    Ok(json!({ "rating": rating, "count": count, "ratings": rows.into_iter().map(row).collect::<Vec<_>>() }))
+    let row = |(by, kept): (String, Kept)| RatingShown {
+        by,
+        stars: kept.stars,
+        comment: kept.comment,
+        at: kept.at.to_string(),
+    };
+    Ok(Ratings { rating, count, ratings: rows.into_iter().map(row).collect() })
 }
 
 /// Keeps a rating of who gives it.

@@ -3,32 +3,41 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use utoipa::IntoParams;
 
 use super::Shared;
 use super::query::{Asked, Named};
 use crate::admin::By;
 use crate::admin::refusal::Refused;
 use crate::connection::StoredError;
-use crate::connection::flow::{Force, RegistrationError, RegistrationShown};
+use crate::connection::flow::{Force, Forgotten, RegistrationError, RegistrationShown};
 use crate::connection::grant::TokenErrorKind;
 use crate::respond::Refusal;
 
 /// Every registration; never its secrets.
+#[utoipa::path(get, path = "/api/registrations", tag = "registrations",
+    responses((status = 200, body = [RegistrationShown]), (status = 503, description = "connection_unusable")))]
 pub async fn list(State(parts): Shared) -> Result<Json<Vec<RegistrationShown>>, Refused> {
     Ok(Json(parts.tokens.registrations().await?))
 }
 
 /// Registers the application of an integration now, unless it is registered.
-pub async fn make(State(parts): Shared, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
+#[utoipa::path(post, path = "/api/integrations/{id}/registration", tag = "registrations",
+    params(("id" = String, Path, description = "The integration")),
+    responses((status = 200, body = [RegistrationShown]), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict"),
+        (status = 502, description = "definition_failed service_unreachable"),
+        (status = 503, description = "connection_unusable")))]
+pub async fn make(State(parts): Shared, Named(id): Named<String>) -> Result<Json<Vec<RegistrationShown>>, Refused> {
     parts.tokens.register_now(&parts.live.load(), &id).await?;
     let mut all = parts.tokens.registrations().await?;
     all.retain(|shown| shown.integration == id);
-    Ok(Json(json!(all)))
+    Ok(Json(all))
 }
 
 /// How a registration is forgotten.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Forget {
     /// Whether it is forgotten here although the service could not be asked.
@@ -37,18 +46,24 @@ pub struct Forget {
 }
 
 /// Forgets the registrations of an integration, and has the service forget them where it offers that.
+#[utoipa::path(delete, path = "/api/integrations/{id}/registration", tag = "registrations",
+    params(("id" = String, Path, description = "The integration"), Forget),
+    responses((status = 200, body = [Forgotten]), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict"),
+        (status = 502, description = "definition_failed service_unreachable"),
+        (status = 503, description = "connection_unusable")))]
 pub async fn forget(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<String>,
     Asked(asked): Asked<Forget>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Vec<Forgotten>>, Refused> {
     let force = if asked.force { Force::Yes } else { Force::No };
     let forgotten = parts.tokens.forget_registration(&by, (&parts.live.load(), &id), force).await?;
     if forgotten.is_empty() {
         return Err(Refused::new(Refusal::NotFound, &format!("no application is registered for `{id}`")));
     }
-    Ok(Json(json!(forgotten)))
+    Ok(Json(forgotten))
 }
 
 impl From<RegistrationError> for Refused {

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::IntoResponse;
 use http::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::config::entry;
@@ -109,18 +110,51 @@ impl Replays {
     }
 }
 
+/// A plan to try dead deliveries again, and what became of it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Replay)]
+pub struct Shown {
+    /// Its number, as text.
+    pub id: String,
+    /// `planned`, `running`, `cancelled`, `done` or `failed`.
+    pub state: &'static str,
+    /// Who planned it.
+    pub by: Arc<str>,
+    /// When.
+    #[schema(format = DateTime)]
+    pub planned_at: String,
+    /// The filter that selected its events.
+    pub filter: Value,
+    /// How many deliveries it has.
+    pub planned: usize,
+    /// Whether more fitted than a plan may have.
+    pub more: bool,
+    /// How many there are of each action.
+    pub actions: BTreeMap<String, usize>,
+    /// How many were tried again.
+    pub replayed: usize,
+    /// How many were not dead any more when their turn came.
+    pub passed_over: usize,
+    /// Why it stopped before its end.
+    pub error: Option<String>,
+}
+
 /// All that are remembered, newest first.
-pub async fn list(State(parts): Shared) -> Json<Value> {
+#[utoipa::path(get, path = "/api/replays", tag = "replays", responses((status = 200, body = [Shown])))]
+pub async fn list(State(parts): Shared) -> Json<Vec<Shown>> {
     Json(rows(&parts))
 }
 
 /// All that are remembered, newest first.
-pub fn rows(parts: &Parts) -> Value {
+pub fn rows(parts: &Parts) -> Vec<Shown> {
     parts.replays.lock().iter().rev().map(|(id, replay)| replay.shown(*id)).collect()
 }
 
 /// One of them.
-pub async fn show(State(parts): Shared, Named(id): Named<u64>) -> Result<Json<Value>, Refused> {
+#[utoipa::path(get, path = "/api/replays/{id}", tag = "replays",
+    params(("id" = u64, Path, description = "The replay")),
+    responses((status = 200, body = Shown), (status = 404, description = "not_found")))]
+pub async fn show(State(parts): Shared, Named(id): Named<u64>) -> Result<Json<Shown>, Refused> {
     one(&parts, id).map(Json)
 }
 
@@ -128,16 +162,18 @@ pub async fn show(State(parts): Shared, Named(id): Named<u64>) -> Result<Json<Va
 ///
 /// # Errors
 /// When there is none of this number.
-pub fn one(parts: &Parts, id: u64) -> Result<Value, Refused> {
+pub fn one(parts: &Parts, id: u64) -> Result<Shown, Refused> {
     parts.replays.change(id, |replay| Ok(replay.shown(id)))
 }
 
 /// Makes a plan of the dead deliveries of the events that a filter selects.
+#[utoipa::path(post, path = "/api/replays", tag = "replays", params(EventQuery),
+    responses((status = 201, body = Shown), (status = 404, description = "not_found")))]
 pub async fn plan(
     State(parts): Shared,
     By(by): By,
     Asked(query): Asked<EventQuery>,
-) -> Result<impl IntoResponse, Refused> {
+) -> Result<(StatusCode, Json<Shown>), Refused> {
     let id = make(&parts, &by, query).await?;
     Ok((StatusCode::CREATED, Json(one(&parts, id)?)))
 }
@@ -181,7 +217,15 @@ pub async fn make(parts: &Parts, by: &Arc<str>, query: EventQuery) -> Result<u64
 }
 
 /// Begins to run a plan.
-pub async fn run(State(parts): Shared, By(by): By, Named(id): Named<u64>) -> Result<impl IntoResponse, Refused> {
+#[utoipa::path(post, path = "/api/replays/{id}/run", tag = "replays",
+    params(("id" = u64, Path, description = "The replay")),
+    responses((status = 202, body = Shown), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict")))]
+pub async fn run(
+    State(parts): Shared,
+    By(by): By,
+    Named(id): Named<u64>,
+) -> Result<(StatusCode, Json<Shown>), Refused> {
     start(&parts, &by, id).await?;
     Ok((StatusCode::ACCEPTED, Json(one(&parts, id)?)))
 }
@@ -257,7 +301,15 @@ async fn try_part(parts: &Parts, by: &str, (id, part): (u64, &[Delivery])) -> Re
 }
 
 /// Stops one that runs, or drops a plan.
-pub async fn cancel(State(parts): Shared, By(by): By, Named(id): Named<u64>) -> Result<impl IntoResponse, Refused> {
+#[utoipa::path(post, path = "/api/replays/{id}/cancel", tag = "replays",
+    params(("id" = u64, Path, description = "The replay")),
+    responses((status = 202, body = Shown), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict")))]
+pub async fn cancel(
+    State(parts): Shared,
+    By(by): By,
+    Named(id): Named<u64>,
+) -> Result<(StatusCode, Json<Shown>), Refused> {
     stop(&parts, &by, id).await?;
     Ok((StatusCode::ACCEPTED, Json(one(&parts, id)?)))
 }
@@ -281,20 +333,20 @@ pub async fn stop(parts: &Parts, by: &str, id: u64) -> Result<(), Refused> {
 }
 
 impl Replay {
-    fn shown(&self, id: u64) -> Value {
-        json!({
-            "id": id.to_string(),
-            "state": self.state.word(),
-            "by": self.by,
-            "planned_at": self.at.to_string(),
-            "filter": self.filter,
-            "planned": self.planned,
-            "more": self.more,
-            "actions": self.actions,
-            "replayed": self.replayed,
-            "passed_over": self.passed,
-            "error": self.error,
-        })
+    fn shown(&self, id: u64) -> Shown {
+        Shown {
+            id: id.to_string(),
+            state: self.state.word(),
+            by: Arc::clone(&self.by),
+            planned_at: self.at.to_string(),
+            filter: self.filter.clone(),
+            planned: self.planned,
+            more: self.more,
+            actions: self.actions.clone(),
+            replayed: self.replayed,
+            passed_over: self.passed,
+            error: self.error.clone(),
+        }
     }
 }
 

@@ -4,32 +4,39 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::query::{Asked, Sent};
 use crate::admin::By;
 use crate::admin::refusal::Refused;
-use crate::connection::transfer::{Export, OnConflict, TransferError};
+use crate::connection::transfer::{Export, OnConflict, Plan, TransferError};
 use crate::respond::Refusal;
 
 /// The most bytes of an import.
 pub const MAX_IMPORT: usize = 64 << 20;
 
 /// Every stored connection, without its secrets.
+#[utoipa::path(get, path = "/api/export", tag = "transfer",
+    responses((status = 200, body = Export), (status = 503, description = "connection_unusable")))]
 pub async fn export(State(parts): Shared, By(by): By) -> Result<Json<Export>, Refused> {
     Ok(Json(parts.connections.export(&by, &parts.live.load()).await?))
 }
 
 /// Who may read an export.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ExportRecipients)]
 pub struct Recipients {
+    /// Public keys of age: `age1…`.
     recipients: Vec<String>,
 }
 
 /// Every stored connection with its secrets, encrypted to age recipients.
+#[utoipa::path(post, path = "/api/export", tag = "transfer", request_body = Recipients,
+    responses((status = 200, body = String, content_type = "application/age-encryption"),
+        (status = 409, description = "conflict"), (status = 503, description = "connection_unusable")))]
 pub async fn export_sealed(
     State(parts): Shared,
     By(by): By,
@@ -41,7 +48,8 @@ pub async fn export_sealed(
 }
 
 /// How to import.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// Anything: do it, instead of only telling what would be done.
@@ -52,13 +60,26 @@ pub struct Wanted {
     plan: Option<String>,
 }
 
+/// What an import does.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Imported {
+    /// Whether it was done.
+    pub applied: bool,
+    /// What is done with each connection.
+    pub plan: Plan,
+}
+
 /// What an import would do; with `apply` it is done.
+#[utoipa::path(post, path = "/api/import", tag = "transfer", params(Wanted), request_body = Export,
+    responses((status = 200, body = Imported), (status = 404, description = "connection_unknown"),
+        (status = 409, description = "conflict"),
+        (status = 503, description = "connection_unusable connection_needs_reconnect connection_paused")))]
 pub async fn import(
     State(parts): Shared,
     By(by): By,
     Asked(wanted): Asked<Wanted>,
     Sent(export): Sent<Export>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Imported>, Refused> {
     let generation = parts.live.load();
     let on_conflict = if wanted.replace.is_some() { OnConflict::Replace } else { OnConflict::Keep };
     let applied = wanted.apply.is_some();
@@ -68,7 +89,7 @@ pub async fn import(
     } else {
         parts.connections.plan_import(&generation, &export, on_conflict).await?
     };
-    Ok(Json(json!({ "applied": applied, "plan": plan })))
+    Ok(Json(Imported { applied, plan }))
 }
 
 impl From<TransferError> for Refused {

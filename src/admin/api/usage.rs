@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
-use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::query::{Asked, moment, tagged};
+use super::query::{Asked, moment};
 use crate::admin::Parts;
 use crate::admin::refusal::Refused;
 use crate::base::clock::Timestamp;
@@ -31,7 +30,8 @@ const DAY: u32 = 24 * 60;
 const USUAL: Duration = Duration::from_hours(24);
 
 /// What is wanted.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// From when: a moment, or a duration back. Default 24h.
@@ -45,20 +45,23 @@ pub struct Wanted {
     /// Only this endpoint's.
     pub endpoint: Option<String>,
     /// With what it is compared.
+    #[param(inline)]
     pub compare: Option<Compared>,
 }
 
 /// With what it is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Compared {
     /// The time of the same length before.
     Previous,
 }
 
-/// The answer.
-pub async fn show(State(parts): Shared, head: HeaderMap, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
-    Ok(tagged(&head, HeaderMap::new(), &describe(&parts, &wanted).await?))
+/// Calls, errors and times by time, integration and endpoint, and what services have left for us.
+#[utoipa::path(get, path = "/api/usage", tag = "usage", params(Wanted),
+    responses((status = 200, body = serde_json::Value, description = "As docs/USAGE.md describes it")))]
+pub async fn show(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Result<Json<Value>, Refused> {
+    describe(&parts, &wanted).await.map(Json)
 }
 
 /// The answer.

@@ -63,7 +63,7 @@ struct Waiting {
 }
 
 /// What is shown to whoever asked for a code at the admin door.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct DeviceShown {
     /// The id under which the outcome can be asked for.
     pub result: String,
@@ -78,6 +78,7 @@ pub struct DeviceShown {
     /// When the code stops working.
     pub expires_at: Option<String>,
     /// Why there is no code.
+    #[schema(value_type = Option<Object>)]
     pub error: Option<Json>,
 }
 

@@ -65,7 +65,7 @@ pub enum State {
 }
 
 /// What was connected.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Connected {
     /// What the service calls the account, where it tells.
     pub account: Option<String>,

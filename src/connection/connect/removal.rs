@@ -75,8 +75,9 @@ impl Kept {
 }
 
 /// What is taken back at a service.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = RevokedWhat)]
 pub enum What {
     /// What a removed connection signed in with.
     #[default]
@@ -88,7 +89,7 @@ pub enum What {
 }
 
 /// Where a revocation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RevocationState {
     /// The service has yet to be told.
@@ -102,7 +103,7 @@ pub enum RevocationState {
 }
 
 /// What is shown of a revocation.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Revocation {
     /// Its id.
     pub id: String,

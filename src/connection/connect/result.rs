@@ -28,7 +28,8 @@ pub(super) const WAITERS: usize = 512;
 const LONGEST: Duration = Duration::from_secs(25);
 
 /// What is shown of an outcome to the operator.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = ConnectResult)]
 pub struct Shown {
     /// The result id.
     pub result: String,
@@ -43,6 +44,7 @@ pub struct Shown {
     /// What was connected.
     pub connected: Option<Connected>,
     /// Why nothing was: code, title, meaning, step, and the service's words.
+    #[schema(value_type = Option<Object>)]
     pub error: Option<Json>,
 }
 

@@ -12,6 +12,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use json::ProblemShown;
+
 use super::problem::{Place, Problem, Severity, settle};
 
 /// The texts of files, for excerpts.
@@ -63,7 +65,7 @@ impl Report {
 }
 
 /// One problem as the JSON of [`Report::json`] has it.
-pub fn problem_json(problem: &Problem) -> serde_json::Value {
+pub fn problem_shown(problem: &Problem) -> ProblemShown {
     json::problem(problem)
 }
 

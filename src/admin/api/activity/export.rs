@@ -50,13 +50,18 @@ const COLUMNS: [&str; 22] = [
     "asker",
 ];
 
-/// As CSV (RFC 4180), with a line of names.
+/// All that is wanted as CSV (RFC 4180), with a line of names.
+#[utoipa::path(get, path = "/api/activity/export.csv", tag = "activity", params(Wanted),
+    responses((status = 200, body = String, content_type = "text/csv")))]
 pub async fn csv(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
     let export = Export::of(&parts, &wanted, csv_rows)?;
     Ok(answer(export, "text/csv; charset=utf-8", "activity.csv"))
 }
 
-/// As JSON, an entry a line.
+/// All that is wanted as JSON, an entry a line.
+#[utoipa::path(get, path = "/api/activity/export.ndjson", tag = "activity", params(Wanted),
+    responses((status = 200, body = String, content_type = "application/x-ndjson",
+        description = "An `ActivityEntry` a line")))]
 pub async fn ndjson(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
     let export = Export::of(&parts, &wanted, json_rows)?;
     Ok(answer(export, "application/x-ndjson", "activity.ndjson"))

@@ -1,6 +1,7 @@
 //! `/api/activity`: what happened, by one filter for lists, counts, the live stream and exports.
 
 pub mod export;
+mod shown;
 pub mod stream;
 pub mod wanted;
 
@@ -9,7 +10,6 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, Uri};
-use serde_json::{Value, json};
 
 use super::Shared;
 use super::connections;
@@ -20,9 +20,12 @@ use crate::admin::Parts;
 use crate::admin::refusal::Refused;
 use crate::base::id::{ActivityId, ConnectionId};
 use crate::respond::Refusal;
+pub use shown::{EntryShown, describe};
 pub use wanted::{Outcome, Wanted};
 
 /// The newest entries that are wanted, newest first.
+#[utoipa::path(get, path = "/api/activity", tag = "activity", params(Wanted),
+    responses((status = 200, body = [EntryShown])))]
 pub async fn list(
     State(parts): Shared,
     (uri, head): (Uri, HeaderMap),
@@ -30,10 +33,14 @@ pub async fn list(
 ) -> Result<Response, Refused> {
     let page = page(&parts, &wanted).await?;
     let next = link_next(&uri, "after", page.next.map(|next| next.to_string()));
-    Ok(tagged(&head, next, &Value::Array(page.rows)))
+    Ok(tagged(&head, next, &page.rows))
 }
 
-/// The same of one connection, by its id.
+/// What happened with one connection, newest first.
+#[utoipa::path(get, path = "/api/integrations/{id}/logs", tag = "activity",
+    params(("id" = ConnectionId, Path, description = "The connection"), Wanted),
+    responses((status = 200, body = [EntryShown]), (status = 404, description = "connection_unknown"),
+        (status = 503, description = "connection_unusable")))]
 pub async fn of_connection(
     State(parts): Shared,
     Named(id): Named<ConnectionId>,
@@ -56,6 +63,9 @@ async fn within(parts: &Parts, id: ConnectionId, wanted: Wanted) -> Result<Wante
 }
 
 /// One entry.
+#[utoipa::path(get, path = "/api/activity/{id}", tag = "activity",
+    params(("id" = ActivityId, Path, description = "The entry")),
+    responses((status = 200, body = EntryShown), (status = 404, description = "not_found")))]
 pub async fn show(State(parts): Shared, head: HeaderMap, Named(id): Named<ActivityId>) -> Result<Response, Refused> {
     Ok(tagged(&head, HeaderMap::new(), &describe(&*one(&parts, id)?)))
 }
@@ -75,7 +85,7 @@ pub fn one(parts: &Parts, id: ActivityId) -> Result<Arc<Entry>, Refused> {
 #[derive(Debug)]
 pub struct Page {
     /// The entries, newest first.
-    pub rows: Vec<Value>,
+    pub rows: Vec<EntryShown>,
     /// The last of them, where there are more.
     pub next: Option<ActivityId>,
 }
@@ -131,44 +141,5 @@ async fn blocking<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(look).await.map_err(|error| {
         tracing::error!("the activity could not be looked through: {error}");
         Refused::new(Refusal::Internal, "the activity could not be looked through")
-    })
-}
-
-/// An entry as it is shown, by the names that logs of integrations usually have.
-pub fn describe(entry: &Entry) -> Value {
-    let message = entry.error_message();
-    let stack: Vec<_> = match (&message, entry.causes.as_slice()) {
-        (Some(message), []) => vec![message.clone()],
-        (_, causes) => causes.to_vec(),
-    };
-    json!({
-        "id": entry.id,
-        "timestamp": entry.at.to_string(),
-        "eventType": entry.kind(),
-        "status": if entry.has_failed() { "error" } else { "success" },
-        "duration": entry.duration_ms,
-        "summary": entry.summary(),
-        "request": {
-            "method": entry.method.as_str(),
-            "origin": entry.origin,
-            "path": entry.path,
-            "bytes": entry.sent_bytes,
-            "id": entry.request_id,
-        },
-        "response": entry.status.map(|status| json!({ "status": status, "bytes": entry.received_bytes })),
-        "errorMessage": message,
-        "errorStack": stack,
-        "direction": entry.direction(),
-        "integration": entry.integration,
-        "connection": entry.connection,
-        "endpoint": entry.endpoint,
-        "asker": entry.asker,
-        "event": entry.event(),
-        "error": entry.error,
-        "attempts": entry.attempts,
-        "waited_ms": entry.waited_ms,
-        "cache": entry.cache,
-        "trace": entry.trace,
-        "generation": entry.generation,
     })
 }

@@ -22,11 +22,19 @@ const LAST: HeaderName = HeaderName::from_static("last-event-id");
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Entries as JSON, an event each.
+#[utoipa::path(get, path = "/api/activity/stream", tag = "activity", params(Wanted, LastEvent),
+    responses((status = 200, body = String, content_type = "text/event-stream",
+        description = "Server-sent events: the id of each is an entry's, its data the entry as JSON")))]
 pub async fn live(State(parts): Shared, head: HeaderMap, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
-    open(&parts, (&head, &wanted), |entry| describe(entry).to_string())
+    open(&parts, (&head, &wanted), as_json)
 }
 
 /// The same of one connection, by its id.
+#[utoipa::path(get, path = "/api/integrations/{id}/logs/stream", operation_id = "stream_of_connection", tag = "activity",
+    params(("id" = ConnectionId, Path, description = "The connection"), Wanted, LastEvent),
+    responses((status = 200, body = String, content_type = "text/event-stream",
+        description = "Server-sent events: the id of each is an entry's, its data the entry as JSON"),
+        (status = 404, description = "connection_unknown"), (status = 503, description = "connection_unusable")))]
 pub async fn of_connection(
     State(parts): Shared,
     head: HeaderMap,
@@ -34,7 +42,21 @@ pub async fn of_connection(
     Asked(wanted): Asked<Wanted>,
 ) -> Result<Response, Refused> {
     let wanted = within(&parts, id, wanted).await?;
-    open(&parts, (&head, &wanted), |entry| describe(entry).to_string())
+    open(&parts, (&head, &wanted), as_json)
+}
+
+/// Where a browser goes on.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it describes a header that is read by its name")]
+struct LastEvent {
+    /// The id of the last event that was seen; what came after it is sent first.
+    #[param(rename = "Last-Event-ID")]
+    last_event_id: Option<ActivityId>,
+}
+
+fn as_json(entry: &Entry) -> String {
+    serde_json::to_string(&describe(entry)).unwrap_or_default()
 }
 
 /// A stream of what is wanted, each entry written by `render`. It begins after the entry that `Last-Event-ID` or `after`

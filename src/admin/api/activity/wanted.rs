@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::activity::entry::{Direction, Kind};
 use crate::activity::filter::{Filter, statuses};
@@ -13,7 +14,8 @@ use crate::base::id::ActivityId;
 use crate::base::units::parse_duration;
 
 /// Which entries.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// Only this integration's.
@@ -33,6 +35,7 @@ pub struct Wanted {
     /// Only this application's.
     pub caller: Option<String>,
     /// Only those answered so: `404`, or `5xx`.
+    #[param(value_type = Option<String>)]
     pub status: Option<Statuses>,
     /// Only those with this error code.
     pub error: Option<String>,
@@ -43,21 +46,24 @@ pub struct Wanted {
     /// Only those that began before then.
     pub until: Option<String>,
     /// Only those that took at least so long.
+    #[param(value_type = Option<String>)]
     pub min_duration: Option<Time>,
     /// Only those that took at most so long.
+    #[param(value_type = Option<String>)]
     pub max_duration: Option<Time>,
     /// Only those with this text in path, address, error, causes, or one of their names and ids; upper and lower case
     /// are the same.
     pub q: Option<String>,
-    /// At most so many.
+    /// At most so many: 1 to 1,000, or 50 when nobody says.
     pub limit: Option<usize>,
     /// Only those older than this one.
     pub after: Option<ActivityId>,
 }
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ActivityOutcome)]
 pub enum Outcome {
     /// It was answered, and not with an error.
     Success,

@@ -18,7 +18,7 @@ use crate::definition::plan::{Auth, Input, Integration};
 use crate::store::StoreError;
 
 /// A registration, as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct RegistrationShown {
     /// The integration.
     pub integration: String,
@@ -39,7 +39,7 @@ pub struct RegistrationShown {
 }
 
 /// What became of a registration that was forgotten.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Forgotten {
     /// The application's id at the service; `None` where no call had come back with one.
     pub client_id: Option<String>,

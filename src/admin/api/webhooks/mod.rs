@@ -2,42 +2,46 @@
 //! or clock. Secrets are shown once when they are made, and afterwards to those who ask for one, by name, in the audit
 //! log.
 
-use std::sync::Arc;
+mod shown;
+
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::IntoResponse;
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
+use super::document::CallsOut;
 use super::query::{Asked, Named, Sent, rows};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::{ConnectionId, WebhookId};
 use crate::base::secret::Secret;
 use crate::base::units::parse_duration;
-use crate::connection::endpoints::{Endpoint, EndpointError, Subscription};
-use crate::definition::plan::rule::Glob;
+use crate::connection::endpoints::EndpointError;
 use crate::respond::Refusal;
 use crate::webhook::managed::{Change, ManagedError, OVERLAP, Wanted as WantedEndpoint};
 use crate::webhook::refused;
-
-/// What stands in for a secret.
-const MASK: &str = "••••••••";
+pub use shown::{Deleted, Shown, SubscriptionShown, Tested};
+use shown::{described, subscription, with_secret};
 
 /// Which refusals.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct WantedRefused {
+    /// Only this integration's.
     integration: Option<String>,
+    /// At most so many: 1 to 1,000, or 50 when nobody says.
     limit: Option<usize>,
 }
 
 /// Which endpoints.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// Only this integration's.
@@ -47,8 +51,9 @@ pub struct Wanted {
 }
 
 /// An endpoint that is wanted for a connection.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schema(as = NewWebhook)]
 pub struct New {
     /// The types that are taken; all when it is empty.
     #[serde(default)]
@@ -63,8 +68,9 @@ pub struct New {
 }
 
 /// What is changed.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schema(as = WebhookChanges)]
 pub struct Changes {
     /// Whether what arrives is worked on.
     pub enabled: Option<bool>,
@@ -73,8 +79,9 @@ pub struct Changes {
 }
 
 /// How a secret is replaced.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WebhookRotation)]
 pub struct Rotate {
     /// The new one; without it one is made.
     pub secret: Option<String>,
@@ -83,20 +90,22 @@ pub struct Rotate {
 }
 
 /// What sample is sent.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WebhookTest)]
 pub struct Test {
     /// Its type; without it the first that the endpoint takes.
     pub event: Option<String>,
 }
 
 /// The endpoints that fit the filter, oldest first.
-pub async fn list(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Json<Vec<Value>> {
+#[utoipa::path(get, path = "/api/webhooks", tag = "webhooks", params(Wanted), responses((status = 200, body = [Shown])))]
+pub async fn list(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Json<Vec<Shown>> {
     Json(all(&parts, &wanted))
 }
 
 /// What lists show of endpoints.
-pub fn all(parts: &Parts, wanted: &Wanted) -> Vec<Value> {
+pub fn all(parts: &Parts, wanted: &Wanted) -> Vec<Shown> {
     let all = parts.webhooks.endpoints().all();
     let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
     let shown = all
@@ -105,24 +114,31 @@ pub fn all(parts: &Parts, wanted: &Wanted) -> Vec<Value> {
     shown.map(|endpoint| described(parts, endpoint)).collect()
 }
 
-/// The endpoints of one connection.
-pub async fn of_connection(State(parts): Shared, Named(id): Named<ConnectionId>) -> Result<Json<Vec<Value>>, Refused> {
+/// The endpoints of one connection, by its id.
+#[utoipa::path(get, path = "/api/integrations/{id}/webhooks", tag = "webhooks",
+    params(("id" = ConnectionId, Path, description = "The connection")),
+    responses((status = 200, body = [Shown]), (status = 404, description = "connection_unknown"),
+        (status = 503, description = "connection_unusable")))]
+pub async fn of_connection(State(parts): Shared, Named(id): Named<ConnectionId>) -> Result<Json<Vec<Shown>>, Refused> {
     let (integration, connection) = named(&parts, id).await?;
     Ok(Json(all(&parts, &Wanted { integration: Some(integration), connection: Some(connection) })))
 }
 
 /// Makes an endpoint for a connection; its answer is the one that has the secret.
+#[utoipa::path(post, path = "/api/integrations/{id}/webhooks", tag = "webhooks",
+    params(("id" = ConnectionId, Path, description = "The connection")), request_body = New,
+    responses((status = 201, body = Shown), CallsOut))]
 pub async fn create(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<ConnectionId>,
     Sent(new): Sent<New>,
-) -> Result<impl IntoResponse, Refused> {
+) -> Result<(StatusCode, Json<Shown>), Refused> {
     Ok((StatusCode::CREATED, Json(make(&parts, &by, id, new).await?)))
 }
 
 /// Makes an endpoint for a connection.
-pub async fn make(parts: &Parts, by: &str, id: ConnectionId, new: New) -> Result<Value, Refused> {
+pub async fn make(parts: &Parts, by: &str, id: ConnectionId, new: New) -> Result<Shown, Refused> {
     let (integration, connection) = named(parts, id).await?;
     let wanted = WantedEndpoint {
         integration,
@@ -137,45 +153,56 @@ pub async fn make(parts: &Parts, by: &str, id: ConnectionId, new: New) -> Result
 }
 
 /// One endpoint.
-pub async fn show(State(parts): Shared, Named(id): Named<WebhookId>) -> Result<Json<Value>, Refused> {
+#[utoipa::path(get, path = "/api/webhooks/{id}", tag = "webhooks",
+    params(("id" = WebhookId, Path, description = "The endpoint")),
+    responses((status = 200, body = Shown), (status = 404, description = "not_found")))]
+pub async fn show(State(parts): Shared, Named(id): Named<WebhookId>) -> Result<Json<Shown>, Refused> {
     one(&parts, id).map(Json)
 }
 
 /// What is shown of one endpoint.
-pub fn one(parts: &Parts, id: WebhookId) -> Result<Value, Refused> {
+pub fn one(parts: &Parts, id: WebhookId) -> Result<Shown, Refused> {
     let endpoint = parts.webhooks.endpoints().get(id).map_err(ManagedError::from)?;
     Ok(described(parts, &endpoint))
 }
 
 /// Enables or disables an endpoint, or changes the types it takes.
+#[utoipa::path(patch, path = "/api/webhooks/{id}", tag = "webhooks",
+    params(("id" = WebhookId, Path, description = "The endpoint")), request_body = Changes,
+    responses((status = 200, body = Shown), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict")))]
 pub async fn change(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<WebhookId>,
     Sent(changes): Sent<Changes>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Shown>, Refused> {
     set(&parts, &by, id, changes).await.map(Json)
 }
 
 /// Enables or disables an endpoint, or changes the types it takes.
-pub async fn set(parts: &Parts, by: &str, id: WebhookId, changes: Changes) -> Result<Value, Refused> {
+pub async fn set(parts: &Parts, by: &str, id: WebhookId, changes: Changes) -> Result<Shown, Refused> {
     let wanted = Change { enabled: changes.enabled, event_types: changes.event_types };
     let endpoint = parts.webhooks.set(by, id, wanted).await?;
     Ok(described(parts, &endpoint))
 }
 
 /// Replaces an endpoint's secret; the answer has the new one.
+#[utoipa::path(post, path = "/api/webhooks/{id}/rotate", tag = "webhooks",
+    params(("id" = WebhookId, Path, description = "The endpoint")), request_body = Rotate,
+    responses((status = 200, body = Shown), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict")))]
 pub async fn rotate(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<WebhookId>,
     Sent(rotate): Sent<Rotate>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Shown>, Refused> {
     replace(&parts, &by, id, rotate).await.map(Json)
 }
 
 /// Replaces an endpoint's secret.
-pub async fn replace(parts: &Parts, by: &str, id: WebhookId, rotate: Rotate) -> Result<Value, Refused> {
+pub async fn replace(parts: &Parts, by: &str, id: WebhookId, rotate: Rotate) -> Result<Shown, Refused> {
     let overlap: Option<Duration> = rotate
         .overlap
         .as_deref()
@@ -188,45 +215,58 @@ pub async fn replace(parts: &Parts, by: &str, id: WebhookId, rotate: Rotate) -> 
 }
 
 /// Shows an endpoint's secret once more; the audit log has it first.
-pub async fn reveal(State(parts): Shared, By(by): By, Named(id): Named<WebhookId>) -> Result<Json<Value>, Refused> {
+#[utoipa::path(post, path = "/api/webhooks/{id}/reveal", tag = "webhooks",
+    params(("id" = WebhookId, Path, description = "The endpoint")),
+    responses((status = 200, body = Shown), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict")))]
+pub async fn reveal(State(parts): Shared, By(by): By, Named(id): Named<WebhookId>) -> Result<Json<Shown>, Refused> {
     look(&parts, &by, id).await.map(Json)
 }
 
 /// Shows an endpoint's secret once more.
-pub async fn look(parts: &Parts, by: &str, id: WebhookId) -> Result<Value, Refused> {
+pub async fn look(parts: &Parts, by: &str, id: WebhookId) -> Result<Shown, Refused> {
     let endpoint = parts.webhooks.reveal(by, id).await?;
     Ok(with_secret(parts, &endpoint))
 }
 
 /// Deletes an endpoint; its service is told where the definition says how.
+#[utoipa::path(delete, path = "/api/webhooks/{id}", tag = "webhooks",
+    params(("id" = WebhookId, Path, description = "The endpoint")),
+    responses((status = 200, body = Deleted, description = "Deleted; there is nothing to tell its service"),
+        (status = 202, body = Deleted, description = "Deleted here; its service has yet to be told"), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict")))]
 pub async fn delete(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<WebhookId>,
-) -> Result<impl IntoResponse, Refused> {
-    let left = remove(&parts, &by, id).await?;
-    let status = if left.is_null() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(json!({ "deleted": id, "subscription": left }))))
+) -> Result<(StatusCode, Json<Deleted>), Refused> {
+    let subscription = remove(&parts, &by, id).await?;
+    let status = if subscription.is_none() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(Deleted { deleted: id, subscription })))
 }
 
-/// Deletes an endpoint. Gives what its service has yet to be told; null when that is nothing.
-pub async fn remove(parts: &Parts, by: &str, id: WebhookId) -> Result<Value, Refused> {
+/// Deletes an endpoint. Gives what its service has yet to be told; `None` when that is nothing.
+pub async fn remove(parts: &Parts, by: &str, id: WebhookId) -> Result<Option<SubscriptionShown>, Refused> {
     let left = parts.webhooks.delete(by, id).await?;
-    Ok(left.map_or(Value::Null, |endpoint| subscription(&endpoint)))
+    Ok(left.map(|endpoint| subscription(&endpoint)))
 }
 
 /// Sends a sample event through the public door, signed as the definition says.
+#[utoipa::path(post, path = "/api/webhooks/{id}/test", tag = "webhooks",
+    params(("id" = WebhookId, Path, description = "The endpoint")), request_body = Test,
+    responses((status = 200, body = Tested), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict")))]
 pub async fn test(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<WebhookId>,
     Sent(test): Sent<Test>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Tested>, Refused> {
     try_out(&parts, &by, id, test).await.map(Json)
 }
 
 /// Sends a sample event through the public door.
-pub async fn try_out(parts: &Parts, by: &str, id: WebhookId, test: Test) -> Result<Value, Refused> {
+pub async fn try_out(parts: &Parts, by: &str, id: WebhookId, test: Test) -> Result<Tested, Refused> {
     let endpoint = parts.webhooks.endpoints().get(id).map_err(ManagedError::from)?;
     if endpoint.subscription.is_gone() {
         return Err(ManagedError::from(EndpointError::Unknown(id)).into());
@@ -234,32 +274,27 @@ pub async fn try_out(parts: &Parts, by: &str, id: WebhookId, test: Test) -> Resu
     parts.webhooks.note_test(by, &endpoint).await?;
     let sent = parts.samples.send(&endpoint, test.event.as_deref()).await;
     let sent = sent.map_err(|words| Refused::new(Refusal::Conflict, &words))?;
-    Ok(json!({
-        "webhook": id,
-        "eventType": sent.event_type,
-        "accepted": (200..300).contains(&sent.status),
-        "status": sent.status,
-        "answer": sent.answer,
-        "tookMs": u64::try_from(sent.took.as_millis()).unwrap_or(u64::MAX),
-    }))
-}
-
-/// The latest refusals, newest first.
-pub async fn refused(State(parts): Shared, Asked(wanted): Asked<WantedRefused>) -> Result<Json<Value>, Refused> {
-    let limit = rows(wanted.limit)?;
-    let latest = parts.refused.latest(wanted.integration.as_deref());
-    latest.iter().take(limit).map(describe).collect::<Result<_, _>>().map(Json).map_err(|error| {
-        tracing::error!("refused webhooks could not be shown: {error}");
-        Refused::new(Refusal::Internal, "a record could not be shown")
+    Ok(Tested {
+        webhook: id,
+        event_type: sent.event_type,
+        accepted: (200..300).contains(&sent.status),
+        status: sent.status,
+        answer: sent.answer,
+        took_ms: u64::try_from(sent.took.as_millis()).unwrap_or(u64::MAX),
     })
 }
 
-fn describe(refused: &refused::Refused) -> serde_json::Result<Value> {
-    let mut shown = serde_json::to_value(refused)?;
-    if let Some(at) = shown.get_mut("at") {
-        *at = Value::from(refused.at.to_string());
-    }
-    Ok(shown)
+/// The latest webhooks that could not be verified, newest first.
+#[utoipa::path(get, path = "/api/webhooks/refused", tag = "webhooks", params(WantedRefused),
+    responses((status = 200, body = [refused::Refused])))]
+pub async fn refused(
+    State(parts): Shared,
+    Asked(wanted): Asked<WantedRefused>,
+) -> Result<Json<Vec<refused::Refused>>, Refused> {
+    let limit = rows(wanted.limit)?;
+    let mut latest = parts.refused.latest(wanted.integration.as_deref());
+    latest.truncate(limit);
+    Ok(Json(latest))
 }
 
 /// The names of a connection of this id.
@@ -267,59 +302,6 @@ async fn named(parts: &Parts, id: ConnectionId) -> Result<(String, String), Refu
     let listed = parts.connections.list(&parts.live.load()).await.map_err(ManagedError::from)?;
     let found = listed.into_iter().find(|head| head.id == id).map(|head| (head.integration, head.name));
     found.ok_or_else(|| Refused::new(Refusal::ConnectionUnknown, &format!("there is no connection `{id}`")))
-}
-
-fn described(parts: &Parts, endpoint: &Arc<Endpoint>) -> Value {
-    let now = parts.clock.now();
-    let day = parts.webhooks.tallies().day(endpoint.id, now);
-    let gone = endpoint.subscription.is_gone();
-    json!({
-        "id": endpoint.id,
-        "integration": endpoint.integration,
-        "connection": endpoint.connection,
-        "connectionId": ConnectionId::of(&endpoint.integration, &endpoint.connection),
-        "url": (!gone).then(|| parts.webhooks.url(endpoint)),
-        "secret": MASK,
-        "formerSecretsUntil": endpoint.overlap_ends(now).map(|end| end.to_string()),
-        "enabled": endpoint.enabled && !gone,
-        "eventTypes": endpoint.event_types.iter().map(Glob::as_str).collect::<Vec<_>>(),
-        "createdAt": endpoint.created_at.to_string(),
-        "rotatedAt": endpoint.rotated_at.map(|at| at.to_string()),
-        "deliveriesLast24h": day.came(),
-        "successRate": day.success_rate(),
-        "lastDelivery": day.last.map(|at| at.to_string()),
-        "hours": day.hours.iter().map(|(taken, refused)| json!([taken, refused])).collect::<Vec<_>>(),
-        "subscription": subscription(endpoint),
-    })
-}
-
-fn with_secret(parts: &Parts, endpoint: &Arc<Endpoint>) -> Value {
-    let mut shown = described(parts, endpoint);
-    if let (Some(place), Some(newest)) = (shown.get_mut("secret"), endpoint.secrets.first()) {
-        *place = Value::from(newest.secret.expose().as_str());
-    }
-    shown
-}
-
-/// What the service knows of an endpoint.
-fn subscription(endpoint: &Endpoint) -> Value {
-    let id = endpoint.saved.get("id");
-    match &endpoint.subscription {
-        Subscription::ByHand => json!({ "state": "by_hand" }),
-        Subscription::Asked { at } => json!({ "state": "asked", "since": at.to_string() }),
-        Subscription::Registered { at } => json!({ "state": "registered", "since": at.to_string(), "id": id }),
-        Subscription::Unknown { error } => json!({ "state": "unknown", "error": error }),
-        Subscription::Leaving { at, attempts, next, error } => json!({
-            "state": "leaving",
-            "since": at.to_string(),
-            "attempts": attempts,
-            "next": next.to_string(),
-            "error": error,
-        }),
-        Subscription::Left { at, error } => {
-            json!({ "state": "left", "since": at.to_string(), "error": error, "id": id })
-        }
-    }
 }
 
 impl From<ManagedError> for Refused {
