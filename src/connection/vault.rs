@@ -46,13 +46,16 @@ pub struct Sealed {
     pub field: &'static str,
 }
 
+/// Answers of the admin door to requests that may be sent twice.
+pub const ANSWERS: Sealed = Sealed { collection: "admin_answers", field: "answer" };
+
 /// All collections whose records are sealed. What is sealed elsewhere is not looked at when the program
 /// starts, and would be lost with its key after a rotation: a new collection takes its line here.
-pub const SEALED: [Sealed; 9] = {
+pub const SEALED: [Sealed; 10] = {
     let [link, flows, links, choices, devices, revocations] = super::connect::SEALED;
     let connections = Sealed { collection: super::stored::COLLECTION, field: super::stored::FIELD };
     let endpoints = super::endpoints::SEALED;
-    [connections, link, flows, links, choices, devices, revocations, super::flow::SEALED, endpoints]
+    [connections, link, flows, links, choices, devices, revocations, super::flow::SEALED, endpoints, ANSWERS]
 };
 
 /// What the check record holds when it is opened.

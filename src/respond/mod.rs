@@ -147,6 +147,14 @@ refusals! {
     RequestTimeout = 408 "request_timeout" "The request took too long to arrive";
     /// The state does not allow it.
     Conflict = 409 "conflict" "As things stand, this cannot be done";
+    /// A request with the same `Idempotency-Key` is under way.
+    RequestUnderWay = 409 "request_under_way" "The same request is under way";
+    /// The request with this `Idempotency-Key` was made or begun before, and its answer is not kept.
+    AnswerNotKept = 409 "answer_not_kept" "The request was sent before, and its answer is not kept";
+    /// What is to be changed is not what `If-Match` names.
+    PreconditionFailed = 412 "precondition_failed" "It has changed since it was read";
+    /// The `Idempotency-Key` is that of another request.
+    IdempotencyKeyReused = 422 "idempotency_key_reused" "The idempotency key is that of another request";
     /// The body is larger than allowed.
     BodyTooLarge = 413 "body_too_large" "The body is larger than allowed";
     /// The target is longer than allowed.

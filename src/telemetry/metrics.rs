@@ -96,6 +96,8 @@ metrics! {
     http_requests: counter "trunkline_http_requests_total" "Requests at a door." ["door", "integration", "code"];
     sign_ins: counter "trunkline_sign_ins_total" "Sign-ins at the admin door: `signed_in`, refused, locked (not even compared), abandoned (left before the answer), out." ["result"];
     http_request_duration: histogram "trunkline_http_request_duration_seconds" "Time from a request's head to the end of its answer." ["door", "integration"];
+    idempotent_requests: counter "trunkline_idempotent_requests_total" "Requests of the admin API with an `Idempotency-Key`: made, replayed, `under_way`, reused (for another request), `not_kept` (made before, and the answer is gone), full (nothing more is kept)." ["result"];
+    idempotent_answers: gauge "trunkline_idempotent_answers" "Answers of the admin API that are kept for their `Idempotency-Key`." [];
     http_refusals: counter "trunkline_http_refusals_total" "Requests the gateway itself refused, by its error code." ["door", "code"];
     door_connections: gauge "trunkline_door_connections" "Open connections at a door." ["door"];
     door_connections_refused: counter "trunkline_door_connections_refused_total" "Connections closed at once because a cap was reached: total, source." ["door", "reason"];

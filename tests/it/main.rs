@@ -8,6 +8,7 @@ mod accounts;
 mod activity;
 mod admin_door;
 mod api_document;
+mod api_requests;
 mod architecture;
 mod calls;
 mod cached;

@@ -27,8 +27,20 @@ const ALWAYS: [Refusal; 8] = [
     Refusal::StoreUnavailable,
 ];
 /// What a request that may change something can be refused with as well.
-const CHANGES: [Refusal; 5] =
-    [Refusal::RoleForbidden, Refusal::ReadOnly, Refusal::OriginForbidden, Refusal::FormForeign, Refusal::BodyTooLarge];
+const CHANGES: [Refusal; 11] = [
+    Refusal::RoleForbidden,
+    Refusal::ReadOnly,
+    Refusal::OriginForbidden,
+    Refusal::FormForeign,
+    Refusal::BodyTooLarge,
+    // What conditions and keys can be refused with.
+    Refusal::InvalidInput,
+    Refusal::Conflict,
+    Refusal::RequestUnderWay,
+    Refusal::AnswerNotKept,
+    Refusal::PreconditionFailed,
+    Refusal::IdempotencyKeyReused,
+];
 /// What a call to a service can be refused with.
 const CALLS: [Refusal; 23] = [
     Refusal::ScopeMissing,
@@ -110,6 +122,7 @@ fn whole() -> Value {
         let problem = <Document<'_> as utoipa::PartialSchema>::schema();
         components["schemas"]["Problem"] = serde_json::to_value(problem).unwrap_or_default();
         components.insert("responses".to_owned(), Value::Object(shared));
+        components.insert("headers".to_owned(), shared_headers());
     }
     document
 }
@@ -118,38 +131,92 @@ fn whole() -> Value {
 fn finish(method: &str, operation: &mut Value, shared: &mut Map<String, Value>) {
     let name = operation["operationId"].as_str().unwrap_or_default();
     operation["operationId"] = json!(format!("{}_{name}", operation["tags"][0].as_str().unwrap_or_default()));
-    let (asks, sends) = (operation.get("parameters").is_some(), operation.get("requestBody").is_some());
-    let mut refusals: BTreeSet<&str> = ALWAYS.iter().map(|refusal| refusal.code()).collect();
-    if method != "get" {
-        refusals.extend(CHANGES.iter().map(|refusal| refusal.code()));
-    }
-    if asks || sends {
-        refusals.insert(Refusal::InvalidInput.code());
-    }
-    if sends {
-        refusals.insert(Refusal::UnsupportedMediaType.code());
-    }
+    let mut refusals = usual(method, operation);
     let queries = |names: &[&str]| {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         parameters.filter(|one| one["in"] == "query").any(|one| names.iter().any(|name| one["name"] == *name))
     };
     let pages = queries(&["limit"]) && queries(&["after", "from"]);
+    let tagged = method == "get" && operation.pointer("/responses/200/content/application~1json").is_some();
+    match method {
+        "get" if tagged => add_headers(operation, &[NONE_MATCH]),
+        "get" => {}
+        _ => add_headers(operation, &[MATCH, IDEMPOTENCY]),
+    }
     let named = operation["responses"].as_object_mut();
     let Some(named) = named else { return };
     let (good, bad): (Vec<_>, Vec<_>) =
         std::mem::take(named).into_iter().partition(|(status, _)| status.starts_with(['2', '3']));
     let words = bad.iter().filter_map(|(_, answer)| answer["description"].as_str());
-    refusals.extend(words.flat_map(str::split_whitespace));
+    refusals.extend(words.flat_map(str::split_whitespace).map(str::to_owned));
     named.extend(good.into_iter().map(|(status, answer)| {
-        let answer = told(&status, answer, pages);
+        let mut answer = told(&status, answer, pages);
+        if tagged {
+            answer["headers"]["ETag"] = json!({ "$ref": "#/components/headers/ETag" });
+        } else if method != "get" {
+            answer["headers"]["Idempotent-Replayed"] = json!({ "$ref": "#/components/headers/Idempotent-Replayed" });
+        }
         (status, answer)
     }));
+    if tagged {
+        let headers = json!({ "ETag": { "$ref": "#/components/headers/ETag" } });
+        let words = "It is still as `If-None-Match` names it";
+        named.insert("304".to_owned(), json!({ "description": words, "headers": headers }));
+    }
     let known = Refusal::ALL.iter().copied().filter(|refusal| refusals.contains(refusal.code()));
     for (status, codes) in by_status(known) {
         let name = codes.iter().copied().collect::<Vec<_>>().join("-or-");
         shared.entry(name.clone()).or_insert_with(|| problem(status, &codes));
         named.insert(status.to_string(), json!({ "$ref": format!("#/components/responses/{name}") }));
     }
+}
+
+/// What an operation of this kind can be refused with, whatever it does.
+fn usual(method: &str, operation: &Value) -> BTreeSet<String> {
+    let (asks, sends) = (operation.get("parameters").is_some(), operation.get("requestBody").is_some());
+    let changes: &[Refusal] = if method == "get" { &[] } else { &CHANGES };
+    let wrong = (asks || sends).then_some(Refusal::InvalidInput);
+    let unread = sends.then_some(Refusal::UnsupportedMediaType);
+    let all = ALWAYS.iter().copied().chain(changes.iter().copied()).chain(wrong).chain(unread);
+    all.map(|refusal| refusal.code().to_owned()).collect()
+}
+
+/// A header that requests of a kind may have: its name, and what it does.
+type Taken = (&'static str, &'static str);
+const NONE_MATCH: Taken = ("If-None-Match", "The `ETag` that the asker has: 304 while the answer is still that one");
+const MATCH: Taken = (
+    "If-Match",
+    "Only while GET of this path (of the one above, where the last part says what is done) answers with this `ETag`; \
+     else 412",
+);
+const IDEMPOTENCY: Taken = (
+    "Idempotency-Key",
+    "1 to 255 characters: the request is made once, and sent again within 24 hours with this key it has the same answer",
+);
+
+fn add_headers(operation: &mut Value, taken: &[Taken]) {
+    let headers = taken.iter().map(|(name, does)| {
+        json!({ "name": name, "in": "header", "description": does, "required": false, "schema": { "type": "string" } })
+    });
+    match operation.get_mut("parameters").and_then(Value::as_array_mut) {
+        Some(parameters) => parameters.extend(headers),
+        None => operation["parameters"] = headers.collect(),
+    }
+}
+
+/// The headers of answers that are described once.
+fn shared_headers() -> Value {
+    json!({
+        "ETag": {
+            "required": true,
+            "description": "Stands for the answer (RFC 9110 §8.8.3); strong",
+            "schema": { "type": "string", "pattern": "^\"[0-9a-f]{32}\"$" },
+        },
+        "Idempotent-Replayed": {
+            "description": "`true` where this is the answer that a request with this `Idempotency-Key` had before",
+            "schema": { "type": "string", "enum": ["true"] },
+        },
+    })
 }
 
 /// A good answer with its headers; one without words says what its status means.

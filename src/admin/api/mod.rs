@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod activity;
 pub mod audit;
 pub mod breaker;
+mod conditional;
 pub mod config;
 pub mod connect_links;
 pub mod connections;
@@ -24,6 +25,7 @@ pub mod query;
 pub mod ratings;
 pub mod replays;
 mod registrations;
+mod repeated;
 mod sign_in_links;
 mod transfer;
 pub mod usage;
@@ -40,6 +42,8 @@ use utoipa_axum::routes;
 
 use super::Parts;
 use super::entry::for_api;
+use conditional::Conditions;
+use repeated::Answers;
 
 /// What handlers share.
 type Shared = axum::extract::State<Arc<Parts>>;
@@ -47,8 +51,14 @@ type Shared = axum::extract::State<Arc<Parts>>;
 /// Every route of the API, and those of metrics and health, which nobody has to sign in for.
 pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
     let known = middleware::from_fn_with_state(Arc::clone(parts), for_api);
-    let (guarded, _) = guarded().split_for_parts();
+    let (guarded, table) = guarded().split_for_parts();
+    let readable =
+        table.paths.paths.iter().filter(|(_, item)| item.get.is_some()).map(|(path, _)| path.clone()).collect();
+    let conditions = Conditions::new(guarded.clone().with_state(Arc::clone(parts)), readable);
+    let answers = Answers::new(Arc::clone(parts));
     guarded
+        .route_layer(middleware::from_fn_with_state(Arc::new(conditions), conditional::judge))
+        .route_layer(middleware::from_fn_with_state(Arc::new(answers), repeated::once))
         .route_layer(known)
         .route("/metrics", get(health::metrics))
         .route("/livez", get(health::livez))

@@ -2,16 +2,14 @@
 
 use std::str::FromStr;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use axum::response::Response;
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::error::Category;
-use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
 use super::parameters;
@@ -199,30 +197,6 @@ pub fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Refused> {
     Timestamp::parse_rfc3339(text).ok_or_else(|| Refused::new(Refusal::InvalidInput, &detail()))
 }
 
-/// An answer in JSON with its `ETag`; 304 where the asker has it already.
-pub fn tagged(asked: &HeaderMap, more: HeaderMap, value: &impl Serialize) -> Response {
-    let body = serde_json::to_string(value).unwrap_or_default();
-    let digest = Sha256::digest(&body);
-    let tag = digest.iter().take(16).fold(String::from("\""), |tag, byte| format!("{tag}{byte:02x}")) + "\"";
-    let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
-    let known = known.flat_map(|line| line.split(',')).any(|known| {
-        let known = known.trim();
-        known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
-    });
-    let mut response = Response::new(if known { Body::empty() } else { Body::from(body) });
-    if known {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-    }
-    let headers = response.headers_mut();
-    headers.extend(more);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(header::ETAG, tag);
-    }
-    response
-}
-
 /// The header that names the next page: this request with another `after`.
 pub fn next_page(uri: &http::Uri, next: Option<EventId>) -> HeaderMap {
     link_next(uri, "after", next.map(|next| next.to_string()))
@@ -254,19 +228,6 @@ mod tests {
         assert_eq!(read("1h"), Some(6_400));
         assert_eq!(read("1970-01-01T00:00:05Z"), Some(5));
         assert_eq!(read("yesterday"), None);
-    }
-
-    #[test]
-    fn what_the_asker_has_is_not_sent_again() {
-        let value = serde_json::json!([1]);
-        let first = tagged(&HeaderMap::new(), HeaderMap::new(), &value);
-        let tag = first.headers()[header::ETAG].clone();
-        let asked = |text: &str| {
-            let line = text.replace("TAG", tag.to_str().expect("text")).parse().expect("a header");
-            tagged(&HeaderMap::from_iter([(header::IF_NONE_MATCH, line)]), HeaderMap::new(), &value).status().as_u16()
-        };
-        let given = ["TAG", "\"a\", TAG", "W/TAG", "*", "\"a\"", "TA"].map(asked);
-        assert_eq!((first.status().as_u16(), given), (200, [304, 304, 304, 304, 200, 200]));
     }
 
     #[test]

@@ -284,6 +284,7 @@ fn limits(raw: Option<&raw::Limits>) -> Limits {
         admin_connections_per_source: raw
             .admin_connections_per_source
             .map_or(usual.admin_connections_per_source, count),
+        admin_answers: raw.admin_answers.map_or(usual.admin_answers, count),
         files_time: raw.files_time.map_or(usual.files_time, |time| time.0),
         http2_streams: raw.http2_streams.unwrap_or(usual.http2_streams),
         http2_control_frames: raw.http2_control_frames.unwrap_or(usual.http2_control_frames),

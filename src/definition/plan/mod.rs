@@ -12,6 +12,7 @@ pub mod auth;
 pub mod egress;
 pub mod gateway;
 pub mod identity;
+pub mod limits;
 pub mod login;
 pub mod moment;
 pub mod notifications;

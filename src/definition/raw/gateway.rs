@@ -506,6 +506,10 @@ pub struct Limits {
     /// probes out. Default 64.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub admin_connections_per_source: Option<u32>,
+    /// Answers of the admin API that are kept for a day for who sends a request with the same `Idempotency-Key` again.
+    /// When there are so many, requests with a new key are refused. Default 10000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub admin_answers: Option<u32>,
     /// How long reading the files again may take before the log, `/readyz?verbose` and `/api/config` tell that it
     /// does, as on a file system that hangs. What was read last stays in force meanwhile, and what is read at last
     /// counts then. Default 10s.

@@ -7,13 +7,13 @@ pub mod wanted;
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
 use http::{HeaderMap, Uri};
 
 use super::Shared;
 use super::connections;
-use super::query::{Asked, Named, link_next, rows, tagged};
+use super::query::{Asked, Named, link_next, rows};
 use crate::activity::entry::Entry;
 use crate::activity::filter::Filter;
 use crate::admin::Parts;
@@ -28,12 +28,11 @@ pub use wanted::{Outcome, Wanted};
     responses((status = 200, body = [EntryShown])))]
 pub async fn list(
     State(parts): Shared,
-    (uri, head): (Uri, HeaderMap),
+    uri: Uri,
     Asked(wanted): Asked<Wanted>,
-) -> Result<Response, Refused> {
+) -> Result<(HeaderMap, Json<Vec<EntryShown>>), Refused> {
     let page = page(&parts, &wanted).await?;
-    let next = link_next(&uri, "after", page.next.map(|next| next.to_string()));
-    Ok(tagged(&head, next, &page.rows))
+    Ok((link_next(&uri, "after", page.next.map(|next| next.to_string())), Json(page.rows)))
 }
 
 /// What happened with one connection, newest first.
@@ -44,11 +43,11 @@ pub async fn list(
 pub async fn of_connection(
     State(parts): Shared,
     Named(id): Named<ConnectionId>,
-    (uri, head): (Uri, HeaderMap),
+    uri: Uri,
     Asked(wanted): Asked<Wanted>,
-) -> Result<Response, Refused> {
+) -> Result<(HeaderMap, Json<Vec<EntryShown>>), Refused> {
     let wanted = within(&parts, id, wanted).await?;
-    list(State(parts), (uri, head), Asked(wanted)).await
+    list(State(parts), uri, Asked(wanted)).await
 }
 
 /// What is wanted, of this connection alone.
@@ -66,8 +65,8 @@ async fn within(parts: &Parts, id: ConnectionId, wanted: Wanted) -> Result<Wante
 #[utoipa::path(get, path = "/api/activity/{id}", tag = "activity",
     params(("id" = ActivityId, Path, description = "The entry")),
     responses((status = 200, body = EntryShown), (status = 404, description = "not_found")))]
-pub async fn show(State(parts): Shared, head: HeaderMap, Named(id): Named<ActivityId>) -> Result<Response, Refused> {
-    Ok(tagged(&head, HeaderMap::new(), &describe(&*one(&parts, id)?)))
+pub async fn show(State(parts): Shared, Named(id): Named<ActivityId>) -> Result<Json<EntryShown>, Refused> {
+    Ok(Json(describe(&*one(&parts, id)?)))
 }
 
 /// One entry.
