@@ -88,7 +88,7 @@ fn list(remote: &Remote, output: &mut Output) -> anyhow::Result<Ended> {
         output.value(&list)?;
         return Ok(Ended::Done);
     }
-    let columns = ["integration", "name", "origin", "status", "last_success", "id"];
+    let columns = ["integrationId", "name", "origin", "status", "last_success", "id"];
     let row = |row: &Value| columns.map(|name| text(row, name)).to_vec();
     let rows: Vec<_> = list.as_array().into_iter().flatten().map(row).collect();
     output.table(&["INTEGRATION", "CONNECTION", "ORIGIN", "STATUS", "LAST SUCCESS", "ID"], &rows)?;
@@ -100,7 +100,7 @@ fn find(remote: &Remote, named: &Named, output: &mut Output) -> anyhow::Result<O
     let Some(list) = answered(&remote::block_on(remote.get(LIST))??, output)? else { return Ok(None) };
     let meant = |row: &&Value| {
         text(row, "id") == named.connection
-            || named.connection == format!("{}/{}", text(row, "integration"), text(row, "name"))
+            || named.connection == format!("{}/{}", text(row, "integrationId"), text(row, "name"))
     };
     let found = list.as_array().into_iter().flatten().find(meant).cloned();
     if found.is_none() {
@@ -135,10 +135,10 @@ fn one(common: &Common, named: &Named, action: Option<&str>, output: &mut Output
 
 /// A connection, a line for each thing that is known of it.
 fn show(shown: &Value, output: &mut Output) -> anyhow::Result<()> {
-    let names = ["integration", "name", "account", "id", "origin", "status", "since"];
+    let names = ["integrationId", "name", "account", "id", "origin", "status", "since"];
     for name in names.into_iter().chain(["last_success", "last_refresh", "next_try"]) {
         if !text(shown, name).is_empty() {
-            output.line(format!("{:<14}{}", name.replace('_', " "), text(shown, name)))?;
+            output.line(format!("{:<14}{}", name.replace("Id", "").replace('_', " "), text(shown, name)))?;
         }
     }
     if let Some(tested) = shown.get("last_test").filter(|tested| tested.is_object()) {
@@ -172,7 +172,7 @@ fn remove(common: &Common, named: &Named, output: &mut Output) -> anyhow::Result
         return Ok(Ended::Done);
     }
     let state = removed.pointer("/revocation/state").and_then(Value::as_str).unwrap_or_default();
-    output.line(format!("removed {}/{}", text(&found, "integration"), text(&found, "name")))?;
+    output.line(format!("removed {}/{}", text(&found, "integrationId"), text(&found, "name")))?;
     output.note(match state {
         "pending" => "The service is being told; GET /api/integrations/revocations says how that ended.",
         _ => "The definition does not say how to revoke it: what it signed in with lives on at the service.",

@@ -21,10 +21,10 @@ type Shared = State<Arc<Parts>>;
 /// The connections that fit the filters, those that do not work first.
 pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
     let all = rows(&parts, &Wanted { status: None, ..wanted.clone() }).await?;
-    let count = |status: Status| all.iter().filter(|row| row.status == status).count();
+    let count = |status: Status| all.iter().filter(|row| row.facts.status == status).count();
     let counts = BROKEN_FIRST.map(|status| json!({ "status": status.word(), "count": count(status) }));
     let mut shown = all.clone();
-    shown.retain(|row| wanted.status.is_none_or(|status| row.status == status));
+    shown.retain(|row| wanted.status.is_none_or(|status| row.facts.status == status));
     shown.sort_by_key(urgency);
     let view = json!({
         "rows": shown,
@@ -40,7 +40,7 @@ const BROKEN_FIRST: [Status; 5] =
     [Status::NeedsReconnect, Status::Error, Status::Warning, Status::Paused, Status::Active];
 
 fn urgency(row: &Row) -> usize {
-    BROKEN_FIRST.iter().position(|status| row.status == *status).unwrap_or(BROKEN_FIRST.len())
+    BROKEN_FIRST.iter().position(|status| row.facts.status == *status).unwrap_or(BROKEN_FIRST.len())
 }
 
 /// One connection.

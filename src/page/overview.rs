@@ -70,10 +70,10 @@ fn accounts(rows: &[connections::Row]) -> Vec<Value> {
     let troubled = |status: Status| {
         let (wanted, status) = (status, status.word());
         let level = if status == "warning" { "warning" } else { "error" };
-        let rows: Vec<_> = rows.iter().filter(|row| row.status == wanted).collect();
+        let rows: Vec<_> = rows.iter().filter(|row| row.facts.status == wanted).collect();
         let said = |row: &&connections::Row| {
             let what = format!("{} / {}: {}", row.integration, row.name, status.replace('_', " "));
-            let why = row.last_error.as_ref().map(|trouble| trouble.what.as_str());
+            let why = row.facts.last_error.as_ref().map(|trouble| trouble.what.as_str());
             line(level, &what, why, &format!("/connections/{}", row.id))
         };
         let mut lines: Vec<_> = rows.iter().take(LINES).map(said).collect();

@@ -154,7 +154,7 @@ impl Shell {
 
     async fn navigation(&self, faults: usize) -> Result<Value, Refused> {
         let troubled = rows(&self.parts, &Wanted::default()).await?;
-        let troubled = troubled.iter().filter(|row| matches!(row.status, Status::Error | Status::NeedsReconnect));
+        let troubled = troubled.iter().filter(|row| matches!(row.facts.status, Status::Error | Status::NeedsReconnect));
         let alarm = |count: usize| (count, count > 0);
         let dead = usize::try_from(self.parts.store.depth().dead).unwrap_or(usize::MAX);
         let places = [

@@ -114,7 +114,7 @@ impl Scene {
     /// Names and ids of the connections of an integration.
     fn names(&self, integration: &str) -> BTreeSet<String> {
         let listed = self.ask("GET", "/api/integrations/connections", &NONE).json();
-        let rows = listed.as_array().unwrap().iter().filter(|row| row["integration"] == integration);
+        let rows = listed.as_array().unwrap().iter().filter(|row| row["integrationId"] == integration);
         rows.map(|row| row["name"].as_str().unwrap().to_owned()).collect()
     }
 
@@ -122,7 +122,7 @@ impl Scene {
     fn path(&self, integration: &str, name: &str) -> String {
         let listed = self.ask("GET", "/api/integrations/connections", &NONE).json();
         let mut rows = listed.as_array().unwrap().iter();
-        let row = rows.find(|row| row["integration"] == integration && row["name"] == name);
+        let row = rows.find(|row| row["integrationId"] == integration && row["name"] == name);
         let id = row.unwrap_or_else(|| panic!("no {integration}/{name} in {listed}"))["id"].clone();
         format!("/api/integrations/connections/{}", id.as_str().unwrap())
     }

@@ -158,7 +158,7 @@ async fn filters_pages_and_entries_are_the_same_for_lists_and_exports() {
         assert_eq!(ada.send("GET", path, &[], "").status, status, "{path}");
     }
     let known = ada.get("/api/connections").json();
-    let is_meant = |one: &&Value| one["integration"] == "keyed" && one["name"] == "declared";
+    let is_meant = |one: &&Value| one["integrationId"] == "keyed" && one["name"] == "declared";
     let connection = known.as_array().unwrap().iter().find(is_meant).unwrap()["id"].as_str().unwrap();
     let logs = ada.get(&format!("/api/integrations/{connection}/logs?outcome=error"));
     assert_eq!((ids(&logs).len(), logs.json()[0]["errorStack"].as_array().unwrap().len()), (3, 1));

@@ -132,7 +132,7 @@ fn while_it_is_under_way_a_key_is_refused_and_then_answered() {
         assert_eq!((later.status, later.header("idempotent-replayed")), (200, Some("true")));
         both.iter().any(|reply| code(reply) == under_way)
     };
-    assert!(within(Duration::from_secs(60), met), "{}", deployment.log_tail());
+    assert!(within(Duration::from_mins(1), met), "{}", deployment.log_tail());
 }
 
 #[test]
@@ -160,4 +160,54 @@ fn only_so_many_answers_are_kept() {
     ] {
         assert!(metrics.contains(&format!("trunkline_idempotent_{line}")), "{line}\n{metrics}");
     }
+}
+
+#[test]
+fn a_connection_has_its_integration_and_whose_account_it_is() {
+    let sink = Sink::start(Mood::Well);
+    let deployment = deployment(&sink);
+    let _gateway = deployment.start();
+    endpoints(&deployment);
+    let listed = deployment.ask("GET", "/api/integrations/connections", &Value::Null).json()[0].clone();
+    let path = format!("/api/integrations/connections/{}", listed["id"].as_str().unwrap());
+    for shown in [listed, deployment.ask("GET", &path, &Value::Null).json()] {
+        let integration = &shown["integration"];
+        assert_eq!(
+            (&integration["id"], &integration["name"], &integration["authType"]),
+            (&json!("shop"), &json!("Shop"), &json!("api_key"))
+        );
+        assert_eq!(
+            (&integration["installs"], &shown["integrationId"], &shown["status"]),
+            (&json!(1), &json!("shop"), &json!("active"))
+        );
+        // A key tells nobody's name, and this version copies no records.
+        for name in ["externalId", "externalEmail", "lastSync", "errorMessage"] {
+            assert_eq!(shown.get(name), Some(&Value::Null), "{name}: {shown}");
+        }
+        assert_eq!(shown["syncedRecords"], 0);
+    }
+}
+
+#[test]
+fn a_connect_link_is_a_page_for_people_and_an_address_for_programs() {
+    let sink = Sink::start(Mood::Well);
+    let deployment = deployment(&sink);
+    let _gateway = deployment.start();
+    let made = deployment.ask("POST", "/api/connect-links", &json!({ "integration": "shop" })).json();
+    let url = made["url"].as_str().unwrap();
+    let (_, query) = url.split_once("/api/connect/").unwrap();
+    let target = &format!("/api/connect/{query}");
+    let host = format!("localhost:{}", deployment.public.port());
+    let open = |target: &str, accept: &str| {
+        Client::for_host(deployment.public, &host).send("GET", target, &[("accept", accept)], b"").unwrap()
+    };
+    let text = open(target, "text/plain");
+    assert_eq!((text.status, text.header("content-type")), (200, Some("text/plain; charset=utf-8")));
+    assert_eq!(String::from_utf8_lossy(&text.body).trim(), url);
+    let page = open(target, "text/html,*/*;q=0.8");
+    assert!(
+        page.status == 200 && page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")),
+        "{page:?}"
+    );
+    assert_eq!(open(&format!("{target}x"), "text/plain").status, 400);
 }

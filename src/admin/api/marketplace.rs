@@ -183,7 +183,11 @@ pub async fn one(parts: &Parts, id: &str) -> Result<Option<Row>, Refused> {
     Ok(every(parts).await?.into_iter().find(|row| row.id == id))
 }
 
-async fn every(parts: &Parts) -> Result<Vec<Row>, Refused> {
+/// Every entry: broken ones first, then installed, then featured ones, by name.
+///
+/// # Errors
+/// When connections cannot be listed.
+pub(super) async fn every(parts: &Parts) -> Result<Vec<Row>, Refused> {
     let generation = parts.live.load();
     let heads = parts.connections.list(&generation).await;
     let heads = heads.map_err(|error| Refused::new(error.refusal(), &error.to_string()))?;

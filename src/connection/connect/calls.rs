@@ -84,7 +84,7 @@ impl Provider for Calls {
             return Ok(None);
         }
         let who = self.tokens.identity(account, &grant.tokens).await?;
-        Ok(who.map(|who| Who { id: Some(who.id), name: who.name.or(who.email) }))
+        Ok(who.map(|who| Who { id: Some(who.id), name: who.name.or_else(|| who.email.clone()), email: who.email }))
     }
 
     async fn discover(&self, account: Account<'_>, grant: &Grant, step: usize) -> Result<(usize, Found), TokenError> {

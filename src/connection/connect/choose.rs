@@ -48,6 +48,9 @@ pub(super) struct Choice {
     /// Tokens, inputs and saved values, as a connection keeps them.
     content: Enclosed,
     account: (Option<String>, Option<String>),
+    /// Absent in what a version before kept.
+    #[serde(default)]
+    email: Option<String>,
     notes: Vec<String>,
     step: usize,
     /// What is shown of each, and what is kept of it.
@@ -85,10 +88,10 @@ impl Choice {
         let content = Content { credential: Credential::Tokens(Tokens(grant.tokens)), inputs, saved: grant.saved };
         let plain = stored::plain(&content, now).map_err(|_| KeepError::Form)?;
         let text = std::str::from_utf8(&plain).map_err(|_| KeepError::Form)?;
-        let Who { id, name } = who.unwrap_or_default();
+        let Who { id, name, email } = who.unwrap_or_default();
         let key = place(&link, &browser);
         let (content, account, ends) = (Enclosed(Secret::from(text)), (id, name), now.after(LIFE));
-        let choice = Self { link, browser, flow, scopes, content, account, notes, step, choices, ends };
+        let choice = Self { link, browser, flow, scopes, content, account, email, notes, step, choices, ends };
         drawer.put(&key, &choice, None).await.map(drop)
     }
 
@@ -99,8 +102,8 @@ impl Choice {
         let Credential::Tokens(Tokens(tokens)) = content.credential else { return None };
         let mut saved = content.saved;
         saved.extend(values);
-        let (id, name) = self.account;
-        let who = (id.is_some() || name.is_some()).then_some(Who { id, name });
+        let ((id, name), email) = (self.account, self.email);
+        let who = (id.is_some() || name.is_some()).then_some(Who { id, name, email });
         Some(Grown {
             claim,
             scopes: self.scopes,

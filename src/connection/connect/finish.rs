@@ -204,6 +204,7 @@ impl Connect {
 /// Where whose account it is stands among the saved values. Names of definitions do not begin so.
 const ACCOUNT_ID: &str = "_account_id";
 const ACCOUNT_NAME: &str = "_account_name";
+const ACCOUNT_EMAIL: &str = "_account_email";
 
 /// The credential whose tokens have the scopes that were asked for, where the service did not say what it granted:
 /// then it granted what was asked for (RFC 6749 §5.1).
@@ -223,8 +224,21 @@ fn as_requested(integration: &Integration, credential: Credential, requested: &[
 
 /// Whose account a connection is, by the values that its sign-in saved: what people call it, else its id.
 pub fn account_of(saved: &Map<String, Json>) -> Option<&str> {
-    let text = |name| saved.get(name).and_then(Json::as_str);
-    text(ACCOUNT_NAME).or(text(ACCOUNT_ID))
+    text(saved, ACCOUNT_NAME).or(text(saved, ACCOUNT_ID))
+}
+
+/// The id at the service of the account that a connection is of, where its sign-in told one.
+pub fn account_id_of(saved: &Map<String, Json>) -> Option<&str> {
+    text(saved, ACCOUNT_ID)
+}
+
+/// The mail address of the account that a connection is of, where its sign-in told one.
+pub fn account_email_of(saved: &Map<String, Json>) -> Option<&str> {
+    text(saved, ACCOUNT_EMAIL)
+}
+
+fn text<'a>(saved: &'a Map<String, Json>, name: &str) -> Option<&'a str> {
+    saved.get(name).and_then(Json::as_str)
 }
 
 /// What of the tokens before is to be taken back, once these are kept: none that the service gave again.
@@ -245,9 +259,10 @@ fn replaced(integration: &Integration, before: Content, now: &Credential) -> Opt
 }
 
 fn keep_account(saved: &mut Map<String, Json>, who: Option<Who>) {
-    let Some(Who { id, name }) = who else { return };
+    let Some(Who { id, name, email }) = who else { return };
     saved.extend(id.map(|id| (ACCOUNT_ID.to_owned(), Json::from(id))));
     saved.extend(name.map(|name| (ACCOUNT_NAME.to_owned(), Json::from(name))));
+    saved.extend(email.map(|email| (ACCOUNT_EMAIL.to_owned(), Json::from(email))));
 }
 
 /// What to say when the account is another one than before.

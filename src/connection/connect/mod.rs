@@ -9,6 +9,7 @@
 //! applications and operators ask for. [`removal`] takes a connection away again. Nothing here knows a token call: that is behind [`Provider`]. Called
 //! by the public door through [`Welcome`], and by the admin door.
 
+mod address;
 mod begin;
 mod browser;
 mod callback;
@@ -67,7 +68,7 @@ use trial::Trial;
 pub use calls::Calls;
 pub use device::{DeviceRefused, DeviceShown};
 pub use failure::{Failure, Told};
-pub use finish::account_of;
+pub use finish::{account_email_of, account_id_of, account_of};
 pub use removal::{RemoveError, Revocation, RevocationState, What};
 pub use result::Shown;
 
@@ -384,7 +385,7 @@ impl Connect {
             Place::Asset(name) if looks => {
                 page::asset(name).unwrap_or_else(|| Refusal::NotFound.answer("there is no such file"))
             }
-            Place::Permission(integration) if looks => self.permission(integration, &visit).await,
+            Place::Permission(integration) if looks => self.looked_at(integration, &visit).await,
             Place::Permission(integration) if visit.method == Method::POST => {
                 Box::pin(self.begin(integration, &visit)).await
             }

@@ -72,6 +72,8 @@ pub struct Who {
     pub id: Option<String>,
     /// What people call it.
     pub name: Option<String>,
+    /// Its mail address.
+    pub email: Option<String>,
 }
 
 /// One step that lets a person choose.

@@ -180,7 +180,7 @@ impl Scene {
 
     fn renew(&self, gateway: &Gateway, sinks: &mut Sinks) {
         let listed = gateway.admin("GET", "/api/connections", b"").json();
-        let of = |row: &&Value| row["integration"] == "oauth";
+        let of = |row: &&Value| row["integrationId"] == "oauth";
         let ids: Vec<_> = listed.as_array().unwrap().iter().filter(of).map(|row| row["id"].as_str().unwrap()).collect();
         assert_eq!(ids.len(), 2, "{listed}");
         let mut ends = Vec::new();

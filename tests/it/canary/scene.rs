@@ -337,7 +337,7 @@ rules:
     pub fn make_endpoints(gateway: &Gateway, canaries: &Canaries, sinks: &mut Sinks) {
         let connections = gateway.admin("GET", "/api/connections", b"").json();
         let row =
-            connections.as_array().unwrap().iter().find(|row| row["integration"] == "svc" && row["name"] == "env");
+            connections.as_array().unwrap().iter().find(|row| row["integrationId"] == "svc" && row["name"] == "env");
         let target = format!("/api/integrations/{}/webhooks", row.unwrap()["id"].as_str().unwrap());
         let [refused, first, second] =
             ["refused", "first", "second"].map(|which| canaries.plant(&format!("an endpoint's {which} secret")));

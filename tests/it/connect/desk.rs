@@ -137,7 +137,11 @@ impl Default for Service {
             grant: Ok(vec!["read"]),
             same_token: false,
             tells_scopes: true,
-            who: Ok(Some(Who { id: Some("42".to_owned()), name: Some("Ada <i>".to_owned()) })),
+            who: Ok(Some(Who {
+                id: Some("42".to_owned()),
+                name: Some("Ada <i>".to_owned()),
+                email: Some("ada@example.com".to_owned()),
+            })),
             choices: Vec::new(),
             authorize: None,
             severs: None,

@@ -3,7 +3,7 @@
 use serde_json::json;
 use trunkline::connection::Credential;
 use trunkline::connection::TokenErrorKind::{Passing, Permanent};
-use trunkline::connection::connect::Wanted;
+use trunkline::connection::connect::{Wanted, account_email_of, account_id_of};
 
 use super::desk::{APP, Browser, Desk, error_of, html, refused, target};
 
@@ -200,6 +200,8 @@ async fn what_is_not_said_to_be_granted_is_what_was_asked_for() {
     let content = desk.connections.peek("hub", "acme").await.unwrap().unwrap();
     let Credential::Tokens(tokens) = &content.credential else { panic!("{:?}", content.credential) };
     assert_eq!(tokens.issued(None).unwrap().scopes, Some(vec!["read".to_owned(), "write".to_owned()]));
+    let account = (account_id_of(&content.saved), account_email_of(&content.saved));
+    assert_eq!(account, (Some("42"), Some("ada@example.com")), "whose account it is, is kept with it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -180,7 +180,7 @@ impl Visitor {
     /// The id of an integration's connection.
     pub fn connection_of(&self, integration: &str) -> String {
         let all = self.get("/api/connections").json();
-        let found = all.as_array().unwrap().iter().find(|row| row["integration"] == integration);
+        let found = all.as_array().unwrap().iter().find(|row| row["integrationId"] == integration);
         found.unwrap()["id"].as_str().unwrap().to_owned()
     }
 
