@@ -79,7 +79,7 @@ pub async fn install(
     Named(id): Named<String>,
 ) -> Result<Response, Refused> {
     let written = install::install(&parts, &by, &id).await?;
-    let in_force = parts.live.load().integration(&id).is_some() && written["result"] != "stalled";
+    let in_force = parts.live.load().integration(&id).is_some() && written.result != "stalled";
     Ok(shell.done(&format!("/integrations/{id}"), if in_force { "installed" } else { "not_in_force" }))
 }
 

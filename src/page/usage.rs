@@ -19,7 +19,7 @@ pub async fn show(
     shell: Shell,
     Asked(wanted): Asked<Wanted>,
 ) -> Result<Response, Refused> {
-    let mut usage = describe(&parts, &wanted).await?;
+    let mut usage = json!(describe(&parts, &wanted).await?);
     let points: Vec<Value> =
         usage["points"].as_array().into_iter().flatten().map(|point| linked(&shell, &wanted, point)).collect();
     let before: Vec<Value> =

@@ -7,7 +7,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::config::{entry as audit_entry, read_again};
@@ -19,19 +21,62 @@ use crate::definition::plan::gateway::KeySource;
 use crate::respond::Refusal;
 
 /// What it takes to install an entry of the catalogue.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Installation {
+    /// The file that installs it.
+    pub file: FileToWrite,
+    /// Why the gateway does not write it itself, where it does not.
+    pub why_not: Option<&'static str>,
+    /// What people have to see to.
+    pub needs: Vec<Need>,
+}
+
+/// A file that is written, or committed by people.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct FileToWrite {
+    /// Its name.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// What people have to see to.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Need {
+    /// What it is.
+    pub what: &'static str,
+    /// The environment variable that has it, where one has.
+    pub variable: Option<String>,
+    /// What is copied: the variable's name, or what is entered at the service.
+    pub text: Option<String>,
+    /// Whether the gateway has it; null where it cannot know.
+    pub set: Option<bool>,
+}
+
+/// An entry that was installed.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Installed {
+    /// Where its file is.
+    pub file: String,
+    /// What came of reading the files again: `applied`, `unchanged`, `rejected` or `stalled`.
+    pub result: &'static str,
+    /// What people have to see to.
+    pub needs: Vec<Need>,
+}
+
+/// What it takes to install an entry of the catalogue.
 #[utoipa::path(get, path = "/api/integrations/{id}/install", tag = "install",
     params(("id" = String, Path, description = "The entry of the catalogue")),
-    responses((status = 200, body = serde_json::Value, description = "`file` (`name`, `text`), `why_not` and `needs`"),
-        (status = 404, description = "not_found")))]
-pub async fn show(State(parts): Shared, Named(id): Named<String>) -> Result<Json<Value>, Refused> {
+    responses((status = 200, body = Installation), (status = 404, description = "not_found")))]
+pub async fn show(State(parts): Shared, Named(id): Named<String>) -> Result<Json<Installation>, Refused> {
     plan(&parts, &id).map(Json)
 }
 
 /// Writes the file, and puts it into force.
 #[utoipa::path(post, path = "/api/integrations/{id}/install", tag = "install",
     params(("id" = String, Path, description = "The entry of the catalogue")),
-    responses((status = 201, body = serde_json::Value, description = "`file`, `result` and `needs`"),
-        (status = 404, description = "not_found"), (status = 409, description = "conflict")))]
+    responses((status = 201, body = Installed), (status = 404, description = "not_found"),
+        (status = 409, description = "conflict")))]
 pub async fn write(State(parts): Shared, By(by): By, Named(id): Named<String>) -> Result<impl IntoResponse, Refused> {
     let written = install(&parts, &by, &id).await?;
     Ok((StatusCode::CREATED, Json(written)))
@@ -41,16 +86,16 @@ pub async fn write(State(parts): Shared, By(by): By, Named(id): Named<String>) -
 ///
 /// # Errors
 /// When there is no such entry, it is installed already, or the file cannot be written.
-pub async fn install(parts: &Arc<Parts>, by: &str, id: &str) -> Result<Value, Refused> {
+pub async fn install(parts: &Arc<Parts>, by: &str, id: &str) -> Result<Installed, Refused> {
     let plan = plan(parts, id)?;
     let taken = parts.live.load().integration(id).is_some();
     if taken {
         return Err(Refused::new(Refusal::Conflict, &format!("`{id}` is installed already")));
     }
-    let text = plan["file"]["text"].as_str().unwrap_or_default().to_owned();
-    let detail = json!({ "file": plan["file"]["name"] });
+    let FileToWrite { name, text } = plan.file;
+    let detail = json!({ "file": name });
     parts.store.append(audit_entry(parts, by, "definition.add", format!("integration:{id}"), detail)).await?;
-    let (reload, name) = (Arc::clone(&parts.reload), format!("{id}.yaml"));
+    let reload = Arc::clone(&parts.reload);
     let written = tokio::task::spawn_blocking(move || reload.add_file(&name, &text)).await;
     let unwritten = |error: &dyn std::fmt::Display| {
         let help =
@@ -59,14 +104,14 @@ pub async fn install(parts: &Arc<Parts>, by: &str, id: &str) -> Result<Value, Re
     };
     let path = written.map_err(|error| unwritten(&error))?.map_err(|error| unwritten(&error))?;
     let result = read_again(parts, by).await?;
-    Ok(json!({ "file": path.display().to_string(), "result": result, "needs": plan["needs"] }))
+    Ok(Installed { file: path.display().to_string(), result, needs: plan.needs })
 }
 
 /// What it takes to install an entry.
 ///
 /// # Errors
 /// When there is no such entry.
-pub fn plan(parts: &Parts, id: &str) -> Result<Value, Refused> {
+pub fn plan(parts: &Parts, id: &str) -> Result<Installation, Refused> {
     let unknown = || Refused::new(Refusal::NotFound, &format!("the catalogue has no `{id}`"));
     let document = catalogue::entry(id).ok_or_else(unknown)?.document();
     let listing = Listing::of(&document);
@@ -88,7 +133,7 @@ pub fn plan(parts: &Parts, id: &str) -> Result<Value, Refused> {
         );
     }
     if matches!(listing.grant, Some("authorization_code")) || listing.auth == "oauth1" {
-        needs.push(to_enter("Redirect URL, to enter at the service", &format!("{public_url}/api/auth/callback/{id}")));
+        needs.push(to_enter("Redirect URL, to enter at the service", format!("{public_url}/api/auth/callback/{id}")));
     }
     if !listing.events.is_empty() {
         let secret = variable(id, "WEBHOOK_SECRET");
@@ -97,16 +142,16 @@ pub fn plan(parts: &Parts, id: &str) -> Result<Value, Refused> {
             &secret,
             "The secret that proves webhooks; without one every webhook is refused",
         ));
-        needs.push(to_enter("Webhook URL, to enter at the service", &format!("{public_url}/webhooks/{id}")));
+        needs.push(to_enter("Webhook URL, to enter at the service", format!("{public_url}/webhooks/{id}")));
         file += &lines(parts, &[&secret], &format!("webhook:\n  secrets: [\"${{env:{secret}}}\"]\n"));
     }
     if generation.gateway.fixed.key == KeySource::Missing {
         let what = "A master key (`secrets.key` in trunkline.yaml); without one no credential can be kept";
-        needs.push(json!({ "what": what, "text": null, "set": false }));
+        needs.push(Need { what, variable: None, text: None, set: Some(false) });
     }
     let read_only = generation.gateway.admin.read_only;
     let why_not = read_only.then_some("This deployment is read-only: commit the file where its files come from.");
-    Ok(json!({ "file": { "name": format!("{id}.yaml"), "text": file }, "why_not": why_not, "needs": needs }))
+    Ok(Installation { file: FileToWrite { name: format!("{id}.yaml"), text: file }, why_not, needs })
 }
 
 /// Whether connections need an application that is registered at the service.
@@ -123,12 +168,13 @@ pub fn variable(id: &str, what: &str) -> String {
     format!("{}_{what}", id.to_uppercase().replace('-', "_"))
 }
 
-fn of_variable(parts: &Parts, name: &str, what: &str) -> Value {
-    json!({ "what": what, "variable": name, "text": name, "set": parts.reload.has_variable(name) })
+fn of_variable(parts: &Parts, name: &str, what: &'static str) -> Need {
+    let set = parts.reload.has_variable(name);
+    Need { what, variable: Some(name.to_owned()), text: Some(name.to_owned()), set: Some(set) }
 }
 
-fn to_enter(what: &str, text: &str) -> Value {
-    json!({ "what": what, "text": text, "set": null })
+fn to_enter(what: &'static str, text: String) -> Need {
+    Need { what, variable: None, text: Some(text), set: None }
 }
 
 /// Lines of the file, as a comment while a variable that they name has no value: with it, the file would be refused.

@@ -1,12 +1,13 @@
 //! `/api/usage`: how much was called, how it ended and how long it took, by time, integration and endpoint; and what
 //! services still let us call.
 
+mod shown;
+
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::Shared;
 use super::query::{Asked, moment};
@@ -14,10 +15,10 @@ use crate::admin::Parts;
 use crate::admin::refusal::Refused;
 use crate::base::clock::Timestamp;
 use crate::base::units::parse_duration;
-use crate::outbound::limit::Count;
 use crate::respond::Refusal;
-use crate::usage::ask::{Answer, Question, Total};
-use crate::usage::{minute, moment as beginning};
+use crate::usage::ask::Question;
+use crate::usage::minute;
+use shown::Shown;
 
 /// The most points of an answer.
 const POINTS: u32 = 1_000;
@@ -59,8 +60,8 @@ pub enum Compared {
 
 /// Calls, errors and times by time, integration and endpoint, and what services have left for us.
 #[utoipa::path(get, path = "/api/usage", tag = "usage", params(Wanted),
-    responses((status = 200, body = serde_json::Value, description = "As docs/USAGE.md describes it")))]
-pub async fn show(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Result<Json<Value>, Refused> {
+    responses((status = 200, body = Shown)))]
+pub async fn show(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Result<Json<Shown>, Refused> {
     describe(&parts, &wanted).await.map(Json)
 }
 
@@ -68,7 +69,7 @@ pub async fn show(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Result<
 ///
 /// # Errors
 /// When a parameter is not right.
-pub async fn describe(parts: &Parts, wanted: &Wanted) -> Result<Value, Refused> {
+pub async fn describe(parts: &Parts, wanted: &Wanted) -> Result<Shown, Refused> {
     let question = question(wanted, parts.clock.now())?;
     let length = question.to - question.from;
     let previous = Question { from: question.from.saturating_sub(length), to: question.from, ..question.clone() };
@@ -80,7 +81,7 @@ pub async fn describe(parts: &Parts, wanted: &Wanted) -> Result<Value, Refused> 
         tracing::error!("the usage could not be looked through: {error}");
         Refused::new(Refusal::Internal, "the usage could not be looked through")
     })?;
-    Ok(shown(parts, &answer, previous.as_ref()))
+    Ok(shown::shown(parts, &answer, previous.as_ref()))
 }
 
 fn question(wanted: &Wanted, now: Timestamp) -> Result<Question, Refused> {
@@ -115,83 +116,10 @@ fn question(wanted: &Wanted, now: Timestamp) -> Result<Question, Refused> {
     Ok(Question { from, to, step, integration: wanted.integration.clone(), endpoint: wanted.endpoint.clone() })
 }
 
-fn shown(parts: &Parts, answer: &Answer, previous: Option<&Answer>) -> Value {
-    let mut shown = span(answer);
-    let integration = |(id, total): (&std::sync::Arc<str>, &Total)| json!({ "integration": id, "counts": counts(total), "quota": quota(parts, id) });
-    let series = answer.series.iter().map(|(series, total)| {
-        json!({ "integration": series.integration, "endpoint": series.endpoint, "counts": counts(total) })
-    });
-    let more = json!({
-        "integrations": answer.integrations.iter().map(integration).collect::<Vec<_>>(),
-        "series": series.collect::<Vec<_>>(),
-        "previous": previous.map(span),
-        "kept_seconds": parts.activity.usage().retain().as_secs(),
-    });
-    if let (Some(shown), Value::Object(more)) = (shown.as_object_mut(), more) {
-        shown.extend(more);
-    }
-    shown
-}
-
-fn span(answer: &Answer) -> Value {
-    let at = |minute: u32| beginning(minute).to_string();
-    let point = |(place, point): (u32, &Option<Total>)| {
-        let from = answer.from.saturating_add(place.saturating_mul(answer.step));
-        json!({ "at": at(from), "until": at(from.saturating_add(answer.step)), "counts": point.as_ref().map(counts) })
-    };
-    json!({
-        "from": at(answer.from),
-        "to": at(answer.to),
-        "step_seconds": u64::from(answer.step) * 60,
-        "points": (0..).zip(&answer.points).map(point).collect::<Vec<_>>(),
-        "total": counts(&answer.total),
-    })
-}
-
-/// Counts as they are shown: quantiles in milliseconds, null where there are too few calls for them.
-fn counts(total: &Total) -> Value {
-    let (counts, times) = (&total.counts, &total.times);
-    json!({
-        "requests": counts.requests,
-        "errors": counts.errors,
-        "cacheable": counts.cacheable,
-        "saved": counts.saved,
-        "retries": counts.retries,
-        "sent_bytes": counts.sent_bytes,
-        "received_bytes": counts.received_bytes,
-        "timed": times.count(),
-        "p50_ms": times.quantile(50),
-        "p95_ms": times.quantile(95),
-        "p99_ms": times.quantile(99),
-    })
-}
-
-/// What the service of an integration is known to have left for us.
-fn quota(parts: &Parts, id: &str) -> Value {
-    let generation = parts.live.load();
-    let Some(integration) = generation.integration(id).filter(|integration| integration.api.is_some()) else {
-        return json!([]);
-    };
-    let row = |count: &Count| {
-        json!({
-            "limit": count.limit,
-            "connection": Some(&count.connection).filter(|name| !name.is_empty()),
-            "left": count.told.left,
-            "of": count.told.limit,
-            "resets_in_seconds": count.told.resets_in.map(|time| time.as_secs()),
-            "held_seconds": count.told.hold.as_secs(),
-        })
-    };
-    let counts = parts.outbound.policy(&generation, integration).counts();
-    counts.iter().take(QUOTAS).map(row).collect()
-}
-
-/// The most counts of a service that are shown, those with the least left.
-const QUOTAS: usize = 5;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::usage::moment as beginning;
 
     fn asked(from: Option<&str>, to: Option<&str>, step: Option<&str>) -> Option<(u32, u32, u32)> {
         let text = |text: Option<&str>| text.map(str::to_owned);
