@@ -28,6 +28,8 @@ struct Known {
     webhooks: [Value; 2],
     activity: Value,
     link: Value,
+    /// One to look at, one to run, one to cancel.
+    replays: [Value; 3],
 }
 
 fn ask(client: &mut Client, method: &str, target: &str, body: &Value) -> Value {
@@ -61,7 +63,9 @@ impl Known {
         };
         let (event, activity) = (newest("/api/events"), newest("/api/activity"));
         let link = ask(&mut door, "POST", "/api/connect-links", &json!({ "integration": "shop" }))["result"].clone();
-        Self { main, spare, gone, event, webhooks, activity, link }
+        let replays = [(); 3].map(|()| ask(&mut door, "POST", "/api/replays", &Value::Null)["id"].clone());
+        ask(&mut door, "PUT", "/api/integrations/shop/rating", &json!({ "stars": 4, "comment": "It is there." }));
+        Self { main, spare, gone, event, webhooks, activity, link, replays }
     }
 
     /// What an operation can ask for by its path. What one takes away or out of use, no other asks for.
@@ -70,7 +74,9 @@ impl Known {
             _ if path.contains("/breaker") => json!("held"),
             _ if path.contains("/registration") || path.contains("/rating") => json!("shop"),
             _ if path.ends_with("/install") => json!("github"),
-            _ if path.starts_with("/api/replays/") => json!("1"),
+            "/api/replays/{id}/run" => self.replays[1].clone(),
+            "/api/replays/{id}/cancel" => self.replays[2].clone(),
+            _ if path.starts_with("/api/replays/") => self.replays[0].clone(),
             _ if path.ends_with("/pause") || path.ends_with("/resume") => self.spare.clone(),
             "/api/integrations/connections/{id}" if method == "delete" => self.gone.clone(),
             "/api/webhooks/{id}" if method == "delete" => self.webhooks[1].clone(),
@@ -109,6 +115,9 @@ impl Known {
 /// An id of the same form of which there is none.
 fn absent(known: &Value) -> Value {
     let known = known.as_str().unwrap();
+    if known.chars().all(|c| c.is_ascii_digit()) {
+        return json!("0");
+    }
     let zeros = |text: &str| text.chars().map(|c| if c == '.' { '.' } else { '0' }).collect::<String>();
     json!(known.split_once('_').map_or_else(|| "nothing".to_owned(), |(kind, id)| format!("{kind}_{}", zeros(id))))
 }
