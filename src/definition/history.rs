@@ -19,8 +19,6 @@ use crate::base::clock::Timestamp;
 
 /// Generations that are remembered.
 const GENERATIONS: usize = 50;
-/// The most bytes of all texts; files that would need more have no text, and so nothing to compare.
-const TEXTS: usize = 16 << 20;
 
 /// A file as it was read.
 #[derive(Debug, Clone)]
@@ -89,8 +87,10 @@ struct State {
 }
 
 impl History {
-    /// Reads the texts of files that are not what they were. Waits for the disk.
-    pub fn look(&self, deployment: &Deployment) {
+    /// Reads the texts of files that are not what they were, while all that are kept have at most so many bytes. Of a
+    /// file that does not fit there is no text, and so nothing to compare. Returns how many did not. Waits for the disk.
+    pub fn look(&self, deployment: &Deployment, most: usize) -> u64 {
+        let mut left_out = 0;
         for (file, digest, secrets) in deployment.contents() {
             let known = self.lock().files.get(file).map(|(digest, _)| *digest);
             if known == Some(digest) {
@@ -104,10 +104,15 @@ impl History {
             let Ok(text) = bytes::text(file, &content) else { continue };
             let text: Arc<str> = redact::text(&text, &secrets).into();
             let mut state = self.lock();
-            let fits = state.bytes + text.len() <= TEXTS;
-            state.bytes += if fits { text.len() } else { 0 };
+            let fits = state.bytes.saturating_add(text.len()) <= most;
+            if fits {
+                state.bytes += text.len();
+            } else {
+                left_out += 1;
+            }
             state.fresh.insert(Arc::clone(file), (digest, fits.then_some(text)));
         }
+        left_out
     }
 
     /// Notes what became of the files, as a generation has it, at a look. Never waits.

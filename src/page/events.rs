@@ -70,7 +70,8 @@ pub async fn plan(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQ
         *counts.entry(row.delivery.summary.clone()).or_default() += 1;
         counts
     });
-    let view = json!({ "count": rows.len(), "more": next.is_some(), "actions": actions });
+    let most = parts.live.load().gateway.limits.replay_deliveries;
+    let view = json!({ "count": rows.len(), "more": next.is_some(), "most": most, "actions": actions });
     shell.page("replay.html", "Replay dead letters", view).await
 }
 

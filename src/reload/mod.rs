@@ -21,6 +21,7 @@ use crate::definition::assemble::{self, assemble};
 use crate::definition::history::{Changes, History};
 use crate::definition::live::{FileState, FileStatus, Generation, Live};
 use crate::definition::load::environment::Environment;
+use crate::definition::plan::limits::Limits;
 use crate::definition::problem::{Problem, Severity};
 use crate::definition::render::{self, Report};
 use crate::definition::workspace::{Deployment, Reading, Selection};
@@ -128,7 +129,7 @@ impl Reloader {
         tell(None, &first, &deployment, &seams.metrics);
         notify(None, &first, (&seams.metrics, now));
         let history = Arc::new(History::default());
-        history.look(&deployment);
+        look(&history, &deployment, (&first.gateway.limits, &seams.metrics));
         history.note(&first, first.since);
         history.came(&first, Changes::default());
         let live = Arc::new(Live::new(first));
@@ -221,7 +222,7 @@ impl Reloader {
             let environment = &*this.seams.environment;
             let reading = Reading { environment, previous: Some(&last), keep_documents: false };
             let read = reading.read(&this.selection);
-            this.history.look(&read);
+            look(&this.history, &read, (&this.live.load().gateway.limits, &this.seams.metrics));
             Arc::new(read)
         })
     }
@@ -280,6 +281,12 @@ impl Reloader {
         self.live.swap(next);
         outcome
     }
+}
+
+/// Keeps the texts of files that are not what they were, within the bound for them.
+fn look(history: &History, read: &Deployment, (limits, metrics): (&Limits, &Metrics)) {
+    let left_out = history.look(read, limits.config_history_bytes);
+    metrics.admin_limits_reached.with_label_values(&["config_history_bytes"]).inc_by(left_out);
 }
 
 /// Whether a file or directory that was there is not there now.

@@ -7,6 +7,7 @@ mod rig;
 mod accounts;
 mod activity;
 mod admin_door;
+mod admin_limits;
 mod api_document;
 mod api_requests;
 mod architecture;

@@ -32,8 +32,6 @@ use crate::store::model::RecordKey;
 
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_hours(24);
-/// The most bytes of an answer that is kept.
-const MOST_BYTES: usize = 128 << 10;
 /// The most characters of a key.
 const LONGEST: usize = 255;
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -220,7 +218,8 @@ impl Answers {
             }
             Outcome::TooLarge => {
                 self.count("not_kept");
-                let detail = "the request was made, and its answer is larger than what is kept";
+                let detail =
+                    "the request was made, and its answer is larger than what is kept (`limits.admin_answer_bytes`)";
                 Err(Refused::with_help(Refusal::AnswerNotKept, detail, help))
             }
             Outcome::Answered(answer) => {
@@ -240,7 +239,8 @@ impl Answers {
         let kept = if matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             self.forget(&claim.place.key).await
         } else {
-            let outcome = if body.len() > MOST_BYTES {
+            let outcome = if body.len() > self.parts.live.load().gateway.limits.admin_answer_bytes {
+                self.parts.metrics.admin_limits_reached.with_label_values(&["admin_answer_bytes"]).inc();
                 Outcome::TooLarge
             } else {
                 Outcome::Answered(Answer::of(head.status, &head.headers, &body))

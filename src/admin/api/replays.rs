@@ -25,8 +25,6 @@ use crate::respond::Refusal;
 use crate::store::StoreError;
 use crate::store::model::Delivery;
 
-/// The most deliveries of a plan; those of the newest events.
-const DELIVERIES: usize = 10_000;
 /// Events that are looked at together.
 const EVENTS: usize = 500;
 /// Deliveries that are tried again between two looks at whether to go on.
@@ -127,7 +125,7 @@ pub struct Shown {
     pub filter: Value,
     /// How many deliveries it has.
     pub planned: usize,
-    /// Whether more fitted than a plan may have.
+    /// Whether more fitted than a plan may have (`limits.replay_deliveries`); it has those of the newest events then.
     pub more: bool,
     /// How many there are of each action.
     pub actions: BTreeMap<String, usize>,
@@ -185,16 +183,20 @@ pub async fn plan(
 pub async fn make(parts: &Parts, by: &Arc<str>, query: EventQuery) -> Result<u64, Refused> {
     let mut query = query.of_the_dead().limited(EVENTS);
     let filter = query.shown();
+    let most = parts.live.load().gateway.limits.replay_deliveries;
     let mut left = Vec::new();
     let more = loop {
         let (found, next) = dead(parts, &query).await?;
         left.extend(found.into_iter().map(|(_, delivery)| delivery));
         match next {
-            Some(next) if left.len() < DELIVERIES => query = query.after(next),
-            next => break next.is_some() || left.len() > DELIVERIES,
+            Some(next) if left.len() < most => query = query.after(next),
+            next => break next.is_some() || left.len() > most,
         }
     };
-    left.truncate(DELIVERIES);
+    left.truncate(most);
+    if more {
+        parts.metrics.admin_limits_reached.with_label_values(&["replay_deliveries"]).inc();
+    }
     let actions = left.iter().fold(BTreeMap::new(), |mut counts, delivery| {
         *counts.entry(delivery.summary.clone()).or_insert(0_usize) += 1;
         counts

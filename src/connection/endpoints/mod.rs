@@ -32,8 +32,6 @@ pub use record::Record;
 
 const COLLECTION: &str = "webhook_endpoints";
 const FIELD: &str = "content";
-/// The most endpoints of a deployment: each takes about 2 KiB of memory.
-pub const MOST: usize = 20_000;
 /// Random bytes of a token.
 const TOKEN: usize = 24;
 
@@ -158,6 +156,8 @@ pub struct NewEndpoint<'a> {
     pub secret: Secret,
     /// What the service knows of it.
     pub subscription: Subscription,
+    /// How many there may be with it (`limits.webhook_endpoints`).
+    pub most: usize,
 }
 
 /// Who does what, for the audit log.
@@ -179,8 +179,8 @@ pub enum EndpointError {
     #[error("without a master key (`secrets.key`) nothing is kept, and so no webhook endpoint can be made")]
     NoKey,
     /// There are enough.
-    #[error("there are {MOST} webhook endpoints, and no more are made")]
-    TooMany,
+    #[error("there are {0} webhook endpoints, as many as `limits.webhook_endpoints` allows")]
+    TooMany(usize),
     /// It does not open.
     #[error("the record of the webhook endpoint does not open: {0}")]
     Open(#[from] OpenError),
@@ -287,8 +287,9 @@ impl Endpoints {
     /// When nothing is kept, there are too many, or the store fails.
     pub async fn make(&self, actor: &str, new: NewEndpoint<'_>) -> Result<Arc<Endpoint>, EndpointError> {
         let _one_by_one = self.order.lock().await;
-        if self.held().by_id.len() >= MOST {
-            return Err(EndpointError::TooMany);
+        let count = self.held().by_id.len();
+        if count >= new.most {
+            return Err(EndpointError::TooMany(count));
         }
         let id = WebhookId::generate(&*self.parts.random)?;
         let mut token = Zeroizing::new([0_u8; TOKEN]);

@@ -22,6 +22,7 @@ use crate::definition::plan::gateway::{
 use crate::definition::plan::notifications::Notifications;
 use crate::definition::plan::rule::Glob;
 use crate::definition::problem::Code;
+use crate::definition::raw::bounds::Limits as RawLimits;
 use crate::definition::raw::gateway as raw;
 use crate::definition::raw::notifications::Notifications as RawNotifications;
 use crate::definition::raw::scalar::{Cidr, Method};
@@ -267,7 +268,7 @@ fn usage(raw: Option<&RawUsage>) -> Usage {
     }
 }
 
-fn limits(raw: Option<&raw::Limits>) -> Limits {
+fn limits(raw: Option<&RawLimits>) -> Limits {
     let usual = Limits::default();
     let Some(raw) = raw else { return usual };
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
@@ -285,6 +286,10 @@ fn limits(raw: Option<&raw::Limits>) -> Limits {
             .admin_connections_per_source
             .map_or(usual.admin_connections_per_source, count),
         admin_answers: raw.admin_answers.map_or(usual.admin_answers, count),
+        admin_answer_bytes: raw.admin_answer_bytes.map_or(usual.admin_answer_bytes, |size| bytes(size.0)),
+        replay_deliveries: raw.replay_deliveries.map_or(usual.replay_deliveries, count),
+        config_history_bytes: raw.config_history_bytes.map_or(usual.config_history_bytes, |size| bytes(size.0)),
+        webhook_endpoints: raw.webhook_endpoints.map_or(usual.webhook_endpoints, count),
         files_time: raw.files_time.map_or(usual.files_time, |time| time.0),
         http2_streams: raw.http2_streams.unwrap_or(usual.http2_streams),
         http2_control_frames: raw.http2_control_frames.unwrap_or(usual.http2_control_frames),

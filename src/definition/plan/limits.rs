@@ -29,6 +29,14 @@ pub struct Limits {
     pub admin_connections_per_source: usize,
     /// Answers of the admin API that are kept for their `Idempotency-Key`. Default 10,000.
     pub admin_answers: usize,
+    /// Bytes of such an answer. Default 128 KiB.
+    pub admin_answer_bytes: usize,
+    /// Deliveries of one plan to try dead ones again. Default 10,000.
+    pub replay_deliveries: usize,
+    /// Bytes of files' texts that are kept to compare them. Default 16 MiB.
+    pub config_history_bytes: usize,
+    /// Managed webhook endpoints. Default 20,000.
+    pub webhook_endpoints: usize,
     /// How long reading the files again may take before that is told. Default 10 s.
     pub files_time: Duration,
     /// Requests under way at once on one HTTP/2 connection. Default 100.
@@ -92,6 +100,10 @@ impl Default for Limits {
             admin_connections: 256,
             admin_connections_per_source: 64,
             admin_answers: 10_000,
+            admin_answer_bytes: 128 << 10,
+            replay_deliveries: 10_000,
+            config_history_bytes: 16 << 20,
+            webhook_endpoints: 20_000,
             files_time: Duration::from_secs(10),
             http2_streams: 100,
             http2_control_frames: 200,

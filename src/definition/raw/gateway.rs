@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::base::secret::Secret;
 
+use super::bounds::Limits;
 use super::form::{Filled, OneOrMany, Ordered, Short, ShortOr, single_key};
 use super::limits::DeliveryRetry;
 use super::notifications::Notifications;
@@ -471,82 +472,6 @@ pub struct Grant {
     /// none is `default`. `*` stands for any text. Default: all.
     #[serde(default)]
     pub tokens: Vec<String>,
-}
-
-/// Bounds of what the doors take in, and of what the gateway's own calls take back. What is beyond is
-/// refused and counted.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// The largest head of a request; more is refused with 431. Default 16KiB.
-    pub header_bytes: Option<SizeText>,
-    /// The most fields of a head. Default 64.
-    #[schemars(range(min = 8, max = 256))]
-    pub header_fields: Option<u32>,
-    /// The longest target; more is refused with 414. Default 8KiB.
-    pub uri_bytes: Option<SizeText>,
-    /// How long a head may take. Default 10s.
-    pub header_timeout: Option<DurationText>,
-    /// The least bytes a second of a body after its first 10 s. Default 1KiB.
-    pub min_body_rate: Option<SizeText>,
-    /// How long a connection may be idle. Default 60s.
-    pub idle_timeout: Option<DurationText>,
-    /// Open connections at one door. Default 10000, and never more than half of the file descriptors.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub connections: Option<u32>,
-    /// Open connections at the public door from one address, and requests under way from one that a trusted
-    /// proxy names; IPv6 addresses count by their /64. Default 200.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub connections_per_source: Option<u32>,
-    /// Open connections at the admin door; `connections` is for the others. Default 256.
-    #[schemars(range(min = 2, max = 1_000_000))]
-    pub admin_connections: Option<u32>,
-    /// Open connections at the admin door from one address; IPv6 addresses count by their /64, and trusted proxies
-    /// (`listen.admin.forwarded`) not at all. Always less than `admin_connections`, so that one address does not shut
-    /// probes out. Default 64.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub admin_connections_per_source: Option<u32>,
-    /// Answers of the admin API that are kept for a day for who sends a request with the same `Idempotency-Key` again.
-    /// When there are so many, requests with a new key are refused. Default 10000.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub admin_answers: Option<u32>,
-    /// How long reading the files again may take before the log, `/readyz?verbose` and `/api/config` tell that it
-    /// does, as on a file system that hangs. What was read last stays in force meanwhile, and what is read at last
-    /// counts then. Default 10s.
-    pub files_time: Option<DurationText>,
-    /// Requests under way at once on one HTTP/2 connection. Default 100.
-    #[schemars(range(min = 1, max = 10_000))]
-    pub http2_streams: Option<u32>,
-    /// HTTP/2 frames in a row that ask for work and carry nothing (`RST_STREAM`, `PING`, `SETTINGS`, `PRIORITY`,
-    /// `CONTINUATION`, empty `DATA`); a tenth of them comes back each second, and a connection that sends more is
-    /// closed. Default 200.
-    #[schemars(range(min = 20, max = 100_000))]
-    pub http2_control_frames: Option<u32>,
-    /// The largest answer that a call of the gateway's own takes (an endpoint by name, an action, a test); a
-    /// larger one fails the call. Answers to the application's calls are streamed and not bounded. Default
-    /// 10MiB.
-    pub answer_bytes: Option<SizeText>,
-    /// The largest answer that a call of signing in takes: token calls, registrations, the metadata of issuers,
-    /// whose account it is, steps of `login`. A larger one fails the call, and is counted as `too_large` in
-    /// `trunkline_upstream_errors_total`. At least 4KiB. Default 256KiB.
-    pub sign_in_answer_bytes: Option<SizeText>,
-    /// How many pages a call for all pages follows; more end it. Default 1000.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub pages: Option<u32>,
-    /// How many bytes such pages may have together. Default 256MiB.
-    pub pages_bytes: Option<SizeText>,
-    /// How long they may take together. Default 10m.
-    pub pages_time: Option<DurationText>,
-    /// The memory for answers that are used again (`api.cache`), of all integrations together: what was used
-    /// longest ago goes first. Default 64MiB.
-    pub cache_bytes: Option<SizeText>,
-    /// How many redirects such a call follows; one more fails it. Default 5.
-    #[schemars(range(min = 0, max = 20))]
-    pub redirects: Option<u32>,
-    /// How many calls to one integration may wait for their turn under its `api.limits`; more are refused with
-    /// 429. Default 1000.
-    #[schemars(range(min = 0, max = 100_000))]
-    pub waiting_calls: Option<u32>,
 }
 
 /// How connections are kept usable.

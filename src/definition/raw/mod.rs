@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod bounds;
 pub mod connection;
 pub mod form;
 pub mod gateway;

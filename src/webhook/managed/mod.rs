@@ -214,8 +214,13 @@ impl Managed {
             input: wanted.input,
             secret,
             subscription: if told { Subscription::Asked { at } } else { Subscription::ByHand },
+            most: generation.gateway.limits.webhook_endpoints,
         };
-        let endpoint = self.parts.endpoints.make(actor, new).await?;
+        let made = self.parts.endpoints.make(actor, new).await;
+        if matches!(made, Err(EndpointError::TooMany(_))) {
+            self.parts.metrics.admin_limits_reached.with_label_values(&["webhook_endpoints"]).inc();
+        }
+        let endpoint = made?;
         if told { self.register(scene, &endpoint).await } else { Ok(endpoint) }
     }
 

@@ -312,7 +312,7 @@ impl From<ManagedError> for Refused {
             ManagedError::Endpoint(EndpointError::Unknown(_)) | ManagedError::NoWebhook(_) => {
                 Self::new(Refusal::NotFound, &detail)
             }
-            ManagedError::Endpoint(EndpointError::NoKey | EndpointError::TooMany) | ManagedError::Conflict(_) => {
+            ManagedError::Endpoint(EndpointError::NoKey | EndpointError::TooMany(_)) | ManagedError::Conflict(_) => {
                 Self::new(Refusal::Conflict, &detail)
             }
             ManagedError::Endpoint(EndpointError::Open(_) | EndpointError::Form | EndpointError::Random(_)) => {
