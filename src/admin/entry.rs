@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
-use http::{HeaderName, Uri, header};
+use http::{HeaderName, HeaderValue, Uri, header};
 
 use super::refusal::Refused;
 use super::sign_in::cookie::Way;
@@ -54,13 +54,27 @@ impl<S: Send + Sync> FromRequestParts<S> for By {
     }
 }
 
-/// Takes the path of `admin.url` from the front of a request's, where a proxy has left it there.
-pub async fn strip_base_path(State(parts): State<Arc<Parts>>, mut request: Request, next: Next) -> Response {
+/// Takes the path of `admin.url` from the front of a request's, where a proxy has left it there, and puts it before the
+/// next page's in the answer.
+pub async fn below_base_path(State(parts): State<Arc<Parts>>, mut request: Request, next: Next) -> Response {
     let gateway = Arc::clone(&parts.live.load().gateway);
-    if let Some(uri) = without(request.uri(), gateway.admin.base_path()) {
+    let base = gateway.admin.base_path();
+    if let Some(uri) = without(request.uri(), base) {
         *request.uri_mut() = uri;
     }
-    next.run(request).await
+    let mut answer = next.run(request).await;
+    if let Some(link) = answer.headers_mut().get_mut(header::LINK)
+        && let Some(placed) = below(base, link)
+    {
+        *link = placed;
+    }
+    answer
+}
+
+/// A `Link` to a path of the door as browsers and programs outside reach it; `None` where that is the same.
+fn below(base: &str, link: &HeaderValue) -> Option<HeaderValue> {
+    let rest = link.to_str().ok()?.strip_prefix("</").filter(|_| !base.is_empty())?;
+    HeaderValue::from_str(&format!("<{base}/{rest}")).ok()
 }
 
 fn without(uri: &Uri, base: &str) -> Option<Uri> {
@@ -150,5 +164,15 @@ mod tests {
         assert_eq!(path("/ops").as_deref(), Some("/"));
         assert_eq!((path("/opsx"), path("/events")), (None, None));
         assert_eq!(without(&"/events".parse().expect("a URI"), ""), None);
+    }
+
+    #[test]
+    fn the_base_path_stands_before_the_next_page() {
+        let link = HeaderValue::from_static("</api/events?after=a>; rel=\"next\"");
+        assert_eq!(
+            below("/ops", &link).as_ref().map(HeaderValue::as_bytes),
+            Some(&b"</ops/api/events?after=a>; rel=\"next\""[..])
+        );
+        assert_eq!(below("", &link), None);
     }
 }

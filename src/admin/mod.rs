@@ -138,7 +138,7 @@ pub fn router(parts: Arc<Parts>, page: Router<Arc<Parts>>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&parts), admit))
         .with_state(Arc::clone(&parts));
     // What changes the path must stand before the routes, and a layer of theirs stands behind them.
-    Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(parts, entry::strip_base_path))
+    Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(parts, entry::below_base_path))
 }
 
 /// Where people reach the page, without a slash at the end; `None` for a Unix socket that nothing is said of.

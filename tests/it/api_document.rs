@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use trunkline::admin::api::document;
 
 use crate::outside::gateway::Deployment;
@@ -54,5 +54,33 @@ fn routes_of_the_api_are_in_the_one_table() {
     assert!(!table.contains(".route(\"/api"));
     for file in [include_str!("../../src/admin/mod.rs"), include_str!("../../src/page/mod.rs")] {
         assert!(!file.contains("\"/api/"), "a route of the API stands elsewhere");
+    }
+}
+
+/// The fields of a schema, with those of what it is made of.
+fn fields_of<'a>(document: &'a Value, schema: &'a Value) -> BTreeSet<&'a str> {
+    let named = schema["$ref"].as_str().map(|path| document.pointer(path.trim_start_matches('#')).unwrap());
+    let parts = schema["allOf"].as_array().into_iter().flatten().chain(named);
+    let own = schema["properties"].as_object().into_iter().flat_map(Map::keys).map(String::as_str);
+    own.chain(parts.flat_map(|part| fields_of(document, part))).collect()
+}
+
+/// The names of fields that applications are written against.
+#[test]
+fn the_fields_that_applications_know_keep_their_names() {
+    let document: Value = serde_json::from_str(document::text()).unwrap();
+    let schemas = &document["components"]["schemas"];
+    for (schema, fields) in [
+        (
+            "Integration",
+            "id name provider category description logo authType features pricing rating installs verified",
+        ),
+        ("Connection", "id status externalId externalEmail lastSync syncedRecords errorMessage integration"),
+        ("ActivityEntry", "id timestamp eventType status duration summary request response errorMessage errorStack"),
+        ("Webhook", "id url secret enabled eventTypes deliveriesLast24h successRate lastDelivery"),
+    ] {
+        let known = fields_of(&document, &schemas[schema]);
+        let gone: Vec<_> = fields.split(' ').filter(|field| !known.contains(*field)).collect();
+        assert!(gone.is_empty(), "{schema} has no {gone:?}: {known:?}");
     }
 }

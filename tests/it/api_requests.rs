@@ -163,6 +163,46 @@ fn only_so_many_answers_are_kept() {
 }
 
 #[test]
+fn lists_are_read_in_parts_also_below_a_base_path() {
+    let sink = Sink::start(Mood::Well);
+    let deployment = deployment(&sink);
+    let path = deployment.path().join("trunkline.yaml");
+    let file = fs::read_to_string(&path).unwrap();
+    let url = format!("url: \"http://localhost:{}/ops\", token", deployment.admin.port());
+    fs::write(&path, file.replace("admin: { token", &format!("admin: {{ {url}"))).unwrap();
+    let _gateway = deployment.start();
+    for name in ["a", "b", "c"] {
+        let draft = json!({ "integration": "shop", "connection": name, "credential": { "api_key": "key-0001" }, "untested": true });
+        let saved = deployment.ask("POST", "/api/integrations/save", &draft).json();
+        let endpoints = format!("/api/integrations/{}/webhooks", saved["id"].as_str().unwrap());
+        assert_eq!(deployment.ask("POST", &endpoints, &json!({})).status, 201);
+    }
+    for list in ["/ops/api/integrations/connections", "/ops/api/connections", "/ops/api/webhooks"] {
+        let mut target = format!("{list}?integration=shop&limit=2");
+        let mut ids = Vec::new();
+        for rest in [1, 0] {
+            let part = deployment.ask("GET", &target, &Value::Null);
+            ids.extend(part.json().as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()));
+            let link = part.header("link").map(|link| link.trim_start_matches('<').split_once('>').unwrap());
+            let Some((next, relation)) = link else {
+                assert_eq!(rest, 0, "{target}");
+                break;
+            };
+            assert!(
+                relation.contains("next") && next.starts_with(&format!("{list}?integration=shop&limit=2&after=")),
+                "{next}"
+            );
+            target = next.to_owned();
+        }
+        let whole = deployment.ask("GET", list, &Value::Null);
+        let whole: Vec<_> =
+            whole.json().as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+        assert_eq!((ids.len(), ids), (3, whole));
+    }
+    assert_eq!(deployment.ask("GET", "/api/connections?limit=0", &Value::Null).status, 400);
+}
+
+#[test]
 fn a_connection_has_its_integration_and_whose_account_it_is() {
     let sink = Sink::start(Mood::Well);
     let deployment = deployment(&sink);
@@ -209,5 +249,10 @@ fn a_connect_link_is_a_page_for_people_and_an_address_for_programs() {
         page.status == 200 && page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")),
         "{page:?}"
     );
-    assert_eq!(open(&format!("{target}x"), "text/plain").status, 400);
+    // A program reads a refusal as everywhere, and no page.
+    let refused = open(&format!("{target}x"), "text/plain");
+    assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+    assert_eq!(code(&refused), (400, Some("link_invalid".to_owned())));
+    let page = open(&format!("{target}x"), "text/html");
+    assert!(page.status == 400 && page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
 }

@@ -185,6 +185,26 @@ pub fn rows(limit: Option<usize>) -> Result<usize, Refused> {
     }
 }
 
+/// A part of a list whose rows stand in order of their places, as text: those beyond a place, at most as many as wanted;
+/// and the place to go on from, where there are more. Without a limit it has all of them.
+///
+/// # Errors
+/// When the limit is out of bounds.
+pub fn part<T>(
+    mut list: Vec<T>,
+    (after, limit): (Option<&str>, Option<usize>),
+    place: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, Option<String>), Refused> {
+    let limit = limit.map(|limit| rows(Some(limit))).transpose()?;
+    if let Some(after) = after {
+        list.retain(|row| place(row).as_str() > after);
+    }
+    let Some(limit) = limit.filter(|limit| *limit < list.len()) else { return Ok((list, None)) };
+    list.truncate(limit);
+    let next = list.last().map(place);
+    Ok((list, next))
+}
+
 /// A moment: RFC 3339 in UTC, or a duration that lies that far back.
 ///
 /// # Errors
@@ -228,6 +248,16 @@ mod tests {
         assert_eq!(read("1h"), Some(6_400));
         assert_eq!(read("1970-01-01T00:00:05Z"), Some(5));
         assert_eq!(read("yesterday"), None);
+    }
+
+    #[test]
+    fn parts_of_a_list_follow_each_other_also_when_a_row_goes() {
+        let list = || vec!["a", "b", "c", "d"];
+        let of = |list, after, limit| part(list, (after, limit), |row: &&str| (*row).to_owned()).ok();
+        assert_eq!(of(list(), None, None), Some((list(), None)));
+        assert_eq!(of(list(), None, Some(2)), Some((vec!["a", "b"], Some("b".to_owned()))));
+        assert_eq!(of(vec!["a", "c", "d"], Some("b"), Some(2)), Some((vec!["c", "d"], None)));
+        assert_eq!((of(list(), Some("z"), Some(1)), of(list(), None, Some(0))), (Some((Vec::new(), None)), None));
     }
 
     #[test]

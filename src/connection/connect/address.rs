@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Connect;
 use super::door::Visit;
-use crate::respond::Answer;
+use crate::respond::{Answer, Refusal};
 
 /// Whether a visitor takes a text and no page.
 fn wants_text(headers: &HeaderMap) -> bool {
@@ -30,7 +30,7 @@ impl Connect {
     async fn address(&self, integration: &str, visit: &Visit) -> Answer {
         let generation = self.live.load();
         if let Err(refused) = self.admitted(&generation, (integration, &visit.query), None).await {
-            return refused;
+            return without_page(refused);
         }
         let base = generation.gateway.public_url.as_str().trim_end_matches('/');
         let text = format!("{base}/api/connect/{integration}?{}\n", visit.query);
@@ -43,6 +43,12 @@ impl Connect {
         let headers = headers.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value)));
         Answer { headers: headers.collect(), body: Bytes::from(text), ..Answer::empty(StatusCode::OK) }
     }
+}
+
+/// A refusal for a program, in place of the page that tells a person.
+fn without_page(page: Answer) -> Answer {
+    let refusal = Refusal::of(&page).copied();
+    refusal.map_or(page, |refusal| refusal.answer("this is no link by which an account can be connected now"))
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ mod shown;
 
 use axum::Json;
 use axum::extract::State;
+use http::{HeaderMap, Uri};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Shared;
 use super::document::CallsOut;
-use super::query::{Asked, Named};
+use super::query::{Asked, Named, link_next, part};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::ConnectionId;
@@ -22,22 +23,45 @@ pub use shown::{Detail, Row, Shown, ShownAlone};
 use shown::{described, resolved, shown, tokens};
 
 /// Every connection by integration and name: those that files declare, and those the store keeps.
-#[utoipa::path(get, path = "/api/integrations/connections", tag = "connections", params(Wanted),
+#[utoipa::path(get, path = "/api/integrations/connections", tag = "connections", params(Listed),
     responses((status = 200, body = [Shown]), (status = 503, description = "connection_unusable")))]
-pub async fn list(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Result<Json<Vec<Shown>>, Refused> {
-    shown(&parts, rows(&parts, &wanted).await?).await.map(Json)
+pub async fn list(State(parts): Shared, uri: Uri, Asked(listed): Asked<Listed>) -> Result<Answered, Refused> {
+    let Listed { integration, status, q, limit, after } = listed;
+    let all = rows(&parts, &Wanted { integration, status, q }).await?;
+    // No id of an integration has a character before the space, so that this text orders as the two names do.
+    let place = |row: &Row| format!("{} {}", row.integration, row.name);
+    let (rows, next) = part(all, (after.as_deref(), limit), place)?;
+    Ok((link_next(&uri, "after", next), Json(shown(&parts, rows).await?)))
 }
 
 /// Another name of `/api/integrations/connections`.
-#[utoipa::path(get, path = "/api/connections", tag = "connections", params(Wanted),
+#[utoipa::path(get, path = "/api/connections", tag = "connections", params(Listed),
     responses((status = 200, body = [Shown]), (status = 503, description = "connection_unusable")))]
-pub async fn all(state: Shared, wanted: Asked<Wanted>) -> Result<Json<Vec<Shown>>, Refused> {
-    list(state, wanted).await
+pub async fn all(state: Shared, uri: Uri, listed: Asked<Listed>) -> Result<Answered, Refused> {
+    list(state, uri, listed).await
+}
+
+type Answered = (HeaderMap, Json<Vec<Shown>>);
+
+/// Which connections, and how many of them.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Listed {
+    /// Only this integration's.
+    integration: Option<String>,
+    /// Only those that fare so.
+    status: Option<Status>,
+    /// Only those with this in their name; case does not count.
+    q: Option<String>,
+    /// At most so many: 1 to 1,000, or all when nobody says.
+    limit: Option<usize>,
+    /// Only those beyond this place, as `Link` names it.
+    after: Option<String>,
 }
 
 /// Which connections.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// Only this integration's.

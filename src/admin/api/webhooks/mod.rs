@@ -4,24 +4,25 @@
 
 mod shown;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::document::CallsOut;
-use super::query::{Asked, Named, Sent, rows};
+use super::query::{Asked, Named, Sent, link_next, part, rows};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::{ConnectionId, WebhookId};
 use crate::base::secret::Secret;
 use crate::base::units::parse_duration;
-use crate::connection::endpoints::EndpointError;
+use crate::connection::endpoints::{Endpoint, EndpointError};
 use crate::respond::Refusal;
 use crate::webhook::managed::{Change, ManagedError, OVERLAP, Wanted as WantedEndpoint};
 use crate::webhook::refused;
@@ -39,9 +40,23 @@ pub struct WantedRefused {
     limit: Option<usize>,
 }
 
-/// Which endpoints.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+/// Which endpoints, and how many of them.
+#[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Listed {
+    /// Only this integration's.
+    integration: Option<String>,
+    /// Only those of connections of this name.
+    connection: Option<String>,
+    /// At most so many: 1 to 1,000, or all when nobody says.
+    limit: Option<usize>,
+    /// Only those beyond this place, as `Link` names it.
+    after: Option<String>,
+}
+
+/// Which endpoints.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// Only this integration's.
@@ -99,19 +114,29 @@ pub struct Test {
 }
 
 /// The endpoints that fit the filter, oldest first.
-#[utoipa::path(get, path = "/api/webhooks", tag = "webhooks", params(Wanted), responses((status = 200, body = [Shown])))]
-pub async fn list(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Json<Vec<Shown>> {
-    Json(all(&parts, &wanted))
+#[utoipa::path(get, path = "/api/webhooks", tag = "webhooks", params(Listed), responses((status = 200, body = [Shown])))]
+pub async fn list(
+    State(parts): Shared,
+    uri: Uri,
+    Asked(listed): Asked<Listed>,
+) -> Result<(HeaderMap, Json<Vec<Shown>>), Refused> {
+    let Listed { integration, connection, limit, after } = listed;
+    let all = fitting(&parts, &Wanted { integration, connection });
+    let place = |one: &Arc<Endpoint>| format!("{:015} {}", one.created_at.millis(), one.id);
+    let (rows, next) = part(all, (after.as_deref(), limit), place)?;
+    Ok((link_next(&uri, "after", next), Json(rows.iter().map(|endpoint| described(&parts, endpoint)).collect())))
 }
 
 /// What lists show of endpoints.
 pub fn all(parts: &Parts, wanted: &Wanted) -> Vec<Shown> {
-    let all = parts.webhooks.endpoints().all();
+    fitting(parts, wanted).iter().map(|endpoint| described(parts, endpoint)).collect()
+}
+
+fn fitting(parts: &Parts, wanted: &Wanted) -> Vec<Arc<Endpoint>> {
     let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
-    let shown = all
-        .iter()
-        .filter(|one| fits(&wanted.integration, &one.integration) && fits(&wanted.connection, &one.connection));
-    shown.map(|endpoint| described(parts, endpoint)).collect()
+    let mut all = parts.webhooks.endpoints().all();
+    all.retain(|one| fits(&wanted.integration, &one.integration) && fits(&wanted.connection, &one.connection));
+    all
 }
 
 /// The endpoints of one connection, by its id.
