@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Uri, header};
 use super::refusal::Refused;
 use super::sign_in::cookie::Way;
 use super::sign_in::{Identity, Proof, is_own_form};
-use super::{MAX_BODY, Parts, guard};
+use super::{Parts, guard};
 use crate::definition::plan::gateway::Gateway;
 use crate::respond::Refusal;
 
@@ -105,7 +105,7 @@ pub async fn enter(parts: &Parts, request: Request) -> Result<Request, Refused> 
         && let Some(who) = &who
     {
         if let Proof::Session { form } = &who.proof {
-            request = own_form(request, form).await?;
+            request = own_form(request, form, gateway.limits.admin_body_bytes).await?;
         }
         guard::may_change(who, route(&request), &gateway.admin)?;
     }
@@ -118,8 +118,16 @@ fn route(request: &Request) -> &str {
     request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str)
 }
 
+/// The most bytes that the body of a request may have.
+pub fn most_bytes(request: &Request, gateway: &Gateway) -> usize {
+    match route(request) {
+        "/api/import" => gateway.limits.import_bytes,
+        _ => gateway.limits.admin_body_bytes,
+    }
+}
+
 /// Refuses what was not sent from one of the session's own pages.
-async fn own_form(request: Request, expected: &str) -> Result<Request, Refused> {
+async fn own_form(request: Request, expected: &str, most: usize) -> Result<Request, Refused> {
     let foreign = || {
         let help = "load the page again and send the form once more";
         Refused::with_help(Refusal::FormForeign, "the form lacks this session's word, or has another's", help)
@@ -133,7 +141,7 @@ async fn own_form(request: Request, expected: &str) -> Result<Request, Refused> 
     }
     let (head, body) = request.into_parts();
     let too_large = |_| Refused::new(Refusal::BodyTooLarge, "the form could not be read to its end, or is too large");
-    let body = to_bytes(body, MAX_BODY).await.map_err(too_large)?;
+    let body = to_bytes(body, most).await.map_err(too_large)?;
     let word = url::form_urlencoded::parse(&body).find(|(name, _)| name == FORM_FIELD).map(|(_, value)| value);
     if !word.is_some_and(|word| is_own_form(&word, expected)) {
         return Err(foreign());

@@ -44,8 +44,6 @@ use readiness::Readiness;
 use refusal::Refused;
 use sign_in::SignIn;
 
-/// The most bytes of a request's body; what this door takes is small.
-const MAX_BODY: usize = 256 << 10;
 /// How long an answer may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -134,7 +132,6 @@ pub fn router(parts: Arc<Parts>, page: Router<Arc<Parts>>) -> Router {
         .merge(page)
         .fallback(|| async { Refused::new(Refusal::NotFound, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Refused::new(Refusal::MethodNotAllowed, "try another method") })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&parts), admit))
         .with_state(Arc::clone(&parts));
     // What changes the path must stand before the routes, and a layer of theirs stands behind them.
@@ -157,10 +154,13 @@ pub fn page_address(gateway: &Gateway, listen: &Listen) -> Option<String> {
 async fn admit(State(parts): State<Arc<Parts>>, request: Request, next: Next) -> Response {
     let response = match entry::enter(&parts, request).await {
         Err(refused) => refused.into_response(),
-        Ok(request) => match tokio::time::timeout(DEADLINE, next.run(request)).await {
-            Ok(response) => response,
-            Err(_elapsed) => Refused::new(Refusal::Unavailable, "the answer took longer than 30 s").into_response(),
-        },
+        Ok(mut request) => {
+            DefaultBodyLimit::max(entry::most_bytes(&request, &parts.live.load().gateway)).apply(&mut request);
+            match tokio::time::timeout(DEADLINE, next.run(request)).await {
+                Ok(response) => response,
+                Err(_elapsed) => Refused::new(Refusal::Unavailable, "the answer took longer than 30 s").into_response(),
+            }
+        }
     };
     parts.metrics.http_requests.with_label_values(&["admin", "other", response.status().as_str()]).inc();
     if let Some(code) = response.headers().get(crate::respond::ERROR_HEADER).and_then(|code| code.to_str().ok()) {

@@ -68,6 +68,28 @@ fn an_answer_that_is_too_large_is_not_kept_for_its_key() {
 }
 
 #[test]
+fn a_body_has_as_many_bytes_as_the_file_allows() {
+    let sink = Sink::start(Mood::Well);
+    let deployment = deployment(&sink, "{ admin_body_bytes: 100B, import_bytes: 1KiB }");
+    let _gateway = deployment.start();
+    let bearer = format!("Bearer {ADMIN_TOKEN}");
+    let send = |header: &str, path: &str, bytes: usize| {
+        let fresh = format!("{path} {bytes}");
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json"), (header, &*fresh)];
+        let body = format!("{:bytes$}", "{}");
+        let reply = Client::new(deployment.admin).send("POST", path, &headers, body.as_bytes()).unwrap();
+        (reply.status, reply.json()["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let large = (413, "body_too_large".to_owned());
+    // With a key the body is read before, to be compared.
+    for header in ["x-note", "idempotency-key"] {
+        for (path, most) in [("/api/connect-links", 100), ("/api/import", 1024)] {
+            assert_eq!((send(header, path, most).0, send(header, path, most + 1)), (400, large.clone()), "{path}");
+        }
+    }
+}
+
+#[test]
 fn a_plan_has_as_many_deliveries_as_the_file_allows_and_says_that_more_fit() {
     let sink = Sink::start(Mood::Failing);
     let deployment = deployment(&sink, "{ replay_deliveries: 2 }");

@@ -34,10 +34,9 @@ pub mod webhooks;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::get;
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Parts;
@@ -79,7 +78,7 @@ fn guarded() -> OpenApiRouter<Arc<Parts>> {
         .routes(routes!(keys::check))
         .routes(routes!(keys::rotate))
         .routes(routes!(transfer::export, transfer::export_sealed))
-        .routes(routes!(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))
+        .routes(routes!(transfer::import))
         .routes(routes!(audit::list))
         .routes(routes!(audit::check))
         .merge(of_integrations())

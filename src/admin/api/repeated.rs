@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine as _;
@@ -19,13 +19,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
-use super::transfer::MAX_IMPORT;
+use crate::admin::entry::most_bytes;
 use crate::admin::refusal::Refused;
 use crate::admin::sign_in::Identity;
-use crate::admin::{MAX_BODY, Parts, guard};
+use crate::admin::{Parts, guard};
 use crate::base::clock::Timestamp;
 use crate::connection::Vault;
 use crate::connection::vault::ANSWERS;
+use crate::definition::plan::gateway::Gateway;
 use crate::respond::Refusal;
 use crate::store::StoreError;
 use crate::store::model::RecordKey;
@@ -106,7 +107,7 @@ pub async fn once(State(answers): State<Arc<Answers>>, request: Request, next: N
         let help = "make a key with `trunkline keys generate`, and name it under `secrets.key`";
         Refused::with_help(Refusal::Conflict, "without a master key no answer is kept, and so no key counts", help)
     })?;
-    let (claim, request) = claim(request).await?;
+    let (claim, request) = claim(request, &answers.parts.live.load().gateway).await?;
     let turn = answers.turn(&claim)?;
     if let Some(answer) = answers.begin(&vault, &claim).await? {
         return Ok(answer);
@@ -123,10 +124,9 @@ pub async fn once(State(answers): State<Arc<Answers>>, request: Request, next: N
 }
 
 /// Reads a request whole, so that it can be compared.
-async fn claim(request: Request) -> Result<(Claim, Request), Refused> {
+async fn claim(request: Request, gateway: &Gateway) -> Result<(Claim, Request), Refused> {
     let key = key_of(request.headers())?;
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let most = if route == "/api/import" { MAX_IMPORT } else { MAX_BODY };
+    let most = most_bytes(&request, gateway);
     let (head, body) = request.into_parts();
     let too_large = |_| Refused::new(Refusal::BodyTooLarge, "the body could not be read to its end, or is too large");
     let body = to_bytes(body, most).await.map_err(too_large)?;

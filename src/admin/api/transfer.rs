@@ -14,9 +14,6 @@ use crate::admin::refusal::Refused;
 use crate::connection::transfer::{Export, OnConflict, Plan, TransferError};
 use crate::respond::Refusal;
 
-/// The most bytes of an import.
-pub const MAX_IMPORT: usize = 64 << 20;
-
 /// Every stored connection, without its secrets.
 #[utoipa::path(get, path = "/api/export", tag = "transfer",
     responses((status = 200, body = Export), (status = 503, description = "connection_unusable")))]

@@ -285,6 +285,8 @@ fn limits(raw: Option<&RawLimits>) -> Limits {
         admin_connections_per_source: raw
             .admin_connections_per_source
             .map_or(usual.admin_connections_per_source, count),
+        admin_body_bytes: raw.admin_body_bytes.map_or(usual.admin_body_bytes, |size| bytes(size.0)),
+        import_bytes: raw.import_bytes.map_or(usual.import_bytes, |size| bytes(size.0)),
         admin_answers: raw.admin_answers.map_or(usual.admin_answers, count),
         admin_answer_bytes: raw.admin_answer_bytes.map_or(usual.admin_answer_bytes, |size| bytes(size.0)),
         replay_deliveries: raw.replay_deliveries.map_or(usual.replay_deliveries, count),

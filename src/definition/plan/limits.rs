@@ -27,6 +27,10 @@ pub struct Limits {
     pub admin_connections: usize,
     /// Open connections at the admin door from one address. Default 64, and always less than all.
     pub admin_connections_per_source: usize,
+    /// Bytes of a request's body at the admin door. Default 256 KiB.
+    pub admin_body_bytes: usize,
+    /// Bytes of an import. Default 64 MiB.
+    pub import_bytes: usize,
     /// Answers of the admin API that are kept for their `Idempotency-Key`. Default 10,000.
     pub admin_answers: usize,
     /// Bytes of such an answer. Default 128 KiB.
@@ -99,6 +103,8 @@ impl Default for Limits {
             connections_per_source: 200,
             admin_connections: 256,
             admin_connections_per_source: 64,
+            admin_body_bytes: 256 << 10,
+            import_bytes: 64 << 20,
             admin_answers: 10_000,
             admin_answer_bytes: 128 << 10,
             replay_deliveries: 10_000,

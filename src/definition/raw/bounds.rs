@@ -38,6 +38,10 @@ pub struct Limits {
     /// probes out. Default 64.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub admin_connections_per_source: Option<u32>,
+    /// The largest body of a request at the admin door; a larger one is refused with 413. Default 256KiB.
+    pub admin_body_bytes: Option<SizeText>,
+    /// The same of `POST /api/import`, which takes connections of a whole deployment. Default 64MiB.
+    pub import_bytes: Option<SizeText>,
     /// Answers of the admin API that are kept for a day for who sends a request with the same `Idempotency-Key` again.
     /// When there are so many, requests with a new key are refused. Default 10000.
     #[schemars(range(min = 1, max = 1_000_000))]
