@@ -69,6 +69,12 @@ impl Generation {
         if id == OWN { Some(&self.gateway.own) } else { self.integration(id) }
     }
 
+    /// Whether a file defines the integration with this id, and no version of it is in force because of its errors.
+    pub fn is_faulty(&self, id: &str) -> bool {
+        let names = |file: &FileStatus| file.integration.as_deref() == Some(id) && file.state == FileState::Rejected;
+        self.files.iter().any(names)
+    }
+
     /// The files whose present content does not count.
     pub fn rejected(&self) -> impl Iterator<Item = &FileStatus> {
         self.files.iter().filter(|file| file.state != FileState::Loaded)

@@ -3,6 +3,7 @@
 //! A durable call meets the same refusals when it is taken in ([`super::durable`]). Called by `forward`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
@@ -132,14 +133,22 @@ fn streamed(
     Call { generation, ready, caller, endpoint, target, way: None, kept }
 }
 
+/// When to come again to an integration whose definition has to be mended first.
+const MENDED: Duration = Duration::from_secs(30);
+
 /// The integration that a route names.
 pub(super) fn find_integration<'a>(
     generation: &'a Generation,
     route: &Route<'_>,
 ) -> Result<&'a Arc<Integration>, Answer> {
-    generation
-        .integration(route.integration)
-        .ok_or_else(|| Refusal::NotFound.answer(&format!("there is no integration `{}`", route.integration)))
+    let id = route.integration;
+    generation.integration(id).ok_or_else(|| {
+        if generation.is_faulty(id) {
+            let detail = format!("the definition of `{id}` has errors, and no version of it is in force");
+            return Refusal::Unavailable.answer_after(&detail, MENDED);
+        }
+        Refusal::NotFound.answer(&format!("there is no integration `{id}`"))
+    })
 }
 
 /// The endpoint that a call is for, where the policy cares.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,6 +56,8 @@ pub struct Standing {
     pub known: usize,
     /// How many of them could not be read again: what was read before is in use.
     pub stale: usize,
+    /// How many are named and could never be read: the files that name them are not in force, or as they were before.
+    pub unread: usize,
     /// Why, of one of them.
     pub reason: Option<String>,
 }
@@ -72,6 +75,10 @@ struct Shared {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     known: Mutex<HashMap<String, Known>>,
+    /// Why each secret that is named could never be read.
+    unread: Mutex<BTreeMap<String, String>>,
+    /// Whether there was ever a moment without such.
+    was_whole: AtomicBool,
     away: Mutex<Option<(Duration, SecretFault)>>,
     changed: watch::Sender<u64>,
 }
@@ -120,6 +127,8 @@ impl SecretStore {
             clock,
             metrics,
             known: Mutex::default(),
+            unread: Mutex::default(),
+            was_whole: AtomicBool::new(false),
             away: Mutex::default(),
             changed: watch::Sender::new(0),
         });
@@ -138,7 +147,18 @@ impl SecretStore {
         let mut reasons = known.values().filter_map(|known| known.stale.clone());
         let reason = reasons.next();
         let stale = usize::from(reason.is_some()) + reasons.count();
-        Standing { known: known.len(), stale, reason }
+        let unread = self.shared.unread();
+        let reason = reason.or_else(|| unread.values().next().cloned());
+        Standing { known: known.len(), stale, unread: unread.len(), reason }
+    }
+
+    /// Whether every secret that is named could be read at some time since the start. Until then definitions are missing
+    /// of which nobody knows what they say; afterwards an outage takes nothing away that was there.
+    pub fn was_whole(&self) -> bool {
+        if self.shared.unread().is_empty() {
+            self.shared.was_whole.store(true, Ordering::Relaxed);
+        }
+        self.shared.was_whole.load(Ordering::Relaxed)
     }
 
     /// Runs an operation of the Transit engine; see [`Client::transit`].
@@ -159,8 +179,20 @@ impl SecretStore {
         }
     }
 
-    /// Reads a secret for the first time, and waits for it.
+    /// Reads a secret for the first time, and waits for it. One that could not be read is asked for again in the
+    /// background until it can be.
     fn fetch(&self, path: &str) -> Result<(), SecretFault> {
+        let fetched = self.fetch_now(path);
+        if let Err(SecretFault::Unread(reason)) = &fetched {
+            let mut unread = self.shared.unread();
+            if unread.len() < MOST {
+                unread.insert(path.to_owned(), reason.clone());
+            }
+        }
+        fetched
+    }
+
+    fn fetch_now(&self, path: &str) -> Result<(), SecretFault> {
         let now = self.shared.clock.monotonic();
         if let Some((until, fault)) = &*self.shared.away()
             && now < *until
@@ -215,6 +247,9 @@ impl Shared {
     async fn learn(&self, path: &str) -> Result<(), SecretFault> {
         let read = self.read(path).await;
         let now = self.clock.monotonic();
+        if matches!(read, Ok(_) | Err(VaultError::NotFound)) {
+            self.unread().remove(path);
+        }
         match read {
             Ok(fields) => {
                 *self.away() = None;
@@ -259,7 +294,9 @@ impl Shared {
                 continue;
             }
             self.read_again().await;
-            next = self.clock.monotonic() + poll;
+            // Whoever waits for a first reading waits no longer than it has to.
+            let pause = if self.unread().is_empty() { poll } else { poll.min(AWAY) };
+            next = self.clock.monotonic() + pause;
         }
     }
 
@@ -282,7 +319,7 @@ impl Shared {
             known.retain(|_, known| now.saturating_sub(known.asked) < UNASKED);
             known.keys().cloned().collect()
         };
-        let mut changed = false;
+        let mut changed = self.read_the_unread().await;
         for path in paths {
             let read = self.read(&path).await;
             let mut held = self.known();
@@ -305,6 +342,21 @@ impl Shared {
         }
     }
 
+    /// Tries what could never be read; whether anything is known now that was not.
+    async fn read_the_unread(&self) -> bool {
+        let paths: Vec<String> = self.unread().keys().cloned().collect();
+        let mut changed = false;
+        for path in paths {
+            match self.learn(&path).await {
+                Ok(()) | Err(SecretFault::NoSecret) => changed = true,
+                // While the server is away there is no use in asking for the rest.
+                Err(_) if self.away().is_some() => break,
+                Err(_) => {}
+            }
+        }
+        changed
+    }
+
     /// Says in metrics and log how the store stands.
     fn tell(&self) {
         let known = self.known();
@@ -313,6 +365,7 @@ impl Shared {
         let before = self.metrics.secrets.with_label_values(&["stale"]).get();
         self.metrics.secrets.with_label_values(&["current"]).set(gauge(known.len() - stale));
         self.metrics.secrets.with_label_values(&["stale"]).set(gauge(stale));
+        self.metrics.secrets.with_label_values(&["unread"]).set(gauge(self.unread().len()));
         let reason = known.values().find_map(|known| known.stale.as_deref());
         match reason {
             Some(reason) if before == 0 => {
@@ -325,6 +378,10 @@ impl Shared {
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unread(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn away(&self) -> MutexGuard<'_, Option<(Duration, SecretFault)>> {

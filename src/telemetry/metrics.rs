@@ -153,7 +153,7 @@ metrics! {
     store_writable: gauge "trunkline_store_writable" "1 while the store accepts new facts." [];
     records_older_key: gauge "trunkline_records_sealed_by_older_keys" "Sealed records that still need an older master key; 0 when a rotation has ended." [];
     secret_reads: counter "trunkline_secret_reads_total" "Reads of secrets from the secret store: ok, missing, denied, failed." ["result"];
-    secrets: gauge "trunkline_secrets" "Secrets in use from the secret store: current, or stale because they could not be read again." ["state"];
+    secrets: gauge "trunkline_secrets" "Secrets from the secret store: current, stale because they could not be read again, or unread because they never could be." ["state"];
     log_lines_dropped: counter "trunkline_log_lines_dropped_total" "Log lines that nobody read in time." [];
     panics: counter "trunkline_panics_total" "Panics that were caught." ["place"];
 }

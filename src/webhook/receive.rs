@@ -143,7 +143,8 @@ impl Receiver {
         let Some((integration, webhook)) =
             integration.as_ref().and_then(|found| Some((found, found.webhook.as_ref()?)))
         else {
-            return Err(self.unknown());
+            let faulty = integration.is_none() && generation.is_faulty(&head.integration);
+            return Err(if faulty { self.not_in_force() } else { self.unknown() });
         };
         let endpoint = match &head.token {
             None if webhook.address == Address::Plain => None,
@@ -172,6 +173,13 @@ impl Receiver {
                 Err(Refusal::RateLimited.answer_after("this webhook takes no more requests for now", wait).closing())
             }
         }
+    }
+
+    /// A sender must not take an address for gone whose definition has an error just now, as while a secret of it cannot
+    /// be read.
+    fn not_in_force(&self) -> Answer {
+        self.count(OTHER, Refusal::Unavailable.code());
+        Refusal::Unavailable.answer_after("nothing takes webhooks at this address just now", STORE_RETRY).closing()
     }
 
     fn unknown(&self) -> Answer {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,6 +178,38 @@ async fn a_changed_secret_comes_into_force_and_an_outage_changes_nothing() {
     vault.delete("apps/acme");
     eventually("the file is faulty now", || running.live().load().rejected().count() == 1);
     assert_eq!(key_in_force(&running).as_deref(), Some("three"), "its last good version stays in force");
+    running.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_start_without_the_server_is_not_ready_and_mends_itself() {
+    let mut vault = Vault::start();
+    vault.put("apps/acme", json!({ "key": "one" }));
+    let directory = deployment(&token(&vault), ACME);
+    vault.down();
+    let running = start(directory.path()).await.unwrap();
+    let ready = readiness(&running);
+    assert_eq!((&ready["ready"], &ready["checks"]["secrets"]["unread"]), (&json!(false), &json!(1)), "{ready}");
+    let ask = |address: SocketAddr, method: &'static str, target: &'static str| {
+        let key = [("authorization", "Bearer unknown")];
+        let mut client = crate::outside::http::Client::new(address);
+        tokio::task::block_in_place(|| client.send(method, target, &key, b"{}").unwrap())
+    };
+    let public = running.public().tcp().unwrap();
+    let reply = ask(public, "POST", "/webhooks/acme");
+    assert_eq!((reply.status, reply.header("retry-after").is_some()), (503, true));
+    assert_eq!(ask(public, "POST", "/webhooks/none").status, 404);
+    vault.back();
+    eventually("the secret is read", || key_in_force(&running).as_deref() == Some("one"));
+    eventually("it is ready", || readiness(&running)["ready"] == json!(true));
+
+    // From then on an outage takes nothing away, and neither does a new file that needs another secret.
+    vault.down();
+    let other = ACME.replace("id: acme", "id: other").replace("apps/acme#key", "apps/other#key");
+    fs::write(directory.path().join("integrations/other.yaml"), other).unwrap();
+    running.reloader().reload().await;
+    let ready = readiness(&running);
+    assert_eq!((&ready["ready"], &ready["checks"]["secrets"]["unread"]), (&json!(true), &json!(1)), "{ready}");
     running.stop(Duration::from_secs(5)).await;
 }
 

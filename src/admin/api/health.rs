@@ -62,7 +62,9 @@ pub struct Verbosity {
 pub async fn readyz(State(parts): Shared, Asked(wanted): Asked<Verbosity>) -> Response {
     let phase = parts.readiness.phase();
     let store = parts.store.writable();
-    let ready = phase == Phase::Serving && store.is_ok();
+    // A start while the secret store is down leaves definitions out: traffic for them would find nothing here.
+    let whole = parts.secrets.as_ref().is_none_or(|secrets| secrets.was_whole());
+    let ready = phase == Phase::Serving && store.is_ok() && whole;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if wanted.verbose.is_none() {
         return (status, if ready { "ready\n" } else { "not ready\n" }).into_response();
@@ -79,7 +81,10 @@ pub async fn readyz(State(parts): Shared, Asked(wanted): Asked<Verbosity>) -> Re
         .collect();
     let secrets = parts.secrets.as_ref().map(|secrets| {
         let standing = secrets.standing();
-        json!({ "ok": standing.stale == 0, "known": standing.known, "stale": standing.stale, "detail": standing.reason })
+        json!({
+            "ok": standing.stale + standing.unread == 0, "known": standing.known, "stale": standing.stale,
+            "unread": standing.unread, "detail": standing.reason,
+        })
     });
     let stalled = parts.reload.stalled();
     let store_says = store.as_ref().err().map(ToString::to_string);
@@ -98,7 +103,7 @@ pub async fn readyz(State(parts): Shared, Asked(wanted): Asked<Verbosity>) -> Re
         "rejected": rejected,
     });
     if let (Some(secrets), Some(checks)) = (secrets, body["checks"].as_object_mut()) {
-        // What was last read goes on being used, so an outage is told here and refuses no traffic.
+        // What was once read goes on being used, so a later outage is told here and refuses no traffic.
         checks.insert("secrets".to_owned(), secrets);
     }
     (status, axum::Json(body)).into_response()
