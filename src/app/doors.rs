@@ -78,7 +78,7 @@ pub async fn open(
     let (tokens, legs) = signing_in(&clients, &policies, (&connections, &activity), seams);
     let refresher = Arc::new(refresher(live, &connections, &tokens, seams)?);
     let parts = way_out((&connections, refresher), &clients, &activity, seams);
-    let outbound = Arc::new(Outbound::sharing(parts, policies));
+    let outbound = Arc::new(Outbound::sharing(parts, policies, Some(Arc::clone(&tokens) as _)));
     let door = proxy::Parts {
         live: Arc::clone(live),
         outbound: Arc::clone(&outbound),
@@ -88,6 +88,7 @@ pub async fn open(
         clock: Arc::clone(&seams.clock),
         random: Arc::clone(&seams.random),
         events: Arc::clone(&store) as _,
+        backlog: Arc::clone(&store) as _,
     };
     let door = Arc::new(ProxyDoor::new(door)?);
     let (endpoints, tallies, holds) = endpoints(&connections, &store, seams).await?;

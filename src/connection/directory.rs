@@ -500,6 +500,8 @@ fn fits(integration: &Integration, credential: &Credential) -> Result<(), String
         | (Auth::OAuth1(_) | Auth::Login(_), Credential::Tokens(_) | Credential::None)
         | (Auth::None | Auth::Mtls, Credential::None)
         | (Auth::OAuth2(_), Credential::Tokens(_)) => Ok(()),
+        // Its tokens are had when a call needs one.
+        (Auth::OAuth2(oauth2), Credential::None) if !oauth2.grant.needs_person() => Ok(()),
         (Auth::Jwt(assertion), Credential::ApiKey(_)) if assertion.key.is_none() => Ok(()),
         (Auth::Jwt(assertion), Credential::None) if assertion.key.is_some() => Ok(()),
         (_, credential) => Err(format!("this service does not sign in with {}", credential.kind())),

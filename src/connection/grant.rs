@@ -200,6 +200,16 @@ pub trait TokenSource: Send + Sync {
     }
 }
 
+/// Gets the tokens of grants that need no person.
+#[async_trait]
+pub trait Grants: fmt::Debug + Send + Sync {
+    /// Makes the token calls of an account's grant. Each is tried once.
+    ///
+    /// # Errors
+    /// As the service answers, and [`TokenErrorKind::Misconfigured`] where a person has to consent.
+    async fn grant_itself(&self, account: Account<'_>) -> Result<Grant, TokenError>;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,6 +38,7 @@ use http::HeaderMap;
 use crate::activity::Activity;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::Random;
+use crate::connection::grant::Grants;
 use crate::connection::sign_in::{self, login::Logins};
 use crate::connection::{Connection, Connections, PerConnection, Refresher};
 use crate::definition::live::Generation;
@@ -96,11 +97,12 @@ impl Outbound {
     /// The way out over these parts, with a policy that nobody else knows.
     pub fn new(parts: Parts) -> Self {
         let policies = Arc::new(Policies::new(Arc::clone(&parts.clock), Arc::clone(&parts.metrics)));
-        Self::sharing(parts, policies)
+        Self::sharing(parts, policies, None)
     }
 
-    /// The way out over these parts, under the same policy as the calls of signing in.
-    pub fn sharing(parts: Parts, policies: Arc<Policies>) -> Self {
+    /// The way out over these parts, under the same policy as the calls of signing in. With `grants` it gets
+    /// tokens that need no person, for connections that keep none.
+    pub fn sharing(parts: Parts, policies: Arc<Policies>, grants: Option<Arc<dyn Grants>>) -> Self {
         let logins = Logins::new(sign_in::Parts {
             clients: parts.clients.clone(),
             clock: Arc::clone(&parts.clock),
@@ -108,6 +110,10 @@ impl Outbound {
             metrics: Arc::clone(&parts.metrics),
             turns: Arc::clone(&policies) as _,
         });
+        let logins = match grants {
+            Some(grants) => logins.granted_by(grants),
+            None => logins,
+        };
         let cache = Arc::new(Cache::new(Arc::clone(&parts.metrics), Arc::clone(&parts.clock)));
         let (prepared, logins, skews) = (PerConnection::default(), Arc::new(logins), Skews::default());
         Self { parts, policies, prepared, logins, skews, cache }

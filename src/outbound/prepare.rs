@@ -81,27 +81,27 @@ impl Outbound {
         if let Some(refresher) = &self.parts.refresher {
             resolved = refresher.usable(generation, integration, resolved, need).await?;
         }
-        if let Some(prepared) = self.kept(&generation.gateway, integration, &resolved) {
+        if let Some(prepared) = self.kept(&generation.gateway, integration, (&resolved, need)) {
             return Ok(prepared);
         }
         // Apart, so that the future of a call that finds it made stays small.
-        Box::pin(self.prepare_anew(generation, integration, connection, resolved)).await
+        Box::pin(self.prepare_anew(generation, integration, (connection, resolved), need)).await
     }
 
     async fn prepare_anew(
         &self,
         generation: &Generation,
         integration: &Arc<Integration>,
-        connection: &str,
-        resolved: Arc<Connection>,
+        (connection, resolved): (&str, Arc<Connection>),
+        need: Need<'_>,
     ) -> Result<Arc<Prepared>, OutboundError> {
         // Of all who ask at once one makes the credential; the others find it made.
         let turn = self.logins.turn(&integration.id, connection);
-        let _turn = match &integration.auth {
-            Auth::Login(_) => Some(turn.lock().await),
+        let _turn = match (&integration.auth, &resolved.credential) {
+            (Auth::Login(_) | Auth::OAuth2(_), Credential::None) => Some(turn.lock().await),
             _ => None,
         };
-        if let Some(prepared) = self.kept(&generation.gateway, integration, &resolved) {
+        if let Some(prepared) = self.kept(&generation.gateway, integration, (&resolved, need)) {
             return Ok(prepared);
         }
         let (used, made) = self.make(generation, integration, &resolved).await?;
@@ -119,12 +119,12 @@ impl Outbound {
         &self,
         gateway: &Arc<Gateway>,
         integration: &Arc<Integration>,
-        resolved: &Arc<Connection>,
+        (resolved, need): (&Arc<Connection>, Need<'_>),
     ) -> Option<Arc<Prepared>> {
         let prepared = self.prepared.get(integration, &resolved.id)?;
-        let until = prepared.made.as_ref().and_then(|made| made.until);
         let same = Arc::ptr_eq(&prepared.resolved, resolved) && Arc::ptr_eq(&prepared.gateway, gateway);
-        (same && until.is_none_or(|until| self.parts.clock.now() < until)).then_some(prepared)
+        let lasts = || prepared.made.as_ref().is_none_or(|made| made.lasts(self.parts.clock.now(), need.validity));
+        (same && lasts()).then_some(prepared)
     }
 
     /// The credential that is made here for this connection, where one is.
@@ -144,12 +144,12 @@ impl Outbound {
                 let made = sign::own_token(assertion, connection, self.signing_moment(connection)).map_err(unusable)?;
                 Ok((Arc::clone(connection), Some(made)))
             }
-            (Auth::Login(_), Credential::None) => {
+            (Auth::Login(_) | Auth::OAuth2(_), Credential::None) => {
                 let (inputs, saved) = (&connection.inputs, &connection.saved);
                 let account = Account { generation, integration, connection: &connection.id, inputs, saved };
                 let grant = self.logins.sign_in(account).await;
                 let grant = grant.map_err(|error| {
-                    self.feel_sign_in(connection, &error);
+                    self.feel_sign_in(integration, connection, &error);
                     unusable(PlaceError::SignIn(Box::new(error)))
                 })?;
                 self.feel_signed_in(connection);
@@ -170,12 +170,17 @@ impl Outbound {
 
     /// What a sign-in that failed says about the connection's health. It is told by every call that tries, so
     /// that one which works again is seen as soon as it does.
-    fn feel_sign_in(&self, connection: &Connection, error: &TokenError) {
+    fn feel_sign_in(&self, integration: &Integration, connection: &Connection, error: &TokenError) {
         let now = self.parts.clock.now();
+        let is_granted = matches!(integration.auth, Auth::OAuth2(_));
         let (condition, step) = match error.kind {
+            TokenErrorKind::Permanent if is_granted => {
+                (Status::Error, "see whether the service still knows the application that `auth.oauth2` names")
+            }
             TokenErrorKind::Permanent => {
                 (Status::NeedsReconnect, "connect the account again, with a name and a password that the service takes")
             }
+            TokenErrorKind::Misconfigured if is_granted => (Status::Error, "correct `auth.oauth2` in the definition"),
             TokenErrorKind::Misconfigured => (Status::Error, "correct `auth.login` in the definition"),
             TokenErrorKind::Passing | TokenErrorKind::Unsent => {
                 (Status::Warning, "see whether the service can be reached; the next call tries again")
@@ -215,6 +220,12 @@ pub enum SignedOut {
 }
 
 impl Made {
+    /// Whether it is used at `now` by a call that needs it to last so long; of its life half at most counts, since a
+    /// new one may last no longer.
+    fn lasts(&self, now: Timestamp, validity: Duration) -> bool {
+        self.until.is_none_or(|until| now.after(validity.min(until.since(self.at) / 2)) < until)
+    }
+
     fn of(grant: &Grant, now: Timestamp) -> Self {
         let ends = grant.tokens.values().filter_map(|token| token.expires_at).min();
         // A tenth of its life is left for calls under way, a minute at most.

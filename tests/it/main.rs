@@ -31,6 +31,7 @@ mod doors_tls;
 mod doors_trust;
 mod egress;
 mod events;
+mod granted;
 mod hostile_api;
 mod hygiene;
 mod kills;

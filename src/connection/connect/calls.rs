@@ -10,7 +10,7 @@ use serde_json::Map;
 use super::pending::Issuer;
 use super::provider::{Ask, Code, Departure, Found, Held, Provider, Who};
 use crate::connection::flow::{Authorization, DeviceCode, Discovered, Poll, Purpose, TokenCalls};
-use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
+use crate::connection::grant::{Account, Grant, Grants as _, TokenError};
 use crate::connection::sign_in::login::Logins;
 use crate::connection::sign_in::oauth1::{Consent, ThreeLegs};
 use crate::definition::plan::Auth;
@@ -56,14 +56,7 @@ impl Provider for Calls {
     }
 
     async fn grant_itself(&self, account: Account<'_>) -> Result<Grant, TokenError> {
-        let purpose = match &account.integration.auth {
-            Auth::OAuth2(oauth2) => Purpose::of_grant(oauth2.grant),
-            _ => None,
-        };
-        match purpose {
-            Some(purpose) => self.tokens.obtain(account, purpose).await,
-            None => Err(TokenError::new(TokenErrorKind::Misconfigured, "this way to sign in needs a person")),
-        }
+        self.tokens.grant_itself(account).await
     }
 
     async fn device_code(&self, account: Account<'_>, scopes: &[String]) -> Result<DeviceCode, TokenError> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use serde_json::{Map, Value as Json};
 
+use super::issuer;
 use super::registration::Need;
 use super::scene::{Main, Scene, misconfigured};
 use super::send::{self, Step};
@@ -117,6 +118,9 @@ impl TokenCalls {
     pub async fn revoke(&self, account: Account<'_>, tokens: &BTreeMap<Arc<str>, Issued>) -> Result<bool, TokenError> {
         let mut scene = self.holding(account, tokens).await?;
         let endpoints = if scene.oauth2.revoke.is_empty() { self.endpoints(&scene).await? } else { None };
+        if let Some(untrusted) = endpoints.as_ref().and_then(|found| found.untrusted(issuer::REVOKE)) {
+            return Err(untrusted);
+        }
         let standard = endpoints.as_ref().and_then(|found| found.revoke.as_ref());
         if scene.oauth2.revoke.is_empty() && standard.is_none() {
             return Ok(false);

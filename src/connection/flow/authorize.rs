@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::Value as Json;
 
 use super::TokenCalls;
-use super::issuer::Endpoints;
+use super::issuer::{self, Endpoints};
 use super::purpose::resources;
 use super::registration::Need;
 use super::scene::{Scene, misconfigured};
@@ -50,6 +50,12 @@ impl TokenCalls {
         scene.show("redirect_uri", ask.redirect_uri);
         let found = self.told_by_issuer(&scene).await?;
         let authorize = oauth2.authorize.as_ref().or_else(|| found.as_ref()?.authorize.as_ref());
+        let untrusted = |name| found.as_ref().and_then(|found| found.untrusted(name));
+        let needs_push = oauth2.push.is_none() && found.as_ref().is_some_and(|found| found.push_required);
+        let hindered = if authorize.is_none() { untrusted(issuer::AUTHORIZE) } else { None };
+        if let Some(hindered) = hindered.or_else(|| if needs_push { untrusted(issuer::PUSH) } else { None }) {
+            return Err(hindered);
+        }
         let authorize = authorize
             .ok_or_else(|| misconfigured("neither `authorize` nor the issuer's metadata say where people consent"))?;
         let mut sent = Sent { standard: standard(&scene, ask)?, written: written(authorize, &scene.context())? };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value as Json;
 
+use super::issuer;
 use super::purpose::resources;
 use super::registration::Need;
 use super::scene::{Scene, misconfigured};
@@ -74,6 +75,9 @@ impl TokenCalls {
             request
         } else {
             discovered = self.endpoints(&scene).await?;
+            if let Some(untrusted) = discovered.as_ref().and_then(|found| found.untrusted(issuer::DEVICE)) {
+                return Err(untrusted);
+            }
             let found = discovered.as_ref().and_then(|found| found.device.as_ref());
             found.ok_or_else(|| misconfigured("neither `device` nor the issuer's metadata say where codes are got"))?
         };

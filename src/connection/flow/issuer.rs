@@ -3,7 +3,8 @@
 //!
 //! Metadata are fetched from the issuer by name over verified TLS, and believed only when they name that
 //! very issuer. They are kept as long as the answer allows, within bounds; when they cannot be had again
-//! the last ones go on for a day. What they name is dialled under the same guard as everything else.
+//! the last ones go on for a day. What they name must be at the issuer's own host or at one that the definition names,
+//! since the application's secret and people's tokens go there, and is dialled under the same guard as everything else.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -36,6 +37,13 @@ const CAPACITY: usize = 4_096;
 /// How long a fetch may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The names of addresses in metadata (RFC 8414 §2, RFC 8628 §4, RFC 9126 §5).
+pub(super) const AUTHORIZE: &str = "authorization_endpoint";
+pub(super) const TOKEN: &str = "token_endpoint";
+pub(super) const REVOKE: &str = "revocation_endpoint";
+pub(super) const DEVICE: &str = "device_authorization_endpoint";
+pub(super) const PUSH: &str = "pushed_authorization_request_endpoint";
+
 /// The addresses that an issuer tells.
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
@@ -50,6 +58,19 @@ pub(super) struct Endpoints {
     /// Whether the parameters of an authorization must be pushed.
     pub push_required: bool,
     iss_sent: bool,
+    /// What is not used because of where it is, by its name in the metadata.
+    elsewhere: Vec<(&'static str, String)>,
+}
+
+impl Endpoints {
+    /// What there is to say of an address that cannot be used because of where it is; `None` where that is not why.
+    pub fn untrusted(&self, name: &str) -> Option<TokenError> {
+        let (name, host) = self.elsewhere.iter().find(|(known, _)| *known == name)?;
+        Some(misconfigured(format!(
+            "the issuer says that its `{name}` is at `{host}`, which is not the issuer's host and which the definition \
+             does not name: add it to `api.hosts` if it is right"
+        )))
+    }
 }
 
 /// Who signs in people, and whether their answers say so.
@@ -151,7 +172,8 @@ async fn fetch(parts: &Parts, scene: &Scene<'_>, text: &Text, issuer: &str) -> R
         };
         let received =
             send::send(parts, scene, Step { stage: Stage::Issuer, request: &request, finish: &finish }).await;
-        match received.and_then(|received| understand(received, issuer, parts.clock.now())) {
+        let trusted = |host: &str| host == base.origin.host || names(scene, host);
+        match received.and_then(|received| understand(received, (issuer, &trusted), parts.clock.now())) {
             Ok(known) => return Ok(known),
             Err(error) => last = error,
         }
@@ -161,7 +183,18 @@ async fn fetch(parts: &Parts, scene: &Scene<'_>, text: &Text, issuer: &str) -> R
     Err(last)
 }
 
-fn understand(received: Received, issuer: &str, now: Timestamp) -> Result<Known, TokenError> {
+/// Whether a definition itself says that calls may go to a host.
+fn names(scene: &Scene<'_>, host: &str) -> bool {
+    let Some(api) = &scene.account.integration.api else { return false };
+    let own = Base::fill(&api.base_url, &scene.context()).is_ok_and(|base| base.origin.host == host);
+    own || api.hosts.iter().any(|pattern| pattern.matches(host))
+}
+
+fn understand(
+    received: Received,
+    (issuer, trusted): (&str, &Trusted<'_>),
+    now: Timestamp,
+) -> Result<Known, TokenError> {
     let status = received.status;
     let kept = lifetime(&received.headers);
     let answer = Answer::of(received);
@@ -176,8 +209,11 @@ fn understand(received: Received, issuer: &str, now: Timestamp) -> Result<Known,
         let words = "its metadata name another issuer (RFC 8414 §3.3): write `issuer` just as they do";
         return Err(of(TokenErrorKind::Misconfigured, words.to_owned()));
     }
-    Ok(Known { endpoints: Arc::new(endpoints(metadata)?), until: now.after(kept) })
+    Ok(Known { endpoints: Arc::new(endpoints(metadata, trusted)?), until: now.after(kept) })
 }
+
+/// Whether a host may be given what is secret.
+type Trusted<'a> = dyn Fn(&str) -> bool + Send + Sync + 'a;
 
 fn lifetime(headers: &HeaderMap) -> Duration {
     let control = headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -185,32 +221,39 @@ fn lifetime(headers: &HeaderMap) -> Duration {
     seconds.map_or(KEPT, Duration::from_secs).clamp(KEPT_LEAST, KEPT_MOST)
 }
 
-fn endpoints(metadata: &Json) -> Result<Endpoints, TokenError> {
-    let field = |name: &str| metadata.get(name).and_then(Json::as_str);
-    let url = |name: &str| field(name).map(literal).transpose();
-    let call = |name: &str| url(name)?.map(|url| standard_call(&url)).transpose();
-    let post = |name: &str| {
-        let request = |url| Request { method: Method::POST, ..request(&url, Vec::new()) };
-        Ok::<_, TokenError>(url(name)?.map(request))
+fn endpoints(metadata: &Json, trusted: &Trusted<'_>) -> Result<Endpoints, TokenError> {
+    let mut elsewhere = Vec::new();
+    let mut url = |name: &'static str| {
+        let Some(text) = metadata.get(name).and_then(Json::as_str) else { return Ok(None) };
+        let host = url::Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+        if !trusted(&host) {
+            elsewhere.push((name, host));
+            return Ok(None);
+        }
+        literal(text).map(Some)
     };
-    let authorize = url("authorization_endpoint")?.map(|url| Authorize {
-        url,
-        params: Vec::new(),
-        raw_scope: false,
-        rename: Vec::new(),
-        omit: Vec::new(),
-        fragment: None,
-    });
+    let [authorize, token, revoke, device, push, registration] =
+        [AUTHORIZE, TOKEN, REVOKE, DEVICE, PUSH, "registration_endpoint"].map(&mut url);
+    let call = |url: Option<Text>| url.map(|url| standard_call(&url)).transpose();
+    let post = |url: Text| Request { method: Method::POST, ..request(&url, Vec::new()) };
     let says = |name: &str| metadata.get(name).and_then(Json::as_bool).unwrap_or_default();
     Ok(Endpoints {
-        authorize,
-        token: call("token_endpoint")?,
-        revoke: call("revocation_endpoint")?,
-        device: post("device_authorization_endpoint")?,
-        push: post("pushed_authorization_request_endpoint")?,
-        registration: url("registration_endpoint")?,
+        authorize: authorize?.map(|url| Authorize {
+            url,
+            params: Vec::new(),
+            raw_scope: false,
+            rename: Vec::new(),
+            omit: Vec::new(),
+            fragment: None,
+        }),
+        token: call(token?)?,
+        revoke: call(revoke?)?,
+        device: device?.map(post),
+        push: push?.map(post),
+        registration: registration?,
         push_required: says("require_pushed_authorization_requests"),
         iss_sent: says("authorization_response_iss_parameter_supported"),
+        elsewhere,
     })
 }
 

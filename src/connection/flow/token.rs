@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::HeaderMap;
 
-use super::issuer::Issuers;
+use super::issuer::{self, Issuers};
 use super::purpose::{Purpose, params};
 use super::registration::Registrations;
 use super::scene::{Main, Scene, misconfigured};
@@ -20,7 +20,7 @@ use super::token_reply::{self, Reply, Tokens, Wanted};
 use super::{Parts, Stage};
 use crate::base::clock::Timestamp;
 use crate::connection::Connections;
-use crate::connection::grant::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
+use crate::connection::grant::{Account, Grant, Grants, Issued, TokenError, TokenErrorKind, TokenSource};
 use crate::definition::plan::oauth2::{DEFAULT_TOKEN, OAuth2, RefreshPolicy, TokenCall};
 use crate::definition::plan::{Auth, Integration};
 use crate::request::skew::{self, Skews};
@@ -33,6 +33,18 @@ pub struct TokenCalls {
     pub(super) registrations: Registrations,
     /// Clocks by which assertions are signed.
     pub(super) skews: Skews,
+}
+
+#[async_trait]
+impl Grants for TokenCalls {
+    async fn grant_itself(&self, account: Account<'_>) -> Result<Grant, TokenError> {
+        let purpose = match &account.integration.auth {
+            Auth::OAuth2(oauth2) => Purpose::of_grant(oauth2.grant),
+            _ => None,
+        };
+        let purpose = purpose.ok_or_else(|| misconfigured("this way to sign in needs a person"))?;
+        self.obtain(account, purpose).await
+    }
 }
 
 impl TokenCalls {
@@ -82,6 +94,9 @@ impl TokenCalls {
         let oauth2 = scene.oauth2;
         let discovered = if oauth2.token.is_empty() { self.endpoints(&scene).await? } else { None };
         let standard = discovered.as_ref().and_then(|found| found.token.as_ref()).map(std::slice::from_ref);
+        if let Some(untrusted) = discovered.as_ref().and_then(|found| found.untrusted(issuer::TOKEN)) {
+            return Err(untrusted);
+        }
         let token = standard.unwrap_or(&oauth2.token);
         let mut brought = match purpose {
             Purpose::Refresh { name, held } => {

@@ -1,5 +1,6 @@
 //! Signing in by requests of a service's own: each step sees what those before it kept, and the last one's
-//! answer holds the tokens.
+//! answer holds the tokens. Grants of OAuth 2.0 that need no person are had in the same way, for connections that keep
+//! no token.
 //!
 //! A session can be had again at any time from what the connection tells, so it is kept in memory and
 //! nowhere else; one that has a refresh token is renewed by that where the definition says how. Who asks at once for one connection waits for one sign-in; one that failed is not tried
@@ -21,7 +22,7 @@ use super::send::{self, misconfigured};
 use crate::connection::directory::DEFAULT;
 use crate::connection::flow::Secrets;
 use crate::connection::flow::token_reply::{self, Tokens, Wanted};
-use crate::connection::grant::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
+use crate::connection::grant::{Account, Grant, Grants, Issued, TokenError, TokenErrorKind, TokenSource};
 use crate::connection::{Connection, Credential};
 use crate::definition::plan::Integration;
 use crate::definition::plan::auth::Auth;
@@ -36,6 +37,8 @@ const MOST: usize = 16_384;
 #[derive(Debug)]
 pub struct Logins {
     parts: Parts,
+    /// What gets the grants that need no person.
+    grants: Option<Arc<dyn Grants>>,
     flights: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     failures: Mutex<HashMap<String, Failed>>,
     sessions: Mutex<Sessions>,
@@ -66,11 +69,18 @@ impl Logins {
     pub fn new(parts: Parts) -> Self {
         Self {
             parts,
+            grants: None,
             flights: Mutex::default(),
             failures: Mutex::default(),
             sessions: Mutex::default(),
             ended: Notify::new(),
         }
+    }
+
+    /// The same, which gets the grants of OAuth 2.0 that need no person here.
+    #[must_use]
+    pub fn granted_by(self, grants: Arc<dyn Grants>) -> Self {
+        Self { grants: Some(grants), ..self }
     }
 
     /// The turn of a connection: who holds it signs in, the others wait.
@@ -190,6 +200,9 @@ impl Logins {
     }
 
     async fn run(&self, account: Account<'_>) -> Result<Grant, TokenError> {
+        if let (Auth::OAuth2(_), Some(grants)) = (&account.integration.auth, &self.grants) {
+            return grants.grant_itself(account).await;
+        }
         let login = plan(&account)?;
         if let Some(grant) = Box::pin(self.renewed(account, login)).await {
             return Ok(grant);

@@ -7,6 +7,7 @@ use super::{Findings, rules};
 use crate::definition::problem::Code;
 use crate::definition::raw::auth::Auth;
 use crate::definition::raw::integration::Integration;
+use crate::definition::raw::oauth2::{Grant, OAuth2};
 use crate::definition::raw::request::Shape;
 use crate::telemetry::notice::OWN;
 use crate::template::Text;
@@ -68,6 +69,7 @@ fn connections(raw: &Integration, found: &mut Findings<'_>) {
             Some(Auth::Basic(_)) => (&["username"], &["password"]),
             Some(Auth::SigV4(_)) => (&["username", "password"], &["token"]),
             Some(Auth::OAuth1(_)) => (&[], &["token", "token_secret"]),
+            Some(Auth::OAuth2(oauth2)) if needs_person(oauth2) => (&["token"], &[]),
             Some(Auth::OAuth2(_) | Auth::Login(_)) => (&[], &["token"]),
             _ => (&[], &[]),
         };
@@ -112,6 +114,11 @@ fn connections(raw: &Integration, found: &mut Findings<'_>) {
             }
         }
     }
+}
+
+/// Whether only a person can bring a token.
+fn needs_person(oauth2: &OAuth2) -> bool {
+    !matches!(oauth2.grant, Some(Grant::ClientCredentials | Grant::JwtBearer | Grant::TokenExchange))
 }
 
 fn api(raw: &Integration, found: &mut Findings<'_>) {

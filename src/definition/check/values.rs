@@ -198,9 +198,12 @@ fn url(text: &str, kind: &str, visit: &Visit<'_>, found: &mut Findings<'_>) {
         }
         "http" => {
             let problem = found.error(Code::BadFormat, visit.pointer, "plain HTTP would send credentials unprotected");
-            problem.help = Some(
-                "Write `https://`; plain HTTP is for loopback, or where `api.allow_plain_http` is true.".to_owned(),
-            );
+            let help = if visit.pointer.starts_with("/api/") {
+                "Write `https://`; plain HTTP is for loopback, or where `api.allow_plain_http` is true."
+            } else {
+                "Write `https://`; plain HTTP is for loopback here, also where `api.allow_plain_http` is true."
+            };
+            problem.help = Some(help.to_owned());
         }
         other => {
             let message = format!("`{other}` is not a scheme for this: expected `https`");

@@ -134,23 +134,29 @@ async fn an_issuer_that_names_another_is_not_believed() {
     assert!(service.seen().iter().all(|request| request.starts_with("GET /")), "nothing was sent to its addresses");
 }
 
+/// An issuer whose metadata say that token calls go there; `ISSUER` stands for itself.
+async fn issuer_with(token_endpoint: &'static str) -> Service {
+    Service::start(move |request| {
+        let issuer = format!("http://{}", header(request, "host").unwrap());
+        let token = token_endpoint.replace("ISSUER", &issuer);
+        Answer::json(200, &json!({ "issuer": issuer, "token_endpoint": token }).to_string())
+    })
+    .await
+}
+
 #[tokio::test]
-async fn addresses_that_an_issuer_tells_are_guarded_like_others() {
-    let service = Service::start(|request| {
-        let issuer = format!("http://{}", header(request, "host").unwrap());
-        let metadata = json!({ "issuer": issuer, "token_endpoint": "https://169.254.169.254/{{ client.secret }}" });
-        Answer::json(200, &metadata.to_string())
-    })
-    .await;
-    let error = world(&service, &json!({ "issuer": "SVC", "client": client() })).code().await.unwrap_err();
+async fn what_is_secret_goes_only_to_the_issuers_host_and_to_those_that_the_definition_names() {
+    let oauth2 = json!({ "issuer": "SVC", "client": client() });
+    let service = issuer_with("ISSUER/{{ client.secret }}").await;
+    let error = world(&service, &oauth2).code().await.unwrap_err();
     assert!(error.to_string().contains("has braces in it"), "{error}");
-    let service = Service::start(|request| {
-        let issuer = format!("http://{}", header(request, "host").unwrap());
-        Answer::json(200, &json!({ "issuer": issuer, "token_endpoint": "https://169.254.169.254/token" }).to_string())
-    })
-    .await;
-    let error = world(&service, &json!({ "issuer": "SVC", "client": client() })).code().await.unwrap_err();
-    assert!(error.to_string().contains("must not be dialled"), "{error}");
+    let service = issuer_with("https://169.254.169.254/token").await;
+    let error = world(&service, &oauth2).code().await.unwrap_err().to_string();
+    assert!(error.contains("`token_endpoint` is at `169.254.169.254`") && error.contains("`api.hosts`"), "{error}");
+    assert!(service.seen().iter().all(|request| request.starts_with("GET /")), "nothing but metadata was asked for");
+    let api = json!({ "api": { "base_url": "https://api.example", "allow_plain_http": true, "hosts": ["169.254.169.254"] } });
+    let error = world_with(&service, &oauth2, &api).code().await.unwrap_err();
+    assert!(error.to_string().contains("must not be dialled"), "what is named is guarded like everything: {error}");
 }
 
 #[tokio::test]
