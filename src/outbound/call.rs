@@ -157,6 +157,10 @@ impl Outbound {
         let (sent, asked) = Box::pin(self.send(&underway, pass, outgoing)).await?;
         let sent = self.settle(kept, sent, &mut journey.course.cache);
         let mut result = underway.read(&context, sent, &self.parts);
+        if matches!(call.asker, Asker::Delivery(_)) {
+            // What a delivery brings is kept, and a service may repeat what it was sent.
+            result = result.map(|outcome| outcome.with_plain_result(|text| underway.prepared.redact(text)));
+        }
         note_wish(&mut result, asked);
         if let (Ok(outcome), Some((policy, left))) = (&mut result, limits) {
             outcome.headers.entry(RATE_LIMIT_POLICY).or_insert(policy);

@@ -46,7 +46,7 @@ const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 const CALLS: &str = "calls/";
 /// The longest idempotency key.
 const LONGEST_KEY: usize = 255;
-/// When to try again what could not be stored.
+/// When to try again what cannot be stored, or waits behind too many.
 const STORE_RETRY: Duration = Duration::from_secs(10);
 
 /// A call that is to be stored, admitted.
@@ -80,6 +80,11 @@ impl ProxyDoor {
     /// would be without being durable.
     pub(super) async fn submission(&self, call: Permitted<'_>) -> Result<Submission, Answer> {
         let Permitted { generation, integration, connection, caller, request, route } = call;
+        let (depth, most) = (self.parts.backlog.depth(), generation.gateway.limits.durable_calls);
+        if depth.ready + depth.leased >= u64::from(most) {
+            let detail = format!("{most} deliveries wait, which is as many as there may be (`limits.durable_calls`)");
+            return Err(Refusal::Unavailable.answer_after(&detail, STORE_RETRY));
+        }
         let api = integration.api.as_ref().ok_or_else(|| super::ready::no_api(integration))?;
         let token = route::token(request.headers)?;
         let named = route.endpoint.map(|id| endpoint::find(integration, id, request.method)).transpose()?;
@@ -462,14 +467,14 @@ impl ProxyDoor {
         let tried = |reason| OutboundError::Tried(Box::new(Unsuccessful { integration, repeatable, reason }));
         match made {
             Ok(answer) if answer.status.is_success() || answer.status.is_redirection() => {
-                Report::done(Some(answer.status.as_u16())).with_answer(Some(answered(answer)))
+                Report::done(Some(answer.status.as_u16())).with_answer(Some(answered(whole, answer)))
             }
             Ok(answer) => {
                 let status = answer.status.as_u16();
                 let waits: HeaderMap = answer.headers.iter().cloned().collect();
                 let retry_after = retry_after(&waits, self.parts.clock.now());
                 let refused = AnswerError::Refused { status, words: None, retry_after };
-                Report::from(&tried(Why::Answer(refused))).with_answer(Some(answered(answer)))
+                Report::from(&tried(Why::Answer(refused))).with_answer(Some(answered(whole, answer)))
             }
             Err(Unmade::Failed(failure)) => Report::from(&tried(Why::Failure(failure))),
             Err(Unmade::Refused(refused)) => of_refusal(&refused),
@@ -481,8 +486,17 @@ impl ProxyDoor {
     }
 }
 
-fn answered(answer: Answer) -> Answered {
-    Answered { status: answer.status, headers: answer.headers, body: answer.body }
+/// An answer as it is kept: without the connection's credential, should the service have repeated it.
+fn answered(whole: &WholeCall, answer: Answer) -> Answered {
+    let plain = |text: &str| Some(whole.ready.common.redact(text)).filter(|clean| clean != text);
+    let mut headers = answer.headers;
+    for (_, value) in &mut headers {
+        if let Some(clean) = value.to_str().ok().and_then(plain) {
+            *value = HeaderValue::try_from(clean).unwrap_or(HeaderValue::from_static(""));
+        }
+    }
+    let clean = str::from_utf8(&answer.body).ok().and_then(plain);
+    Answered { status: answer.status, headers, body: clean.map_or(answer.body, Bytes::from) }
 }
 
 /// A call that met a gate: nothing of it was sent.

@@ -188,6 +188,7 @@ impl ProxyHttp for Forward {
         if response.status == StatusCode::SWITCHING_PROTOCOLS && !is_websocket(session) {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a switch that nobody asked for").into_up());
         }
+        headers::settle_framing(response)?;
         let asked = depart::answered(context, response);
         if renew::sign_again(&self.door, session, context, response).await {
             let status = response.status.as_u16();

@@ -3,8 +3,9 @@
 //! What a caller must not decide (who is called, with which credential, on whose behalf) and what
 //! belongs to one connection only is dropped before anything is added. Called by [`super::forward`].
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType};
 
 use super::Call;
 use crate::net::dial::MOCK_HEADER;
@@ -99,6 +100,35 @@ pub fn kept_of_answer(from: &HeaderMap) -> HeaderMap {
     from.iter().filter(|(name, _)| stays(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
+/// Leaves a service's answer with one framing that nobody reads in two ways, after Pingora has read it: of two equal
+/// lengths one, and none where there is no body (RFC 9110 section 8.6).
+///
+/// # Errors
+/// When the answer has a transfer coding that is not `chunked` alone, or any in HTTP/1.0 (RFC 9112 section 6.1): where
+/// it ends is then in doubt.
+pub fn settle_framing(response: &mut ResponseHeader) -> pingora::Result<()> {
+    let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        if !is_chunked || codings.next().is_some() || response.version == Version::HTTP_10 {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "where the answer ends is in doubt").into_up());
+        }
+    }
+    if matches!(response.status, StatusCode::NO_CONTENT) {
+        response.remove_header(&header::CONTENT_LENGTH);
+        response.remove_header(&header::TRANSFER_ENCODING);
+        return Ok(());
+    }
+    let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    if lengths.next().is_some() || first.as_bytes().contains(&b',') {
+        // Pingora has seen that all are the same.
+        let one = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii().to_vec();
+        response.insert_header(header::CONTENT_LENGTH, one)?;
+    }
+    Ok(())
+}
+
 /// Takes out of a service's answer what is not for the caller: cookies (a caller is not the account's
 /// browser), offers of other routes to the service, names that only the gateway may use, and what tells the
 /// credential on.
@@ -144,6 +174,32 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_has_one_framing_or_is_refused() {
+        let settled = |version, status, pairs: &[(&'static str, &'static str)]| {
+            let mut head = ResponseHeader::build(status, None).expect("a head");
+            head.set_version(version);
+            for (name, value) in pairs {
+                head.append_header(*name, *value).expect("a header");
+            }
+            settle_framing(&mut head).ok()?;
+            let all = |name| head.headers.get_all(name).iter().map(|value| value.to_str().expect("text").to_owned());
+            Some(all(header::CONTENT_LENGTH).chain(all(header::TRANSFER_ENCODING)).collect::<Vec<_>>())
+        };
+        let one = |text: &str| Some(vec![text.to_owned()]);
+        assert_eq!(settled(Version::HTTP_11, 200, &[("transfer-encoding", "Chunked")]), one("Chunked"));
+        assert_eq!(settled(Version::HTTP_11, 200, &[("content-length", "2, 2")]), one("2"));
+        assert_eq!(settled(Version::HTTP_11, 200, &[("content-length", "2"), ("content-length", "2")]), one("2"));
+        assert_eq!(settled(Version::HTTP_11, 204, &[("content-length", "2")]), Some(Vec::new()));
+        assert_eq!(settled(Version::HTTP_11, 304, &[("content-length", "7")]), one("7"));
+        for doubtful in ["xchunked", "identity", "chunked, gzip", "gzip, chunked", "chunked, chunked", ""] {
+            assert_eq!(settled(Version::HTTP_11, 200, &[("transfer-encoding", doubtful)]), None, "{doubtful}");
+        }
+        assert_eq!(settled(Version::HTTP_10, 200, &[("transfer-encoding", "chunked")]), None);
+        let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+        assert_eq!(settled(Version::HTTP_11, 200, &twice), None);
+    }
 
     #[test]
     fn a_services_answer_keeps_what_is_for_the_caller() {

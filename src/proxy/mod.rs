@@ -52,7 +52,7 @@ use crate::net::client::Clients;
 use crate::net::{self, DialError, Dialer};
 use crate::outbound::{Outbound, SignedOut};
 use crate::respond::Answer;
-use crate::store::Events;
+use crate::store::{Backlog, Events};
 use crate::telemetry::metrics::Metrics;
 use durable::Submission;
 use endpoint::NamedCall;
@@ -79,6 +79,8 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
     /// Where durable calls are kept.
     pub events: Arc<dyn Events>,
+    /// How many wait to be carried out.
+    pub backlog: Arc<dyn Backlog>,
 }
 
 /// The proxy door.

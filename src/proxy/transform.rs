@@ -23,7 +23,12 @@ pub enum TransformError {
     /// A template gave no value.
     #[error("`transform.{0}`: {1}")]
     Template(&'static str, TemplateError),
-    /// The body cannot be read, so that it cannot be changed.
+    /// What the caller sent cannot be read, so that it cannot be changed.
+    #[error(
+        "`transform.request` reads the body: send it as UTF-8 text or JSON, as its content type says, and not compressed"
+    )]
+    Unread,
+    /// The answer's body cannot be read, so that it cannot be changed.
     #[error("the service's answer cannot be changed: {0}")]
     Unreadable(&'static str),
     /// The definition says that the answer is an error.
@@ -36,6 +41,7 @@ impl TransformError {
     pub fn answer(&self, plain: impl Fn(&str) -> String) -> Answer {
         match self {
             Self::Template(..) => Refusal::DefinitionFailed.answer(&self.to_string()),
+            Self::Unread => Refusal::UnsupportedMediaType.answer(&self.to_string()),
             Self::Unreadable(_) => Refusal::ServiceAnswerInvalid.answer(&self.to_string()),
             Self::NoSuccess(error) => {
                 let words = plain(&error.to_string());
@@ -57,10 +63,13 @@ pub fn reads_answers(transform: &Transform) -> bool {
 /// Changes a request. `seen` is what its templates see besides headers and body.
 ///
 /// # Errors
-/// When a template gives no value.
+/// When a template gives no value; where that is because the body cannot be read, the error is the caller's.
 pub fn request(change: &Change, seen: Context, headers: &mut HeaderMap, body: Bytes) -> Result<Bytes, TransformError> {
-    let context = seen.with("headers", visible(headers)).with_lazy("body", body_value(headers, &body));
-    changed(change, &context, headers, body).map_err(|error| TransformError::Template("request", error))
+    let sent = body_value(headers, &body);
+    let context = seen.with("headers", visible(headers)).with_lazy("body", sent.clone());
+    changed(change, &context, headers, body).map_err(|error| {
+        if sent().is_undefined() { TransformError::Unread } else { TransformError::Template("request", error) }
+    })
 }
 
 /// Changes an answer. `seen` is what its templates see besides status, headers and body.

@@ -35,6 +35,19 @@ pub struct Outcome {
     pub saved: Map<String, Json>,
 }
 
+impl Outcome {
+    /// The outcome with a result that `plain` has taken secrets out of.
+    #[must_use]
+    pub fn with_plain_result(mut self, plain: impl Fn(&str) -> String) -> Self {
+        let text = self.result.to_string();
+        let clean = plain(&text);
+        if clean != text {
+            self.result = serde_json::from_str(&clean).unwrap_or(Json::String(clean));
+        }
+        self
+    }
+}
+
 /// Status and size: the rest may be secret.
 impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,10 +99,11 @@ impl AnswerError {
         matches!(self, Self::Refused { status: 408 | 425 | 429 | 500 | 502..=504 | 507 | 520..=530, .. })
     }
 
-    /// Whether the status says that the call was turned away before it had any effect, so that it may be
-    /// sent again whatever it does.
+    /// Whether the status says by its definition that the call was turned away before it had any effect, so that it
+    /// may be sent again whatever it does: 425 (RFC 8470, 5.2) and 429 (RFC 6585, 4). A 503 says nothing of the kind:
+    /// it may come from something between, after the service had the call.
     pub fn turned_away(&self) -> bool {
-        matches!(self, Self::Refused { status: 425 | 429 | 503, .. })
+        matches!(self, Self::Refused { status: 425 | 429, .. })
     }
 }
 
@@ -244,7 +258,7 @@ impl Answer {
 }
 
 /// A body as templates see it, parsed when one of them reads it; undefined where it cannot be read.
-pub fn body_value(headers: &HeaderMap, body: &Bytes) -> impl Fn() -> Value + Send + Sync + 'static {
+pub fn body_value(headers: &HeaderMap, body: &Bytes) -> impl Fn() -> Value + Clone + Send + Sync + 'static {
     let (headers, body) = (headers.clone(), body.clone());
     move || match parse(&headers, &body) {
         Parsed::Json(json) => Value::from(minijinja::value::Serde(&json)),
@@ -379,8 +393,8 @@ mod tests {
             assert!(matches!(&error, AnswerError::Refused { retry_after: Some(wait), .. } if wait.as_secs() == 7));
             (error.passing(), error.turned_away())
         };
-        assert_eq!([429, 503].map(of), [(true, true); 2]);
-        assert_eq!([408, 500, 502, 504].map(of), [(true, false); 4]);
+        assert_eq!([425, 429].map(of), [(true, true); 2]);
+        assert_eq!([408, 500, 502, 503, 504].map(of), [(true, false); 5]);
         assert_eq!([301, 400, 401, 403, 404, 409, 422, 501].map(of), [(false, false); 8]);
     }
 }

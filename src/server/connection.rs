@@ -32,9 +32,10 @@ pub struct DoorContext<A> {
 }
 
 impl<A> DoorContext<A> {
-    /// Whether connections are counted by address. Callers of the proxy door are ours and few.
+    /// Whether connections are counted by address: not where no number of them is too many, as usually at the proxy
+    /// door, so that nobody waits for the count.
     pub fn counts_sources(&self) -> bool {
-        self.door == DoorName::Public
+        self.shared.live.load().gateway.limits.connections_at(self.door).per_source < usize::MAX
     }
 }
 

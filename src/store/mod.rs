@@ -71,7 +71,7 @@ pub trait Events: Send + Sync + 'static {
 /// with an outdated fence answers [`StoreError::LeaseLost`] and changes nothing. An expired lease
 /// makes the item ready again, so work of a crashed process is done by the next.
 #[async_trait]
-pub trait Work: Send + Sync + 'static {
+pub trait Work: Backlog {
     /// Leases up to `claim.max` due items, oldest due first within a lane, from lanes that are not
     /// in `claim.busy`, and besides them up to `claim.matching` of the lanes of matching. The attempt is counted before this returns, so that an item which kills its
     /// worker is seen to have been tried.
@@ -113,7 +113,10 @@ pub trait Work: Send + Sync + 'static {
 
     /// When the next ready item of a lane outside `busy` falls due; `None` when there is none.
     async fn next_due(&self, busy: &[Lane]) -> Result<Option<Timestamp>, StoreError>;
+}
 
+/// How much work there is.
+pub trait Backlog: Send + Sync + 'static {
     /// Counts per state, kept as work changes; never a scan.
     fn depth(&self) -> QueueDepth;
 }

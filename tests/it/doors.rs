@@ -1,5 +1,6 @@
 //! The doors themselves: caps, deadlines, sizes, routes and closing.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,6 +33,17 @@ async fn connections_beyond_the_cap_are_turned_away_and_counted() {
         let sample = format!("trunkline_door_connections_refused_total{{door=\"{name}\",reason=\"{reason}\"}}");
         assert!(doors.metric(&sample) >= 1.0);
     }
+}
+
+#[tokio::test]
+async fn one_host_does_not_take_all_places_at_the_proxy_door_where_that_is_set() {
+    let doors = with_limits(Limits { proxy_connections_per_source: NonZeroU32::new(1), ..Limits::default() });
+    let mut held = Wire::open(doors.proxy).await;
+    held.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    held.head().await;
+    let mut beyond = Wire::open(doors.proxy).await;
+    assert!(beyond.head().await.starts_with("HTTP/1.1 503"));
+    assert!(doors.metric("trunkline_door_connections_refused_total{door=\"proxy\",reason=\"source\"}") >= 1.0);
 }
 
 #[tokio::test]

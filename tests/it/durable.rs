@@ -133,6 +133,60 @@ async fn a_call_is_carried_out_and_its_outcome_is_kept_and_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_that_met_a_503_is_not_sent_again_and_one_that_met_a_429_is() {
+    let refused = |_: &str| Answer::of(503, &[("retry-after", "0")], "no");
+    let (service, app) = (Service::start(refused).await, Service::start(takes_everything()).await);
+    let (limited, other) = (Service::start(in_turn(&[429, 201])).await, Service::start(takes_everything()).await);
+    let all = [service, app, limited, other].map(Arc::new);
+    aside(move || {
+        let [service, app, limited, other] = all;
+        let desk = Desk::open(&service, &app);
+        let place = desk.accepted("POST", "/shop/v1/orders", &[], b"{}");
+        assert_eq!(desk.until(&place, "dead")["attempts"].as_array().unwrap().len(), 1);
+        assert_eq!(service.seen().len(), 1);
+        let desk = Desk::open(&limited, &other);
+        let place = desk.accepted("POST", "/shop/v1/orders", &[], b"{}");
+        assert_eq!(desk.until(&place, "done")["attempts"].as_array().unwrap().len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_bounded_and_what_a_service_repeats_of_the_credential_is_not_kept() {
+    let repeats = |_: &str| {
+        let fields = [("content-type", "application/json"), ("x-seen", "shop-key")];
+        Answer::of(200, &fields, "{\"id\":\"shop-key\"}")
+    };
+    let (service, app) = (Service::start(repeats).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let mut desk = Desk::open(&service, &app);
+        let place = desk.accepted("POST", "/shop/v1/orders", &[], b"{}");
+        let whole = desk.until(&place, "done");
+        let place = desk.accepted("POST", "/shop/-/order", &[], b"{\"item\":1}");
+        let named = desk.until(&place, "done");
+        for told in [whole, named] {
+            let text = told.to_string();
+            assert!(text.contains("[redacted]") && !text.contains("shop-key"), "{text}");
+        }
+        drop(desk.gateway.take());
+        let path = desk.deployment.path().join("trunkline.yaml");
+        let file = fs::read_to_string(&path).unwrap();
+        // Work that never ends: its destination is not there.
+        drop(app);
+        drop(service);
+        fs::write(&path, file + "limits: { durable_calls: 1 }\n").unwrap();
+        desk.start();
+        desk.accepted("PUT", "/shop/v1/orders", &[], b"{}");
+        let refused = desk.call("PUT", "/shop/v1/orders", &[], b"{}");
+        assert_eq!((refused.status, refused.header("retry-after").is_some()), (503, true));
+        let detail = refused.json()["detail"].to_string();
+        assert!(detail.contains("limits.durable_calls"), "{detail}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_by_name_is_carried_out_too() {
     let (service, app) = (Service::start(in_turn(&[200])).await, Service::start(takes_everything()).await);
     let (service, app) = (Arc::new(service), Arc::new(app));

@@ -15,7 +15,7 @@ use trunkline::queue::durable::Conclusion;
 use trunkline::queue::{Act, Report, Task};
 use trunkline::request::standard_webhooks;
 use trunkline::store::model::{DeliveryState, EventState};
-use trunkline::store::{Events, StoreError, Work};
+use trunkline::store::{Backlog, Events, StoreError, Work};
 
 use crate::calls::service::{Answer, Service};
 use station::{Plan, SIGNING, START, Station, eventually, head, hub, signature, to};

@@ -195,6 +195,31 @@ async fn a_switch_of_protocols_that_no_call_asked_for_is_a_malformed_answer() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_end_is_in_doubt_is_refused_or_has_one_framing() {
+    for doubtful in [
+        &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"[..],
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nok",
+    ] {
+        let origin = answering(doubtful).await;
+        let reply = call(doors(service(&format!("http://{origin}"))).proxy, "GET /svc/a", "", "").await;
+        let head = String::from_utf8_lossy(doubtful);
+        assert_eq!((reply.status, reply.code()), (502, Some("service_answer_invalid")), "{head}: {}", reply.text());
+    }
+    for (settled, status, lengths) in [
+        (&b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok"[..], 200, Some("2")),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", 200, Some("2")),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n", 204, None),
+    ] {
+        let origin = answering(settled).await;
+        let reply = call(doors(service(&format!("http://{origin}"))).proxy, "GET /svc/a", "", "").await;
+        assert_eq!((reply.status, reply.header("content-length")), (status, lengths));
+        assert_eq!(reply.header("transfer-encoding"), None);
+    }
+}
+
+#[tokio::test]
 async fn a_services_errors_pass_untouched_and_its_cookies_do_not() {
     let origin = answering(
         b"HTTP/1.1 422 Unprocessable Content\r\nSet-Cookie: a=b\r\nX-Kept: 1\r\nTrunkline-Error: spoofed\r\nContent-Length: 4\r\n\r\nnope",

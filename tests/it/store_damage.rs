@@ -17,7 +17,7 @@ use trunkline::store::model::{
     Attempt, AuditEntry, AuditRecord, Claim, EventFilter, EventState, Item, Lane, Lease, Leased, NewEvent, PageRequest,
     PlannedDelivery, RecordKey, Verdict,
 };
-use trunkline::store::{Audit, DEDUPE_WINDOW, Events, Records, StoreError, Work};
+use trunkline::store::{Audit, Backlog, DEDUPE_WINDOW, Events, Records, StoreError, Work};
 
 use crate::support::disk::copy;
 use crate::support::store::{open, options};

@@ -11,7 +11,7 @@ use trunkline::base::id::EventId;
 use trunkline::base::random::SeededRandom;
 use trunkline::store::embedded::{Embedded, Options};
 use trunkline::store::model::{Accepted, AuditEntry, NewEvent, RecordKey};
-use trunkline::store::{Audit, DEDUPE_WINDOW, Events, Records, Store, StoreError, Work};
+use trunkline::store::{Audit, Backlog, DEDUPE_WINDOW, Events, Records, Store, StoreError};
 
 use crate::support::disk::{Fault, FaultyDisk};
 use crate::support::store::{open, options};

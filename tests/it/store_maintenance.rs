@@ -16,7 +16,7 @@ use trunkline::store::embedded::{Embedded, Options, Retention, maintenance};
 use trunkline::store::model::{
     Accepted, Attempt, AuditEntry, Claim, EventState, Lane, Leased, NewEvent, PlannedDelivery, RecordKey, Verdict,
 };
-use trunkline::store::{Audit, Events, Records, StoreError, Work};
+use trunkline::store::{Audit, Backlog, Events, Records, StoreError, Work};
 
 use crate::support::store::{open, options};
 

@@ -157,6 +157,55 @@ async fn a_change_cannot_take_out_what_shows_loops() {
 }
 
 #[tokio::test]
+async fn a_body_that_the_change_cannot_read_is_the_callers_to_mend() {
+    let (at, seen) = answering(answer("200 OK", "", b"{}")).await;
+    let reads = Transform {
+        request: Some(change(&[], Some(json!({ "sum": "{{ body.a + 1 }}" })))),
+        response: None,
+        errors: Errors::Pass,
+        max_body: 10_000,
+    };
+    let doors = doors(at, reads);
+    let send = async |headers: &str, body: &str| call(doors.proxy, "GET /svc/items", headers, body).await;
+    let packed = send("Content-Encoding: gzip\r\nContent-Type: application/json\r\n", "{\"a\":1}").await;
+    assert_eq!((packed.status, packed.code()), (415, Some("unsupported_media_type")), "{}", packed.text());
+    let broken = send("Content-Type: application/json\r\n", "{\"a\":").await;
+    assert_eq!((broken.status, broken.code()), (415, Some("unsupported_media_type")), "{}", broken.text());
+    // A body that can be read and lacks what the template wants is a matter of the definition.
+    assert_eq!(send("", "{}").await.code(), Some("definition_failed"));
+    assert_eq!(seen.lock().unwrap().len(), 0);
+    assert_eq!(send("", "{\"a\":1}").await.status, 200);
+}
+
+#[tokio::test]
+async fn of_two_endpoints_a_path_is_the_one_that_says_it_word_by_word() {
+    let (at, _) = answering(answer("200 OK", "", b"{}")).await;
+    let mut integration = service(&format!("http://{at}"));
+    let endpoint = |id: &str, segments: &[Option<&str>], transform: Option<Transform>| Endpoint {
+        id: Arc::from(id),
+        request: Request::bare(Method::GET, Target::Path { path: Text::compile("/items").unwrap(), query: None }),
+        pattern: PathPattern { method: Method::GET, segments: segments.iter().map(|s| s.map(Into::into)).collect() },
+        scopes: Vec::new(),
+        retry: None,
+        transform,
+        cache: None,
+        page: None,
+    };
+    let marks = |mark: &str| Some(of_answer(change(&[("x-mark", mark)], None)));
+    integration.api.as_mut().unwrap().endpoints = vec![
+        endpoint("any", &[Some("items"), None], marks("any")),
+        endpoint("mine", &[Some("items"), Some("me")], None),
+        endpoint("parts", &[None, Some("parts")], marks("parts")),
+        endpoint("all", &[Some("items"), Some("all")], marks("all")),
+    ];
+    let doors = Doors::start(Setup::of(integration));
+    for (path, mark) in [("7", Some("any")), ("me", None), ("all", Some("all")), ("parts", Some("any"))] {
+        let reply = call(doors.proxy, &format!("GET /svc/items/{path}"), "", "").await;
+        assert_eq!((reply.status, reply.header("x-mark")), (200, mark), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn no_spelling_passes_unchanged() {
     let (at, _) = answering(answer("200 OK", "Content-Type: application/json\r\n", br#"{"a":1}"#)).await;
     let doors = doors(at, of_answer(change(&[], Some(json!({ "was": "{{ body.a }}" })))));

@@ -1,6 +1,7 @@
 //! The gateway file, compiled.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -281,6 +282,8 @@ fn limits(raw: Option<&RawLimits>) -> Limits {
         idle_timeout: raw.idle_timeout.map_or(usual.idle_timeout, |time| time.0),
         connections: raw.connections.map_or(usual.connections, count),
         connections_per_source: raw.connections_per_source.map_or(usual.connections_per_source, count),
+        proxy_connections_per_source: raw.proxy_connections_per_source.and_then(NonZeroU32::new),
+        durable_calls: raw.durable_calls.unwrap_or(usual.durable_calls),
         admin_connections: raw.admin_connections.map_or(usual.admin_connections, count),
         admin_connections_per_source: raw
             .admin_connections_per_source

@@ -61,16 +61,19 @@ impl Api {
         self.endpoints.get(self.place_of((method, path), |_| true)?)
     }
 
-    /// The place of the endpoint that a call is for among those that are `wanted`: the first that matches the path
-    /// as it is, else the first that a lax server would take it for. A path is in its normal form
-    /// ([`crate::base::path::normal`]).
+    /// The place of the endpoint that a call is for, if it is `wanted`. Of several that match the path as it is, those
+    /// with a word where others have a slot are meant (`/users/me` before `/users/{id}`), and of several with the same
+    /// path the first that is wanted. Where none matches it is the first wanted one that a lax server would take the
+    /// call for. A path is in its normal form ([`crate::base::path::normal`]).
     pub fn place_of(&self, (method, path): (&Method, &str), wanted: impl Fn(&Endpoint) -> bool) -> Option<usize> {
         let endpoints = || self.endpoints.iter();
-        let exact = |endpoint: &Endpoint| wanted(endpoint) && endpoint.pattern.matches(method, path);
-        endpoints().position(exact).or_else(|| {
-            let path = lax(path);
-            endpoints().position(|endpoint| wanted(endpoint) && endpoint.pattern.may_match(method, &path))
-        })
+        let exact = |endpoint: &&Endpoint| endpoint.pattern.matches(method, path);
+        if let Some(meant) = endpoints().filter(exact).min_by(|a, b| a.pattern.slots().cmp(b.pattern.slots())) {
+            let same = |endpoint: &Endpoint| endpoint.pattern.segments == meant.pattern.segments;
+            return endpoints().position(|endpoint| wanted(endpoint) && exact(&endpoint) && same(endpoint));
+        }
+        let path = lax(path);
+        endpoints().position(|endpoint| wanted(endpoint) && endpoint.pattern.may_match(method, &path))
     }
 
     /// Whether any of its answers may be used again.
@@ -244,6 +247,11 @@ impl PathPattern {
             (_, None) => false,
         });
         fits && theirs.next().is_none() && self.method == *method
+    }
+
+    /// Which segments are slots, from the first on.
+    fn slots(&self) -> impl Iterator<Item = bool> {
+        self.segments.iter().map(Option::is_none)
     }
 
     /// Whether a server that reads paths loosely takes a call for the one that is meant; `path` is already as such

@@ -1,5 +1,6 @@
 //! Bounds of what the doors take in and of what is kept of it.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::gateway::DoorName;
@@ -23,6 +24,10 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections at the public door from one address. Default 200.
     pub connections_per_source: usize,
+    /// Deliveries that may wait when a durable call is taken in. Default 100,000.
+    pub durable_calls: u32,
+    /// Open connections at the proxy door from one address; `None`, the default, is as many as there are.
+    pub proxy_connections_per_source: Option<NonZeroU32>,
     /// Open connections at the admin door. Default 256.
     pub admin_connections: usize,
     /// Open connections at the admin door from one address. Default 64, and always less than all.
@@ -79,8 +84,10 @@ impl Limits {
     /// another are answered.
     pub fn connections_at(&self, door: DoorName) -> Bounds {
         match door {
-            DoorName::Public | DoorName::Proxy => {
-                Bounds { total: self.connections, per_source: self.connections_per_source }
+            DoorName::Public => Bounds { total: self.connections, per_source: self.connections_per_source },
+            DoorName::Proxy => {
+                let most = self.proxy_connections_per_source.map(|most| usize::try_from(most.get()));
+                Bounds { total: self.connections, per_source: most.and_then(Result::ok).unwrap_or(usize::MAX) }
             }
             DoorName::Admin => {
                 let others = self.admin_connections.saturating_sub(1).max(1);
@@ -101,6 +108,8 @@ impl Default for Limits {
             idle_timeout: Duration::from_mins(1),
             connections: 10_000,
             connections_per_source: 200,
+            proxy_connections_per_source: None,
+            durable_calls: 100_000,
             admin_connections: 256,
             admin_connections_per_source: 64,
             admin_body_bytes: 256 << 10,

@@ -30,6 +30,11 @@ pub struct Limits {
     /// proxy names; IPv6 addresses count by their /64. Default 200.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_source: Option<u32>,
+    /// Open connections at the proxy door from one address, for a gateway that several hosts call; IPv6 addresses count
+    /// by their /64, and connections over a Unix socket not at all. Default: as many as `connections`, since the callers
+    /// of a gateway that stands beside its application all come from one address.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub proxy_connections_per_source: Option<u32>,
     /// Open connections at the admin door; `connections` is for the others. Default 256.
     #[schemars(range(min = 2, max = 1_000_000))]
     pub admin_connections: Option<u32>,
@@ -64,6 +69,11 @@ pub struct Limits {
     /// does, as on a file system that hangs. What was read last stays in force meanwhile, and what is read at last
     /// counts then. Default 10s.
     pub files_time: Option<DurationText>,
+    /// Deliveries that may wait, of events and of durable calls together, when a durable call is taken in; with more it
+    /// is refused with 503 (`unavailable`). How many bytes they take is bounded by the disk: below
+    /// `state.sled.min_free` nothing is taken in. Default 100000.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub durable_calls: Option<u32>,
     /// Requests under way at once on one HTTP/2 connection. Default 100.
     #[schemars(range(min = 1, max = 10_000))]
     pub http2_streams: Option<u32>,

@@ -13,7 +13,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::store::journal::Durability;
 use crate::store::model::{Attempt, Claim, Lane, Lease, Leased, Plan, QueueDepth, Verdict};
-use crate::store::{StoreError, Work};
+use crate::store::{Backlog, StoreError, Work};
 
 /// How long a lease is held anew after its outcome could not be written.
 const AFTER_FAILURE: std::time::Duration = std::time::Duration::from_secs(30);
@@ -146,6 +146,12 @@ impl Embedded {
     }
 }
 
+impl Backlog for Embedded {
+    fn depth(&self) -> QueueDepth {
+        self.scheduler().depth()
+    }
+}
+
 #[async_trait]
 impl Work for Embedded {
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Leased>, StoreError> {
@@ -227,9 +233,5 @@ impl Work for Embedded {
 
     async fn next_due(&self, busy: &[Lane]) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.scheduler().next_due(busy))
-    }
-
-    fn depth(&self) -> QueueDepth {
-        self.scheduler().depth()
     }
 }

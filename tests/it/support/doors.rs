@@ -233,6 +233,7 @@ impl Doors {
             clock,
             random: Arc::new(SystemRandom::default()),
             events: Arc::new(NoEvents),
+            backlog: Arc::new(NoEvents),
         };
         let door = Arc::new(ProxyDoor::new(parts).unwrap());
         let inbox = Arc::new(Inbox { live: Mutex::new(Some(Arc::clone(&live))), ..Inbox::default() });

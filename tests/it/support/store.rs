@@ -8,8 +8,10 @@ use async_trait::async_trait;
 use trunkline::base::clock::Clock;
 use trunkline::base::id::EventId;
 use trunkline::store::embedded::{self, Embedded, Options};
-use trunkline::store::model::{Accepted, Delivery, Event, EventFilter, EventHead, NewEvent, Page, PageRequest};
-use trunkline::store::{Events, StoreError};
+use trunkline::store::model::{
+    Accepted, Delivery, Event, EventFilter, EventHead, NewEvent, Page, PageRequest, QueueDepth,
+};
+use trunkline::store::{Backlog, Events, StoreError};
 
 /// Options for a small store: segments of 16 KiB, so that a few events fill several.
 pub fn options(directory: &Path, clock: Arc<dyn Clock>) -> Options {
@@ -30,6 +32,12 @@ pub async fn open(options: Options) -> Result<Arc<Embedded>, StoreError> {
 
 /// A store of events that takes none and has none.
 pub struct NoEvents;
+
+impl Backlog for NoEvents {
+    fn depth(&self) -> QueueDepth {
+        QueueDepth::default()
+    }
+}
 
 #[async_trait]
 impl Events for NoEvents {
