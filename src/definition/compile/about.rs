@@ -13,7 +13,7 @@ pub(super) fn compile(raw: &Integration, document: &Value) -> About {
         summary: raw.summary.clone(),
         category: raw.category.clone(),
         features: raw.features.clone(),
-        docs: raw.docs.clone(),
+        docs: raw.docs.as_ref().map(|docs| docs.0.clone()),
         pricing: raw.pricing.map(|pricing| match pricing {
             Pricing::Free => "free",
             Pricing::Freemium => "freemium",

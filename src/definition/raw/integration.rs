@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::form::Ordered;
 use super::inputs::Input;
 use super::rule::Rule;
-use super::scalar::{GrammarVersion, Id};
+use super::scalar::{GrammarVersion, Id, WebAddress};
 use super::sync::Sync;
 use super::webhook::Webhook;
 
@@ -58,8 +58,7 @@ pub struct Integration {
     #[serde(default)]
     pub featured: bool,
     /// The service's own documentation.
-    #[schemars(extend("format" = "uri", "pattern" = "^https?://", "x-expected" = "an address that begins with https://"))]
-    pub docs: Option<String>,
+    pub docs: Option<WebAddress>,
     /// What each connection must tell, by name: `input.NAME` in templates.
     #[serde(default)]
     #[schemars(extend("x-names" = "variable"))]

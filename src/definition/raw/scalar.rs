@@ -144,6 +144,10 @@ patterned! {
     "an id: lower-case letters, digits, `_` and `-`, at most 64 characters"
 }
 patterned! {
+    /// An address that a browser opens.
+    WebAddress, "^https?://", "an address that begins with https://"
+}
+patterned! {
     /// A name that templates use: letters, digits and `_`, not beginning with a digit.
     Name, "^[A-Za-z_][A-Za-z0-9_]{0,63}$",
     "a name: letters, digits and `_`, not beginning with a digit"
