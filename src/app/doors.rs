@@ -10,7 +10,7 @@ use crate::activity::Activity;
 use crate::admin::readiness::Readiness;
 use crate::admin::sign_in::{self, SignIn};
 use crate::admin::{self, Reload};
-use crate::connection::connect::{self, Calls, Connect, Reception};
+use crate::connection::connect::{self, Calls, Connect, Reception, Revocations};
 use crate::connection::endpoints::{self, Endpoints};
 use crate::connection::flow::{self, TokenCalls};
 use crate::connection::sign_in::oauth1::ThreeLegs;
@@ -76,7 +76,8 @@ pub async fn open(
     let activity = Arc::new(state::activity(&gateway, seams).await);
     let policies = Arc::new(Policies::new(Arc::clone(&seams.clock), Arc::clone(&seams.metrics)));
     let (tokens, legs) = signing_in(&clients, &policies, (&connections, &activity), seams);
-    let refresher = Arc::new(refresher(live, &connections, &tokens, seams)?);
+    let revocations = revocations(&connections, &store, seams);
+    let refresher = Arc::new(refresher(live, (&connections, revocations.as_ref()), &tokens, seams)?);
     let parts = way_out((&connections, refresher), &clients, &activity, seams);
     let outbound = Arc::new(Outbound::sharing(parts, policies, Some(Arc::clone(&tokens) as _)));
     let door = proxy::Parts {
@@ -97,7 +98,7 @@ pub async fn open(
     let shared =
         Shared { live: Arc::clone(live), metrics: Arc::clone(&seams.metrics), clock: Arc::clone(&seams.clock) };
     let calls = Calls { tokens: Arc::clone(&tokens), legs, logins: Arc::clone(outbound.logins()) };
-    let connect = connect(live, &store, (&connections, &activity, calls), seams);
+    let connect = connect(live, &store, (&connections, &activity, calls, revocations), seams);
     let connect = Arc::new(connect.with_logins(Arc::clone(outbound.logins())).with_trial(Arc::clone(&outbound) as _));
     let actions = Actions {
         outbound: Arc::clone(&outbound),
@@ -187,7 +188,7 @@ pub fn wrap(gateway: &Gateway, secrets: Option<&Arc<SecretStore>>) -> Option<Arc
 fn connect(
     live: &Arc<Live>,
     store: &Arc<Embedded>,
-    (connections, activity, calls): (&Arc<Connections>, &Arc<Activity>, Calls),
+    (connections, activity, calls, revocations): (&Arc<Connections>, &Arc<Activity>, Calls, Option<Arc<Revocations>>),
     seams: &Seams,
 ) -> Connect {
     Connect::new(connect::Parts {
@@ -201,7 +202,15 @@ fn connect(
         clock: Arc::clone(&seams.clock),
         random: Arc::clone(&seams.random),
         provider: Arc::new(calls),
+        revocations,
     })
+}
+
+/// What services are to be told of tokens out of use; none without a master key.
+fn revocations(connections: &Connections, store: &Arc<Embedded>, seams: &Seams) -> Option<Arc<Revocations>> {
+    let (clock, random) = (Arc::clone(&seams.clock), Arc::clone(&seams.random));
+    let over = |vault| Arc::new(Revocations::new(vault, Arc::clone(store) as _, clock, random));
+    connections.vault().map(over)
 }
 
 /// What asks services for tokens, under the same policy as all other calls.
@@ -241,7 +250,7 @@ fn sign_in(store: &Arc<Embedded>, seams: &Seams) -> SignIn {
 /// One process has the embedded store to itself, so that leases of others are those of processes that ended.
 fn refresher(
     live: &Arc<Live>,
-    connections: &Arc<Connections>,
+    (connections, revocations): (&Arc<Connections>, Option<&Arc<Revocations>>),
     tokens: &Arc<TokenCalls>,
     seams: &Seams,
 ) -> Result<Refresher, StartError> {
@@ -249,6 +258,7 @@ fn refresher(
         live: Arc::clone(live),
         connections: Arc::clone(connections),
         source: Arc::clone(tokens) as _,
+        revocations: revocations.cloned(),
         clock: Arc::clone(&seams.clock),
         random: Arc::clone(&seams.random),
         metrics: Arc::clone(&seams.metrics),

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod id;
 pub mod map;
 pub mod path;
+pub mod plain;
 pub mod random;
 pub mod redact;
 pub mod rsa_sha1;

@@ -47,9 +47,12 @@ pub struct Import {
     /// The age identity that opens an encrypted export: a file as `age-keygen` writes it
     #[arg(short, long, value_name = "FILE")]
     identity: Option<PathBuf>,
-    /// Replace connections that are there and differ
+    /// Replace connections that are there and differ, unless they are newer than the export's
     #[arg(long)]
     replace: bool,
+    /// Replace also connections that are newer than the export's, whose tokens may be used up
+    #[arg(long)]
+    replace_newer: bool,
     /// Do what the plan says
     #[arg(long)]
     apply: bool,
@@ -82,7 +85,11 @@ pub fn export(common: &Common, arguments: &Export, output: &mut Output) -> anyho
 pub fn import(common: &Common, arguments: &Import, output: &mut Output) -> anyhow::Result<Ended> {
     let export = read(&arguments.file, arguments.identity.as_deref())?;
     let remote = Remote::find(common, &arguments.gateway)?;
-    let replace = if arguments.replace { "&replace=1" } else { "" };
+    let replace = match (arguments.replace_newer, arguments.replace) {
+        (true, _) => "&replace_newer=1",
+        (false, true) => "&replace=1",
+        (false, false) => "",
+    };
     let ask = |target: String| {
         let body = Bytes::copy_from_slice(&export);
         remote::block_on(remote.send(json_post(&target), body))
@@ -98,7 +105,7 @@ pub fn import(common: &Common, arguments: &Import, output: &mut Output) -> anyho
     }
     show(&told, output)?;
     let rows = || told["plan"]["rows"].as_array().into_iter().flatten();
-    let left = rows().any(|row| row["action"] == "refuse" || row["action"] == "conflict");
+    let left = rows().any(|row| ["refuse", "conflict", "newer"].iter().any(|left| row["action"] == *left));
     let changes = rows().any(|row| row["action"] == "make" || row["action"] == "change");
     match (arguments.apply, left, changes) {
         (true, ..) => {}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use minijinja::value::Value;
 
 use super::directory::DEFAULT;
-use super::grant::Issued;
+use super::grant::{Grant, Issued};
 use crate::base::clock::Timestamp;
 use crate::base::redact::redact;
 use crate::base::secret::Secret;
@@ -66,21 +66,33 @@ impl Tokens {
         Self(self.0.iter().map(|(name, issued)| (Arc::clone(name), issued.copy())).collect())
     }
 
-    /// These tokens after a call that brought `new`: those of the same name are replaced, a refresh token
-    /// that the call did not bring is kept, and so are scopes it did not mention.
+    /// These tokens after a call: those it brought replace those of the same name; a refresh token that it did not
+    /// bring is kept unless it is spent, and so are scopes it did not mention.
     #[must_use]
-    pub fn renewed(&self, new: BTreeMap<Arc<str>, Issued>) -> Self {
+    pub fn renewed(&self, grant: &Grant) -> Self {
         let mut tokens = self.copy();
-        for (name, mut issued) in new {
-            let before = tokens.0.remove(&name);
-            if let Some(before) = before {
-                issued.refresh = issued.refresh.or(before.refresh);
+        for (name, new) in &grant.tokens {
+            let mut issued = new.copy();
+            if let Some(before) = tokens.0.remove(name) {
+                let kept = before.refresh.filter(|_| !grant.spent.contains(name));
+                issued.refresh = issued.refresh.or(kept);
                 issued.scopes = issued.scopes.or(before.scopes);
                 issued.client = issued.client.or(before.client);
             }
-            tokens.0.insert(name, issued);
+            tokens.0.insert(Arc::clone(name), issued);
         }
         tokens
+    }
+
+    /// Those of them that are not among `others`, neither by their access token nor by their refresh token.
+    #[must_use]
+    pub fn without(self, others: &Self) -> Self {
+        let refresh = |issued: &Issued| issued.refresh.as_ref().map(|refresh| refresh.expose().clone());
+        let is_same = |one: &Issued, other: &Issued| {
+            one.access.expose() == other.access.expose() || one.refresh.is_some() && refresh(one) == refresh(other)
+        };
+        let is_there = |issued: &Issued| others.0.values().any(|other| is_same(issued, other));
+        Self(self.0.into_iter().filter(|(_, issued)| !is_there(issued)).collect())
     }
 }
 
@@ -227,10 +239,23 @@ mod tests {
     #[test]
     fn a_refresh_token_that_was_not_sent_anew_is_kept_and_every_secret_is_redacted() {
         let held = tokens(&[("default", "access-1", Some("refresh-1")), ("user", "user-1", Some("refresh-u"))]);
-        let kept = held.renewed(tokens(&[("default", "access-2", None)]).0);
-        let rotated = kept.renewed(tokens(&[("user", "user-2", Some("refresh-v"))]).0);
+        let grant = |tokens: Tokens| Grant { tokens: tokens.0, ..Grant::default() };
+        let kept = held.renewed(&grant(tokens(&[("default", "access-2", None)])));
+        let rotated = kept.renewed(&grant(tokens(&[("user", "user-2", Some("refresh-v"))])));
         let text = "access-1 access-2 refresh-1 user-1 user-2 refresh-u refresh-v";
         let clean = Credential::Tokens(rotated).redact(text);
         assert_eq!(clean, "access-1 [redacted] [redacted] user-1 [redacted] refresh-u [redacted]");
+    }
+
+    #[test]
+    fn a_refresh_token_that_is_spent_is_not_kept_and_what_was_given_again_is_not_taken_back() {
+        let held = tokens(&[("default", "access-1", Some("refresh-1"))]);
+        let new = tokens(&[("default", "access-2", None), ("user", "user-2", None)]);
+        let grant = Grant { tokens: new.0, spent: [Arc::from(DEFAULT)].into(), ..Grant::default() };
+        let renewed = held.renewed(&grant);
+        assert!(renewed.issued(None).is_some_and(|issued| issued.refresh.is_none()));
+        let late = tokens(&[("default", "access-3", Some("refresh-1")), ("user", "user-2", None), ("bot", "b", None)]);
+        let left = late.without(&held).without(&renewed);
+        assert_eq!(left.0.keys().map(|name| &**name).collect::<Vec<_>>(), ["bot"]);
     }
 }

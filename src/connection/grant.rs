@@ -3,7 +3,7 @@
 //! `connection::flow` makes these values over the network; `connection::refresh` asks for them through
 //! [`TokenSource`]; `stored` keeps them. Nothing here sends or stores anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,12 +69,23 @@ pub struct Grant {
     pub tokens: BTreeMap<Arc<str>, Issued>,
     /// The values it saved: `saved.NAME` in templates.
     pub saved: Map<String, Json>,
+    /// Tokens whose refresh token is used up, although there is no new one: nothing renews them any more.
+    pub spent: BTreeSet<Arc<str>>,
+    /// What of the answer could not be used, beside tokens that could; nothing secret.
+    pub warnings: Vec<String>,
 }
 
 impl Grant {
     /// A grant of one token, the default one.
     pub fn of(token: Issued) -> Self {
-        Self { tokens: BTreeMap::from([(Arc::from(DEFAULT), token)]), saved: Map::new() }
+        Self { tokens: BTreeMap::from([(Arc::from(DEFAULT), token)]), ..Self::default() }
+    }
+
+    /// A second holder of its tokens, with none of the values it saved.
+    #[must_use]
+    pub fn without_saved(&self) -> Self {
+        let tokens = self.tokens.iter().map(|(name, issued)| (Arc::clone(name), issued.copy())).collect();
+        Self { tokens, saved: Map::new(), spent: self.spent.clone(), warnings: self.warnings.clone() }
     }
 }
 
@@ -187,7 +198,7 @@ pub trait TokenSource: Send + Sync {
     /// newest token that is on disk; what it returns is on disk before anyone uses it. It never tries
     /// twice by itself: a refresh token may be good for one call only.
     ///
-    /// A grant without a refresh token means that the old one stays in force.
+    /// A grant without a refresh token means that the old one stays in force, unless it says that it is spent.
     ///
     /// # Errors
     /// [`TokenErrorKind::Permanent`] only when the service itself said so.

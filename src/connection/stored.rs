@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use zeroize::Zeroizing;
 
+use super::connect::KeepError;
 use super::credential::{Credential, Tokens};
 use super::directory::DEFAULT;
 use super::grant::Issued;
@@ -68,6 +69,17 @@ pub enum StoredError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<KeepError> for StoredError {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::Store(error) => Self::Store(error),
+            KeepError::Random(error) => Self::Random(error),
+            KeepError::Open(error) => Self::Open(error),
+            KeepError::Form => Self::Form,
+        }
+    }
 }
 
 impl Stored {

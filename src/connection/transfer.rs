@@ -6,6 +6,7 @@
 //! definition a connection's inputs are all secret. An import is compared with what is there, told as a
 //! [`Plan`], and carried out only if it is still that plan.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::Write as _;
 
@@ -79,8 +80,10 @@ pub enum OnConflict {
     /// Leave it as it is, and say so.
     #[default]
     Keep,
-    /// Put the imported one in its place.
+    /// Put the imported one in its place, unless the one that is there is newer.
     Replace,
+    /// Put the imported one in its place, whichever is newer.
+    ReplaceNewer,
 }
 
 /// What an import would do, or did.
@@ -121,6 +124,8 @@ pub enum Action {
     Same,
     /// Another of its name is there, and stays.
     Conflict,
+    /// One that is newer is there, and stays although others are replaced.
+    Newer,
     /// It cannot be made here.
     Refuse,
 }
@@ -145,6 +150,9 @@ pub enum TransferError {
     /// It has too many connections.
     #[error("the export has {0} connections, more than the limit of {MOST}")]
     TooMany(usize),
+    /// It has two connections of one name.
+    #[error("the export has `{0}` twice: leave one of the two out")]
+    Twice(String),
     /// The plan is another by now.
     #[error("the plan has changed since it was shown: look at it again")]
     Changed,
@@ -237,6 +245,10 @@ impl Connections {
         if export.connections.len() > MOST {
             return Err(TransferError::TooMany(export.connections.len()));
         }
+        let mut names = HashSet::new();
+        if let Some(twice) = export.connections.iter().find(|one| !names.insert((&one.integration, &one.name))) {
+            return Err(TransferError::Twice(format!("{}/{}", twice.integration, twice.name)));
+        }
         let stored = self.stored().ok_or(TransferError::NoKey)?;
         let mut rows = Vec::with_capacity(export.connections.len());
         for one in &export.connections {
@@ -306,9 +318,16 @@ impl Connections {
         Ok(match (there, on_conflict) {
             (None, _) => (Action::Make, None),
             (Some(there), _) if one.content.as_ref().is_some_and(|new| same(new, &there)) => (Action::Same, None),
-            (Some(_), OnConflict::Replace) => (Action::Change, None),
             (Some(_), OnConflict::Keep) => {
                 (Action::Conflict, Some("another of this name is here: replacing it must be asked for".to_owned()))
+            }
+            (Some(there), _) if !one.content.as_ref().is_some_and(|new| is_newer(&there, new)) => {
+                (Action::Change, None)
+            }
+            (Some(_), OnConflict::ReplaceNewer) => (Action::Change, Some(NEWER.to_owned())),
+            (Some(_), OnConflict::Replace) => {
+                let reason = format!("{NEWER}, and that may be used up: `replace_newer` replaces it all the same");
+                (Action::Newer, Some(reason))
             }
         })
     }
@@ -352,11 +371,27 @@ fn same(a: &Json, b: &Json) -> bool {
     rest(a) == rest(b)
 }
 
+const NEWER: &str = "what is here is newer than what the export has";
+
+/// Whether what is there is newer: one of its tokens was issued later than the other's of that name; where not both
+/// have tokens, it was written later.
+fn is_newer(there: &Json, new: &Json) -> bool {
+    let credential = |content| stored::of_json(content).map(|content| content.credential);
+    match (credential(there), credential(new)) {
+        (Some(Credential::Tokens(there)), Some(Credential::Tokens(new))) => there
+            .0
+            .iter()
+            .any(|(name, ours)| new.issued(Some(name)).is_some_and(|theirs| ours.issued_at > theirs.issued_at)),
+        _ => there["updated_at"].as_u64() > new["updated_at"].as_u64(),
+    }
+}
+
 fn digest(rows: &[Row]) -> String {
     let mut digest = Sha256::new();
     for row in rows {
         let action = format!("{:?}", row.action);
-        for part in [&row.integration, &row.name, &action] {
+        let reason = row.reason.clone().unwrap_or_default();
+        for part in [&row.integration, &row.name, &action, &reason] {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         }
@@ -505,6 +540,47 @@ mod tests {
         let what = (&export, OnConflict::Replace);
         let changed = to.connections.import("test", &to.generation, what, None).await.expect("replaced");
         assert_eq!((actions(&changed), key().await.as_str()), (vec![("a", Action::Change)], "theirs"));
+    }
+
+    #[tokio::test]
+    async fn what_is_newer_here_stays_until_it_is_named() {
+        let world = world();
+        put(&world, "a", "key").await;
+        let mut export = opened(&world).await;
+        let there = export.connections[0].content.clone().expect("secrets");
+        let tokens = |issued_at: u64, updated_at: u64| {
+            let token = serde_json::json!({ "access": format!("a{issued_at}"), "issued_at": issued_at });
+            let mut content = there.clone();
+            content["credential"] = serde_json::json!({ "issued": { "default": token } });
+            content["updated_at"] = Json::from(updated_at);
+            content
+        };
+        assert!(is_newer(&tokens(9, 1), &tokens(8, 2)), "the token was issued later, whatever was written when");
+        assert!(!is_newer(&tokens(8, 2), &tokens(9, 1)));
+        let older = export.connections[0].content.as_mut().expect("secrets");
+        older["credential"] = serde_json::json!({ "api_key": "older-key" });
+        older["updated_at"] = Json::from(1);
+        let plan = async |on_conflict| {
+            let plan = world.connections.plan_import(&world.generation, &export, on_conflict).await.expect("a plan");
+            (plan.rows[0].action, plan.rows[0].reason.clone().unwrap_or_default())
+        };
+        let (action, reason) = plan(OnConflict::Replace).await;
+        assert!(action == Action::Newer && reason.starts_with(NEWER) && reason.contains("replace_newer"), "{reason}");
+        assert_eq!(plan(OnConflict::ReplaceNewer).await, (Action::Change, NEWER.to_owned()));
+        let done = world.connections.import("test", &world.generation, (&export, OnConflict::Replace), None).await;
+        assert_eq!(actions(&done.expect("nothing to do")), [("a", Action::Newer)]);
+        let kept = world.connections.peek("svc", "a").await.expect("read").expect("there");
+        assert!(matches!(&kept.credential, Credential::ApiKey(key) if key.expose() == "key"));
+    }
+
+    #[tokio::test]
+    async fn an_export_with_one_name_twice_is_refused() {
+        let world = world();
+        put(&world, "a", "key").await;
+        let (mut export, again) = (opened(&world).await, opened(&world).await);
+        export.connections.extend(again.connections);
+        let plan = world.connections.plan_import(&world.generation, &export, OnConflict::Keep).await;
+        assert!(matches!(plan, Err(TransferError::Twice(name)) if name == "svc/a"));
     }
 
     #[tokio::test]

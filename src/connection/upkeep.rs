@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::{Value as Json, json};
 
-use super::credential::{Credential, Tokens};
+use super::credential::Credential;
 use super::directory::{ConnectionError, Connections};
 use super::grant::{Grant, Issued};
 use super::health::{Health, Key, Pulse, Status};
@@ -19,7 +19,9 @@ use crate::telemetry::notice::Notices;
 pub(super) enum Replaced {
     /// They are durable.
     Done,
-    /// The connection is gone or has been connected anew meanwhile; what it has now stays.
+    /// The connection is gone.
+    Gone,
+    /// The connection has other tokens by now, which stay.
     Superseded,
 }
 
@@ -118,10 +120,10 @@ impl Connections {
         reset_intent(&**stored.records(), key).await?;
         let pulse = self.pulses.of(key).await;
         let health = pulse.health();
-        if health.condition != Status::Active || health.next_try.is_some() {
+        if health.standing() != Status::Active {
             pulse.change(stored.now(), |health| {
                 health.condition = Status::Active;
-                health.next_try = None;
+                health.renewals.clear();
             });
             self.pulses.save(key, &pulse).await?;
         }
@@ -146,9 +148,9 @@ impl Connections {
         tried: &Issued,
         grant: &Grant,
     ) -> Result<Replaced, StoredError> {
-        let Some(stored) = &self.stored else { return Ok(Replaced::Superseded) };
+        let Some(stored) = &self.stored else { return Ok(Replaced::Gone) };
         let _alone = self.changing(key).write().await;
-        let Some((content, version)) = stored.versioned(key).await? else { return Ok(Replaced::Superseded) };
+        let Some((content, version)) = stored.versioned(key).await? else { return Ok(Replaced::Gone) };
         let Credential::Tokens(tokens) = &content.credential else { return Ok(Replaced::Superseded) };
         let same = |now: &Issued| {
             let refresh = |issued: &Issued| issued.refresh.as_ref().map(|refresh| refresh.expose().clone());
@@ -158,8 +160,7 @@ impl Connections {
             self.held.forget(&key.integration, &key.id);
             return Ok(Replaced::Superseded);
         }
-        let new = grant.tokens.iter().map(|(name, issued)| (Arc::clone(name), issued.copy())).collect();
-        let tokens: Tokens = tokens.renewed(new);
+        let tokens = tokens.renewed(grant);
         let mut saved = content.saved;
         saved.extend(grant.saved.clone());
         let content = Content { credential: Credential::Tokens(tokens), inputs: content.inputs, saved };

@@ -117,11 +117,11 @@ async fn note_test(outbound: &Outbound, integration: &Integration, connection: &
     let turned_away = error.and_then(OutboundError::status).is_some_and(|status| matches!(status, 401 | 403));
     let (before, after) = pulse.change(now, |health| {
         health.last_test = Some(Tested { at: now, passed });
-        health.last_error =
-            error.map(|error| Trouble::new(now, &error.to_string(), REFUSED)).or(health.last_error.take());
+        if let Some(error) = error {
+            health.blame(Trouble::new(now, &error.to_string(), REFUSED));
+        }
         health.condition = match health.condition {
             Status::NeedsReconnect => Status::NeedsReconnect,
-            _ if health.next_try.is_some() => health.condition,
             _ if passed => Status::Active,
             _ if turned_away => Status::Error,
             _ => Status::Warning,

@@ -266,7 +266,7 @@ fn feel(ready: &Ready, status: http::StatusCode, now: Timestamp) {
     let health = &ready.common.connection.health;
     if status == http::StatusCode::UNAUTHORIZED {
         let step = "see whether the account still has access at the service; connect it again if it has not";
-        health.refuse(Trouble::new(now, "the service answered 401", step));
+        health.refuse(Trouble::new(now, "the service answered 401 Unauthorized", step));
     } else if status.as_u16() < 400 {
         health.succeed(now);
     }

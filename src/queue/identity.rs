@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::content;
+use crate::base::plain::is_plain;
 use crate::definition::plan::Integration;
 use crate::definition::plan::webhook::Webhook;
 use crate::store::model::Event;
@@ -66,13 +67,6 @@ pub fn of_stored(integration: &Integration, event: &Arc<Event>) -> Result<Arc<Ev
     event.head.event_type = told.event_type;
     event.head.delivery_id = event.head.delivery_id.or(told.delivery_id);
     Ok(Arc::new(event))
-}
-
-/// Whether a text can stand in logs, lists and terminals as it is.
-pub fn is_plain(c: char) -> bool {
-    // Bidirectional controls can make a list read as what it is not.
-    let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    !c.is_control() && !turns
 }
 
 fn sanitised(text: &str) -> String {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value as Json};
 
 use super::retry_after::retry_after;
 use crate::base::clock::Timestamp;
+use crate::base::plain::is_invisible;
 use crate::definition::plan::api::Api;
 use crate::definition::plan::request::Request;
 use crate::net::Received;
@@ -59,11 +60,12 @@ impl fmt::Debug for Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
     /// The service said no.
-    #[error("the service answered {status}{}", .words.as_ref().map(|words| format!(": {words}")).unwrap_or_default())]
+    #[error("the service answered {}", status_line(*status, words.as_deref()))]
     Refused {
         /// The status.
         status: u16,
-        /// Its words, where the definition says where they are. At most 500 characters.
+        /// Its words: where the definition says they are, else where services usually have them. At most 500
+        /// characters.
         words: Option<String>,
         /// How long it asks to wait.
         retry_after: Option<Duration>,
@@ -91,6 +93,14 @@ impl AnswerError {
     pub fn status(&self) -> u16 {
         match self {
             Self::Refused { status, .. } | Self::Invalid { status, .. } => *status,
+        }
+    }
+
+    /// With these words where it has none.
+    fn or_words(self, usual: impl FnOnce() -> Option<String>) -> Self {
+        match self {
+            Self::Refused { status, words: None, retry_after } => Self::Refused { status, words: usual(), retry_after },
+            other => other,
         }
     }
 
@@ -136,7 +146,8 @@ pub fn read(
     let answer = Answer::of(received);
     let context = answer.seen(context);
     if !answer.holds(reading.ok, &context)? {
-        return Err(answer.refused(reading.error, &context, now));
+        let refused = answer.refused(reading.error, &context, now);
+        return Err(refused.or_words(|| answer.usual_words()));
     }
     let saved = answer.saved(reading.save, &context)?;
     let result = answer.result(reading.result, &context)?;
@@ -226,19 +237,48 @@ impl Answer {
         }
     }
 
+    /// The error code of RFC 6749 §5.2, or what services have in its place.
+    pub fn usual_code(&self) -> Option<String> {
+        let error = self.json()?.get("error")?;
+        let field = |name: &str| error.get(name).and_then(Json::as_str);
+        let code = error.as_str().or_else(|| field("code")).or_else(|| field("type")).or_else(|| field("status"))?;
+        Some(plain_words(code)).filter(|code| !code.is_empty())
+    }
+
+    /// What services say about an error in words, where they usually do.
+    pub fn usual_description(&self) -> Option<String> {
+        let body = self.json()?;
+        let text = |pointer: &str| body.pointer(pointer).and_then(Json::as_str);
+        let places = ["/error_description", "/error/message", "/message", "/error_message", "/detail"];
+        let words = places.into_iter().find_map(text).map(plain_words);
+        words.filter(|words| !words.is_empty())
+    }
+
+    fn usual_words(&self) -> Option<String> {
+        let parts: Vec<_> = [self.usual_code(), self.usual_description()].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| plain_words(&parts.join(": ")))
+    }
+
     /// The values to keep; those the answer lacks are not among them.
     ///
     /// # Errors
     /// When one cannot be evaluated.
     pub fn saved(&self, save: &[(String, Expr)], context: &Context) -> Result<Map<String, Json>, AnswerError> {
-        let mut saved = Map::new();
+        let (saved, mut unread) = self.saved_where_usable(save, context);
+        unread.pop().map_or(Ok(saved), |reason| Err(self.invalid(&reason)))
+    }
+
+    /// The values to keep, and why those that cannot be evaluated are not among them.
+    pub fn saved_where_usable(&self, save: &[(String, Expr)], context: &Context) -> (Map<String, Json>, Vec<String>) {
+        let (mut saved, mut unread) = (Map::new(), Vec::new());
         for (name, expr) in save {
-            let value = expr.json(context).map_err(|error| self.invalid(&format!("`save.{name}`: {error}")))?;
-            if !value.is_null() {
-                saved.insert(name.clone(), value);
+            match expr.json(context) {
+                Ok(Json::Null) => {}
+                Ok(value) => _ = saved.insert(name.clone(), value),
+                Err(error) => unread.push(format!("`save.{name}`: {error}")),
             }
         }
-        Ok(saved)
+        (saved, unread)
     }
 
     fn result(&self, result: Option<&Tree>, context: &Context) -> Result<Json, AnswerError> {
@@ -300,9 +340,20 @@ fn form(body: &[u8]) -> Json {
     Json::Object(url::form_urlencoded::parse(body).map(|(name, value)| (name.into(), value.into())).collect())
 }
 
-/// A service's words on one line, without what a terminal or page would act on; at most 500 characters.
+/// A status as a line: with the service's words, else with what the status means.
+fn status_line(status: u16, words: Option<&str>) -> String {
+    let meaning = || StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    match (words, meaning()) {
+        (Some(words), _) => format!("{status}: {words}"),
+        (None, Some(meaning)) => format!("{status} {meaning}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+/// A service's words on one line, without what a terminal or page would act on or what turns or hides text; at most
+/// 500 characters.
 pub fn plain_words(words: &str) -> String {
-    let visible = words.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let visible = words.chars().filter(|c| !is_invisible(*c)).map(|c| if c.is_control() { ' ' } else { c });
     let shown: String = visible.take(WORDS).collect();
     shown.trim().to_owned()
 }
@@ -396,5 +447,24 @@ mod tests {
         assert_eq!([425, 429].map(of), [(true, true); 2]);
         assert_eq!([408, 500, 502, 503, 504].map(of), [(true, false); 5]);
         assert_eq!([301, 400, 401, 403, 404, 409, 422, 501].map(of), [(false, false); 8]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_services_words_where_the_definition_says_nothing_of_them() {
+        let bare = request(None, None);
+        for (body, told) in [
+            (
+                &br#"{"error":"invalid_token","error_description":"The token \u202eexpired"}"#[..],
+                ": invalid_token: The token expired",
+            ),
+            (br#"{"error":{"code":"E7","message":"no such team"}}"#, ": E7: no such team"),
+            (br#"{"type":"about:blank","detail":"asleep"}"#, ": asleep"),
+            (b"{}", " Unauthorized"),
+            (b"<html>no</html>", " Unauthorized"),
+        ] {
+            let error = answered(&bare, 401, "", body).expect_err("refused");
+            assert_eq!(error.to_string(), format!("the service answered 401{told}"));
+        }
+        assert_eq!(answered(&bare, 599, "", b"").expect_err("refused").to_string(), "the service answered 599");
     }
 }

@@ -9,9 +9,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::scope::Scope;
 use super::verify::Verified;
+use crate::base::plain::is_plain;
 use crate::definition::plan::Fingerprint;
 use crate::definition::plan::webhook::Webhook;
-use crate::queue::identity::{self, LONGEST, Told, UNTOLD, is_plain};
+use crate::queue::identity::{self, LONGEST, Told, UNTOLD};
 use crate::template::payload::PayloadError;
 
 /// What a webhook is.

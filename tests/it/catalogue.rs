@@ -167,7 +167,7 @@ impl Run {
             self.pause();
             let renewed =
                 self.desk.calls.obtain(self.desk.account(), Purpose::Refresh { name: &name, held: &held }).await;
-            let Grant { tokens: brought, saved } = renewed.map_err(at("refresh"))?;
+            let Grant { tokens: brought, saved, .. } = renewed.map_err(at("refresh"))?;
             let new = brought.get(&name).ok_or_else(|| format!("refresh: no token `{name}`"))?;
             let extends = self.plan().refresh_tokens == RefreshPolicy::Extend;
             if !extends && new.access.expose() == held.access.expose() {
@@ -195,7 +195,7 @@ impl Run {
     }
 
     async fn whole(mut self) -> Outcome<()> {
-        let Grant { mut tokens, saved } = self.connect().await?;
+        let Grant { mut tokens, saved, .. } = self.connect().await?;
         self.desk.saved.extend(saved);
         let who = self.call(&tokens).await.map_err(at("identity"))?;
         self.desk.saved.extend(who.iter().flat_map(|who| who.saved.clone()));

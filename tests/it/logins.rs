@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use trunkline::activity::Activity;
 use trunkline::base::clock::{Clock, ManualClock, Timestamp};
 use trunkline::base::random::SystemRandom;
-use trunkline::connection::connect::{self, Calls, Connect, RevocationState};
+use trunkline::connection::connect::{self, Calls, Connect, RevocationState, Revocations};
 use trunkline::connection::flow::{self, TokenCalls};
 use trunkline::connection::sign_in::{self, oauth1::ThreeLegs};
 use trunkline::connection::{Connections, Content, Credential, KeyRing, MasterKey, Stored, Vault};
@@ -166,6 +166,9 @@ async fn world_that(renews: Renews) -> World {
         turns,
     }));
     let logins = Arc::clone(doors.outbound.logins());
+    let revocations = connections
+        .vault()
+        .map(|vault| Arc::new(Revocations::new(vault, store.clone(), clock.clone(), random.clone())));
     let connect = Connect::new(connect::Parts {
         live: doors.live.clone(),
         connections: connections.clone(),
@@ -177,6 +180,7 @@ async fn world_that(renews: Renews) -> World {
         clock: clock.clone(),
         random,
         provider: Arc::new(Calls { tokens, legs: ThreeLegs::new(legs), logins: logins.clone() }),
+        revocations,
     });
     let connect = Arc::new(connect.with_logins(logins));
     let stop = CancellationToken::new();

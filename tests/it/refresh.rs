@@ -4,6 +4,7 @@ mod door;
 mod neighbours;
 mod provider;
 mod simulation;
+mod told;
 pub mod world;
 
 use std::sync::Arc;
@@ -24,12 +25,20 @@ fn soon(minutes: u64) -> Need<'static> {
 }
 
 async fn token(refresher: &Arc<Refresher>, world: &World, need: Need<'_>) -> Result<String, Refusal> {
+    token_of(("svc", refresher), world, need).await
+}
+
+async fn token_of(
+    (integration, refresher): (&str, &Arc<Refresher>),
+    world: &World,
+    need: Need<'_>,
+) -> Result<String, Refusal> {
     let generation = world.live.load();
-    let integration = generation.integration("svc").unwrap();
+    let integration = generation.integration(integration).unwrap();
     let connections = world.connections();
     let held = connections.resolve(&generation, integration, "team").await.map_err(|error| error.refusal())?;
     let usable = refresher.usable(&generation, integration, held, need).await;
-    usable.map(|connection| access(&connection)).map_err(|error| error.refusal())
+    usable.map(|connection| access(&connection, need.token)).map_err(|error| error.refusal())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -119,7 +128,7 @@ async fn a_refusal_renews_once_and_a_token_just_issued_is_not_the_reason() {
     let held = world.connections().resolve(&generation, integration, "team").await.unwrap();
     let refused = || refresher.after_refusal(&generation, integration, &held, None);
     let others = join_all((0..50).map(|_| refused())).await;
-    assert!(others.iter().all(|other| other.as_ref().map(|other| access(other)) == Some("a1".to_owned())));
+    assert!(others.iter().all(|other| other.as_ref().map(|other| access(other, None)) == Some("a1".to_owned())));
     assert_eq!(world.provider.calls(), 1);
     let newest = others.into_iter().flatten().next().unwrap();
     assert!(refresher.after_refusal(&generation, integration, &newest, None).await.is_none());
@@ -208,7 +217,7 @@ async fn a_thousand_tokens_that_end_together_come_a_few_at_a_time_and_hold_up_no
         let held = world.connections().resolve(&generation, integration, id).await.unwrap();
         let usable = refresher.usable(&generation, integration, held, Need::default());
         let usable = tokio::time::timeout(wait, usable).await.unwrap_or_else(|_| panic!("{id} is held up"));
-        assert_eq!(access(&usable.unwrap()), expected);
+        assert_eq!(access(&usable.unwrap(), None), expected);
     }
     assert_eq!(world.provider.busy("svc"), 8);
     world.provider.hold(None);

@@ -166,6 +166,25 @@ async fn values_of_the_callback_are_kept_and_used() {
 }
 
 #[tokio::test]
+async fn a_token_that_no_call_can_carry_is_refused_whoever_asks_and_loses_no_other() {
+    let answering = |answer: &'static str| Service::start(move |_| Answer::json(200, answer));
+    let tokens = json!({ "default": { "access": "body.access_token" }, "user": { "access": "body.user" } });
+    let call = json!({ "request": "POST SVC/token", "tokens": tokens });
+    let oauth2 = json!({ "token": call, "client": client() });
+    let service = answering(r#"{"access_token":"tök"}"#).await;
+    let world = world(&service, &oauth2);
+    let errors = [world.code().await.unwrap_err(), world.renew("default", &held("at", Some("rt"))).await.unwrap_err()];
+    for error in errors {
+        let told = "the service gave no token: the answer cannot be used: the token `default` has characters that no call can carry";
+        assert_eq!((error.kind, error.to_string().as_str()), (TokenErrorKind::Passing, told));
+    }
+    let service = answering(r#"{"access_token":"at2","user":"tök"}"#).await;
+    let grant = self::world(&service, &oauth2).renew("default", &held("at", Some("rt"))).await.unwrap();
+    assert_eq!((pair(&grant, "default"), grant.tokens.len()), (("at2", None), 1));
+    assert_eq!(grant.warnings, ["the token `user` was left out, it has characters that no call can carry"]);
+}
+
+#[tokio::test]
 async fn a_renewal_keeps_rotates_or_extends() {
     let answering = |answer: &'static str| Service::start(move |_| Answer::json(200, answer));
     let oauth2 = |policy: &str| json!({ "token": "SVC/token", "client": client(), "refresh_tokens": policy });
@@ -175,8 +194,9 @@ async fn a_renewal_keeps_rotates_or_extends() {
     assert_eq!(grant.tokens["default"].scopes.as_deref(), Some(&["read".to_owned()][..]));
     assert!(body(&only(&service)).starts_with("grant_type=refresh_token&refresh_token=rt&client_id=app&"));
 
-    let error = world(&service, &oauth2("rotate")).renew("default", &held("at", Some("rt"))).await.unwrap_err();
-    assert_eq!(error.kind, TokenErrorKind::Passing, "{error}");
+    let grant = world(&service, &oauth2("rotate")).renew("default", &held("at", Some("rt"))).await.unwrap();
+    assert_eq!(pair(&grant, "default"), ("at2", None), "the access token that came is kept");
+    assert!(grant.spent.contains("default") && grant.warnings[0].contains("has to be connected again"), "{grant:?}");
     let service = answering(r#"{"access_token":"at2","refresh_token":"rt2"}"#).await;
     let grant = world(&service, &oauth2("rotate")).renew("default", &held("at", Some("rt"))).await.unwrap();
     assert_eq!(pair(&grant, "default"), ("at2", Some("rt2")));

@@ -53,6 +53,8 @@ pub struct Wanted {
     apply: Option<String>,
     /// Anything: replace those that are there and differ.
     replace: Option<String>,
+    /// Anything: replace also those that are newer than what the export has.
+    replace_newer: Option<String>,
     /// The digest of the plan that was shown.
     plan: Option<String>,
 }
@@ -78,7 +80,11 @@ pub async fn import(
     Sent(export): Sent<Export>,
 ) -> Result<Json<Imported>, Refused> {
     let generation = parts.live.load();
-    let on_conflict = if wanted.replace.is_some() { OnConflict::Replace } else { OnConflict::Keep };
+    let on_conflict = match (&wanted.replace_newer, &wanted.replace) {
+        (Some(_), _) => OnConflict::ReplaceNewer,
+        (None, Some(_)) => OnConflict::Replace,
+        (None, None) => OnConflict::Keep,
+    };
     let applied = wanted.apply.is_some();
     let plan = if applied {
         let what = (&export, on_conflict);
@@ -99,6 +105,7 @@ impl From<TransferError> for Refused {
             TransferError::Recipient(_)
             | TransferError::NoRecipient
             | TransferError::Format(_)
+            | TransferError::Twice(_)
             | TransferError::TooMany(_) => Self::new(Refusal::InvalidInput, &error.to_string()),
         }
     }

@@ -28,6 +28,7 @@ use crate::connection::grant::Grant;
 use crate::connection::{Content, Credential, Tokens, stored};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
+use crate::request::answer::plain_words;
 use crate::respond::{Answer, Refusal};
 
 /// The collection of what waits for a choice.
@@ -80,7 +81,7 @@ impl Choice {
     ) -> Result<(), KeepError> {
         choices.truncate(MOST);
         for (label, _) in &mut choices {
-            *label = label.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LABEL).collect();
+            *label = plain_words(label).chars().take(LABEL).collect();
         }
         let Grown { claim, scopes, inputs, grant, who, notes, step, .. } = grown;
         let flow = claim.flow().to_owned();
@@ -109,7 +110,7 @@ impl Choice {
             scopes: self.scopes,
             inputs: content.inputs,
             entered: None,
-            grant: Grant { tokens, saved },
+            grant: Grant { tokens, saved, ..Grant::default() },
             who,
             notes: self.notes,
             step: self.step + 1,

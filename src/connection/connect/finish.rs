@@ -3,7 +3,6 @@
 //! What was connected before under this name stays in force until the last step: a token that does not work
 //! replaces nothing. Called by `callback`, `choose` and `begin`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -18,9 +17,10 @@ use super::outcome::{Connected, Failed, State};
 use super::pending::Flow;
 use super::permission::{Entered, scopes_of};
 use super::provider::{Found, Who};
+use super::revocations::What;
 use super::tell::actor;
 use super::trial::{Proof, Tried};
-use crate::connection::grant::{Account, Grant, Issued, TokenError, TokenErrorKind};
+use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
 use crate::connection::health::{Key, Tested, Trouble};
 use crate::connection::{Content, Credential, Status, Tokens};
 use crate::definition::live::Generation;
@@ -54,7 +54,7 @@ impl Grown {
     /// What a flow brought.
     pub fn granted(claim: Claim, flow: Flow, grant: Grant) -> Self {
         let Flow { scopes, inputs, .. } = flow;
-        let (notes, proof) = (Vec::new(), Proof::None);
+        let (notes, proof) = (grant.warnings.clone(), Proof::None);
         Self { claim, scopes, inputs, entered: None, grant, who: None, notes, step: 0, proof }
     }
 
@@ -81,7 +81,7 @@ impl Connect {
             return self.try_granted(generation, integration, grown).await;
         }
         match self.provider.identity(grown.account(generation, integration), &grown.grant).await {
-            Ok(who) => grown.who = who,
+            Ok(who) => grown.who = who.map(Who::plain),
             Err(error) if refuses_token(&error) => return Err(failed(Failure::TokenRefused, error.to_string())),
             Err(error) => {
                 tracing::warn!(integration = %integration.id, "whose account was connected is not known: {error}");
@@ -165,7 +165,7 @@ impl Connect {
         let content = Content { credential, inputs, saved };
         match self.connections.put(&actor(&link), integration, &link.connection, content).await {
             Ok(_) => {
-                self.take_back(drawer, &link, replaced).await;
+                self.take_back(&link, replaced).await;
                 self.note_proof(&Key::new(&integration.id, &link.connection), proof).await;
                 State::Connected(Connected { account, requested: scopes, granted, before: before_scopes, notes })
             }
@@ -177,9 +177,10 @@ impl Connect {
 impl Connect {
     /// Has the service told of tokens that were replaced. They are in use by nobody from now on, so that whatever
     /// comes of it changes nothing here.
-    async fn take_back(&self, drawer: &Drawer, link: &Link, replaced: Option<Content>) {
-        let Some(content) = replaced else { return };
-        if let Err(error) = self.queue_replaced(drawer, (&link.integration, &link.connection), &content).await {
+    async fn take_back(&self, link: &Link, replaced: Option<Content>) {
+        let (Some(content), Some(revocations)) = (replaced, &self.revocations) else { return };
+        let key = Key::new(&link.integration, &link.connection);
+        if let Err(error) = revocations.queue(&key, What::Replaced, &content).await {
             tracing::error!(integration = %link.integration, "replaced tokens live on at the service: {error}");
         }
     }
@@ -244,18 +245,12 @@ fn text<'a>(saved: &'a Map<String, Json>, name: &str) -> Option<&'a str> {
 /// What of the tokens before is to be taken back, once these are kept: none that the service gave again.
 fn replaced(integration: &Integration, before: Content, now: &Credential) -> Option<Content> {
     let Auth::OAuth2(oauth2) = &integration.auth else { return None };
-    let (Credential::Tokens(Tokens(tokens)), Credential::Tokens(Tokens(now))) = (before.credential, now) else {
+    let (Credential::Tokens(tokens), Credential::Tokens(now)) = (before.credential, now) else {
         return None;
     };
-    let again = |issued: &Issued| {
-        now.values().any(|new| {
-            let refresh = |issued: &Issued| issued.refresh.as_ref().map(|refresh| refresh.expose().clone());
-            new.access.expose() == issued.access.expose() || issued.refresh.is_some() && refresh(new) == refresh(issued)
-        })
-    };
-    let tokens: BTreeMap<_, _> = tokens.into_iter().filter(|(_, issued)| !again(issued)).collect();
-    let wanted = oauth2.revoke_replaced && !tokens.is_empty();
-    wanted.then(|| Content { credential: Credential::Tokens(Tokens(tokens)), ..before })
+    let tokens = tokens.without(now);
+    let wanted = oauth2.revoke_replaced && !tokens.0.is_empty();
+    wanted.then(|| Content { credential: Credential::Tokens(tokens), ..before })
 }
 
 fn keep_account(saved: &mut Map<String, Json>, who: Option<Who>) {

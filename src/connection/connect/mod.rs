@@ -6,7 +6,7 @@
 //!
 //! [`link`] says who may connect what; [`browser`] ties the flow to one browser; [`pending`] keeps what must
 //! come back; [`callback`] takes it; [`claim`] says who of several may finish it; [`outcome`] is the server's word for how it ended, which windows,
-//! applications and operators ask for. [`removal`] takes a connection away again. Nothing here knows a token call: that is behind [`Provider`]. Called
+//! applications and operators ask for. [`removal`] takes a connection away again, and tells services of what is out of use ([`revocations`]). Nothing here knows a token call: that is behind [`Provider`]. Called
 //! by the public door through [`Welcome`], and by the admin door.
 
 mod address;
@@ -30,6 +30,7 @@ pub mod provider;
 pub(crate) mod removal;
 mod result;
 pub mod return_to;
+pub(crate) mod revocations;
 mod sessions;
 mod tell;
 pub mod trial;
@@ -57,7 +58,7 @@ use crate::respond::{Answer, Refusal};
 use crate::store::{Audit, Records, StoreError};
 use crate::telemetry::metrics::Metrics;
 use door::{Place, Visit, Welcome, place};
-use drawer::{Drawer, KeepError, key};
+use drawer::{Drawer, key};
 use link::{Link, LinkError, LinkKey};
 use outcome::{Outcome, Standing, Step};
 use page::Page;
@@ -67,10 +68,12 @@ use trial::Trial;
 
 pub use calls::Calls;
 pub use device::{DeviceRefused, DeviceShown};
+pub use drawer::KeepError;
 pub use failure::{Failure, Told};
 pub use finish::{account_email_of, account_id_of, account_of};
-pub use removal::{RemoveError, Revocation, RevocationState, What};
+pub use removal::RemoveError;
 pub use result::Shown;
+pub use revocations::{Revocation, RevocationState, Revocations, What};
 
 /// The collection of the key that links are signed with.
 const KEYS: &str = "connect";
@@ -85,7 +88,7 @@ pub const SEALED: [Sealed; 6] = [
     Sealed { collection: outcome::COLLECTION, field: drawer::FIELD },
     Sealed { collection: choose::COLLECTION, field: drawer::FIELD },
     Sealed { collection: device::COLLECTION, field: drawer::FIELD },
-    Sealed { collection: removal::COLLECTION, field: drawer::FIELD },
+    Sealed { collection: revocations::COLLECTION, field: drawer::FIELD },
 ];
 /// What the flow is made of.
 #[derive(Clone)]
@@ -110,6 +113,8 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
     /// Makes the calls.
     pub provider: Arc<dyn Provider>,
+    /// What services are to be told of tokens out of use; none without a master key.
+    pub revocations: Option<Arc<Revocations>>,
 }
 
 /// Connects accounts.
@@ -130,8 +135,8 @@ pub struct Connect {
     waiting: Semaphore,
     /// Told when someone waits for a person at another device.
     awaited: Notify,
-    /// Told when a service is to be told of a removed connection.
-    due: Notify,
+    /// What services are to be told of removed connections and other tokens out of use.
+    revocations: Option<Arc<Revocations>>,
     /// What has the sessions of services that are signed in to by requests of their own.
     logins: Option<Arc<Logins>>,
     /// What tries credentials before they are kept.
@@ -206,7 +211,8 @@ impl LinkRefused {
 impl Connect {
     /// A flow over these parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { live, connections, vault, records, audit, activity, metrics, clock, random, provider } = parts;
+        let Parts { live, connections, vault, records, audit, activity, metrics, clock, random, .. } = parts;
+        let (provider, revocations) = (parts.provider, parts.revocations);
         Self {
             live,
             connections,
@@ -220,7 +226,7 @@ impl Connect {
             changed: watch::Sender::new(0),
             waiting: Semaphore::new(result::WAITERS),
             awaited: Notify::new(),
-            due: Notify::new(),
+            revocations,
             logins: None,
             trial: None,
             sources: std::sync::Mutex::new(Budgets::new(SOURCES)),

@@ -10,6 +10,7 @@ use super::pending::Issuer;
 use crate::base::secret::Secret;
 use crate::connection::flow::{DeviceCode, Poll};
 use crate::connection::grant::{Account, Grant, TokenError};
+use crate::request::answer::plain_words;
 
 /// What a person is sent to the service with.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +75,15 @@ pub struct Who {
     pub name: Option<String>,
     /// Its mail address.
     pub email: Option<String>,
+}
+
+impl Who {
+    /// The same, without what turns or hides text on the pages and lists that show it.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        let plain = |text: Option<String>| text.map(|text| plain_words(&text)).filter(|text| !text.is_empty());
+        Self { id: plain(self.id), name: plain(self.name), email: plain(self.email) }
+    }
 }
 
 /// One step that lets a person choose.

@@ -1,8 +1,8 @@
 //! Taking a connection away: gone here at once, and then taken back at the service.
 //!
 //! Nobody uses the connection from the moment it is removed. What the service must be told waits in a
-//! sealed record and is tried until the service has taken it, says that it never will, or two days have
-//! passed; a restart goes on where it was. How it ended can be seen for a week.
+//! sealed record ([`Revocations`]) and is tried until the service has taken it, says that it never will, or two
+//! days have passed; a restart goes on where it was.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -10,27 +10,21 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::drawer::{Drawer, Enclosed, KeepError, key};
+use super::drawer::{Drawer, Enclosed, KeepError};
 use super::failure::Failure;
-use super::link::fresh_id;
 use super::outcome::{Failed, Outcome, State, Step};
+use super::revocations::{Kept, Revocation, RevocationState, What};
 use super::{Connect, LinkRefused, sessions};
-use crate::base::clock::Timestamp;
-use crate::base::secret::Secret;
 use crate::connection::grant::{Account, Grant, TokenErrorKind};
+use crate::connection::health::Key;
 use crate::connection::{ConnectionError, Content, Credential, Tokens, stored};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::store::model::{AuditEntry, RecordKey};
 
-/// The collection of what services are still to be told, and were told.
-pub const COLLECTION: &str = "revocations";
-/// How long it can be seen how a revocation ended.
-pub const KEPT: Duration = Duration::from_hours(7 * 24);
 /// How long to wait after each attempt. After the last one it is given up.
 pub const WAITS: [Duration; 8] = [
     Duration::from_mins(1),
@@ -47,84 +41,6 @@ const SESSION_WAITS: usize = 4;
 /// How often is looked for what is due.
 pub const LOOK: Duration = Duration::from_secs(20);
 
-/// A revocation as it is kept.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kept {
-    integration: String,
-    connection: String,
-    /// What is taken back.
-    #[serde(default)]
-    what: What,
-    /// Whether the connection is gone here. Not yet only while it is being removed, or after a crash then.
-    removed: bool,
-    /// What is taken back; let go of when it is over.
-    content: Option<Enclosed>,
-    state: RevocationState,
-    attempts: u32,
-    asked_at: Timestamp,
-    next: Timestamp,
-    error: Option<String>,
-}
-
-impl Kept {
-    /// Whether something is to be done about it.
-    fn is_due(&self, now: Timestamp) -> bool {
-        !self.removed || self.state == RevocationState::Pending && self.next <= now
-    }
-}
-
-/// What is taken back at a service.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = RevokedWhat)]
-pub enum What {
-    /// What a removed connection signed in with.
-    #[default]
-    Connection,
-    /// The tokens that an account had before it was connected anew.
-    Replaced,
-    /// A session that was replaced, or that nobody uses any more.
-    Session,
-}
-
-/// Where a revocation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RevocationState {
-    /// The service has yet to be told.
-    Pending,
-    /// The service took it.
-    Revoked,
-    /// The definition does not say how, so the credential lives on at the service until it ends there.
-    NotDeclared,
-    /// The service refused, or could not be reached for two days: a person has to revoke it there.
-    GivenUp,
-}
-
-/// What is shown of a revocation.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct Revocation {
-    /// Its id.
-    pub id: String,
-    /// The integration.
-    pub integration: String,
-    /// The connection's name.
-    pub connection: String,
-    /// What is taken back.
-    pub what: What,
-    /// Where it stands.
-    pub state: RevocationState,
-    /// How often the service was asked.
-    pub attempts: u32,
-    /// When the connection was removed or connected anew, or the session ended.
-    pub asked_at: String,
-    /// When the service is asked again, while it is pending.
-    pub next: Option<String>,
-    /// What went wrong at the last attempt.
-    pub error: Option<String>,
-}
-
 impl Connect {
     /// Removes a stored connection, and has the service told. Returns what became of it so far; `None` when
     /// there was no such connection.
@@ -137,7 +53,7 @@ impl Connect {
         integration: &str,
         connection: &str,
     ) -> Result<Option<Revocation>, RemoveError> {
-        let Some(drawer) = &self.drawer else { return Ok(None) };
+        let (Some(drawer), Some(revocations)) = (&self.drawer, &self.revocations) else { return Ok(None) };
         // A connection that does not open can be removed, but there is nothing to tell the service.
         let content = match self.connections.peek(integration, connection).await {
             Ok(Some(content)) => Some(content),
@@ -148,12 +64,11 @@ impl Connect {
         // What a login signed in with is its session, which the store does not have.
         let session = self.logins.as_ref().and_then(|logins| logins.leave(integration, connection));
         let content = session.as_deref().and_then(sessions::content).or(content);
-        let now = self.clock.now();
         let _one_by_one = self.order.lock().await;
         self.stop_flows(drawer, integration, connection).await?;
-        let id = fresh_id(now.after(KEPT), &*self.random).map_err(KeepError::from)?;
-        let record = key(COLLECTION, &id);
-        let mut kept = begun((integration, connection), What::Connection, content.as_ref(), now)?;
+        let key = Key::new(integration, connection);
+        let (record, mut kept) = revocations.begun(&key, What::Connection, content.as_ref())?;
+        let drawer = &revocations.drawer;
         drawer.put(&record, &kept, Some(0)).await?;
         self.connections.remove(actor, integration, connection).await?;
         kept.removed = true;
@@ -161,8 +76,8 @@ impl Connect {
         if kept.state == RevocationState::NotDeclared {
             self.tell_revocation(&kept).await?;
         }
-        self.due.notify_one();
-        Ok(Some(shown(&id, &kept)))
+        revocations.due.notify_one();
+        Ok(Some(kept.shown(&record)))
     }
 
     /// Ends the flows that are connecting this connection anew: what was removed does not come back by itself.
@@ -184,56 +99,36 @@ impl Connect {
     /// # Errors
     /// When the store fails.
     pub async fn revocations(&self) -> Result<Vec<Revocation>, LinkRefused> {
-        let Some(drawer) = &self.drawer else { return Ok(Vec::new()) };
-        let mut all = Vec::new();
-        for record in drawer.records.keys(COLLECTION).await.map_err(KeepError::from)? {
-            if let Some((kept, _)) = drawer.get::<Kept>(&record).await? {
-                all.push(shown(&record.key, &kept));
-            }
+        match &self.revocations {
+            Some(revocations) => Ok(revocations.list().await?),
+            None => Ok(Vec::new()),
         }
-        Ok(all)
     }
 
     /// Tells services what they have yet to be told, until it is stopped. Each service is told one thing after
     /// another, and all of them at the same time: one that does not answer holds up none but itself.
     pub async fn tell_services(&self, stop: CancellationToken) {
-        let Some(drawer) = &self.drawer else { return };
+        let Some(revocations) = &self.revocations else { return };
         let (mut telling, mut busy) = (FuturesUnordered::new(), HashSet::new());
         loop {
-            self.queue_sessions(drawer).await;
-            let due = self.due(drawer).await.unwrap_or_else(|error| {
+            self.queue_sessions(revocations).await;
+            let due = revocations.due().await.unwrap_or_else(|error| {
                 tracing::warn!("what services are to be told cannot be read; it is tried again: {error}");
                 BTreeMap::new()
             });
             for (integration, records) in due {
                 if busy.insert(integration.clone()) {
-                    telling.push(self.tell_service(drawer, integration, records));
+                    telling.push(self.tell_service(&revocations.drawer, integration, records));
                 }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(integration) = telling.next() => { busy.remove(&integration); }
-                () = self.due.notified() => {}
+                () = revocations.due.notified() => {}
                 () = self.session_ended() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
-    }
-
-    /// What is to be told now, by integration. What does not open is logged, and stays until its time is over.
-    async fn due(&self, drawer: &Drawer) -> Result<BTreeMap<String, Vec<RecordKey>>, KeepError> {
-        let now = self.clock.now();
-        drawer.clear(COLLECTION, now, Duration::ZERO).await?;
-        let mut due: BTreeMap<String, Vec<RecordKey>> = BTreeMap::new();
-        for record in drawer.records.keys(COLLECTION).await? {
-            match drawer.get::<Kept>(&record).await {
-                Ok(Some((kept, _))) if kept.is_due(now) => due.entry(kept.integration).or_default().push(record),
-                Ok(_) => {}
-                Err(KeepError::Store(error)) => return Err(error.into()),
-                Err(error) => tracing::error!(revocation = %record.key, "a service cannot be told: {error}"),
-            }
-        }
-        Ok(due)
     }
 
     /// Tells one service what is due, once each. Answers which it was.
@@ -308,7 +203,7 @@ impl Connect {
             stored::read(content.0.expose().as_bytes()).map_err(|_| unreadable())?;
         let Credential::Tokens(Tokens(tokens)) = credential else { return Err(unreadable()) };
         let account = Account { generation, integration, connection, inputs: &inputs, saved: &saved };
-        let grant = Grant { tokens, saved: Map::new() };
+        let grant = Grant { tokens, ..Grant::default() };
         match self.provider.revoke(account, &grant).await {
             Ok(true) => Ok(RevocationState::Revoked),
             Ok(false) => Ok(RevocationState::NotDeclared),
@@ -317,35 +212,6 @@ impl Connect {
                 Err((if lasting { Lasting::Yes } else { Lasting::No }, error.to_string()))
             }
         }
-    }
-
-    /// Keeps what a service is to be told of a session, from `next` on.
-    pub(super) async fn queue_session(
-        &self,
-        drawer: &Drawer,
-        names: (&str, &str),
-        content: &Content,
-        next: Timestamp,
-    ) -> Result<(), KeepError> {
-        let now = self.clock.now();
-        let record = key(COLLECTION, &fresh_id(now.after(KEPT), &*self.random)?);
-        let kept = Kept { removed: true, next, ..begun(names, What::Session, Some(content), now)? };
-        drawer.put(&record, &kept, Some(0)).await.map(drop)
-    }
-
-    /// Keeps what a service is to be told of tokens that were replaced by others.
-    pub(super) async fn queue_replaced(
-        &self,
-        drawer: &Drawer,
-        names: (&str, &str),
-        content: &Content,
-    ) -> Result<(), KeepError> {
-        let now = self.clock.now();
-        let record = key(COLLECTION, &fresh_id(now.after(KEPT), &*self.random)?);
-        let kept = Kept { removed: true, ..begun(names, What::Replaced, Some(content), now)? };
-        drawer.put(&record, &kept, Some(0)).await?;
-        self.due.notify_one();
-        Ok(())
     }
 
     async fn tell_revocation(&self, kept: &Kept) -> Result<(), KeepError> {
@@ -359,35 +225,6 @@ impl Connect {
         self.teller.audit.append(entry).await?;
         Ok(())
     }
-}
-
-/// A revocation as it begins.
-fn begun(
-    (integration, connection): (&str, &str),
-    what: What,
-    content: Option<&Content>,
-    now: Timestamp,
-) -> Result<Kept, KeepError> {
-    let tokens = content.filter(|content| matches!(content.credential, Credential::Tokens(_)));
-    let enclosed = tokens.map(|content| {
-        let plain = stored::plain(content, now).map_err(|_| KeepError::Form)?;
-        let text = std::str::from_utf8(&plain).map_err(|_| KeepError::Form)?;
-        Ok::<_, KeepError>(Enclosed(Secret::from(text)))
-    });
-    let content = enclosed.transpose()?;
-    let state = if content.is_some() { RevocationState::Pending } else { RevocationState::NotDeclared };
-    Ok(Kept {
-        integration: integration.to_owned(),
-        connection: connection.to_owned(),
-        what,
-        removed: false,
-        content,
-        state,
-        attempts: 0,
-        asked_at: now,
-        next: now,
-        error: None,
-    })
 }
 
 /// Whether asking again may help.
@@ -406,18 +243,4 @@ pub enum RemoveError {
     /// What the service must be told could not be kept.
     #[error(transparent)]
     Keep(#[from] KeepError),
-}
-
-fn shown(id: &str, kept: &Kept) -> Revocation {
-    Revocation {
-        id: id.to_owned(),
-        integration: kept.integration.clone(),
-        connection: kept.connection.clone(),
-        what: kept.what,
-        state: kept.state,
-        attempts: kept.attempts,
-        asked_at: kept.asked_at.to_string(),
-        next: (kept.state == RevocationState::Pending).then(|| kept.next.to_string()),
-        error: kept.error.clone(),
-    }
 }

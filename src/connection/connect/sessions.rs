@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Connect;
-use super::drawer::Drawer;
+use super::revocations::{Revocations, What};
+use crate::base::clock::Timestamp;
+use crate::connection::health::Key;
 use crate::connection::{Connection, ConnectionError, Content, Credential, Tokens};
 
 /// How long a session that was replaced lives on: calls under way still carry it.
@@ -32,27 +34,18 @@ impl Connect {
     }
 
     /// Queues the sessions that are over, and those whose connection is gone.
-    pub(super) async fn queue_sessions(&self, drawer: &Drawer) {
+    pub(super) async fn queue_sessions(&self, revocations: &Revocations) {
         let Some(logins) = &self.logins else { return };
         let now = self.clock.now();
         for (integration, connection) in logins.live() {
             if self.is_gone(&integration, &connection).await
                 && let Some(session) = logins.leave(&integration, &connection)
             {
-                self.queue_one(drawer, &session, now).await;
+                queue_one(revocations, &session, now).await;
             }
         }
         for session in logins.over() {
-            self.queue_one(drawer, &session, now.after(GRACE)).await;
-        }
-    }
-
-    async fn queue_one(&self, drawer: &Drawer, session: &Connection, next: crate::base::clock::Timestamp) {
-        let Some(content) = content(session) else { return };
-        let queued = self.queue_session(drawer, (&session.integration, &session.id), &content, next).await;
-        if let Err(error) = queued {
-            let (integration, connection) = (&session.integration, &session.id);
-            tracing::warn!(%integration, %connection, "a session will not be logged out, its end could not be kept: {error}");
+            queue_one(revocations, &session, now.after(GRACE)).await;
         }
     }
 
@@ -62,5 +55,14 @@ impl Connect {
         let Some(known) = generation.integration(integration) else { return true };
         let found = self.connections.resolve(&generation, known, connection).await;
         matches!(found, Err(ConnectionError::Unknown { .. }))
+    }
+}
+
+async fn queue_one(revocations: &Revocations, session: &Connection, next: Timestamp) {
+    let Some(content) = content(session) else { return };
+    let key = Key::new(&session.integration, &session.id);
+    if let Err(error) = revocations.queue_from(&key, (What::Session, next), &content).await {
+        let (integration, connection) = (&session.integration, &session.id);
+        tracing::warn!(%integration, %connection, "a session will not be logged out, its end could not be kept: {error}");
     }
 }

@@ -3,7 +3,7 @@
 //! The path is: what the purpose gives ([`Purpose`]), the calls that are made for it one after the other,
 //! what each brings, and what follows for the tokens' life. Nothing is tried twice and nothing is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,14 +113,20 @@ impl TokenCalls {
             }
             _ => self.run(&mut scene, token, (Stage::Token, Tokens::Issued), params).await?,
         };
+        let name = if let Purpose::Refresh { name, .. } = purpose { name } else { DEFAULT_TOKEN };
+        leave_out_unsendable(account.integration, &mut brought, name)?;
         self.find_end(&mut scene, &mut brought).await;
-        if let Purpose::Refresh { name, held } = purpose {
-            keep_what_stays(oauth2, &mut brought.tokens, name, held)?;
+        let mut spent = BTreeSet::new();
+        if let Purpose::Refresh { name, held } = purpose
+            && is_spent(oauth2, &mut brought, name, held)
+        {
+            spent.insert(Arc::from(name));
         }
         if let Some(client) = scene.known_client() {
             brought.tokens.values_mut().for_each(|token| token.client = Some(client.id.clone()));
         }
-        Ok(Grant { tokens: brought.tokens, saved: scene.into_kept() })
+        let Brought { tokens, warnings, .. } = brought;
+        Ok(Grant { tokens, saved: scene.into_kept(), spent, warnings })
     }
 
     /// Makes calls one after the other. The first has the standard parameters and proves who asks; those
@@ -141,8 +147,9 @@ impl TokenCalls {
         }
         for (index, call) in calls.iter().enumerate() {
             let tokens = if index == last { wanted } else { Tokens::Any };
-            let Reply { tokens, saved } = self.call(scene, call, (stage, tokens), first.take()).await?;
+            let Reply { tokens, saved, warnings } = self.call(scene, call, (stage, tokens), first.take()).await?;
             scene.keep(saved);
+            brought.warnings.extend(warnings);
             for (name, token) in &tokens {
                 let main = if &**name == DEFAULT_TOKEN { Main::Yes } else { Main::No };
                 scene.show_token(name, token, main);
@@ -227,25 +234,45 @@ struct Brought {
     tokens: BTreeMap<Arc<str>, Issued>,
     /// How long tokens live when nobody says.
     ttl: Option<Duration>,
+    /// What was left out.
+    warnings: Vec<String>,
 }
 
-/// What of the token that was renewed stays as it was, and whether that may be.
-fn keep_what_stays(
-    oauth2: &OAuth2,
-    tokens: &mut BTreeMap<Arc<str>, Issued>,
-    name: &str,
-    held: &Issued,
-) -> Result<(), TokenError> {
-    let Some(token) = tokens.get_mut(name) else { return Ok(()) };
+/// Leaves out tokens that no call to the API could carry.
+///
+/// # Errors
+/// When the one that is wanted is among them.
+fn leave_out_unsendable(integration: &Integration, brought: &mut Brought, wanted: &str) -> Result<(), TokenError> {
+    let Some(api) = &integration.api else { return Ok(()) };
+    let carries = |issued: &Issued| api.credential.carries(issued.access.expose());
+    if brought.tokens.get(wanted).is_some_and(|issued| !carries(issued)) {
+        let words = format!("the answer cannot be used: the token `{wanted}` {UNSENDABLE}");
+        return Err(TokenError::new(TokenErrorKind::Passing, words));
+    }
+    let out: Vec<_> = brought.tokens.extract_if(.., |_, issued| !carries(issued)).collect();
+    brought.warnings.extend(out.iter().map(|(name, _)| format!("the token `{name}` was left out, it {UNSENDABLE}")));
+    Ok(())
+}
+
+const UNSENDABLE: &str = "has characters that no call can carry";
+
+/// What of the token that was renewed stays as it was; and whether its refresh token is used up and there is no new
+/// one. Without a new one the old one stays (RFC 6749 §6), unless the definition says that each works once.
+fn is_spent(oauth2: &OAuth2, brought: &mut Brought, name: &str, held: &Issued) -> bool {
+    let Some(token) = brought.tokens.get_mut(name) else { return false };
     // An answer that does not name the scopes means the same as before (RFC 6749 §5.1 and §6).
     if token.scopes.is_none() {
         token.scopes.clone_from(&held.scopes);
     }
-    if oauth2.refresh_tokens == RefreshPolicy::Rotate && token.refresh.is_none() {
-        let words = "the answer has no new refresh token, although each works once (`refresh_tokens: rotate`)";
-        return Err(TokenError::new(TokenErrorKind::Passing, words));
+    let spent = oauth2.refresh_tokens == RefreshPolicy::Rotate && held.refresh.is_some() && token.refresh.is_none();
+    if spent {
+        let until = token.expires_at.map_or_else(|| "once the token ends".to_owned(), |end| format!("at {end}"));
+        brought.warnings.push(format!(
+            "the answer has no new refresh token, although each works once (`refresh_tokens: rotate`): the account has \
+             to be connected again {until}"
+        ));
     }
-    Ok(())
+    spent
 }
 
 fn no_registration() -> TokenError {

@@ -71,6 +71,8 @@ pub struct Reply {
     pub tokens: BTreeMap<Arc<str>, Issued>,
     /// The values to keep.
     pub saved: Map<String, Json>,
+    /// What of the answer was left out because it cannot be used; nothing secret.
+    pub warnings: Vec<String>,
 }
 
 /// Reads an answer. `context` has what the call's templates saw; `secrets` are kept out of every word.
@@ -114,43 +116,53 @@ impl Reader<'_> {
             Ok(false) => return Err(self.refused()),
             Err(error) => return Err(self.invalid(&error.to_string())),
         }
-        let tokens = self.tokens()?;
-        let saved = match (self.answer.saved(&self.call.request.save, &self.context), self.wanted.tokens) {
-            (Ok(saved), _) => saved,
-            // The refresh token is used up: what is beside the new token must not lose it.
-            (Err(_), Tokens::Renewed(_) | Tokens::Extended(..)) => Map::new(),
-            (Err(error), Tokens::Any | Tokens::Issued) => return Err(self.invalid(&error.to_string())),
-        };
-        Ok(Reply { tokens, saved })
+        let mut left_out = Vec::new();
+        let tokens = self.tokens(&mut left_out)?;
+        // The code or refresh token is used up: what is beside the new token must not lose it.
+        let (saved, unread) = self.answer.saved_where_usable(&self.call.request.save, &self.context);
+        left_out.extend(unread.into_iter().map(|reason| format!("a value was left out, {reason}")));
+        let warnings = left_out.iter().map(|words| self.secrets.redact(&plain_words(words))).collect();
+        Ok(Reply { tokens, saved, warnings })
     }
 
-    fn tokens(&self) -> Result<BTreeMap<Arc<str>, Issued>, TokenError> {
-        let mut found = BTreeMap::new();
+    fn tokens(&self, left_out: &mut Vec<String>) -> Result<BTreeMap<Arc<str>, Issued>, TokenError> {
+        let wanted = match self.wanted.tokens {
+            Tokens::Any => None,
+            Tokens::Issued => Some(DEFAULT_TOKEN),
+            Tokens::Renewed(name) | Tokens::Extended(name, _) => Some(name),
+        };
+        let (mut found, mut odd) = (BTreeMap::new(), BTreeMap::new());
         for (name, map) in &self.call.tokens {
-            if let Some(token) = self.token(map, None)? {
-                found.insert(Arc::from(name.as_str()), token);
+            match self.token(map, None, left_out) {
+                Ok(Some(token)) => _ = found.insert(Arc::from(name.as_str()), token),
+                Ok(None) => {}
+                Err(reason) if wanted == Some(name) => return Err(self.invalid(&reason)),
+                Err(reason) => _ = odd.insert(name.as_str(), reason),
             }
         }
-        let name = match self.wanted.tokens {
-            Tokens::Any => return Ok(found),
-            Tokens::Issued => DEFAULT_TOKEN,
-            Tokens::Renewed(name) | Tokens::Extended(name, _) => name,
-        };
-        if !found.contains_key(name)
-            && let Some(token) = self.in_place_of(name, &mut found)?
+        if let Some(name) = wanted
+            && !found.contains_key(name)
         {
-            found.insert(Arc::from(name), token);
+            let token = self.in_place_of(name, &mut found, left_out).map_err(|reason| self.invalid(&reason))?;
+            let missing = || odd.get(DEFAULT_TOKEN).map_or_else(|| self.missing(name), |reason| self.invalid(reason));
+            found.insert(Arc::from(name), token.ok_or_else(missing)?);
         }
-        if found.contains_key(name) { Ok(found) } else { Err(self.missing(name)) }
+        left_out.extend(odd.iter().map(|(name, reason)| format!("the token `{name}` was left out, {reason}")));
+        Ok(found)
     }
 
     /// The token of this name where the answer has none in its own place.
-    fn in_place_of(&self, name: &str, found: &mut BTreeMap<Arc<str>, Issued>) -> Result<Option<Issued>, TokenError> {
+    fn in_place_of(
+        &self,
+        name: &str,
+        found: &mut BTreeMap<Arc<str>, Issued>,
+        left_out: &mut Vec<String>,
+    ) -> Result<Option<Issued>, String> {
         match self.wanted.tokens {
             Tokens::Renewed(_) => Ok(found.remove(DEFAULT_TOKEN)),
             Tokens::Extended(_, held) => match (found.remove(DEFAULT_TOKEN), self.map(name)) {
                 (Some(token), _) => Ok(Some(token)),
-                (None, Some(map)) => self.token(map, Some(held)),
+                (None, Some(map)) => self.token(map, Some(held), left_out),
                 (None, None) => Ok(None),
             },
             Tokens::Any | Tokens::Issued => Ok(None),
@@ -163,22 +175,34 @@ impl Reader<'_> {
     }
 
     /// A token where the answer has one; `held` is what goes on where the answer only tells of it.
-    fn token(&self, map: &TokenMap, held: Option<&Issued>) -> Result<Option<Issued>, TokenError> {
+    ///
+    /// # Errors
+    /// What is wrong with the access token. What is beside it is left out where it is unusable: a token that came
+    /// is kept.
+    fn token(
+        &self,
+        map: &TokenMap,
+        held: Option<&Issued>,
+        left_out: &mut Vec<String>,
+    ) -> Result<Option<Issued>, String> {
         let now = self.wanted.now;
         let access = match (self.secret(&map.access)?, held) {
             (Some(access), _) => access,
             (None, Some(held)) => Secret::from(held.access.expose().as_str()),
             (None, None) => return Ok(None),
         };
-        // What is beside the access token is taken where it is usable: a token that came is kept.
-        let refresh = map.refresh.as_ref().and_then(|expr| self.secret(expr).ok().flatten());
-        let (expires_at, scopes) = (self.expiry(map), self.scopes(map));
+        let refresh = map.refresh.as_ref().map_or(Ok(None), |expr| self.secret(expr));
+        let refresh = refresh.unwrap_or_else(|reason| {
+            left_out.push(format!("the refresh token was left out, {reason}"));
+            None
+        });
+        let (expires_at, scopes) = (self.expiry(map, left_out), self.scopes(map));
         Ok(Some(Issued { access, refresh, expires_at, issued_at: now, scopes, client: None }))
     }
 
     /// A secret that an expression finds. An empty text and a false are none.
-    fn secret(&self, expr: &Expr) -> Result<Option<Secret>, TokenError> {
-        let bad = |what: &str| self.invalid(&format!("`{}` {what}", expr.source()));
+    fn secret(&self, expr: &Expr) -> Result<Option<Secret>, String> {
+        let bad = |what: &str| format!("`{}` {what}", expr.source());
         let value = expr.json(&self.context).map_err(|error| bad(&format!("cannot be read: {error}")))?;
         let text = match value {
             Json::Null | Json::Bool(false) => return Ok(None),
@@ -197,14 +221,20 @@ impl Reader<'_> {
     }
 
     /// When a token ends, as the answer says. What it says in an odd way is no reason to refuse the token.
-    fn expiry(&self, map: &TokenMap) -> Option<Timestamp> {
+    fn expiry(&self, map: &TokenMap, left_out: &mut Vec<String>) -> Option<Timestamp> {
         let now = self.wanted.now;
         let seconds = map.expires_in.as_ref().and_then(|expr| expr.json(&self.context).ok());
-        let after = seconds.and_then(|value| moment::after_seconds(&value, now));
-        after.or_else(|| {
+        let after = seconds.as_ref().and_then(|value| moment::after_seconds(value, now));
+        let end = after.or_else(|| {
             let clocks = Clocks::of_answer(now, self.answer.headers());
             map.expires.as_ref().and_then(|moment| moment::read(moment, &self.context, clocks))
-        })
+        });
+        // Numbers that say nothing are the ways of services to say that a token does not end.
+        let odd = seconds.is_some_and(|value| value.is_object() || value.is_array() || value == Json::Bool(true));
+        if let (None, true, Some(expr)) = (end, odd, &map.expires_in) {
+            left_out.push(format!("when the token ends was left out, `{}` is not a number", expr.source()));
+        }
+        end
     }
 
     fn scopes(&self, map: &TokenMap) -> Option<Vec<String>> {
@@ -220,7 +250,7 @@ impl Reader<'_> {
 
     fn missing(&self, name: &str) -> TokenError {
         // A 2xx without a token and with an error is the service saying no.
-        if self.code().is_some() {
+        if self.answer.usual_code().is_some() {
             return self.refused();
         }
         match self.map(name) {
@@ -257,9 +287,9 @@ impl Reader<'_> {
             AnswerError::Refused { words, retry_after, .. } => (words.clone(), *retry_after, refusal.passing()),
             AnswerError::Invalid { reason, .. } => return self.invalid(reason),
         };
-        let code = self.code();
+        let code = self.answer.usual_code();
         let kind = self.kind(code.as_deref(), passing || status >= 500);
-        let words = words.or_else(|| self.words()).map(|words| self.secrets.redact(&words));
+        let words = words.or_else(|| self.answer.usual_description()).map(|words| self.secrets.redact(&words));
         let code = code.map(|code| self.secrets.redact(&code));
         TokenError { kind, code, words, status: Some(status), retry_after }
     }
@@ -290,21 +320,6 @@ impl Reader<'_> {
             _ if self.answer.status() < 400 => TokenErrorKind::Passing,
             _ => TokenErrorKind::Misconfigured,
         }
-    }
-
-    /// The error code of RFC 6749 §5.2, or what services have in its place.
-    fn code(&self) -> Option<String> {
-        let error = self.answer.json()?.get("error")?;
-        let field = |name: &str| error.get(name).and_then(Json::as_str);
-        let code = error.as_str().or_else(|| field("code")).or_else(|| field("type")).or_else(|| field("status"))?;
-        Some(plain_words(code)).filter(|code| !code.is_empty())
-    }
-
-    fn words(&self) -> Option<String> {
-        let body = self.answer.json()?;
-        let text = |pointer: &str| body.pointer(pointer).and_then(Json::as_str);
-        let words = ["/error_description", "/error/message", "/message", "/error_message"].into_iter().find_map(text);
-        words.map(plain_words)
     }
 }
 

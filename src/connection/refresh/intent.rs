@@ -1,9 +1,10 @@
 //! Who renews the tokens of a connection, as a record that all who share the store see.
 //!
 //! The record is a lease and a journal in one: it is durable before the token call is made, and says who makes
-//! it, until when nobody else may, and how the last one ended. Its fence grows with each lease. It is
-//! replaced only in the version that was read, so that of two who want it one gets it.
+//! it, until when nobody else may, and how the last one for each token ended. Its fence grows with each lease. It
+//! is replaced only in the version that was read, so that of two who want it one gets it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub const LEASE: Duration = Duration::from_mins(1);
 pub struct Intent {
     /// Grows with each lease.
     pub fence: u64,
+    /// Grows each time that the connection is connected anew or removed.
+    pub era: u64,
     /// The process that has the lease, or had it.
     pub holder: String,
     /// Which token is renewed.
@@ -33,7 +36,17 @@ pub struct Intent {
     pub since: Timestamp,
     /// When it runs out.
     pub until: Timestamp,
-    /// Whether the call may be under way: its end is not known.
+    /// Whether the lease was not given back.
+    pub open: bool,
+    /// How renewing each token goes; none of those whose last call brought one.
+    pub courses: BTreeMap<String, Course>,
+}
+
+/// How renewing one token goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Course {
+    /// Whether a call may be under way: its end is not known.
     pub open: bool,
     /// How many calls in a row have failed.
     pub failures: u32,
@@ -41,6 +54,23 @@ pub struct Intent {
     pub next_try: Option<Timestamp>,
     /// Whether the service has refused for good.
     pub refused: bool,
+}
+
+impl Intent {
+    fn decoded(bytes: &[u8]) -> Self {
+        // What cannot be read is from another version: it is overwritten rather than obeyed for ever.
+        let mut intent: Self = serde_json::from_slice(bytes).unwrap_or_default();
+        // Versions before this one kept one course for each connection: that of the token named last.
+        let course: Course = serde_json::from_slice(bytes).unwrap_or_default();
+        if intent.courses.is_empty() && course != Course::default() {
+            intent.courses.insert(intent.token.clone(), course);
+        }
+        intent
+    }
+
+    fn course(&self, token: &str) -> Course {
+        self.courses.get(token).cloned().unwrap_or_default()
+    }
 }
 
 /// A lease that was taken.
@@ -51,6 +81,22 @@ pub struct Lease {
     version: u64,
 }
 
+impl Lease {
+    /// How many calls in a row have failed before this one.
+    pub fn failures(&self) -> u32 {
+        self.intent.courses.get(&self.intent.token).map_or(0, |course| course.failures)
+    }
+}
+
+/// Whose a lease was when it was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// Its own: the record says how it ended.
+    InTime,
+    /// Another's, or nobody's because the connection has other tokens or is gone: the record was not touched.
+    Lost,
+}
+
 /// What became of the wish for a lease.
 #[derive(Debug)]
 pub enum Taken {
@@ -59,7 +105,7 @@ pub enum Taken {
     /// Someone else has it.
     Held,
     /// The last call failed, and it is too early for another.
-    TooEarly(Intent),
+    TooEarly(Course),
 }
 
 /// Takes and gives back leases in the name of one process.
@@ -92,8 +138,7 @@ impl Leases {
         let Some((bytes, version)) = self.records.get(&key.record(COLLECTION)).await? else {
             return Ok((Intent::default(), 0));
         };
-        // What cannot be read is from another version: it is overwritten rather than obeyed for ever.
-        Ok((serde_json::from_slice(&bytes).unwrap_or_default(), version))
+        Ok((Intent::decoded(&bytes), version))
     }
 
     /// Takes the lease of a connection for the renewal of a token; durable when this returns. `insist` is
@@ -106,12 +151,14 @@ impl Leases {
         if before.open && before.until > now && !self.is_ended(&before) {
             return Ok(Taken::Held);
         }
-        let early = before.refused || before.next_try.is_some_and(|next| next > now);
+        let mut course = before.course(token);
+        let early = course.refused || course.next_try.is_some_and(|next| next > now);
         // A call whose end nobody knows is made again whatever was before it.
-        if early && !before.open && insist == Insist::No {
-            return Ok(Taken::TooEarly(before));
+        if early && !course.open && insist == Insist::No {
+            return Ok(Taken::TooEarly(course));
         }
-        let intent = Intent {
+        course.open = true;
+        let mut intent = Intent {
             fence: before.fence + 1,
             holder: self.holder.clone(),
             token: token.to_owned(),
@@ -120,6 +167,7 @@ impl Leases {
             open: true,
             ..before
         };
+        intent.courses.insert(token.to_owned(), course);
         match self.write(key, &intent, version).await {
             Ok(version) => Ok(Taken::Lease(Box::new(Lease { intent, version }))),
             Err(StoreError::Conflict(_)) => Ok(Taken::Held),
@@ -132,17 +180,27 @@ impl Leases {
         intent.holder == self.holder || self.alone_since.is_some_and(|since| intent.since < since)
     }
 
-    /// Gives a lease back with what came of it. A lease that ran out and was taken by another is not
-    /// touched.
+    /// Gives a lease back with what came of it, as `end` says by the names of tokens. A lease that ran out and was
+    /// taken by another is not touched.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn close(&self, key: &Key, lease: Lease, end: impl FnOnce(&mut Intent)) -> Result<(), StoreError> {
+    pub async fn close(
+        &self,
+        key: &Key,
+        lease: Lease,
+        end: impl FnOnce(&mut BTreeMap<String, Course>),
+    ) -> Result<Closed, StoreError> {
         let Lease { mut intent, version } = lease;
         intent.open = false;
-        end(&mut intent);
+        if let Some(course) = intent.courses.get_mut(&intent.token) {
+            course.open = false;
+        }
+        end(&mut intent.courses);
+        intent.courses.retain(|_, course| *course != Course::default());
         match self.write(key, &intent, version).await {
-            Ok(_) | Err(StoreError::Conflict(_)) => Ok(()),
+            Ok(_) => Ok(Closed::InTime),
+            Err(StoreError::Conflict(_)) => Ok(Closed::Lost),
             Err(error) => Err(error),
         }
     }
@@ -154,11 +212,12 @@ impl Leases {
     pub async fn reset(records: &dyn Records, key: &Key) -> Result<(), StoreError> {
         let record = key.record(COLLECTION);
         while let Some((bytes, version)) = records.get(&record).await? {
-            let before: Intent = serde_json::from_slice(&bytes).unwrap_or_default();
-            if before == (Intent { fence: before.fence, ..Intent::default() }) {
+            let before = Intent::decoded(&bytes);
+            let anew = |fence, era| Intent { fence, era, ..Intent::default() };
+            if before == anew(before.fence, before.era) {
                 return Ok(());
             }
-            let intent = Intent { fence: before.fence + 1, ..Intent::default() };
+            let intent = anew(before.fence + 1, before.era + 1);
             match records.put(&record, encoded(&intent)?, Some(version)).await {
                 Err(StoreError::Conflict(_)) => {}
                 other => return other.map(drop),
@@ -167,18 +226,20 @@ impl Leases {
         Ok(())
     }
 
-    /// Connections whose last call has no known end.
+    /// Connections with tokens whose last call has no known end, and those tokens.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn open(&self) -> Result<Vec<(Key, Intent)>, StoreError> {
+    pub async fn open(&self) -> Result<Vec<(Key, Vec<String>)>, StoreError> {
         let mut open = Vec::new();
         for record in self.records.keys(COLLECTION).await? {
             let Some((integration, id)) = record.key.split_once('/') else { continue };
             let key = Key::new(integration, id);
             let (intent, _) = self.read(&key).await?;
-            if intent.open {
-                open.push((key, intent));
+            let tokens = intent.courses.into_iter().filter(|(_, course)| course.open);
+            let tokens: Vec<_> = tokens.map(|(token, _)| token).collect();
+            if !tokens.is_empty() {
+                open.push((key, tokens));
             }
         }
         Ok(open)
@@ -219,6 +280,11 @@ mod tests {
         }
     }
 
+    /// The default token's renewal ends so.
+    fn ends(course: Course) -> impl FnOnce(&mut BTreeMap<String, Course>) {
+        move |all| _ = all.insert("default".to_owned(), course)
+    }
+
     #[tokio::test]
     async fn of_two_who_want_a_lease_one_gets_it_and_the_fence_grows() {
         let (memory, key) = (Arc::new(Memory::default()), Key::new("a", "x"));
@@ -228,9 +294,11 @@ mod tests {
         assert!(matches!(two.take(&key, "default", at(59), Insist::Yes).await, Ok(Taken::Held)));
         let second = lease(two.take(&key, "default", at(60), Insist::No).await.expect("the first ran out"));
         assert_eq!((first.intent.fence, second.intent.fence), (1, 2));
-        one.close(&key, first, |intent| intent.refused = true).await.expect("it is no longer its own");
-        assert!(!two.read(&key).await.expect("read").0.refused, "who lost the lease writes nothing");
-        two.close(&key, second, |intent| intent.next_try = Some(at(99))).await.expect("closed");
+        let refused = Course { refused: true, ..Course::default() };
+        assert_eq!(one.close(&key, first, ends(refused)).await.expect("it is no longer its own"), Closed::Lost);
+        assert!(!two.read(&key).await.expect("read").0.course("default").refused, "who lost the lease writes nothing");
+        let later = Course { next_try: Some(at(99)), ..Course::default() };
+        assert_eq!(two.close(&key, second, ends(later)).await.expect("closed"), Closed::InTime);
         assert!(matches!(one.take(&key, "default", at(98), Insist::No).await, Ok(Taken::TooEarly(_))));
         assert_eq!(lease(one.take(&key, "default", at(98), Insist::Yes).await.expect("taken")).intent.fence, 3);
     }
@@ -245,6 +313,43 @@ mod tests {
         assert_eq!(lease(after.take(&key, "default", at(6), Insist::No).await.expect("taken")).intent.fence, 2);
         Leases::reset(&*memory, &key).await.expect("reset");
         drop(lost);
-        assert_eq!(after.read(&key).await.expect("read").0, Intent { fence: 3, ..Intent::default() });
+        assert_eq!(after.read(&key).await.expect("read").0, Intent { fence: 3, era: 1, ..Intent::default() });
+    }
+
+    #[tokio::test]
+    async fn what_stands_against_one_token_stands_against_no_other() {
+        let (memory, key) = (Arc::new(Memory::default()), Key::new("a", "x"));
+        let leases = Leases::new(memory, "one".to_owned(), None);
+        let user = lease(leases.take(&key, "user", at(0), Insist::No).await.expect("taken"));
+        let refused = Course { refused: true, ..Course::default() };
+        leases.close(&key, user, |all| _ = all.insert("user".to_owned(), refused.clone())).await.expect("closed");
+        let bot = lease(leases.take(&key, "bot", at(1), Insist::No).await.expect("taken"));
+        let later = Course { failures: 1, next_try: Some(at(9)), ..Course::default() };
+        leases.close(&key, bot, |all| _ = all.insert("bot".to_owned(), later.clone())).await.expect("closed");
+        for (token, expected) in [("user", refused), ("bot", later)] {
+            let taken = leases.take(&key, token, at(2), Insist::No).await.expect("read");
+            assert!(matches!(&taken, Taken::TooEarly(course) if *course == expected), "{token}: {taken:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_a_crash_interrupted_stays_known_while_another_token_is_renewed() {
+        let (memory, key) = (Arc::new(Memory::default()), Key::new("a", "x"));
+        let before = Leases::new(memory.clone(), "before".to_owned(), None);
+        drop(lease(before.take(&key, "user", at(0), Insist::No).await.expect("taken")));
+        let after = Leases::new(memory, "after".to_owned(), Some(at(1)));
+        let bot = lease(after.take(&key, "bot", at(1), Insist::No).await.expect("taken"));
+        after.close(&key, bot, |_| ()).await.expect("closed");
+        assert_eq!(after.open().await.expect("read"), [(key, vec!["user".to_owned()])]);
+    }
+
+    #[test]
+    fn the_record_of_a_version_that_kept_one_course_is_read() {
+        let written = br#"{"fence":7,"holder":"h","token":"user","since":1,"until":61,"open":false,"failures":2,
+            "next_try":99000,"refused":true}"#;
+        let intent = Intent::decoded(written);
+        let next_try = serde_json::from_str("99000").expect("a time");
+        assert_eq!(intent.course("user"), Course { open: false, failures: 2, next_try, refused: true });
+        assert_eq!((intent.fence, intent.course("default")), (7, Course::default()));
     }
 }

@@ -3,13 +3,15 @@
 //! [`Refresher::usable`] is asked before each call and costs nothing while the token lasts;
 //! [`Refresher::after_refusal`] is asked after a 401. Both board the connection's one flight ([`flight`]),
 //! which runs in a task of its own, so that a caller who goes away takes no token with it. The flight takes
-//! the lease ([`intent`]), makes the call and stores what it brought before anyone uses it ([`attempt`]).
+//! the lease ([`intent`]) and makes the call ([`attempt`]); what it brought is stored before anyone uses it, and how
+//! it ended is remembered for each token ([`outcome`]).
 //! [`sweep`] renews in the background; [`schedule`] says when. Nothing here knows how a token call is made:
 //! that is a [`TokenSource`].
 
 mod attempt;
 mod flight;
 mod intent;
+mod outcome;
 mod schedule;
 mod sweep;
 
@@ -20,6 +22,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio_util::task::TaskTracker;
 
+use super::connect::Revocations;
 use super::credential::Credential;
 use super::directory::{Connection, ConnectionError, Connections, DEFAULT};
 use super::grant::{Issued, TokenSource};
@@ -52,6 +55,8 @@ pub struct Parts {
     pub connections: Arc<Connections>,
     /// What makes token calls.
     pub source: Arc<dyn TokenSource>,
+    /// Who tells services of tokens that came too late to be kept; none without a master key.
+    pub revocations: Option<Arc<Revocations>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness for names and pauses.
@@ -212,38 +217,19 @@ impl Refresher {
         if issued.lasts(now, schedule::least(issued, need.validity)) {
             return Ok(connection);
         }
+        let works = |now| issued.lasts(now, Duration::ZERO);
+        if works(now) && !self.parts.source.renews(integration, issued) {
+            return Ok(connection);
+        }
         let key = Key::new(&connection.integration, &connection.id);
-        let ended = match self.held_back(&connection, integration, issued, now) {
+        let ended = match held_back(&connection, need.token, now) {
             Some(error) => Err(error),
             None => Box::pin(self.renew(Wish::of(&key, need.token, issued, Cause::Expired))).await,
         };
         match ended {
             Ok(()) => self.parts.connections.resolve(generation, integration, &connection.id).await,
-            Err(_) if issued.lasts(self.parts.clock.now(), Duration::ZERO) => Ok(connection),
+            Err(_) if works(self.parts.clock.now()) => Ok(connection),
             Err(error) => Err(error.of_connection(&key)),
-        }
-    }
-
-    /// Why renewing need not be tried, known without looking into the store.
-    fn held_back(
-        &self,
-        connection: &Connection,
-        integration: &Integration,
-        issued: &Issued,
-        now: Timestamp,
-    ) -> Option<RefreshError> {
-        if !self.parts.source.renews(integration, issued) {
-            let end = issued.expires_at.unwrap_or_default();
-            return Some(RefreshError::Refused(format!(
-                "the token ended at {end}, and the service gave nothing to renew it with"
-            )));
-        }
-        let health = connection.health.health();
-        let told = || health.last_error.as_ref().map_or_else(String::new, |trouble| trouble.what.clone());
-        match (health.condition, health.next_try) {
-            (Status::NeedsReconnect, _) => Some(RefreshError::Refused(told())),
-            (_, Some(next)) if next > now => Some(RefreshError::Later { what: told(), wait: next.since(now) }),
-            _ => None,
         }
     }
 
@@ -260,9 +246,9 @@ impl Refresher {
         let Credential::Tokens(tokens) = &connection.credential else { return None };
         let issued = tokens.issued(token)?;
         let now = self.parts.clock.now();
-        if now.since(issued.issued_at) >= connection.health.patience()
-            && self.held_back(connection, integration, issued, now).is_none()
-        {
+        let old_enough = now.since(issued.issued_at) >= connection.health.patience(token.unwrap_or(DEFAULT));
+        let renews = self.parts.source.renews(integration, issued);
+        if old_enough && renews && held_back(connection, token, now).is_none() {
             let key = Key::new(&connection.integration, &connection.id);
             self.renew(Wish::of(&key, token, issued, Cause::Refused)).await.ok()?;
         }
@@ -308,6 +294,18 @@ impl Refresher {
         self.parts.connections.flush_health().await;
         ended
     }
+}
+
+/// Why a token need not be tried to be renewed, known without looking into the store.
+fn held_back(connection: &Connection, token: Option<&str>, now: Timestamp) -> Option<RefreshError> {
+    let health = connection.health.health();
+    let renewal = health.renewals.get(token.unwrap_or(DEFAULT))?;
+    let what = renewal.trouble.what.clone();
+    if renewal.status == Status::NeedsReconnect {
+        return Some(RefreshError::Refused(what));
+    }
+    let wait = renewal.next_try.filter(|next| *next > now)?.since(now);
+    Some(RefreshError::Later { what, wait })
 }
 
 /// The wish for a new token.

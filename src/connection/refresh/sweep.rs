@@ -65,8 +65,11 @@ struct Begun {
 struct Item {
     token: Arc<str>,
     seen: Mark,
+    /// When something is to be done about it: its renewal ahead of its end; where nothing renews it a person is told
+    /// of its end.
     due: Timestamp,
     end: Timestamp,
+    renews: bool,
 }
 
 impl Refresher {
@@ -142,8 +145,14 @@ impl Refresher {
         let items = match stored.versioned(key).await {
             Ok(Some((content, _))) => match &content.credential {
                 Credential::Tokens(tokens) => {
-                    let renews = |(_, issued): &(&Arc<str>, &Issued)| self.parts.source.renews(integration, issued);
-                    tokens.0.iter().filter(renews).filter_map(|(name, issued)| item(key, name, issued)).collect()
+                    let item = |(name, issued): (&Arc<str>, &Issued)| {
+                        let item = item(key, name, issued)?;
+                        if self.parts.source.renews(integration, issued) {
+                            return Some(item);
+                        }
+                        self.ends_for_good(integration, issued).then_some(Item { due: item.end, renews: false, ..item })
+                    };
+                    tokens.0.iter().filter_map(item).collect()
                 }
                 _ => Vec::new(),
             },
@@ -167,11 +176,11 @@ impl Refresher {
             connection: "*".to_owned(),
             reason,
         })?;
-        for (key, intent) in open {
+        for (key, tokens) in open {
             tracing::info!(connection = %key, "a refresh was interrupted; its token is tried again");
             self.learn_one(generation, stored, &key).await;
             for item in self.schedule().known.get_mut(&key).into_iter().flatten() {
-                if *item.token == *intent.token {
+                if tokens.iter().any(|token| **token == *item.token) {
                     item.due = Timestamp::default();
                 }
             }
@@ -217,27 +226,30 @@ impl Refresher {
             let schedule = self.schedule();
             let ready = schedule.known.iter().filter(|(key, _)| !self.flights.has(key));
             let item = |(key, items): (&Key, &Vec<Item>)| {
-                let first = items.iter().filter(|item| item.due <= now).min_by_key(|item| item.end)?;
-                Some((key.clone(), first.clone()))
+                let due = items.iter().filter(|item| item.due <= now && !self.is_held_back(key, item, now));
+                Some((key.clone(), due.min_by_key(|item| item.end)?.clone()))
             };
             ready.filter_map(item).collect()
         };
         let mut waiting: BTreeMap<Arc<str>, Vec<(Timestamp, Wish)>> = BTreeMap::new();
         for (key, Item { token, seen, end, .. }) in due {
-            let held_back = self.parts.connections.known_pulse(&key).is_some_and(|pulse| {
-                let health = pulse.health();
-                health.condition == Status::NeedsReconnect || health.next_try.is_some_and(|next| next > now)
-            });
-            if !held_back {
-                let integration = Arc::clone(&key.integration);
-                waiting.entry(integration).or_default().push((end, Wish { key, token, seen, cause: Cause::Due }));
-            }
+            let integration = Arc::clone(&key.integration);
+            waiting.entry(integration).or_default().push((end, Wish { key, token, seen, cause: Cause::Due }));
         }
         let sorted = |mut wishes: Vec<(Timestamp, Wish)>| {
             wishes.sort_by_key(|(end, _)| std::cmp::Reverse(*end));
             wishes.into_iter().map(|(_, wish)| wish).collect()
         };
         waiting.into_iter().map(|(integration, wishes)| (integration, sorted(wishes))).collect()
+    }
+
+    /// Whether a token is known to be renewed later, or never by itself.
+    fn is_held_back(&self, key: &Key, item: &Item, now: Timestamp) -> bool {
+        self.parts.connections.known_pulse(key).is_some_and(|pulse| {
+            pulse.health().renewals.get(&item.token).is_some_and(|renewal| {
+                renewal.status == Status::NeedsReconnect || renewal.next_try.is_some_and(|next| next > now)
+            })
+        })
     }
 
     /// How connections fare, and how long their tokens last.
@@ -249,7 +261,7 @@ impl Refresher {
         }
         let now = self.parts.clock.now();
         let mut counts = [0_i64; LEFT.len() + 1];
-        for item in self.schedule().known.values().flatten() {
+        for item in self.schedule().known.values().flatten().filter(|item| item.renews) {
             let left = item.end.since(now);
             let bucket = LEFT.iter().position(|(_, bound)| left <= *bound).unwrap_or(LEFT.len());
             counts[bucket] += 1;
@@ -266,5 +278,5 @@ fn item(key: &Key, name: &Arc<str>, issued: &Issued) -> Option<Item> {
     let mut hasher = DefaultHasher::new();
     (key, name, issued.issued_at).hash(&mut hasher);
     let due = schedule::due(issued, hasher.finish())?;
-    Some(Item { token: Arc::clone(name), seen: Mark::of(issued), due, end: issued.expires_at? })
+    Some(Item { token: Arc::clone(name), seen: Mark::of(issued), due, end: issued.expires_at?, renews: true })
 }

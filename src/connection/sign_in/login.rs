@@ -219,6 +219,7 @@ impl Logins {
             let wanted = if index == last { Tokens::Issued } else { Tokens::Any };
             let wanted = Wanted { tokens: wanted, separator: " ", now: self.parts.clock.now() };
             let reply = token_reply::read(step, (&context, &secrets), received, wanted).map_err(for_good)?;
+            left_out(&account, &reply);
             kept.extend(reply.saved.clone());
             saved.extend(reply.saved);
             tokens.extend(reply.tokens);
@@ -226,7 +227,7 @@ impl Logins {
                 token.expires_at = step.default_ttl.map(|ttl| token.issued_at.after(ttl));
             }
         }
-        Ok(Grant { tokens, saved: kept })
+        Ok(Grant { tokens, saved: kept, ..Grant::default() })
     }
 }
 
@@ -255,13 +256,22 @@ impl Logins {
                 return None;
             }
         };
-        let mut tokens = held.renewed(reply.tokens).0;
+        left_out(&account, &reply);
+        let grant = Grant { tokens: reply.tokens, saved: reply.saved, ..Grant::default() };
+        let mut tokens = held.renewed(&grant).0;
         for token in tokens.values_mut().filter(|token| token.expires_at.is_none()) {
             token.expires_at = call.default_ttl.map(|ttl| token.issued_at.after(ttl));
         }
         // It is the same session, which goes on: the service is not told that it is over.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).live.remove(&key);
-        Some(Grant { tokens, saved: reply.saved })
+        Some(Grant { tokens, ..grant })
+    }
+}
+
+/// Logs what of an answer could not be used, beside tokens that could.
+fn left_out(account: &Account<'_>, reply: &token_reply::Reply) {
+    for words in &reply.warnings {
+        tracing::warn!(integration = %account.integration.id, connection = account.connection, "signing in: {words}");
     }
 }
 

@@ -112,7 +112,7 @@ impl ThreeLegs {
         let now = self.parts.clock.now();
         let tokens = [(DEFAULT, token), (TOKEN_SECRET, secret)];
         let tokens = tokens.map(|(name, access)| (Arc::from(name), Issued::bare(access, now)));
-        Ok(Grant { tokens: BTreeMap::from(tokens), saved })
+        Ok(Grant { tokens: BTreeMap::from(tokens), saved, ..Grant::default() })
     }
 
     /// One signed call, and the fields of the form it answers with. What fails is told with the call's name and what

@@ -217,7 +217,7 @@ pub enum ParamsIn {
 pub enum RefreshPolicy {
     /// A new one replaces it where the answer has one; else it is kept.
     Keep,
-    /// Each can be used once; an answer without a new one is an error.
+    /// Each can be used once; after an answer without a new one a person connects again once the access token ends.
     Rotate,
     /// The call lengthens the life of the access token, and gives no new one.
     Extend,

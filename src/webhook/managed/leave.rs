@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::Managed;
 use super::subscribe::Scene;
 use crate::base::clock::Timestamp;
-use crate::connection::connect::removal::{KEPT, LOOK, WAITS};
+use crate::connection::connect::removal::{LOOK, WAITS};
+use crate::connection::connect::revocations::KEPT;
 use crate::connection::endpoints::{Deed, Endpoint, EndpointError, Subscription};
 
 /// How many services are told at once.

@@ -1,7 +1,7 @@
 //! A public door with a connect flow behind it, a service that is a record of what it was asked, and a
 //! browser with a jar of cookies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use trunkline::base::units::Rate;
 use trunkline::connection::connect::pending::Issuer;
 use trunkline::connection::connect::provider::{Ask, Code, Departure, Found, Provider, Who};
 use trunkline::connection::connect::trial::Trial;
-use trunkline::connection::connect::{self, Connect, Made, Reception, Wanted};
+use trunkline::connection::connect::{self, Connect, Made, Reception, Revocations, Wanted};
 use trunkline::connection::flow::{DeviceCode, Poll};
 use trunkline::connection::{
     Account, Connections, Credential, Grant, Issued, KeyRing, MasterKey, Stored, TokenError, TokenErrorKind, Vault,
@@ -206,7 +206,7 @@ impl Provider for Service {
             scopes: self.now().tells_scopes.then(|| scopes.iter().map(ToString::to_string).collect()),
             client: None,
         };
-        Ok(Grant { tokens: BTreeMap::from([(Arc::from("default"), token)]), saved: Map::new() })
+        Ok(Grant::of(token))
     }
 
     async fn grant_itself(&self, _account: Account<'_>) -> Result<Grant, TokenError> {
@@ -328,6 +328,9 @@ impl Desk {
         let vault = Arc::new(Vault::new(ring, random.clone()));
         let stored = Stored::new(vault, store.clone(), store.clone(), clock.clone());
         let connections = Arc::new(Connections::with_stored(stored));
+        let revocations = connections
+            .vault()
+            .map(|vault| Arc::new(Revocations::new(vault, store.clone(), clock.clone(), random.clone())));
         let connect = Connect::new(connect::Parts {
             live: live.clone(),
             connections: connections.clone(),
@@ -339,6 +342,7 @@ impl Desk {
             clock: clock.clone(),
             random,
             provider,
+            revocations,
         });
         let connect = match trial {
             Some(trial) => connect.with_trial(trial),

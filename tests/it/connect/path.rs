@@ -1,8 +1,10 @@
 //! What happens when all goes well, and when the service does not.
 
 use serde_json::json;
+use trunkline::base::plain::is_plain;
 use trunkline::connection::Credential;
 use trunkline::connection::TokenErrorKind::{Passing, Permanent};
+use trunkline::connection::connect::provider::Who;
 use trunkline::connection::connect::{Wanted, account_email_of, account_id_of};
 
 use super::desk::{APP, Browser, Desk, error_of, html, refused, target};
@@ -40,6 +42,17 @@ async fn a_person_connects_an_account_and_everyone_is_told() {
     let actions: Vec<_> = desk.audit().await.into_iter().map(|(action, _)| action).collect();
     assert_eq!(actions, ["connect.link", "connect.start", "connection.put", "connect.end"]);
     assert_eq!(desk.records("connect_flows").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_account_it_is_is_shown_without_what_turns_or_hides_text() {
+    let desk = Desk::open().await;
+    let who = Who { id: Some("4\u{200b}2".to_owned()), name: Some("Ada \u{202e}nimda\u{2066}".to_owned()), ..Who::default() };
+    desk.service.set(|manners| manners.who = Ok(Some(who.clone())));
+    let (mut browser, _) = desk.departed().await;
+    let outcome = browser.succeed().await.text();
+    assert!(outcome.contains("Ada nimda"), "{outcome}");
+    assert!(outcome.chars().all(|c| c == '\n' || is_plain(c)), "{outcome}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

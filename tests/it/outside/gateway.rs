@@ -133,7 +133,7 @@ impl Deployment {
         let rows: Vec<_> = connections.iter().map(row).collect();
         let export =
             serde_json::json!({ "trunkline_export": 1, "exported_at": 1, "secrets": true, "connections": rows });
-        let reply = self.ask("POST", "/api/import?apply=1&replace=1", &export);
+        let reply = self.ask("POST", "/api/import?apply=1&replace_newer=1", &export);
         let text = String::from_utf8_lossy(&reply.body).into_owned();
         assert!(reply.status == 200 && !text.contains("\"refuse"), "{text}");
     }

@@ -62,6 +62,7 @@ async fn process(
         live: live.clone(),
         connections: connections.clone(),
         source: Arc::new(other.calls),
+        revocations: None,
         clock: clock.clone(),
         random: Arc::new(SystemRandom::default()),
         metrics: Arc::new(Metrics::new().unwrap()),

@@ -117,6 +117,8 @@ pub struct Provider {
     at_once: Mutex<HashMap<Arc<str>, (usize, usize)>>,
     /// The integration whose calls are not answered for now.
     held: watch::Sender<Option<&'static str>>,
+    /// What is odd about its answers.
+    odd: Mutex<Option<fn(&mut Grant)>>,
 }
 
 /// The refresh tokens that came of one consent.
@@ -138,6 +140,7 @@ impl Provider {
             calls: AtomicUsize::new(0),
             at_once: Mutex::default(),
             held: watch::Sender::new(None),
+            odd: Mutex::new(None),
         }
     }
 
@@ -152,6 +155,17 @@ impl Provider {
 
     pub fn revoke(&self) {
         self.families().iter_mut().for_each(|family| family.revoked = true);
+    }
+
+    /// The consent that these numbers are of is over.
+    pub fn revoke_one(&self, number: usize) {
+        let of = |family: &&mut Family| family.current / 1_000 == number / 1_000;
+        self.families().iter_mut().filter(of).for_each(|family| family.revoked = true);
+    }
+
+    /// Its answers have something odd from now on.
+    pub fn spoil(&self, odd: fn(&mut Grant)) {
+        *self.odd.lock().unwrap() = Some(odd);
     }
 
     pub fn answer(&self, net: Net) {
@@ -276,7 +290,11 @@ impl TokenSource for Line {
             Net::Busy => failed(TokenErrorKind::Passing, "503"),
             Net::Fine | Net::LostAnswer => provider.commit(&refresh).map(|number| {
                 let token = issued(number, provider.clock.now());
-                Grant { tokens: [(Arc::from(name), token)].into(), saved: serde_json::Map::new() }
+                let mut grant = Grant { tokens: [(Arc::from(name), token)].into(), ..Grant::default() };
+                if let Some(odd) = *provider.odd.lock().unwrap() {
+                    odd(&mut grant);
+                }
+                grant
             }),
         };
         self.trap.pass(Step::AfterCommit).await;

@@ -182,7 +182,7 @@ impl Life {
         for _ in 0..6 {
             let ended = process.caller(Need { token: None, validity: Duration::from_mins(5) });
             let health = process.runtime.block_on(process.world.health());
-            match (ended, health.next_try) {
+            match (ended, health.next_try()) {
                 (Ok(number), None) if number > 0 && self.provider.knows(&format!("a{number}")) => break,
                 (_, Some(next)) => self.clock.advance(next.since(self.clock.now()) + Duration::from_millis(1)),
                 _ => {}
@@ -277,5 +277,5 @@ async fn ask(world: &World, refresher: &Arc<Refresher>, need: Need<'_>) -> Resul
     let held = held.map_err(|error| error.to_string())?;
     assert!(matches!(held.credential, Credential::Tokens(_)));
     let usable = refresher.usable(&generation, integration, held, need).await.map_err(|error| error.to_string())?;
-    Ok(access(&usable).trim_start_matches('a').parse().unwrap())
+    Ok(access(&usable, None).trim_start_matches('a').parse().unwrap())
 }

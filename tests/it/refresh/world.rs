@@ -11,6 +11,7 @@ use serde_json::Map;
 use tempfile::TempDir;
 use trunkline::base::clock::{ManualClock, Timestamp};
 use trunkline::base::random::{SeededRandom, SystemRandom};
+use trunkline::connection::connect::Revocations;
 use trunkline::connection::health::Health;
 use trunkline::connection::refresh::{self, Parts};
 use trunkline::connection::{
@@ -44,10 +45,10 @@ pub fn issued(number: usize, now: Timestamp) -> Issued {
     }
 }
 
-/// The default access token of a connection.
-pub fn access(connection: &Connection) -> String {
+/// The access token of a connection; without a name the default one.
+pub fn access(connection: &Connection, name: Option<&str>) -> String {
     let Credential::Tokens(tokens) = &connection.credential else { panic!("{connection:?}") };
-    tokens.token(None).unwrap().expose().clone()
+    tokens.token(name).unwrap().expose().clone()
 }
 
 /// A store that springs a trap where a crash would hurt.
@@ -103,6 +104,7 @@ pub struct World {
     pub store: Arc<Embedded>,
     pub trap: Arc<Trap>,
     connections: Arc<Connections>,
+    pub revocations: Arc<Revocations>,
     key: Arc<TempDir>,
     seed: u64,
     /// Goes with the last process, where it is not the simulation's; last, so that the store goes before.
@@ -137,7 +139,12 @@ async fn connections(world: (&Arc<Embedded>, &Arc<Trap>, &Arc<ManualClock>), key
     Arc::new(Connections::open(opening).await.unwrap())
 }
 
-/// Two integrations, `svc` and `other`, of the same service.
+fn revocations(connections: &Connections, store: &Arc<Embedded>, clock: &Arc<ManualClock>) -> Arc<Revocations> {
+    let (clock, random) = (clock.clone(), Arc::new(SystemRandom::default()));
+    Arc::new(Revocations::new(connections.vault().unwrap(), store.clone(), clock, random))
+}
+
+/// Two integrations, `svc` and `other`, of the same service; of these `svc` has replaced tokens taken back.
 fn live() -> Arc<Live> {
     static COMPILED: LazyLock<[Arc<Integration>; 2]> = LazyLock::new(|| ["svc", "other"].map(compiled));
     let all = COMPILED.iter().map(|integration| (Arc::clone(&integration.id), Arc::clone(integration)));
@@ -154,6 +161,7 @@ fn live() -> Arc<Live> {
 fn compiled(id: &str) -> Arc<Integration> {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("svc.yaml");
+    let replaced = id == "svc";
     let text = format!(
         "
             trunkline: 1
@@ -162,6 +170,8 @@ fn compiled(id: &str) -> Arc<Integration> {
               oauth2:
                 authorize: https://svc.example/authorize
                 token: https://svc.example/token
+                revoke: https://svc.example/revoke
+                revoke_replaced: {replaced}
                 client: {{ id: '${{env:CLIENT}}', secret: '${{env:CLIENT}}' }}
         "
     );
@@ -196,7 +206,8 @@ impl World {
         let store = embedded::open(&options(directory, &clock, &trap)).unwrap();
         let key = key.unwrap_or_else(|| Arc::new(self::directory()));
         let connections = connections((&store, &trap, &clock), key.path()).await;
-        Self { clock, provider, live: live(), store, trap, connections, key, seed, directory: None }
+        let revocations = revocations(&connections, &store, &clock);
+        Self { clock, provider, live: live(), store, trap, connections, revocations, key, seed, directory: None }
     }
 
     pub fn connections(&self) -> &Arc<Connections> {
@@ -213,6 +224,7 @@ impl World {
             live: self.live.clone(),
             connections: self.connections.clone(),
             source: Arc::new(Line { provider: self.provider.clone(), trap: self.trap.clone() }),
+            revocations: Some(self.revocations.clone()),
             clock: self.clock.clone(),
             random: Arc::new(SeededRandom::new(self.seed)),
             metrics: Arc::new(Metrics::new().unwrap()),
@@ -237,6 +249,7 @@ impl World {
             store: self.store.clone(),
             trap,
             connections,
+            revocations: self.revocations.clone(),
             key: self.key.clone(),
             seed: self.seed + 1,
             directory: self.directory.clone(),

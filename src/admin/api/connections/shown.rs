@@ -193,7 +193,7 @@ pub(super) fn described(head: &ConnectionHead, health: &Health) -> Row {
             last_success: time(health.last_success),
             last_test: health.last_test.map(|test| LastTest { at: test.at.to_string(), passed: test.passed }),
             last_refresh: time(health.last_refresh),
-            next_try: time(health.next_try),
+            next_try: time(health.next_try()),
             last_error: health.last_error.as_ref().map(|trouble| Trouble {
                 at: trouble.at.to_string(),
                 what: trouble.what.clone(),

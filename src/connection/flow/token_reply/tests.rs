@@ -235,6 +235,31 @@ fn slack() -> TokenCall {
 }
 
 #[test]
+fn what_is_odd_beside_a_good_token_is_left_out_and_told() {
+    let body = json!({
+        "access_token": "bot", "refresh_token": ["r"], "expires_in": { "seconds": 1 },
+        "authed_user": { "access_token": { "odd": true } },
+    });
+    let mut call = slack();
+    call.request.save.push(("odd".to_owned(), expr("body.access_token / 2")));
+    for tokens in [Tokens::Issued, Tokens::Renewed("default")] {
+        let reply = read_with(&call, received(200, &[("content-type", JSON)], body.to_string()), tokens);
+        let reply = reply.expect("the good token");
+        assert_eq!(reply.tokens.keys().map(|name| &**name).collect::<Vec<_>>(), ["default"]);
+        let told = [
+            "the refresh token was left out, `body.refresh_token` is not a text",
+            "when the token ends was left out, `body.expires_in` is not a number",
+            "the token `user` was left out, `body.authed_user.access_token` is not a text",
+        ];
+        assert_eq!(reply.warnings[..3], told);
+        assert!(reply.warnings[3].starts_with("a value was left out, `save.odd`: "), "{:?}", reply.warnings);
+    }
+    let answer = received(200, &[("content-type", JSON)], body.to_string());
+    let error = read_with(&slack(), answer, Tokens::Renewed("user")).expect_err("what is wanted is odd");
+    assert!(error.to_string().ends_with("`body.authed_user.access_token` is not a text"), "{error}");
+}
+
+#[test]
 fn named_tokens_are_found_each_in_its_place() {
     let body = json!({
         "access_token": "bot", "expires_in": 10, "team": { "id": "T1" },
