@@ -47,7 +47,8 @@ async fn a_person_connects_an_account_and_everyone_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whose_account_it_is_is_shown_without_what_turns_or_hides_text() {
     let desk = Desk::open().await;
-    let who = Who { id: Some("4\u{200b}2".to_owned()), name: Some("Ada \u{202e}nimda\u{2066}".to_owned()), ..Who::default() };
+    let who =
+        Who { id: Some("4\u{200b}2".to_owned()), name: Some("Ada \u{202e}nimda\u{2066}".to_owned()), ..Who::default() };
     desk.service.set(|manners| manners.who = Ok(Some(who.clone())));
     let (mut browser, _) = desk.departed().await;
     let outcome = browser.succeed().await.text();
