@@ -79,6 +79,7 @@ def start(work, chosen, service):
         f"public_url: http://localhost:{public}\nintegrations: [./integrations]\n"
         "state: { sled: { path: ./data } }\nsecrets: { key: \"${file:./data/master.key}\" }\nadmin: { token: \"${env:TOKEN}\" }\n"
         "callers: [{ id: app, key: \"${env:KEY}\", allow: [{ integration: \"*\", connection: \"*\" }] }]\n"
+        f"limits: {{ admin_connections: {chosen.viewers + 100}, admin_connections_per_source: {chosen.viewers + 50} }}\n"
         f"activity: {{ keep: {chosen.entries}, viewers: {min(chosen.viewers, 200)} }}\n"
     )
     write_entries(home / "data" / "activity", chosen.entries)

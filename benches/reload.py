@@ -41,8 +41,8 @@ def definition(name, change=0):
         f"  headers: {{ X-Change: \"{change}\" }}\n"
         "  test: GET /bytes\n"
         "  endpoints:\n    - { id: one, request: \"GET /items/{{ input.id }}\", result: { id: \"{{ body.id }}\" } }\n"
-        "connections:\n  - { id: default, api_key: \"${env:BENCH_KEY}\" }\n"
-        "webhook:\n  secrets: [\"${env:BENCH_KEY}\"]\n  verify:\n    hmac:\n      algorithm: sha256\n"
+        "connections:\n  - { id: default, api_key: \"${env:SERVICE_KEY}\" }\n"
+        "webhook:\n  secrets: [\"${env:SERVICE_KEY}\"]\n  verify:\n    hmac:\n      algorithm: sha256\n"
         "      signature: { header: X-Signature, encoding: hex }\n      signed: \"{{ body }}\"\n  event: body.type\n"
         "rules:\n  - { id: note, when: \"thing.*\", if: body.amount > 0, do: [{ log: \"{{ event.type }}\" }] }\n"
     )
@@ -65,7 +65,7 @@ class Gateway:
         )
         self.began = time.monotonic()
         argv = [TARGET / "trunkline", "serve", "--config", self.home / "trunkline.yaml"]
-        self.process = launch(argv, {"BENCH_KEY": KEY, "GITHUB_CLIENT_ID": "x"}, core="0,1")
+        self.process = launch(argv, {"BENCH_KEY": KEY, "SERVICE_KEY": KEY[::-1], "GITHUB_CLIENT_ID": "x"}, core="0,1")
         wait_for(self.admin, self.process, 120)
         while self.get("/readyz", True) is None:
             time.sleep(0.005)
