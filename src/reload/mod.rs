@@ -255,6 +255,7 @@ impl Reloader {
         let metrics = &self.seams.metrics;
         let previous = self.live.load();
         let now = self.seams.clock.now();
+        self.seams.environment.named(&deployment.referenced_secrets());
         let Some(next) = assemble(Some(&previous), deployment, now) else {
             // Only a selection without a gateway file ends here, and such a one never started.
             return outcome(&previous, &previous);

@@ -4,7 +4,7 @@
 //! small runtime of its own and is asked without `await`. What it has read it answers at once; only a
 //! secret that was never read is waited for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,6 +77,8 @@ struct Shared {
     known: Mutex<HashMap<String, Known>>,
     /// Why each secret that is named could never be read.
     unread: Mutex<BTreeMap<String, String>>,
+    /// The one of them that was asked for last while the server was away: the next one is asked for first.
+    asked_last: Mutex<Option<String>>,
     /// Whether there was ever a moment without such.
     was_whole: AtomicBool,
     away: Mutex<Option<(Duration, SecretFault)>>,
@@ -128,6 +130,7 @@ impl SecretStore {
             metrics,
             known: Mutex::default(),
             unread: Mutex::default(),
+            asked_last: Mutex::default(),
             was_whole: AtomicBool::new(false),
             away: Mutex::default(),
             changed: watch::Sender::new(0),
@@ -193,11 +196,8 @@ impl SecretStore {
     }
 
     fn fetch_now(&self, path: &str) -> Result<(), SecretFault> {
-        let now = self.shared.clock.monotonic();
-        if let Some((until, fault)) = &*self.shared.away()
-            && now < *until
-        {
-            return Err(fault.clone());
+        if let Some(fault) = self.shared.fault_of_the_server() {
+            return Err(fault);
         }
         let ended = || SecretFault::Unread("the secret store has ended".to_owned());
         let (tell, told) = sync_channel(1);
@@ -228,6 +228,10 @@ impl Environment for SecretStore {
         }
         self.fetch(path)?;
         self.shared.answer(path, field).unwrap_or(Err(SecretFault::NoSecret))
+    }
+
+    fn named(&self, secrets: &BTreeSet<&str>) {
+        self.shared.unread().retain(|path, _| secrets.contains(&**path));
     }
 }
 
@@ -263,12 +267,19 @@ impl Shared {
             Err(VaultError::NotFound) => Err(SecretFault::NoSecret),
             Err(error) => {
                 let fault = SecretFault::Unread(error.to_string());
-                if !matches!(error, VaultError::Denied(_)) {
+                // What is wrong with the server is so for every secret; the rest is this one's.
+                if matches!(error, VaultError::Unreachable(_) | VaultError::Sealed | VaultError::SignIn(_)) {
                     *self.away() = Some((now + AWAY, fault.clone()));
                 }
                 Err(fault)
             }
         }
+    }
+
+    /// What is wrong with the server, where it was away a moment ago.
+    fn fault_of_the_server(&self) -> Option<SecretFault> {
+        let now = self.clock.monotonic();
+        self.away().as_ref().filter(|(until, _)| now < *until).map(|(_, fault)| fault.clone())
     }
 
     async fn read(&self, path: &str) -> Result<Fields, VaultError> {
@@ -344,13 +355,21 @@ impl Shared {
 
     /// Tries what could never be read; whether anything is known now that was not.
     async fn read_the_unread(&self) -> bool {
-        let paths: Vec<String> = self.unread().keys().cloned().collect();
+        let mut paths: Vec<String> = self.unread().keys().cloned().collect();
+        if let Some(last) = &*self.asked_last() {
+            // One on which the server hangs must not be the first each time, and keep it from all others.
+            let after = paths.partition_point(|path| path <= last);
+            paths.rotate_left(after);
+        }
         let mut changed = false;
         for path in paths {
             match self.learn(&path).await {
                 Ok(()) | Err(SecretFault::NoSecret) => changed = true,
                 // While the server is away there is no use in asking for the rest.
-                Err(_) if self.away().is_some() => break,
+                Err(_) if self.fault_of_the_server().is_some() => {
+                    *self.asked_last() = Some(path);
+                    break;
+                }
                 Err(_) => {}
             }
         }
@@ -382,6 +401,10 @@ impl Shared {
 
     fn unread(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked_last(&self) -> MutexGuard<'_, Option<String>> {
+        self.asked_last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn away(&self) -> MutexGuard<'_, Option<(Duration, SecretFault)>> {

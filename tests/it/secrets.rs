@@ -213,6 +213,31 @@ async fn a_start_without_the_server_is_not_ready_and_mends_itself() {
     running.stop(Duration::from_secs(5)).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_secret_that_the_server_cannot_give_holds_up_no_other_and_nobody_waits_for_one_that_nothing_names() {
+    let mut vault = Vault::start();
+    vault.put("apps/acme", json!({ "key": "one" }));
+    vault.put("apps/aaa", json!({ "key": "two" }));
+    let directory = deployment(&token(&vault), ACME);
+    let other = directory.path().join("integrations/other.yaml");
+    fs::write(&other, ACME.replace("id: acme", "id: other").replace("apps/acme#key", "apps/aaa#key")).unwrap();
+    vault.down();
+    let running = start(directory.path()).await.unwrap();
+    assert_eq!(readiness(&running)["checks"]["secrets"]["unread"], json!(2));
+    vault.state().broken.push("secret/data/apps/aaa".to_owned());
+    vault.back();
+    eventually("the one behind it is read", || key_in_force(&running).as_deref() == Some("one"));
+    let ready = readiness(&running);
+    assert_eq!((&ready["ready"], &ready["checks"]["secrets"]["unread"]), (&json!(false), &json!(1)), "{ready}");
+    let told = ready["checks"]["secrets"]["detail"].as_str().unwrap_or_default().to_owned();
+    assert!(told.contains("answered 500"), "{told}");
+    fs::remove_file(other).unwrap();
+    running.reloader().reload().await;
+    let ready = readiness(&running);
+    assert_eq!((&ready["ready"], &ready["checks"]["secrets"]["unread"]), (&json!(true), &json!(0)), "{ready}");
+    running.stop(Duration::from_secs(5)).await;
+}
+
 fn readiness(running: &Running) -> serde_json::Value {
     let address = running.admin().tcp().unwrap();
     tokio::task::block_in_place(|| crate::outside::http::Client::new(address).get("/readyz?verbose").unwrap().json())

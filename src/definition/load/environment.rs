@@ -1,6 +1,6 @@
 //! Where references get their values: the environment and the file system as parameters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -25,6 +25,9 @@ pub trait Environment: std::fmt::Debug + Send + Sync {
     fn secret(&self, _path: &str, _field: &str) -> Result<String, SecretFault> {
         Err(SecretFault::NoStore)
     }
+
+    /// The secrets that files name, as those were read last, by their paths: others are wanted by nobody.
+    fn named(&self, _secrets: &BTreeSet<&str>) {}
 
     /// The text of the file at a path, as [`read_text`] gives it.
     ///

@@ -237,6 +237,14 @@ impl<T> Definition<T> {
         Some((&self.file, self.digest?, secrets.filter(|place| place.file == self.file).collect()))
     }
 
+    /// The secrets that its references name, by their paths.
+    pub fn referenced_secrets(&self) -> impl Iterator<Item = &str> {
+        self.dependencies.iter().filter_map(|dependency| match &dependency.source {
+            Source::Secret(path, _) => Some(path.as_str()),
+            Source::Env(_) | Source::File(_) => None,
+        })
+    }
+
     /// The files that its references name.
     pub fn referenced_files(&self) -> impl Iterator<Item = &Path> {
         self.dependencies.iter().filter_map(|dependency| match &dependency.source {

@@ -260,6 +260,12 @@ impl Deployment {
         files.chain(self.gateway.iter().flat_map(|read| read.referenced_files())).map(Path::to_owned).collect()
     }
 
+    /// The secrets that references name, anywhere in the deployment, by their paths.
+    pub fn referenced_secrets(&self) -> BTreeSet<&str> {
+        let secrets = self.integrations.iter().flat_map(|read| read.referenced_secrets());
+        secrets.chain(self.gateway.iter().flat_map(|read| read.referenced_secrets())).collect()
+    }
+
     /// What was found in all files. Reads the texts of those with problems again, for excerpts.
     pub fn report(&self) -> Report {
         let mut report = Report { files: self.integrations.len(), ..Report::default() };

@@ -35,6 +35,8 @@ pub struct State {
     pub secrets: BTreeMap<String, Versions>,
     /// Paths that no token may read.
     pub forbidden: Vec<String>,
+    /// Paths of which it says that something broke.
+    pub broken: Vec<String>,
     /// Whether it is sealed: every request is refused with 503.
     pub sealed: bool,
     /// The namespace that requests must name.
@@ -156,6 +158,9 @@ async fn answer(
     let Some(token) = header("x-vault-token").filter(|token| state.tokens.contains_key(*token)) else {
         return errors(403, &["permission denied", "invalid token"]);
     };
+    if state.broken.iter().any(|broken| *broken == path) {
+        return errors(500, &["internal error"]);
+    }
     if state.forbidden.iter().any(|forbidden| forbidden == path) {
         return errors(403, &["1 error occurred:\n\t* permission denied\n\n"]);
     }
