@@ -3,8 +3,8 @@
 //!
 //! Metadata are fetched from the issuer by name over verified TLS, and believed only when they name that
 //! very issuer. They are kept as long as the answer allows, within bounds; when they cannot be had again
-//! the last ones go on for a day. What they name must be at the issuer's own host or at one that the definition names,
-//! since the application's secret and people's tokens go there, and is dialled under the same guard as everything else.
+//! the last ones go on for a day. What they name must be at the issuer's own origin or at a place that the definition
+//! names, since the application's secret and people's tokens go there, and is dialled under the same guard as everything else.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, header};
 use serde_json::Value as Json;
 use tokio::sync::Mutex;
+use url::Url;
 
 use super::authorize::request;
 use super::scene::{Scene, misconfigured};
@@ -22,7 +23,8 @@ use crate::base::clock::Timestamp;
 use crate::connection::grant::{Account, TokenError, TokenErrorKind};
 use crate::definition::plan::oauth2::{Authorize, DEFAULT_TOKEN, ParamsIn, TOKEN_TIMEOUT, TokenCall, TokenMap};
 use crate::definition::plan::request::Request;
-use crate::net::{Base, Received, origin};
+use crate::net::origin::{self, Origin};
+use crate::net::{Base, Received};
 use crate::request::Answer;
 use crate::template::{Expr, Text};
 
@@ -65,10 +67,10 @@ pub(super) struct Endpoints {
 impl Endpoints {
     /// What there is to say of an address that cannot be used because of where it is; `None` where that is not why.
     pub fn untrusted(&self, name: &str) -> Option<TokenError> {
-        let (name, host) = self.elsewhere.iter().find(|(known, _)| *known == name)?;
+        let (name, place) = self.elsewhere.iter().find(|(known, _)| *known == name)?;
         Some(misconfigured(format!(
-            "the issuer says that its `{name}` is at `{host}`, which is not the issuer's host and which the definition \
-             does not name: add it to `api.hosts` if it is right"
+            "the issuer says that its `{name}` is at `{place}`, which is neither the issuer's own place nor one that the \
+             definition names: add its host to `api.hosts` if that is right; it must be https where the issuer is"
         )))
     }
 }
@@ -172,7 +174,10 @@ async fn fetch(parts: &Parts, scene: &Scene<'_>, text: &Text, issuer: &str) -> R
         };
         let received =
             send::send(parts, scene, Step { stage: Stage::Issuer, request: &request, finish: &finish }).await;
-        let trusted = |host: &str| host == base.origin.host || names(scene, host);
+        let trusted = |url: &Url| {
+            let encrypted = url.scheme() == "https" || url.scheme() == base.origin.scheme.as_str();
+            encrypted && (is_at(url, &base.origin) || names(scene, url))
+        };
         match received.and_then(|received| understand(received, (issuer, &trusted), parts.clock.now())) {
             Ok(known) => return Ok(known),
             Err(error) => last = error,
@@ -183,11 +188,18 @@ async fn fetch(parts: &Parts, scene: &Scene<'_>, text: &Text, issuer: &str) -> R
     Err(last)
 }
 
-/// Whether a definition itself says that calls may go to a host.
-fn names(scene: &Scene<'_>, host: &str) -> bool {
-    let Some(api) = &scene.account.integration.api else { return false };
-    let own = Base::fill(&api.base_url, &scene.context()).is_ok_and(|base| base.origin.host == host);
+/// Whether a definition itself says that calls may go to the place of an address.
+fn names(scene: &Scene<'_>, url: &Url) -> bool {
+    let (Some(api), Some(host)) = (&scene.account.integration.api, url.host_str()) else { return false };
+    let own = Base::fill(&api.base_url, &scene.context()).is_ok_and(|base| is_at(url, &base.origin));
     own || api.hosts.iter().any(|pattern| pattern.matches(host))
+}
+
+/// Whether an address is at an origin: the same scheme, host and port.
+fn is_at(url: &Url, origin: &Origin) -> bool {
+    url.scheme() == origin.scheme.as_str()
+        && url.host_str() == Some(&*origin.host)
+        && url.port_or_known_default() == Some(origin.port)
 }
 
 fn understand(
@@ -212,8 +224,8 @@ fn understand(
     Ok(Known { endpoints: Arc::new(endpoints(metadata, trusted)?), until: now.after(kept) })
 }
 
-/// Whether a host may be given what is secret.
-type Trusted<'a> = dyn Fn(&str) -> bool + Send + Sync + 'a;
+/// Whether the place of an address may be given what is secret.
+type Trusted<'a> = dyn Fn(&Url) -> bool + Send + Sync + 'a;
 
 fn lifetime(headers: &HeaderMap) -> Duration {
     let control = headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -225,12 +237,14 @@ fn endpoints(metadata: &Json, trusted: &Trusted<'_>) -> Result<Endpoints, TokenE
     let mut elsewhere = Vec::new();
     let mut url = |name: &'static str| {
         let Some(text) = metadata.get(name).and_then(Json::as_str) else { return Ok(None) };
-        let host = url::Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-        if !trusted(&host) {
-            elsewhere.push((name, host));
-            return Ok(None);
+        match Url::parse(text) {
+            Ok(url) if trusted(&url) => literal(text).map(Some),
+            other => {
+                let place = other.map_or_else(|_| "no address".to_owned(), |url| url.origin().ascii_serialization());
+                elsewhere.push((name, place));
+                Ok(None)
+            }
         }
-        literal(text).map(Some)
     };
     let [authorize, token, revoke, device, push, registration] =
         [AUTHORIZE, TOKEN, REVOKE, DEVICE, PUSH, "registration_endpoint"].map(&mut url);

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
@@ -23,6 +24,9 @@ use crate::template::{Context, Expr};
 
 /// The most bytes a token may have. What is longer fits into no header that servers take.
 pub const TOKEN_MOST: usize = 64 << 10;
+
+/// The least time for which a token is taken to last, whatever its answer says.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Codes by which a service says that no repetition will help, unless the definition says otherwise
 /// (RFC 6749 §5.2, RFC 8628 §3.5).
@@ -229,6 +233,8 @@ impl Reader<'_> {
             let clocks = Clocks::of_answer(now, self.answer.headers());
             map.expires.as_ref().and_then(|moment| moment::read(moment, &self.context, clocks))
         });
+        // Of a token that ends at once every call would ask for another.
+        let end = end.map(|end| end.max(now.after(SHORTEST)));
         // Numbers that say nothing are the ways of services to say that a token does not end.
         let odd = seconds.is_some_and(|value| value.is_object() || value.is_array() || value == Json::Bool(true));
         if let (None, true, Some(expr)) = (end, odd, &map.expires_in) {

@@ -95,6 +95,7 @@ const ODD: &[(u16, &str, &str, &str)] = &[
     (200, JSON, r#"{"access_token":"a","token_type":{"odd":1},"expires_in":"3600"}"#, "a - 3600 -"),
     (200, JSON, r#"{"access_token":"a","expires_in":3599.7}"#, "a - 3599 -"),
     (200, JSON, r#"{"access_token":"a","expires_in":0}"#, "a - - -"),
+    (200, JSON, r#"{"access_token":"a","expires_in":0.001}"#, "a - 1 -"),
     (200, JSON, r#"{"access_token":"a","expires_in":-1}"#, "a - - -"),
     (200, JSON, r#"{"access_token":"a","expires_in":"never"}"#, "a - - -"),
     (200, JSON, r#"{"access_token":"a","expires_in":null,"refresh_token":null}"#, "a - - -"),
