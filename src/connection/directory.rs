@@ -16,6 +16,7 @@ use super::grant::Grant;
 use super::health::{Key, Pulse, Pulses};
 use super::held::PerConnection;
 use super::keys::Keys;
+use super::refresh::Anew;
 use super::stored::{Content, Stored, StoredError};
 use super::vault::Vault;
 use crate::base::id::ConnectionId;
@@ -329,6 +330,10 @@ impl Connections {
                 None => without_declaration(integration, id)?,
             },
         };
+        if let Some(fault) = connection.health.fault() {
+            // It may be paused.
+            return Err(stored_error(&integration.id, id, StoredError::Store(fault.clone())));
+        }
         let connection = Arc::new(connection);
         self.held.keep(generation, integration, id, Arc::clone(&connection));
         Ok(connection)
@@ -387,11 +392,11 @@ impl Connections {
         let _alone = self.changing(&key).write().await;
         // Before, so that a crash cannot leave new tokens with what was held against the old ones; and after,
         // because the old ones may have been refused meanwhile.
-        self.begin_anew(&key).await.map_err(failed)?;
+        self.begin_anew(&key, Anew::Connected).await.map_err(failed)?;
         let put = stored.put(actor, (&integration.id, id), &content).await;
         self.held.forget(&integration.id, id);
         put.map_err(failed)?;
-        self.begin_anew(&key).await.map_err(failed)?;
+        self.begin_anew(&key, Anew::Confirmed).await.map_err(failed)?;
         Ok(ConnectionId::of(&integration.id, id))
     }
 
@@ -439,9 +444,7 @@ impl Connections {
         let failed = |reason| stored_error(integration, id, reason);
         let removed = removed.map_err(failed)?;
         if removed {
-            self.begin_anew(&key).await.map_err(failed)?;
-            self.touch(&key);
-            self.pulses.forget(&key).await.map_err(|reason| failed(StoredError::Store(reason)))?;
+            self.forget(&key).await.map_err(failed)?;
         }
         Ok(removed)
     }

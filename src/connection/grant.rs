@@ -73,6 +73,9 @@ pub struct Grant {
     pub spent: BTreeSet<Arc<str>>,
     /// What of the answer could not be used, beside tokens that could; nothing secret.
     pub warnings: Vec<String>,
+    /// Why a renewal came to no new access token, although it brought a new refresh token: the old one is used up, so
+    /// that the new one has to be kept beside the access token there was.
+    pub unfinished: Option<TokenError>,
 }
 
 impl Grant {
@@ -85,7 +88,8 @@ impl Grant {
     #[must_use]
     pub fn without_saved(&self) -> Self {
         let tokens = self.tokens.iter().map(|(name, issued)| (Arc::clone(name), issued.copy())).collect();
-        Self { tokens, saved: Map::new(), spent: self.spent.clone(), warnings: self.warnings.clone() }
+        let (spent, warnings, unfinished) = (self.spent.clone(), self.warnings.clone(), self.unfinished.clone());
+        Self { tokens, saved: Map::new(), spent, warnings, unfinished }
     }
 }
 
@@ -198,7 +202,8 @@ pub trait TokenSource: Send + Sync {
     /// newest token that is on disk; what it returns is on disk before anyone uses it. It never tries
     /// twice by itself: a refresh token may be good for one call only.
     ///
-    /// A grant without a refresh token means that the old one stays in force, unless it says that it is spent.
+    /// A grant without a refresh token means that the old one stays in force, unless it says that it is spent. One that
+    /// is unfinished has the old access token, and is no success.
     ///
     /// # Errors
     /// [`TokenErrorKind::Permanent`] only when the service itself said so.

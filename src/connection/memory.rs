@@ -1,6 +1,7 @@
 //! Records and audit in memory, and small definitions, for the tests of this room.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -19,6 +20,14 @@ pub struct Memory {
     records: Mutex<BTreeMap<RecordKey, (Bytes, u64)>>,
     /// What was written to the audit log, with the number of stored connections at that moment.
     pub audit: Mutex<Vec<(String, usize)>>,
+    unreadable: AtomicBool,
+}
+
+impl Memory {
+    /// From here on reading a record fails, or does so no more.
+    pub fn fail_reads(&self, fails: bool) {
+        self.unreadable.store(fails, Ordering::Relaxed);
+    }
 }
 
 #[async_trait]
@@ -34,6 +43,9 @@ impl Records for Memory {
     }
 
     async fn get(&self, key: &RecordKey) -> Result<Option<(Bytes, u64)>, StoreError> {
+        if self.unreadable.load(Ordering::Relaxed) {
+            return Err(StoreError::Read(Arc::from("the disk does not answer")));
+        }
         Ok(self.records.lock().expect("no panic").get(key).cloned())
     }
 

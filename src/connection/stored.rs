@@ -98,6 +98,11 @@ impl Stored {
         Ok(self.versioned(&Key::new(integration, id)).await?.map(|(content, _)| content))
     }
 
+    /// Whether there is one, whatever is in it.
+    pub(super) async fn has(&self, key: &Key) -> Result<bool, StoredError> {
+        Ok(self.records.get(&key.record(COLLECTION)).await?.is_some())
+    }
+
     /// One with the version of its record.
     pub(super) async fn versioned(&self, key: &Key) -> Result<Option<(Content, u64)>, StoredError> {
         let record = key.record(COLLECTION);

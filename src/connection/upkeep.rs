@@ -9,7 +9,7 @@ use super::credential::Credential;
 use super::directory::{ConnectionError, Connections};
 use super::grant::{Grant, Issued};
 use super::health::{Health, Key, Pulse, Status};
-use super::refresh::reset_intent;
+use super::refresh::{Anew, begin_intent_anew, read_intent};
 use super::stored::{Content, StoredError};
 use crate::definition::live::Generation;
 use crate::telemetry::notice::Notices;
@@ -112,13 +112,54 @@ impl Connections {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
     }
 
+    /// Which account a stored connection is of: another number once it was connected anew or removed, also after a
+    /// restart.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn era(&self, key: &Key) -> Result<u64, ConnectionError> {
+        let Some(stored) = &self.stored else { return Ok(0) };
+        let read = read_intent(&**stored.records(), key).await;
+        let failed = |reason| super::directory::stored_error(&key.integration, &key.id, StoredError::Store(reason));
+        read.map(|(intent, _)| intent.era).map_err(failed)
+    }
+
+    /// Whether there is no stored connection of this name. Then nothing is remembered of one that was there before.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn is_gone(&self, key: &Key) -> Result<bool, ConnectionError> {
+        let Some(stored) = &self.stored else { return Ok(true) };
+        let failed = |reason| super::directory::stored_error(&key.integration, &key.id, reason);
+        let _alone = self.changing(key).write().await;
+        if stored.has(key).await.map_err(failed)? {
+            return Ok(false);
+        }
+        self.forget(key).await.map_err(failed)?;
+        Ok(true)
+    }
+
+    /// Forgets what is remembered of a connection that is gone.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn forget(&self, key: &Key) -> Result<(), StoredError> {
+        self.held.forget(&key.integration, &key.id);
+        self.begin_anew(key, Anew::Removed).await?;
+        Ok(self.pulses.forget(key).await?)
+    }
+
     /// Notes that a connection has other tokens, or is gone: what was known of its renewal counts no more.
-    pub(super) async fn begin_anew(&self, key: &Key) -> Result<(), StoredError> {
+    pub(super) async fn begin_anew(&self, key: &Key, why: Anew) -> Result<(), StoredError> {
         self.touch(key);
         self.pulses.begin_era(key);
         let Some(stored) = &self.stored else { return Ok(()) };
-        reset_intent(&**stored.records(), key).await?;
+        begin_intent_anew(&**stored.records(), key, why).await?;
         let pulse = self.pulses.of(key).await;
+        if let Some(fault) = pulse.fault() {
+            return Err(fault.clone().into());
+        }
+        pulse.forget_refusals();
         let health = pulse.health();
         if health.standing() != Status::Active {
             pulse.change(stored.now(), |health| {
@@ -187,6 +228,9 @@ impl Connections {
         };
         let failed = |reason| super::directory::stored_error(integration, id, StoredError::Store(reason));
         let pulse = self.pulses.of(&key).await;
+        if let Some(fault) = pulse.fault() {
+            return Err(failed(fault.clone()));
+        }
         if let Some(stored) = &self.stored {
             stored.note(actor, action, &key, Json::Null).await.map_err(failed)?;
             let now = stored.now();

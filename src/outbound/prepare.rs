@@ -12,7 +12,7 @@ use super::sign::{self, Leaving, Signer};
 use super::{Moment, Outbound};
 use crate::base::clock::Timestamp;
 use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
-use crate::connection::health::Trouble;
+use crate::connection::health::{Health, Key, Trouble};
 use crate::connection::{Connection, Credential, Need, Status};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
@@ -147,12 +147,14 @@ impl Outbound {
             (Auth::Login(_) | Auth::OAuth2(_), Credential::None) => {
                 let (inputs, saved) = (&connection.inputs, &connection.saved);
                 let account = Account { generation, integration, connection: &connection.id, inputs, saved };
-                let grant = self.logins.sign_in(account).await;
-                let grant = grant.map_err(|error| {
-                    self.feel_sign_in(integration, connection, &error);
-                    unusable(PlaceError::SignIn(Box::new(error)))
-                })?;
-                self.feel_signed_in(connection);
+                let grant = match self.logins.sign_in(account).await {
+                    Ok(grant) => grant,
+                    Err(error) => {
+                        self.feel_sign_in(integration, connection, &error).await;
+                        return Err(unusable(PlaceError::SignIn(Box::new(error))));
+                    }
+                };
+                self.feel_signed_in(connection).await;
                 let made = Made::of(&grant, self.parts.clock.now());
                 let signed_in = connection.signed_in(integration, grant);
                 Ok((Arc::new(signed_in), Some(made)))
@@ -162,15 +164,28 @@ impl Outbound {
     }
 
     /// What a sign-in that worked says about the connection's health. A warning ends with a call that succeeds.
-    fn feel_signed_in(&self, connection: &Connection) {
+    async fn feel_signed_in(&self, connection: &Connection) {
         if matches!(connection.health.health().condition, Status::Error | Status::NeedsReconnect) {
-            connection.health.change(self.parts.clock.now(), |health| health.condition = Status::Active);
+            self.felt(connection, |health| health.condition = Status::Active).await;
         }
     }
 
-    /// What a sign-in that failed says about the connection's health. It is told by every call that tries, so
-    /// that one which works again is seen as soon as it does.
-    fn feel_sign_in(&self, integration: &Integration, connection: &Connection, error: &TokenError) {
+    /// Changes a connection's health. A change of status is durable and in the audit log; the rest is written now and
+    /// then.
+    async fn felt(&self, connection: &Connection, change: impl FnOnce(&mut Health)) {
+        let (before, after) = connection.health.change(self.parts.clock.now(), change);
+        // That of a draft is nobody's.
+        if before != after && connection.health.is_kept() {
+            let key = Key { integration: Arc::clone(&connection.integration), id: Arc::clone(&connection.id) };
+            self.parts.connections.note_status(&key, before, after).await;
+            self.parts.connections.save_health(&key, &connection.health).await;
+        }
+    }
+
+    /// What a sign-in that failed says about the connection's health: without a token it does not work. It is told by
+    /// every call that tries, so that one which works again is seen as soon as it does. What only a person can mend
+    /// stays so whatever fails after it.
+    async fn feel_sign_in(&self, integration: &Integration, connection: &Connection, error: &TokenError) {
         let now = self.parts.clock.now();
         let is_granted = matches!(integration.auth, Auth::OAuth2(_));
         let (condition, step) = match error.kind {
@@ -183,13 +198,19 @@ impl Outbound {
             TokenErrorKind::Misconfigured if is_granted => (Status::Error, "correct `auth.oauth2` in the definition"),
             TokenErrorKind::Misconfigured => (Status::Error, "correct `auth.login` in the definition"),
             TokenErrorKind::Passing | TokenErrorKind::Unsent => {
-                (Status::Warning, "see whether the service can be reached; the next call tries again")
+                (Status::Error, "see whether the service can be reached; the next call tries again")
             }
         };
-        connection.health.change(now, |health| {
-            health.condition = condition;
-            health.last_error = Some(Trouble::new(now, &error.to_string(), step));
-        });
+        let trouble = Trouble::new(now, &error.to_string(), step);
+        let change = |health: &mut Health| {
+            if condition == Status::NeedsReconnect {
+                health.last_error = Some(trouble);
+            } else {
+                health.blame(trouble);
+            }
+            health.condition = health.condition.max(condition);
+        };
+        self.felt(connection, change).await;
     }
 
     /// After the service refused a sign-in's token (401): the next call signs in anew, unless the token is so

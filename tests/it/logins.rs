@@ -14,7 +14,7 @@ use trunkline::base::random::SystemRandom;
 use trunkline::connection::connect::{self, Calls, Connect, RevocationState, Revocations};
 use trunkline::connection::flow::{self, TokenCalls};
 use trunkline::connection::sign_in::{self, oauth1::ThreeLegs};
-use trunkline::connection::{Connections, Content, Credential, KeyRing, MasterKey, Stored, Vault};
+use trunkline::connection::{Connections, Content, Credential, KeyRing, MasterKey, Status, Stored, Vault};
 use trunkline::definition::compile;
 use trunkline::definition::document::Document;
 use trunkline::definition::plan::Integration;
@@ -286,6 +286,34 @@ async fn refusals_to_sign_in_are_paused_after_and_the_pause_ends() {
         assert_eq!(world.session("declared").await.as_deref(), Ok("s1"), "{status}");
         assert_eq!(world.seen("POST /login ").len(), 2, "{status}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_cannot_sign_in_fares_so_and_what_a_person_must_mend_outlives_an_outage() {
+    let world = world().await;
+    let fares = async || {
+        let health = world.doors.outbound.connections().health("svc", "stored").await;
+        (health.status(), health.last_error.map_or_else(String::new, |trouble| trouble.what))
+    };
+    *world.manners.login_status.lock().unwrap() = Some(503);
+    assert!(world.session("stored").await.is_err());
+    assert_eq!(fares().await.0, Status::Error, "it has no token");
+    *world.manners.login_status.lock().unwrap() = Some(401);
+    world.clock.advance(Duration::from_mins(10));
+    assert!(world.session("stored").await.is_err());
+    assert_eq!(fares().await.0, Status::NeedsReconnect);
+    let refused = fares().await.1;
+    *world.manners.login_status.lock().unwrap() = Some(503);
+    world.clock.advance(Duration::from_mins(10));
+    assert!(world.session("stored").await.is_err());
+    assert_eq!(fares().await, (Status::NeedsReconnect, refused));
+    *world.manners.login_status.lock().unwrap() = None;
+    world.clock.advance(Duration::from_mins(10));
+    assert!(world.session("stored").await.is_ok());
+    let all = world.store.read(1, 1_000).await.unwrap();
+    let changes = all.iter().filter(|record| record.entry.action == "connection.status");
+    let to: Vec<_> = changes.map(|record| record.entry.detail["to"].as_str().unwrap()).collect();
+    assert_eq!(to, ["error", "needs_reconnect", "active"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

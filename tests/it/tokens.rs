@@ -211,6 +211,30 @@ async fn a_renewal_keeps_rotates_or_extends() {
 }
 
 #[tokio::test]
+async fn a_refresh_token_that_came_is_kept_although_no_access_token_did() {
+    let service = Service::start(|head| {
+        if head.starts_with("POST /second") {
+            return Answer::json(503, "{}");
+        }
+        Answer::json(200, r#"{"access_token":"first","refresh_token":"rt2"}"#)
+    })
+    .await;
+    let call = json!({ "request": "POST SVC/first" });
+    let second = json!({ "request": "POST SVC/second", "json": { "token": "{{ token.access }}" } });
+    let steps = json!({ "token": "SVC/token", "refresh": [call, second], "client": client() });
+    let grant = world(&service, &steps).renew("default", &held("at", Some("rt"))).await.unwrap();
+    assert_eq!(pair(&grant, "default"), ("at", Some("rt2")));
+    assert_eq!(
+        grant.unfinished.as_ref().map(|error| (error.kind, error.status)),
+        Some((TokenErrorKind::Passing, Some(503)))
+    );
+    let service = Service::start(|_| Answer::json(200, r#"{"access_token":"tök","refresh_token":"rt3"}"#)).await;
+    let oauth2 = json!({ "token": "SVC/token", "client": client() });
+    let grant = world(&service, &oauth2).renew("default", &held("at", Some("rt"))).await.unwrap();
+    assert_eq!((pair(&grant, "default"), grant.unfinished.is_some()), (("at", Some("rt3")), true));
+}
+
+#[tokio::test]
 async fn a_renewal_may_have_calls_of_its_own() {
     let service = service().await;
     let refresh = json!({

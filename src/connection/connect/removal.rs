@@ -38,6 +38,8 @@ pub const WAITS: [Duration; 8] = [
 ];
 /// How many of these are waited for the end of a session, which ends by itself in the end.
 const SESSION_WAITS: usize = 4;
+/// How long to wait while the definition is not in force. That is no attempt.
+const FAULTY_WAIT: Duration = Duration::from_mins(1);
 /// How often is looked for what is due.
 pub const LOOK: Duration = Duration::from_secs(20);
 
@@ -54,6 +56,10 @@ impl Connect {
         connection: &str,
     ) -> Result<Option<Revocation>, RemoveError> {
         let (Some(drawer), Some(revocations)) = (&self.drawer, &self.revocations) else { return Ok(None) };
+        let _one_by_one = self.order.lock().await;
+        let key = Key::new(integration, connection);
+        // Before it is read, so that one which is put there meanwhile counts as another.
+        let era = Some(self.connections.era(&key).await?);
         // A connection that does not open can be removed, but there is nothing to tell the service.
         let content = match self.connections.peek(integration, connection).await {
             Ok(Some(content)) => Some(content),
@@ -64,13 +70,16 @@ impl Connect {
         // What a login signed in with is its session, which the store does not have.
         let session = self.logins.as_ref().and_then(|logins| logins.leave(integration, connection));
         let content = session.as_deref().and_then(sessions::content).or(content);
-        let _one_by_one = self.order.lock().await;
         self.stop_flows(drawer, integration, connection).await?;
-        let key = Key::new(integration, connection);
-        let (record, mut kept) = revocations.begun(&key, What::Connection, content.as_ref())?;
+        let (record, kept) = revocations.begun(&key, What::Connection, content.as_ref())?;
+        let mut kept = Kept { era, ..kept };
         let drawer = &revocations.drawer;
         drawer.put(&record, &kept, Some(0)).await?;
-        self.connections.remove(actor, integration, connection).await?;
+        if let Err(error) = self.connections.remove(actor, integration, connection).await {
+            // Whether it is gone is looked at again, by [`Self::is_removed`].
+            revocations.due.notify_one();
+            return Err(error.into());
+        }
         kept.removed = true;
         drawer.put(&record, &kept, None).await?;
         if kept.state == RevocationState::NotDeclared {
@@ -144,8 +153,16 @@ impl Connect {
     async fn tell_one(&self, drawer: &Drawer, record: &RecordKey) -> Result<(), RemoveError> {
         let Some((mut kept, version)) = drawer.get::<Kept>(record).await? else { return Ok(()) };
         if !kept.removed {
-            // Another task may be at it this moment; then its write makes ours a conflict, which is harmless.
-            self.connections.remove("system", &kept.integration, &kept.connection).await?;
+            // Not while the removal is under way, which may end it.
+            let _one_by_one = self.order.lock().await;
+            let same = drawer.get::<Kept>(record).await?.is_some_and(|(_, now)| now == version);
+            if !same {
+                return Ok(());
+            }
+            if !self.is_removed(&kept).await? {
+                tracing::info!(integration = %kept.integration, "a removal that failed is not carried out any more");
+                return Ok(drawer.records.remove(record).await.map_err(KeepError::from)?);
+            }
             kept.removed = true;
         }
         if kept.state == RevocationState::Pending {
@@ -164,9 +181,26 @@ impl Connect {
         }
     }
 
+    /// Whether a connection was removed whose removal did not come to its end here. One that is there still, as it
+    /// was, stays: whoever removed it was told that it failed, and may have thought better of it since.
+    async fn is_removed(&self, kept: &Kept) -> Result<bool, RemoveError> {
+        let key = Key::new(&kept.integration, &kept.connection);
+        if self.connections.is_gone(&key).await? {
+            return Ok(true);
+        }
+        let era = self.connections.era(&key).await?;
+        Ok(kept.era.is_some_and(|before| before != era))
+    }
+
     /// Asks the service once.
     async fn attempt(&self, kept: &mut Kept) {
         let generation = self.live.load();
+        if generation.is_faulty(&kept.integration) {
+            // How the service is told stands in a file that does not count now; that says nothing of the service.
+            kept.next = self.clock.now().after(FAULTY_WAIT);
+            kept.error = Some("its definition has errors: the service is told once they are mended".to_owned());
+            return;
+        }
         let asked = match (generation.integration(&kept.integration), &kept.content) {
             (Some(integration), Some(content)) => {
                 self.ask_service(&generation, integration, &kept.connection, content).await

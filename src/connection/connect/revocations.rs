@@ -52,8 +52,11 @@ pub(super) struct Kept {
     /// What is taken back.
     #[serde(default)]
     pub(super) what: What,
-    /// Whether the connection is gone here. Not yet only while it is being removed, or after a crash then.
+    /// Whether the connection is gone here. Not yet only while it is being removed, or when that failed.
     pub(super) removed: bool,
+    /// Which account it was when its removal began; see `Connections::era`.
+    #[serde(default)]
+    pub(super) era: Option<u64>,
     /// What is taken back; let go of when it is over.
     pub(super) content: Option<Enclosed>,
     pub(super) state: RevocationState,
@@ -215,6 +218,7 @@ impl Revocations {
             connection: of.id.to_string(),
             what,
             removed: false,
+            era: None,
             content,
             state,
             attempts: 0,

@@ -63,6 +63,16 @@ impl Purpose<'_> {
         }
     }
 
+    /// The name of the token that is wanted.
+    pub(super) const fn token(&self) -> &str {
+        if let Self::Refresh { name, .. } = self { name } else { DEFAULT_TOKEN }
+    }
+
+    /// The token that is renewed.
+    pub(super) const fn held(&self) -> Option<&Issued> {
+        if let Self::Refresh { held, .. } = self { Some(held) } else { None }
+    }
+
     pub(super) fn stage(&self) -> Stage {
         if matches!(self, Self::Refresh { .. }) { Stage::Refresh } else { Stage::Token }
     }

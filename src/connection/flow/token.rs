@@ -66,7 +66,8 @@ impl TokenCalls {
     /// When a call was not made, or the service gave no usable token.
     pub async fn obtain(&self, account: Account<'_>, purpose: Purpose<'_>) -> Result<Grant, TokenError> {
         let obtained = self.obtain_by_their_clock(account, purpose).await;
-        self.count((&account.integration.id, purpose.stage().field()), obtained.as_ref().map(drop));
+        let result = obtained.as_ref().and_then(|grant| grant.unfinished.as_ref().map_or(Ok(()), Err));
+        self.count((&account.integration.id, purpose.stage().field()), result);
         obtained
     }
 
@@ -98,7 +99,8 @@ impl TokenCalls {
             return Err(untrusted);
         }
         let token = standard.unwrap_or(&oauth2.token);
-        let mut brought = match purpose {
+        let (mut brought, name) = (Brought::default(), purpose.token());
+        let ran = match purpose {
             Purpose::Refresh { name, held } => {
                 let renewing = oauth2.refresh.is_some();
                 let calls = oauth2.refresh.as_deref().unwrap_or(token);
@@ -109,12 +111,14 @@ impl TokenCalls {
                     RefreshPolicy::Extend => Tokens::Extended(name, held),
                     RefreshPolicy::Keep | RefreshPolicy::Rotate => Tokens::Renewed(name),
                 };
-                self.run(&mut scene, calls, (Stage::Refresh, wanted), params).await?
+                self.run(&mut scene, (calls, params), (Stage::Refresh, wanted), &mut brought).await
             }
-            _ => self.run(&mut scene, token, (Stage::Token, Tokens::Issued), params).await?,
+            _ => self.run(&mut scene, (token, params), (Stage::Token, Tokens::Issued), &mut brought).await,
         };
-        let name = if let Purpose::Refresh { name, .. } = purpose { name } else { DEFAULT_TOKEN };
-        leave_out_unsendable(account.integration, &mut brought, name)?;
+        let ran = ran.and_then(|()| leave_out_unsendable(account.integration, &mut brought, name));
+        if let Err(error) = ran {
+            return purpose.held().and_then(|held| unfinished(brought, (name, held), &error)).ok_or(error);
+        }
         self.find_end(&mut scene, &mut brought).await;
         let mut spent = BTreeSet::new();
         if let Purpose::Refresh { name, held } = purpose
@@ -126,7 +130,7 @@ impl TokenCalls {
             brought.tokens.values_mut().for_each(|token| token.client = Some(client.id.clone()));
         }
         let Brought { tokens, warnings, .. } = brought;
-        Ok(Grant { tokens, saved: scene.into_kept(), spent, warnings })
+        Ok(Grant { tokens, saved: scene.into_kept(), spent, warnings, unfinished: None })
     }
 
     /// Makes calls one after the other. The first has the standard parameters and proves who asks; those
@@ -134,11 +138,10 @@ impl TokenCalls {
     async fn run(
         &self,
         scene: &mut Scene<'_>,
-        calls: &[TokenCall],
+        (calls, params): (&[TokenCall], Params),
         (stage, wanted): (Stage, Tokens<'_>),
-        params: Params,
-    ) -> Result<Brought, TokenError> {
-        let mut brought = Brought::default();
+        brought: &mut Brought,
+    ) -> Result<(), TokenError> {
         let (mut first, last) = (Some(params), calls.len().saturating_sub(1));
         if calls.is_empty() {
             return Err(misconfigured(
@@ -157,7 +160,7 @@ impl TokenCalls {
             brought.tokens.extend(tokens);
             brought.ttl = call.default_ttl.or(brought.ttl);
         }
-        Ok(brought)
+        Ok(())
     }
 
     /// One call, with the standard parameters where they belong to it.
@@ -273,6 +276,17 @@ fn is_spent(oauth2: &OAuth2, brought: &mut Brought, name: &str, held: &Issued) -
         ));
     }
     spent
+}
+
+/// What is to be kept of a renewal that failed: the refresh token that it brought, in place of the one that is used
+/// up. `None` where it brought none.
+fn unfinished(mut brought: Brought, (name, held): (&str, &Issued), error: &TokenError) -> Option<Grant> {
+    let came = brought.tokens.remove(name).or_else(|| brought.tokens.remove(DEFAULT_TOKEN));
+    let refresh = came?.refresh?;
+    let is_new = held.refresh.as_ref().is_none_or(|before| before.expose() != refresh.expose());
+    let token = Issued { refresh: Some(refresh), ..held.copy() };
+    let tokens = BTreeMap::from([(Arc::from(name), token)]);
+    is_new.then(|| Grant { tokens, unfinished: Some(error.clone()), ..Grant::default() })
 }
 
 fn no_registration() -> TokenError {

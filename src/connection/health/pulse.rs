@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Health, Key, Status, Trouble};
 use crate::base::clock::Timestamp;
 use crate::base::id::ConnectionId;
+use crate::store::StoreError;
 use crate::telemetry::notice::{Kind, Notice, Notices};
 
 /// A last success is written again when it is this much newer than the one written.
@@ -31,9 +32,26 @@ pub struct Pulse {
     pub(super) era: AtomicU64,
     /// Whose pulse it is, and who is told when a person has to act.
     teller: Option<(Key, Arc<Notices>)>,
+    /// Why nothing is known: the store could not be read.
+    unread: Option<StoreError>,
 }
 
 impl Pulse {
+    /// That of a connection whose record could not be read: it is nobody's but the asker's, and is never written.
+    pub(super) fn unread(error: StoreError) -> Self {
+        Self { unread: Some(error), ..Self::default() }
+    }
+
+    /// Why nothing is known of the connection, where that is so: it may be paused. Whoever asks again may learn it.
+    pub fn fault(&self) -> Option<&StoreError> {
+        self.unread.as_ref()
+    }
+
+    /// Whether what is noted here is of a connection that is kept, and not of a draft.
+    pub fn is_kept(&self) -> bool {
+        self.teller.is_some()
+    }
+
     pub(super) fn of(key: &Key, health: Health, era: u64, notices: &Arc<Notices>) -> Self {
         let teller = Some((key.clone(), Arc::clone(notices)));
         let pulse = Self { health: Mutex::new(health), era: AtomicU64::new(era), teller, ..Self::default() };
@@ -145,6 +163,11 @@ impl Pulse {
         let mut refusals = self.refusals();
         let count = refusals.entry(Arc::clone(token)).or_default();
         *count = count.saturating_add(1);
+    }
+
+    /// What was learnt of earlier tokens counts no more.
+    pub(in crate::connection) fn forget_refusals(&self) {
+        self.refusals().clear();
     }
 
     pub(in crate::connection) fn renewed_in_time(&self, token: &str) {

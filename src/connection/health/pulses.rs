@@ -51,7 +51,7 @@ impl Pulses {
             let Some((integration, id)) = record.key.split_once('/') else { continue };
             if is_loaded(integration) {
                 let key = Key::new(integration, id);
-                let health = self.read(&key).await;
+                let health = self.read(&key).await?;
                 if health.status() == Status::NeedsReconnect {
                     self.notices.tell(|| needs_reconnect(&key, &health));
                 }
@@ -64,13 +64,19 @@ impl Pulses {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pulse of a connection that exists. What cannot be read counts as nothing known: a lost record
-    /// must not keep a working connection from being used.
+    /// The pulse of a connection that exists; while the store cannot be read, one that says so
+    /// ([`Pulse::fault`]) and is not kept.
     pub async fn of(&self, key: &Key) -> Arc<Pulse> {
         if let Some(pulse) = self.known().get(key) {
             return Arc::clone(pulse);
         }
-        let health = self.read(key).await;
+        let health = match self.read(key).await {
+            Ok(health) => health,
+            Err(error) => {
+                tracing::warn!(connection = %key, "the health of a connection could not be read: {error}");
+                return Arc::new(Pulse::unread(error));
+            }
+        };
         let mut known = self.known();
         Arc::clone(
             known
@@ -94,16 +100,10 @@ impl Pulses {
         self.known().get(key).map(Arc::clone)
     }
 
-    async fn read(&self, key: &Key) -> Health {
-        let Some(records) = &self.records else { return Health::default() };
-        match records.get(&key.record(COLLECTION)).await {
-            Ok(Some((bytes, _))) => serde_json::from_slice(&bytes).unwrap_or_default(),
-            Ok(None) => Health::default(),
-            Err(error) => {
-                tracing::warn!(connection = %key, "the health of a connection could not be read: {error}");
-                Health::default()
-            }
-        }
+    async fn read(&self, key: &Key) -> Result<Health, StoreError> {
+        let Some(records) = &self.records else { return Ok(Health::default()) };
+        let found = records.get(&key.record(COLLECTION)).await?;
+        Ok(found.map_or_else(Health::default, |(bytes, _)| decoded(key, &bytes)))
     }
 
     /// Writes what is known of a connection; durable when this returns.
@@ -111,7 +111,7 @@ impl Pulses {
     /// # Errors
     /// When the store fails; it is written again at the next [`Self::flush`].
     pub async fn save(&self, key: &Key, pulse: &Pulse) -> Result<(), StoreError> {
-        let Some(records) = &self.records else { return Ok(()) };
+        let Some(records) = self.records.as_ref().filter(|_| pulse.fault().is_none()) else { return Ok(()) };
         pulse.unwritten.store(false, Ordering::Relaxed);
         let health = pulse.health();
         let bytes = serde_json::to_vec(&health).map_err(|error| StoreError::Read(Arc::from(error.to_string())))?;
@@ -160,6 +160,16 @@ impl Pulses {
     }
 }
 
+/// What a record says. Of one that is in no form of ours only that the connection is paused is believed: a record
+/// that is damaged must not keep a working connection from being used, nor put one into use that people took out.
+fn decoded(key: &Key, bytes: &[u8]) -> Health {
+    serde_json::from_slice(bytes).unwrap_or_else(|error| {
+        tracing::error!(connection = %key, "what was remembered of a connection's health is lost: {error}");
+        let json: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+        Health { paused: json["paused"] == true, ..Health::default() }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::memory::Memory;
@@ -187,6 +197,22 @@ mod tests {
         assert!(again.is_blocked());
         assert_eq!(again.health(), pulse.health());
         assert_eq!(again.health().since, Some(at(9)));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_puts_no_paused_connection_into_use() {
+        let (memory, key) = (Arc::new(Memory::default()), Key::new("a", "x"));
+        let record = key.record(COLLECTION);
+        memory.put(&record, Bytes::from_static(b"{\"paused\":true,\"condition\":\"odd\"}"), None).await.expect("put");
+        assert!(Pulses::new(memory.clone()).of(&key).await.health().paused, "a form of another version");
+        let pulses = Pulses::new(memory.clone());
+        memory.fail_reads(true);
+        let unread = pulses.of(&key).await;
+        assert!(unread.fault().is_some());
+        unread.change(at(1), |health| health.last_refresh = Some(at(1)));
+        pulses.save(&key, &unread).await.expect("nothing is written");
+        memory.fail_reads(false);
+        assert_eq!(pulses.of(&key).await.health().status(), Status::Paused);
     }
 
     #[tokio::test]

@@ -28,6 +28,8 @@ pub struct Intent {
     pub fence: u64,
     /// Grows each time that the connection is connected anew or removed.
     pub era: u64,
+    /// Grows each time that it is removed.
+    pub removals: u64,
     /// The process that has the lease, or had it.
     pub holder: String,
     /// Which token is renewed.
@@ -135,10 +137,7 @@ impl Leases {
     /// # Errors
     /// When the store fails.
     pub async fn read(&self, key: &Key) -> Result<(Intent, u64), StoreError> {
-        let Some((bytes, version)) = self.records.get(&key.record(COLLECTION)).await? else {
-            return Ok((Intent::default(), 0));
-        };
-        Ok((Intent::decoded(&bytes), version))
+        read(&*self.records, key).await
     }
 
     /// Takes the lease of a connection for the renewal of a token; durable when this returns. `insist` is
@@ -205,25 +204,24 @@ impl Leases {
         }
     }
 
-    /// Begins anew: the connection has other tokens. Whoever has the lease loses it.
+    /// Begins anew: the connection has other tokens, or is gone. Whoever has the lease loses it.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn reset(records: &dyn Records, key: &Key) -> Result<(), StoreError> {
-        let record = key.record(COLLECTION);
-        while let Some((bytes, version)) = records.get(&record).await? {
-            let before = Intent::decoded(&bytes);
-            let anew = |fence, era| Intent { fence, era, ..Intent::default() };
-            if before == anew(before.fence, before.era) {
+    pub async fn begin_anew(records: &dyn Records, key: &Key, why: Anew) -> Result<(), StoreError> {
+        loop {
+            let (before, version) = read(records, key).await?;
+            let Intent { fence, era, removals, .. } = before;
+            if why == Anew::Confirmed && before == (Intent { fence, era, removals, ..Intent::default() }) {
                 return Ok(());
             }
-            let intent = anew(before.fence + 1, before.era + 1);
-            match records.put(&record, encoded(&intent)?, Some(version)).await {
+            let removals = removals + u64::from(why == Anew::Removed);
+            let intent = Intent { fence: fence + 1, era: era + 1, removals, ..Intent::default() };
+            match records.put(&key.record(COLLECTION), encoded(&intent)?, Some(version)).await {
                 Err(StoreError::Conflict(_)) => {}
                 other => return other.map(drop),
             }
         }
-        Ok(())
     }
 
     /// Connections with tokens whose last call has no known end, and those tokens.
@@ -248,6 +246,26 @@ impl Leases {
     async fn write(&self, key: &Key, intent: &Intent, version: u64) -> Result<u64, StoreError> {
         self.records.put(&key.record(COLLECTION), encoded(intent)?, Some(version)).await
     }
+}
+
+/// Why a connection begins anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anew {
+    /// It is about to have other tokens.
+    Connected,
+    /// It has them: what others did in between counts no more.
+    Confirmed,
+    /// It is gone.
+    Removed,
+}
+
+/// What the record says, and its version.
+///
+/// # Errors
+/// When the store fails.
+pub async fn read(records: &dyn Records, key: &Key) -> Result<(Intent, u64), StoreError> {
+    let found = records.get(&key.record(COLLECTION)).await?;
+    Ok(found.map_or_else(|| (Intent::default(), 0), |(bytes, version)| (Intent::decoded(&bytes), version)))
 }
 
 /// Whether earlier failures hold a call back.
@@ -311,7 +329,8 @@ mod tests {
         let after = Leases::new(memory.clone(), "after".to_owned(), Some(at(6)));
         assert_eq!(after.open().await.expect("read").len(), 1);
         assert_eq!(lease(after.take(&key, "default", at(6), Insist::No).await.expect("taken")).intent.fence, 2);
-        Leases::reset(&*memory, &key).await.expect("reset");
+        Leases::begin_anew(&*memory, &key, Anew::Connected).await.expect("begun");
+        Leases::begin_anew(&*memory, &key, Anew::Confirmed).await.expect("nothing to do");
         drop(lost);
         assert_eq!(after.read(&key).await.expect("read").0, Intent { fence: 3, era: 1, ..Intent::default() });
     }

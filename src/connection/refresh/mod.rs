@@ -38,12 +38,13 @@ use flight::Flights;
 use intent::Leases;
 use sweep::Schedule;
 
+pub(super) use intent::{Anew, read as read_intent};
 pub use intent::{COLLECTION, LEASE};
 pub use schedule::LONGEST_VALIDITY;
 
-/// Begins a connection's record anew: it has other tokens. Whoever renews the old ones loses the lease.
-pub(super) async fn reset_intent(records: &dyn Records, key: &Key) -> Result<(), StoreError> {
-    Leases::reset(records, key).await
+/// Begins a connection's record anew: it has other tokens, or is gone. Whoever renews the old ones loses the lease.
+pub(super) async fn begin_intent_anew(records: &dyn Records, key: &Key, why: Anew) -> Result<(), StoreError> {
+    Leases::begin_anew(records, key, why).await
 }
 
 /// What renewing is made of.

@@ -32,11 +32,13 @@ const STORE_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::
 
 impl Refresher {
     /// Makes new tokens durable, and only then lets them be used.
-    pub(super) async fn keep(&self, trial: Trial<'_>, held: Held, grant: Grant) -> Ended {
-        match self.store(trial.wish, &held.issued, &grant).await {
-            Ok(Replaced::Done) => self.renewed(trial, &grant).await,
-            Ok(replaced) => self.too_late(trial, held.content, grant, replaced).await,
-            Err(error) => self.not_kept(trial, &held.issued, error).await,
+    pub(super) async fn keep(&self, trial: Trial<'_>, held: Held, mut grant: Grant) -> Ended {
+        let unfinished = grant.unfinished.take();
+        match (self.store(trial.wish, &held.issued, &grant).await, unfinished) {
+            (Ok(Replaced::Done), Some(error)) => self.failed(trial, &held.issued, error).await,
+            (Ok(Replaced::Done), None) => self.renewed(trial, &grant).await,
+            (Ok(replaced), _) => self.too_late(trial, held.content, grant, replaced).await,
+            (Err(error), _) => self.not_kept(trial, &held.issued, error).await,
         }
     }
 
@@ -98,7 +100,7 @@ impl Refresher {
     async fn too_late(&self, trial: Trial<'_>, content: Content, grant: Grant, replaced: Replaced) -> Ended {
         let what = match replaced {
             Replaced::Gone => Some(What::Connection),
-            Replaced::Done | Replaced::Superseded => self.is_anew(&trial).await.then_some(What::Replaced),
+            Replaced::Done | Replaced::Superseded => self.since(&trial).await,
         };
         let took = match what {
             Some(what) => self.take_back(&trial, content, grant, what).await,
@@ -115,10 +117,15 @@ impl Refresher {
         self.another(trial).await
     }
 
-    /// Whether the connection was connected anew since the lease was taken.
-    async fn is_anew(&self, trial: &Trial<'_>) -> bool {
-        let read = || async { Ok(trial.leases.read(&trial.wish.key).await?) };
-        insist(trial.wish, read).await.is_ok_and(|(now, _)| now.era != trial.lease.intent.era)
+    /// What happened to the connection since the lease was taken: it was removed, and perhaps connected again later,
+    /// or it was connected anew; `None` where neither.
+    async fn since(&self, trial: &Trial<'_>) -> Option<What> {
+        let (then, read) = (&trial.lease.intent, || async { Ok(trial.leases.read(&trial.wish.key).await?) });
+        let (now, _) = insist(trial.wish, read).await.ok()?;
+        if now.removals != then.removals {
+            return Some(What::Connection);
+        }
+        (now.era != then.era).then_some(What::Replaced)
     }
 
     /// Has the service told of tokens that nobody will use; whether it is told.

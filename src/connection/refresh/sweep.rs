@@ -18,7 +18,7 @@ use crate::connection::credential::Credential;
 use crate::connection::directory::ConnectionError;
 use crate::connection::grant::Issued;
 use crate::connection::health::{Key, Status};
-use crate::connection::stored::Stored;
+use crate::connection::stored::{Stored, StoredError};
 use crate::definition::live::Generation;
 
 /// How often is looked.
@@ -132,7 +132,9 @@ impl Refresher {
                 let there: std::collections::HashSet<&Key> = keys.iter().collect();
                 schedule.known.retain(|key, _| there.contains(key));
             }
-            keys.into_iter().filter(|key| !schedule.known.contains_key(key)).take(LEARN).collect()
+            // Of an integration that is not in force nothing can be learned, and it must not take the place of others.
+            let learnable = |key: &Key| generation.integration(&key.integration).is_some();
+            keys.into_iter().filter(|key| !schedule.known.contains_key(key) && learnable(key)).take(LEARN).collect()
         };
         for key in unknown {
             self.learn_one(generation, stored, &key).await;
@@ -159,6 +161,10 @@ impl Refresher {
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(connection = %key, "a stored connection cannot be watched: {error}");
+                if matches!(error, StoredError::Store(_)) {
+                    // The next sweep tries again.
+                    return;
+                }
                 Vec::new()
             }
         };

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,14 +23,15 @@ use trunkline::connection::flow::{DeviceCode, Poll};
 use trunkline::connection::{
     Account, Connections, Credential, Grant, Issued, KeyRing, MasterKey, Stored, TokenError, TokenErrorKind, Vault,
 };
-use trunkline::definition::live::{Generation, Live};
+use trunkline::definition::live::{FileState, FileStatus, Generation, Live};
 use trunkline::definition::plan::gateway::{
     Admin, Connect as Settings, Fixed, Gateway, KeySource, Limits, Listen, Mode, Network, PreviousKeys, State, Upkeep,
 };
 use trunkline::definition::plan::{Fingerprint, Integration};
 use trunkline::server::{Listener, Running, Shared, open_public};
 use trunkline::store::embedded::Embedded;
-use trunkline::store::{Audit, Records};
+use trunkline::store::model::{AuditEntry, AuditRecord};
+use trunkline::store::{Audit, Records, StoreError};
 use trunkline::telemetry::metrics::Metrics;
 
 use crate::events::station::compiled;
@@ -282,12 +284,38 @@ pub struct Desk {
     pub connect: Arc<Connect>,
     pub connections: Arc<Connections>,
     pub store: Arc<Embedded>,
+    /// The audit log, as connections write it.
+    pub scribe: Arc<Scribe>,
     pub activity: Arc<Activity>,
     metrics: Arc<Metrics>,
     pub clock: Arc<ManualClock>,
     live: Arc<Live>,
     _running: Running,
     _directory: TempDir,
+}
+
+/// An audit log that may refuse to be written.
+pub struct Scribe {
+    log: Arc<Embedded>,
+    pub refuses: AtomicBool,
+}
+
+#[async_trait]
+impl Audit for Scribe {
+    async fn append(&self, entry: AuditEntry) -> Result<AuditRecord, StoreError> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(StoreError::Read("the log is full".into()));
+        }
+        self.log.append(entry).await
+    }
+
+    async fn read(&self, from: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        self.log.read(from, max).await
+    }
+
+    async fn newest(&self) -> u64 {
+        Audit::newest(&*self.log).await
+    }
 }
 
 impl Desk {
@@ -326,7 +354,8 @@ impl Desk {
         let random = Arc::new(SystemRandom::default());
         let ring = KeyRing::of(MasterKey::generate(&*random).unwrap());
         let vault = Arc::new(Vault::new(ring, random.clone()));
-        let stored = Stored::new(vault, store.clone(), store.clone(), clock.clone());
+        let scribe = Arc::new(Scribe { log: store.clone(), refuses: AtomicBool::new(false) });
+        let stored = Stored::new(vault, store.clone(), scribe.clone(), clock.clone());
         let connections = Arc::new(Connections::with_stored(stored));
         let revocations = connections
             .vault()
@@ -358,6 +387,7 @@ impl Desk {
             connect,
             connections,
             store,
+            scribe,
             activity,
             metrics,
             clock,
@@ -365,6 +395,26 @@ impl Desk {
             _running: running,
             _directory: directory,
         }
+    }
+
+    /// From here on these definitions are in force, and files of these integrations have errors.
+    pub fn swap(&self, definitions: &[&str], faulty: &[&str]) {
+        let before = self.live.load();
+        let integrations = definitions.iter().map(|text| Arc::new(compiled(text)));
+        let rejected = |id: &&str| FileStatus {
+            file: Arc::new(format!("{id}.yaml").into()),
+            integration: Some(Arc::from(*id)),
+            state: FileState::Rejected,
+            problems: Arc::from([]),
+        };
+        self.live.swap(Generation {
+            number: before.number + 1,
+            since: before.since,
+            fingerprint: before.fingerprint,
+            gateway: Arc::clone(&before.gateway),
+            files: faulty.iter().map(rejected).collect(),
+            integrations: integrations.map(|one| (Arc::clone(&one.id), one)).collect(),
+        });
     }
 
     /// The definitions in force.

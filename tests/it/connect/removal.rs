@@ -1,12 +1,13 @@
 //! Connections that are taken away: gone here at once, and then at the service.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use trunkline::connection::TokenErrorKind::{Passing, Permanent};
 use trunkline::connection::connect::{RevocationState, What};
 
-use super::desk::{APP, Desk, HUB, refused};
+use super::desk::{APP, Desk, HUB, KEYED, refused};
 
 async fn connected() -> Desk {
     let desk = Desk::open().await;
@@ -115,4 +116,45 @@ async fn a_service_that_cannot_be_reached_is_told_later_and_one_that_refuses_is_
     desk.clock.advance(Duration::from_hours(8 * 24));
     told(&desk).await;
     assert!(desk.connect.revocations().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_failed_is_not_carried_out_later() {
+    let desk = connected().await;
+    desk.scribe.refuses.store(true, Ordering::Relaxed);
+    desk.connect.remove("operator", "hub", "acme").await.unwrap_err();
+    desk.scribe.refuses.store(false, Ordering::Relaxed);
+    // Somebody connects another account in its place before it is looked at again.
+    let (mut browser, _) = desk.departed().await;
+    browser.succeed().await;
+    told(&desk).await;
+    assert_eq!(desk.token().await.as_deref(), Some("canary-access-2"), "nobody removed this one");
+    desk.scribe.refuses.store(true, Ordering::Relaxed);
+    desk.connect.remove("operator", "hub", "acme").await.unwrap_err();
+    desk.scribe.refuses.store(false, Ordering::Relaxed);
+    let before = desk.service.revoked.lock().unwrap().len();
+    told(&desk).await;
+    assert_eq!(desk.token().await.as_deref(), Some("canary-access-2"), "whoever removed it was told that it failed");
+    assert_eq!(desk.service.revoked.lock().unwrap().len(), before);
+    assert!(desk.audit().await.iter().all(|(action, _)| action != "connection.remove"));
+    desk.connect.remove("operator", "hub", "acme").await.unwrap().unwrap();
+    told(&desk).await;
+    assert_eq!(desk.service.revoked.lock().unwrap().last().map(String::as_str), Some("canary-access-2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_definition_has_errors_is_told_once_they_are_mended() {
+    let desk = connected().await;
+    desk.connect.remove("operator", "hub", "acme").await.unwrap().unwrap();
+    desk.swap(&[KEYED], &["hub"]);
+    for _ in 0..20 {
+        told(&desk).await;
+        desk.clock.advance(Duration::from_mins(61));
+    }
+    let waiting = desk.connect.revocations().await.unwrap().remove(0);
+    assert_eq!((waiting.state, waiting.attempts), (RevocationState::Pending, 0));
+    assert!(waiting.error.unwrap().contains("its definition has errors"));
+    desk.swap(&[HUB, KEYED], &[]);
+    told(&desk).await;
+    assert_eq!(desk.connect.revocations().await.unwrap()[0].state, RevocationState::Revoked);
 }

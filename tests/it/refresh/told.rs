@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use trunkline::connection::connect::{RevocationState, What};
 use trunkline::connection::health::{self, Key};
-use trunkline::connection::{Grant, Need, Neighbours, Refresher};
+use trunkline::connection::{Grant, Need, Neighbours, Refresher, TokenError, TokenErrorKind};
 use trunkline::respond::Refusal;
 use trunkline::store::{Audit as _, Records as _};
 
@@ -134,6 +134,35 @@ async fn tokens_that_come_after_their_account_was_connected_anew_are_taken_back_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_that_came_without_an_access_token_is_kept_and_nobody_is_told_that_it_worked() {
+    let world = World::new(39).await;
+    let refresher = world.process(Neighbours::None);
+    world.provider.spoil(|grant| {
+        grant.tokens.get_mut("default").unwrap().access = "a0".into();
+        grant.unfinished = Some(TokenError::new(TokenErrorKind::Passing, "the second step answered 503"));
+    });
+    world.clock.advance(LIFE);
+    assert_eq!(token(&refresher, &world, DEFAULT).await, Err(Refusal::ConnectionUnusable));
+    assert_eq!(world.stored().await, ("a0".to_owned(), "r1".to_owned()));
+    let (status, what) = world.told().await;
+    assert!(status == "error" && what.contains("the second step"), "{status}: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_come_after_a_removal_are_taken_back_although_the_account_is_there_again() {
+    let world = World::new(40).await;
+    let refresher = world.process(Neighbours::None);
+    // `other` does not have replaced tokens taken back: these are none.
+    world.connect_to("other", "team", 20_000).await;
+    world.renewing("other", &refresher).await;
+    assert!(world.connections().remove("operator", "other", "team").await.unwrap());
+    world.connect_to("other", "team", 30_000).await;
+    world.answered(&refresher).await;
+    assert_eq!(world.ends().await, late(true));
+    assert_eq!(world.taken_back().await, [(What::Connection, RevocationState::Pending)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_lost_the_lease_says_nothing_of_how_the_connection_fares() {
     for net in [Net::Busy, Net::Unsent, Net::LostAnswer] {
         let world = World::new(35).await;
@@ -216,4 +245,17 @@ async fn a_token_whose_refresh_token_is_spent_works_to_its_end_and_then_a_person
     assert!(status == "needs_reconnect" && what.contains("gave nothing to renew it with"), "{what}");
     assert_eq!(token(&refresher, &world, DEFAULT).await, Err(Refusal::NeedsReconnect));
     assert_eq!((refresher.sweep().await.unwrap(), world.provider.calls()), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_which_nothing_can_be_known_keep_no_other_from_being_renewed() {
+    let world = World::new(41).await;
+    for number in 0..2_001 {
+        let record = Key::new("aaa", &number.to_string()).record("connections");
+        world.store.put(&record, b"x".to_vec().into(), None).await.unwrap();
+    }
+    let refresher = world.process(Neighbours::None);
+    world.clock.advance(LIFE.mul_f64(0.91));
+    assert_eq!(refresher.sweep().await.unwrap(), 1);
+    assert!(refresher.drain(Duration::from_secs(10)).await);
 }
