@@ -68,9 +68,14 @@ pub fn export(common: &Common, arguments: &Export, output: &mut Output) -> anyho
         remote::block_on(remote.send(json_post("/api/export"), Bytes::from(body.to_string())))??
     };
     let Some(answer) = accepted(&answer, output) else { return Ok(Ended::No) };
+    let unreadable = answer.headers.get("trunkline-export-unreadable").and_then(|count| count.to_str().ok());
+    let ended = if unreadable.is_some() { Ended::No } else { Ended::Done };
+    if let Some(count) = unreadable {
+        output.note(format_args!("{count} connections do not open and are left out: the export names them"));
+    }
     let Some(path) = &arguments.out else {
         output.raw(&answer.body)?;
-        return Ok(Ended::Done);
+        return Ok(ended);
     };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let written = file.as_mut().map_err(|error| std::io::Error::new(error.kind(), error.to_string()));
@@ -78,7 +83,7 @@ pub fn export(common: &Common, arguments: &Export, output: &mut Output) -> anyho
         .and_then(|file| file.write_all(&answer.body).and_then(|()| file.sync_all()))
         .with_context(|| format!("{} was not written", path.display()))?;
     output.note(format_args!("wrote {}", path.display()));
-    Ok(Ended::Done)
+    Ok(ended)
 }
 
 /// Runs `import`.

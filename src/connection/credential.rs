@@ -128,6 +128,25 @@ impl Credential {
         redact(text, self.secrets())
     }
 
+    /// What it lacks to sign anybody in; `None` where it lacks nothing.
+    pub fn wanting(&self) -> Option<String> {
+        let empty = |secret: &Secret| secret.expose().is_empty();
+        match self {
+            Self::None => None,
+            Self::ApiKey(key) => empty(key).then(|| "the key is empty".to_owned()),
+            Self::Basic { username, password } => {
+                (empty(username) && empty(password)).then(|| "the name and the password are empty".to_owned())
+            }
+            Self::AccessKey { id, secret, .. } => {
+                (empty(id) || empty(secret)).then(|| "the access key has an empty id or secret".to_owned())
+            }
+            Self::Tokens(tokens) => match tokens.0.iter().find(|(_, issued)| empty(&issued.access)) {
+                Some((name, _)) => Some(format!("its token `{name}` is empty")),
+                None => tokens.issued(None).is_none().then(|| format!("it has no token `{DEFAULT}`")),
+            },
+        }
+    }
+
     /// Whether it can stand in the calls of an integration; one that cannot would fail with each of them.
     pub fn is_sendable(&self, integration: &Integration) -> bool {
         let carries = |secret: &Secret| {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use minijinja::value::Value;
 use serde::Serialize;
@@ -12,17 +11,18 @@ use serde_json::{Map, Value as Json};
 use tokio::sync::RwLock;
 
 use super::credential::{Credential, Tokens};
+use super::error::{ConnectionError, stored_error};
 use super::grant::Grant;
 use super::health::{Key, Pulse, Pulses};
 use super::held::PerConnection;
 use super::keys::Keys;
 use super::refresh::Anew;
 use super::stored::{Content, Stored, StoredError};
+use super::upkeep::Seen;
 use super::vault::Vault;
 use crate::base::id::ConnectionId;
 use crate::definition::live::Generation;
 use crate::definition::plan::{Auth, DeclaredConnection, Integration};
-use crate::respond::Refusal;
 use crate::store::StoreError;
 use crate::template::Context;
 
@@ -83,123 +83,6 @@ struct Values {
     inputs: Map<String, Json>,
     saved: Map<String, Json>,
     health: Arc<Pulse>,
-}
-
-/// Why there is no connection to use.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ConnectionError {
-    /// The integration has none of that name.
-    #[error("`{integration}` has no connection `{connection}`")]
-    Unknown {
-        /// The integration.
-        integration: Arc<str>,
-        /// The name that was asked for.
-        connection: String,
-    },
-    /// It lacks something it needs.
-    #[error("the connection `{integration}/{connection}` cannot be used: {reason}")]
-    Unusable {
-        /// The integration.
-        integration: Arc<str>,
-        /// The connection.
-        connection: String,
-        /// What it lacks, and what to do.
-        reason: String,
-    },
-    /// It does not fit the definition.
-    #[error("the connection `{integration}/{connection}` does not fit the definition: {reason}")]
-    Invalid {
-        /// The integration.
-        integration: Arc<str>,
-        /// The connection.
-        connection: String,
-        /// What does not fit.
-        reason: String,
-    },
-    /// The operator put it out of use.
-    #[error("the connection `{integration}/{connection}` is paused; resume it to use it")]
-    Paused {
-        /// The integration.
-        integration: Arc<str>,
-        /// The connection.
-        connection: String,
-    },
-    /// The service refused for good to give it a token.
-    #[error("the connection `{integration}/{connection}` needs to be connected again: {reason}")]
-    NeedsReconnect {
-        /// The integration.
-        integration: Arc<str>,
-        /// The connection.
-        connection: String,
-        /// What the service said.
-        reason: String,
-    },
-    /// It has no token now, and is expected to get one.
-    #[error("the connection `{integration}/{connection}` has no usable token now: {reason}")]
-    Waiting {
-        /// The integration.
-        integration: Arc<str>,
-        /// The connection.
-        connection: String,
-        /// Why not.
-        reason: String,
-        /// How long until it is tried again.
-        wait: Duration,
-    },
-    /// The store failed.
-    #[error("the connection `{integration}/{connection}` could not be read or written: {reason}")]
-    Store {
-        /// The integration.
-        integration: Arc<str>,
-        /// The connection.
-        connection: String,
-        /// Why not.
-        reason: StoreError,
-    },
-}
-
-impl ConnectionError {
-    /// What the gateway answers because of it.
-    pub fn refusal(&self) -> Refusal {
-        match self {
-            Self::Unknown { .. } => Refusal::ConnectionUnknown,
-            Self::Unusable { .. } | Self::Waiting { .. } => Refusal::ConnectionUnusable,
-            Self::Paused { .. } => Refusal::ConnectionPaused,
-            Self::NeedsReconnect { .. } => Refusal::NeedsReconnect,
-            Self::Invalid { .. } => Refusal::InvalidInput,
-            Self::Store { .. } => Refusal::StoreUnavailable,
-        }
-    }
-
-    /// Why a stored connection could not be read or written.
-    pub(super) fn of_stored(integration: &str, connection: &str, reason: StoredError) -> Self {
-        stored_error(integration, connection, reason)
-    }
-
-    /// Why the stored connections could not be listed.
-    pub(super) fn listing(reason: StoredError) -> Self {
-        stored_error("*", "*", reason)
-    }
-
-    /// Whether waiting may mend it: someone has to act, but nothing was sent.
-    pub fn passing(&self) -> bool {
-        match self {
-            Self::Unusable { .. }
-            | Self::Waiting { .. }
-            | Self::Paused { .. }
-            | Self::NeedsReconnect { .. }
-            | Self::Store { .. } => true,
-            Self::Unknown { .. } | Self::Invalid { .. } => false,
-        }
-    }
-
-    /// When it is worth coming again, where that is known.
-    pub fn wait(&self) -> Option<Duration> {
-        match self {
-            Self::Waiting { wait, .. } => Some(*wait),
-            _ => None,
-        }
-    }
 }
 
 /// What lists show of a connection.
@@ -380,6 +263,20 @@ impl Connections {
         id: &str,
         content: Content,
     ) -> Result<ConnectionId, ConnectionError> {
+        self.put_over(actor, integration, (id, None), content).await
+    }
+
+    /// The same; with `over` only in place of what was there then, else it is a conflict.
+    ///
+    /// # Errors
+    /// As [`Self::put`], and when something else is there.
+    pub(super) async fn put_over(
+        &self,
+        actor: &str,
+        integration: &Integration,
+        (id, over): (&str, Option<Seen>),
+        content: Content,
+    ) -> Result<ConnectionId, ConnectionError> {
         let content = Self::admissible(integration, id, content)?;
         let invalid = |reason: &str| ConnectionError::Invalid {
             integration: Arc::clone(&integration.id),
@@ -390,10 +287,16 @@ impl Connections {
         let key = Key { integration: Arc::clone(&integration.id), id: Arc::from(id) };
         let failed = |reason| stored_error(&integration.id, id, reason);
         let _alone = self.changing(&key).write().await;
+        if let Some(over) = over
+            && self.seen(&key).await? != over
+        {
+            return Err(failed(StoreError::Conflict("it is another by now".to_owned()).into()));
+        }
+        let over = over.map(|over| over.version);
         // Before, so that a crash cannot leave new tokens with what was held against the old ones; and after,
         // because the old ones may have been refused meanwhile.
         self.begin_anew(&key, Anew::Connected).await.map_err(failed)?;
-        let put = stored.put(actor, (&integration.id, id), &content).await;
+        let put = stored.put(actor, &key, &content, over).await;
         self.held.forget(&integration.id, id);
         put.map_err(failed)?;
         self.begin_anew(&key, Anew::Confirmed).await.map_err(failed)?;
@@ -483,16 +386,11 @@ pub(super) fn is_name(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@:+".contains(&byte))
 }
 
-pub(super) fn stored_error(integration: &str, connection: &str, reason: StoredError) -> ConnectionError {
-    let (integration, connection) = (Arc::from(integration), connection.to_owned());
-    match reason {
-        StoredError::Store(reason) => ConnectionError::Store { integration, connection, reason },
-        reason => ConnectionError::Unusable { integration, connection, reason: reason.to_string() },
-    }
-}
-
 /// Whether a credential is of the kind that the definition asks for.
 fn fits(integration: &Integration, credential: &Credential) -> Result<(), String> {
+    if let Some(wanting) = credential.wanting() {
+        return Err(wanting);
+    }
     match (&integration.auth, credential) {
         (Auth::ApiKey { pattern: Some(pattern) }, Credential::ApiKey(key)) if !pattern.is_match(key.expose()) => {
             Err(format!("the key does not look like one of this service: expected `{pattern}`"))
@@ -500,9 +398,8 @@ fn fits(integration: &Integration, credential: &Credential) -> Result<(), String
         (Auth::ApiKey { .. }, Credential::ApiKey(_))
         | (Auth::Basic, Credential::Basic { .. })
         | (Auth::SigV4(_), Credential::AccessKey { .. })
-        | (Auth::OAuth1(_) | Auth::Login(_), Credential::Tokens(_) | Credential::None)
-        | (Auth::None | Auth::Mtls, Credential::None)
-        | (Auth::OAuth2(_), Credential::Tokens(_)) => Ok(()),
+        | (Auth::OAuth1(_) | Auth::OAuth2(_) | Auth::Login(_), Credential::Tokens(_))
+        | (Auth::None | Auth::Mtls | Auth::Login(_), Credential::None) => Ok(()),
         // Its tokens are had when a call needs one.
         (Auth::OAuth2(oauth2), Credential::None) if !oauth2.grant.needs_person() => Ok(()),
         (Auth::Jwt(assertion), Credential::ApiKey(_)) if assertion.key.is_none() => Ok(()),
@@ -587,6 +484,7 @@ mod tests {
     use crate::base::clock::{ManualClock, Timestamp};
     use crate::base::random::SystemRandom;
     use crate::definition::plan::Input;
+    use crate::respond::Refusal;
     use crate::store::Records;
 
     struct Fixture {

@@ -8,6 +8,7 @@ pub mod credential;
 pub mod flow;
 mod directory;
 mod enclosed;
+mod error;
 pub mod endpoints;
 pub mod grant;
 pub mod health;
@@ -28,7 +29,8 @@ mod upkeep;
 pub mod vault;
 
 pub use credential::{Credential, Tokens};
-pub use directory::{Connection, ConnectionError, ConnectionHead, Connections, DEFAULT, Origin};
+pub use directory::{Connection, ConnectionHead, Connections, DEFAULT, Origin};
+pub use error::ConnectionError;
 pub use grant::{Account, Grant, Issued, TokenError, TokenErrorKind, TokenSource};
 pub use health::{Health, Pulse, Status};
 pub use held::PerConnection;

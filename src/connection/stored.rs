@@ -98,9 +98,9 @@ impl Stored {
         Ok(self.versioned(&Key::new(integration, id)).await?.map(|(content, _)| content))
     }
 
-    /// Whether there is one, whatever is in it.
-    pub(super) async fn has(&self, key: &Key) -> Result<bool, StoredError> {
-        Ok(self.records.get(&key.record(COLLECTION)).await?.is_some())
+    /// The version of one, whatever is in it; zero where there is none.
+    pub(super) async fn version(&self, key: &Key) -> Result<u64, StoredError> {
+        Ok(self.records.get(&key.record(COLLECTION)).await?.map_or(0, |(_, version)| version))
     }
 
     /// One with the version of its record.
@@ -142,19 +142,21 @@ impl Stored {
         self.audit.append(entry).await.map(drop)
     }
 
+    /// Writes one; with `over` only in place of that version, zero for none. The audit log has it first.
     pub(super) async fn put(
         &self,
         actor: &str,
-        (integration, id): (&str, &str),
+        key: &Key,
         content: &Content,
+        over: Option<u64>,
     ) -> Result<(), StoredError> {
-        let key = record_key(integration, id);
+        let key = key.record(COLLECTION);
         let now = self.clock.now();
         let plain = Wire::of(content, now).plain()?;
         let sealed = self.vault.seal(&key, FIELD, &plain)?;
         let detail = serde_json::json!({ "credential": content.credential.kind() });
         self.audit.append(entry(now, actor, "connection.put", &key, detail)).await?;
-        self.records.put(&key, Bytes::from(sealed), None).await?;
+        self.records.put(&key, Bytes::from(sealed), over).await?;
         Ok(())
     }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError};
 use serde_json::{Value as Json, json};
 
 use super::credential::Credential;
-use super::directory::{ConnectionError, Connections};
+use super::directory::Connections;
+use super::error::{ConnectionError, stored_error};
 use super::grant::{Grant, Issued};
 use super::health::{Health, Key, Pulse, Status};
 use super::refresh::{Anew, begin_intent_anew, read_intent};
@@ -23,6 +24,16 @@ pub(super) enum Replaced {
     Gone,
     /// The connection has other tokens by now, which stay.
     Superseded,
+}
+
+/// What is there under a connection's name, to see later whether it is the same still. Versions begin anew once a
+/// connection was removed, so they alone do not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// The version of its record; zero where there is none.
+    pub version: u64,
+    /// Which account it is.
+    pub era: u64,
 }
 
 /// Whether a connection may be used.
@@ -103,7 +114,7 @@ impl Connections {
     /// Every stored connection.
     pub(super) async fn stored_keys(&self) -> Result<Vec<Key>, ConnectionError> {
         let Some(stored) = &self.stored else { return Ok(Vec::new()) };
-        let names = stored.names().await.map_err(|reason| super::directory::stored_error("*", "*", reason))?;
+        let names = stored.names().await.map_err(|reason| stored_error("*", "*", reason))?;
         Ok(names.iter().map(|(integration, id)| Key::new(integration, id)).collect())
     }
 
@@ -120,8 +131,19 @@ impl Connections {
     pub(super) async fn era(&self, key: &Key) -> Result<u64, ConnectionError> {
         let Some(stored) = &self.stored else { return Ok(0) };
         let read = read_intent(&**stored.records(), key).await;
-        let failed = |reason| super::directory::stored_error(&key.integration, &key.id, StoredError::Store(reason));
+        let failed = |reason| stored_error(&key.integration, &key.id, StoredError::Store(reason));
         read.map(|(intent, _)| intent.era).map_err(failed)
+    }
+
+    /// What is there under this name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn seen(&self, key: &Key) -> Result<Seen, ConnectionError> {
+        let Some(stored) = &self.stored else { return Ok(Seen { version: 0, era: 0 }) };
+        let failed = |reason| stored_error(&key.integration, &key.id, reason);
+        let version = stored.version(key).await.map_err(failed)?;
+        Ok(Seen { version, era: self.era(key).await? })
     }
 
     /// Whether there is no stored connection of this name. Then nothing is remembered of one that was there before.
@@ -130,9 +152,9 @@ impl Connections {
     /// When the store fails.
     pub(super) async fn is_gone(&self, key: &Key) -> Result<bool, ConnectionError> {
         let Some(stored) = &self.stored else { return Ok(true) };
-        let failed = |reason| super::directory::stored_error(&key.integration, &key.id, reason);
+        let failed = |reason| stored_error(&key.integration, &key.id, reason);
         let _alone = self.changing(key).write().await;
-        if stored.has(key).await.map_err(failed)? {
+        if stored.version(key).await.map_err(failed)? > 0 {
             return Ok(false);
         }
         self.forget(key).await.map_err(failed)?;
@@ -226,7 +248,7 @@ impl Connections {
             Use::Paused => ("connection.pause", true),
             Use::Resumed => ("connection.resume", false),
         };
-        let failed = |reason| super::directory::stored_error(integration, id, StoredError::Store(reason));
+        let failed = |reason| stored_error(integration, id, StoredError::Store(reason));
         let pulse = self.pulses.of(&key).await;
         if let Some(fault) = pulse.fault() {
             return Err(failed(fault.clone()));

@@ -37,7 +37,7 @@ pub struct Draft {
     /// The inputs.
     #[serde(default)]
     pub inputs: Map<String, Value>,
-    /// What it signs in with: one of `api_key`, `basic`, `none`.
+    /// What it signs in with: one of `api_key`, `basic`, `access_key`, `none`.
     pub credential: Entered,
     /// Whether it is saved without being tried first. Default: it is tried.
     #[serde(default)]
@@ -59,6 +59,15 @@ pub enum Entered {
         #[serde(default)]
         password: String,
     },
+    /// An access key of AWS, for `sigv4`.
+    AccessKey {
+        /// Its id.
+        id: String,
+        /// Its secret.
+        secret: String,
+        /// The session token of a temporary one.
+        session: Option<String>,
+    },
     /// None is needed.
     None,
 }
@@ -69,6 +78,9 @@ impl From<Entered> for Credential {
             Entered::ApiKey(key) => Self::ApiKey(Secret::new(key)),
             Entered::Basic { username, password } => {
                 Self::Basic { username: Secret::new(username), password: Secret::new(password) }
+            }
+            Entered::AccessKey { id, secret, session } => {
+                Self::AccessKey { id: Secret::new(id), secret: Secret::new(secret), session: session.map(Secret::new) }
             }
             Entered::None => Self::None,
         }

@@ -183,13 +183,14 @@ fn inputs(integration: &Integration) -> Value {
     integration.inputs.iter().map(row).collect()
 }
 
-/// How a connection is made: `link` (a person consents in a browser), `form` (a credential is entered) or `file`
+/// How a connection is made: `link` (a person consents or enters what it needs in a browser), `form` (a credential is entered) or `file`
 /// (a definition declares it).
 fn way_of_connecting(auth: &Auth) -> &'static str {
     match auth {
         Auth::ApiKey { .. } | Auth::Basic | Auth::None => "form",
-        Auth::OAuth2(_) | Auth::OAuth1(_) | Auth::Login(_) => "link",
-        Auth::Jwt(_) | Auth::SigV4(_) | Auth::Mtls => "file",
+        Auth::OAuth2(_) | Auth::OAuth1(_) | Auth::Login(_) | Auth::SigV4(_) => "link",
+        Auth::Jwt(assertion) if assertion.key.is_none() => "link",
+        Auth::Jwt(_) | Auth::Mtls => "file",
     }
 }
 

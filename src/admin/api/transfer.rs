@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -17,8 +17,17 @@ use crate::respond::Refusal;
 /// Every stored connection, without its secrets.
 #[utoipa::path(get, path = "/api/export", tag = "transfer",
     responses((status = 200, body = Export), (status = 503, description = "connection_unusable")))]
-pub async fn export(State(parts): Shared, By(by): By) -> Result<Json<Export>, Refused> {
-    Ok(Json(parts.connections.export(&by, &parts.live.load()).await?))
+pub async fn export(State(parts): Shared, By(by): By) -> Result<Response, Refused> {
+    let export = parts.connections.export(&by, &parts.live.load()).await?;
+    Ok((unreadable(export.unreadable.len()), Json(export)).into_response())
+}
+
+/// How many connections do not open and were left out. Their names are in the export.
+const UNREADABLE: HeaderName = HeaderName::from_static("trunkline-export-unreadable");
+
+fn unreadable(count: usize) -> HeaderMap {
+    let header = (count > 0).then(|| (UNREADABLE, HeaderValue::from(count)));
+    header.into_iter().collect()
 }
 
 /// Who may read an export.
@@ -41,7 +50,7 @@ pub async fn export_sealed(
 ) -> Result<Response, Refused> {
     let sealed = parts.connections.export_sealed(&by, &parts.live.load(), &asked.recipients).await?;
     let kind = HeaderValue::from_static("application/age-encryption; charset=us-ascii");
-    Ok(([(header::CONTENT_TYPE, kind)], sealed).into_response())
+    Ok((unreadable(sealed.unreadable), [(header::CONTENT_TYPE, kind)], sealed.text).into_response())
 }
 
 /// How to import.

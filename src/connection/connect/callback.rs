@@ -1,9 +1,11 @@
 //! The callback: what the browser brings back from the service.
 //!
-//! The state is taken before anything else is looked at, so that it is used up whatever is wrong with the
-//! rest; then each thing that was promised is compared. Only after that does anything leave the gateway.
+//! The state is taken before anything else is looked at, so that it is used up whatever is wrong with the rest (but for
+//! a definition that is out of force because of its errors); then each thing that was promised is compared. Only after
+//! that does anything leave the gateway.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
@@ -18,13 +20,15 @@ use super::pending::{Flow, Issuer, Taken};
 use super::permission::Way;
 use super::provider::Code;
 use super::tell::Tampering;
-use super::{Connect, LinkRefused, nothing_done, spent, unable};
+use super::{Connect, LinkRefused, nothing_done, refused, spent, unable};
 use crate::base::secret::Secret;
 use crate::connection::grant::Account;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
-use crate::respond::Answer;
+use crate::respond::{Answer, Refusal};
 
+/// When to come again to an integration whose definition has to be mended first.
+const MENDED: Duration = Duration::from_secs(30);
 /// The most characters of a service's words that are shown.
 const WORDS: usize = 500;
 
@@ -63,6 +67,11 @@ impl Connect {
             return unable(url, &refused);
         }
         let known = generation.integration(integration);
+        if known.is_none() && generation.is_faulty(integration) {
+            // Before the state is taken: how the code is exchanged stands in a file that does not count now, and the
+            // person can come back with all of this once it is mended.
+            return not_in_force(url);
+        }
         let query = Query::of(&visit.query);
         let flow = match query.text("state") {
             None => Ok(Taken::Unknown),
@@ -163,6 +172,20 @@ impl Connect {
             Err(state) => state,
         }
     }
+}
+
+/// The page for who comes back while the definition has errors.
+fn not_in_force(url: &url::Url) -> Answer {
+    let page = refused(
+        url,
+        Refusal::Unavailable,
+        [
+            "This sign-in cannot be completed just now",
+            "The gateway cannot read how this service is connected. Nothing is lost: your sign-in waits for up to 10 minutes.",
+            "Wait a minute, then load this page again.",
+        ],
+    );
+    page.after(MENDED)
 }
 
 /// What of a flow's promises a callback breaks.

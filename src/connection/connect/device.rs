@@ -33,6 +33,8 @@ use crate::base::secret::Secret;
 use crate::connection::directory::checked_inputs;
 use crate::connection::flow::{DeviceCode, Poll};
 use crate::connection::grant::{Account, Grant, TokenError};
+use crate::definition::live::Generation;
+use crate::definition::plan::Integration;
 use crate::respond::{Answer, Refusal};
 use crate::store::model::RecordKey;
 
@@ -121,6 +123,14 @@ fn place(link: &Link) -> RecordKey {
 
 fn failed(error: &TokenError) -> State {
     State::Failed(Failed { failure: Failure::of_token_call(error), words: Some(error.to_string()) })
+}
+
+/// How a flow ends whose service cannot be asked: its definition is gone, or was not mended in time.
+fn not_asked(generation: &Generation, integration: &str) -> State {
+    let faulty = generation.is_faulty(integration);
+    let failure = if faulty { Failure::NotInTime } else { Failure::DefinitionChanged };
+    let words = faulty.then(|| "the definition had errors until the code ended: begin again for a new code".to_owned());
+    State::Failed(Failed { failure, words })
 }
 
 impl Waiting {
@@ -356,16 +366,26 @@ impl Connect {
         let state = loop {
             self.pause(interval.min(code.expires_at.since(self.clock.now()))).await;
             let generation = self.live.load();
-            let Some(integration) = generation.integration(&first.link.integration) else {
-                break Err(State::Failed(Failed { failure: Failure::DefinitionChanged, words: None }));
+            let Some(integration) = generation.integration(&first.link.integration).map(Arc::clone) else {
+                if generation.is_faulty(&first.link.integration) && self.clock.now() < code.expires_at {
+                    // How the service is asked stands in a file that does not count now. That ends no consent: what
+                    // was consented to meanwhile is there to be asked for once the file is mended.
+                    continue;
+                }
+                break Err(not_asked(&generation, &first.link.integration));
             };
             let saved = Map::new();
             let connection = first.link.connection.as_str();
-            let account =
-                Account { generation: &generation, integration, connection, inputs: &first.inputs, saved: &saved };
+            let account = Account {
+                generation: &generation,
+                integration: &integration,
+                connection,
+                inputs: &first.inputs,
+                saved: &saved,
+            };
             match self.provider.device_poll(account, &code, interval).await {
                 Ok(Poll::Pending(next)) => interval = next,
-                Ok(Poll::Granted(grant)) => break Ok(grant),
+                Ok(Poll::Granted(grant)) => break Ok((generation, integration, grant)),
                 Err(error) => break Err(failed(&error)),
             }
         };
@@ -374,7 +394,9 @@ impl Connect {
         let owner = (waiting.link.clone(), waiting.browser.clone());
         let Some(claim) = self.claim(drawer, owner, waiting.flow.clone()).await? else { return Ok(()) };
         let state = match state {
-            Ok(grant) => self.grow(drawer, (claim.clone(), waiting), grant).await,
+            Ok((generation, integration, grant)) => {
+                self.grow(drawer, (&generation, &integration), (claim.clone(), waiting), grant).await
+            }
             Err(state) => state,
         };
         self.keep_end(drawer, claim, state).await
@@ -388,16 +410,18 @@ impl Connect {
     }
 
     /// From tokens to a connection, or to a choice.
-    async fn grow(&self, drawer: &Drawer, (claim, waiting): (Claim, Waiting), grant: Grant) -> State {
-        let generation = self.live.load();
-        let Some(integration) = generation.integration(&waiting.link.integration).map(Arc::clone) else {
-            return State::Failed(Failed { failure: Failure::DefinitionChanged, words: None });
-        };
+    async fn grow(
+        &self,
+        drawer: &Drawer,
+        (generation, integration): (&Generation, &Arc<Integration>),
+        (claim, waiting): (Claim, Waiting),
+        grant: Grant,
+    ) -> State {
         let Waiting { scopes, inputs, .. } = waiting;
         let entered = Entered { scopes, inputs, credential: None };
         let mut grown = Grown { grant, ..Grown::entered(claim, entered) };
-        match self.identify(&generation, &integration, &mut grown).await {
-            Ok(()) => self.discover(&generation, &integration, drawer, grown).await,
+        match self.identify(generation, integration, &mut grown).await {
+            Ok(()) => self.discover(generation, integration, drawer, grown).await,
             Err(state) => state,
         }
     }

@@ -24,7 +24,8 @@ use tokio_util::task::TaskTracker;
 
 use super::connect::Revocations;
 use super::credential::Credential;
-use super::directory::{Connection, ConnectionError, Connections, DEFAULT};
+use super::directory::{Connection, Connections, DEFAULT};
+use super::error::ConnectionError;
 use super::grant::{Issued, TokenSource};
 use super::health::{Key, Status};
 use super::stored::StoredError;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Cause, Mark, Refresher, Wish, schedule};
 use crate::base::clock::Timestamp;
 use crate::connection::credential::Credential;
-use crate::connection::directory::ConnectionError;
+use crate::connection::error::ConnectionError;
 use crate::connection::grant::Issued;
 use crate::connection::health::{Key, Status};
 use crate::connection::stored::{Stored, StoredError};

@@ -9,7 +9,7 @@ use trunkline::connection::TokenErrorKind::{Misconfigured, Permanent};
 use trunkline::connection::connect::{Connect, DeviceRefused, Wanted};
 use trunkline::connection::{Credential, TokenError};
 
-use super::desk::{Browser, Desk, error_of, html, refused, target};
+use super::desk::{Browser, DEVICE, Desk, HUB, error_of, html, refused, target};
 
 pub fn wanted() -> Wanted {
     Wanted { integration: "screen".to_owned(), connection: "tv".to_owned(), ..Wanted::default() }
@@ -99,6 +99,32 @@ async fn a_code_at_the_admin_door_is_waited_for_across_a_restart() {
     let other = Wanted { integration: "hub".to_owned(), ..wanted() };
     let refusal = desk.connect.start_device("operator", other, Map::new()).await.unwrap_err();
     assert!(matches!(refusal, DeviceRefused::OtherWay(_)), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_has_errors_for_a_while_ends_no_flow() {
+    let desk = Desk::open().await;
+    let shown = desk.connect.start_device("operator", wanted(), Map::new()).await.unwrap();
+    let (mut browser, made) = desk.departed().await;
+    desk.swap(&[], &["screen", "hub"]);
+    let _waiting = waits(&desk.connect);
+    for _ in 0..20 {
+        desk.clock.advance(Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(desk.service.waits.lock().unwrap().is_empty(), "there is nothing to ask with");
+    let callback = format!("state={}&code=the-code", desk.service.state());
+    let waits = browser.callback(&callback).await;
+    assert_eq!((waits.status, waits.header("retry-after")), (503, Some("30")), "{}", waits.text());
+    assert!(waits.text().contains("load this page again"), "{}", waits.text());
+    desk.swap(&[HUB, DEVICE], &[]);
+    assert_eq!(browser.callback(&callback).await.status, 303);
+    assert_eq!(desk.state_of(&made).await, "connected");
+    assert_eq!(ended(&desk, &shown.result).await, "connected");
+    // One whose definition is gone has ended.
+    let shown = desk.connect.start_device("operator", wanted(), Map::new()).await.unwrap();
+    desk.swap(&[HUB], &[]);
+    assert_eq!(ended(&desk, &shown.result).await, "failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

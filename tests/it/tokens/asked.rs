@@ -152,7 +152,10 @@ async fn what_is_secret_goes_only_to_the_issuers_host_and_to_those_that_the_defi
     assert!(error.to_string().contains("has braces in it"), "{error}");
     let service = issuer_with("https://169.254.169.254/token").await;
     let error = world(&service, &oauth2).code().await.unwrap_err().to_string();
-    assert!(error.contains("`token_endpoint` is at `https://169.254.169.254`") && error.contains("`api.hosts`"), "{error}");
+    assert!(
+        error.contains("`token_endpoint` is at `https://169.254.169.254`") && error.contains("`api.hosts`"),
+        "{error}"
+    );
     assert!(service.seen().iter().all(|request| request.starts_with("GET /")), "nothing but metadata was asked for");
     let api =
         json!({ "api": { "base_url": "https://api.example", "allow_plain_http": true, "hosts": ["169.254.169.254"] } });
