@@ -1,4 +1,4 @@
-//! `trunkline breaker`: whether a running gateway holds calls to a service back, and doing so by hand.
+//! `trunkline breaker`: whether a running gateway holds calls to a service back, doing so by hand, and letting them go.
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::{Common, Ended};
 /// What to do with an integration's circuits.
 #[derive(Debug, Subcommand)]
 pub enum Breaker {
-    /// Show which places are left alone because they failed
+    /// Show which places are left alone because they failed, and which pauses the service asked for
     Show(Named),
     /// Hold all its calls back until `close`, or the gateway's next start
     Open(Named),
@@ -56,6 +56,13 @@ pub fn run(common: &Common, command: &Breaker, output: &mut Output) -> anyhow::R
         let (state, place, group) = (text("state"), text("place"), text("group"));
         let gap = if group.is_empty() { "" } else { "  " };
         output.line(format!("{state:<10}{place}{gap}{group}"))?;
+    }
+    for pause in shown.get("pauses").and_then(Value::as_array).into_iter().flatten() {
+        let text = |name: &str| pause.get(name).and_then(Value::as_str);
+        let seconds = pause.get("seconds").and_then(Value::as_u64).unwrap_or_default();
+        let (of, limit) = (text("connection").unwrap_or("all connections"), text("limit").unwrap_or_default());
+        let gap = if limit.is_empty() { "" } else { "  " };
+        output.line(format!("{:<10}{of}{gap}{limit}  for {seconds} s", "paused"))?;
     }
     Ok(Ended::Done)
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::breaker::circuit::End;
 use super::breaker::{Breakers, Guard, Refused, end_of};
-use super::limit::{Ask, Count, Full, Lane, Limiter, Permit, Why};
+use super::limit::{Ask, Count, Full, Lane, Limiter, Pause, Permit, Why};
 use super::quota::Report;
 use super::retry::{Between, Budget, Fault, Next, Spent};
 use super::told::{self, Seen};
@@ -200,6 +200,19 @@ impl Policy {
     /// What is known of the service's own counts.
     pub fn counts(&self) -> Vec<Count> {
         self.limiter.as_ref().map(|limiter| limiter.counts()).unwrap_or_default()
+    }
+
+    /// What the service said of its counts that holds calls up.
+    pub fn pauses(&self) -> Vec<Pause> {
+        self.limiter.as_ref().map(|limiter| limiter.pauses()).unwrap_or_default()
+    }
+
+    /// Lets calls go, whatever opened circuits and whatever the service said of its counts.
+    pub fn release(&self) {
+        self.breakers.release();
+        if let Some(limiter) = &self.limiter {
+            limiter.lift();
+        }
     }
 
     /// The circuits of the integration.

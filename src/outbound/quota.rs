@@ -97,6 +97,21 @@ impl Learned {
         (known.is_some() || !hold.is_zero()).then_some(Told { left: known, limit: self.limit, resets_in, hold })
     }
 
+    /// How long nothing goes, because the service asked for a pause or says that nothing is left; zero where calls go.
+    pub fn held_for(&self, now: Duration) -> Duration {
+        let spent = self.left == Some(0);
+        let resets = self.resets.filter(|_| spent).unwrap_or_default();
+        self.hold.max(resets).saturating_sub(now)
+    }
+
+    /// A person lets calls go whatever the service said: the next call finds out what is left.
+    pub fn lift(&mut self, now: Duration) {
+        if !self.held_for(now).is_zero() {
+            (self.hold, self.next, self.strikes) = (Duration::ZERO, Duration::ZERO, 0);
+            (self.left, self.resets, self.probing, self.heard) = (Some(1), None, true, now);
+        }
+    }
+
     /// When a call may go: `now`, or later.
     pub fn ready_at(&mut self, asker: Asker, reserve: u32, now: Duration) -> Duration {
         self.turn_over(now);
@@ -300,6 +315,25 @@ mod tests {
         assert!(learned.ready_at(APP, 0, at(130)) > at(130), "one has gone");
         learned.learn(Report::default(), at(131));
         assert_eq!((learned.ready_at(APP, 0, at(131)), learned.left()), (at(131), None));
+    }
+
+    #[test]
+    fn a_pause_that_a_person_lifts_lets_one_call_find_out() {
+        for report in [refused(Some(3_600)), told(0, 100, 3_600)] {
+            let mut learned = heard(report);
+            assert_eq!(learned.held_for(at(100)), at(3_600));
+            assert_eq!(learned.ready_at(APP, 0, at(101)), at(3_700));
+            learned.lift(at(101));
+            assert_eq!((learned.held_for(at(101)), learned.ready_at(APP, 0, at(101))), (Duration::ZERO, at(101)));
+            learned.take(at(101));
+            assert!(learned.ready_at(APP, 0, at(101)) > at(101), "the others wait for its answer");
+            learned.learn(refused(Some(60)), at(102));
+            assert_eq!(learned.ready_at(APP, 0, at(103)), at(162), "the service is believed again");
+        }
+        let mut learned = heard(told(50, 100, 60));
+        let before = learned.clone();
+        learned.lift(at(101));
+        assert_eq!(learned.told(at(101)), before.told(at(101)), "what holds nothing up stays");
     }
 
     #[test]

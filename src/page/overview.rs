@@ -99,10 +99,16 @@ fn held(parts: &Parts) -> Vec<Value> {
     ids.sort();
     let said = |id: &&Arc<str>| {
         let conditions = breaker::conditions(parts, id).ok()?;
-        let (by_hand, open) = (conditions.held, !conditions.circuits.is_empty());
-        let why = if by_hand { "by hand" } else { "because the service keeps failing" };
-        let what = format!("Calls to {id} are held back {why}");
-        (by_hand || open).then(|| line("warning", &what, None, &format!("/integrations/{id}")))
+        let why = if conditions.held {
+            "by hand"
+        } else if !conditions.circuits.is_empty() {
+            "because the service keeps failing"
+        } else if !conditions.pauses.is_empty() {
+            "because the service asked for a pause"
+        } else {
+            return None;
+        };
+        Some(line("warning", &format!("Calls to {id} are held back {why}"), None, &format!("/integrations/{id}")))
     };
     ids.iter().filter_map(said).take(LINES).collect()
 }

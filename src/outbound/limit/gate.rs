@@ -222,6 +222,20 @@ impl<W> Gate<W> {
         told.collect()
     }
 
+    /// Lets calls go whatever the service said of its counts; those that were held up find out what is left.
+    pub fn lift(&mut self, now: Duration) {
+        self.counts.values_mut().for_each(|learned| learned.lift(now));
+    }
+
+    /// Which of the service's counts hold calls up, as [`Self::told`] names them, and for how long.
+    pub fn held(&self, now: Duration) -> Vec<(Option<usize>, Arc<str>, Duration)> {
+        let held = self
+            .counts
+            .iter()
+            .map(|((count, whose), learned)| (count.checked_sub(1), Arc::clone(whose), learned.held_for(now)));
+        held.filter(|(_, _, wait)| !wait.is_zero()).collect()
+    }
+
     /// How many calls wait.
     pub fn waiting(&self) -> usize {
         self.queue.len()

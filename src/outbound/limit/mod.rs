@@ -101,6 +101,17 @@ pub struct Count {
     pub told: Told,
 }
 
+/// A count of the service that holds calls up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// The name of the special limit that it is of; `None` for the general one.
+    pub limit: Option<Box<str>>,
+    /// The connection; empty where all of them share it.
+    pub connection: Arc<str>,
+    /// For how long.
+    pub wait: Duration,
+}
+
 /// Why a call may not go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Full {
@@ -206,6 +217,26 @@ impl Limiter {
         let mut counts: Vec<_> = told.into_iter().map(count).collect();
         counts.sort_by(|a, b| (a.told.left, &a.connection, &a.limit).cmp(&(b.told.left, &b.connection, &b.limit)));
         counts
+    }
+
+    /// What the service said that holds calls up.
+    pub fn pauses(&self) -> Vec<Pause> {
+        let held = self.lock().gate.held(self.clock.monotonic());
+        let name = |place: usize| self.limits.get(place).map(|limit| limit.name.clone());
+        let pause = |(place, connection, wait): (Option<usize>, Arc<str>, Duration)| Pause {
+            limit: place.and_then(name),
+            connection,
+            wait,
+        };
+        let mut pauses: Vec<_> = held.into_iter().map(pause).collect();
+        pauses.sort_by(|a, b| (&a.connection, &a.limit).cmp(&(&b.connection, &b.limit)));
+        pauses
+    }
+
+    /// Lets calls go whatever the service said: one call of each count that held others up finds out what is left.
+    pub fn lift(&self) {
+        self.lock().gate.lift(self.clock.monotonic());
+        self.news.notify_one();
     }
 
     fn claim(&self, ask: &Ask<'_>) -> Claim {

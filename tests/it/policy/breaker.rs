@@ -194,7 +194,7 @@ fn a_person_opens_and_closes_it_and_it_outlives_a_reload() {
     let stranger = Client::new(deployment.admin).send("POST", "/api/integrations/shop/breaker/open", &[], b"").unwrap();
     assert_eq!((stranger.status, status()), (401, 200), "nobody without the operator's token");
     let opened = by_hand("open");
-    assert_eq!((opened.status, opened.json()), (200, json!({ "held": true, "circuits": [] })));
+    assert_eq!((opened.status, opened.json()), (200, json!({ "held": true, "circuits": [], "pauses": [] })));
     let refused = deployment.call("shop", "main", "/x").unwrap();
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("service_held")));
     assert!(refused.header("retry-after") == Some("30") && (held(&deployment) - 1.0).abs() < 0.1);

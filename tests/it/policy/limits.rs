@@ -95,6 +95,23 @@ async fn a_429_pauses_the_account_until_the_service_wants_to_be_asked() {
     assert!((doors.metric("trunkline_quota_refusals_total{integration=\"svc\"}") - 1.0).abs() < 0.1);
 }
 
+#[tokio::test]
+async fn a_person_ends_a_pause_and_one_call_finds_out() {
+    let origin = Origin::start(|_, _| answer(429, "Retry-After: 3600\r\n")).await;
+    let doors = origin.doors(limited(limit(100, Duration::from_secs(1), Duration::from_secs(5))));
+    let ask = async || call(doors.proxy, "GET /svc/a", "", "").await.code().map(str::to_owned);
+    assert_eq!((ask().await, ask().await.as_deref()), (None, Some("rate_limited")));
+    let generation = doors.live.load();
+    let policy = doors.outbound.policy(&generation, generation.integration("svc").unwrap());
+    let pauses = policy.pauses();
+    assert_eq!(pauses.len(), 1, "{pauses:?}");
+    assert!(pauses[0].wait > Duration::from_secs(3_500) && pauses[0].limit.is_none(), "{pauses:?}");
+    policy.release();
+    assert_eq!(policy.pauses(), []);
+    assert_eq!((ask().await, ask().await.as_deref()), (None, Some("rate_limited")), "the service is believed again");
+    assert_eq!(origin.count(), 2);
+}
+
 fn told(reserve: u32) -> Policy {
     let reading = |source| Reading::of(Expr::compile(source).unwrap());
     let resets = Wait { value: reading("headers['x-reset']"), unit: MomentUnit::AfterSeconds };
