@@ -288,6 +288,7 @@ pub fn token_reply(bytes: &[u8]) {
         status: StatusCode::from_u16(200 + u16::from(status) * 2 % 400).expect("a status"),
         headers: HeaderMap::from_iter([(header::CONTENT_TYPE, declared)]),
         body: body.to_vec().into(),
+        framed: true,
     };
     let tokens = if kind & 0x80 == 0 { Tokens::Issued } else { Tokens::Renewed("user") };
     let wanted = token_reply::Wanted { tokens, separator: " ", now };

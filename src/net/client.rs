@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use moka::future::Cache;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::timeout;
@@ -190,7 +190,8 @@ impl Clients {
             .await
             .map_err(|_elapsed| (Reason::Timeout(Phase::Response), Sent::Maybe))?
             .map_err(|error| classify(&error, through))?;
-        if through == Through::Proxy && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        let untunnelled = through == Through::Proxy && outgoing.origin.scheme == Scheme::Http;
+        if untunnelled && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             // Plain HTTP goes through the proxy without a tunnel, and this answer is always the proxy's own.
             return Err((Reason::Egress("it wants other credentials (407)".to_owned()), Sent::Nothing));
         }
@@ -337,6 +338,7 @@ fn url_of(outgoing: &Outgoing) -> Result<Url, Reason> {
 async fn read(mut response: reqwest::Response, limit: BodyLimit, idle: Duration) -> Result<Received, Reason> {
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
+    let framed = framing(&response, &headers)?;
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if limit.excess == Excess::Refuse && declared.is_some_and(|declared| declared > limit.bytes as u64) {
         return Err(Reason::TooLarge { most: limit.bytes, status: status.as_u16() });
@@ -357,7 +359,25 @@ async fn read(mut response: reqwest::Response, limit: BodyLimit, idle: Duration)
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Received { status, headers, body: Bytes::from(body) })
+    Ok(Received { status, headers, body: Bytes::from(body), framed })
+}
+
+/// Whether the end of an answer's body can be told from a connection that broke off. As at the proxy door, an answer
+/// whose end is in doubt is none: one with a transfer coding that is not `chunked` alone (RFC 9112 section 6.1), and one
+/// that goes on in another protocol, which nobody asked for.
+fn framing(response: &reqwest::Response, headers: &HeaderMap) -> Result<bool, Reason> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Reason::Malformed("it switches protocols, which nobody asked for".to_owned()));
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    let is_chunked = coding.is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    if !is_chunked || codings.next().is_some() {
+        return Err(Reason::Malformed("where it ends is in doubt".to_owned()));
+    }
+    let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let framed = coding.is_some() || headers.contains_key(header::CONTENT_LENGTH) || bodiless;
+    Ok(framed || response.version() >= http::Version::HTTP_2)
 }
 
 /// Gives the HTTP library the addresses that were checked, so that it dials those and no others.

@@ -112,6 +112,8 @@ pub struct Received {
     pub headers: HeaderMap,
     /// The body, as it was sent: nothing is decompressed.
     pub body: Bytes,
+    /// Whether the end of the body can be told from a connection that broke off (RFC 9112 section 6.3).
+    pub framed: bool,
 }
 
 /// Status and size: bodies may hold secrets.

@@ -13,6 +13,7 @@ use super::error::OutboundError;
 use super::limit::{Ask, Lane};
 use super::underway::Underway;
 use crate::activity::Asker;
+use crate::definition::plan::request::CredentialUse;
 use crate::net::{Failure, Outgoing, Received};
 
 /// What is made of a call before it is sent.
@@ -56,6 +57,10 @@ impl Outbound {
         let key = Key::new(call.integration, &prepared.connection, &place, target);
         if is_unsafe(&outgoing.method) {
             return Ok(Looked::Sent(Kept::Changes(key)));
+        }
+        // What another token, or nobody, is answered with may differ, and keys know nothing of credentials.
+        if call.request.credential != CredentialUse::Token(None) {
+            return Ok(Looked::Sent(Kept::Apart));
         }
         let endpoint = call.endpoint.as_deref().filter(|_| matches!(call.asker, Asker::Caller(_)));
         let endpoint = endpoint.and_then(|id| underway.api.endpoint(id));

@@ -119,7 +119,9 @@ fn context(seen: Seen<'_>) -> Context {
 /// this function is the list of them.
 pub fn of_headers(headers: &HeaderMap, now: Timestamp) -> Report {
     let text = |name: &HeaderName| headers.get(name)?.to_str().ok();
-    if let Some(report) = text(&FIELD).and_then(of_field) {
+    // A list may come in several lines (RFC 9110 section 5.3).
+    let field: Vec<_> = headers.get_all(&FIELD).iter().filter_map(|value| value.to_str().ok()).collect();
+    if let Some(report) = of_field(&field.join(", ")) {
         return report;
     }
     let found = FAMILIES.iter().find_map(|(left, limit, resets, in_seconds)| {

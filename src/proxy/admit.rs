@@ -88,7 +88,7 @@ impl ProxyDoor {
             return Ok(Admitted::Whole(Box::new(call)));
         }
         refuse_without_body(&ready)?;
-        let kept = match self.look(generation, &ready, request, route).await {
+        let kept = match self.look(generation, &ready, request, (route, known_as.as_ref())).await {
             Before::Answered(given) => {
                 let path = format!("{}{}", ready.common.base.path, route.suffix);
                 known.place = Some((Arc::clone(&ready.common.place), path));
@@ -118,6 +118,7 @@ fn named(call: Permitted<'_>, endpoint: &str) -> Result<NamedCall, Answer> {
         connection: Arc::from(call.connection),
         caller: Arc::clone(call.caller),
         endpoint: Arc::clone(&endpoint::find(call.integration, endpoint, call.request.method)?.id),
+        key: endpoint::own_key(call.request.headers, call.integration, endpoint),
     })
 }
 

@@ -118,6 +118,17 @@ impl Context {
         self.call.as_deref().ok_or_else(|| Error::explain(ErrorType::InternalError, "the call was not admitted"))
     }
 
+    /// When this try must have begun to be answered, where it is a further one: there is one time for all of them.
+    pub(super) fn ends(&self) -> Option<Duration> {
+        let call = self.call.as_deref().filter(|_| self.attempts > 1)?;
+        Some(self.began.saturating_add(call.ready.timeouts.total))
+    }
+
+    /// How long the answer to this try may be waited for.
+    pub(super) fn patience(&self, now: Duration) -> Duration {
+        self.ends().map_or(Duration::MAX, |ends| ends.saturating_sub(now))
+    }
+
     /// Where the call is dialled, once it may go.
     pub(super) fn way(&self) -> pingora::Result<&Way> {
         let way = self.call()?.way.as_ref();

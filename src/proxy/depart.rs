@@ -25,12 +25,13 @@ pub enum Stopped {
 /// # Errors
 /// When it does not.
 pub async fn depart(door: &ProxyDoor, session: &Session, context: &mut Context) -> Result<(), Stopped> {
+    let began = context.began;
     let Some(call) = context.call.as_deref_mut() else {
         return Err(Stopped::Refused(Refusal::Internal.answer("the call was not admitted")));
     };
     let pass = tokio::select! {
         biased;
-        admitted = admit(session, call) => admitted,
+        admitted = admit(session, call, began) => admitted,
         () = gone(session) => return Err(Stopped::Gone),
     };
     let pass = match pass {
@@ -61,7 +62,8 @@ pub async fn depart(door: &ProxyDoor, session: &Session, context: &mut Context) 
     }
 }
 
-async fn admit(session: &Session, call: &Call) -> Result<Pass, Held> {
+/// Waits for the call's turn, at most until the time for all its tries is over.
+async fn admit(session: &Session, call: &Call, began: Duration) -> Result<Pass, Held> {
     let common = &call.ready.common;
     let ask = Ask {
         connection: &common.connection.id,
@@ -70,7 +72,7 @@ async fn admit(session: &Session, call: &Call) -> Result<Pass, Held> {
         method: &session.req_header().method,
         path: call.below(),
         place: &common.place,
-        until: None,
+        until: Some(began.saturating_add(call.ready.timeouts.total)),
         lane: Lane::Turn,
     };
     common.policy.admit(ask, common.waiting_calls()).await

@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 
 use super::admit::{self, Permitted};
 use super::endpoint::{self, MAX_INPUT, NamedCall};
+use super::outcome::answered;
 use super::pages;
 use super::path::NormalPath;
+use super::retry::has_key;
 use super::route::{self, Route};
 use super::whole::{self, Unmade, WholeCall};
 use super::{Incoming, ProxyDoor, caller, headers, record};
@@ -29,7 +31,7 @@ use crate::definition::plan::gateway::{Caller, Gateway};
 use crate::outbound::call::{grants_by_name, repeats_safely};
 use crate::outbound::{OutboundError, Placed, Unsuccessful, Why};
 use crate::queue::durable::{Carry, DurableCall, outcome_id};
-use crate::queue::{Again, Answered, Report};
+use crate::queue::{Again, Report};
 use crate::request::{AnswerError, retry_after};
 use crate::respond::{Answer, Refusal};
 use crate::store::StoreError;
@@ -212,6 +214,8 @@ pub async fn accept(
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
         kept.remove(name);
     }
+    // The outcome is kept, and what is compressed shows not whether the credential is in it.
+    kept.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let call = DurableCall {
         method,
         path: submission.path,
@@ -352,8 +356,11 @@ impl Carry for ProxyDoor {
     async fn carry(&self, generation: &Arc<Generation>, call: &DurableCall, delivery: DeliveryId) -> Report {
         let key = delivery.idempotency_key();
         let mut headers = call.headers.clone();
-        if let (Some(name), Ok(value)) = (key_header(generation, call), HeaderValue::from_str(&key)) {
-            headers.entry(name).or_insert(value);
+        // A caller's key that says nothing is none: the service could not know the tries by it.
+        if let (Some(name), Ok(value)) = (key_header(generation, call), HeaderValue::from_str(&key))
+            && !has_key(&headers, &name)
+        {
+            headers.insert(name, value);
         }
         match self.admit_again(generation, call).await {
             Ok(Held::Whole(whole)) => self.carry_whole(&whole, call, (&headers, delivery)).await,
@@ -398,6 +405,7 @@ impl ProxyDoor {
                 connection: Arc::from(call.connection.as_str()),
                 caller: Arc::clone(&caller.id),
                 endpoint: Arc::clone(&found.id),
+                key: endpoint::own_key(&call.headers, integration, id),
             }));
         }
         let need = Need { token: call.token.as_deref(), validity: Duration::ZERO };
@@ -484,19 +492,6 @@ impl ProxyDoor {
             }
         }
     }
-}
-
-/// An answer as it is kept: without the connection's credential, should the service have repeated it.
-fn answered(whole: &WholeCall, answer: Answer) -> Answered {
-    let plain = |text: &str| Some(whole.ready.common.redact(text)).filter(|clean| clean != text);
-    let mut headers = answer.headers;
-    for (_, value) in &mut headers {
-        if let Some(clean) = value.to_str().ok().and_then(plain) {
-            *value = HeaderValue::try_from(clean).unwrap_or(HeaderValue::from_static(""));
-        }
-    }
-    let clean = str::from_utf8(&answer.body).ok().and_then(plain);
-    Answered { status: answer.status, headers, body: clean.map_or(answer.body, Bytes::from) }
 }
 
 /// A call that met a gate: nothing of it was sent.

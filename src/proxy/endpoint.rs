@@ -3,12 +3,15 @@
 //! The call itself goes through the same stages as every call of our own ([`Outbound::run`]). This file
 //! reads the inputs and gives the result.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::retry::has_key;
 use crate::activity::Asker;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
@@ -30,6 +33,15 @@ pub struct NamedCall {
     pub(super) connection: Arc<str>,
     pub(super) caller: Arc<str>,
     pub(super) endpoint: Arc<str>,
+    /// The caller's own idempotency key, where the service is told such.
+    pub(super) key: Option<String>,
+}
+
+/// The caller's own key, by which a service that is told one knows a call that is made again.
+pub fn own_key(headers: &HeaderMap, integration: &Integration, endpoint: &str) -> Option<String> {
+    let plan = integration.api.as_ref()?.retry(Some(endpoint));
+    let name = plan?.idempotency_key.as_ref().filter(|name| has_key(headers, name))?;
+    headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
 /// Finds an endpoint that may be called by name.
@@ -49,7 +61,8 @@ pub fn find<'a>(integration: &'a Integration, endpoint: &str, method: &Method) -
 
 /// Runs an admitted call with the request's body.
 pub async fn run(outbound: &Outbound, named: &NamedCall, body: &Bytes) -> Answer {
-    let made = make(outbound, named, (body, None), Asker::Caller(Arc::clone(&named.caller))).await;
+    let key = named.key.as_deref();
+    let made = make(outbound, named, (body, key), Asker::Caller(Arc::clone(&named.caller))).await;
     match made {
         Ok(outcome) => {
             let limits = [RATE_LIMIT_POLICY, RATE_LIMIT].into_iter();
@@ -63,6 +76,7 @@ pub async fn run(outbound: &Outbound, named: &NamedCall, body: &Bytes) -> Answer
 
 /// Carries out a durable call of an endpoint; the service knows a repeated one by `key`.
 pub async fn carry(outbound: &Outbound, named: &NamedCall, (body, key): (&Bytes, &str), delivery: String) -> Report {
+    let key = named.key.as_deref().unwrap_or(key);
     match make(outbound, named, (body, Some(key)), Asker::Delivery(delivery)).await {
         Ok(outcome) => {
             let Answer { status, headers, body, .. } = Answer::json(outcome.status, &outcome.result);
@@ -105,15 +119,73 @@ async fn make(
 /// The inputs that a body holds; without one there are none.
 ///
 /// # Errors
-/// 400 when it is no JSON object.
+/// 400 when it is no JSON object, or one input stands twice: of two values, another reader might take the other one.
 pub fn inputs(body: &Bytes) -> Result<Map<String, Value>, Answer> {
-    match serde_json::from_slice::<Value>(body) {
-        Ok(Value::Object(input)) => Ok(input),
-        Ok(_) => Err(Refusal::InvalidInput.answer("the inputs must be a JSON object")),
+    match serde_json::from_slice::<Inputs>(body) {
+        Ok(Inputs { map, repeated: None }) => Ok(map),
+        Ok(Inputs { repeated: Some(name), .. }) => {
+            Err(Refusal::InvalidInput.answer(&format!("the input `{name}` stands twice")))
+        }
         Err(_) if body.is_empty() => Ok(Map::new()),
+        Err(error) if error.is_data() => Err(Refusal::InvalidInput.answer("the inputs must be a JSON object")),
         Err(error) => {
             let (line, column) = (error.line(), error.column());
             Err(Refusal::InvalidInput.answer(&format!("the inputs are not JSON: fault at {line}:{column}")))
+        }
+    }
+}
+
+/// A JSON object, and a name that stands twice in it.
+struct Inputs {
+    map: Map<String, Value>,
+    repeated: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Inputs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Read)
+    }
+}
+
+/// Reads [`Inputs`].
+struct Read;
+
+impl<'de> Visitor<'de> for Read {
+    type Value = Inputs;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Inputs, A::Error> {
+        let mut read = Inputs { map: Map::new(), repeated: None };
+        while let Some((name, value)) = access.next_entry::<String, Value>()? {
+            if read.map.contains_key(&name) {
+                read.repeated = Some(name.clone());
+            }
+            read.map.insert(name, value);
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_are_an_object_in_which_no_name_stands_twice() {
+        let read = |text: &'static str| inputs(&Bytes::from_static(text.as_bytes()));
+        assert_eq!(read("").map(|map| map.len()).ok(), Some(0));
+        assert_eq!(read(r#"{"a":1,"b":{"a":1}}"#).map(|map| map.len()).ok(), Some(2));
+        let told = |text| read(text).err().map(|answer| String::from_utf8_lossy(&answer.body).into_owned());
+        for (text, words) in [
+            (r#"{"id":1,"id":2}"#, "the input `id` stands twice"),
+            ("[1]", "must be a JSON object"),
+            ("{\"a\":", "are not JSON: fault at 1:"),
+        ] {
+            let told = told(text).unwrap_or_default();
+            assert!(told.contains(words), "{text}: {told}");
         }
     }
 }

@@ -145,6 +145,7 @@ impl ProxyHttp for Forward {
         let timeouts = call.ready.timeouts;
         context.sent = self.now();
         let limit = if session.is_body_done() { timeouts.response } else { timeouts.idle };
+        let limit = limit.min(context.patience(context.sent));
         if let Some(watch) = watch(session) {
             watch.expect_service(context.sent, limit);
         }
@@ -158,14 +159,15 @@ impl ProxyHttp for Forward {
         end: bool,
         context: &mut Context,
     ) -> pingora::Result<()> {
-        let timeouts = context.call()?.ready.timeouts;
+        let (timeouts, patience) = (context.call()?.ready.timeouts, context.patience(self.now()));
         let Some(watch) = watch(session) else { return Ok(()) };
         // Once the answer has begun, silence is measured between its parts.
         let awaited = context.service.is_none();
         if end {
             watch.body_ended();
         }
-        watch.expect_service(self.now(), if end && awaited { timeouts.response } else { timeouts.idle });
+        let limit = if end && awaited { timeouts.response.min(patience) } else { timeouts.idle };
+        watch.expect_service(self.now(), limit);
         Ok(())
     }
 

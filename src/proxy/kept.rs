@@ -99,13 +99,13 @@ pub fn changes(ready: &Ready, method: &Method, (suffix, query): (&str, Option<&s
 }
 
 impl ProxyDoor {
-    /// Looks a call up before it is dialled.
+    /// Looks a call up before it is dialled; `known_as` is the endpoint that it is for, whose limits a refresh keeps to.
     pub(super) async fn look(
         &self,
         generation: &Arc<Generation>,
         ready: &Arc<Ready>,
         request: &Incoming<'_>,
-        route: &Route<'_>,
+        (route, known_as): (&Route<'_>, Option<&Arc<str>>),
     ) -> Before {
         let place = (route.suffix, route.query);
         if let Some(key) = changes(ready, request.method, place) {
@@ -126,7 +126,7 @@ impl ProxyDoor {
                     generation: Arc::clone(generation),
                     ready: Arc::clone(ready),
                     caller: None,
-                    known_as: None,
+                    known_as: known_as.cloned(),
                     endpoint: None,
                     suffix: route.suffix.to_owned(),
                     query: route.query.map(str::to_owned),

@@ -19,6 +19,7 @@ mod frames;
 mod headers;
 pub mod intake;
 mod kept;
+mod outcome;
 mod pages;
 pub mod path;
 mod peer;

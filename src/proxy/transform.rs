@@ -103,14 +103,14 @@ pub fn response(
     let Some(change) = transform.response.as_ref().filter(|change| applies(change, &received)) else {
         return Ok(received);
     };
-    let Received { status, mut headers, body } = received;
+    let Received { status, mut headers, body, framed } = received;
     let context = seen
         .with("status", status.as_u16())
         .with("headers", visible(&headers))
         .with_lazy("body", body_value(&headers, &body));
     let body = changed(change, &context, &mut headers, body);
     let body = body.map_err(|error| TransformError::Template("response", error))?;
-    Ok(Received { status, headers, body })
+    Ok(Received { status, headers, body, framed })
 }
 
 /// Whether an answer has what a change changes. One without a body stays without; an error that is not in JSON
@@ -195,7 +195,7 @@ pub fn decoded(received: &Received, most: u64) -> Result<Option<Received>, &'sta
     for name in [header::CONTENT_ENCODING, header::ETAG, header::ACCEPT_RANGES] {
         headers.remove(name);
     }
-    Ok(Some(Received { status: received.status, headers, body: Bytes::from(body) }))
+    Ok(Some(Received { status: received.status, headers, body: Bytes::from(body), framed: received.framed }))
 }
 
 fn is_gzip(coding: &HeaderValue) -> bool {
@@ -216,7 +216,7 @@ mod tests {
 
     fn answer(coding: &'static str, body: Bytes) -> Received {
         let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(coding))]);
-        Received { status: StatusCode::OK, headers, body }
+        Received { status: StatusCode::OK, headers, body, framed: true }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! on the body. They are changed or signed, sent as a call of our own, and answered likewise. What streams
 //! cannot be changed, so these calls have a size cap in both directions.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,8 +59,31 @@ impl WholeCall {
         self.ready.common.connection.context.clone().with("query", query)
     }
 
+    /// The headers by which the service chooses its answer (`Vary`), where a transform makes others of these; `None` where
+    /// it gives the call a body, by which the answer may be chosen as well.
+    fn choosing<'a>(&self, headers: &'a HeaderMap) -> Result<Option<Cow<'a, HeaderMap>>, TransformError> {
+        let Some(change) = self.transform().and_then(|transform| transform.request.as_ref()) else {
+            return Ok(Some(Cow::Borrowed(headers)));
+        };
+        let mut sent = headers.clone();
+        let body = transform::request(change, self.seen(), &mut sent, Bytes::new())?;
+        // What the caller wants of the cache is the caller's word.
+        for name in Turn::CONDITIONS.iter().chain([&header::CACHE_CONTROL, &header::PRAGMA]) {
+            sent.remove(name);
+            for value in headers.get_all(name) {
+                sent.append(name, value.clone());
+            }
+        }
+        Ok(body.is_empty().then_some(Cow::Owned(sent)))
+    }
+
     fn refused(&self, error: &TransformError) -> Answer {
         error.answer(|words| self.ready.common.redact(words))
+    }
+
+    /// When a call that begins now must be over.
+    fn ends(&self, door: &ProxyDoor) -> Duration {
+        door.parts.clock.monotonic().saturating_add(self.ready.timeouts.total)
     }
 
     fn retry(&self) -> Option<&Retry> {
@@ -141,7 +165,9 @@ pub async fn make(
     (from, body): (&HeaderMap, Bytes),
     course: &mut Course,
 ) -> Result<Answer, Unmade> {
-    let tried = renewing(door, call, method, (&headers::kept(from), body), course).await?;
+    let headers = headers::kept(from);
+    let message = Message { headers: &headers, body, ends: call.ends(door) };
+    let tried = renewing(door, call, method, message, course).await?;
     let received = noted(door, call, method, tried.received);
     answer(door, call, received).map_err(|error| Unmade::Unreadable(call.refused(&error)))
 }
@@ -165,7 +191,13 @@ pub async fn fetch(
             headers.remove(name);
         }
     }
-    let asked = kept::asked(&call.generation, &call.ready, (method, &headers), place).filter(|_| body.is_empty());
+    let choosing = if body.is_empty() {
+        call.choosing(&headers).map_err(|error| Unmade::Refused(call.refused(&error)))?
+    } else {
+        None
+    };
+    let asked =
+        choosing.as_deref().and_then(|headers| kept::asked(&call.generation, &call.ready, (method, headers), place));
     let mut turn = match asked {
         None => None,
         Some(asked) => match door.parts.outbound.cache().look(asked).await {
@@ -221,6 +253,15 @@ struct Tried {
     asked: Option<Duration>,
 }
 
+/// What is sent with each try.
+#[derive(Clone)]
+struct Message<'a> {
+    headers: &'a HeaderMap,
+    body: Bytes,
+    /// When it must be over: there is one time for all tries.
+    ends: Duration,
+}
+
 /// A call, and further tries of it as declared.
 async fn trying(
     door: &ProxyDoor,
@@ -231,12 +272,13 @@ async fn trying(
 ) -> Result<Fetched, Unmade> {
     call.ready.common.policy.begin();
     let from = &keyed(door, call, method, from);
-    let began = door.parts.clock.monotonic();
+    let ends = call.ends(door);
     let mut count = 0;
     loop {
-        let tried = renewing(door, call, method, (from, body.clone()), course).await;
+        let message = Message { headers: from, body: body.clone(), ends };
+        let tried = renewing(door, call, method, message, course).await;
         count += 1;
-        let Some((pause, spent)) = again(door, call, (method, from), (&tried, count, began)) else {
+        let Some((pause, spent)) = again(door, call, (method, from), (&tried, count, ends)) else {
             return tried.map(|tried| (tried.received, tried.limits));
         };
         tokio::time::sleep(pause).await;
@@ -262,7 +304,7 @@ fn again(
     door: &ProxyDoor,
     call: &WholeCall,
     (method, from): (&Method, &HeaderMap),
-    (tried, count, began): (&Result<Tried, Unmade>, u32, Duration),
+    (tried, count, ends): (&Result<Tried, Unmade>, u32, Duration),
 ) -> Option<(Duration, Spent)> {
     let plan = call.retry()?;
     let fault = match tried {
@@ -274,7 +316,6 @@ fn again(
         Ok(_) | Err(_) => return None,
     };
     let keyed = plan.idempotency_key.as_ref().is_some_and(|name| has_key(from, name));
-    let ends = began.saturating_add(call.ready.timeouts.total);
     let left = ends.saturating_sub(door.parts.clock.monotonic());
     let between = Between { plan, tries: count, repeatable: method.is_idempotent() || keyed, left };
     call.ready.common.policy.again(&between, fault, &**door.parts.outbound.moment().1)
@@ -285,15 +326,15 @@ async fn renewing(
     door: &ProxyDoor,
     call: &WholeCall,
     method: &Method,
-    (from, body): (&HeaderMap, Bytes),
+    message: Message<'_>,
     course: &mut Course,
 ) -> Result<Tried, Unmade> {
-    let first = once(door, (call, &call.ready), method, (from, body.clone()), course).await;
+    let first = once(door, (call, &call.ready), method, message.clone(), course).await;
     if heard(door, call, &first)
         && method.is_idempotent()
         && let Some(ready) = door.afresh(&call.generation, &call.ready).await
     {
-        let again = once(door, (call, &ready), method, (from, body), course).await;
+        let again = once(door, (call, &ready), method, message, course).await;
         heard(door, call, &again);
         return again;
     }
@@ -302,7 +343,7 @@ async fn renewing(
     match renewed {
         Some(ready) if method.is_idempotent() => {
             door.parts.outbound.note_retry(&ready.integration, &ready.common.connection.id);
-            once(door, (call, &ready), method, (from, body), course).await
+            once(door, (call, &ready), method, message, course).await
         }
         _ => first,
     }
@@ -320,9 +361,10 @@ async fn once(
     door: &ProxyDoor,
     (call, ready): (&WholeCall, &Ready),
     method: &Method,
-    request: (&HeaderMap, Bytes),
+    message: Message<'_>,
     course: &mut Course,
 ) -> Result<Tried, Unmade> {
+    let Message { headers, body, ends } = message;
     let endpoint = call.known_as.as_ref();
     let common = &ready.common;
     let ask = Ask {
@@ -332,7 +374,7 @@ async fn once(
         method,
         path: &call.suffix,
         place: &common.place,
-        until: None,
+        until: Some(ends),
         lane: Lane::Turn,
     };
     let admitted = common.policy.admit(ask, common.waiting_calls()).await;
@@ -342,13 +384,14 @@ async fn once(
     })?;
     course.waited += pass.waited();
     course.attempts += 1;
-    let outgoing = match outgoing(door, call, ready, method, request) {
+    let mut outgoing = match outgoing(door, call, ready, method, (headers, body)) {
         Ok(outgoing) => outgoing,
         Err(refused) => {
             pass.unsent();
             return Err(Unmade::Refused(refused));
         }
     };
+    outgoing.timeouts.total = outgoing.timeouts.total.min(ends.saturating_sub(door.parts.clock.monotonic()));
     let limits = pass.fields();
     match door.parts.clients.send(outgoing).await {
         Ok(mut received) => {
@@ -366,7 +409,8 @@ async fn once(
 /// A GET with these headers, for the cache.
 pub async fn get(door: &ProxyDoor, call: &WholeCall, headers: &HeaderMap) -> Result<Received, Answer> {
     let mut course = Course::default();
-    let tried = once(door, (call, &call.ready), &Method::GET, (headers, Bytes::new()), &mut course).await;
+    let message = Message { headers, body: Bytes::new(), ends: call.ends(door) };
+    let tried = once(door, (call, &call.ready), &Method::GET, message, &mut course).await;
     tried.map(|tried| tried.received).map_err(Unmade::into_answer)
 }
 
@@ -384,6 +428,12 @@ fn outgoing(
     let mut body = body;
     if let Some(change) = transform.and_then(|transform| transform.request.as_ref()) {
         body = transform::request(change, call.seen(), &mut kept, body).map_err(|error| call.refused(&error))?;
+    }
+    // What a transform makes of the key must not leave a call that is tried again without one.
+    if let Some(name) = key_header(call.retry(), method).filter(|name| !has_key(&kept, name))
+        && let Some(key) = from.get(name)
+    {
+        kept.insert(name.clone(), key.clone());
     }
     if transform.is_some_and(transform::reads_answers) {
         // Leaving it out would leave the choice to the service.
@@ -451,7 +501,7 @@ fn answer(door: &ProxyDoor, call: &WholeCall, received: Received) -> Result<Answ
         }
         _ => received,
     };
-    let Received { status, mut headers, body } = received;
+    let Received { status, mut headers, body, .. } = received;
     without_framing(&mut headers);
     Ok(Answer { status, headers: listed(headers).collect(), body, close: false })
 }

@@ -151,7 +151,7 @@ pub fn read(
     }
     let saved = answer.saved(reading.save, &context)?;
     let result = answer.result(reading.result, &context)?;
-    let Received { status, headers, body } = answer.received;
+    let Received { status, headers, body, .. } = answer.received;
     Ok(Outcome { status, headers, body, result, saved })
 }
 
@@ -381,7 +381,7 @@ mod tests {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(content_type).expect("visible"));
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
         let status = StatusCode::from_u16(status).expect("a status");
-        let received = Received { status, headers, body: Bytes::copy_from_slice(body) };
+        let received = Received { status, headers, body: Bytes::copy_from_slice(body), framed: true };
         read((request, None), &Context::new(), received, Timestamp::default())
     }
 

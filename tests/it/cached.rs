@@ -4,13 +4,13 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderName, Method};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use trunkline::base::secret::Secret;
-use trunkline::definition::plan::api::{Cache, Endpoint, PathPattern};
+use trunkline::definition::plan::api::{Cache, Change, Endpoint, Errors, PathPattern, Transform};
 use trunkline::definition::plan::gateway::Limits;
-use trunkline::definition::plan::request::{Request, Target};
+use trunkline::definition::plan::request::{CredentialUse, Request, Target};
 use trunkline::definition::plan::rule::Glob;
 use trunkline::definition::plan::{DeclaredConnection, DeclaredCredential, Integration};
 use trunkline::template::Text;
@@ -46,7 +46,8 @@ impl Shelf {
                     };
                     gate.acquire().await.unwrap().forget();
                     let answer = answer(&request, number);
-                    if answer.is_empty() || stream.write_all(answer.as_bytes()).await.is_err() {
+                    let closes = answer.is_empty() || answer.contains("Connection: close");
+                    if stream.write_all(answer.as_bytes()).await.is_err() || closes {
                         return;
                     }
                 }
@@ -217,6 +218,52 @@ async fn vary_tells_requests_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn vary_is_about_what_the_service_got_where_a_transform_changes_it() {
+    let shelf = Shelf::start(|request, _| ok("Vary: X-Tenant\r\n", request.all("x-tenant")[0])).await;
+    let mut integration = shelf.integration(Some(hour()));
+    let name = HeaderName::from_static("x-tenant");
+    let change = Change { headers: vec![(name, Text::compile("of-{{ headers['x-app'] }}").unwrap())], json: None };
+    let request = Request::bare(Method::GET, Target::Path { path: Text::compile("/a").unwrap(), query: None });
+    integration.api.as_mut().unwrap().endpoints = vec![Endpoint {
+        id: Arc::from("a"),
+        request,
+        pattern: PathPattern { method: Method::GET, segments: vec![Some("a".into())] },
+        scopes: Vec::new(),
+        retry: None,
+        transform: Some(Transform { request: Some(change), response: None, errors: Errors::Pass, max_body: 1_000 }),
+        cache: None,
+        page: None,
+    }];
+    let doors = Doors::start(Setup::of(integration));
+    for app in ["one", "two", "one", "two"] {
+        assert_eq!(get(&doors, "/a", &format!("X-App: {app}\r\n")).await.text(), format!("of-{app}"));
+    }
+    assert_eq!(shelf.count(), 2, "each is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_may_have_broken_off_is_not_kept_where_it_is_read_whole() {
+    let shelf = Shelf::start(|_, _| "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf".to_owned()).await;
+    let mut integration = shelf.integration(Some(hour()));
+    let request = Request::bare(Method::GET, Target::Path { path: Text::compile("/a").unwrap(), query: None });
+    integration.api.as_mut().unwrap().endpoints = vec![Endpoint {
+        id: Arc::from("a"),
+        request,
+        pattern: PathPattern { method: Method::GET, segments: vec![Some("a".into())] },
+        scopes: Vec::new(),
+        retry: None,
+        transform: Some(Transform { request: None, response: None, errors: Errors::Pass, max_body: 1_000 }),
+        cache: None,
+        page: None,
+    }];
+    let doors = Doors::start(Setup::of(integration));
+    for _ in 0..2 {
+        assert_eq!(get(&doors, "/a", "").await.text(), "half");
+    }
+    assert_eq!(shelf.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_ends_what_is_kept_of_it_and_of_what_its_answer_names() {
     let shelf = Shelf::start(|request, number| {
         let location = if request.first_line().starts_with("POST") { "Location: /b\r\n" } else { "" };
@@ -359,7 +406,8 @@ async fn an_endpoint_by_name_is_answered_from_what_is_kept() {
     let shelf =
         Shelf::start(|_, number| ok("Content-Type: application/json\r\n", &format!("{{\"n\":{number}}}"))).await;
     let mut integration = shelf.integration(None);
-    let request = Request::bare(Method::GET, Target::Path { path: Text::compile("/list").unwrap(), query: None });
+    let mut request = Request::bare(Method::GET, Target::Path { path: Text::compile("/list").unwrap(), query: None });
+    request.credential = CredentialUse::Token(None);
     let pattern = PathPattern { method: Method::GET, segments: vec![Some("list".into())] };
     integration.api.as_mut().unwrap().endpoints = vec![Endpoint {
         id: Arc::from("list"),
@@ -377,6 +425,26 @@ async fn an_endpoint_by_name_is_answered_from_what_is_kept() {
     }
     assert_eq!(get(&doors, "/list", "").await.json(), serde_json::json!({ "n": 1 }), "it is the same thing");
     assert_eq!((get(&doors, "/other", "").await.header("cache-status"), shelf.count()), (None, 2));
+    // What is asked with another credential, or none, is another thing.
+    let mut integration = shelf.integration(None);
+    let mut request = Request::bare(Method::GET, Target::Path { path: Text::compile("/list").unwrap(), query: None });
+    request.credential = CredentialUse::None;
+    let pattern = PathPattern { method: Method::GET, segments: vec![Some("list".into())] };
+    integration.api.as_mut().unwrap().endpoints = vec![Endpoint {
+        id: Arc::from("list"),
+        request,
+        pattern,
+        scopes: Vec::new(),
+        retry: None,
+        transform: None,
+        cache: Some(hour()),
+        page: None,
+    }];
+    let doors = Doors::start(Setup::of(integration));
+    for number in [3, 4] {
+        let reply = call(doors.proxy, "POST /svc/-/list", "", "{}").await;
+        assert_eq!(reply.json(), serde_json::json!({ "n": number }));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

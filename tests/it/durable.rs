@@ -133,6 +133,29 @@ async fn a_call_is_carried_out_and_its_outcome_is_kept_and_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_says_nothing_is_none() {
+    let (service, app) = (Service::start(in_turn(&[503, 503, 201])).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let desk = Desk::open(&service, &app);
+        let file = desk.deployment.path().join("integrations/shop.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        let keyed = "  retry: { attempts: 3, idempotency_key: X-Idem }\n  endpoints:\n";
+        fs::write(&file, text.replace("  endpoints:\n", keyed)).unwrap();
+        assert_eq!(desk.deployment.ask("POST", "/api/reload", &Value::Null).status, 200);
+        let place = desk.accepted("POST", "/shop/v1/orders", &[("x-idem", "")], b"{}");
+        desk.until(&place, "done");
+        let key = |seen: &String| {
+            let line = seen.lines().find(|line| line.to_ascii_lowercase().starts_with("x-idem:")).unwrap();
+            line.split_once(':').unwrap().1.trim().to_owned()
+        };
+        let keys: Vec<_> = service.seen().iter().map(key).collect();
+        assert!(keys.len() == 3 && !keys[0].is_empty() && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_post_that_met_a_503_is_not_sent_again_and_one_that_met_a_429_is() {
     let refused = |_: &str| Answer::of(503, &[("retry-after", "0")], "no");
     let (service, app) = (Service::start(refused).await, Service::start(takes_everything()).await);
@@ -153,8 +176,11 @@ async fn a_post_that_met_a_503_is_not_sent_again_and_one_that_met_a_429_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_is_bounded_and_what_a_service_repeats_of_the_credential_is_not_kept() {
-    let repeats = |_: &str| {
-        let fields = [("content-type", "application/json"), ("x-seen", "shop-key")];
+    let repeats = |head: &str| {
+        let fields = [("content-type", "application/json"), ("x-seen", "\u{e9} shop-key")];
+        if head.starts_with("POST /v1/escaped") {
+            return Answer::of(200, &fields, "{\"id\":\"\\u0073hop-\\u006bey\"}");
+        }
         Answer::of(200, &fields, "{\"id\":\"shop-key\"}")
     };
     let (service, app) = (Service::start(repeats).await, Service::start(takes_everything()).await);
@@ -165,7 +191,11 @@ async fn what_waits_is_bounded_and_what_a_service_repeats_of_the_credential_is_n
         let whole = desk.until(&place, "done");
         let place = desk.accepted("POST", "/shop/-/order", &[], b"{\"item\":1}");
         let named = desk.until(&place, "done");
-        for told in [whole, named] {
+        let place = desk.accepted("POST", "/shop/v1/escaped", &[("accept-encoding", "gzip")], b"{}");
+        let escaped = desk.until(&place, "done");
+        let seen = service.seen();
+        assert!(seen.last().is_some_and(|head| head.contains("accept-encoding: identity")), "{seen:?}");
+        for told in [whole, named, escaped] {
             let text = told.to_string();
             assert!(text.contains("[redacted]") && !text.contains("shop-key"), "{text}");
         }

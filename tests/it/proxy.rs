@@ -1,5 +1,6 @@
 //! The proxy door, end to end: who may call, what reaches the service, what comes back.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -189,9 +190,19 @@ async fn connections_do_not_share_a_pool() {
 async fn a_switch_of_protocols_that_no_call_asked_for_is_a_malformed_answer() {
     let origin =
         answering(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
-    let doors = doors(service(&format!("http://{origin}")));
-    let reply = call(doors.proxy, "GET /svc/a", "", "").await;
-    assert_eq!((reply.status, reply.code()), (502, Some("service_answer_invalid")), "{}", reply.text());
+    for integration in both(origin) {
+        let reply = call(doors(integration).proxy, "GET /svc/a", "", "").await;
+        assert_eq!((reply.status, reply.code()), (502, Some("service_answer_invalid")), "{}", reply.text());
+    }
+}
+
+/// A service whose answers stream, and one whose answers are read whole.
+fn both(origin: SocketAddr) -> [Integration; 2] {
+    let mut whole = service(&format!("http://{origin}"));
+    let transform = Transform { request: None, response: None, errors: Errors::Pass, max_body: 1000 };
+    let pattern = PathPattern { method: Method::GET, segments: vec![Some("a".into())] };
+    whole.api.as_mut().unwrap().endpoints = vec![Endpoint { pattern, ..endpoint(Some(transform)) }];
+    [service(&format!("http://{origin}")), whole]
 }
 
 #[tokio::test]
@@ -202,10 +213,11 @@ async fn an_answer_whose_end_is_in_doubt_is_refused_or_has_one_framing() {
         b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nok",
     ] {
-        let origin = answering(doubtful).await;
-        let reply = call(doors(service(&format!("http://{origin}"))).proxy, "GET /svc/a", "", "").await;
-        let head = String::from_utf8_lossy(doubtful);
-        assert_eq!((reply.status, reply.code()), (502, Some("service_answer_invalid")), "{head}: {}", reply.text());
+        for integration in both(answering(doubtful).await) {
+            let reply = call(doors(integration).proxy, "GET /svc/a", "", "").await;
+            let head = String::from_utf8_lossy(doubtful);
+            assert_eq!((reply.status, reply.code()), (502, Some("service_answer_invalid")), "{head}: {}", reply.text());
+        }
     }
     for (settled, status, lengths) in [
         (&b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok"[..], 200, Some("2")),

@@ -246,21 +246,21 @@ impl Turn {
 
     /// What becomes of an answer that was read whole: what its caller gets, and what came of the request.
     pub fn settle(mut self, received: Received) -> (Received, &'static str) {
-        let (status, mut headers) = (received.status, received.headers);
+        let (status, mut headers, framed) = (received.status, received.headers, received.framed);
         let passes = self.verdict();
-        match self.head(status, &headers, true) {
+        match self.head(status, &headers, framed) {
             Next::Unchanged(answer) => (of_answer(*answer), "revalidated"),
             Next::Stale(answer) => (of_answer(*answer), "stale"),
             Next::Pass(told) => {
                 headers.append(CACHE_STATUS, told);
-                (Received { status, headers, body: received.body }, passes)
+                (Received { status, headers, body: received.body, framed }, passes)
             }
             Next::Keep(mut recording, told) => {
                 headers.append(CACHE_STATUS, told);
                 if recording.push(&received.body) {
                     recording.finish();
                 }
-                (Received { status, headers, body: received.body }, passes)
+                (Received { status, headers, body: received.body, framed }, passes)
             }
         }
     }
@@ -268,7 +268,8 @@ impl Turn {
 
 /// A kept answer as one that was read whole.
 pub fn of_answer(answer: Answer) -> Received {
-    Received { status: answer.status, headers: answer.headers.into_iter().collect(), body: answer.body }
+    let headers = answer.headers.into_iter().collect();
+    Received { status: answer.status, headers, body: answer.body, framed: true }
 }
 
 fn without_conditions(mut headers: HeaderMap) -> HeaderMap {

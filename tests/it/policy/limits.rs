@@ -14,6 +14,7 @@ use trunkline::template::Expr;
 use super::{Origin, answer, limit, limited, until};
 use crate::calls::service::{Answer, Service};
 use crate::calls::world::{Setting, request};
+use crate::support::doors::{Doors, Setup};
 use crate::support::raw::{Wire, call};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -72,7 +73,9 @@ async fn calls_wait_for_their_turn() {
 #[tokio::test]
 async fn a_caller_that_goes_away_leaves_the_queue() {
     let origin = Origin::start(|_, _| answer(200, "")).await;
-    let doors = origin.doors(limited(limit(1, HOUR, HOUR * 2)));
+    let mut integration = origin.integration(limited(limit(1, HOUR, HOUR * 2)));
+    integration.api.as_mut().unwrap().timeouts.total = HOUR * 2;
+    let doors = Doors::start(Setup::of(integration));
     assert_eq!(call(doors.proxy, "GET /svc/a", "", "").await.status, 200);
     let mut wire = Wire::open(doors.proxy).await;
     let key = crate::support::doors::KEY;
@@ -81,6 +84,19 @@ async fn a_caller_that_goes_away_leaves_the_queue() {
     drop(wire);
     until(&doors, WAITING, 0.0).await;
     assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_turn_beyond_the_calls_own_time() {
+    let origin = Origin::start(|_, _| answer(200, "")).await;
+    let doors = origin.doors(limited(limit(1, HOUR, HOUR * 2)));
+    assert_eq!(call(doors.proxy, "GET /svc/a", "", "").await.status, 200);
+    let second = call(doors.proxy, "GET /svc/a", "", "").await;
+    assert_eq!(
+        (second.status, second.code()),
+        (429, Some("rate_limited")),
+        "its turn is in an hour, its time a minute"
+    );
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use http::{HeaderName, Method};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use trunkline::base::backoff::Backoff;
-use trunkline::definition::plan::api::{Endpoint, PathPattern};
+use trunkline::definition::plan::api::{Endpoint, Errors, PathPattern, Transform};
 use trunkline::definition::plan::policy::{Policy, Retry};
 
 use super::{Origin, answer};
@@ -83,6 +83,37 @@ async fn a_wait_that_does_not_fit_is_the_callers() {
     let reply = call(doors.proxy, "GET /svc/a", "", "").await;
     assert_eq!((reply.status, reply.header("retry-after"), origin.count()), (503, Some("3600"), 1));
     assert!((retries(&doors, "late") - 1.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn all_tries_together_have_one_time() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let origin = serve(move |mut stream| {
+        let calls = Arc::clone(&calls);
+        async move {
+            while read_request(&mut stream).await.is_some() {
+                if calls.fetch_add(1, Ordering::SeqCst) % 2 == 1 {
+                    return std::future::pending().await;
+                }
+                let answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    })
+    .await;
+    for whole in [false, true] {
+        let mut integration = service(&format!("http://{origin}"));
+        let api = integration.api.as_mut().unwrap();
+        (api.policy, api.timeouts.response) = (retry(None), Duration::from_hours(1));
+        api.timeouts.total = Duration::from_secs(1);
+        if whole {
+            let transform = Transform { request: None, response: None, errors: Errors::Pass, max_body: 1_000 };
+            api.endpoints = vec![Endpoint { transform: Some(transform), ..named(Method::GET) }];
+        }
+        let doors = Doors::start(Setup::of(integration));
+        let reply = call(doors.proxy, "GET /svc/a", "", "").await;
+        assert_eq!((reply.status, reply.code()), (504, Some("service_timeout")), "whole: {whole}");
+    }
 }
 
 #[tokio::test]
