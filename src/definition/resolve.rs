@@ -15,8 +15,10 @@ use super::load::environment::Environment;
 use super::load::expand::{Dependency, expand};
 use super::load::extends::merge;
 use super::load::tree::parse;
+use super::load::visit::says_who;
 use super::problem::{Code, Place, Problem, Severity, settle};
 use super::raw::gateway::UNEXPANDED;
+use super::render::redact::is_telling;
 use super::schema;
 use super::suggest::nearest;
 use super::validate::Schema;
@@ -89,8 +91,45 @@ pub fn resolve(kind: Kind, file: &Arc<PathBuf>, text: &str, environment: &dyn En
     problems.retain(|problem| !is_told_better(problem, &faults));
     let is_sound = !faults.iter().chain(&problems).any(Problem::is_error);
     let sound = (!is_sound).then(|| sound(&document, &faults, &problems));
+    let mut hidden = expanded.hidden;
+    let secret = faults.iter().filter(|fault| may_show_a_secret(fault, &document));
+    hidden.extend(secret.map(|fault| document.place(&fault.place.pointer)));
     problems.extend(faults);
-    Resolved { document: Some(document), sound, problems, dependencies: expanded.dependencies, hidden: expanded.hidden }
+    Resolved { document: Some(document), sound, problems, dependencies: expanded.dependencies, hidden }
+}
+
+/// Whether what stands at a fault may be a secret that nothing else knows to be one: what is under a name that the schema
+/// does not know, unless it is a slip of one that is no secret's, and what is under a secret's in a form that it does not
+/// have.
+fn may_show_a_secret(fault: &Problem, document: &Document) -> bool {
+    let Some(value) = document.value.pointer(&fault.place.pointer) else { return false };
+    let says_so = |value: &Value| value.as_str().is_some_and(says_who);
+    let name = fault.place.pointer.rsplit('/').next().unwrap_or_default();
+    match (fault.code, &fault.suggestion) {
+        _ if is_empty(value) => false,
+        (Code::UnknownField, None) => true,
+        (Code::UnknownField, Some(meant)) => sounds_secret(name) || sounds_secret(meant) || says_so(value),
+        (Code::WrongType, _) => fault.place.pointer.split('/').any(is_telling),
+        _ => false,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// Whether a name may be that of a secret, or of what has one in it; of names that the schema does not know.
+fn sounds_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    // Blocks that have secrets in fields of their own, which are known.
+    let blocks = ["auth", "oauth1", "oauth2", "authorize"];
+    let parts = ["key", "token", "secret", "pass", "auth", "cred", "sign", "cert", "pin"];
+    !blocks.contains(&&*name) && parts.iter().any(|part| name.contains(part))
 }
 
 /// Lays a definition over the entry it extends; false when there is no such entry.

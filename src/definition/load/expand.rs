@@ -72,16 +72,23 @@ pub struct Expanded {
 
 /// Expands the references of a document in place. Those at the pointers of `later` stay as they are.
 pub fn expand(document: &mut Document, shape: &Shape, later: &[&str], environment: &dyn Environment) -> Expanded {
-    let (mut found, mut hidden) = (Vec::new(), Vec::new());
+    let (mut found, mut hidden, mut written) = (Vec::new(), Vec::new(), Vec::new());
     let view = shape.root(&document.value);
     visit(&document.value, &view, &mut |visited| {
         if visited.is_hidden() {
             hidden.push(document.place(visited.pointer));
         }
+        if visited.is_credential_header() {
+            written.push(visited.pointer.to_owned());
+        }
         found.extend(Candidate::of(visited));
     });
     found.retain(|text| !later.contains(&text.pointer.as_str()) || !has_reference(document, &text.pointer));
     let mut expanded = Expanded { hidden, ..Expanded::default() };
+    for pointer in written {
+        expanded.problems.push(literal_secret(document, &pointer));
+        mark_faulty(document, &pointer);
+    }
     for text in found {
         one(document, &text, environment, &mut expanded);
     }

@@ -28,9 +28,35 @@ impl Visited<'_> {
         let unknown = self.view.nodes().next().is_none();
         let telling = self.pointer.rsplit('/').next().is_some_and(is_telling);
         let by_reference = self.value.as_str().is_some_and(|text| !says_itself(text));
-        (self.view.is_secret() || (unknown && (self.in_secret || telling))) && !by_reference
+        let hidden = self.view.is_secret() || (unknown && (self.in_secret || telling)) || self.is_credential_header();
+        hidden && !by_reference
+    }
+
+    /// Whether it is a credential written out as the value of a header: nothing but what is written there makes it.
+    pub fn is_credential_header(&self) -> bool {
+        let mut tokens = self.pointer.rsplit('/');
+        let (Some(name), Some("headers"), Some(text)) = (tokens.next(), tokens.next(), self.value.as_str()) else {
+            return false;
+        };
+        let named = CREDENTIALS.iter().any(|known| name.eq_ignore_ascii_case(known)) || is_telling(name);
+        let made = ["${", "{{", "{%"].iter().any(|sign| text.contains(sign));
+        (says_who(text) || named) && !made && !text.is_empty()
     }
 }
+
+/// Whether a text is a credential as the `Authorization` of a request has one: `Bearer …`, `Basic …`, `Token …`.
+pub fn says_who(text: &str) -> bool {
+    SCHEMES.iter().any(|scheme| {
+        let (head, rest) = (text.get(..scheme.len()), text.get(scheme.len()..).unwrap_or_default().trim());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(scheme)) && !rest.is_empty() && !rest.contains(' ')
+    })
+}
+
+/// How values of headers begin that are credentials.
+const SCHEMES: [&str; 3] = ["bearer ", "basic ", "token "];
+/// Names of headers whose values are credentials.
+const CREDENTIALS: [&str; 7] =
+    ["authorization", "proxy-authorization", "x-api-key", "api-key", "apikey", "x-auth-token", "cookie"];
 
 /// Visits every scalar of a value.
 pub fn visit(value: &Value, view: &View<'_>, see: &mut dyn FnMut(&Visited<'_>)) {
