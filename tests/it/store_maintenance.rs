@@ -265,6 +265,33 @@ async fn a_lost_mark_is_refused_and_written_anew_by_a_rebuild() {
     open(lab.options()).await.unwrap().close().await;
 }
 
+#[tokio::test]
+async fn a_rebuild_that_fails_leaves_the_index_as_it_was() {
+    let lab = Lab::begin().await;
+    let kept = lab.accept().await;
+    lab.fill_segment().await;
+    lab.fill_segment().await;
+    lab.store.close().await;
+    let journal = lab.directory.path().join("events");
+    let mut segments: Vec<_> = fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some());
+    segments.sort();
+    let mut bytes = fs::read(&segments[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&segments[0], bytes).unwrap();
+    assert!(matches!(maintenance::rebuild(&lab.options()), Err(StoreError::Damaged { .. })));
+    let lab = lab.reopen().await;
+    assert!(lab.state(kept).await.is_some(), "the store starts as it did before");
+    lab.store.close().await;
+    // One that was cut off in the midst of it is as good.
+    let (index, old) = (lab.directory.path().join("index"), lab.directory.path().join("index.old"));
+    fs::rename(&index, &old).unwrap();
+    fs::create_dir(&index).unwrap();
+    let lab = lab.reopen().await;
+    assert!(lab.state(kept).await.is_some() && !old.exists());
+}
+
 /// What of a directory others than its owner may read, write or enter. The index writes files of its own, in a
 /// directory that nobody else may enter.
 fn open_to_others(directory: &Path) -> Vec<PathBuf> {

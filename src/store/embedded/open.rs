@@ -121,6 +121,7 @@ impl Options {
 /// [`StoreError::Unavailable`]. A damaged index alone is not an error: it is rebuilt.
 pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     let lock = Arc::new(Lock::take(&options.directory)?);
+    super::maintenance::end_interrupted(&options.directory)?;
     prepare(options)?;
     let surroundings = options.surroundings();
     let dedupe = Arc::clone(&surroundings.dedupe);

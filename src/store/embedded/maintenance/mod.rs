@@ -6,6 +6,7 @@
 mod backup;
 mod check;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -45,13 +46,67 @@ pub fn rebuild(options: &Options) -> Result<Rebuilt, StoreError> {
             marks.push(name.to_owned());
         }
     }
-    let index = options.directory.join("index");
-    match std::fs::remove_dir_all(&index) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unavailable(&index, &error)),
-        _ => {}
+    let aside = Aside::put(&options.directory)?;
+    match caught_up(options, &options.surroundings()) {
+        Ok((index, end)) => {
+            let rebuilt = Rebuilt { sequence: end.sequence, entries: index.entries()?, marks };
+            aside.forget()?;
+            Ok(rebuilt)
+        }
+        // With the old index the store can be used as it was.
+        Err(error) => {
+            aside.put_back()?;
+            Err(error)
+        }
     }
-    let (index, end) = caught_up(options, &options.surroundings())?;
-    Ok(Rebuilt { sequence: end.sequence, entries: index.entries()?, marks })
+}
+
+/// The index as it was, out of the way while another is made.
+struct Aside {
+    index: PathBuf,
+    old: PathBuf,
+}
+
+impl Aside {
+    /// Puts the index out of the way. One that is there already was left by a making anew that did not end: then the
+    /// index in its place is not whole.
+    fn put(directory: &Path) -> Result<Self, StoreError> {
+        let aside = Self { index: directory.join("index"), old: directory.join("index.old") };
+        if aside.old.exists() {
+            gone(&aside.index)?;
+        } else if aside.index.exists() {
+            std::fs::rename(&aside.index, &aside.old).map_err(|error| unavailable(&aside.index, &error))?;
+        }
+        Ok(aside)
+    }
+
+    fn put_back(self) -> Result<(), StoreError> {
+        if !self.old.exists() {
+            return Ok(());
+        }
+        gone(&self.index)?;
+        std::fs::rename(&self.old, &self.index).map_err(|error| unavailable(&self.index, &error))
+    }
+
+    fn forget(self) -> Result<(), StoreError> {
+        gone(&self.old)
+    }
+}
+
+fn gone(directory: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unavailable(directory, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Ends a making anew of the index that was interrupted: the index is again as it was before. Called before a store is
+/// opened, by who has its lock.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn end_interrupted(directory: &Path) -> Result<(), StoreError> {
+    if directory.join("index.old").exists() { Aside::put(directory)?.put_back() } else { Ok(()) }
 }
 
 /// Writes a journal's mark from its segments when the mark cannot be read; true when it did.
