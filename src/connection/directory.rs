@@ -339,21 +339,27 @@ impl Connections {
     /// # Errors
     /// When the store fails.
     pub async fn remove(&self, actor: &str, integration: &str, id: &str) -> Result<bool, ConnectionError> {
-        let Some(stored) = &self.stored else { return Ok(false) };
         let key = Key::new(integration, id);
         let _alone = self.changing(&key).write().await;
+        self.remove_alone(actor, &key).await
+    }
+
+    /// The same, for who holds [`Self::changing`] of it.
+    pub(super) async fn remove_alone(&self, actor: &str, key: &Key) -> Result<bool, ConnectionError> {
+        let Some(stored) = &self.stored else { return Ok(false) };
+        let (integration, id) = (&*key.integration, &*key.id);
         let removed = stored.remove(actor, integration, id).await;
         self.held.forget(integration, id);
         let failed = |reason| stored_error(integration, id, reason);
         let removed = removed.map_err(failed)?;
         if removed {
-            self.forget(&key).await.map_err(failed)?;
+            self.forget(key).await.map_err(failed)?;
         }
         Ok(removed)
     }
 
-    /// All connections of a generation, by integration and name: those of its files, and those stored
-    /// for its integrations.
+    /// All connections, by integration and name: those of a generation's files, and those stored, whether their
+    /// integrations are in force or not.
     ///
     /// # Errors
     /// When the store fails.
@@ -370,8 +376,9 @@ impl Connections {
         let mut heads: Vec<_> = declared.collect();
         if let Some(stored) = &self.stored {
             let names = stored.names().await.map_err(|reason| stored_error("*", "*", reason))?;
+            // One whose integration is not in force is listed: it holds secrets, and can be removed.
             let hidden = |integration: &str, name: &str| {
-                generation.integration(integration).is_none_or(|of| of.connection(name).is_some())
+                generation.integration(integration).is_some_and(|of| of.connection(name).is_some())
             };
             let shown = names.iter().filter(|(integration, name)| !hidden(integration, name));
             heads.extend(shown.map(|(integration, name)| head(integration, name, Origin::Stored)));

@@ -130,6 +130,12 @@ impl TokenError {
         Self { kind, code: None, words: Some(words.into()), status: None, retry_after: None }
     }
 
+    /// What is known of it: status, code and words.
+    pub fn detail(&self) -> String {
+        let detail = [self.status.map(|status| status.to_string()), self.code.clone(), self.words.clone()];
+        detail.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
     /// This error of a registration: what the service called it stands in the words.
     #[must_use]
     pub fn of_registration(self) -> Self {
@@ -147,13 +153,10 @@ impl fmt::Display for TokenError {
             TokenErrorKind::Unsent => "the token call could not be sent",
             TokenErrorKind::Misconfigured => "the token call cannot be made as it is declared",
         })?;
-        let detail = [self.status.map(|status| status.to_string()), self.code.clone(), self.words.clone()];
-        let mut before = ": ";
-        for part in detail.iter().flatten() {
-            write!(f, "{before}{part}")?;
-            before = ", ";
+        match self.detail() {
+            detail if detail.is_empty() => Ok(()),
+            detail => write!(f, ": {detail}"),
         }
-        Ok(())
     }
 }
 

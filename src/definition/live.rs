@@ -69,10 +69,13 @@ impl Generation {
         if id == OWN { Some(&self.gateway.own) } else { self.integration(id) }
     }
 
-    /// Whether a file defines the integration with this id, and no version of it is in force because of its errors.
+    /// Whether the integration with this id is not in force because of errors: a file defines it and counts in no
+    /// version, or there is such a file of which nobody can say what it defines.
     pub fn is_faulty(&self, id: &str) -> bool {
-        let names = |file: &FileStatus| file.integration.as_deref() == Some(id) && file.state == FileState::Rejected;
-        self.files.iter().any(names)
+        let may_name = |file: &FileStatus| {
+            file.state == FileState::Rejected && file.integration.as_deref().is_none_or(|defined| defined == id)
+        };
+        self.integration(id).is_none() && self.files.iter().any(may_name)
     }
 
     /// The files whose present content does not count.

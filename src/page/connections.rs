@@ -51,7 +51,10 @@ pub async fn show(State(parts): Shared, shell: Shell, Named(id): Named<Connectio
 }
 
 fn of(parts: &Parts, connection: &Row) -> Result<(Value, String), Refused> {
-    let integration = loaded::one(parts, &connection.integration)?;
+    let id = &connection.integration;
+    // Of one whose integration is not in force there is little to show, and it can be removed.
+    let missing = parts.live.load().integration(id).is_none();
+    let integration = if missing { json!({ "title": id, "connect": "file" }) } else { loaded::one(parts, id)? };
     let title = format!("{} / {}", integration["title"].as_str().unwrap_or_default(), connection.name);
     Ok((integration, title))
 }

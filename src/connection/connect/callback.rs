@@ -80,7 +80,12 @@ impl Connect {
         let flow = match flow {
             Ok(Taken::Flow(flow)) => Some(flow),
             Ok(Taken::Unknown) => None,
-            Ok(Taken::Older) => return spent(url),
+            Ok(Taken::Older(newer)) => {
+                self.teller.refused(known.map(|known| &*known.id), Tampering::StateUnknown, Some(&newer.link)).await;
+                // Only its own browser is told that the link is in use.
+                let own = Browser::of(&visit.headers, url).is_some_and(|browser| same(&browser.digest, &newer.browser));
+                return if own { spent(url) } else { nothing_done(url) };
+            }
             Err(error) => return unable(url, &error.into()),
         };
         let browser = Browser::of(&visit.headers, url);

@@ -33,6 +33,7 @@ use crate::base::secret::Secret;
 use crate::connection::directory::checked_inputs;
 use crate::connection::flow::{DeviceCode, Poll};
 use crate::connection::grant::{Account, Grant, TokenError};
+use crate::connection::{Content, Credential, Tokens};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::respond::{Answer, Refusal};
@@ -44,6 +45,8 @@ pub const COLLECTION: &str = "connect_devices";
 const LOOK: Duration = Duration::from_secs(20);
 /// The longest nap between two looks at the clock.
 const NAP: Duration = Duration::from_secs(1);
+/// How long to wait for a store that refuses, before it is asked again to take what was granted.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is waited for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -340,6 +343,7 @@ impl Connect {
                             followed.push(async {
                                 if let Err(error) = self.follow(drawer, &record).await {
                                     tracing::warn!("a consent on another device is not waited for now: {error}");
+                                    tokio::time::sleep(LOOK).await;
                                 }
                                 record
                             });
@@ -389,10 +393,31 @@ impl Connect {
                 Err(error) => break Err(failed(&error)),
             }
         };
-        // Taken, so that of two who wait one goes on.
-        let Some(waiting) = drawer.take::<Waiting>(record).await? else { return Ok(()) };
+        // Taken, so that of two who wait one goes on. What was granted may not be given twice: it waits for the store.
+        let waiting = loop {
+            match drawer.take::<Waiting>(record).await {
+                Ok(waiting) => break waiting,
+                Err(KeepError::Store(error)) if state.is_ok() => {
+                    tracing::error!("a consent on another device waits for the store, which refuses: {error}");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let Some(waiting) = waiting else { return Ok(()) };
         let owner = (waiting.link.clone(), waiting.browser.clone());
-        let Some(claim) = self.claim(drawer, owner, waiting.flow.clone()).await? else { return Ok(()) };
+        let Some(claim) = self.claim(drawer, owner, waiting.flow.clone()).await? else {
+            // Somebody removed the connection meanwhile.
+            if let Ok((_, integration, grant)) = state {
+                let content = Content {
+                    credential: Credential::Tokens(Tokens(grant.tokens)),
+                    inputs: waiting.inputs,
+                    saved: grant.saved,
+                };
+                self.give_back(&integration, &waiting.link, content).await;
+            }
+            return Ok(());
+        };
         let state = match state {
             Ok((generation, integration, grant)) => {
                 self.grow(drawer, (&generation, &integration), (claim.clone(), waiting), grant).await

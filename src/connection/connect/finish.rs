@@ -148,7 +148,13 @@ impl Connect {
         let _one_by_one = self.order.lock().await;
         match grown.claim.stands(drawer).await {
             Ok(true) => {}
-            Ok(false) => return failed(Failure::Removed, None),
+            Ok(false) => {
+                let Grown { claim, grant, inputs, .. } = grown;
+                let content =
+                    Content { credential: Credential::Tokens(Tokens(grant.tokens)), inputs, saved: grant.saved };
+                self.give_back(integration, &claim.link, content).await;
+                return failed(Failure::Removed, None);
+            }
             Err(error) => return failed(Failure::NotKept, not_kept(&integration.id, &error.to_string())),
         }
         let before = self.before(&integration.id, &grown.claim.link.connection).await;
@@ -175,6 +181,22 @@ impl Connect {
 }
 
 impl Connect {
+    /// Has the service told of tokens that came and are not kept, because the connection was removed meanwhile. Where it
+    /// is there again, only if that ends no others.
+    pub(super) async fn give_back(&self, integration: &Integration, link: &Link, content: Content) {
+        let (Auth::OAuth2(oauth2), Some(revocations)) = (&integration.auth, &self.revocations) else { return };
+        let Credential::Tokens(Tokens(tokens)) = &content.credential else { return };
+        let is_there =
+            self.connections.peek(&link.integration, &link.connection).await.is_ok_and(|found| found.is_some());
+        if tokens.is_empty() || is_there && !oauth2.revoke_replaced {
+            return;
+        }
+        let (key, what) = (Key::new(&link.integration, &link.connection), What::Connection);
+        if let Err(error) = revocations.queue(&key, what, &content).await {
+            tracing::error!(integration = %link.integration, "tokens that are not kept live on at the service: {error}");
+        }
+    }
+
     /// Has the service told of tokens that were replaced. They are in use by nobody from now on, so that whatever
     /// comes of it changes nothing here.
     async fn take_back(&self, link: &Link, replaced: Option<Content>) {

@@ -71,8 +71,8 @@ pub struct Issuer {
 pub(super) enum Taken {
     /// Its flow, which no one else gets.
     Flow(Box<Flow>),
-    /// A flow that its link has left behind: a newer one has begun.
-    Older,
+    /// A flow that its link has left behind, or something that only looks so: this newer one has begun.
+    Older(Box<Flow>),
     /// Nothing: it was never given out, was used before, or is too old.
     Unknown,
 }
@@ -106,14 +106,14 @@ impl Flow {
         // Looked at first: an older state must not take a newer flow away.
         match drawer.get::<Self>(&key).await? {
             None => return Ok(Taken::Unknown),
-            Some((flow, _)) if !same(&flow.id, &id) => return Ok(Taken::Older),
+            Some((flow, _)) if !same(&flow.id, &id) => return Ok(Taken::Older(Box::new(flow))),
             Some(_) => {}
         }
         let Some(flow) = drawer.take::<Self>(&key).await? else { return Ok(Taken::Unknown) };
         if !same(&flow.id, &id) {
             // A newer one began between the two looks.
             return match drawer.put(&key, &flow, Some(0)).await {
-                Ok(_) | Err(KeepError::Store(StoreError::Conflict(_))) => Ok(Taken::Older),
+                Ok(_) | Err(KeepError::Store(StoreError::Conflict(_))) => Ok(Taken::Older(Box::new(flow))),
                 Err(error) => Err(error),
             };
         }

@@ -18,6 +18,7 @@ use super::failure::Failure;
 use super::outcome::{Failed, Outcome, State, Step};
 use super::revocations::{Kept, Revocation, RevocationState, What};
 use super::{Connect, LinkRefused, sessions};
+use crate::base::secret::Secret;
 use crate::connection::grant::{Account, Grant, TokenErrorKind};
 use crate::connection::health::Key;
 use crate::connection::{ConnectionError, Content, Credential, Tokens, stored};
@@ -58,6 +59,9 @@ impl Connect {
         let (Some(drawer), Some(revocations)) = (&self.drawer, &self.revocations) else { return Ok(None) };
         let _one_by_one = self.order.lock().await;
         let key = Key::new(integration, connection);
+        self.stop_flows(drawer, integration, connection).await?;
+        // A renewal either is done before this, and its tokens are taken back, or comes too late.
+        let _alone = self.connections.changing(&key).write().await;
         // Before it is read, so that one which is put there meanwhile counts as another.
         let era = Some(self.connections.era(&key).await?);
         // A connection that does not open can be removed, but there is nothing to tell the service.
@@ -70,12 +74,11 @@ impl Connect {
         // What a login signed in with is its session, which the store does not have.
         let session = self.logins.as_ref().and_then(|logins| logins.leave(integration, connection));
         let content = session.as_deref().and_then(sessions::content).or(content);
-        self.stop_flows(drawer, integration, connection).await?;
         let (record, kept) = revocations.begun(&key, What::Connection, content.as_ref())?;
         let mut kept = Kept { era, ..kept };
         let drawer = &revocations.drawer;
         drawer.put(&record, &kept, Some(0)).await?;
-        if let Err(error) = self.connections.remove(actor, integration, connection).await {
+        if let Err(error) = self.connections.remove_alone(actor, &key).await {
             // Whether it is gone is looked at again, by [`Self::is_removed`].
             revocations.due.notify_one();
             return Err(error.into());
@@ -92,7 +95,13 @@ impl Connect {
     /// Ends the flows that are connecting this connection anew: what was removed does not come back by itself.
     async fn stop_flows(&self, drawer: &Drawer, integration: &str, connection: &str) -> Result<(), KeepError> {
         for record in drawer.records.keys(super::outcome::COLLECTION).await? {
-            let Some((found, _)) = drawer.get::<Outcome>(&record).await? else { continue };
+            let found = match drawer.get::<Outcome>(&record).await {
+                Ok(found) => found,
+                Err(KeepError::Store(error)) => return Err(error.into()),
+                // One that does not open belongs to no flow that could go on.
+                Err(_) => continue,
+            };
+            let Some((found, _)) = found else { continue };
             let same = found.link.integration == integration && found.link.connection == connection;
             if same && found.state.is_under_way() {
                 let state = State::Failed(Failed { failure: Failure::Removed, words: None });
@@ -201,6 +210,10 @@ impl Connect {
             kept.error = Some("its definition has errors: the service is told once they are mended".to_owned());
             return;
         }
+        if let Err(words) = self.spare(kept).await {
+            (kept.state, kept.error, kept.content) = (RevocationState::GivenUp, Some(words), None);
+            return;
+        }
         let asked = match (generation.integration(&kept.integration), &kept.content) {
             (Some(integration), Some(content)) => {
                 self.ask_service(&generation, integration, &kept.connection, content).await
@@ -225,6 +238,33 @@ impl Connect {
         self.teller.metrics.revocations.with_label_values(&[kept.integration.as_str(), label]).inc();
     }
 
+    /// Leaves out the tokens that are in use: the account may have been connected again with the very same.
+    ///
+    /// # Errors
+    /// When none is left.
+    async fn spare(&self, kept: &mut Kept) -> Result<(), String> {
+        let Some(enclosed) = &kept.content else { return Ok(()) };
+        let Ok(Some(Content { credential: Credential::Tokens(used), .. })) =
+            self.connections.peek(&kept.integration, &kept.connection).await
+        else {
+            return Ok(());
+        };
+        let Ok(content) = stored::read(enclosed.0.expose().as_bytes()) else { return Ok(()) };
+        let Credential::Tokens(tokens) = content.credential else { return Ok(()) };
+        let count = tokens.0.len();
+        let left = tokens.without(&used);
+        if left.0.is_empty() {
+            return Err("the account was connected again with these very tokens: they are in use".to_owned());
+        }
+        if left.0.len() < count {
+            let content = Content { credential: Credential::Tokens(left), ..content };
+            let plain = stored::plain(&content, self.clock.now()).map_err(|error| error.to_string())?;
+            let text = std::str::from_utf8(&plain).map_err(|error| error.to_string())?;
+            kept.content = Some(Enclosed(Secret::from(text)));
+        }
+        Ok(())
+    }
+
     async fn ask_service(
         &self,
         generation: &Generation,
@@ -243,7 +283,8 @@ impl Connect {
             Ok(false) => Ok(RevocationState::NotDeclared),
             Err(error) => {
                 let lasting = matches!(error.kind, TokenErrorKind::Permanent | TokenErrorKind::Misconfigured);
-                Err((if lasting { Lasting::Yes } else { Lasting::No }, error.to_string()))
+                let words = format!("the service did not take it back: {}", error.detail());
+                Err((if lasting { Lasting::Yes } else { Lasting::No }, words))
             }
         }
     }

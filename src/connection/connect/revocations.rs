@@ -174,8 +174,11 @@ impl Revocations {
     pub async fn list(&self) -> Result<Vec<Revocation>, KeepError> {
         let mut all = Vec::new();
         for record in self.drawer.records.keys(COLLECTION).await? {
-            if let Some((kept, _)) = self.drawer.get::<Kept>(&record).await? {
-                all.push(kept.shown(&record));
+            match self.drawer.get::<Kept>(&record).await {
+                Ok(Some((kept, _))) => all.push(kept.shown(&record)),
+                Err(KeepError::Store(error)) => return Err(error.into()),
+                // One that does not open is logged where it is due.
+                Ok(None) | Err(_) => {}
             }
         }
         Ok(all)

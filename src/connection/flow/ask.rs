@@ -125,32 +125,42 @@ impl TokenCalls {
         if scene.oauth2.revoke.is_empty() && standard.is_none() {
             return Ok(false);
         }
-        let mut first = Ok(true);
+        let (mut first, mut took, mut ended) = (Ok(true), false, false);
         for (name, token) in tokens {
             scene.show_token(name, token, Main::Yes);
             let revoked = match standard {
-                Some(call) => self.revoke_by_rfc(&scene, call, token).await,
-                None => self.revoke_as_written(&scene).await,
+                Some(call) => self.revoke_by_rfc(&scene, call, token).await.map(|()| true),
+                None => self.revoke_as_written(&scene, token).await,
             };
-            if let (Err(error), Ok(_)) = (revoked, &first) {
-                first = Err(error);
+            match revoked {
+                Ok(true) => took = true,
+                Ok(false) => ended = true,
+                Err(error) if first.is_ok() => first = Err(error),
+                Err(_) => {}
             }
+        }
+        // Where one token was taken, the others may have gone with it.
+        if first.is_ok() && ended && !took {
+            let words = "the access token has ended, and by it alone can the service be asked: end the consent there";
+            return Err(TokenError { status: Some(401), ..TokenError::new(TokenErrorKind::Permanent, words) });
         }
         first
     }
 
-    async fn revoke_as_written(&self, scene: &Scene<'_>) -> Result<(), TokenError> {
+    /// `false` where the service knows the access token no longer, and there is one that renews it, which lives on.
+    async fn revoke_as_written(&self, scene: &Scene<'_>, token: &Issued) -> Result<bool, TokenError> {
+        let mut took = true;
         for request in &scene.oauth2.revoke {
-            match self.ask(scene, Stage::Revoke, request).await {
-                Ok(_) => {}
-                // A token that may not ask to be taken back does not work any more.
-                Err(error)
-                    if error.status == Some(401) && matches!(request.credential, CredentialUse::Token(_))
-                        || error.code.as_deref() == Some("invalid_token") => {}
-                Err(error) => return Err(error),
+            let Err(error) = self.ask(scene, Stage::Revoke, request).await else { continue };
+            let by_token = matches!(request.credential, CredentialUse::Token(_));
+            let is_unknown = error.status == Some(401) && by_token || error.code.as_deref() == Some("invalid_token");
+            if !is_unknown {
+                return Err(error);
             }
+            // A token that may not ask to be taken back does not work any more.
+            took &= !by_token || token.refresh.is_none();
         }
-        Ok(())
+        Ok(took)
     }
 
     /// RFC 7009 §2.1. The refresh token goes first where there is one: with it the access tokens go too.

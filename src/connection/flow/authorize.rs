@@ -1,7 +1,5 @@
 //! Where a person is sent to consent (RFC 6749 §4.1.1).
 
-use std::sync::Arc;
-
 use http::Method;
 use serde_json::Value as Json;
 
@@ -59,7 +57,7 @@ impl TokenCalls {
         let authorize = authorize
             .ok_or_else(|| misconfigured("neither `authorize` nor the issuer's metadata say where people consent"))?;
         let mut sent = Sent { standard: standard(&scene, ask)?, written: written(authorize, &scene.context())? };
-        if let Some(push) = pushed_to(oauth2, found.as_deref()) {
+        if let Some(push) = pushed_to(oauth2, found.as_ref()) {
             sent = self.push(&scene, (push, authorize), sent).await?;
         }
         // A browser does not go through our dialer: it is sent to the simulation by its own address.
@@ -69,7 +67,7 @@ impl TokenCalls {
 
     /// What the issuer says of the way to consent, where the definition names one. A definition that writes
     /// its address does without: then only that the parameters must be pushed is not known.
-    async fn told_by_issuer(&self, scene: &Scene<'_>) -> Result<Option<Arc<Endpoints>>, TokenError> {
+    async fn told_by_issuer(&self, scene: &Scene<'_>) -> Result<Option<Endpoints>, TokenError> {
         match self.endpoints(scene).await {
             Err(error) if scene.oauth2.authorize.is_some() => {
                 let integration = &*scene.account.integration.id;

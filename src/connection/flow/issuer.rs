@@ -91,9 +91,11 @@ pub(super) struct Issuers(std::sync::Mutex<HashMap<Key, Arc<Mutex<Option<Known>>
 /// Metadata are not shared between integrations: what may be dialled differs.
 type Key = (Arc<str>, String);
 
+/// What an issuer said. What of it may be used is judged anew each time: that depends on the definition and on the
+/// account, which change.
 #[derive(Debug, Clone)]
 struct Known {
-    endpoints: Arc<Endpoints>,
+    metadata: Arc<Json>,
     until: Timestamp,
 }
 
@@ -119,28 +121,29 @@ impl TokenCalls {
 
     /// What the issuer of a definition tells; `None` when the definition names none. One fetch at a time
     /// for each issuer.
-    pub(super) async fn endpoints(&self, scene: &Scene<'_>) -> Result<Option<Arc<Endpoints>>, TokenError> {
+    pub(super) async fn endpoints(&self, scene: &Scene<'_>) -> Result<Option<Endpoints>, TokenError> {
         let Some(text) = &scene.oauth2.issuer else { return Ok(None) };
         let issuer = text.render(&scene.context()).map_err(|error| misconfigured(format!("`issuer`: {error}")))?;
         let slot = self.issuers.slot((Arc::clone(&scene.account.integration.id), issuer.clone()));
         let mut known = slot.lock().await;
         let now = self.parts.clock.now();
-        if let Some(known) = known.as_ref().filter(|known| now < known.until) {
-            return Ok(Some(Arc::clone(&known.endpoints)));
-        }
-        let fetched = fetch(&self.parts, scene, text, &issuer).await;
-        match (fetched, known.as_ref()) {
-            (Ok(fetched), _) => {
-                let endpoints = Arc::clone(&fetched.endpoints);
-                *known = Some(fetched);
-                Ok(Some(endpoints))
-            }
-            (Err(error), Some(last)) if now < last.until.after(STALE) => {
-                tracing::warn!(issuer, error = %error, "the issuer's metadata could not be fetched again; the last ones go on");
-                Ok(Some(Arc::clone(&last.endpoints)))
-            }
-            (Err(error), _) => Err(error),
-        }
+        let base = place(scene, text)?;
+        let metadata = match known.as_ref().filter(|known| now < known.until) {
+            Some(known) => Arc::clone(&known.metadata),
+            None => match (fetch(&self.parts, scene, &base, &issuer).await, known.as_ref()) {
+                (Ok(fetched), _) => Arc::clone(&known.insert(fetched).metadata),
+                (Err(error), Some(last)) if now < last.until.after(STALE) => {
+                    tracing::warn!(issuer, error = %error, "the issuer's metadata could not be fetched again; the last ones go on");
+                    Arc::clone(&last.metadata)
+                }
+                (Err(error), _) => return Err(error),
+            },
+        };
+        let trusted = |url: &Url| {
+            let encrypted = url.scheme() == "https" || url.scheme() == base.origin.scheme.as_str();
+            encrypted && (is_at(url, &base.origin) || names(scene, url))
+        };
+        endpoints(&metadata, &trusted).map(Some)
     }
 }
 
@@ -154,13 +157,18 @@ impl Issuers {
     }
 }
 
-/// Asks at both well-known places, OpenID Connect's first: most services have that one.
-async fn fetch(parts: &Parts, scene: &Scene<'_>, text: &Text, issuer: &str) -> Result<Known, TokenError> {
+/// Where an issuer is.
+fn place(scene: &Scene<'_>, text: &Text) -> Result<Base, TokenError> {
     let account = &scene.account;
     let base = Base::fill(text, &scene.context()).map_err(|error| misconfigured(format!("`issuer`: {error}")))?;
     let named = account.integration.api.as_ref().map(|api| (api.hosts.as_slice(), api.transport.allow_plain_http));
     origin::allow_named(named.unwrap_or((&[], false)), &account.generation.gateway, &base.origin, base.literal_host)
         .map_err(|error| misconfigured(format!("`issuer`: {error}")))?;
+    Ok(base)
+}
+
+/// Asks at both well-known places, OpenID Connect's first: most services have that one.
+async fn fetch(parts: &Parts, scene: &Scene<'_>, base: &Base, issuer: &str) -> Result<Known, TokenError> {
     let places = [
         format!("{}{}/.well-known/openid-configuration", base.origin, base.path),
         format!("{}/.well-known/oauth-authorization-server{}", base.origin, base.path),
@@ -174,11 +182,7 @@ async fn fetch(parts: &Parts, scene: &Scene<'_>, text: &Text, issuer: &str) -> R
         };
         let received =
             send::send(parts, scene, Step { stage: Stage::Issuer, request: &request, finish: &finish }).await;
-        let trusted = |url: &Url| {
-            let encrypted = url.scheme() == "https" || url.scheme() == base.origin.scheme.as_str();
-            encrypted && (is_at(url, &base.origin) || names(scene, url))
-        };
-        match received.and_then(|received| understand(received, (issuer, &trusted), parts.clock.now())) {
+        match received.and_then(|received| understand(received, issuer, parts.clock.now())) {
             Ok(known) => return Ok(known),
             Err(error) => last = error,
         }
@@ -202,11 +206,7 @@ fn is_at(url: &Url, origin: &Origin) -> bool {
         && url.port_or_known_default() == Some(origin.port)
 }
 
-fn understand(
-    received: Received,
-    (issuer, trusted): (&str, &Trusted<'_>),
-    now: Timestamp,
-) -> Result<Known, TokenError> {
+fn understand(received: Received, issuer: &str, now: Timestamp) -> Result<Known, TokenError> {
     let status = received.status;
     let kept = lifetime(&received.headers);
     let answer = Answer::of(received);
@@ -221,7 +221,7 @@ fn understand(
         let words = "its metadata name another issuer (RFC 8414 §3.3): write `issuer` just as they do";
         return Err(of(TokenErrorKind::Misconfigured, words.to_owned()));
     }
-    Ok(Known { endpoints: Arc::new(endpoints(metadata, trusted)?), until: now.after(kept) })
+    Ok(Known { metadata: Arc::new(metadata.clone()), until: now.after(kept) })
 }
 
 /// Whether the place of an address may be given what is secret.

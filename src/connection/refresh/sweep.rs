@@ -44,8 +44,8 @@ const LEFT: [(&str, Duration); 5] = [
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     known: HashMap<Key, Vec<Item>>,
-    /// Whether leases that a crash left open have been looked for.
-    recovered: bool,
+    /// What a crash left open and has not been tried again yet; `None` until it was looked for.
+    interrupted: Option<Vec<(Key, Vec<String>)>>,
     /// Which integration had the first turn at the last sweep.
     turn: usize,
 }
@@ -175,13 +175,20 @@ impl Refresher {
 
     /// What a crash left open is tried again at once: the old token once, before it is too late for it.
     async fn recover(&self, generation: &Generation) -> Result<(), ConnectionError> {
-        let stored = self.parts.connections.stored().filter(|_| !self.schedule().recovered);
-        let Some((leases, stored)) = self.leases.as_ref().zip(stored) else { return Ok(()) };
-        let open = leases.open().await.map_err(|reason| ConnectionError::Store {
-            integration: Arc::from("*"),
-            connection: "*".to_owned(),
-            reason,
-        })?;
+        let Some((leases, stored)) = self.leases.as_ref().zip(self.parts.connections.stored()) else { return Ok(()) };
+        let known = self.schedule().interrupted.take();
+        let open = match known {
+            Some(open) => open,
+            None => leases.open().await.map_err(|reason| ConnectionError::Store {
+                integration: Arc::from("*"),
+                connection: "*".to_owned(),
+                reason,
+            })?,
+        };
+        // Those whose integration is not in force now wait until it is.
+        let (open, waiting) =
+            open.into_iter().partition::<Vec<_>, _>(|(key, _)| generation.integration(&key.integration).is_some());
+        self.schedule().interrupted = Some(waiting);
         for (key, tokens) in open {
             tracing::info!(connection = %key, "a refresh was interrupted; its token is tried again");
             self.learn_one(generation, stored, &key).await;
@@ -191,7 +198,6 @@ impl Refresher {
                 }
             }
         }
-        self.schedule().recovered = true;
         Ok(())
     }
 

@@ -158,3 +158,25 @@ async fn a_service_whose_definition_has_errors_is_told_once_they_are_mended() {
     told(&desk).await;
     assert_eq!(desk.connect.revocations().await.unwrap()[0].state, RevocationState::Revoked);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_are_in_use_again_are_not_taken_back() {
+    let desk = connected().await;
+    desk.service.set(|manners| {
+        manners.same_token = true;
+        manners.revoke = Err(refused(Passing, None, "no route"));
+    });
+    let (mut browser, _) = desk.departed().await;
+    browser.succeed().await;
+    desk.connect.remove("operator", "hub", "acme").await.unwrap().unwrap();
+    told(&desk).await;
+    let (mut browser, _) = desk.departed().await;
+    browser.succeed().await;
+    desk.service.set(|manners| manners.revoke = Ok(true));
+    desk.clock.advance(Duration::from_mins(2));
+    told(&desk).await;
+    let ended = desk.connect.revocations().await.unwrap().pop().unwrap();
+    assert_eq!(ended.state, RevocationState::GivenUp);
+    assert!(ended.error.unwrap().contains("they are in use"));
+    assert!(desk.service.revoked.lock().unwrap().is_empty());
+}

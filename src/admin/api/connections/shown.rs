@@ -163,16 +163,19 @@ pub(super) async fn shown(parts: &Parts, rows: Vec<Row>) -> Result<Vec<Shown>, R
         let saved = parts.connections.peek(&row.integration, &row.name).await.ok().flatten();
         let saved = saved.map(|content| content.saved).unwrap_or_default();
         let wrong = row.facts.last_error.as_ref().filter(|_| row.facts.status != Status::Active);
+        let integration = integrations.get(&row.integration).cloned();
+        let missing =
+            integration.is_none().then(|| "its integration is not in force: nothing can be called by it".to_owned());
         all.push(Shown {
             id: row.id,
             name: row.name,
-            integration: integrations.get(&row.integration).cloned(),
+            integration,
             integration_id: row.integration,
             external_id: account_id_of(&saved).map(str::to_owned),
             external_email: account_email_of(&saved).map(str::to_owned),
             last_sync: None,
             synced_records: 0,
-            error_message: wrong.map(|trouble| trouble.what.clone()),
+            error_message: missing.or_else(|| wrong.map(|trouble| trouble.what.clone())),
             facts: row.facts,
         });
     }
