@@ -50,7 +50,6 @@ def lua_script(work, bodies):
         "}",
         "local sent, run, parts = 0, os.time() .. '-' .. math.random(1e9), {}",
         "init = function(args)",
-        "  wrk.init(args)",
         "  for _, r in ipairs(requests) do",
         "    local whole = wrk.format('POST', nil, { ['Content-Type'] = 'application/json', ['X-GitHub-Event'] = r[1],",
         "      ['X-GitHub-Delivery'] = '@delivery@', ['X-Hub-Signature-256'] = r[3] }, r[2])",
