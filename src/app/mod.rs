@@ -176,7 +176,7 @@ impl App {
         let shown: Vec<_> = shown.into_iter().flatten().cloned().collect();
         drop(tokio::spawn(look_at_certificates(shown, stop.clone())));
         let (awaiting, until) = (Arc::clone(&opened.connect), stop.clone());
-        drop(tokio::spawn(async move { awaiting.await_devices(until).await }));
+        let devices = tokio::spawn(async move { awaiting.await_devices(until).await });
         readiness.enter(Phase::Serving);
         describe(&seams.metrics, &generation, &listen);
         Ok(Running {
@@ -188,6 +188,7 @@ impl App {
             workers: opened.workers,
             activity: opened.activity,
             watching,
+            devices,
             upkeep,
             notices,
             exporting,

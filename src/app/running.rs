@@ -38,6 +38,7 @@ pub struct Running {
     pub(super) workers: queue::Running,
     pub(super) activity: Arc<Activity>,
     pub(super) watching: JoinHandle<()>,
+    pub(super) devices: JoinHandle<()>,
     pub(super) upkeep: Upkeep,
     pub(super) notices: Telling,
     pub(super) exporting: Option<Exporting>,
@@ -130,6 +131,7 @@ impl Running {
         // The watcher ends at its next turn, which a file system that hangs may keep from it; a panic in it has been
         // logged by the process's hook.
         drop(tokio::time::timeout(grace, self.watching).await);
+        drop(tokio::time::timeout(grace, self.devices).await);
         self.activity.end_streams();
         self.upkeep.end(grace).await;
         self.notices.end(grace).await;

@@ -118,6 +118,25 @@ impl Connections {
         Ok(names.iter().map(|(integration, id)| Key::new(integration, id)).collect())
     }
 
+    /// What is stored for an integration, by the names of its connections; without those that do not open.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn of_integration(&self, integration: &str) -> Result<Vec<(Arc<str>, Content)>, ConnectionError> {
+        let Some(stored) = &self.stored else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for key in self.stored_keys().await?.into_iter().filter(|key| *key.integration == *integration) {
+            match stored.versioned(&key).await {
+                Ok(found) => all.extend(found.map(|(content, _)| (Arc::clone(&key.id), content))),
+                Err(StoredError::Store(reason)) => {
+                    return Err(stored_error(integration, &key.id, StoredError::Store(reason)));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(all)
+    }
+
     /// Connections that were stored or removed since the last time that this was asked.
     pub(super) fn take_touched(&self) -> Vec<Key> {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()

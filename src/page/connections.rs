@@ -26,7 +26,11 @@ pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wante
     let mut shown = all.clone();
     shown.retain(|row| wanted.status.is_none_or(|status| row.facts.status == status));
     shown.sort_by_key(urgency);
+    let generation = parts.live.load();
+    let missing: Vec<_> =
+        shown.iter().map(|row| &row.integration).filter(|id| generation.integration(id).is_none()).collect();
     let view = json!({
+        "missing": missing,
         "rows": shown,
         "counts": counts,
         "all": all.len(),
@@ -54,7 +58,8 @@ fn of(parts: &Parts, connection: &Row) -> Result<(Value, String), Refused> {
     let id = &connection.integration;
     // Of one whose integration is not in force there is little to show, and it can be removed.
     let missing = parts.live.load().integration(id).is_none();
-    let integration = if missing { json!({ "title": id, "connect": "file" }) } else { loaded::one(parts, id)? };
+    let integration =
+        if missing { json!({ "title": id, "connect": "file", "missing": true }) } else { loaded::one(parts, id)? };
     let title = format!("{} / {}", integration["title"].as_str().unwrap_or_default(), connection.name);
     Ok((integration, title))
 }

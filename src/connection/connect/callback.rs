@@ -174,7 +174,10 @@ impl Connect {
         let mut grown = Grown::granted(claim, flow, grant);
         match self.identify(generation, integration, &mut grown).await {
             Ok(()) => self.discover(generation, integration, drawer, grown).await,
-            Err(state) => state,
+            Err(state) => {
+                self.give_up(integration, grown).await;
+                state
+            }
         }
     }
 }

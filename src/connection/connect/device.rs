@@ -340,10 +340,11 @@ impl Connect {
                 Ok(records) => {
                     for record in records {
                         if known.insert(record.clone()) {
-                            followed.push(async {
-                                if let Err(error) = self.follow(drawer, &record).await {
+                            let stop = &stop;
+                            followed.push(async move {
+                                if let Err(error) = self.follow(drawer, &record, stop).await {
                                     tracing::warn!("a consent on another device is not waited for now: {error}");
-                                    tokio::time::sleep(LOOK).await;
+                                    stop.run_until_cancelled(tokio::time::sleep(LOOK)).await;
                                 }
                                 record
                             });
@@ -353,7 +354,8 @@ impl Connect {
                 Err(error) => tracing::warn!("consents on other devices are not waited for now: {error}"),
             }
             tokio::select! {
-                () = stop.cancelled() => return,
+                // A poll that is under way may bring what is given once: it ends, and what it brought is kept.
+                () = stop.cancelled() => return while followed.next().await.is_some() {},
                 () = self.awaited.notified() => {}
                 () = tokio::time::sleep(LOOK) => {}
                 Some(record) = followed.next(), if !followed.is_empty() => {
@@ -364,11 +366,14 @@ impl Connect {
     }
 
     /// Waits for one person.
-    async fn follow(&self, drawer: &Drawer, record: &RecordKey) -> Result<(), KeepError> {
+    async fn follow(&self, drawer: &Drawer, record: &RecordKey, stop: &CancellationToken) -> Result<(), KeepError> {
         let Some((first, _)) = drawer.get::<Waiting>(record).await? else { return Ok(()) };
         let (code, mut interval) = (first.code(), Duration::from_secs(first.interval_s));
         let state = loop {
-            self.pause(interval.min(code.expires_at.since(self.clock.now()))).await;
+            let pause = self.pause(interval.min(code.expires_at.since(self.clock.now())));
+            if stop.run_until_cancelled(pause).await.is_none() {
+                return Ok(());
+            }
             let generation = self.live.load();
             let Some(integration) = generation.integration(&first.link.integration).map(Arc::clone) else {
                 if generation.is_faulty(&first.link.integration) && self.clock.now() < code.expires_at {
@@ -447,7 +452,10 @@ impl Connect {
         let mut grown = Grown { grant, ..Grown::entered(claim, entered) };
         match self.identify(generation, integration, &mut grown).await {
             Ok(()) => self.discover(generation, integration, drawer, grown).await,
-            Err(state) => state,
+            Err(state) => {
+                self.give_up(integration, grown).await;
+                state
+            }
         }
     }
 

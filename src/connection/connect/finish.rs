@@ -4,6 +4,7 @@
 //! replaces nothing. Called by `callback`, `choose` and `begin`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
@@ -22,9 +23,10 @@ use super::tell::actor;
 use super::trial::{Proof, Tried};
 use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
 use crate::connection::health::{Key, Tested, Trouble};
-use crate::connection::{Content, Credential, Status, Tokens};
+use crate::connection::{ConnectionError, Content, Credential, Status, Tokens};
 use crate::definition::live::Generation;
 use crate::definition::plan::{Auth, Integration};
+use crate::store::StoreError;
 
 /// A connection that is about to be.
 pub(super) struct Grown {
@@ -136,9 +138,40 @@ impl Connect {
                 }
             }
             Ok((_, Found::Nothing)) => {
+                self.give_up(integration, grown).await;
                 failed(Failure::AccountNotFit, "the account has access to nothing that could be chosen".to_owned())
             }
-            Err(error) => failed(Failure::of_token_call(&error), error.to_string()),
+            Err(error) => {
+                self.give_up(integration, grown).await;
+                failed(Failure::of_token_call(&error), error.to_string())
+            }
+        }
+    }
+
+    /// Lets go of a connection that does not come to be: the service is told of its tokens.
+    pub(super) async fn give_up(&self, integration: &Integration, grown: Grown) {
+        let Grown { claim, grant, inputs, .. } = grown;
+        let content = Content { credential: Credential::Tokens(Tokens(grant.tokens)), inputs, saved: grant.saved };
+        self.give_back(integration, &claim.link, content).await;
+    }
+
+    /// Keeps a connection, again and again for a while where the store refuses: what a consent brought comes once.
+    async fn put(&self, integration: &Integration, link: &Link, content: &Content) -> Result<(), ConnectionError> {
+        let mut tries = 0;
+        loop {
+            let Content { credential, inputs, saved } = content;
+            let content = Content { credential: credential.copy(), inputs: inputs.clone(), saved: saved.clone() };
+            let put = self.connections.put(&actor(link), integration, &link.connection, content).await;
+            match put {
+                Err(ConnectionError::Store { reason, .. })
+                    if tries < TRIES && !matches!(reason, StoreError::TooLarge { .. }) =>
+                {
+                    tracing::error!(integration = %integration.id, "a new connection waits for the store, which refuses: {reason}");
+                    tokio::time::sleep(PAUSE).await;
+                    tries += 1;
+                }
+                put => return put.map(drop),
+            }
         }
     }
 
@@ -149,10 +182,7 @@ impl Connect {
         match grown.claim.stands(drawer).await {
             Ok(true) => {}
             Ok(false) => {
-                let Grown { claim, grant, inputs, .. } = grown;
-                let content =
-                    Content { credential: Credential::Tokens(Tokens(grant.tokens)), inputs, saved: grant.saved };
-                self.give_back(integration, &claim.link, content).await;
+                self.give_up(integration, grown).await;
                 return failed(Failure::Removed, None);
             }
             Err(error) => return failed(Failure::NotKept, not_kept(&integration.id, &error.to_string())),
@@ -169,19 +199,22 @@ impl Connect {
         keep_account(&mut saved, who);
         let replaced = before.and_then(|before| replaced(integration, before, &credential));
         let content = Content { credential, inputs, saved };
-        match self.connections.put(&actor(&link), integration, &link.connection, content).await {
-            Ok(_) => {
+        match self.put(integration, &link, &content).await {
+            Ok(()) => {
                 self.take_back(&link, replaced).await;
                 self.note_proof(&Key::new(&integration.id, &link.connection), proof).await;
                 State::Connected(Connected { account, requested: scopes, granted, before: before_scopes, notes })
             }
-            Err(error) => failed(Failure::NotKept, not_kept(&integration.id, &error.to_string())),
+            Err(error) => {
+                self.give_back(integration, &link, content).await;
+                failed(Failure::NotKept, not_kept(&integration.id, &error.to_string()))
+            }
         }
     }
 }
 
 impl Connect {
-    /// Has the service told of tokens that came and are not kept, because the connection was removed meanwhile. Where it
+    /// Has the service told of tokens that came and are not kept, for instance because the connection was removed meanwhile. Where it
     /// is there again, only if that ends no others.
     pub(super) async fn give_back(&self, integration: &Integration, link: &Link, content: Content) {
         let (Auth::OAuth2(oauth2), Some(revocations)) = (&integration.auth, &self.revocations) else { return };
@@ -223,6 +256,10 @@ impl Connect {
         self.connections.save_health(key, &pulse).await;
     }
 }
+
+/// How often a connection is tried to be kept where the store refuses, and the pause between.
+const TRIES: usize = 10;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Where whose account it is stands among the saved values. Names of definitions do not begin so.
 const ACCOUNT_ID: &str = "_account_id";

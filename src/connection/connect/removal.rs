@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::drawer::{Drawer, Enclosed, KeepError};
 use super::failure::Failure;
+use super::finish::account_id_of;
 use super::outcome::{Failed, Outcome, State, Step};
 use super::revocations::{Kept, Revocation, RevocationState, What};
 use super::{Connect, LinkRefused, sessions};
@@ -23,7 +24,7 @@ use crate::connection::grant::{Account, Grant, TokenErrorKind};
 use crate::connection::health::Key;
 use crate::connection::{ConnectionError, Content, Credential, Tokens, stored};
 use crate::definition::live::Generation;
-use crate::definition::plan::Integration;
+use crate::definition::plan::{Auth, Integration};
 use crate::store::model::{AuditEntry, RecordKey};
 
 /// How long to wait after each attempt. After the last one it is given up.
@@ -210,7 +211,7 @@ impl Connect {
             kept.error = Some("its definition has errors: the service is told once they are mended".to_owned());
             return;
         }
-        if let Err(words) = self.spare(kept).await {
+        if let Err(words) = self.spare(&generation, kept).await {
             (kept.state, kept.error, kept.content) = (RevocationState::GivenUp, Some(words), None);
             return;
         }
@@ -238,23 +239,34 @@ impl Connect {
         self.teller.metrics.revocations.with_label_values(&[kept.integration.as_str(), label]).inc();
     }
 
-    /// Leaves out the tokens that are in use: the account may have been connected again with the very same.
+    /// Leaves out the tokens that are in use: the account may be connected by another name, or was connected again, with
+    /// the very same. Where it was connected again and its service may end the whole consent, it is left alone.
     ///
     /// # Errors
-    /// When none is left.
-    async fn spare(&self, kept: &mut Kept) -> Result<(), String> {
-        let Some(enclosed) = &kept.content else { return Ok(()) };
-        let Ok(Some(Content { credential: Credential::Tokens(used), .. })) =
-            self.connections.peek(&kept.integration, &kept.connection).await
-        else {
-            return Ok(());
-        };
+    /// When nothing is left to be taken back.
+    async fn spare(&self, generation: &Generation, kept: &mut Kept) -> Result<(), String> {
+        let Some(enclosed) = kept.content.as_ref().filter(|_| kept.what != What::Session) else { return Ok(()) };
         let Ok(content) = stored::read(enclosed.0.expose().as_bytes()) else { return Ok(()) };
         let Credential::Tokens(tokens) = content.credential else { return Ok(()) };
-        let count = tokens.0.len();
-        let left = tokens.without(&used);
+        let takes_back = match generation.integration(&kept.integration).map(|integration| &integration.auth) {
+            Some(Auth::OAuth2(oauth2)) => oauth2.revoke_replaced,
+            _ => false,
+        };
+        let (count, mut left) = (tokens.0.len(), tokens);
+        for (name, other) in
+            self.connections.of_integration(&kept.integration).await.map_err(|error| error.to_string())?
+        {
+            let (mine, theirs) = (account_id_of(&content.saved), account_id_of(&other.saved));
+            let may_be_another = mine.zip(theirs).is_some_and(|(mine, theirs)| mine != theirs);
+            if *name == kept.connection && !takes_back && !may_be_another {
+                return Err("the account was connected again, and taking the old token back could end that".to_owned());
+            }
+            if let Credential::Tokens(used) = &other.credential {
+                left = left.without(used);
+            }
+        }
         if left.0.is_empty() {
-            return Err("the account was connected again with these very tokens: they are in use".to_owned());
+            return Err("these very tokens are in use by a connection".to_owned());
         }
         if left.0.len() < count {
             let content = Content { credential: Credential::Tokens(left), ..content };

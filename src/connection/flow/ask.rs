@@ -157,8 +157,10 @@ impl TokenCalls {
             if !is_unknown {
                 return Err(error);
             }
-            // A token that may not ask to be taken back does not work any more.
-            took &= !by_token || token.refresh.is_none();
+            // A token that may not ask to be taken back does not work any more: it was taken back before, unless it has
+            // ended by itself.
+            let ended = token.expires_at.is_some_and(|end| end <= self.parts.clock.now());
+            took &= !(by_token && ended && token.refresh.is_some());
         }
         Ok(took)
     }

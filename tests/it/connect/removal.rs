@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline::connection::TokenErrorKind::{Passing, Permanent};
 use trunkline::connection::connect::{RevocationState, What};
 
-use super::desk::{APP, Desk, HUB, KEYED, refused};
+use super::desk::{APP, Browser, Desk, HUB, KEYED, refused, target};
 
 async fn connected() -> Desk {
     let desk = Desk::open().await;
@@ -177,6 +177,17 @@ async fn tokens_that_are_in_use_again_are_not_taken_back() {
     told(&desk).await;
     let ended = desk.connect.revocations().await.unwrap().pop().unwrap();
     assert_eq!(ended.state, RevocationState::GivenUp);
-    assert!(ended.error.unwrap().contains("they are in use"));
+    assert!(ended.error.unwrap().contains("was connected again"));
+    assert!(desk.service.revoked.lock().unwrap().is_empty());
+    // Under another name the very same token may be in use as well.
+    let made = desk.link_for(|wanted| wanted.connection = "other".to_owned()).await;
+    let mut browser = Browser::new(&desk);
+    browser.get(target(&made.url)).await;
+    browser.post(target(&made.url), "input.site=main").await;
+    browser.succeed().await;
+    desk.connect.remove("operator", "hub", "other").await.unwrap().unwrap();
+    told(&desk).await;
+    let ended = desk.connect.revocations().await.unwrap().pop().unwrap();
+    assert!(ended.error.unwrap().contains("in use by a connection"));
     assert!(desk.service.revoked.lock().unwrap().is_empty());
 }

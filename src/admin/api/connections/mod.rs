@@ -142,7 +142,7 @@ pub async fn renew(parts: &Parts, id: ConnectionId) -> Result<Row, Refused> {
     let head = find(parts, id).await?;
     refuse_paused(parts, &head).await?;
     let generation = parts.live.load();
-    let integration = generation.integration(&head.integration).ok_or_else(|| unknown(id))?;
+    let integration = generation.integration(&head.integration).ok_or_else(|| not_in_force(&head))?;
     let connection = parts.connections.resolve(&generation, integration, &head.name).await.map_err(refused)?;
     if !matches!(connection.credential, Credential::Tokens(_)) {
         let kind = connection.credential.kind();
@@ -170,7 +170,7 @@ pub async fn try_again(parts: &Parts, id: ConnectionId) -> Result<Row, Refused> 
     let head = find(parts, id).await?;
     refuse_paused(parts, &head).await?;
     let generation = parts.live.load();
-    let integration = generation.integration(&head.integration).ok_or_else(|| unknown(id))?;
+    let integration = generation.integration(&head.integration).ok_or_else(|| not_in_force(&head))?;
     let tested = Box::pin(outbound::test(&parts.outbound, &generation, integration, &head.name)).await;
     if let Err(error) = tested {
         return Err(Refused::from(error.answer()));
@@ -208,6 +208,12 @@ pub async fn set_use(parts: &Parts, by: &str, id: ConnectionId, wanted: Use) -> 
 pub(super) async fn find(parts: &Parts, id: ConnectionId) -> Result<ConnectionHead, Refused> {
     let listed = parts.connections.list(&parts.live.load()).await.map_err(refused)?;
     listed.into_iter().find(|head| head.id == id).ok_or_else(|| unknown(id))
+}
+
+fn not_in_force(head: &ConnectionHead) -> Refused {
+    let detail =
+        format!("the integration `{}` is not in force: nothing can be called by this connection", head.integration);
+    Refused::new(Refusal::Conflict, &detail)
 }
 
 fn unknown(id: ConnectionId) -> Refused {
