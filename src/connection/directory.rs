@@ -353,7 +353,10 @@ impl Connections {
         let failed = |reason| stored_error(integration, id, reason);
         let removed = removed.map_err(failed)?;
         if removed {
-            self.forget(key).await.map_err(failed)?;
+            // It is gone: what is remembered of it is forgotten at the next connect at the latest.
+            if let Err(error) = self.forget(key).await {
+                tracing::error!(connection = %key, "what was remembered of a removed connection stays: {error}");
+            }
         }
         Ok(removed)
     }

@@ -182,14 +182,14 @@ impl Connect {
     }
 }
 
-/// The page for who comes back while the definition has errors.
-fn not_in_force(url: &url::Url) -> Answer {
+/// The page for who comes, or comes back, while the definition has errors.
+pub(super) fn not_in_force(url: &url::Url) -> Answer {
     let page = refused(
         url,
         Refusal::Unavailable,
         [
             "This sign-in cannot be completed just now",
-            "The gateway cannot read how this service is connected. Nothing is lost: your sign-in waits for up to 10 minutes.",
+            "The gateway cannot read how this service is connected. Nothing is lost: a sign-in waits for up to 10 minutes.",
             "Wait a minute, then load this page again.",
         ],
     );

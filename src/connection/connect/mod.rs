@@ -338,7 +338,10 @@ impl Connect {
                 return Err(no_link(url));
             }
         };
-        let Some(known) = known else { return Err(over(url)) };
+        let Some(known) = known else {
+            let faulty = generation.is_faulty(integration);
+            return Err(if faulty { callback::not_in_force(url) } else { over(url) });
+        };
         let found = match Outcome::get(drawer, &link.id).await {
             Ok(found) => found,
             Err(error) => return Err(unable(url, &error.into())),

@@ -85,9 +85,13 @@ impl Connect {
             return Err(error.into());
         }
         kept.removed = true;
-        drawer.put(&record, &kept, None).await?;
-        if kept.state == RevocationState::NotDeclared {
-            self.tell_revocation(&kept).await?;
+        // It is removed, whatever becomes of these: who tells services sees to the rest.
+        let noted = match drawer.put(&record, &kept, None).await {
+            Ok(_) if kept.state == RevocationState::NotDeclared => self.tell_revocation(&kept).await,
+            noted => noted.map(drop),
+        };
+        if let Err(error) = noted {
+            tracing::error!(integration, "what becomes of a removed connection is not on disk yet: {error}");
         }
         revocations.due.notify_one();
         Ok(Some(kept.shown(&record)))

@@ -83,7 +83,12 @@ impl Connections {
         for (Judged { row, over }, one) in judged.iter().zip(&export.connections) {
             let wanted = matches!(row.action, Action::Make | Action::Change);
             let Some(integration) = generation.integration(&one.integration).filter(|_| wanted) else { continue };
-            if let Some(content) = content_of(integration, one) {
+            if let Some(mut content) = content_of(integration, one) {
+                if let Credential::Tokens(tokens) = &mut content.credential {
+                    // A token from the future would never be old enough to be renewed after a refusal.
+                    let now = stored.now();
+                    tokens.0.values_mut().for_each(|token| token.issued_at = token.issued_at.min(now));
+                }
                 match self.put_over(actor, integration, (&one.name, Some(*over)), content).await {
                     Err(ConnectionError::Store { reason: StoreError::Conflict(_), .. }) => {
                         return Err(TransferError::Changed);
