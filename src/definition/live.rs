@@ -70,10 +70,12 @@ impl Generation {
     }
 
     /// Whether the integration with this id is not in force because of errors: a file defines it and counts in no
-    /// version, or there is such a file of which nobody can say what it defines.
+    /// version, or there is such a file of which nobody can say what it defines. The gateway file is one as well: a
+    /// directory of definitions that cannot be read is told there.
     pub fn is_faulty(&self, id: &str) -> bool {
-        let may_name = |file: &FileStatus| {
-            file.state == FileState::Rejected && file.integration.as_deref().is_none_or(|defined| defined == id)
+        let may_name = |file: &FileStatus| match file.integration.as_deref() {
+            Some(defined) => defined == id && file.state == FileState::Rejected,
+            None => file.state != FileState::Loaded,
         };
         self.integration(id).is_none() && self.files.iter().any(may_name)
     }

@@ -397,13 +397,14 @@ impl Desk {
         }
     }
 
-    /// From here on these definitions are in force, and files of these integrations have errors.
+    /// From here on these definitions are in force, and files of these integrations have errors; `?` is one of which
+    /// nobody can say what it defines.
     pub fn swap(&self, definitions: &[&str], faulty: &[&str]) {
         let before = self.live.load();
         let integrations = definitions.iter().map(|text| Arc::new(compiled(text)));
         let rejected = |id: &&str| FileStatus {
             file: Arc::new(format!("{id}.yaml").into()),
-            integration: Some(Arc::from(*id)),
+            integration: (*id != "?").then(|| Arc::from(*id)),
             state: FileState::Rejected,
             problems: Arc::from([]),
         };

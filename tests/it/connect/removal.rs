@@ -144,19 +144,21 @@ async fn a_removal_that_failed_is_not_carried_out_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_whose_definition_has_errors_is_told_once_they_are_mended() {
-    let desk = connected().await;
-    desk.connect.remove("operator", "hub", "acme").await.unwrap().unwrap();
-    desk.swap(&[KEYED], &["hub"]);
-    for _ in 0..20 {
+    for faulty in ["hub", "?"] {
+        let desk = connected().await;
+        desk.connect.remove("operator", "hub", "acme").await.unwrap().unwrap();
+        desk.swap(&[KEYED], &[faulty]);
+        for _ in 0..20 {
+            told(&desk).await;
+            desk.clock.advance(Duration::from_mins(61));
+        }
+        let waiting = desk.connect.revocations().await.unwrap().remove(0);
+        assert_eq!((waiting.state, waiting.attempts), (RevocationState::Pending, 0));
+        assert!(waiting.error.unwrap().contains("its definition has errors"));
+        desk.swap(&[HUB, KEYED], &[]);
         told(&desk).await;
-        desk.clock.advance(Duration::from_mins(61));
+        assert_eq!(desk.connect.revocations().await.unwrap()[0].state, RevocationState::Revoked);
     }
-    let waiting = desk.connect.revocations().await.unwrap().remove(0);
-    assert_eq!((waiting.state, waiting.attempts), (RevocationState::Pending, 0));
-    assert!(waiting.error.unwrap().contains("its definition has errors"));
-    desk.swap(&[HUB, KEYED], &[]);
-    told(&desk).await;
-    assert_eq!(desk.connect.revocations().await.unwrap()[0].state, RevocationState::Revoked);
 }
 
 #[tokio::test(flavor = "multi_thread")]
