@@ -17,11 +17,11 @@ use super::transform::{self, TransformError};
 use super::{ProxyDoor, depart, headers};
 use crate::activity::Course;
 use crate::definition::live::Generation;
-use crate::definition::plan::api::{Endpoint, Transform};
+use crate::definition::plan::api::{Api, Endpoint, Transform};
 use crate::definition::plan::policy::Retry;
 use crate::net::exchange::{BodyLimit, Excess, Follow, Outgoing, Received, Towards};
 use crate::net::{Failure, Sent};
-use crate::outbound::cache::{Look, Turn, listed, of_answer};
+use crate::outbound::cache::{Look, Turn, is_unsafe, listed, of_answer};
 use crate::outbound::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::outbound::retry::{Between, Fault, Spent, fresh_key, key_header};
 use crate::outbound::sign::{Leaving, own_headers};
@@ -191,7 +191,8 @@ pub async fn fetch(
             headers.remove(name);
         }
     }
-    let choosing = if body.is_empty() {
+    let may_be_kept = call.ready.integration.api.as_ref().is_some_and(Api::caches) && !is_unsafe(method);
+    let choosing = if may_be_kept && body.is_empty() {
         call.choosing(&headers).map_err(|error| Unmade::Refused(call.refused(&error)))?
     } else {
         None

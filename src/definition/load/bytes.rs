@@ -27,8 +27,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
     let file = opened.map_err(|error| unreadable(&error))?;
     let metadata = file.metadata().map_err(|error| unreadable(&error))?;
     // A link may lead to what the system tells of processes, their environments among it; parts of it would be shown.
-    let systems = path.canonicalize().is_ok_and(|real| ["/proc", "/sys"].iter().any(|root| real.starts_with(root)));
-    if !metadata.is_file() || systems {
+    // Such files have no size.
+    let of_processes = || path.canonicalize().is_ok_and(|real| real.starts_with("/proc"));
+    if !metadata.is_file() || metadata.len() == 0 && of_processes() {
         let message = "this is not a regular file";
         return Err(Box::new(Problem::error(Code::Unreadable, place(), message)));
     }
