@@ -12,7 +12,7 @@ use super::deployment::with_secrets;
 use super::output::Output;
 use super::{Common, Ended};
 use crate::definition::catalogue;
-use crate::definition::document::{Below, Document, Spot};
+use crate::definition::document::{Below, Document, Spot, is_empty};
 use crate::definition::load::environment::Environment;
 use crate::definition::load::reference::says_itself;
 use crate::definition::problem::Problem;
@@ -285,16 +285,6 @@ impl Part<'_> {
                 self.said()
             }
         }
-    }
-}
-
-/// Whether there is nothing to hide in a value.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 

@@ -144,6 +144,16 @@ fn unescape(token: &str) -> std::borrow::Cow<'_, str> {
     if token.contains('~') { token.replace("~1", "/").replace("~0", "~").into() } else { token.into() }
 }
 
+/// Whether nothing stands in a value.
+pub fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
 /// Appends a key to an RFC 6901 pointer.
 pub fn push_token(pointer: &mut String, key: &str) {
     pointer.push('/');

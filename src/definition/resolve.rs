@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use serde_json::Value;
 
 use super::catalogue;
-use super::document::{Below, Document};
+use super::document::{Below, Document, is_empty};
 use super::load::environment::Environment;
 use super::load::expand::{Dependency, expand};
 use super::load::extends::merge;
@@ -111,15 +111,6 @@ fn may_show_a_secret(fault: &Problem, document: &Document) -> bool {
         (Code::UnknownField, Some(meant)) => sounds_secret(name) || sounds_secret(meant) || says_so(value),
         (Code::WrongType, _) => fault.place.pointer.split('/').any(is_telling),
         _ => false,
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 

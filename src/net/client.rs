@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::dial::{Dialer, MOCK_HEADER};
-use super::exchange::{BodyLimit, Excess, Outgoing, Received, Towards};
+use super::exchange::{BodyLimit, Excess, Outgoing, Received, Towards, is_chunked};
 use super::failure::{Failure, Phase, Reason, Sent, Through, classify};
 use super::follow;
 use super::guard::Reach;
@@ -369,14 +369,10 @@ fn framing(response: &reqwest::Response, headers: &HeaderMap) -> Result<bool, Re
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Reason::Malformed("it switches protocols, which nobody asked for".to_owned()));
     }
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let coding = codings.next();
-    let is_chunked = coding.is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
-    if !is_chunked || codings.next().is_some() {
-        return Err(Reason::Malformed("where it ends is in doubt".to_owned()));
-    }
+    let in_doubt = || Reason::Malformed("where it ends is in doubt".to_owned());
+    let chunked = is_chunked(headers).ok_or_else(in_doubt)?;
     let bodiless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let framed = coding.is_some() || headers.contains_key(header::CONTENT_LENGTH) || bodiless;
+    let framed = chunked || headers.contains_key(header::CONTENT_LENGTH) || bodiless;
     Ok(framed || response.version() >= http::Version::HTTP_2)
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 
 use super::guard::Reach;
 use super::origin::Origin;
@@ -114,6 +114,15 @@ pub struct Received {
     pub body: Bytes,
     /// Whether the end of the body can be told from a connection that broke off (RFC 9112 section 6.3).
     pub framed: bool,
+}
+
+/// Whether an answer's body comes in chunks; `None` where its end is in doubt, because it has a transfer coding that is
+/// not `chunked` alone (RFC 9112 section 6.1).
+pub fn is_chunked(headers: &HeaderMap) -> Option<bool> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Some(false) };
+    let alone = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    alone.then_some(true)
 }
 
 /// Status and size: bodies may hold secrets.

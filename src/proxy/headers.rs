@@ -9,6 +9,7 @@ use pingora::{Error, ErrorType};
 
 use super::Call;
 use crate::net::dial::MOCK_HEADER;
+use crate::net::exchange::is_chunked;
 use crate::outbound::credential::Placed;
 use crate::outbound::visible::is_not_for_the_caller;
 
@@ -107,12 +108,9 @@ pub fn kept_of_answer(from: &HeaderMap) -> HeaderMap {
 /// When the answer has a transfer coding that is not `chunked` alone, or any in HTTP/1.0 (RFC 9112 section 6.1): where
 /// it ends is then in doubt.
 pub fn settle_framing(response: &mut ResponseHeader) -> pingora::Result<()> {
-    let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-        if !is_chunked || codings.next().is_some() || response.version == Version::HTTP_10 {
-            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "where the answer ends is in doubt").into_up());
-        }
+    match is_chunked(&response.headers) {
+        Some(chunked) if !(chunked && response.version == Version::HTTP_10) => {}
+        _ => return Err(Error::explain(ErrorType::InvalidHTTPHeader, "where the answer ends is in doubt").into_up()),
     }
     if matches!(response.status, StatusCode::NO_CONTENT) {
         response.remove_header(&header::CONTENT_LENGTH);

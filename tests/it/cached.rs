@@ -84,6 +84,21 @@ fn ttl(ttl: Duration) -> Cache {
     Cache { ttl: Some(ttl), ..Cache::default() }
 }
 
+/// The endpoint `GET /NAME`, of that id.
+fn endpoint(name: &str) -> Endpoint {
+    let path = Text::compile(&format!("/{name}")).unwrap();
+    Endpoint {
+        id: Arc::from(name),
+        request: Request::bare(Method::GET, Target::Path { path, query: None }),
+        pattern: PathPattern { method: Method::GET, segments: vec![Some(name.into())] },
+        scopes: Vec::new(),
+        retry: None,
+        transform: None,
+        cache: None,
+        page: None,
+    }
+}
+
 pub fn hour() -> Cache {
     ttl(Duration::from_hours(1))
 }
@@ -223,17 +238,10 @@ async fn vary_is_about_what_the_service_got_where_a_transform_changes_it() {
     let mut integration = shelf.integration(Some(hour()));
     let name = HeaderName::from_static("x-tenant");
     let change = Change { headers: vec![(name, Text::compile("of-{{ headers['x-app'] }}").unwrap())], json: None };
-    let request = Request::bare(Method::GET, Target::Path { path: Text::compile("/a").unwrap(), query: None });
-    integration.api.as_mut().unwrap().endpoints = vec![Endpoint {
-        id: Arc::from("a"),
-        request,
-        pattern: PathPattern { method: Method::GET, segments: vec![Some("a".into())] },
-        scopes: Vec::new(),
-        retry: None,
-        transform: Some(Transform { request: Some(change), response: None, errors: Errors::Pass, max_body: 1_000 }),
-        cache: None,
-        page: None,
-    }];
+    let mut endpoint = self::endpoint("a");
+    endpoint.transform =
+        Some(Transform { request: Some(change), response: None, errors: Errors::Pass, max_body: 1_000 });
+    integration.api.as_mut().unwrap().endpoints = vec![endpoint];
     let doors = Doors::start(Setup::of(integration));
     for app in ["one", "two", "one", "two"] {
         assert_eq!(get(&doors, "/a", &format!("X-App: {app}\r\n")).await.text(), format!("of-{app}"));
@@ -245,17 +253,9 @@ async fn vary_is_about_what_the_service_got_where_a_transform_changes_it() {
 async fn an_answer_that_may_have_broken_off_is_not_kept_where_it_is_read_whole() {
     let shelf = Shelf::start(|_, _| "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf".to_owned()).await;
     let mut integration = shelf.integration(Some(hour()));
-    let request = Request::bare(Method::GET, Target::Path { path: Text::compile("/a").unwrap(), query: None });
-    integration.api.as_mut().unwrap().endpoints = vec![Endpoint {
-        id: Arc::from("a"),
-        request,
-        pattern: PathPattern { method: Method::GET, segments: vec![Some("a".into())] },
-        scopes: Vec::new(),
-        retry: None,
-        transform: Some(Transform { request: None, response: None, errors: Errors::Pass, max_body: 1_000 }),
-        cache: None,
-        page: None,
-    }];
+    let mut endpoint = self::endpoint("a");
+    endpoint.transform = Some(Transform { request: None, response: None, errors: Errors::Pass, max_body: 1_000 });
+    integration.api.as_mut().unwrap().endpoints = vec![endpoint];
     let doors = Doors::start(Setup::of(integration));
     for _ in 0..2 {
         assert_eq!(get(&doors, "/a", "").await.text(), "half");
@@ -406,19 +406,10 @@ async fn an_endpoint_by_name_is_answered_from_what_is_kept() {
     let shelf =
         Shelf::start(|_, number| ok("Content-Type: application/json\r\n", &format!("{{\"n\":{number}}}"))).await;
     let mut integration = shelf.integration(None);
-    let mut request = Request::bare(Method::GET, Target::Path { path: Text::compile("/list").unwrap(), query: None });
-    request.credential = CredentialUse::Token(None);
-    let pattern = PathPattern { method: Method::GET, segments: vec![Some("list".into())] };
-    integration.api.as_mut().unwrap().endpoints = vec![Endpoint {
-        id: Arc::from("list"),
-        request,
-        pattern,
-        scopes: Vec::new(),
-        retry: None,
-        transform: None,
-        cache: Some(hour()),
-        page: None,
-    }];
+    let mut endpoint = self::endpoint("list");
+    endpoint.request.credential = CredentialUse::Token(None);
+    endpoint.cache = Some(hour());
+    integration.api.as_mut().unwrap().endpoints = vec![endpoint];
     let doors = Doors::start(Setup::of(integration));
     for _ in 0..2 {
         assert_eq!(call(doors.proxy, "POST /svc/-/list", "", "{}").await.json(), serde_json::json!({ "n": 1 }));
@@ -427,19 +418,10 @@ async fn an_endpoint_by_name_is_answered_from_what_is_kept() {
     assert_eq!((get(&doors, "/other", "").await.header("cache-status"), shelf.count()), (None, 2));
     // What is asked with another credential, or none, is another thing.
     let mut integration = shelf.integration(None);
-    let mut request = Request::bare(Method::GET, Target::Path { path: Text::compile("/list").unwrap(), query: None });
-    request.credential = CredentialUse::None;
-    let pattern = PathPattern { method: Method::GET, segments: vec![Some("list".into())] };
-    integration.api.as_mut().unwrap().endpoints = vec![Endpoint {
-        id: Arc::from("list"),
-        request,
-        pattern,
-        scopes: Vec::new(),
-        retry: None,
-        transform: None,
-        cache: Some(hour()),
-        page: None,
-    }];
+    let mut endpoint = self::endpoint("list");
+    endpoint.request.credential = CredentialUse::None;
+    endpoint.cache = Some(hour());
+    integration.api.as_mut().unwrap().endpoints = vec![endpoint];
     let doors = Doors::start(Setup::of(integration));
     for number in [3, 4] {
         let reply = call(doors.proxy, "POST /svc/-/list", "", "{}").await;

@@ -112,6 +112,9 @@ impl DeviceRefused {
     }
 }
 
+/// The definitions by which a consent came, and what it granted.
+type Consented = (Arc<Generation>, Arc<Integration>, Grant);
+
 /// How a flow began.
 enum Begun {
     Waiting(Box<Waiting>),
@@ -368,36 +371,7 @@ impl Connect {
     /// Waits for one person.
     async fn follow(&self, drawer: &Drawer, record: &RecordKey, stop: &CancellationToken) -> Result<(), KeepError> {
         let Some((first, _)) = drawer.get::<Waiting>(record).await? else { return Ok(()) };
-        let (code, mut interval) = (first.code(), Duration::from_secs(first.interval_s));
-        let state = loop {
-            let pause = self.pause(interval.min(code.expires_at.since(self.clock.now())));
-            if stop.run_until_cancelled(pause).await.is_none() {
-                return Ok(());
-            }
-            let generation = self.live.load();
-            let Some(integration) = generation.integration(&first.link.integration).map(Arc::clone) else {
-                if generation.is_faulty(&first.link.integration) && self.clock.now() < code.expires_at {
-                    // How the service is asked stands in a file that does not count now. That ends no consent: what
-                    // was consented to meanwhile is there to be asked for once the file is mended.
-                    continue;
-                }
-                break Err(not_asked(&generation, &first.link.integration));
-            };
-            let saved = Map::new();
-            let connection = first.link.connection.as_str();
-            let account = Account {
-                generation: &generation,
-                integration: &integration,
-                connection,
-                inputs: &first.inputs,
-                saved: &saved,
-            };
-            match self.provider.device_poll(account, &code, interval).await {
-                Ok(Poll::Pending(next)) => interval = next,
-                Ok(Poll::Granted(grant)) => break Ok((generation, integration, grant)),
-                Err(error) => break Err(failed(&error)),
-            }
-        };
+        let Some(state) = self.consented(&first, stop).await else { return Ok(()) };
         // Taken, so that of two who wait one goes on. What was granted may not be given twice: it waits for the store.
         let waiting = loop {
             match drawer.take::<Waiting>(record).await {
@@ -430,6 +404,38 @@ impl Connect {
             Err(state) => state,
         };
         self.keep_end(drawer, claim, state).await
+    }
+
+    /// Polls until a person has consented, or will not any more; `None` when it is stopped before.
+    async fn consented(&self, first: &Waiting, stop: &CancellationToken) -> Option<Result<Consented, State>> {
+        let (code, mut interval) = (first.code(), Duration::from_secs(first.interval_s));
+        loop {
+            let pause = self.pause(interval.min(code.expires_at.since(self.clock.now())));
+            stop.run_until_cancelled(pause).await?;
+            let generation = self.live.load();
+            let Some(integration) = generation.integration(&first.link.integration).map(Arc::clone) else {
+                if generation.is_faulty(&first.link.integration) && self.clock.now() < code.expires_at {
+                    // How the service is asked stands in a file that does not count now. That ends no consent: what
+                    // was consented to meanwhile is there to be asked for once the file is mended.
+                    continue;
+                }
+                return Some(Err(not_asked(&generation, &first.link.integration)));
+            };
+            let saved = Map::new();
+            let connection = first.link.connection.as_str();
+            let account = Account {
+                generation: &generation,
+                integration: &integration,
+                connection,
+                inputs: &first.inputs,
+                saved: &saved,
+            };
+            match self.provider.device_poll(account, &code, interval).await {
+                Ok(Poll::Pending(next)) => interval = next,
+                Ok(Poll::Granted(grant)) => return Some(Ok((generation, integration, grant))),
+                Err(error) => return Some(Err(failed(&error))),
+            }
+        }
     }
 
     /// Keeps the outcome of a claimed flow that nobody waits for in a browser.

@@ -208,11 +208,9 @@ impl Limiter {
     /// What is known of the service's counts, those with the least left first.
     pub fn counts(&self) -> Vec<Count> {
         let told = self.lock().gate.told(self.clock.monotonic());
-        let name = |place: usize| self.limits.get(place).map(|limit| limit.name.clone());
-        let count = |(place, connection, told): (Option<usize>, Arc<str>, Told)| Count {
-            limit: place.and_then(name),
-            connection,
-            told,
+        let count = |(place, connection, told): (Option<usize>, Arc<str>, Told)| {
+            let limit = place.and_then(|place| self.name(place));
+            Count { limit, connection, told }
         };
         let mut counts: Vec<_> = told.into_iter().map(count).collect();
         counts.sort_by(|a, b| (a.told.left, &a.connection, &a.limit).cmp(&(b.told.left, &b.connection, &b.limit)));
@@ -222,11 +220,9 @@ impl Limiter {
     /// What the service said that holds calls up.
     pub fn pauses(&self) -> Vec<Pause> {
         let held = self.lock().gate.held(self.clock.monotonic());
-        let name = |place: usize| self.limits.get(place).map(|limit| limit.name.clone());
-        let pause = |(place, connection, wait): (Option<usize>, Arc<str>, Duration)| Pause {
-            limit: place.and_then(name),
-            connection,
-            wait,
+        let pause = |(place, connection, wait): (Option<usize>, Arc<str>, Duration)| {
+            let limit = place.and_then(|place| self.name(place));
+            Pause { limit, connection, wait }
         };
         let mut pauses: Vec<_> = held.into_iter().map(pause).collect();
         pauses.sort_by(|a, b| (&a.connection, &a.limit).cmp(&(&b.connection, &b.limit)));
@@ -237,6 +233,10 @@ impl Limiter {
     pub fn lift(&self) {
         self.lock().gate.lift(self.clock.monotonic());
         self.news.notify_one();
+    }
+
+    fn name(&self, place: usize) -> Option<Box<str>> {
+        self.limits.get(place).map(|limit| limit.name.clone())
     }
 
     fn claim(&self, ask: &Ask<'_>) -> Claim {
@@ -316,7 +316,7 @@ impl Limiter {
         let ahead = u32::try_from(state.gate.waiting()).unwrap_or(u32::MAX);
         let queued = state.gate.interval(later.limit).saturating_mul(ahead);
         let standing = state.gate.standing(claim, now);
-        let name = later.limit.and_then(|place| self.limits.get(place)).map(|limit| limit.name.clone());
+        let name = later.limit.and_then(|place| self.name(place));
         let after = later.at.saturating_sub(now).saturating_add(queued);
         Full { why, limit: name, after, fields: self.fields(&standing), waited: Duration::ZERO }
     }
