@@ -157,7 +157,8 @@ pub struct Timeouts {
     pub response: Option<DurationText>,
     /// Between two reads or writes of a stream. Default 60s.
     pub idle: Option<DurationText>,
-    /// A whole call of the gateway's own: action, test, endpoint by name. Default 60s.
+    /// A whole call of the gateway's own: action, test, endpoint by name. At the proxy door how long a call waits for its
+    /// turn, and until when a further try may begin to be answered. Default 60s.
     pub total: Option<DurationText>,
 }
 
