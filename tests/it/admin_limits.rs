@@ -122,7 +122,9 @@ fn texts_of_files_are_kept_within_their_memory() {
     let file = deployment.path().join("integrations/shop.yaml");
     let change = |summary: &str, more: &str| {
         fs::write(&file, SHOP.replace("A shop.", summary) + more).unwrap();
-        assert_eq!(deployment.ask("POST", "/api/reload", &Value::Null).json()["result"], "applied");
+        // What watches the directory may have been first; either way the new text is in force now.
+        let result = deployment.ask("POST", "/api/reload", &Value::Null).json()["result"].clone();
+        assert!(result == "applied" || result == "unchanged", "{result}");
         let config = deployment.ask("GET", "/api/config", &Value::Null).json();
         let mut names = config["files"].as_array().unwrap().iter().filter_map(|row| row["file"].as_str());
         let name = names.find(|name| name.ends_with("shop.yaml")).unwrap();
