@@ -9,6 +9,7 @@ use http::{Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
+use super::underway;
 use crate::respond::Answer;
 
 /// How long a client may go on to send after it was answered.
@@ -38,7 +39,7 @@ pub async fn write(session: &mut Session, answer: Answer) -> pingora::Result<()>
     }
     // Under HTTP/2 there is no connection to linger on: a client whose stream is reset while it sends may never
     // look at its answer.
-    if session.as_http2().is_some() && !session.is_body_done() {
+    if underway::stream(session).is_some() && !session.is_body_done() {
         session.set_total_drain_timeout(Some(LINGER));
         // Running out of time is as good an end as any.
         drop(session.drain_request_body().await);

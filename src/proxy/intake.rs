@@ -8,7 +8,7 @@ use http::header;
 use pingora::proxy::Session;
 
 use super::underway;
-use super::watch::{Overdue, Pace, Watch};
+use super::watch::{Overdue, Watch};
 use crate::respond::{Answer, Refusal};
 
 /// The most that is set aside for a body before any of it has come.
@@ -40,10 +40,9 @@ pub async fn whole_body(session: &mut Session, max: u64) -> Result<Bytes, Answer
     if session.req_header().headers.contains_key(header::EXPECT) && declared != Some(0) {
         session.write_continue_response().await.map_err(|_| gone())?;
     }
-    let mut pace = Pace::default();
     let mut body = Gathered { limit: usize::try_from(max).unwrap_or(usize::MAX), ..Gathered::default() };
     loop {
-        match underway::next_piece(session, &mut pace).await {
+        match session.read_request_body().await {
             Ok(Some(piece)) => body.add(piece, declared, max)?,
             Ok(None) => {
                 if let Some(watch) = underway::watch(session) {

@@ -6,6 +6,7 @@
 
 mod admit;
 pub mod answer;
+pub mod bounded;
 mod caller;
 mod carry;
 pub mod chunks;

@@ -2,9 +2,8 @@
 //!
 //! Only what is still held can be sent again: a body that was read to its end and fits Pingora's buffer of 64 KiB.
 //! The decision falls before the failed try is let go of; the pause, and the call's next turn under the policy, come
-//! where Pingora asks for the next peer. A service that stays silent until its time is over ends the wait of the caller's
-//! connection, where that time is kept; for a next try the wait begins anew. Over HTTP/2 the caller's stream ends with
-//! it, and there is no next try.
+//! where Pingora asks for the next peer. A service that stays silent until its time is over ends the wait for the
+//! caller, where that time is kept; for a next try the wait begins anew.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -78,7 +77,7 @@ pub fn after(door: &ProxyDoor, session: &mut Session, context: &mut Context, fau
 /// Whether the service stayed silent until its time was over, and the caller is still there to be answered otherwise.
 pub fn met_silence(session: &Session, context: &Context) -> bool {
     let overdue = watch(session).and_then(Watch::overdue);
-    overdue == Some(Overdue::Service) && context.service.is_none() && session.as_http2().is_none()
+    overdue == Some(Overdue::Service) && context.service.is_none()
 }
 
 /// Whether a call is tried again after the service was silent; the wait for it then begins anew.

@@ -7,7 +7,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use http::request::Parts;
@@ -24,6 +23,7 @@ use super::Shared;
 use super::connection::DoorContext;
 use super::hygiene::{self, Fault};
 use crate::definition::plan::gateway::Limits;
+use crate::proxy::bounded::BoundedSession;
 use crate::proxy::stream::DoorStream;
 use crate::proxy::underway::Stream;
 use crate::proxy::watch::{Overdue, Watch};
@@ -35,9 +35,6 @@ const WINDOWS: (u32, u32) = (64 << 10, 1 << 20);
 const SEND_BUFFER: usize = 64 << 10;
 /// Streams that are remembered after a reset, and that may be reset by us for what the client did.
 const RESETS: (usize, usize) = (32, 64);
-/// How often a stream's limits are looked at, and how long after a service's deadline it is cut: the answer
-/// that says so has its turn before.
-const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// Serves a connection on which HTTP/2 was agreed, until it ends.
 pub async fn serve<A: HttpServerApp + Send + Sync + 'static>(
@@ -102,11 +99,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Gate<A> {
         head.extensions.insert(Arc::clone(&stream));
         *session.req_header_mut() = head.into();
         session.set_write_timeout(Some(self.limits.idle_timeout));
-        tokio::select! {
-            _ = self.app.process_new_http(session, shutdown) => {}
-            () = until_overdue(&stream) => {}
-        }
-        None
+        let session = match session {
+            ServerSession::H2(session) => ServerSession::new_custom(Box::new(BoundedSession::new(session, stream))),
+            other => other,
+        };
+        self.app.process_new_http(session, shutdown).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -146,18 +143,6 @@ async fn answer(session: &mut ServerSession, given: Answer) -> pingora::Result<(
     head.insert_header(header::CONTENT_LENGTH, given.body.len())?;
     session.write_response_header(Box::new(head)).await?;
     session.write_response_body(given.body, true).await
-}
-
-/// Ends when the service has been silent for longer than even its error answer takes. Pingora bounds reads
-/// and writes of a call by themselves; this is the second line.
-async fn until_overdue(stream: &Stream) {
-    loop {
-        tokio::time::sleep(LOOK.0).await;
-        if stream.watch.service_is_overdue(stream.clock.monotonic().saturating_sub(LOOK.1)) {
-            stream.watch.end(Overdue::Service);
-            return;
-        }
-    }
 }
 
 /// Gives a head the form that HTTP/1.1 would have given it: the host as `Host`, crumbs of cookies in one

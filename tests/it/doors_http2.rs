@@ -102,15 +102,46 @@ async fn an_answer_of_the_gateway_is_whole_and_others_go_on() {
     .await;
     let mut integration = service(&format!("http://{origin}"));
     let timeouts = &mut integration.api.as_mut().unwrap().timeouts;
-    (timeouts.response, timeouts.idle) = (Duration::from_millis(200), Duration::from_millis(200));
+    (timeouts.response, timeouts.idle) = (Duration::from_millis(200), Duration::from_hours(1));
     let secure = Secure::over(Setup::of(integration));
     let (sender, _driver) = connect(&secure, secure.doors.proxy).await;
-    let (silent, other) = tokio::join!(
-        ask(&sender, get("/svc/silent").body(()).unwrap(), None),
-        ask(&sender, get("/svc/a").body(()).unwrap(), None)
-    );
+    let both = async {
+        tokio::join!(
+            ask(&sender, get("/svc/silent").body(()).unwrap(), None),
+            ask(&sender, get("/svc/a").body(()).unwrap(), None)
+        )
+    };
+    let (silent, other) = tokio::time::timeout(Duration::from_secs(30), both).await.expect("no answer of any kind");
     assert_eq!((silent.0.as_u16(), silent.1["trunkline-error"].to_str().unwrap()), (504, "service_timeout"));
     assert_eq!((other.0.as_u16(), &other.2[..]), (200, &b"ok"[..]));
+    let sample = "trunkline_upstream_errors_total{integration=\"svc\",reason=\"response_timeout\"}";
+    assert!((secure.doors.metric(sample) - 1.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_its_client_resets_is_a_call_whose_caller_left() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let ended = std::sync::Arc::new(std::sync::Mutex::new(Some(ended)));
+    let origin = serve(move |mut stream| {
+        let ended = std::sync::Arc::clone(&ended);
+        async move {
+            read_head(&mut stream).await;
+            until_closed(&mut stream).await;
+            let ended = ended.lock().unwrap().take();
+            ended.unwrap().send(()).unwrap();
+        }
+    })
+    .await;
+    let secure = Secure::over(Setup::of(service(&format!("http://{origin}"))));
+    let (sender, _driver) = connect(&secure, secure.doors.proxy).await;
+    let mut sender = sender.ready().await.unwrap();
+    let (answer, mut stream) = sender.send_request(get("/svc/a").body(()).unwrap(), true).unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stream.send_reset(h2::Reason::CANCEL);
+    drop(answer);
+    tokio::time::timeout(Duration::from_secs(10), end).await.expect("the service is still waited for").unwrap();
+    let sample = "trunkline_upstream_errors_total{integration=\"svc\",reason=\"client_malformed\"}";
+    assert!(secure.doors.metric(sample) < 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
