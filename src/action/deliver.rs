@@ -12,7 +12,7 @@ use crate::base::clock::Clock;
 use crate::definition::plan::api::Timeouts;
 use crate::definition::plan::gateway::Destination;
 use crate::definition::plan::rule::What;
-use crate::net::{Base, BodyLimit, Clients, Excess, Follow, Outgoing, Received, Towards};
+use crate::net::{Base, BodyLimit, Clients, Excess, Outgoing, Received, Towards};
 use crate::queue::{Again, Report, Task};
 use crate::request::{retry_after, standard_webhooks};
 use crate::template::{Text, Tree};
@@ -103,7 +103,6 @@ fn message(
         body,
         timeouts,
         limit: ANSWER,
-        follow: Follow::default(),
     })
 }
 

@@ -93,14 +93,24 @@ pub enum Kind {
     SignIn,
     /// A call that sets webhooks up at a service, or takes them back.
     Subscription,
+    /// A call that brings a kept answer up to date.
+    Refresh,
     /// A webhook that was taken in.
     Webhook,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Call, Self::Delivery, Self::Connect, Self::Test, Self::SignIn, Self::Subscription, Self::Webhook];
+    pub const ALL: [Self; 8] = [
+        Self::Call,
+        Self::Delivery,
+        Self::Connect,
+        Self::Test,
+        Self::SignIn,
+        Self::Subscription,
+        Self::Refresh,
+        Self::Webhook,
+    ];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
@@ -111,6 +121,7 @@ impl Kind {
             Self::Test => "test",
             Self::SignIn => "sign_in",
             Self::Subscription => "subscription",
+            Self::Refresh => "refresh",
             Self::Webhook => "webhook",
         }
     }
@@ -171,6 +182,7 @@ impl Entry {
             Asker::Test => Kind::Test,
             Asker::SignIn => Kind::SignIn,
             Asker::Webhook => Kind::Subscription,
+            Asker::Cache => Kind::Refresh,
             Asker::Event(_) => Kind::Webhook,
         }
     }

@@ -133,6 +133,8 @@ pub enum Asker {
     Webhook,
     /// The gateway itself, to get, renew or give back a token.
     SignIn,
+    /// The cache, which brings an answer up to date after it was given once more.
+    Cache,
     /// The service itself, with a webhook; the event that was made of it.
     Event(String),
 }

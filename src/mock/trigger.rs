@@ -13,7 +13,7 @@ use crate::base::random::{Random, RandomUnavailable};
 use crate::definition::plan::Integration;
 use crate::definition::plan::api::Timeouts;
 use crate::definition::plan::webhook::WebhookSecret;
-use crate::net::{Base, BodyLimit, Excess, Follow, Outgoing, Towards};
+use crate::net::{Base, BodyLimit, Excess, Outgoing, Towards};
 
 /// An event that is wanted.
 #[derive(Debug, Clone)]
@@ -74,7 +74,6 @@ impl SignedWebhook {
             body: self.body.clone(),
             timeouts: Timeouts::default(),
             limit: BodyLimit { bytes: 64 << 10, excess: Excess::Cut },
-            follow: Follow::default(),
         })
     }
 }

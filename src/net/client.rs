@@ -1,7 +1,7 @@
 //! The one client of the gateway's own calls: guarded addresses, verified TLS, bounded time and size.
 //!
-//! It takes a proxy from the settings and never from the environment, keeps no cookies, decompresses nothing and follows redirects
-//! by its own rules ([`Follow`](super::Follow)). It adds no credential and retries nothing that may
+//! It takes a proxy from the settings and never from the environment, keeps no cookies, decompresses nothing and follows no
+//! redirect: where one leads is for whoever asks to go on to ([`redirected`](super::redirected)). It adds no credential and retries nothing that may
 //! have been seen. Called by `outbound` (services) and `action` (destinations).
 
 use std::hash::{Hash, Hasher};
@@ -18,7 +18,6 @@ use url::Url;
 use super::dial::{Dialer, MOCK_HEADER};
 use super::exchange::{BodyLimit, Excess, Outgoing, Received, Towards, is_chunked};
 use super::failure::{Failure, Phase, Reason, Sent, Through, classify};
-use super::follow;
 use super::guard::Reach;
 use super::origin::Scheme;
 use super::resolve::literal_address;
@@ -147,41 +146,14 @@ impl Clients {
     }
 
     async fn send_in_time(&self, outgoing: Outgoing) -> Result<Received, Failure> {
-        let (origin, total) = (outgoing.origin.to_string(), outgoing.timeouts.total);
-        let answered = timeout(total, Box::pin(self.send_following(outgoing))).await;
-        answered.unwrap_or_else(|_elapsed| {
-            Err(Failure { origin, reason: Reason::Timeout(Phase::Total), sent: Sent::Maybe })
-        })
+        let answered = timeout(outgoing.timeouts.total, Box::pin(self.send_once(&outgoing))).await;
+        let answered = answered.unwrap_or(Err((Reason::Timeout(Phase::Total), Sent::Maybe)));
+        answered.map_err(|(reason, sent)| Failure { origin: outgoing.origin.to_string(), reason, sent })
     }
 
-    async fn send_following(&self, mut outgoing: Outgoing) -> Result<Received, Failure> {
-        let mut hops = 0;
-        loop {
-            let origin = outgoing.origin.to_string();
-            let url = url_of(&outgoing);
-            let sent = url.as_ref().map_err(|reason| (reason.clone(), Sent::Nothing));
-            let received = match sent {
-                Ok(url) => self.send_once(&outgoing, url).await,
-                Err(fault) => Err(fault),
-            };
-            let received = received.map_err(|(reason, sent)| Failure {
-                origin,
-                reason,
-                sent: if hops == 0 { sent } else { Sent::Maybe },
-            })?;
-            let next = url.ok().and_then(|url| follow::next(&outgoing, &url, &received));
-            let Some(next) = next else { return Ok(received) };
-            if hops == next.follow.hops {
-                let reason = Reason::Redirects(hops);
-                return Err(Failure { origin: next.origin.to_string(), reason, sent: Sent::Maybe });
-            }
-            (outgoing, hops) = (next, hops + 1);
-        }
-    }
-
-    async fn send_once(&self, outgoing: &Outgoing, url: &Url) -> Result<Received, (Reason, Sent)> {
+    async fn send_once(&self, outgoing: &Outgoing) -> Result<Received, (Reason, Sent)> {
         let unsent = |reason| (reason, Sent::Nothing);
-        let request = self.request(outgoing, url.clone()).map_err(unsent)?;
+        let request = self.request(outgoing, url_of(outgoing).map_err(unsent)?).map_err(unsent)?;
         self.check_literal(outgoing).await.map_err(unsent)?;
         let client = self.client(outgoing).await.map_err(unsent)?;
         let head = outgoing.timeouts.connect.saturating_add(outgoing.timeouts.response);
@@ -314,7 +286,7 @@ fn way_through(proxy: &Proxy) -> Result<reqwest::Proxy, Reason> {
 }
 
 /// The call's URL, refused when reading it again would give another path or host.
-fn url_of(outgoing: &Outgoing) -> Result<Url, Reason> {
+pub(super) fn url_of(outgoing: &Outgoing) -> Result<Url, Reason> {
     let changed = Reason::Unsendable("its path or host has more than one reading");
     let mut text = format!("{}{}", outgoing.origin, outgoing.path);
     let secret = outgoing.secret_query.as_ref().map(|secret| secret.expose().as_str());

@@ -53,8 +53,6 @@ pub struct Outgoing {
     pub timeouts: Timeouts,
     /// How much of the answer's body is taken.
     pub limit: BodyLimit,
-    /// What to do when the answer is a redirect.
-    pub follow: Follow,
 }
 
 /// Where to, and sizes: headers, bodies and queries may hold secrets.
@@ -89,7 +87,7 @@ impl Default for BodyLimit {
     }
 }
 
-/// What to do when an answer is a redirect. Within one origin a GET or HEAD is sent again in full, and
+/// Where a call goes on to when its answer is a redirect. Within one origin a GET or HEAD is sent again in full, and
 /// a 303 makes a GET of any method. At another origin only a GET or HEAD goes on, without any of the
 /// call's headers but `Accept`, without its body and its credential, and only to a host that is listed here. From
 /// HTTPS to plain HTTP nothing goes on. What may not go on is answered as it came.

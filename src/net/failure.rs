@@ -83,6 +83,14 @@ pub enum Reason {
     /// The answer leads on more often than is followed.
     #[error("the answer is the end of more than {0} redirects")]
     Redirects(u8),
+    /// The answer leads on, and the call that it asks for may not go now.
+    #[error("the redirect was not followed: {why}")]
+    Held {
+        /// What the gateway answers because of it.
+        refusal: Refusal,
+        /// Why not.
+        why: String,
+    },
     /// What came is not an HTTP answer.
     #[error("what came is not an HTTP answer: {0}")]
     Malformed(String),
@@ -108,6 +116,7 @@ impl Reason {
             Self::Reset => "reset",
             Self::TooLarge { .. } => "too_large",
             Self::Redirects(_) => "redirects",
+            Self::Held { .. } => "redirect_held",
             Self::Malformed(_) => "malformed",
             Self::Unsendable(_) => "unsendable",
         }
@@ -124,6 +133,7 @@ impl Failure {
             Reason::Untrusted(_) | Reason::NoRoots => Refusal::ServiceUntrusted,
             Reason::Timeout(_) => Refusal::ServiceTimeout,
             Reason::TooLarge { .. } | Reason::Redirects(_) | Reason::Malformed(_) => Refusal::ServiceAnswerInvalid,
+            Reason::Held { refusal, .. } => *refusal,
             Reason::Unsendable(_) => Refusal::DefinitionFailed,
         }
     }
@@ -142,6 +152,7 @@ impl Failure {
             | Reason::Timeout(_)
             | Reason::Reset
             | Reason::Redirects(_)
+            | Reason::Held { .. }
             | Reason::Malformed(_) => true,
         }
     }

@@ -6,18 +6,16 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use url::{Host, Url};
 
-use super::exchange::{Outgoing, Received, Towards};
+use super::client::url_of;
+use super::exchange::{Follow, Outgoing, Received, Towards};
 use super::origin::{Origin, Scheme};
 use crate::base::secret::Secret;
 
 /// The call that a redirect asks for; `None` when the answer is no redirect, or is one that may not be
-/// followed: then it is the answer.
-pub(super) fn next(outgoing: &Outgoing, current: &Url, received: &Received) -> Option<Outgoing> {
-    if outgoing.follow.hops == 0 {
-        return None;
-    }
+/// followed: then it is the answer. How often it goes on is for whoever sends it to count.
+pub fn redirected(outgoing: &Outgoing, follow: &Follow, received: &Received) -> Option<Outgoing> {
     let method = method_after(&outgoing.method, received.status)?;
-    let target = target(current, &received.headers)?;
+    let target = target(&url_of(outgoing).ok()?, &received.headers)?;
     let origin = origin_of(&target)?;
     let mut next = outgoing.clone();
     target.path().clone_into(&mut next.path);
@@ -30,7 +28,7 @@ pub(super) fn next(outgoing: &Outgoing, current: &Url, received: &Received) -> O
         next.headers.remove(header::CONTENT_TYPE);
     }
     if origin != outgoing.origin {
-        next = at_another_origin(next, outgoing, &origin, &method)?;
+        next = at_another_origin(next, (outgoing, follow), &origin, &method)?;
     }
     (next.method, next.origin) = (method, origin);
     Some(next)
@@ -79,9 +77,14 @@ fn origin_of(url: &Url) -> Option<Origin> {
 }
 
 /// The call at another origin: nothing of what was added for the first one goes along.
-fn at_another_origin(mut next: Outgoing, from: &Outgoing, origin: &Origin, method: &Method) -> Option<Outgoing> {
+fn at_another_origin(
+    mut next: Outgoing,
+    (from, follow): (&Outgoing, &Follow),
+    origin: &Origin,
+    method: &Method,
+) -> Option<Outgoing> {
     let safe = *method == Method::GET || *method == Method::HEAD;
-    let listed = from.follow.hosts.iter().any(|pattern| pattern.matches(&origin.host));
+    let listed = follow.hosts.iter().any(|pattern| pattern.matches(&origin.host));
     let downgraded = origin.scheme == Scheme::Http && from.origin.scheme == Scheme::Https;
     if !safe || !listed || downgraded {
         return None;
@@ -92,7 +95,7 @@ fn at_another_origin(mut next: Outgoing, from: &Outgoing, origin: &Origin, metho
         from.headers.get(header::ACCEPT).map(|accept| (header::ACCEPT, accept.clone())).into_iter().collect();
     match &mut next.towards {
         Towards::Service { reach, transport, .. } => {
-            reach.clone_from(&from.follow.reach);
+            reach.clone_from(&follow.reach);
             transport.identity = None;
         }
         Towards::Destination { .. } => return None,

@@ -23,6 +23,7 @@ pub use client::Clients;
 pub use dial::{Addresses, DialError, Dialer, Redirect, Route};
 pub use exchange::{BodyLimit, Excess, Follow, Outgoing, Received, Towards};
 pub use failure::{Failure, Phase, Reason, Sent};
+pub use follow::redirected;
 pub use guard::Reach;
 pub use origin::{Base, BaseError, Origin, Scheme};
 pub use trust::Trust;

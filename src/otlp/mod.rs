@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::definition::plan::api::Timeouts;
 use crate::definition::plan::trace::Trace;
-use crate::net::{Base, BodyLimit, Clients, Excess, Follow, Outgoing, Received, Towards};
+use crate::net::{Base, BodyLimit, Clients, Excess, Outgoing, Received, Towards};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Span;
 
@@ -139,7 +139,6 @@ impl Exporter {
             body,
             timeouts: Timeouts { response: *timeout, total: *timeout, ..Timeouts::default() },
             limit: ANSWER,
-            follow: Follow::default(),
         })
     }
 

@@ -13,6 +13,7 @@ use super::prepare::{Prepared, SignedOut};
 use super::record::{self, Journey};
 use super::tries::{note_wish, whole_time};
 use super::underway::{Underway, context};
+use super::way::{Answered, Way};
 use crate::activity::Asker;
 use crate::connection::health::Trouble;
 use crate::connection::{Connection, Credential, Need};
@@ -21,7 +22,7 @@ use crate::definition::plan::api::{Api, Endpoint};
 use crate::definition::plan::policy::Retry;
 use crate::definition::plan::request::{CredentialUse, Request};
 use crate::definition::plan::{Auth, Integration};
-use crate::net::{Failure, Outgoing, Received};
+use crate::net::Outgoing;
 use crate::request::moment::Skew;
 use crate::request::{AnswerError, Outcome, fill};
 use crate::telemetry::trace;
@@ -64,9 +65,6 @@ pub struct Setting<'a> {
     /// What earlier answers gave to keep, over what the connection has, as `saved`.
     pub saved: &'a Map<String, Json>,
 }
-
-/// What came of a try, and how long the service asks to wait.
-type Answered = (Result<Received, Failure>, Option<Duration>);
 
 impl Outbound {
     /// Makes a call and says what its answer means. A caller's call is tried again as the definition declares; the
@@ -144,9 +142,11 @@ impl Outbound {
             }
             Looked::Sent(kept) => kept,
         };
-        let (pass, outgoing) = match Box::pin(self.admit(&underway, outgoing, ends)).await {
+        let way = self.way(&underway, ends);
+        let (pass, outgoing) = match Box::pin(way.admit(outgoing)).await {
             Ok(admitted) => admitted,
-            Err(held) => {
+            Err(reason) => {
+                let held = OutboundError::Held { integration: id(call), reason };
                 let instead = underway.instead(kept, held, &context, &self.parts);
                 journey.held(&instead);
                 return instead;
@@ -154,7 +154,7 @@ impl Outbound {
         };
         journey.tries(pass.waited());
         let limits = pass.fields();
-        let (sent, asked) = Box::pin(self.send(&underway, pass, outgoing)).await?;
+        let (sent, asked) = Box::pin(self.send(&underway, &way, (pass, outgoing), journey)).await?;
         let sent = self.settle(kept, sent, &mut journey.course.cache);
         let mut result = underway.read(&context, sent, &self.parts);
         if matches!(call.asker, Asker::Delivery(_)) {
@@ -169,10 +169,25 @@ impl Outbound {
         result
     }
 
-    /// Sends a call that may go, and tells the policy what came of it. Answers how long the service asks to wait
-    /// besides.
-    async fn send(&self, underway: &Underway<'_>, pass: Pass, outgoing: Outgoing) -> Result<Answered, OutboundError> {
-        let (call, prepared) = (underway.call, &underway.prepared);
+    /// The way of a call whose time is over at `ends`.
+    pub(super) fn way<'a>(&'a self, underway: &'a Underway<'_>, ends: Duration) -> Way<'a> {
+        let caller = match &underway.call.asker {
+            Asker::Caller(caller) => Some(caller),
+            _ => None,
+        };
+        let (parts, prepared, endpoint) = (&self.parts, &*underway.prepared, underway.call.endpoint.as_ref());
+        Way { parts, prepared, endpoint, caller, ends, follow: underway.follow() }
+    }
+
+    /// Signs and sends a call that may go.
+    async fn send(
+        &self,
+        underway: &Underway<'_>,
+        way: &Way<'_>,
+        (pass, outgoing): (Pass, Outgoing),
+        journey: &mut Journey,
+    ) -> Result<Answered, OutboundError> {
+        let prepared = &underway.prepared;
         let outgoing = match underway.sign(outgoing, self.signing_moment(&prepared.connection)) {
             Ok(signed) => signed,
             Err(unsigned) => {
@@ -180,19 +195,10 @@ impl Outbound {
                 return Err(unsigned);
             }
         };
-        let began = self.parts.clock.monotonic();
-        let sent = Box::pin(self.parts.clients.send(outgoing)).await;
-        let asked = match &sent {
-            Ok(received) => {
-                self.hear_clock(call.integration, prepared, (received.status.as_u16(), &received.headers));
-                pass.read(received, call.endpoint.as_deref())
-            }
-            Err(failure) => {
-                pass.failed(failure);
-                None
-            }
-        };
-        record::tried(&self.parts, call, (began, &sent));
+        let (sent, asked) = way.send(pass, outgoing, &mut journey.course.waited).await;
+        if let Ok(received) = &sent {
+            self.hear_clock(underway.call.integration, prepared, (received.status.as_u16(), &received.headers));
+        }
         Ok((sent, asked))
     }
 

@@ -10,8 +10,9 @@ use http::{Method, header};
 use super::Outbound;
 use super::cache::{Asked, Key, Look, Turn, is_unsafe, of_answer};
 use super::error::OutboundError;
-use super::limit::{Ask, Lane};
+use super::record::{self, Journey};
 use super::underway::Underway;
+use super::way::Way;
 use crate::activity::Asker;
 use crate::definition::plan::request::CredentialUse;
 use crate::net::{Failure, Outgoing, Received};
@@ -98,29 +99,29 @@ impl Outbound {
 
     /// Brings what is kept up to date, behind the caller's back, when it is the refresh's turn.
     fn refresh(&self, turn: Box<Turn>, outgoing: Outgoing, underway: &Underway<'_>) {
-        let (clients, prepared) = (self.parts.clients.clone(), Arc::clone(&underway.prepared));
-        let endpoint = underway.call.endpoint.clone();
+        let (parts, prepared, follow) = (self.parts.clone(), Arc::clone(&underway.prepared), underway.follow());
+        let (generation, endpoint) = (underway.call.generation.number, underway.call.endpoint.clone());
         let ends = self.parts.clock.monotonic().saturating_add(outgoing.timeouts.total);
-        let place = Arc::from(outgoing.origin.to_string());
         tokio::spawn(async move {
-            let ask = Ask {
-                connection: &prepared.connection.id,
-                caller: None,
-                endpoint: endpoint.as_ref(),
-                method: &outgoing.method,
-                path: outgoing.path.strip_prefix(&prepared.base.path).unwrap_or(&outgoing.path),
-                place: &place,
-                until: Some(ends),
-                lane: Lane::Turn,
-            };
-            let Ok(pass) = prepared.policy.admit(ask, prepared.waiting_calls()).await else { return };
-            // An answer that did not come leaves what is kept as it is; the next one who asks tries again.
-            match clients.send(outgoing).await {
-                Ok(received) => {
-                    pass.read(&received, endpoint.as_deref());
-                    drop(turn.settle(received));
+            let (mut journey, method) = (Journey::begin(&parts), outgoing.method.clone());
+            journey.leads(&outgoing);
+            let way =
+                Way { parts: &parts, prepared: &prepared, endpoint: endpoint.as_ref(), caller: None, ends, follow };
+            let sent = match way.admit(outgoing).await {
+                Ok((pass, outgoing)) => {
+                    journey.tries(pass.waited());
+                    let (sent, _) = Box::pin(way.send(pass, outgoing, &mut journey.course.waited)).await;
+                    sent.map_err(|failure| failure.refusal())
                 }
-                Err(failure) => pass.failed(&failure),
+                Err(held) => {
+                    journey.waits(held.waited());
+                    Err(held.refusal())
+                }
+            };
+            record::refreshed(&parts, (&prepared.connection, generation), (method, endpoint.clone()), journey, &sent);
+            // An answer that did not come leaves what is kept as it is; the next one who asks tries again.
+            if let Ok(received) = sent {
+                drop(turn.settle(received));
             }
         });
     }

@@ -30,6 +30,7 @@ pub mod trial;
 mod tries;
 mod underway;
 pub mod visible;
+mod way;
 
 use std::sync::Arc;
 

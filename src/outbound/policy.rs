@@ -306,6 +306,7 @@ impl Pass {
             | Reason::NoRoots
             | Reason::TooLarge { .. }
             | Reason::Redirects(_)
+            | Reason::Held { .. }
             | Reason::Unsendable(_) => false,
         };
         match (is_services, failure.sent) {

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
+
 use super::Parts;
 use super::call::Call;
 use super::error::OutboundError;
-use crate::activity::{CallRecord, Course, Told};
+use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::clock::Timestamp;
+use crate::connection::Connection;
 use crate::net::{Failure, Outgoing, Received};
 use crate::request::Outcome;
+use crate::respond::Refusal;
 use crate::telemetry::trace::{Kind, Span};
 
 /// A call from its beginning to its end, its further tries among it.
@@ -118,9 +122,39 @@ pub(super) fn ended(parts: &Parts, call: &Call<'_>, journey: Journey, result: &R
     });
 }
 
+/// Remembers a call that brought a kept answer up to date.
+pub(super) fn refreshed(
+    parts: &Parts,
+    (connection, generation): (&Connection, u64),
+    (method, endpoint): (Method, Option<Arc<str>>),
+    journey: Journey,
+    sent: &Result<Received, Refusal>,
+) {
+    let took = parts.clock.monotonic().saturating_sub(journey.began);
+    let place = journey.place.unwrap_or_else(|| Place { origin: Arc::from(""), path: String::new(), bytes: 0 });
+    parts.activity.record(CallRecord {
+        at: journey.at,
+        generation,
+        integration: Arc::clone(&connection.integration),
+        connection: Arc::clone(&connection.id),
+        asker: Asker::Cache,
+        endpoint,
+        method,
+        origin: place.origin,
+        path: place.path,
+        status: sent.as_ref().ok().map(|received| received.status.as_u16()),
+        error: sent.as_ref().err().map(|refusal| refusal.code()),
+        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        sent_bytes: 0,
+        received_bytes: sent.as_ref().map_or(0, |received| received.body.len() as u64),
+        course: journey.course,
+        told: Told::default(),
+    });
+}
+
 /// Counts a try that was sent.
-pub(super) fn tried(parts: &Parts, call: &Call<'_>, (began, sent): (Duration, &Result<Received, Failure>)) {
-    let (metrics, id) = (&parts.metrics, &*call.integration.id);
+pub(super) fn tried(parts: &Parts, integration: &str, (began, sent): (Duration, &Result<Received, Failure>)) {
+    let (metrics, id) = (&parts.metrics, integration);
     let took = parts.clock.monotonic().saturating_sub(began);
     match sent {
         Ok(received) => {

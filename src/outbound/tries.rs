@@ -1,51 +1,18 @@
-//! The tries of the gateway's own calls: their time, their turn under the policy, and what follows a failed one.
+//! The tries of the gateway's own calls: their time, and what follows a failed one.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Outbound;
-use super::call::{Call, id};
+use super::call::Call;
 use super::error::{OutboundError, Why};
-use super::limit::{Ask, Lane};
-use super::policy::Pass;
 use super::prepare::Prepared;
 use super::retry::{Between, Fault, Spent, fresh_key, key_header};
-use super::underway::Underway;
 use crate::activity::Asker;
 use crate::definition::plan::policy::Retry;
-use crate::net::{Outgoing, Sent};
+use crate::net::Sent;
 use crate::request::{AnswerError, Outcome};
 
 impl Outbound {
-    /// Waits for the call's turn; what is left of its time is what it has then.
-    pub(super) async fn admit(
-        &self,
-        underway: &Underway<'_>,
-        mut outgoing: Outgoing,
-        ends: Duration,
-    ) -> Result<(Pass, Outgoing), OutboundError> {
-        let (call, prepared) = (underway.call, &underway.prepared);
-        let elsewhere = (outgoing.origin != prepared.base.origin).then(|| Arc::from(outgoing.origin.to_string()));
-        let caller = match &call.asker {
-            Asker::Caller(caller) => Some(caller),
-            _ => None,
-        };
-        let ask = Ask {
-            connection: &prepared.connection.id,
-            caller,
-            endpoint: call.endpoint.as_ref(),
-            method: &outgoing.method,
-            path: outgoing.path.strip_prefix(&prepared.base.path).unwrap_or(&outgoing.path),
-            place: elsewhere.as_ref().unwrap_or(&prepared.place),
-            until: Some(ends),
-            lane: Lane::Turn,
-        };
-        let admitted = prepared.policy.admit(ask, prepared.waiting_calls()).await;
-        let pass = admitted.map_err(|reason| OutboundError::Held { integration: id(call), reason })?;
-        outgoing.timeouts.total = ends.saturating_sub(self.parts.clock.monotonic());
-        Ok((pass, outgoing))
-    }
-
     /// Whether a call is tried again, and after what pause.
     pub(super) fn again(
         &self,
@@ -87,7 +54,13 @@ pub(super) fn whole_time(call: &Call<'_>) -> Duration {
 pub(super) fn retries<'a>(call: &Call<'a>) -> Option<&'a Retry> {
     match call.asker {
         Asker::Caller(_) => call.integration.api.as_ref()?.retry(call.endpoint.as_deref()),
-        Asker::Delivery(_) | Asker::Connect | Asker::Test | Asker::Webhook | Asker::SignIn | Asker::Event(_) => None,
+        Asker::Delivery(_)
+        | Asker::Connect
+        | Asker::Test
+        | Asker::Webhook
+        | Asker::SignIn
+        | Asker::Cache
+        | Asker::Event(_) => None,
     }
 }
 

@@ -87,14 +87,12 @@ impl Underway<'_> {
             body,
             timeouts: self.api.timeouts,
             limit: BodyLimit { bytes: call.generation.gateway.limits.answer_bytes, excess: Excess::Refuse },
-            follow: self.follow(),
         })
     }
 
     /// The call with the headers that sign it, where its connection signs calls.
     pub(super) fn sign(&self, mut outgoing: Outgoing, moment: Moment<'_>) -> Result<Outgoing, OutboundError> {
-        let carries = matches!(self.call.request.credential, CredentialUse::Token(_));
-        if self.prepared.signer.is_none() || !carries || self.call.request.basic.is_some() {
+        if !self.is_signed() {
             return Ok(outgoing);
         }
         for name in own_headers() {
@@ -110,8 +108,12 @@ impl Underway<'_> {
         };
         let added = self.prepared.sign(leaving, moment).map_err(|reason| self.unusable(reason))?;
         outgoing.headers.extend(added);
-        outgoing.follow = Follow::default();
         Ok(outgoing)
+    }
+
+    fn is_signed(&self) -> bool {
+        let carries = matches!(self.call.request.credential, CredentialUse::Token(_));
+        self.prepared.signer.is_some() && carries && self.call.request.basic.is_none()
     }
 
     fn unusable(&self, reason: PlaceError) -> OutboundError {
@@ -119,9 +121,11 @@ impl Underway<'_> {
         OutboundError::Credential { integration, connection, reason }
     }
 
-    fn follow(&self) -> Follow {
+    /// Where the call goes on to. A signature holds for the one call that it was made for.
+    pub(super) fn follow(&self) -> Option<Follow> {
+        let hops = self.call.generation.gateway.limits.redirects;
         let reach = Reach::of_integration(&self.prepared.gateway, self.api.transport.allow_private, None);
-        Follow { hops: self.call.generation.gateway.limits.redirects, hosts: self.api.hosts.clone(), reach }
+        (hops > 0 && !self.is_signed()).then(|| Follow { hops, hosts: self.api.hosts.clone(), reach })
     }
 
     fn target(&self, place: Place) -> Result<(origin::Origin, String, bool), OutboundError> {

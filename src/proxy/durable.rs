@@ -444,7 +444,7 @@ impl ProxyDoor {
             Err(unmade) => (None, unmade.code()),
         };
         let (origin, path) = whole.place();
-        record::of_durable(
+        record::apart(
             self,
             CallRecord {
                 at,

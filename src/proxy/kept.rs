@@ -12,10 +12,12 @@ use super::admit::has_body;
 use super::ready::Ready;
 use super::route::Route;
 use super::whole::{self, WholeCall};
-use super::{Incoming, ProxyDoor, headers};
+use super::{Incoming, ProxyDoor, headers, record};
+use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::definition::live::Generation;
+use crate::net::Received;
 use crate::outbound::cache::{self, Asked, Given, Key, Look, Next, Recording, Turn, is_unsafe};
-use crate::respond::Answer;
+use crate::respond::{Answer, Refusal};
 
 /// What a streamed call has to do with what is kept.
 #[derive(Debug, Default)]
@@ -154,11 +156,41 @@ impl Behind {
             }
             turn.ask(&mut headers);
             // An answer that did not come leaves what is kept as it is; the next one who asks tries again.
-            if let Ok(received) = whole::get(&door, &call, &headers).await {
+            if let Ok(received) = get(&door, &call, &headers).await {
                 drop(turn.settle(received));
             }
         });
     }
+}
+
+/// A GET for the cache, which is written down as a call of its own.
+async fn get(door: &ProxyDoor, call: &WholeCall, headers: &HeaderMap) -> Result<Received, Answer> {
+    let (mut course, clock) = (Course::default(), &door.parts.clock);
+    let (at, began) = (clock.now(), clock.monotonic());
+    let answered = whole::get(door, call, headers, &mut course).await;
+    let (origin, path) = call.place();
+    record::apart(
+        door,
+        CallRecord {
+            at,
+            generation: call.generation.number,
+            integration: Arc::clone(&call.ready.integration.id),
+            connection: Arc::clone(&call.ready.common.connection.id),
+            asker: Asker::Cache,
+            endpoint: None,
+            method: Method::GET,
+            origin,
+            path,
+            status: answered.as_ref().ok().map(|received| received.status.as_u16()),
+            error: answered.as_ref().err().and_then(Refusal::of).map(|refusal| refusal.code()),
+            duration_ms: u64::try_from(clock.monotonic().saturating_sub(began).as_millis()).unwrap_or(u64::MAX),
+            sent_bytes: 0,
+            received_bytes: answered.as_ref().map_or(0, |received| received.body.len() as u64),
+            course,
+            told: Told::default(),
+        },
+    );
+    answered
 }
 
 impl Kept {

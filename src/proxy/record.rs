@@ -87,8 +87,8 @@ pub fn record(door: &ProxyDoor, mut ended: Ended) {
     });
 }
 
-/// Writes a try of a durable call down. No request was made at the door for it.
-pub fn of_durable(door: &ProxyDoor, call: CallRecord) {
+/// Writes a call down for which no request was made at the door: a try of a durable call, a refresh of a kept answer.
+pub fn apart(door: &ProxyDoor, call: CallRecord) {
     if let Some(status) = call.status {
         of_service(door, &call.integration, (Duration::from_millis(call.duration_ms), status));
     }

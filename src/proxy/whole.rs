@@ -19,7 +19,7 @@ use crate::activity::Course;
 use crate::definition::live::Generation;
 use crate::definition::plan::api::{Api, Endpoint, Transform};
 use crate::definition::plan::policy::Retry;
-use crate::net::exchange::{BodyLimit, Excess, Follow, Outgoing, Received, Towards};
+use crate::net::exchange::{BodyLimit, Excess, Outgoing, Received, Towards};
 use crate::net::{Failure, Sent};
 use crate::outbound::cache::{Look, Turn, is_unsafe, listed, of_answer};
 use crate::outbound::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
@@ -408,10 +408,14 @@ async fn once(
 }
 
 /// A GET with these headers, for the cache.
-pub async fn get(door: &ProxyDoor, call: &WholeCall, headers: &HeaderMap) -> Result<Received, Answer> {
-    let mut course = Course::default();
+pub async fn get(
+    door: &ProxyDoor,
+    call: &WholeCall,
+    headers: &HeaderMap,
+    course: &mut Course,
+) -> Result<Received, Answer> {
     let message = Message { headers, body: Bytes::new(), ends: call.ends(door) };
-    let tried = once(door, (call, &call.ready), &Method::GET, message, &mut course).await;
+    let tried = once(door, (call, &call.ready), &Method::GET, message, course).await;
     tried.map(|tried| tried.received).map_err(Unmade::into_answer)
 }
 
@@ -471,7 +475,6 @@ fn outgoing(
         body,
         timeouts: ready.timeouts,
         limit,
-        follow: Follow::default(),
     })
 }
 

@@ -20,7 +20,7 @@ use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::definition::plan::api::{HttpVersions, Timeouts, Transport};
 use crate::definition::plan::gateway::{VaultAuth, VaultServer};
-use crate::net::{BodyLimit, Clients, Excess, Follow, Origin, Outgoing, Reach, Received, Scheme, Towards};
+use crate::net::{BodyLimit, Clients, Excess, Origin, Outgoing, Reach, Received, Scheme, Towards};
 
 /// What a path may have in it as it is.
 const PLAIN: &AsciiSet =
@@ -288,7 +288,6 @@ impl Client {
             body,
             timeouts: Timeouts { connect: time, response: time, idle: time, total: time },
             limit: BodyLimit { bytes: MAX_ANSWER, excess: Excess::Refuse },
-            follow: Follow::default(),
         })
     }
 

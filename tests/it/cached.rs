@@ -353,6 +353,32 @@ async fn a_stale_answer_is_given_while_a_new_one_is_fetched() {
     assert_eq!(get(&doors, "/a", "").await.text(), "1");
     until("the refresh", async || get(&doors, "/a", "").await.text() != "1").await;
     assert_eq!(shelf.last().all("authorization"), ["Bearer sk_test"]);
+    // Each is a call that somebody may ask about.
+    let of_cache = |entry: &trunkline::activity::entry::Entry| entry.asker == trunkline::activity::Asker::Cache;
+    let entry = doors.activity.newest(1, of_cache).pop().expect("an entry");
+    assert_eq!((&*entry.connection, &*entry.path, entry.status, entry.attempts), ("default", "/a", Some(200), 1));
+    let asked = doors.metric("trunkline_upstream_requests_total{code=\"200\",integration=\"svc\"}");
+    assert!(asked >= 2.0, "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_of_an_endpoint_by_name_is_recorded_as_well() {
+    let shelf =
+        Shelf::start(|_, number| ok("Content-Type: application/json\r\n", &format!("{{\"n\":{number}}}"))).await;
+    let mut integration = shelf.integration(None);
+    let mut endpoint = self::endpoint("list");
+    endpoint.request.credential = CredentialUse::Token(None);
+    endpoint.cache = Some(Cache { stale_while_revalidate: Duration::from_hours(1), ..ttl(Duration::ZERO) });
+    integration.api.as_mut().unwrap().endpoints = vec![endpoint];
+    let doors = Doors::start(Setup::of(integration));
+    for _ in 0..2 {
+        assert_eq!(call(doors.proxy, "POST /svc/-/list", "", "{}").await.json(), serde_json::json!({ "n": 1 }));
+    }
+    let of_cache = |entry: &trunkline::activity::entry::Entry| entry.asker == trunkline::activity::Asker::Cache;
+    until("the refresh", async || !doors.activity.newest(1, of_cache).is_empty()).await;
+    let entry = doors.activity.newest(1, of_cache).pop().unwrap();
+    assert_eq!((&*entry.path, entry.endpoint.as_deref(), entry.status), ("/list", Some("list"), Some(200)));
+    assert_eq!(shelf.count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,9 +9,11 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use serde_json::json;
 use trunkline::base::clock::{Clock as _, SystemClock};
+use trunkline::base::units::Rate;
 use trunkline::definition::plan::DeclaredCredential;
 use trunkline::definition::plan::api::{HostPattern, Placement, Timeouts, Transport};
 use trunkline::definition::plan::gateway::{Limits, Mode};
+use trunkline::definition::plan::policy::{Limit, Policy, Scope};
 use trunkline::net::{Redirect, Sent};
 use trunkline::outbound::OutboundError;
 use trunkline::outbound::retest::{self, Tried};
@@ -142,6 +144,28 @@ async fn redirects_end() {
     let limits = Limits { redirects: 0, ..Limits::default() };
     fails(Setting { limits, ..plain(&service) }.world().get("/x").await);
     assert_eq!(service.seen().len(), 7, "none is followed");
+}
+
+#[tokio::test]
+async fn a_service_that_leads_on_is_called_no_more_often_than_it_allows() {
+    let service = Service::start(|_| Answer::of(302, &[("location", "/v1/again")], "")).await;
+    let limit = Limit {
+        name: "connection".into(),
+        rate: Rate { count: 3, period: Duration::from_hours(1) },
+        burst: 3,
+        per: Scope::Connection,
+        endpoint: None,
+        paths: Vec::new(),
+        methods: Vec::new(),
+        wait: Duration::ZERO,
+    };
+    let world = Setting { policy: Policy { limits: vec![limit], ..Policy::default() }, ..plain(&service) }.world();
+    let error = fails(world.get("/x").await);
+    assert_eq!((error.refusal(), error.sent()), (Refusal::RateLimited, Sent::Maybe), "{error}");
+    assert!(error.to_string().contains("the redirect was not followed"), "{error}");
+    assert_eq!(service.seen().len(), 3, "three calls, whoever asked for them");
+    let sent = world.metrics.upstream_requests.with_label_values(&["svc", "302"]).get();
+    assert_eq!((sent, world.metrics.upstream_errors.with_label_values(&["svc", "redirect_held"]).get()), (3, 1));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use trunkline::definition::plan::gateway::{Mode, Network};
 use trunkline::net::client::Clients;
 use trunkline::net::resolve::{Found, Lookup, Resolver, Unresolved};
 use trunkline::net::trust::Trust;
-use trunkline::net::{Base, BodyLimit, Dialer, Failure, Follow, Outgoing, Reach, Received, Towards};
+use trunkline::net::{Base, BodyLimit, Dialer, Failure, Outgoing, Reach, Received, Towards};
 use trunkline::respond::Refusal;
 
 use crate::outside::gateway::Deployment;
@@ -62,7 +62,6 @@ async fn own_call(egress: Egress, url: &str, ca: Option<&Authority>) -> (Result<
         body: Bytes::new(),
         timeouts: Timeouts::default(),
         limit: BodyLimit::default(),
-        follow: Follow::default(),
     };
     (clients.send(outgoing).await, names.0.load(Ordering::SeqCst))
 }

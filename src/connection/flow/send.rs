@@ -20,7 +20,7 @@ use crate::connection::turn;
 use crate::definition::plan::api::{Placement, Timeouts, Transport};
 use crate::definition::plan::request::{CredentialUse, Request};
 use crate::net::origin::{self, SEGMENT};
-use crate::net::{Base, BodyLimit, Excess, Failure, Follow, Origin, Outgoing, Reach, Reason, Received, Sent, Towards};
+use crate::net::{Base, BodyLimit, Excess, Failure, Origin, Outgoing, Reach, Reason, Received, Sent, Towards};
 use crate::request::fill::{self, Filled, Place};
 use crate::template::{Context, Text};
 
@@ -91,7 +91,6 @@ fn outgoing(scene: &Scene<'_>, context: &Context, request: &Request, filled: Fil
         body: filled.body,
         timeouts: Timeouts { total: request.timeout.unwrap_or(usual.total), ..usual },
         limit: BodyLimit { bytes: gateway.limits.sign_in_answer_bytes, excess: Excess::Refuse },
-        follow: Follow::default(),
     })
 }
 

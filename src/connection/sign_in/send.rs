@@ -15,7 +15,7 @@ use crate::connection::turn;
 use crate::definition::plan::api::{Api, Timeouts};
 use crate::definition::plan::request::Request;
 use crate::net::{
-    Base, BaseError, BodyLimit, Excess, Failure, Follow, Origin, Outgoing, Reach, Received, Sent, Towards, origin,
+    Base, BaseError, BodyLimit, Excess, Failure, Origin, Outgoing, Reach, Received, Sent, Towards, origin,
 };
 use crate::request::{AnswerError, Outcome, Place, answer, fill};
 use crate::template::Context;
@@ -105,7 +105,6 @@ fn outgoing(account: &Account<'_>, api: &Api, request: &Request, context: &Conte
         body: filled.body,
         timeouts: Timeouts { total: request.timeout.unwrap_or(api.timeouts.total), ..api.timeouts },
         limit: BodyLimit { bytes: gateway.limits.sign_in_answer_bytes, excess: Excess::Refuse },
-        follow: Follow::default(),
     })
 }
 

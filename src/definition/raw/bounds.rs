@@ -100,7 +100,7 @@ pub struct Limits {
     /// The memory for answers that are used again (`api.cache`), of all integrations together: what was used
     /// longest ago goes first. Default 64MiB.
     pub cache_bytes: Option<SizeText>,
-    /// How many redirects such a call follows; one more fails it. Default 5.
+    /// How many redirects such a call follows; one more fails it. Each counts against the limits as a call. Default 5.
     #[schemars(range(min = 0, max = 20))]
     pub redirects: Option<u32>,
     /// How many calls to one integration may wait for their turn under its `api.limits`; more are refused with
