@@ -82,11 +82,7 @@ impl ProxyDoor {
     /// would be without being durable.
     pub(super) async fn submission(&self, call: Permitted<'_>) -> Result<Submission, Answer> {
         let Permitted { generation, integration, connection, caller, request, route } = call;
-        let (depth, most) = (self.parts.backlog.depth(), generation.gateway.limits.durable_calls);
-        if depth.ready + depth.leased >= u64::from(most) {
-            let detail = format!("{most} deliveries wait, which is as many as there may be (`limits.durable_calls`)");
-            return Err(Refusal::Unavailable.answer_after(&detail, STORE_RETRY));
-        }
+        self.has_room(&generation.gateway)?;
         let api = integration.api.as_ref().ok_or_else(|| super::ready::no_api(integration))?;
         let token = route::token(request.headers)?;
         let named = route.endpoint.map(|id| endpoint::find(integration, id, request.method)).transpose()?;
@@ -124,6 +120,16 @@ impl ProxyDoor {
             max_body,
             body,
         })
+    }
+
+    /// Whether one more call may be stored.
+    fn has_room(&self, gateway: &Gateway) -> Result<(), Answer> {
+        let (depth, most) = (self.parts.backlog.depth(), gateway.limits.durable_calls);
+        if depth.ready + depth.leased < u64::from(most) {
+            return Ok(());
+        }
+        let detail = format!("{most} deliveries wait, which is as many as there may be (`limits.durable_calls`)");
+        Err(Refusal::Unavailable.answer_after(&detail, STORE_RETRY))
     }
 }
 
@@ -204,7 +210,11 @@ pub async fn accept(
     body: Bytes,
 ) -> Answer {
     let mut kept = headers::kept(from);
-    let named = destination(&submission.generation.gateway, from)
+    let gateway = &submission.generation.gateway;
+    // Others may have come while its body did.
+    let named = door
+        .has_room(gateway)
+        .and_then(|()| destination(gateway, from))
         .and_then(|deliver| Ok((deliver, key(from)?, submission.body.check(&kept, &body)?)));
     let (deliver, key, ()) = match named {
         Ok(named) => named,

@@ -18,8 +18,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 4_096;
-/// Libraries whose news is nothing an operator can act on.
-const QUIET: &str = "pingora_core=error,pingora_proxy=error,pingora_pool=error,sled=warn,hickory_resolver=warn,\
+/// Libraries whose news is nothing an operator can act on. What `pingora_core::apps` calls an error is a client that does
+/// not speak HTTP/2, as often as it likes.
+const QUIET: &str = "pingora_core=error,pingora_core::apps=off,pingora_proxy=error,pingora_pool=error,sled=warn,hickory_resolver=warn,\
     hickory_proto=warn,hyper=warn,hyper_util=warn,rustls=warn,h2=warn,reqwest=warn,notify=warn";
 
 /// How lines look.
