@@ -37,12 +37,6 @@ impl<K: Hash + Eq> Budgets<K> {
         take(self.kept.entry(key).or_default(), rate, now)
     }
 
-    /// How long until the budget of a key has one; `None` when it has.
-    pub fn wait_of(&self, key: &K, rate: Rate, now: Duration) -> Option<Duration> {
-        let mut bucket = *self.kept.get(key)?;
-        take(&mut bucket, rate, now).err()
-    }
-
     /// How many keys are known.
     pub fn len(&self) -> usize {
         self.kept.len()

@@ -2,10 +2,10 @@
 //!
 //! Two budgets, kept apart so that a flood of bad signatures never starves good ones:
 //! - What verified counts against the integration's `rate`, and nothing else does.
-//! - What did not verify counts against its source's `rate_per_source`. A source that has used that up
-//!   is still heard as far as verifying costs no more than reading a head: without a body, or with one of
-//!   at most [`CHEAP_BODY`]. So good requests that share an address with bad ones, as behind a common
-//!   proxy, still get in.
+//! - What did not verify counts against its source's `rate_per_source`. Beyond it bad requests are refused without
+//!   a trace in the list of refused ones, but each is verified before, whatever its size: nothing short of that tells
+//!   good requests from bad ones that share their address, as behind a common proxy. It costs as much as
+//!   reading the body, which the door's bounds on connections and bodies keep in check.
 //!
 //! The state is kept by integration id and address, not by definition: a reload leaves it as it is, and a
 //! changed rate takes effect on what is left. Called by `receive`.
@@ -17,8 +17,6 @@ use std::time::Duration;
 use crate::base::budgets::{self, Budgets};
 use crate::base::units::Rate;
 
-/// The largest body that is verified for a source whose budget is used up.
-pub const CHEAP_BODY: u64 = 64 << 10;
 /// The most sources that are remembered; beyond that the unknown ones share one budget.
 const SOURCES: usize = 65_536;
 /// The most integrations that are remembered; more than a deployment has.
@@ -62,19 +60,6 @@ impl Limits {
         let mut unverified = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
         unverified.take(key, (Arc::from(""), None), rate, now)
     }
-
-    /// How long until a source has room for one unverified request; `None` when it has.
-    pub fn wait_of(
-        &self,
-        integration: &Arc<str>,
-        source: Option<IpAddr>,
-        rate: Rate,
-        now: Duration,
-    ) -> Option<Duration> {
-        let key = (Arc::clone(integration), source.map(budgets::source));
-        let unverified = self.unverified.lock().unwrap_or_else(PoisonError::into_inner);
-        unverified.wait_of(&key, rate, now)
-    }
 }
 
 #[cfg(test)]
@@ -102,8 +87,8 @@ mod tests {
         let (limits, id) = (Limits::default(), Arc::from("a"));
         let source = |last| Some(IpAddr::from([192, 0, 2, last]));
         while limits.charge_unverified(&id, source(1), RATE, at(0)).is_ok() {}
-        assert!(limits.wait_of(&id, source(1), RATE, at(0)).is_some());
-        assert_eq!(limits.wait_of(&id, source(2), RATE, at(0)), None);
+        assert!(limits.charge_unverified(&id, source(1), RATE, at(0)).is_err());
+        assert_eq!(limits.charge_unverified(&id, source(2), RATE, at(0)), Ok(()));
         assert_eq!(limits.take_verified(&id, RATE, at(0)), Ok(()));
     }
 
@@ -114,8 +99,8 @@ mod tests {
         for n in 0..3 {
             assert_eq!(limits.charge_unverified(&id, source(&format!("2001:db8::{n}")), RATE, at(0)), Ok(()));
         }
-        assert!(limits.wait_of(&id, source("2001:db8::ffff"), RATE, at(0)).is_some());
-        assert_eq!(limits.wait_of(&id, source("2001:db8:0:1::1"), RATE, at(0)), None);
+        assert!(limits.charge_unverified(&id, source("2001:db8::ffff"), RATE, at(0)).is_err());
+        assert_eq!(limits.charge_unverified(&id, source("2001:db8:0:1::1"), RATE, at(0)), Ok(()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::door::{Admission, Receive, RequestHead};
 use super::identify::{self, Identity};
-use super::limits::{CHEAP_BODY, Limits};
+use super::limits::Limits;
 use super::readings::Readings;
 use super::refused::{Refused, RefusedList};
 use super::scope::{Scope, query_without_secret};
@@ -104,7 +104,6 @@ impl Receive for Receiver {
         visit.is_wanted()?;
         visit.fits()?;
         visit.can_be_verified()?;
-        visit.has_budget()?;
         Ok(admission)
     }
 
@@ -267,17 +266,6 @@ impl Visit<'_> {
         }
         verify::precheck(&self.webhook.verify, self.secrets(), self.head, self.now)
             .map_err(|failure| self.unverified(&failure, None))
-    }
-
-    fn has_budget(&self) -> Result<(), Answer> {
-        if self.head.content_length.is_some_and(|length| length <= CHEAP_BODY) {
-            return Ok(());
-        }
-        let (id, rate) = (&self.admission.integration.id, self.webhook.rate_per_source);
-        match self.receiver.limits.wait_of(id, self.head.source, rate, self.receiver.parts.clock.monotonic()) {
-            Some(wait) => Err(self.too_many(wait).closing()),
-            None => Ok(()),
-        }
     }
 }
 

@@ -321,9 +321,9 @@ async fn a_flood_of_bad_signatures_never_starves_good_ones() {
         }
     }
     assert_eq!(statuses, [(401, 100), (429, 400)].into());
-    let mut large = head(bad, &wrong);
-    large.content_length = Some(1 << 19);
-    assert_eq!(station.offer(large, bad).await.status, 429, "what costs more is refused by its head");
+    let large = |kind| format!("{{\"type\":\"{kind}\",\"id\":\"large\",\"much\":\"{}\"}}", "x".repeat(400_000));
+    assert_eq!(station.offer(head(&large("evil"), &wrong), &large("evil")).await.status, 429);
+    assert_eq!(station.send(&large("good")).await.0, 202);
     let refused = station.receiver.refused().latest(Some("hub"));
     assert_eq!((refused.len(), refused[0].reason, &*refused[0].secrets[0]), (50, "mismatch", "1"));
     assert!(!format!("{refused:?}").contains("evil"));

@@ -53,9 +53,9 @@ pub struct Webhook {
     /// The most verified requests for this integration; more are refused with 429. What does not verify
     /// counts against its source alone, so that a flood of it takes nothing from the good. Default 1000/s.
     pub rate: Option<RateText>,
-    /// The most requests from one address that do not verify; more are refused with 429, those with a
-    /// body above 64KiB by their head. What verifies is never counted here, so that good requests which
-    /// share a proxy's address with bad ones still get in. Default 100/s.
+    /// The most requests from one address that do not verify; more are refused with 429 and not kept in the list of
+    /// refused ones. What verifies is never counted here, so that good requests which share a proxy's address
+    /// with bad ones get in. Default 100/s.
     pub rate_per_source: Option<RateText>,
     /// The networks the service sends from. Default: any.
     #[serde(default)]
