@@ -23,6 +23,7 @@ use trunkline::store::Audit;
 use trunkline::store::embedded::Embedded;
 
 use crate::calls::service::{Answer, Service};
+use crate::connect::desk::Scribe;
 use crate::support::desk::turns;
 use crate::support::doors::{Doors, Setup};
 use crate::support::raw::call;
@@ -123,6 +124,7 @@ struct World {
     doors: Doors,
     connect: Arc<Connect>,
     store: Arc<Embedded>,
+    scribe: Arc<Scribe>,
     _telling: DropGuard,
     _directory: TempDir,
 }
@@ -139,7 +141,8 @@ async fn world_that(renews: Renews) -> World {
     let store = store::open(store::options(directory.path(), clock.clone())).await.unwrap();
     let random = Arc::new(SystemRandom::default());
     let vault = Arc::new(Vault::new(KeyRing::of(MasterKey::generate(&*random).unwrap()), random.clone()));
-    let stored = Stored::new(vault, store.clone(), store.clone(), clock.clone());
+    let scribe = Arc::new(Scribe::over(store.clone()));
+    let stored = Stored::new(vault, store.clone(), scribe.clone(), clock.clone());
     let connections = Arc::new(Connections::with_stored(stored));
     let svc = integration(&format!("http://{}", service.address), renews);
     let Value::Object(inputs) = inputs() else { unreachable!() };
@@ -186,7 +189,7 @@ async fn world_that(renews: Renews) -> World {
     let stop = CancellationToken::new();
     let (telling, until) = (connect.clone(), stop.clone());
     drop(tokio::spawn(async move { telling.tell_services(until).await }));
-    World { manners, service, clock, doors, connect, store, _telling: stop.drop_guard(), _directory: directory }
+    World { manners, service, clock, doors, connect, store, scribe, _telling: stop.drop_guard(), _directory: directory }
 }
 
 impl World {
@@ -346,6 +349,22 @@ async fn a_removed_connection_is_logged_out_and_a_session_that_is_over_there_is_
         world.connect.remove("operator", "svc", "stored").await.unwrap().unwrap();
         world.kept(|kept| kept.len() == 1 && kept[0].state == state).await;
         assert_eq!(world.logouts(1).await.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_not_forgotten_where_the_removal_of_its_connection_fails() {
+    let world = world().await;
+    assert_eq!(world.session("stored").await.as_deref(), Ok("s1"));
+    world.scribe.refuses.store(true, Ordering::Relaxed);
+    world.connect.remove("operator", "svc", "stored").await.unwrap_err();
+    world.scribe.refuses.store(false, Ordering::Relaxed);
+    assert_eq!(world.session("stored").await.as_deref(), Ok("s2"), "it is there still, and signs in anew");
+    world.connect.remove("operator", "svc", "stored").await.unwrap().unwrap();
+    world.clock.advance(Duration::from_secs(61));
+    let told = world.logouts(2).await;
+    for session in ["x-session: s1\r", "x-session: s2\r"] {
+        assert!(told.iter().any(|told| told.contains(session)), "{session}: {told:?}");
     }
 }
 

@@ -173,7 +173,7 @@ async fn a_paused_connection_is_refused_and_its_token_kept_alive() {
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..2_000 {
+    for _ in 0..6_000 {
         if holds() {
             return;
         }

@@ -4,6 +4,7 @@
 //! does. Choosing takes it, once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
@@ -13,18 +14,20 @@ use super::claim::Claim;
 use super::door::Visit;
 use super::drawer::{Drawer, Enclosed, KeepError, key};
 use super::finish::Grown;
-use super::link::{Fields, Link, moment};
+use super::link::{Fields, Link, expires, moment};
 use super::outcome::{Outcome, State};
 use super::page::{Page, prefix};
 use super::pending::LIFE;
 use super::permission::Form;
 use super::provider::Who;
+use super::revocations::{Revocations, What};
 use super::tell::Tampering;
 use super::trial::Proof;
 use super::{Connect, LinkRefused, begin, nothing_done, spent, unable};
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::connection::grant::Grant;
+use crate::connection::health::Key;
 use crate::connection::{Content, Credential, Tokens, stored};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
@@ -33,6 +36,8 @@ use crate::respond::{Answer, Refusal};
 
 /// The collection of what waits for a choice.
 pub const COLLECTION: &str = "connect_choices";
+/// How long after its end a choice is given up: who chose at the last moment has taken it by then.
+const GRACE: Duration = Duration::from_mins(1);
 /// The most choices that are shown.
 const MOST: usize = 200;
 /// The most characters of a choice's label.
@@ -96,10 +101,15 @@ impl Choice {
         drawer.put(&key, &choice, None).await.map(drop)
     }
 
+    /// What was granted.
+    fn granted(&self) -> Option<Content> {
+        stored::read(self.content.0.expose().as_bytes()).ok()
+    }
+
     /// The connection that grows on with this choice.
     fn chosen(self, index: usize, claim: Claim) -> Option<Grown> {
+        let content = self.granted()?;
         let (_, values) = self.choices.into_iter().nth(index)?;
-        let content = stored::read(self.content.0.expose().as_bytes()).ok()?;
         let Credential::Tokens(Tokens(tokens)) = content.credential else { return None };
         let mut saved = content.saved;
         saved.extend(values);
@@ -177,6 +187,29 @@ impl Connect {
         drawer.records.remove(&place(&choice.link, &choice.browser)).await?;
         let Some(grown) = choice.chosen(index, claim.clone()) else { return Ok(nothing_done(url)) };
         self.finish(drawer, claim, Box::pin(self.discover(generation, integration, drawer, grown))).await
+    }
+
+    /// Has services told of what was granted for a choice that nobody made in time.
+    ///
+    /// # Errors
+    /// When the store fails. What is not let go of then is the next time.
+    pub(super) async fn give_up_choices(&self, revocations: &Revocations) -> Result<(), KeepError> {
+        let (drawer, now) = (&revocations.drawer, self.clock.now());
+        for record in drawer.records.keys(COLLECTION).await? {
+            let choice = match drawer.get::<Choice>(&record).await {
+                Ok(Some((choice, _))) if choice.ends.after(GRACE) <= now => Some(choice),
+                Err(KeepError::Store(error)) => return Err(error.into()),
+                // One that does not open is of no use to anyone once its time is over.
+                Err(_) if expires(&record.key).is_none_or(|end| end <= now) => None,
+                Ok(_) | Err(_) => continue,
+            };
+            if let Some((link, content)) = choice.and_then(|choice| Some((choice.link.clone(), choice.granted()?))) {
+                let key = Key::new(&link.integration, &link.connection);
+                revocations.queue(&key, What::Unchosen, &content).await?;
+            }
+            drawer.records.remove(&record).await?;
+        }
+        Ok(())
     }
 
     /// What waits for this browser's choice, and the result id of its link.

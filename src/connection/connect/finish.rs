@@ -18,7 +18,7 @@ use super::outcome::{Connected, Failed, State};
 use super::pending::Flow;
 use super::permission::{Entered, scopes_of};
 use super::provider::{Found, Who};
-use super::revocations::What;
+use super::revocations::{Intended, What};
 use super::tell::actor;
 use super::trial::{Proof, Tried};
 use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
@@ -199,6 +199,7 @@ impl Connect {
         keep_account(&mut saved, who);
         let replaced = before.and_then(|before| replaced(integration, before, &credential));
         let content = Content { credential, inputs, saved };
+        let replaced = self.to_take_back(&link, replaced).await;
         match self.put(integration, &link, &content).await {
             Ok(()) => {
                 self.take_back(&link, replaced).await;
@@ -206,6 +207,7 @@ impl Connect {
                 State::Connected(Connected { account, requested: scopes, granted, before: before_scopes, notes })
             }
             Err(error) => {
+                self.leave_alone(replaced).await;
                 self.give_back(integration, &link, content).await;
                 failed(Failure::NotKept, not_kept(&integration.id, &error.to_string()))
             }
@@ -230,14 +232,34 @@ impl Connect {
         }
     }
 
+    /// Notes the tokens that are about to be replaced: a crash after that leaves none alive that nobody knows of.
+    async fn to_take_back(&self, link: &Link, replaced: Option<Content>) -> Option<Intended> {
+        let (content, revocations) = (replaced?, self.revocations.as_ref()?);
+        let key = Key::new(&link.integration, &link.connection);
+        let intended = async {
+            let era = self.connections.era(&key).await.map_err(|error| error.to_string())?;
+            revocations.intend(&key, What::Replaced, Some(&content), era).await.map_err(|error| error.to_string())
+        };
+        let intended = intended.await.inspect_err(|error| {
+            tracing::error!(integration = %link.integration, "replaced tokens live on at the service: {error}");
+        });
+        intended.ok()
+    }
+
     /// Has the service told of tokens that were replaced. They are in use by nobody from now on, so that whatever
     /// comes of it changes nothing here.
-    async fn take_back(&self, link: &Link, replaced: Option<Content>) {
-        let (Some(content), Some(revocations)) = (replaced, &self.revocations) else { return };
-        let key = Key::new(&link.integration, &link.connection);
-        if let Err(error) = revocations.queue(&key, What::Replaced, &content).await {
-            tracing::error!(integration = %link.integration, "replaced tokens live on at the service: {error}");
+    async fn take_back(&self, link: &Link, replaced: Option<Intended>) {
+        let (Some(mut intended), Some(revocations)) = (replaced, &self.revocations) else { return };
+        if let Err(error) = revocations.settle(&mut intended).await {
+            tracing::error!(integration = %link.integration, "that tokens were replaced is not on disk yet: {error}");
         }
+    }
+
+    /// The tokens that were about to be replaced stay in use.
+    async fn leave_alone(&self, replaced: Option<Intended>) {
+        let (Some(intended), Some(revocations)) = (replaced, &self.revocations) else { return };
+        // Where this fails it is found out later that they are in use.
+        drop(revocations.drawer.records.remove(&intended.record).await);
     }
 
     /// Remembers what is known of a credential that was just kept.

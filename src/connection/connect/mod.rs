@@ -284,9 +284,8 @@ impl Connect {
         let now = self.clock.now();
         // A flow's record is that of its link, and may outlive it.
         drawer.clear(pending::COLLECTION, now, pending::LIFE).await?;
-        for collection in [choose::COLLECTION, device::COLLECTION] {
-            drawer.clear(collection, now, std::time::Duration::ZERO).await?;
-        }
+        // What waits for a choice is let go of by whoever tells services of it.
+        drawer.clear(device::COLLECTION, now, std::time::Duration::ZERO).await?;
         drawer.clear(outcome::COLLECTION, now, outcome::KEPT).await
     }
 

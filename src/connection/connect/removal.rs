@@ -17,7 +17,7 @@ use super::drawer::{Drawer, Enclosed, KeepError};
 use super::failure::Failure;
 use super::finish::account_id_of;
 use super::outcome::{Failed, Outcome, State, Step};
-use super::revocations::{Kept, Revocation, RevocationState, What};
+use super::revocations::{Kept, Revocation, RevocationState, Revocations, What};
 use super::{Connect, LinkRefused, sessions};
 use crate::base::secret::Secret;
 use crate::connection::grant::{Account, Grant, TokenErrorKind};
@@ -42,6 +42,8 @@ pub const WAITS: [Duration; 8] = [
 const SESSION_WAITS: usize = 4;
 /// How long to wait while the definition is not in force. That is no attempt.
 const FAULTY_WAIT: Duration = Duration::from_mins(1);
+/// How long is waited for that: what was given up can be seen for some time before its record ends.
+const FAULTY_MOST: Duration = Duration::from_hours(6 * 24);
 /// How often is looked for what is due.
 pub const LOOK: Duration = Duration::from_secs(20);
 
@@ -64,7 +66,7 @@ impl Connect {
         // A renewal either is done before this, and its tokens are taken back, or comes too late.
         let _alone = self.connections.changing(&key).write().await;
         // Before it is read, so that one which is put there meanwhile counts as another.
-        let era = Some(self.connections.era(&key).await?);
+        let era = self.connections.era(&key).await?;
         // A connection that does not open can be removed, but there is nothing to tell the service.
         let content = match self.connections.peek(integration, connection).await {
             Ok(Some(content)) => Some(content),
@@ -73,28 +75,38 @@ impl Connect {
             Err(error) => return Err(error.into()),
         };
         // What a login signed in with is its session, which the store does not have.
-        let session = self.logins.as_ref().and_then(|logins| logins.leave(integration, connection));
+        let logins = self.logins.as_ref();
+        let session = logins.and_then(|logins| logins.leave(integration, connection));
         let content = session.as_deref().and_then(sessions::content).or(content);
-        let (record, kept) = revocations.begun(&key, What::Connection, content.as_ref())?;
-        let mut kept = Kept { era, ..kept };
-        let drawer = &revocations.drawer;
-        drawer.put(&record, &kept, Some(0)).await?;
-        if let Err(error) = self.connections.remove_alone(actor, &key).await {
+        let removed = self.remove_noted(revocations, (actor, &key, era), content.as_ref()).await;
+        if let (Err(_), Some(logins), Some(session)) = (&removed, logins, session) {
+            logins.stay(session);
+        }
+        removed.map(Some)
+    }
+
+    /// Removes a connection once it is on disk what its service is to be told.
+    async fn remove_noted(
+        &self,
+        revocations: &Revocations,
+        (actor, key, era): (&str, &Key, u64),
+        content: Option<&Content>,
+    ) -> Result<Revocation, RemoveError> {
+        let mut intended = revocations.intend(key, What::Connection, content, era).await?;
+        if let Err(error) = self.connections.remove_alone(actor, key).await {
             // Whether it is gone is looked at again, by [`Self::is_removed`].
             revocations.due.notify_one();
             return Err(error.into());
         }
-        kept.removed = true;
         // It is removed, whatever becomes of these: who tells services sees to the rest.
-        let noted = match drawer.put(&record, &kept, None).await {
-            Ok(_) if kept.state == RevocationState::NotDeclared => self.tell_revocation(&kept).await,
-            noted => noted.map(drop),
+        let noted = match revocations.settle(&mut intended).await {
+            Ok(()) if intended.kept.state == RevocationState::NotDeclared => self.tell_revocation(&intended.kept).await,
+            noted => noted,
         };
         if let Err(error) = noted {
-            tracing::error!(integration, "what becomes of a removed connection is not on disk yet: {error}");
+            tracing::error!(integration = %key.integration, "what becomes of a removed connection is not on disk yet: {error}");
         }
-        revocations.due.notify_one();
-        Ok(Some(kept.shown(&record)))
+        Ok(intended.kept.shown(&intended.record))
     }
 
     /// Ends the flows that are connecting this connection anew: what was removed does not come back by itself.
@@ -135,6 +147,9 @@ impl Connect {
         let (mut telling, mut busy) = (FuturesUnordered::new(), HashSet::new());
         loop {
             self.queue_sessions(revocations).await;
+            if let Err(error) = self.give_up_choices(revocations).await {
+                tracing::warn!("choices that nobody made are not given up yet; it is tried again: {error}");
+            }
             let due = revocations.due().await.unwrap_or_else(|error| {
                 tracing::warn!("what services are to be told cannot be read; it is tried again: {error}");
                 BTreeMap::new()
@@ -195,8 +210,8 @@ impl Connect {
         }
     }
 
-    /// Whether a connection was removed whose removal did not come to its end here. One that is there still, as it
-    /// was, stays: whoever removed it was told that it failed, and may have thought better of it since.
+    /// Whether a connection was removed, or connected anew, where that did not come to its end here. One that is there
+    /// still, as it was, stays: whoever removed it was told that it failed, and may have thought better of it since.
     async fn is_removed(&self, kept: &Kept) -> Result<bool, RemoveError> {
         let key = Key::new(&kept.integration, &kept.connection);
         if self.connections.is_gone(&key).await? {
@@ -211,8 +226,13 @@ impl Connect {
         let generation = self.live.load();
         if generation.is_faulty(&kept.integration) {
             // How the service is told stands in a file that does not count now; that says nothing of the service.
-            kept.next = self.clock.now().after(FAULTY_WAIT);
+            let now = self.clock.now();
+            kept.next = now.after(FAULTY_WAIT);
             kept.error = Some("its definition has errors: the service is told once they are mended".to_owned());
+            if now >= kept.asked_at.after(FAULTY_MOST) {
+                let words = "its definition had errors for so long that the service was never told";
+                (kept.state, kept.error, kept.content) = (RevocationState::GivenUp, Some(words.to_owned()), None);
+            }
             return;
         }
         if let Err(words) = self.spare(&generation, kept).await {

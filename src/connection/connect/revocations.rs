@@ -52,9 +52,10 @@ pub(super) struct Kept {
     /// What is taken back.
     #[serde(default)]
     pub(super) what: What,
-    /// Whether the connection is gone here. Not yet only while it is being removed, or when that failed.
+    /// Whether the tokens are out of use here. Not yet only while the connection is being removed or connected anew, or
+    /// when that failed.
     pub(super) removed: bool,
-    /// Which account it was when its removal began; see `Connections::era`.
+    /// Which account it was when its removal or replacement began; see `Connections::era`.
     #[serde(default)]
     pub(super) era: Option<u64>,
     /// What is taken back; let go of when it is over.
@@ -88,6 +89,12 @@ impl Kept {
     }
 }
 
+/// What a service will be told, and where that is kept.
+pub(super) struct Intended {
+    pub record: RecordKey,
+    pub kept: Kept,
+}
+
 /// What is taken back at a service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -98,6 +105,8 @@ pub enum What {
     Connection,
     /// Tokens of an account that was connected anew: those it had before, and those that came for it too late.
     Replaced,
+    /// What was granted for a choice of an account or site that nobody made.
+    Unchosen,
     /// A session that was replaced, or that nobody uses any more.
     Session,
 }
@@ -165,6 +174,35 @@ impl Revocations {
     ) -> Result<(), KeepError> {
         let (record, kept) = self.begun(key, what, Some(content))?;
         self.drawer.put(&record, &Kept { removed: true, next, ..kept }, Some(0)).await.map(drop)
+    }
+
+    /// Notes what a service will be told once an account is another or gone: durable before it is. `era` tells whether it
+    /// came to that, should nobody [settle](Self::settle) it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn intend(
+        &self,
+        of: &Key,
+        what: What,
+        content: Option<&Content>,
+        era: u64,
+    ) -> Result<Intended, KeepError> {
+        let (record, kept) = self.begun(of, what, content)?;
+        let kept = Kept { era: Some(era), ..kept };
+        self.drawer.put(&record, &kept, Some(0)).await?;
+        Ok(Intended { record, kept })
+    }
+
+    /// It came to what was intended: the service is told from now on.
+    ///
+    /// # Errors
+    /// When the store fails. Then it is found out from the era.
+    pub(super) async fn settle(&self, intended: &mut Intended) -> Result<(), KeepError> {
+        intended.kept.removed = true;
+        let noted = self.drawer.put(&intended.record, &intended.kept, None).await;
+        self.due.notify_one();
+        noted.map(drop)
     }
 
     /// The revocations of the last week, newest last.

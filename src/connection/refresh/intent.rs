@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::schedule;
 use crate::base::clock::Timestamp;
 use crate::connection::health::Key;
 use crate::store::{Records, StoreError};
@@ -147,11 +148,14 @@ impl Leases {
     /// When the store fails.
     pub async fn take(&self, key: &Key, token: &str, now: Timestamp, insist: Insist) -> Result<Taken, StoreError> {
         let (before, version) = self.read(key).await?;
-        if before.open && before.until > now && !self.is_ended(&before) {
+        // A clock that was set back makes no lease last longer than one may, and no pause.
+        let holds = before.until > now && before.until <= now.after(LEASE);
+        if before.open && holds && !self.is_ended(&before) {
             return Ok(Taken::Held);
         }
         let mut course = before.course(token);
-        let early = course.refused || course.next_try.is_some_and(|next| next > now);
+        let waits = |next: Timestamp| next > now && next <= now.after(schedule::LONGEST_PAUSE);
+        let early = course.refused || course.next_try.is_some_and(waits);
         // A call whose end nobody knows is made again whatever was before it.
         if early && !course.open && insist == Insist::No {
             return Ok(Taken::TooEarly(course));
@@ -333,6 +337,19 @@ mod tests {
         Leases::begin_anew(&*memory, &key, Anew::Confirmed).await.expect("nothing to do");
         drop(lost);
         assert_eq!(after.read(&key).await.expect("read").0, Intent { fence: 3, era: 1, ..Intent::default() });
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_holds_nothing_up_for_longer_than_it_may() {
+        let (memory, key) = (Arc::new(Memory::default()), Key::new("a", "x"));
+        let (one, two) =
+            (Leases::new(memory.clone(), "one".to_owned(), None), Leases::new(memory, "two".to_owned(), None));
+        drop(lease(one.take(&key, "default", at(900_000), Insist::No).await.expect("taken")));
+        let second = lease(two.take(&key, "default", at(9), Insist::No).await.expect("no lease lasts for days"));
+        let later = Course { next_try: Some(at(900_000)), ..Course::default() };
+        two.close(&key, second, ends(later)).await.expect("closed");
+        let third = one.take(&key, "default", at(10), Insist::No).await.expect("read");
+        assert!(matches!(third, Taken::Lease(_)), "no pause lasts for days: {third:?}");
     }
 
     #[tokio::test]

@@ -10,8 +10,8 @@ use crate::connection::grant::{Issued, TokenError, TokenErrorKind};
 const SKEW: Duration = Duration::from_secs(5);
 /// The longest validity that a caller may ask for.
 pub const LONGEST_VALIDITY: Duration = Duration::from_hours(1);
-/// The longest pause that a service's own `Retry-After` is followed for.
-const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+/// The longest pause after a failure, and the longest that a service's own `Retry-After` is followed for.
+pub const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// When a token is renewed ahead of its end: at 80 to 90 % of its life, drawn by `spread`, which is the same
 /// for a token whenever it is asked. `None` when nobody told when it ends.

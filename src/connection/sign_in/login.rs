@@ -9,6 +9,7 @@
 //! Of a service that can be told of the end of a session the live ones are known here: one that was
 //! replaced, or whose connection is gone, is given to whoever tells services ([`Logins::over`]).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -155,6 +156,16 @@ impl Logins {
     pub fn leave(&self, integration: &str, connection: &str) -> Option<Arc<Connection>> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.live.remove(&format!("{integration}/{connection}"))
+    }
+
+    /// Goes on with a session that was let go of, unless another has begun.
+    pub fn stay(&self, session: Arc<Connection>) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{}/{}", session.integration, session.id);
+        match sessions.live.entry(key) {
+            Entry::Vacant(place) => _ = place.insert(session),
+            Entry::Occupied(_) => self.end(&mut sessions, session),
+        }
     }
 
     /// Integration and connection of every live session.

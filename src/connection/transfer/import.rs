@@ -12,6 +12,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{Action, Export, Exported, FORMAT, MOST, OnConflict, Plan, Row, TransferError};
+use crate::base::clock::Timestamp;
 use crate::connection::credential::Credential;
 use crate::connection::directory::Connections;
 use crate::connection::error::ConnectionError;
@@ -84,11 +85,7 @@ impl Connections {
             let wanted = matches!(row.action, Action::Make | Action::Change);
             let Some(integration) = generation.integration(&one.integration).filter(|_| wanted) else { continue };
             if let Some(mut content) = content_of(integration, one) {
-                if let Credential::Tokens(tokens) = &mut content.credential {
-                    // A token from the future would never be old enough to be renewed after a refusal.
-                    let now = stored.now();
-                    tokens.0.values_mut().for_each(|token| token.issued_at = token.issued_at.min(now));
-                }
+                not_from_the_future(&mut content.credential, stored.now());
                 match self.put_over(actor, integration, (&one.name, Some(*over)), content).await {
                     Err(ConnectionError::Store { reason: StoreError::Conflict(_), .. }) => {
                         return Err(TransferError::Changed);
@@ -174,6 +171,13 @@ fn judge(generation: &Generation, one: &Exported, there: &There, on_conflict: On
             let reason = format!("{NEWER}, and that may be used up: `replace_newer` replaces it all the same");
             (Action::Newer, Some(reason))
         }
+    }
+}
+
+/// Tokens that were issued by now: one from the future would never be old enough to be renewed after a refusal.
+pub(super) fn not_from_the_future(credential: &mut Credential, now: Timestamp) {
+    if let Credential::Tokens(tokens) = credential {
+        tokens.0.values_mut().for_each(|token| token.issued_at = token.issued_at.min(now));
     }
 }
 

@@ -3,12 +3,13 @@
 use std::io::Read as _;
 use std::sync::Arc;
 
-use super::super::credential::Credential;
+use super::super::credential::{Credential, Tokens};
+use super::super::grant::Issued;
 use super::super::keyring::{KeyRing, MasterKey};
 use super::super::memory::{Memory, generation, integration};
 use super::super::stored::{Content, Stored};
 use super::super::vault::Vault;
-use super::import::{NEWER, is_newer};
+use super::import::{NEWER, is_newer, not_from_the_future};
 use super::*;
 use crate::base::clock::ManualClock;
 use crate::base::random::SystemRandom;
@@ -103,6 +104,18 @@ async fn what_is_sealed_is_the_same_in_another_deployment() {
     assert!(matches!(again, Err(TransferError::Changed)), "the plan is another by now");
     let again = to.connections.import("test", &to.generation, import, None).await.expect("harmless");
     assert_eq!(actions(&again), [("a", Action::Same), ("b", Action::Same)]);
+}
+
+#[test]
+fn a_token_from_the_future_is_of_now() {
+    let (now, later) = (Timestamp::from_seconds(9), Timestamp::from_seconds(99));
+    let issued = |at| Credential::Tokens(Tokens([(Arc::from("default"), Issued::bare("t".into(), at))].into()));
+    for (at, expected) in [(later, now), (Timestamp::from_seconds(5), Timestamp::from_seconds(5))] {
+        let mut credential = issued(at);
+        not_from_the_future(&mut credential, now);
+        let Credential::Tokens(tokens) = credential else { unreachable!() };
+        assert_eq!(tokens.0["default"].issued_at, expected);
+    }
 }
 
 #[tokio::test]

@@ -300,6 +300,13 @@ pub struct Scribe {
     pub refuses: AtomicBool,
 }
 
+impl Scribe {
+    /// One that writes into this log.
+    pub fn over(log: Arc<Embedded>) -> Self {
+        Self { log, refuses: AtomicBool::new(false) }
+    }
+}
+
 #[async_trait]
 impl Audit for Scribe {
     async fn append(&self, entry: AuditEntry) -> Result<AuditRecord, StoreError> {
@@ -354,7 +361,7 @@ impl Desk {
         let random = Arc::new(SystemRandom::default());
         let ring = KeyRing::of(MasterKey::generate(&*random).unwrap());
         let vault = Arc::new(Vault::new(ring, random.clone()));
-        let scribe = Arc::new(Scribe { log: store.clone(), refuses: AtomicBool::new(false) });
+        let scribe = Arc::new(Scribe::over(store.clone()));
         let stored = Stored::new(vault, store.clone(), scribe.clone(), clock.clone());
         let connections = Arc::new(Connections::with_stored(stored));
         let revocations = connections

@@ -80,6 +80,32 @@ async fn tokens_that_were_replaced_are_taken_back_where_the_definition_says_so()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_granted_for_a_choice_that_nobody_makes_is_taken_back() {
+    let desk = Desk::open().await;
+    let choices = ["Alpha", "Beta"].map(|label| (label, serde_json::json!({ "site_id": label })));
+    desk.service.set(|manners| manners.choices = choices.to_vec());
+    let (mut chosen, made) = desk.departed().await;
+    chosen.succeed().await;
+    let (mut left, unchosen) = desk.departed().await;
+    left.succeed().await;
+    assert_eq!(chosen.post(&format!("/api/connect/hub/choose?result={}", made.result), "choice=1").await.status, 303);
+    told(&desk).await;
+    assert!(desk.service.revoked.lock().unwrap().is_empty(), "there is time to choose");
+    desk.clock.advance(Duration::from_mins(12));
+    let late = left.post(&format!("/api/connect/hub/choose?result={}", unchosen.result), "choice=1").await;
+    assert_eq!(late.status, 400);
+    // Meanwhile the account is not connected any more; else the old token could end the new connection.
+    desk.connect.remove("operator", "hub", "acme").await.unwrap().unwrap();
+    told(&desk).await;
+    let mut revoked = desk.service.revoked.lock().unwrap().clone();
+    revoked.sort();
+    assert_eq!(revoked, ["canary-access-1", "canary-access-2"]);
+    assert_eq!(desk.records("connect_choices").await, 0);
+    let shown = desk.connect.revocations().await.unwrap();
+    assert!(shown.iter().any(|one| (one.what, one.state) == (What::Unchosen, RevocationState::Revoked)), "{shown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_the_service_gives_again_is_not_taken_back() {
     let desk = Desk::open_with(
         APP,
@@ -155,6 +181,14 @@ async fn a_service_whose_definition_has_errors_is_told_once_they_are_mended() {
         let waiting = desk.connect.revocations().await.unwrap().remove(0);
         assert_eq!((waiting.state, waiting.attempts), (RevocationState::Pending, 0));
         assert!(waiting.error.unwrap().contains("its definition has errors"));
+        if faulty == "?" {
+            desk.clock.advance(Duration::from_hours(6 * 24));
+            told(&desk).await;
+            let ended = desk.connect.revocations().await.unwrap().remove(0);
+            assert_eq!((ended.state, ended.next), (RevocationState::GivenUp, None), "seen before its record ends");
+            assert_eq!(desk.audit().await.pop().unwrap().1["state"], "given_up");
+            return;
+        }
         desk.swap(&[HUB, KEYED], &[]);
         told(&desk).await;
         assert_eq!(desk.connect.revocations().await.unwrap()[0].state, RevocationState::Revoked);
