@@ -95,7 +95,8 @@ impl<'a> Judge<'a> {
         let mut problem = Problem::error(Code::UnknownField, self.document.key_place(&at), message)
             .suggestion(nearest(name, names.iter().copied()));
         if problem.suggestion.is_none() {
-            problem.help = self.misplaced(pointer, name).or_else(|| listed("There are", &names));
+            let elsewhere = of_the_gateway(pointer, name).or_else(|| self.misplaced(pointer, name));
+            problem.help = elsewhere.or_else(|| listed("There are", &names));
         }
         self.push(problem, &at);
     }
@@ -414,6 +415,14 @@ fn child(pointer: &str, key: &str) -> String {
     at
 }
 
+/// What to say of a field that only a gateway's settings have, in a file that is not read as such.
+fn of_the_gateway(pointer: &str, name: &str) -> Option<String> {
+    let is_setting = ["listen", "mode", "public_url", "state", "destinations", "callers"].contains(&name);
+    (pointer.is_empty() && is_setting).then(|| {
+        format!("`{name}` is one of the gateway's settings, which are looked for in a file called `trunkline.yaml`.")
+    })
+}
+
 fn listed(intro: &str, names: &[&str]) -> Option<String> {
     let quoted = names.iter().take(24).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let more = if names.len() > 24 { ", …" } else { "" };
@@ -503,6 +512,14 @@ mod tests {
         ] {
             assert_eq!(told(text).first().map(String::as_str), Some(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn settings_of_the_gateway_are_told_where_they_belong() {
+        let document = parse(&Arc::new(PathBuf::from("a.yaml")), "id: a\nlisten: { proxy: x }").document.expect("one");
+        let told = schema().judge(&document);
+        let help = told.first().and_then(|problem| problem.help.as_deref()).unwrap_or_default();
+        assert!(help.contains("`trunkline.yaml`"), "{help}");
     }
 
     #[test]

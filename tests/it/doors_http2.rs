@@ -8,7 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use trunkline::definition::plan::gateway::Limits;
+use trunkline::definition::plan::policy::Retry;
 
+use crate::calls::world::keyed;
 use crate::doors_tls::Secure;
 use crate::support::doors::{KEY, Setup, service};
 use crate::support::origin::{Recorder, read_head, serve, until_closed};
@@ -116,6 +118,34 @@ async fn an_answer_of_the_gateway_is_whole_and_others_go_on() {
     assert_eq!((other.0.as_u16(), &other.2[..]), (200, &b"ok"[..]));
     let sample = "trunkline_upstream_errors_total{integration=\"svc\",reason=\"response_timeout\"}";
     assert!((secure.doors.metric(sample) - 1.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_stays_silent_is_asked_again() {
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&asked);
+    let origin = serve(move |mut stream| {
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        async move {
+            read_head(&mut stream).await;
+            if number > 0 {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            }
+            until_closed(&mut stream).await;
+        }
+    })
+    .await;
+    let mut integration = service(&format!("http://{origin}"));
+    let api = integration.api.as_mut().unwrap();
+    (api.timeouts.response, api.timeouts.idle) = (Duration::from_millis(300), Duration::from_hours(1));
+    api.policy.retry = keyed().retry.map(|retry| Retry { attempts: 2, ..retry });
+    let secure = Secure::over(Setup::of(integration));
+    let (sender, _driver) = connect(&secure, secure.doors.proxy).await;
+    let answered = ask(&sender, get("/svc/a").body(()).unwrap(), None);
+    let (status, _, body) =
+        tokio::time::timeout(Duration::from_secs(30), answered).await.expect("no answer of any kind");
+    assert_eq!((status.as_u16(), &body[..]), (200, &b"ok"[..]));
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,8 +36,9 @@ pub struct OAuth2 {
     pub refresh: Option<OneOrMany<ShortOr<TokenCall>>>,
     /// What becomes of refresh tokens. Default `keep`.
     pub refresh_tokens: Option<RefreshPolicy>,
-    /// How a token is taken back at the service (RFC 7009). Done once for each of the connection's tokens,
-    /// which is seen as `token.access` and `token.refresh`.
+    /// How a token is taken back at the service. Done once for each of the connection's tokens, which is seen as
+    /// `token.access` and `token.refresh`. The request is sent as it is written, with the access token as its credential:
+    /// what RFC 7009 wants is `{ request: POST …, credential: client, form: { token: "{{ token.refresh or token.access }}" } }`.
     pub revoke: Option<OneOrMany<ShortOr<Request>>>,
     /// Whether the tokens that an account had are taken back, by `revoke`, when it is connected anew. Some services
     /// take a token back by ending the whole consent, and the new tokens with it: leave it off there. Default: off.
