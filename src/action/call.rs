@@ -33,6 +33,7 @@ pub async fn run(outbound: &Outbound, task: &Task, what: &What) -> Report {
         endpoint: Some(found.id.clone()),
         input: &input,
         asker: Asker::Delivery(task.delivery.to_string()),
+        caller: None,
         idempotency_key: Some(&key),
         deadline: None,
         setting: None,

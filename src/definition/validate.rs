@@ -95,7 +95,9 @@ impl<'a> Judge<'a> {
         let mut problem = Problem::error(Code::UnknownField, self.document.key_place(&at), message)
             .suggestion(nearest(name, names.iter().copied()));
         if problem.suggestion.is_none() {
-            let elsewhere = of_the_gateway(pointer, name).or_else(|| self.misplaced(pointer, name));
+            // Looking around takes as long as the file is large: of a file that is something else it tells nothing.
+            let few = self.problems.len() < LOOKED_AROUND;
+            let elsewhere = of_the_gateway(pointer, name).or_else(|| few.then(|| self.misplaced(pointer, name))?);
             problem.help = elsewhere.or_else(|| listed("There are", &names));
         }
         self.push(problem, &at);
@@ -414,6 +416,9 @@ fn child(pointer: &str, key: &str) -> String {
     push_token(&mut at, key);
     at
 }
+
+/// For how many faults of a file is told whether a field is known elsewhere in it.
+const LOOKED_AROUND: usize = 50;
 
 /// What to say of a field that only a gateway's settings have, in a file that is not read as such.
 fn of_the_gateway(pointer: &str, name: &str) -> Option<String> {

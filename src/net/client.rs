@@ -230,6 +230,8 @@ impl Clients {
             .no_proxy()
             .referer(false)
             .redirect(reqwest::redirect::Policy::none())
+            // What a service refuses over HTTP/2 it may have seen; another try is for whoever asked to decide.
+            .retry(reqwest::retry::never())
             .dns_resolver(resolver)
             .connect_timeout(key.connect)
             .pool_idle_timeout(IDLE.1)

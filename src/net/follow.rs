@@ -76,6 +76,16 @@ fn origin_of(url: &Url) -> Option<Origin> {
     Some(Origin { scheme, host, port: url.port_or_known_default()? })
 }
 
+/// Whether a query has a credential in it that went out as a pair of one, in whatever spelling.
+fn repeats(query: &str, pair: &Secret) -> bool {
+    let decoded =
+        |text: &str| -> Vec<(String, String)> { url::form_urlencoded::parse(text.as_bytes()).into_owned().collect() };
+    let secrets = decoded(pair.expose());
+    let fields = decoded(query);
+    let holds = |secret: &str| fields.iter().any(|(name, value)| name.contains(secret) || value.contains(secret));
+    secrets.iter().any(|(_, secret)| !secret.is_empty() && holds(secret))
+}
+
 /// The call at another origin: nothing of what was added for the first one goes along.
 fn at_another_origin(
     mut next: Outgoing,
@@ -84,6 +94,10 @@ fn at_another_origin(
     method: &Method,
 ) -> Option<Outgoing> {
     let safe = *method == Method::GET || *method == Method::HEAD;
+    // A service that repeats the query it was asked with would send the credential to another's logs.
+    if from.secret_query.as_ref().is_some_and(|pair| repeats(next.query.as_deref().unwrap_or_default(), pair)) {
+        return None;
+    }
     let listed = follow.hosts.iter().any(|pattern| pattern.matches(&origin.host));
     let downgraded = origin.scheme == Scheme::Http && from.origin.scheme == Scheme::Https;
     if !safe || !listed || downgraded {

@@ -49,6 +49,8 @@ pub struct Call<'a> {
     pub input: &'a Map<String, Json>,
     /// Who asks.
     pub asker: Asker,
+    /// The application whose budget it counts against, where one asked for it.
+    pub caller: Option<&'a Arc<str>>,
     /// What the service recognises a repeated call by; sent where the API names a header for it.
     pub idempotency_key: Option<&'a str>,
     /// How much time is left, where it is less than the request's own limit.
@@ -171,10 +173,7 @@ impl Outbound {
 
     /// The way of a call whose time is over at `ends`.
     pub(super) fn way<'a>(&'a self, underway: &'a Underway<'_>, ends: Duration) -> Way<'a> {
-        let caller = match &underway.call.asker {
-            Asker::Caller(caller) => Some(caller),
-            _ => None,
-        };
+        let caller = underway.call.caller;
         let (parts, prepared, endpoint) = (&self.parts, &*underway.prepared, underway.call.endpoint.as_ref());
         Way { parts, prepared, endpoint, caller, ends, follow: underway.follow() }
     }

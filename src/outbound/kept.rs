@@ -60,7 +60,7 @@ impl Outbound {
             return Ok(Looked::Sent(Kept::Changes(key)));
         }
         // What another token, or nobody, is answered with may differ, and keys know nothing of credentials.
-        if call.request.credential != CredentialUse::Token(None) {
+        if call.request.credential != CredentialUse::Token(None) || call.request.basic.is_some() {
             return Ok(Looked::Sent(Kept::Apart));
         }
         let endpoint = call.endpoint.as_deref().filter(|_| matches!(call.asker, Asker::Caller(_)));

@@ -96,6 +96,7 @@ fn test_call<'a>(
         endpoint: None,
         input,
         asker,
+        caller: None,
         idempotency_key: None,
         deadline: None,
         setting: None,

@@ -13,7 +13,7 @@ use super::pages::{self, PagesCall};
 use super::path::NormalPath;
 use super::ready::Ready;
 use super::route::{self, Route};
-use super::whole::WholeCall;
+use super::whole::{Renewed, WholeCall};
 use super::{Admitted, Call, Incoming, Known, ProxyDoor, Subject, caller, durable};
 use crate::connection::{Connection, Need};
 use crate::definition::live::Generation;
@@ -84,7 +84,8 @@ impl ProxyDoor {
         if endpoint.is_some() || (has_body(request.headers) && ready.common.needs_body(request.headers)) {
             let (suffix, query) = (route.suffix.to_owned(), route.query.map(str::to_owned));
             let (generation, caller) = (Arc::clone(generation), Some(Arc::clone(caller)));
-            let call = WholeCall { generation, ready, caller, known_as, endpoint, suffix, query };
+            let call =
+                WholeCall { generation, ready, caller, known_as, endpoint, suffix, query, renewed: Renewed::default() };
             return Ok(Admitted::Whole(Box::new(call)));
         }
         refuse_without_body(&ready)?;

@@ -29,7 +29,9 @@ pub struct Context {
     pub(super) limits: Option<(HeaderValue, HeaderValue)>,
     /// Another try that is due.
     pub(super) again: Option<Again>,
-    /// Tries made, the one under way among them.
+    /// Whether it was sent once more because a kept connection was closed.
+    pub(super) closed: bool,
+    /// Tries made, the one under way among them; not the one after a kept connection that was closed.
     pub(super) attempts: u32,
     /// How often a service was dialled.
     pub(super) dials: usize,
@@ -78,6 +80,7 @@ impl Context {
             pass: None,
             limits: None,
             again: None,
+            closed: false,
             attempts: 1,
             dials: 0,
             key: None,

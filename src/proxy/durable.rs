@@ -19,7 +19,7 @@ use super::pages;
 use super::path::NormalPath;
 use super::retry::has_key;
 use super::route::{self, Route};
-use super::whole::{self, Unmade, WholeCall};
+use super::whole::{self, Renewed, Unmade, WholeCall};
 use super::{Incoming, ProxyDoor, caller, headers, record};
 use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::id::{DeliveryId, EventId};
@@ -436,6 +436,7 @@ impl ProxyDoor {
             ready,
             suffix: route.suffix.to_owned(),
             query: call.query.clone(),
+            renewed: Renewed::default(),
         }))
     }
 

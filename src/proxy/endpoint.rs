@@ -109,6 +109,7 @@ async fn make(
         endpoint: Some(Arc::clone(&named.endpoint)),
         input: &input,
         asker,
+        caller: Some(&named.caller),
         idempotency_key: key,
         deadline: None,
         setting: None,

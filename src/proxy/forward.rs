@@ -122,7 +122,11 @@ impl ProxyHttp for Forward {
         let connect = share.max(LEAST_TRY).min(left.max(Duration::from_millis(1)));
         let http_one = call.ready.http_one || is_websocket(session) || is_http_1_0(session);
         let redirected = self.door.parts.dialer.redirect().is_some();
-        let peer = peer::peer((call, &way.route), context.tries, connect, http_one, redirected);
+        let mut peer = peer::peer((call, &way.route), context.tries, connect, http_one, redirected);
+        if context.closed {
+            // Another kept connection may be closed as well.
+            peer.group_key = !peer.group_key;
+        }
         context.tries += 1;
         context.dials += 1;
         Ok(Box::new(peer))
@@ -289,7 +293,8 @@ impl ProxyHttp for Forward {
         let time = way.is_some_and(|way| self.now() < way.connect_by);
         let again = more && time && !matches!(error.etype, ErrorType::InvalidCert);
         if let Some(pass) = context.pass.take_if(|_| !again) {
-            pass.unreachable();
+            // The way out failed, and says nothing of the service.
+            if error.etype == ErrorType::Custom(super::dial::EGRESS) { pass.unsent() } else { pass.unreachable() }
         }
         let trusted = !matches!(error.etype, ErrorType::InvalidCert);
         error.set_retry(again || trusted && retry::after(&self.door, session, context, Fault::Unsent));
@@ -329,7 +334,9 @@ impl ProxyHttp for Forward {
         if again {
             error.retry.decide_reuse(reused);
         }
-        if !again || !error.retry() {
+        if again && error.retry() && retry::after_closed(context) {
+            error.set_retry(true);
+        } else {
             let broken = error.esource == ErrorSource::Upstream && context.service.is_none();
             if let Some(pass) = context.pass.take_if(|_| broken) {
                 pass.broken();

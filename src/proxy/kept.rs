@@ -11,7 +11,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use super::admit::has_body;
 use super::ready::Ready;
 use super::route::Route;
-use super::whole::{self, WholeCall};
+use super::whole::{self, Renewed, WholeCall};
 use super::{Incoming, ProxyDoor, headers, record};
 use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::definition::live::Generation;
@@ -132,6 +132,7 @@ impl ProxyDoor {
                     endpoint: None,
                     suffix: route.suffix.to_owned(),
                     query: route.query.map(str::to_owned),
+                    renewed: Renewed::default(),
                 };
                 let behind = refresh.map(|turn| Behind::new(&Arc::new(call()), headers, turn));
                 Before::Answered(Box::new(FromKept { answer, verdict, behind }))

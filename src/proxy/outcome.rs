@@ -15,7 +15,7 @@ type Fields = Vec<(HeaderName, HeaderValue)>;
 
 /// An answer as it is kept: without the connection's credential, should the service have repeated it.
 pub fn answered(whole: &WholeCall, answer: Answer) -> Answered {
-    let plain = |text: &str| Some(whole.ready.common.redact(text)).filter(|clean| clean != text);
+    let plain = |text: &str| Some(whole.redact(text)).filter(|clean| clean != text);
     let bytes = |bytes: &[u8]| match str::from_utf8(bytes) {
         Ok(text) => plain(text).map(String::into_bytes),
         // Byte for byte, so that what is no text stays what it is around the credential.

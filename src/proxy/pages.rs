@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::path::NormalPath;
 use super::ready::Ready;
 use super::route::Route;
-use super::whole::{self, WholeCall};
+use super::whole::{self, Renewed, WholeCall};
 use super::{ProxyDoor, admit, caller, headers, path, transform};
 use crate::activity::Course;
 use crate::connection::Need;
@@ -325,6 +325,7 @@ impl<'a> Walk<'a> {
             endpoint: Some(call.endpoint),
             suffix: at.suffix.clone(),
             query: at.query.clone(),
+            renewed: Renewed::default(),
         };
         let from = (&Method::GET, &self.headers);
         let fetched = whole::fetch(self.door, &Arc::new(page), from, Bytes::new(), &mut self.course).await;

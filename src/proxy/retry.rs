@@ -27,7 +27,19 @@ pub const HELD: &str = "held back";
 #[derive(Debug)]
 pub struct Again {
     pause: std::time::Duration,
-    spent: Spent,
+    /// What it takes of the budget of retries; nothing where no policy asks for it.
+    spent: Option<Spent>,
+}
+
+/// One more try at once, on a connection of its own: the kept one that the call went out on was closed before anything
+/// of an answer came. True when there was none before; where another fault follows, it is a fault like any other.
+pub fn after_closed(context: &mut Context) -> bool {
+    if context.closed {
+        return false;
+    }
+    context.closed = true;
+    context.again = Some(Again { pause: std::time::Duration::ZERO, spent: None });
+    true
 }
 
 /// Whether a call is tried again after this answer, which then goes nowhere.
@@ -70,7 +82,7 @@ pub fn after(door: &ProxyDoor, session: &mut Session, context: &mut Context, fau
         return false;
     }
     let Some((pause, spent)) = policy.again(&between, fault, &**door.parts.outbound.moment().1) else { return false };
-    context.again = Some(Again { pause, spent });
+    context.again = Some(Again { pause, spent: Some(spent) });
     true
 }
 
@@ -111,9 +123,11 @@ pub async fn resume(door: &ProxyDoor, session: &Session, context: &mut Context) 
         () = tokio::time::sleep(pause) => {}
         () = gone(session) => return left(),
     }
-    spent.goes();
     context.course.waited += pause;
-    (context.tries, context.attempts) = (0, context.attempts + 1);
+    (context.tries, context.attempts) = (0, context.attempts + u32::from(spent.is_some()));
+    if let Some(spent) = spent {
+        spent.goes();
+    }
     match depart::depart(door, session, context).await {
         Ok(()) => Ok(()),
         Err(Stopped::Gone) => left(),

@@ -3,7 +3,7 @@
 //! cannot be changed, so these calls have a size cap in both directions.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,9 +42,27 @@ pub struct WholeCall {
     pub(super) endpoint: Option<usize>,
     pub(super) suffix: String,
     pub(super) query: Option<String>,
+    pub(super) renewed: Renewed,
+}
+
+/// The connection with other credentials than the call's own, where it was sent with one: after a renewal, or signed by
+/// another clock.
+#[derive(Default)]
+pub(super) struct Renewed(Mutex<Vec<Arc<Ready>>>);
+
+impl Renewed {
+    fn note(&self, ready: &Arc<Ready>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(ready));
+    }
 }
 
 impl WholeCall {
+    /// A text without any credential that the call was sent with.
+    pub(super) fn redact(&self, text: &str) -> String {
+        let renewed = self.renewed.0.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.iter().fold(self.ready.common.redact(text), |text, ready| ready.common.redact(&text))
+    }
+
     fn endpoint(&self) -> Option<&Endpoint> {
         self.ready.integration.api.as_ref()?.endpoints.get(self.endpoint?)
     }
@@ -78,7 +96,7 @@ impl WholeCall {
     }
 
     fn refused(&self, error: &TransformError) -> Answer {
-        error.answer(|words| self.ready.common.redact(words))
+        error.answer(|words| self.redact(words))
     }
 
     /// When a call that begins now must be over.
@@ -335,6 +353,7 @@ async fn renewing(
         && method.is_idempotent()
         && let Some(ready) = door.afresh(&call.generation, &call.ready).await
     {
+        call.renewed.note(&ready);
         let again = once(door, (call, &ready), method, message, course).await;
         heard(door, call, &again);
         return again;
@@ -344,6 +363,7 @@ async fn renewing(
     match renewed {
         Some(ready) if method.is_idempotent() => {
             door.parts.outbound.note_retry(&ready.integration, &ready.common.connection.id);
+            call.renewed.note(&ready);
             once(door, (call, &ready), method, message, course).await
         }
         _ => first,

@@ -21,6 +21,7 @@ use crate::definition::plan::gateway::Gateway;
 use crate::definition::plan::rule::{Action, Retry, What};
 use crate::store::StoreError;
 use crate::store::model::{Attempt, Event, EventHead, Item, Lane, Lease, Leased, Verdict};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notice::{Kind, Notice, OWN};
 use crate::telemetry::trace::context::STORED;
 use crate::telemetry::trace::{self, Span, TraceContext};
@@ -59,6 +60,8 @@ enum Ready {
     Task(Box<Task>),
     /// Nothing is to be tried: this is recorded.
     Settled(Report, Verdict),
+    /// A try before has ended so, and its outcome is kept: only that is not recorded yet.
+    Concluded(Report, Verdict),
     /// The store did not answer: the lease runs out and another look is taken.
     Unread,
 }
@@ -90,6 +93,13 @@ impl One<'_> {
         let (report, verdict, task) = match self.ready(&event, id, (rule, action), started).await {
             Ready::Unread => return None,
             Ready::Settled(report, verdict) => (report, verdict, None),
+            Ready::Concluded(report, verdict) => {
+                let is_recorded = self.record_taking(started, Duration::ZERO, &report, verdict).await;
+                if is_recorded && verdict == Verdict::Dead {
+                    self.tell_dead(&event.head, (id, rule), &report);
+                }
+                return None;
+            }
             Ready::Task(task) => {
                 let Some(report) = self.attempt(&task).await else {
                     self.give_back().await;
@@ -205,7 +215,17 @@ impl One<'_> {
             Ok(event) => event,
             Err(why) => return dead(format!("nobody can tell what event this is: {why}")),
         };
-        let Some(errand) = durable::errand(event).or_else(|| of_rule(&integration, rule, action)) else {
+        let errand = match durable::errand(event) {
+            Some(errand) => Some(errand),
+            None => match self.planned(id).await {
+                Ok(planned) => of_rule(&integration, rule, (action, planned.as_deref())),
+                Err(error) => {
+                    self.unread(&error);
+                    return Ready::Unread;
+                }
+            },
+        };
+        let Some(errand) = errand else {
             return dead(format!(
                 "the rule `{rule}` of `{name}` no longer has this action: replay the event to match its rules anew"
             ));
@@ -218,8 +238,7 @@ impl One<'_> {
     /// The rule's condition decides once more, by the definition in force; and what may not be done twice is
     /// not tried after a try of unknown end.
     async fn checked(&self, task: Task) -> Ready {
-        let holds =
-            task.rule().and_then(|rule| rule.condition.as_ref()).map(|condition| condition.holds(&task.context));
+        let holds = task.rule().and_then(|rule| matching::holds(rule, &task.event));
         match holds {
             Some(Err(error)) => {
                 let rule = task.rule().map(|rule| Arc::clone(&rule.id)).unwrap_or_default();
@@ -229,24 +248,28 @@ impl One<'_> {
             Some(Ok(false)) => return Ready::Settled(Report::done(None), Verdict::Done),
             Some(Ok(true)) | None => {}
         }
-        if self.leased.attempt > 1 && !self.parts.act.may_be_cut(&task) {
-            match self.is_interrupted(task.delivery).await {
-                Ok(false) => {}
-                Ok(true) => return Ready::Settled(Report::failed(None, INTERRUPTED, Again::Never), Verdict::Dead),
-                Err(error) => {
-                    self.unread(&error);
-                    return Ready::Unread;
-                }
+        if !self.leased.unknown {
+            return Ready::Task(Box::new(task));
+        }
+        // What is known of its end was kept before the end itself.
+        match durable::known_outcome(&*self.parts.events, &task.event, self.leased.since).await {
+            Ok(Some(report)) => {
+                let verdict = if report.result.is_ok() { Verdict::Done } else { Verdict::Dead };
+                Ready::Concluded(report, verdict)
+            }
+            Ok(None) if self.parts.act.may_be_cut(&task) => Ready::Task(Box::new(task)),
+            Ok(None) => Ready::Settled(Report::failed(None, INTERRUPTED, Again::Never), Verdict::Dead),
+            Err(error) => {
+                self.unread(&error);
+                Ready::Unread
             }
         }
-        Ready::Task(Box::new(task))
     }
 
-    /// Whether the try before this one left no record.
-    async fn is_interrupted(&self, id: DeliveryId) -> Result<bool, StoreError> {
+    /// The action that was planned, in words.
+    async fn planned(&self, id: DeliveryId) -> Result<Option<String>, StoreError> {
         let deliveries = self.parts.events.deliveries(id.event).await?;
-        let known = deliveries.iter().find(|delivery| delivery.id == id).and_then(|delivery| delivery.attempts.last());
-        Ok(known.map(|attempt| attempt.number) != Some(self.leased.attempt - 1))
+        Ok(deliveries.into_iter().find(|delivery| delivery.id == id).map(|delivery| delivery.summary))
     }
 
     fn count(&self, task: &Task, verdict: Verdict, took: Duration) {
@@ -339,7 +362,7 @@ impl One<'_> {
     }
 
     fn unread(&self, error: &StoreError) {
-        unread(self.leased.lease.event, error);
+        unread(&self.parts.metrics, self.leased.lease.event, error);
     }
 }
 
@@ -363,8 +386,9 @@ pub(super) fn told(event: EventId, recorded: Result<(), StoreError>, what: &str)
     }
 }
 
-/// Logs that an event could not be read.
-pub(super) fn unread(event: EventId, error: &StoreError) {
+/// Counts and logs that an event could not be read.
+pub(super) fn unread(metrics: &Metrics, event: EventId, error: &StoreError) {
+    metrics.store_unread.with_label_values::<&str>(&[]).inc();
     tracing::warn!(event.id = %event, "an event could not be read, and is looked at again later: {error}");
 }
 
@@ -373,9 +397,13 @@ const INTERRUPTED: &str = "interrupted while the call was under way: it may have
     given no idempotency key, so it is not sent again by itself; check at the service, then replay";
 
 /// An action that is still in the definition.
-fn of_rule(integration: &Integration, id: &str, action: u16) -> Option<Errand> {
+/// What a rule says is to be done, at the place where it was planned, and the same that was planned: a rule whose actions
+/// changed places since must not have one done twice and another never.
+fn of_rule(integration: &Integration, id: &str, (action, planned): (u16, Option<&str>)) -> Option<Errand> {
     let (rule, action) = (integration.rules.iter().position(|known| &*known.id == id)?, usize::from(action));
-    integration.rules.get(rule)?.actions.get(action).map(|_| Errand::OfRule { rule, action })
+    let found = integration.rules.get(rule)?.actions.get(action)?;
+    let is_same = planned.is_none_or(|planned| matching::summary(found) == planned);
+    is_same.then_some(Errand::OfRule { rule, action })
 }
 
 /// The action's schedule; where it says nothing, the destination's, and without that the usual one.

@@ -17,12 +17,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::{Value, json};
 
-use super::job::{Answered, Errand, Report};
+use super::job::{Again, Answered, Errand, Report};
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::definition::live::Generation;
 use crate::definition::plan::rule::{Action, What};
 use crate::store::model::{Event, Lane, NewEvent, PlannedDelivery};
+use crate::store::{Events, StoreError};
 
 /// The type of the event that a durable call is.
 pub const CALL: &str = "trunkline.call";
@@ -216,6 +217,28 @@ pub fn outcome_id(call: EventId, number: u32) -> EventId {
 /// The call that an event is the outcome of.
 pub fn outcome_of(event: &Event) -> Option<EventId> {
     text(event, OF)?.parse().ok()
+}
+
+/// What came of a durable call since a moment, by its newest outcome; `None` where no outcome was kept since.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn known_outcome(events: &dyn Events, call: &Event, since: Timestamp) -> Result<Option<Report>, StoreError> {
+    if text(call, METHOD).is_none() {
+        return Ok(None);
+    }
+    let (mut number, mut newest) = (1, None);
+    while let Some(found) = events.event(outcome_id(call.head.id, number)).await? {
+        newest = Some(found);
+        number += 1;
+    }
+    let Some(outcome) = newest.filter(|outcome| outcome.head.received_at >= since) else { return Ok(None) };
+    let told: Value = serde_json::from_slice(&outcome.body).unwrap_or_default();
+    let status = told["answer"]["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+    Ok(Some(match told["result"].as_str() {
+        Some("done") => Report::done(status),
+        _ => Report::failed(status, told["error"].as_str().unwrap_or("its outcome says why"), Again::Never),
+    }))
 }
 
 /// Whether an event of this type may be a durable call or an outcome; its headers say whether it is.

@@ -37,14 +37,14 @@ async fn match_one(parts: &Parts, leased: &Leased) -> Option<Vec<PlannedDelivery
     let head = match parts.events.head(leased.lease.event).await {
         Ok(Some(head)) => head,
         Ok(None) => return Some(Vec::new()),
-        Err(error) => return later(leased, &error),
+        Err(error) => return later(parts, leased, &error),
     };
     let (now, name) = (parts.clock.now(), &*head.integration);
     let generation = parts.live.load();
     let Some(integration) = generation.home(name) else { return unloaded(parts, leased, &head, now).await };
     match plan(parts, integration, head, now).await {
         Ok(plan) => Some(plan),
-        Err(error) => later(leased, &error),
+        Err(error) => later(parts, leased, &error),
     }
 }
 
@@ -88,7 +88,7 @@ async fn unloaded(parts: &Parts, leased: &Leased, head: &EventHead, now: Timesta
     None
 }
 
-fn later(leased: &Leased, error: &StoreError) -> Option<Vec<PlannedDelivery>> {
-    unread(leased.lease.event, error);
+fn later(parts: &Parts, leased: &Leased, error: &StoreError) -> Option<Vec<PlannedDelivery>> {
+    unread(&parts.metrics, leased.lease.event, error);
     None
 }

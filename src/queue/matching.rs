@@ -9,8 +9,8 @@ use crate::base::clock::Timestamp;
 use crate::definition::plan::Integration;
 use crate::definition::plan::rule::{Action, Rule, What};
 use crate::store::model::{Event, EventHead, Lane, PlannedDelivery};
-use crate::template::Expr;
 use crate::template::payload::Wanted;
+use crate::template::{Expr, TemplateError};
 
 /// The rule of a planned delivery that only tells that rules could not be matched.
 pub const NO_RULE: &str = "";
@@ -43,6 +43,15 @@ pub fn plan(integration: &Integration, event: &Arc<Event>, now: Timestamp) -> Re
     let context = content::context(event, Wanted::of(names).get("body").cloned().unwrap_or_default());
     let wants = |rule: &&Rule| rule.condition.as_ref().is_none_or(|expr| expr.holds(&context).unwrap_or(true));
     Ok(rules.into_iter().filter(wants).flat_map(|rule| deliveries(integration, rule, now)).collect())
+}
+
+/// Whether a rule's condition holds for an event that is its own, read as it was for its plan: as far as the condition
+/// asks. `None` where there is none.
+pub fn holds(rule: &Rule, event: &Arc<Event>) -> Option<Result<bool, TemplateError>> {
+    let condition = rule.condition.as_ref()?;
+    let names: BTreeSet<String> = condition.names();
+    let context = content::context(event, Wanted::of(names).get("body").cloned().unwrap_or_default());
+    Some(condition.holds(&context))
 }
 
 fn deliveries<'a>(
@@ -79,7 +88,7 @@ pub fn unloaded(integration: &str) -> Report {
 }
 
 /// An action in words.
-fn summary(action: &Action) -> String {
+pub fn summary(action: &Action) -> String {
     match &action.what {
         What::Call { integration, endpoint, .. } => format!("call {integration}.{endpoint}"),
         What::Deliver { destination, .. } => format!("deliver {destination}"),

@@ -255,8 +255,12 @@ pub struct Leased {
     pub lease: Lease,
     /// What to do.
     pub item: Item,
-    /// Which attempt this is, from one.
+    /// Which attempt this is since the last replay, from one.
     pub attempt: u32,
+    /// Whether nobody knows how one before it ended: its process did, or its lease ran out. Until one has ended.
+    pub unknown: bool,
+    /// When the first of those of unknown end was due, or this one; what came of them is not from before.
+    pub since: Timestamp,
     /// The lane the item holds a slot of.
     pub lane: Lane,
 }

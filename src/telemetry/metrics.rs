@@ -151,6 +151,7 @@ metrics! {
     store_bytes: gauge "trunkline_store_bytes" "Bytes the store takes on disk." [];
     store_free_bytes: gauge "trunkline_store_free_bytes" "Bytes that are free on the file system of the store." [];
     store_writable: gauge "trunkline_store_writable" "1 while the store accepts new facts." [];
+    store_unread: counter "trunkline_store_unread_total" "Events that were due and could not be read from the store: each is looked at again later, and what is damaged stays so." [];
     records_older_key: gauge "trunkline_records_sealed_by_older_keys" "Sealed records that still need an older master key; 0 when a rotation has ended." [];
     secret_reads: counter "trunkline_secret_reads_total" "Reads of secrets from the secret store: ok, missing, denied, failed." ["result"];
     secrets: gauge "trunkline_secrets" "Secrets from the secret store: current, stale because they could not be read again, or unread because they never could be." ["state"];

@@ -453,6 +453,18 @@ async fn an_endpoint_by_name_is_answered_from_what_is_kept() {
         let reply = call(doors.proxy, "POST /svc/-/list", "", "{}").await;
         assert_eq!(reply.json(), serde_json::json!({ "n": number }));
     }
+    let mut integration = shelf.integration(None);
+    let mut endpoint = self::endpoint("list");
+    endpoint.request.credential = CredentialUse::Token(None);
+    let [name, password] = ["a", "b"].map(|text| trunkline::template::Text::compile(text).unwrap());
+    endpoint.request.basic = Some((name, password));
+    endpoint.cache = Some(hour());
+    integration.api.as_mut().unwrap().endpoints = vec![endpoint];
+    let doors = Doors::start(Setup::of(integration));
+    for number in [5, 6] {
+        let reply = call(doors.proxy, "POST /svc/-/list", "", "{}").await;
+        assert_eq!(reply.json(), serde_json::json!({ "n": number }), "name and password of the request's own");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,9 +11,10 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use trunkline::definition::plan::gateway::Mode;
-use trunkline::queue::durable::Conclusion;
-use trunkline::queue::{Act, Report, Task};
+use trunkline::queue::durable::{Conclusion, DurableCall, outcome_id};
+use trunkline::queue::{Act, Again, Answered, Report, Task};
 use trunkline::request::standard_webhooks;
+use trunkline::store::embedded::Embedded;
 use trunkline::store::model::{DeliveryState, EventState};
 use trunkline::store::{Backlog, Events, StoreError, Work};
 
@@ -117,6 +118,157 @@ async fn a_failure_is_tried_again_when_the_destination_says() {
     station.until(event, EventState::Done).await;
     let ids: Vec<_> = app.seen().iter().map(|seen| header_lines(seen)["webhook-id"].clone()).collect();
     assert!(ids.len() == 3 && ids.iter().all(|id| *id == ids[0]), "one id for all tries: {ids:?}");
+}
+
+#[tokio::test]
+async fn an_action_that_changed_places_is_not_taken_for_another() {
+    let app = answering(|number| Answer::of(if number == 0 { 500 } else { 200 }, &[], "")).await;
+    let rules = |actions: &str| hub(&format!("rules:\n  - id: r\n    when: '*'\n    do: [{actions}]"));
+    let mut station = Station::start(Plan::of(rules("{ deliver: app }, { log: made }")).with("app", app.port())).await;
+    let event = station.accept("a", "1").await;
+    let wait = due(&station.until_tried(event, 1).await);
+    station.reload(vec![rules("{ log: made }, { deliver: app }")]);
+    station.pass(wait);
+    station.until(event, EventState::Dead).await;
+    let delivery = station.deliveries(event).await.remove(0);
+    let error = delivery.attempts.last().unwrap().error.clone().unwrap();
+    assert!(delivery.summary == "deliver app" && error.contains("no longer has this action"), "{delivery:?}");
+    assert_eq!(app.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_condition_that_held_holds_still_although_the_rest_of_the_body_cannot_be_read() {
+    let app = well().await;
+    let rules = "rules:\n  - id: r\n    when: '*'\n    if: body.n > 5\n    do: [{ deliver: app }]";
+    let station = Station::start(Plan::of(hub(rules)).with("app", app.port())).await;
+    // A text that was cut in the middle of a character, as some senders do.
+    let (status, event) = station.send("{\"type\":\"a\",\"id\":\"1\",\"n\":9,\"name\":\"\\ud83d\"}").await;
+    assert_eq!(status, 202);
+    station.until(event.unwrap(), EventState::Done).await;
+    assert_eq!(app.seen().len(), 1);
+}
+
+/// Fails for good at first, and then never comes to an end.
+#[derive(Default)]
+struct Hanging {
+    tries: AtomicUsize,
+}
+
+#[async_trait]
+impl Act for Hanging {
+    async fn act(&self, _task: &Task) -> Report {
+        match self.tries.fetch_add(1, Ordering::SeqCst) {
+            0 => Report::failed(None, "no", Again::Never),
+            _ => std::future::pending().await,
+        }
+    }
+
+    fn may_be_cut(&self, _task: &Task) -> bool {
+        false
+    }
+
+    async fn conclude(&self, _conclusion: Conclusion<'_>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_replayed_call_of_unknown_end_is_not_sent_twice_either() {
+    let act = Arc::new(Hanging::default());
+    let station = Station::start(Plan { act: Some(act.clone()), ..Plan::of(to(&["app"])) }).await;
+    let event = station.accept("a", "1").await;
+    station.until(event, EventState::Dead).await;
+    let dead = station.deliveries(event).await.remove(0);
+    station.store.replay_delivery(dead.id, station.now()).await.unwrap();
+    station.pass(Duration::ZERO);
+    eventually("it is under way", async || act.tries.load(Ordering::SeqCst) == 2).await;
+    let station = Station::resume(station.crash().await).await;
+    station.until(event, EventState::Dead).await;
+    let attempts = station.deliveries(event).await.remove(0).attempts;
+    assert!(attempts.last().unwrap().error.as_ref().unwrap().contains("may have been carried out"), "{attempts:?}");
+    assert_eq!(act.tries.load(Ordering::SeqCst), 2);
+}
+
+/// Carries calls out, and never comes back from keeping the first outcome.
+#[derive(Default)]
+struct Keeping {
+    tries: AtomicUsize,
+    store: std::sync::Mutex<Option<Arc<Embedded>>>,
+    kept: AtomicUsize,
+}
+
+#[async_trait]
+impl Act for Keeping {
+    async fn act(&self, _task: &Task) -> Report {
+        self.tries.fetch_add(1, Ordering::SeqCst);
+        let (status, headers, body) = (http::StatusCode::CREATED, Vec::new(), bytes::Bytes::from_static(b"{}"));
+        Report::done(Some(201)).with_answer(Some(Answered { status, headers, body }))
+    }
+
+    fn may_be_cut(&self, _task: &Task) -> bool {
+        false
+    }
+
+    async fn conclude(&self, conclusion: Conclusion<'_>) -> Result<(), StoreError> {
+        let store = self.store.lock().unwrap().take().expect("only the first comes here");
+        let id = outcome_id(conclusion.delivery.event, 1);
+        Events::accept(&*store, conclusion.into_event(id, START.after(Duration::from_secs(1)))).await?;
+        drop(store);
+        self.kept.fetch_add(1, Ordering::SeqCst);
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_that_was_kept_before_the_crash_is_the_outcome() {
+    let act = Arc::new(Keeping::default());
+    let station = Station::start(Plan { act: Some(act.clone()), ..Plan::of(to(&["app"])) }).await;
+    *act.store.lock().unwrap() = Some(station.store.clone());
+    let call = DurableCall {
+        method: http::Method::POST,
+        path: "/hub/a".to_owned(),
+        query: None,
+        connection: "default".to_owned(),
+        token: None,
+        caller: "app".to_owned(),
+        deliver: None,
+        headers: HeaderMap::new(),
+        body: bytes::Bytes::from_static(b"x"),
+    };
+    let id = trunkline::base::id::EventId::from_u128(1_u128 << 100);
+    let event = call.into_event("hub".into(), id, None, station.now());
+    Events::accept(&*station.store, event).await.unwrap();
+    station.pass(Duration::ZERO);
+    eventually("its outcome is kept", async || act.kept.load(Ordering::SeqCst) == 1).await;
+    let station = Station::resume(station.crash().await).await;
+    station.until(id, EventState::Done).await;
+    let attempts = station.deliveries(id).await.remove(0).attempts;
+    assert_eq!((attempts.len(), attempts[0].status, attempts[0].error.as_ref()), (1, Some(201), None));
+    assert_eq!(act.tries.load(Ordering::SeqCst), 1, "it is not carried out again");
+    assert!(station.store.event(outcome_id(id, 2)).await.unwrap().is_none(), "there is one outcome");
+}
+
+#[tokio::test]
+async fn an_event_that_is_damaged_on_disk_is_counted_and_holds_up_no_other() {
+    let app = answering(|number| Answer::of(if number == 0 { 500 } else { 200 }, &[], "")).await;
+    let station = Station::start(Plan::of(to(&["app"])).with("app", app.port())).await;
+    let event = station.accept("a", "canary-damaged").await;
+    let wait = due(&station.until_tried(event, 1).await);
+    // One bit of its body: what is damaged is found by its checksum, not by its form.
+    let journal = station.directory.path().join("events");
+    let damaged = std::fs::read_dir(journal).unwrap().filter_map(|entry| {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(14).position(|window| window == b"canary-damaged")?;
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).ok()
+    });
+    assert_eq!(damaged.count(), 1);
+    station.pass(wait);
+    eventually("it is counted", async || station.metric("trunkline_store_unread_total ") > 0).await;
+    let other = station.accept("a", "other").await;
+    station.until(other, EventState::Done).await;
+    assert_eq!(app.seen().len(), 2, "nothing of the damaged one went out again");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::browser::{Browser, same};
 use super::claim::Claim;
 use super::door::Visit;
 use super::drawer::{Drawer, Enclosed, KeepError, key};
-use super::finish::Grown;
+use super::finish::{Grown, keep_account};
 use super::link::{Fields, Link, expires, moment};
 use super::outcome::{Outcome, State};
 use super::page::{Page, prefix};
@@ -101,9 +101,12 @@ impl Choice {
         drawer.put(&key, &choice, None).await.map(drop)
     }
 
-    /// What was granted.
+    /// What was granted, and whose account it is.
     fn granted(&self) -> Option<Content> {
-        stored::read(self.content.0.expose().as_bytes()).ok()
+        let mut content = stored::read(self.content.0.expose().as_bytes()).ok()?;
+        let ((id, name), email) = (self.account.clone(), self.email.clone());
+        keep_account(&mut content.saved, Some(Who { id, name, email }));
+        Some(content)
     }
 
     /// The connection that grows on with this choice.

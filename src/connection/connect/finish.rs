@@ -150,8 +150,10 @@ impl Connect {
 
     /// Lets go of a connection that does not come to be: the service is told of its tokens.
     pub(super) async fn give_up(&self, integration: &Integration, grown: Grown) {
-        let Grown { claim, grant, inputs, .. } = grown;
-        let content = Content { credential: Credential::Tokens(Tokens(grant.tokens)), inputs, saved: grant.saved };
+        let Grown { claim, grant, inputs, who, .. } = grown;
+        let mut saved = grant.saved;
+        keep_account(&mut saved, who);
+        let content = Content { credential: Credential::Tokens(Tokens(grant.tokens)), inputs, saved };
         self.give_back(integration, &claim.link, content).await;
     }
 
@@ -216,17 +218,15 @@ impl Connect {
 }
 
 impl Connect {
-    /// Has the service told of tokens that came and are not kept, for instance because the connection was removed meanwhile. Where it
-    /// is there again, only if that ends no others.
+    /// Has the service told of tokens that came and are not kept, for instance because the connection was removed meanwhile; only
+    /// if that ends no connection.
     pub(super) async fn give_back(&self, integration: &Integration, link: &Link, content: Content) {
-        let (Auth::OAuth2(oauth2), Some(revocations)) = (&integration.auth, &self.revocations) else { return };
+        let (Auth::OAuth2(_), Some(revocations)) = (&integration.auth, &self.revocations) else { return };
         let Credential::Tokens(Tokens(tokens)) = &content.credential else { return };
-        let is_there =
-            self.connections.peek(&link.integration, &link.connection).await.is_ok_and(|found| found.is_some());
-        if tokens.is_empty() || is_there && !oauth2.revoke_replaced {
+        if tokens.is_empty() {
             return;
         }
-        let (key, what) = (Key::new(&link.integration, &link.connection), What::Connection);
+        let (key, what) = (Key::new(&link.integration, &link.connection), What::Unkept);
         if let Err(error) = revocations.queue(&key, what, &content).await {
             tracing::error!(integration = %link.integration, "tokens that are not kept live on at the service: {error}");
         }
@@ -334,7 +334,7 @@ fn replaced(integration: &Integration, before: Content, now: &Credential) -> Opt
     wanted.then(|| Content { credential: Credential::Tokens(tokens), ..before })
 }
 
-fn keep_account(saved: &mut Map<String, Json>, who: Option<Who>) {
+pub(super) fn keep_account(saved: &mut Map<String, Json>, who: Option<Who>) {
     let Some(Who { id, name, email }) = who else { return };
     saved.extend(id.map(|id| (ACCOUNT_ID.to_owned(), Json::from(id))));
     saved.extend(name.map(|name| (ACCOUNT_NAME.to_owned(), Json::from(name))));

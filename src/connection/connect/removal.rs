@@ -264,7 +264,7 @@ impl Connect {
     }
 
     /// Leaves out the tokens that are in use: the account may be connected by another name, or was connected again, with
-    /// the very same. Where it was connected again and its service may end the whole consent, it is left alone.
+    /// the very same. Where its service may end the whole consent, an account that is connected is left alone.
     ///
     /// # Errors
     /// When nothing is left to be taken back.
@@ -276,14 +276,17 @@ impl Connect {
             Some(Auth::OAuth2(oauth2)) => oauth2.revoke_replaced,
             _ => false,
         };
-        let (count, mut left) = (tokens.0.len(), tokens);
+        let (count, mut left, mut same) = (tokens.0.len(), tokens, None);
         for (name, other) in
             self.connections.of_integration(&kept.integration).await.map_err(|error| error.to_string())?
         {
-            let (mine, theirs) = (account_id_of(&content.saved), account_id_of(&other.saved));
-            let may_be_another = mine.zip(theirs).is_some_and(|(mine, theirs)| mine != theirs);
-            if *name == kept.connection && !takes_back && !may_be_another {
-                return Err("the account was connected again, and taking the old token back could end that".to_owned());
+            let is_same = match (account_id_of(&content.saved), account_id_of(&other.saved)) {
+                (Some(mine), Some(theirs)) => mine == theirs,
+                // Whose account it is nobody knows. What never was a connection is not worth the risk of ending one.
+                _ => *name == kept.connection || kept.what.was_never_kept(),
+            };
+            if is_same {
+                same = Some(name);
             }
             if let Credential::Tokens(used) = &other.credential {
                 left = left.without(used);
@@ -291,6 +294,14 @@ impl Connect {
         }
         if left.0.is_empty() {
             return Err("these very tokens are in use by a connection".to_owned());
+        }
+        if let Some(name) = same.filter(|_| !takes_back) {
+            let how = if *name == kept.connection {
+                "was connected again".to_owned()
+            } else {
+                format!("is connected as `{name}`")
+            };
+            return Err(format!("the account {how}, and taking this token back could end that"));
         }
         if left.0.len() < count {
             let content = Content { credential: Credential::Tokens(left), ..content };

@@ -107,8 +107,17 @@ pub enum What {
     Replaced,
     /// What was granted for a choice of an account or site that nobody made.
     Unchosen,
+    /// What a person's consent brought that did not become a connection.
+    Unkept,
     /// A session that was replaced, or that nobody uses any more.
     Session,
+}
+
+impl What {
+    /// Whether no connection ever had it.
+    pub fn was_never_kept(self) -> bool {
+        matches!(self, Self::Unchosen | Self::Unkept)
+    }
 }
 
 /// Where a revocation stands.

@@ -153,13 +153,16 @@ impl TokenCalls {
         for request in &scene.oauth2.revoke {
             let Err(error) = self.ask(scene, Stage::Revoke, request).await else { continue };
             let by_token = matches!(request.credential, CredentialUse::Token(_));
-            let is_unknown = error.status == Some(401) && by_token || error.code.as_deref() == Some("invalid_token");
+            // RFC 7009 §2.1: it is the application that was not recognised, which says nothing of the token.
+            let of_client = matches!(error.code.as_deref(), Some("invalid_client" | "unauthorized_client"));
+            let is_unknown =
+                error.status == Some(401) && by_token && !of_client || error.code.as_deref() == Some("invalid_token");
             if !is_unknown {
                 return Err(error);
             }
             // A token that may not ask to be taken back does not work any more: it was taken back before, unless it has
             // ended by itself.
-            let ended = token.expires_at.is_some_and(|end| end <= self.parts.clock.now());
+            let ended = token.expires_at.is_none_or(|end| end <= self.parts.clock.now());
             took &= !(by_token && ended && token.refresh.is_some());
         }
         Ok(took)

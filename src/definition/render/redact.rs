@@ -15,6 +15,12 @@ use crate::definition::problem::Place;
 /// What stands in for a secret, whatever its length.
 const MASK: &str = "••••••";
 
+/// The password in an address (RFC 3986 section 3.2.1).
+static USERINFO: LazyLock<Regex> = LazyLock::new(|| {
+    #[expect(clippy::expect_used, reason = "a constant")]
+    Regex::new(r"://[^/\s@:]*:([^/\s@]+)@").expect("a valid pattern")
+});
+
 /// A line that is safe to show.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
@@ -57,6 +63,8 @@ pub fn line(original: &str, known: &[Range<usize>], how_well: Known) -> Line {
     if how_well == Known::Some {
         hidden.extend(under_telling_keys(original).into_iter().map(to_characters));
     }
+    let userinfo = USERINFO.captures_iter(original).filter_map(|found| found.get(1));
+    hidden.extend(userinfo.map(|found| to_characters(found.range())));
     hidden.extend(LOOKS_SECRET.find_iter(original).filter(looks_random).map(|found| to_characters(found.range())));
     let hidden = joined(hidden);
     let mut text = String::with_capacity(original.len());
@@ -175,6 +183,7 @@ mod tests {
     #[test]
     fn secrets_are_hidden_and_their_neighbours_are_not() {
         for (text, expected) in [
+            ("  base_url: https://user:hunter2@a.example/x", "  base_url: https://user:••••••@a.example/x"),
             ("  secret: hunter2 and more", "  secret: ••••••"),
             ("client: { id: a, secret: \"hun,ter2\", x: y }", "client: { id: a, secret: \"••••••\", x: y }"),
             ("client: { secret: \"never closed }", "client: { secret: \"••••••"),

@@ -356,7 +356,7 @@ fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, 
         let due = calm(tries, event.head.received_at);
         let rule = Arc::from("");
         return Ok((
-            NewItem { key, lane, rule, action: 0, attempts: tries.begun, due, suspect: suspect(tries) },
+            NewItem { key, lane, rule, action: 0, attempts: tries.begun, due, since: None, suspect: suspect(tries) },
             tries,
         ));
     }
@@ -365,10 +365,9 @@ fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, 
         Stand::Ready(due) => due,
         Stand::Done | Stand::Dead => now,
     };
-    let (rule, tries) = (Arc::from(row.rule.as_str()), row.tries);
-    let due = calm(tries, due);
-    let item =
-        NewItem { key, lane: row.lane, rule, action: row.action, attempts: tries.begun, due, suspect: suspect(tries) };
+    let (rule, tries, since) = (Arc::from(row.rule.as_str()), row.tries, Some(due));
+    let (due, suspect, attempts) = (calm(tries, due), suspect(tries), tries.begun);
+    let item = NewItem { key, lane: row.lane, rule, action: row.action, attempts, due, since, suspect };
     Ok((item, tries))
 }
 

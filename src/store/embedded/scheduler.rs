@@ -38,6 +38,10 @@ struct Entry {
     attempts: u32,
     /// A process has ended while it held this.
     suspect: bool,
+    /// Nobody knows how a try since the last known end has ended.
+    unknown: bool,
+    /// When it was to be tried first since then.
+    since: Timestamp,
     state: State,
 }
 
@@ -71,6 +75,8 @@ pub struct NewItem {
     pub attempts: u32,
     /// When it is due.
     pub due: Timestamp,
+    /// When it was to be tried first since a try has ended, where that was before.
+    pub since: Option<Timestamp>,
     /// Whether a process has ended while it held this.
     pub suspect: bool,
 }
@@ -89,12 +95,13 @@ impl Scheduler {
 
     /// Adds an item that is ready.
     pub fn insert(&mut self, new: NewItem) {
-        let NewItem { key, lane, rule, action, attempts, due, suspect } = new;
+        let NewItem { key, lane, rule, action, attempts, due, since, suspect } = new;
         if self.items.contains_key(&key) {
             return;
         }
         self.lanes.entry(lane.clone()).or_default().insert((due, key));
-        self.items.insert(key, Entry { lane, rule, action, attempts, suspect, state: State::Ready { due } });
+        let (unknown, since, state) = (suspect, since.unwrap_or(due), State::Ready { due });
+        self.items.insert(key, Entry { lane, rule, action, attempts, suspect, unknown, since, state });
         *self.events.entry(key.0).or_default() += 1;
         self.ready += 1;
     }
@@ -169,12 +176,16 @@ impl Scheduler {
             }
         };
         let lease = Lease { event, ordinal, fence: self.fence };
-        Some(Leased { lease, item, attempt: entry.attempts, lane: entry.lane.clone() })
+        let (attempt, lane, unknown, since) = (entry.attempts, entry.lane.clone(), entry.unknown, entry.since);
+        Some(Leased { lease, item, attempt, unknown, since, lane })
     }
 
     fn expire(&mut self, now: Timestamp) {
         while let Some(&(until, key)) = self.leased.first().filter(|(until, _)| *until <= now) {
             self.leased.remove(&(until, key));
+            if let Some(entry) = self.items.get_mut(&key) {
+                entry.unknown = true;
+            }
             self.make_ready(key, now);
         }
     }
@@ -305,6 +316,7 @@ impl Scheduler {
         match op {
             Op::Accepted { head, .. } => self.insert(NewItem {
                 suspect: false,
+                since: None,
                 key: (head.id, MATCH),
                 lane: Lane::matching_of(head.endpoint.as_deref()),
                 rule: Arc::from(""),
@@ -331,6 +343,7 @@ impl Scheduler {
             }
             Op::ReplayedEvent { event, at } => self.insert(NewItem {
                 suspect: false,
+                since: None,
                 key: (*event, MATCH),
                 lane: Lane::matching(),
                 rule: Arc::from(""),
@@ -345,6 +358,7 @@ impl Scheduler {
         for (ordinal, planned) in (0_u16..).zip(deliveries) {
             self.insert(NewItem {
                 suspect: false,
+                since: None,
                 key: (event, ordinal),
                 lane: planned.lane.clone(),
                 rule: Arc::from(planned.rule.as_str()),
@@ -368,7 +382,12 @@ impl Scheduler {
             entry.suspect = false;
         }
         match outcome {
-            Outcome::Retry(due) => self.make_ready(key, due),
+            Outcome::Retry(due) => {
+                if let Some(entry) = self.items.get_mut(&key) {
+                    (entry.unknown, entry.since) = (false, due);
+                }
+                self.make_ready(key, due);
+            }
             Outcome::Done => self.remove(key),
             Outcome::Dead => {
                 self.remove(key);

@@ -202,7 +202,16 @@ impl Work for Embedded {
         let row = self.index.delivery(key)?.ok_or_else(unknown)?;
         let revived = u64::from(row.stand == Stand::Dead);
         let rule = Arc::from(row.rule.as_str());
-        let item = NewItem { key, lane: row.lane, rule, action: row.action, attempts: 0, due: now, suspect: false };
+        let item = NewItem {
+            key,
+            lane: row.lane,
+            rule,
+            action: row.action,
+            attempts: 0,
+            due: now,
+            since: None,
+            suspect: false,
+        };
         let op = Op::ReplayedDelivery { event: key.0, ordinal: key.1, at: now };
         let payload = op::encode(&op, &[])?;
         let entry = Entry { settling: Some(held), replay: Some((Some(item), revived)), ..Entry::of(op) };

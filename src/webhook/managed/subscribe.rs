@@ -96,6 +96,7 @@ impl Managed {
                 endpoint: None,
                 input: &endpoint.input,
                 asker: Asker::Webhook,
+                caller: None,
                 idempotency_key: None,
                 deadline: None,
                 setting: Some(Setting { webhook: &webhook, saved: &saved }),

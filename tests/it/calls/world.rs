@@ -235,6 +235,7 @@ impl World {
             endpoint: None,
             input: input.as_object().unwrap(),
             asker: Asker::Test,
+            caller: None,
             idempotency_key,
             deadline: None,
             setting: None,

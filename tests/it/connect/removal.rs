@@ -106,6 +106,40 @@ async fn what_was_granted_for_a_choice_that_nobody_makes_is_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_connected_by_another_name_is_left_alone() {
+    let desk = connected().await;
+    let depart = async || {
+        let made = desk.link_for(|wanted| wanted.connection = "other".to_owned()).await;
+        let mut browser = Browser::new(&desk);
+        browser.get(target(&made.url)).await;
+        browser.post(target(&made.url), "input.site=main").await;
+        browser
+    };
+    depart().await.succeed().await;
+    desk.connect.remove("operator", "hub", "other").await.unwrap().unwrap();
+    // A sign-in that comes to nothing, of which nobody knows whose account it is.
+    desk.service.set(|manners| manners.who = Err(refused(Permanent, Some(401), "no")));
+    depart().await.succeed().await;
+    told(&desk).await;
+    assert!(desk.service.revoked.lock().unwrap().is_empty(), "the service may end the whole consent");
+    let shown = desk.connect.revocations().await.unwrap();
+    let ended = |what| shown.iter().find(|one| one.what == what).unwrap_or_else(|| panic!("{shown:?}"));
+    for what in [What::Connection, What::Unkept] {
+        assert_eq!(ended(what).state, RevocationState::GivenUp, "{shown:?}");
+        assert!(ended(what).error.as_ref().unwrap().contains("is connected as `acme`"), "{shown:?}");
+    }
+    assert_eq!(desk.token().await.as_deref(), Some("canary-access-1"));
+    // Another account's is taken back.
+    let id =
+        |id: &str| trunkline::connection::connect::provider::Who { id: Some(id.to_owned()), name: None, email: None };
+    desk.service.set(|manners| manners.who = Ok(Some(id("77"))));
+    depart().await.succeed().await;
+    desk.connect.remove("operator", "hub", "other").await.unwrap().unwrap();
+    told(&desk).await;
+    assert_eq!(*desk.service.revoked.lock().unwrap(), ["canary-access-4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_the_service_gives_again_is_not_taken_back() {
     let desk = Desk::open_with(
         APP,
@@ -213,7 +247,7 @@ async fn tokens_that_are_in_use_again_are_not_taken_back() {
     told(&desk).await;
     let ended = desk.connect.revocations().await.unwrap().pop().unwrap();
     assert_eq!(ended.state, RevocationState::GivenUp);
-    assert!(ended.error.unwrap().contains("was connected again"));
+    assert!(ended.error.unwrap().contains("in use by a connection"));
     assert!(desk.service.revoked.lock().unwrap().is_empty());
     // Under another name the very same token may be in use as well.
     let made = desk.link_for(|wanted| wanted.connection = "other".to_owned()).await;

@@ -167,7 +167,7 @@ pub struct Station {
     pub workers: Running,
     pub metrics: Arc<Metrics>,
     pub plan: Plan,
-    directory: TempDir,
+    pub directory: TempDir,
 }
 
 impl Station {

@@ -15,7 +15,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::retries::{conversation, retry};
+use trunkline::definition::plan::api::{Endpoint, Errors, Transform};
+
+use super::retries::{conversation, named, retry};
 use crate::support::doors::{Doors, Setup, service};
 use crate::support::origin::serve;
 use crate::support::tls::Authority;
@@ -116,6 +118,16 @@ async fn converse(stream: TlsStream<TcpStream>, fault: Option<Fault>, reached: A
 
 /// Makes one call to a service with this fault; what the caller got, and how often the service was reached.
 async fn calling(acceptor: &TlsAcceptor, authority: &Authority, method: &str, fault: Fault) -> (String, usize) {
+    calling_by(acceptor, authority, (method, fault), false).await
+}
+
+/// The same; `whole` is a call that is read whole and made by the gateway's own client.
+async fn calling_by(
+    acceptor: &TlsAcceptor,
+    authority: &Authority,
+    (method, fault): (&str, Fault),
+    whole: bool,
+) -> (String, usize) {
     let (reached, begun) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (count, acceptor) = (Arc::clone(&reached), acceptor.clone());
     let address = serve(move |stream| {
@@ -132,6 +144,10 @@ async fn calling(acceptor: &TlsAcceptor, authority: &Authority, method: &str, fa
     let api = integration.api.as_mut().unwrap();
     (api.transport.ca, api.transport.allow_private) = (Some(authority.trusted()), true);
     api.policy = retry(None);
+    if whole {
+        let transform = Transform { request: None, response: None, errors: Errors::Pass, max_body: 1_000 };
+        api.endpoints = vec![Endpoint { transform: Some(transform), ..named(http::Method::POST) }];
+    }
     let setup = Setup { names: vec![("localhost", vec!["127.0.0.1"])], ..Setup::of(integration) };
     let doors = Doors::start(setup);
     let text = conversation(&doors, method, if method == "GET" { "" } else { "hello" }).await;
@@ -168,6 +184,10 @@ async fn whatever_ends_over_http_2_no_post_without_a_key_reaches_the_service_twi
         let told = ["service_unreachable", "service_answer_invalid"].iter().any(|code| text.contains(code));
         assert!(told || text.starts_with("HTTP/1.1 200"), "{fault:?}: {text}");
         whole += usize::from(text.starts_with("HTTP/1.1 200") && text.ends_with("done"));
+    }
+    for fault in FAULTS {
+        let (text, reached) = calling_by(&acceptor, &authority, ("POST", fault), true).await;
+        assert!(reached == 1, "{fault:?}, read whole: {reached} times, {text}");
     }
     assert!((2..400).contains(&whole), "{whole} of all got through: the cuts are somewhere else");
 }

@@ -10,9 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use trunkline::base::backoff::Backoff;
 use trunkline::definition::plan::api::{Endpoint, Errors, PathPattern, Transform};
-use trunkline::definition::plan::policy::{Policy, Retry};
+use trunkline::definition::plan::policy::{Limit, Policy, Retry};
 
-use super::{Origin, answer};
+use super::{Origin, answer, limit, limited};
 use crate::calls::service::{Answer as Reply, Service};
 use crate::calls::world::{Setting, request};
 use crate::support::doors::{Doors, KEY, Setup, service};
@@ -210,6 +210,41 @@ async fn a_service_that_stays_silent_is_asked_again_where_that_is_safe() {
         let mut wire = Wire::open(doors.proxy).await;
         wire.send(format!("POST /svc/b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n")).await;
         assert_eq!(wire.reply().await.status, if mute == 9 { 504 } else { 200 }, "the door goes on");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_costs_one_more_try_and_a_turn() {
+    for line in ["GET /svc/x", "PUT /svc/x"] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (count, together) = (Arc::clone(&asked), Arc::new(tokio::sync::Barrier::new(8)));
+        // Each connection is good for one request, and is closed by the next.
+        let origin = serve(move |mut stream| {
+            let (count, together) = (Arc::clone(&count), Arc::clone(&together));
+            async move {
+                let Some(first) = read_request(&mut stream).await else { return };
+                if first.head.contains("/warm") {
+                    together.wait().await;
+                } else {
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                if read_request(&mut stream).await.is_some() {
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        })
+        .await;
+        let mut integration = service(&format!("http://{origin}"));
+        let api = integration.api.as_mut().unwrap();
+        api.policy = limited(Limit { burst: 100, ..limit(100, Duration::from_hours(1), Duration::ZERO) });
+        let doors = Doors::start(Setup::of(integration));
+        let warm = (0..8).map(|_| call(doors.proxy, "GET /svc/warm", "", ""));
+        assert!(futures_util::future::join_all(warm).await.iter().all(|reply| reply.status == 200));
+        let reply = call(doors.proxy, line, "", if line.starts_with("GET") { "" } else { "x" }).await;
+        assert_eq!((reply.status, asked.load(Ordering::SeqCst)), (200, 2), "{line}");
+        let left = reply.header("ratelimit").unwrap();
+        assert!(left.starts_with("\"connection\";r=90"), "eight, and two for this one: {left}");
     }
 }
 
