@@ -79,6 +79,7 @@ pub fn definitions(canaries: &Canaries) -> Vec<(&'static str, String)> {
         "  oauth2:\n    authorize: {url}/authorize\n    token: {url}/token\n    {client}\n    refresh_tokens: rotate\n\
          \x20   identity: {{ request: GET /me, id: body.id, name: body.name }}\n\
          \x20   revoke: {{ request: \"POST {url}/revoke\", form: {{ token: \"{{{{ token.refresh }}}}\" }} }}\n\
+         \x20   revoke_replaced: true\n\
          \x20   scopes: [{{ name: read, grants: Read, default: true }}]"
     );
     let assertion = format!(

@@ -183,7 +183,8 @@ async fn tokens_that_another_process_got_first_of_the_same_consent_are_left_alon
     let (one, two) = (world.process(Neighbours::Some), world.second(Neighbours::Some));
     world.renewing("svc", &one).await;
     world.clock.advance(LIFE);
-    world.provider.hold(None);
+    // Both at once would be a reuse of the refresh token, which the service punishes as it likes.
+    world.answered(&one).await;
     assert_eq!(token(&two.0, &two.1, DEFAULT).await.as_deref(), Ok("a1"));
     until("both end", || !one.is_busy() && !two.0.is_busy()).await;
     assert_eq!(world.taken_back().await, []);
