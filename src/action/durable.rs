@@ -6,7 +6,7 @@
 
 use crate::base::clock::Clock;
 use crate::queue::Report;
-use crate::queue::durable::{Conclusion, outcome_id};
+use crate::queue::durable::{Conclusion, newest_outcome};
 use crate::store::{Events, StoreError};
 
 /// Stores an outcome. A call that was replayed has one for each time.
@@ -14,11 +14,7 @@ use crate::store::{Events, StoreError};
 /// # Errors
 /// When the store refuses, or its journal cannot be read.
 pub async fn keep(events: &dyn Events, clock: &dyn Clock, conclusion: Conclusion<'_>) -> Result<(), StoreError> {
-    let mut number = 1;
-    while events.event(outcome_id(conclusion.delivery.event, number)).await?.is_some() {
-        number += 1;
-    }
-    let id = outcome_id(conclusion.delivery.event, number);
+    let (_, id) = newest_outcome(events, conclusion.delivery.event).await?;
     match events.accept(conclusion.into_event(id, clock.now())).await {
         // The answer is too long for the journal: the outcome is kept without it.
         Err(StoreError::TooLarge { .. }) => {

@@ -30,7 +30,7 @@ use crate::definition::plan::api::Api;
 use crate::definition::plan::gateway::{Caller, Gateway};
 use crate::outbound::call::{grants_by_name, repeats_safely};
 use crate::outbound::{OutboundError, Placed, Unsuccessful, Why};
-use crate::queue::durable::{Carry, DurableCall, outcome_id};
+use crate::queue::durable::{Carry, DurableCall, newest_outcome};
 use crate::queue::{Again, Report};
 use crate::request::{AnswerError, retry_after};
 use crate::respond::{Answer, Refusal};
@@ -319,11 +319,8 @@ async fn told(door: &ProxyDoor, event: &Event, call: &DurableCall) -> Result<Val
     let id = event.head.id;
     let deliveries = door.parts.events.deliveries(id).await?;
     let attempts: Vec<_> = deliveries.first().map(|delivery| delivery.attempts.as_slice()).unwrap_or_default().to_vec();
-    let (mut number, mut outcome) = (1, Value::Null);
-    while let Some(found) = door.parts.events.event(outcome_id(id, number)).await? {
-        outcome = serde_json::from_slice(&found.body).unwrap_or_default();
-        number += 1;
-    }
+    let (newest, _) = newest_outcome(&*door.parts.events, id).await?;
+    let outcome: Value = newest.and_then(|found| serde_json::from_slice(&found.body).ok()).unwrap_or_default();
     Ok(json!({
         "call": id.to_string(),
         "state": event.head.state,

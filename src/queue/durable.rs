@@ -219,6 +219,19 @@ pub fn outcome_of(event: &Event) -> Option<EventId> {
     text(event, OF)?.parse().ok()
 }
 
+/// The newest outcome of a call, where it has one, and the id of the next: one that was replayed has one for each time.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn newest_outcome(events: &dyn Events, call: EventId) -> Result<(Option<Event>, EventId), StoreError> {
+    let (mut number, mut newest) = (1, None);
+    loop {
+        let id = outcome_id(call, number);
+        let Some(found) = events.event(id).await? else { return Ok((newest, id)) };
+        (newest, number) = (Some(found), number + 1);
+    }
+}
+
 /// What came of a durable call since a moment, by its newest outcome; `None` where no outcome was kept since.
 ///
 /// # Errors
@@ -227,11 +240,7 @@ pub async fn known_outcome(events: &dyn Events, call: &Event, since: Timestamp) 
     if text(call, METHOD).is_none() {
         return Ok(None);
     }
-    let (mut number, mut newest) = (1, None);
-    while let Some(found) = events.event(outcome_id(call.head.id, number)).await? {
-        newest = Some(found);
-        number += 1;
-    }
+    let (newest, _) = newest_outcome(events, call.head.id).await?;
     let Some(outcome) = newest.filter(|outcome| outcome.head.received_at >= since) else { return Ok(None) };
     let told: Value = serde_json::from_slice(&outcome.body).unwrap_or_default();
     let status = told["answer"]["status"].as_u64().and_then(|status| u16::try_from(status).ok());
