@@ -197,6 +197,10 @@ impl<'a> RequestLine<'a> {
         if target.is_empty() || !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
             return Err(malformed("the target holds something other than visible ASCII, or a fragment"));
         }
+        // Those that no part of a URI may hold (RFC 3986, appendix A) and that Pingora would refuse in words of its own.
+        if target.iter().any(|byte| b"<>\"`".contains(byte)) {
+            return Err(malformed("the target holds `<`, `>`, `\"` or a backtick: send them percent-encoded"));
+        }
         // CONNECT asks for a tunnel; TRACE would show the credential that is added.
         if [&b"CONNECT"[..], b"TRACE", b"TRACK"].iter().any(|known| method.eq_ignore_ascii_case(known)) {
             return Err(Fault { refusal: Refusal::MethodNotAllowed, detail: "this method is not served" });
@@ -386,6 +390,18 @@ mod tests {
         assert_eq!(verdict(absolute).map(|it| it.1).as_deref(), Ok("GET /x HTTP/1.1\r\nHost: a:1\r\n\r\n"));
         let body = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n";
         assert!(verdict(body).is_ok_and(|it| !it.1.contains("Upgrade")));
+    }
+
+    #[test]
+    fn whatever_target_is_let_in_is_one_that_pingora_reads() {
+        for byte in (b'!'..=b'~').map(char::from) {
+            for target in [format!("/a{byte}b"), format!("/a?b{byte}c")] {
+                let is_let_in = verdict(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).is_ok();
+                let is_read = target.parse::<http::uri::PathAndQuery>().is_ok();
+                assert!(!is_let_in || is_read, "{target}");
+                assert_eq!(is_let_in, !"#<>\"`".contains(byte), "{target}");
+            }
+        }
     }
 
     proptest! {
