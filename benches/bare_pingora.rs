@@ -15,6 +15,7 @@ use pingora::proxy::{ProxyHttp, Session, http_proxy_service};
 use pingora::server::Server;
 use pingora::upstreams::peer::HttpPeer;
 use trunkline::base::clock::{SystemClock, Timestamp};
+use trunkline::base::units::Reserve;
 use trunkline::definition::live::{Generation, Live};
 use trunkline::definition::plan::Fingerprint;
 use trunkline::definition::plan::gateway::{Admin, Connect, Fixed, Gateway, KeySource, Limits, Listen, Mode, State};
@@ -87,7 +88,7 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
         admin: listen.clone(),
         tls: Vec::new(),
         integrations: Vec::new(),
-        state: State::Sled { path: PathBuf::new(), cache: 0, min_free: 0, retention: Duration::ZERO },
+        state: State::Sled { path: PathBuf::new(), cache: 0, min_free: Reserve::Bytes(0), retention: Duration::ZERO },
         key: KeySource::Missing,
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
         egress: trunkline::definition::plan::egress::Egress::default(),
@@ -105,6 +106,7 @@ fn nothing(listen: &Listen) -> anyhow::Result<Generation> {
         callers: Vec::new(),
         private_networks: Vec::new(),
         workers: 1,
+        durable_calls: trunkline::definition::plan::rule::Retry::default(),
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
         own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
         notifications: trunkline::definition::plan::notifications::Notifications::default(),

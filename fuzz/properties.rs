@@ -289,6 +289,7 @@ pub fn token_reply(bytes: &[u8]) {
         headers: HeaderMap::from_iter([(header::CONTENT_TYPE, declared)]),
         body: body.to_vec().into(),
         framed: true,
+        led: false,
     };
     let tokens = if kind & 0x80 == 0 { Tokens::Issued } else { Tokens::Renewed("user") };
     let wanted = token_reply::Wanted { tokens, separator: " ", now };

@@ -19,10 +19,16 @@ pub async fn run(outbound: &Outbound, task: &Task, what: &What) -> Report {
     let Some(found) = target.api.as_ref().and_then(|api| api.endpoint(endpoint)) else {
         return Report::failed(None, format!("`{integration}` has no endpoint `{endpoint}`"), Again::Never);
     };
-    let input = match input.render(&task.context) {
+    let input = match input.render(&task.seen.context) {
         Ok(Value::Object(input)) => input,
         Ok(_) => return Report::failed(None, "`input` is not a map", Again::Never),
-        Err(error) => return Report::failed(None, format!("`input` cannot be made: {error}"), Again::Never),
+        Err(error) => {
+            return Report::failed(
+                None,
+                format!("`input` cannot be made: {}", task.seen.explain(&error)),
+                Again::Never,
+            );
+        }
     };
     let key = task.delivery.idempotency_key();
     let call = Call {

@@ -109,7 +109,8 @@ fn message(
 /// The definition's own message as JSON, or the event's body byte for byte.
 fn body(task: &Task, json: Option<&Tree>) -> Result<(Bytes, HeaderValue), String> {
     if let Some(tree) = json {
-        let message = tree.render(&task.context).map_err(|error| format!("`json` cannot be made: {error}"))?;
+        let message = tree.render(&task.seen.context);
+        let message = message.map_err(|error| format!("`json` cannot be made: {}", task.seen.explain(&error)))?;
         return Ok((Bytes::from(message.to_string()), HeaderValue::from_static("application/json")));
     }
     let own = task.event.headers.iter().find(|(name, _)| name == "content-type");
@@ -120,8 +121,9 @@ fn body(task: &Task, json: Option<&Tree>) -> Result<(Bytes, HeaderValue), String
 
 fn put(all: &mut HeaderMap, headers: &[(HeaderName, Text)], task: &Task) -> Result<(), String> {
     for (name, text) in headers {
+        let value = text.render(&task.seen.context);
         let value =
-            text.render(&task.context).map_err(|error| format!("the header `{name}` cannot be made: {error}"))?;
+            value.map_err(|error| format!("the header `{name}` cannot be made: {}", task.seen.explain(&error)))?;
         let value = HeaderValue::from_str(&value)
             .map_err(|_| format!("the header `{name}` would have a character that no header can carry"))?;
         all.insert(name, value);

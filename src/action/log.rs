@@ -10,9 +10,12 @@ const LONGEST: usize = 4_096;
 
 /// Writes the line. Its control characters are escaped, so that a value cannot forge a second line.
 pub fn run(task: &Task, level: LogLevel, message: &Text) -> Report {
-    let line = match message.render(&task.context) {
+    let line = match message.render(&task.seen.context) {
         Ok(line) => line,
-        Err(error) => return Report::failed(None, format!("the message cannot be made: {error}"), Again::Never),
+        Err(error) => {
+            let why = format!("the message cannot be made: {}", task.seen.explain(&error));
+            return Report::failed(None, why, Again::Never);
+        }
     };
     let (kept, _) = line.split_at(line.floor_char_boundary(LONGEST));
     let line: String = kept.chars().flat_map(escaped).collect();

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::entry::Entry;
 use crate::base::clock::Timestamp;
 use crate::base::id::ActivityId;
+use crate::base::units::Reserve;
 use crate::store::disk::{Disk, DiskFile, make_directory, read_all};
 use crate::store::journal::frame::{self, Read};
 
@@ -28,7 +29,7 @@ pub struct Place {
     /// The store's directory.
     pub store: PathBuf,
     /// Nothing is written when the file system has less than this free.
-    pub min_free: u64,
+    pub min_free: Reserve,
     /// The file system.
     pub disk: Arc<dyn Disk>,
 }
@@ -51,7 +52,7 @@ struct Open {
 /// All files.
 pub struct Files {
     directory: PathBuf,
-    min_free: u64,
+    min_free: Reserve,
     disk: Arc<dyn Disk>,
     closed: Vec<Closed>,
     open: Option<Open>,
@@ -132,9 +133,9 @@ impl Files {
             entry.encode(&mut one)?;
             frame::encode(entry.id.to_u64(), &one, &mut bytes);
         }
-        // As the journals do: never more than 5 % of the file system. They have what is left to themselves.
+        // The journals have what is left to themselves.
         let space = self.disk.space(&self.directory)?;
-        if space.free < self.min_free.min(space.total / 20).saturating_add(bytes.len() as u64) {
+        if space.free < self.min_free.of(space.total).saturating_add(bytes.len() as u64) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk has too little room left"));
         }
         self.roll(bounds, now);
@@ -225,7 +226,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { bytes: 1 << 20, retain: Duration::from_hours(1) };
 
     fn open(directory: &Path, keep: usize) -> (Files, Vec<u64>) {
-        let place = Place { store: directory.to_owned(), min_free: 0, disk: Arc::new(SystemDisk) };
+        let place = Place { store: directory.to_owned(), min_free: Reserve::Bytes(0), disk: Arc::new(SystemDisk) };
         let (files, entries) = Files::open(place, keep, Timestamp::default()).expect("a directory");
         (files, entries.iter().map(|entry| entry.id.to_u64()).collect())
     }

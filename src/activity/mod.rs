@@ -443,7 +443,7 @@ pub(super) mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let place = || Place {
             store: directory.path().to_owned(),
-            min_free: 0,
+            min_free: crate::base::units::Reserve::Bytes(0),
             disk: Arc::new(crate::store::disk::SystemDisk),
         };
         let settings = Settings { keep: 5, ..Settings::default() };

@@ -103,6 +103,26 @@ fn leading_number(text: &str) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, rest))
 }
 
+/// How much of a file system is left free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reserve {
+    /// 256 MiB, or a twentieth of the file system where that is less: a small disk is to be of use as well.
+    #[default]
+    Usual,
+    /// This many bytes, however small the file system is.
+    Bytes(u64),
+}
+
+impl Reserve {
+    /// The bytes that stay free of a file system of `total` bytes.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Self::Usual => (256 << 20).min(total / 20),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +153,11 @@ mod tests {
         for text in ["", "25", "0/s", "25/w", "/s", "25/"] {
             assert!(text.parse::<Rate>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_reserve_is_what_was_written_or_fits_the_disk() {
+        assert_eq!((Reserve::Usual.of(1 << 40), Reserve::Usual.of(2000)), (256 << 20, 100));
+        assert_eq!(Reserve::Bytes(1 << 30).of(2 << 30), 1 << 30);
     }
 }

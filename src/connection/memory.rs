@@ -127,6 +127,7 @@ pub fn generation(integrations: Vec<Integration>) -> Generation {
         callers: Vec::new(),
         private_networks: Vec::new(),
         workers: 1,
+        durable_calls: crate::definition::plan::rule::Retry::default(),
         upkeep: crate::definition::plan::gateway::Upkeep::default(),
         own: Arc::new(crate::definition::plan::Integration::own(Vec::new())),
         notifications: crate::definition::plan::notifications::Notifications::default(),

@@ -20,8 +20,8 @@ use super::exchange::{BodyLimit, Excess, Outgoing, Received, Towards, is_chunked
 use super::failure::{Failure, Phase, Reason, Sent, Through, classify};
 use super::guard::Reach;
 use super::origin::Scheme;
-use super::resolve::literal_address;
 use super::trust::Trust;
+use crate::base::origin::literal_address;
 use crate::definition::plan::api::{HttpVersions, Transport};
 use crate::definition::plan::egress::Proxy;
 use crate::definition::plan::identity::Identity;
@@ -333,7 +333,7 @@ async fn read(mut response: reqwest::Response, limit: BodyLimit, idle: Duration)
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Received { status, headers, body: Bytes::from(body), framed })
+    Ok(Received { status, headers, body: Bytes::from(body), framed, led: false })
 }
 
 /// Whether the end of an answer's body can be told from a connection that broke off. As at the proxy door, an answer

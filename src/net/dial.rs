@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::guard::{Forbidden, Guard, Reach};
-use super::resolve::{Resolver, Unresolved, is_name, literal_address, names_loopback};
+use super::resolve::{Resolver, Unresolved};
 use super::tunnel::EgressError;
+use crate::base::origin::{is_name, literal_address, names_loopback};
 use crate::definition::plan::egress::{Egress, Proxy};
 use crate::respond::Refusal;
 

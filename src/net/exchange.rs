@@ -112,6 +112,9 @@ pub struct Received {
     pub body: Bytes,
     /// Whether the end of the body can be told from a connection that broke off (RFC 9112 section 6.3).
     pub framed: bool,
+    /// Whether it is the answer of a place that another answer led to: what it says is of that place, and the call before
+    /// it was carried out.
+    pub led: bool,
 }
 
 /// Whether an answer's body comes in chunks; `None` where its end is in doubt, because it has a transfer coding that is

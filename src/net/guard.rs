@@ -107,7 +107,7 @@ impl Reach {
     pub fn of_integration(gateway: &Gateway, allow_private: bool, literal_host: Option<&str>) -> Self {
         let networks = if allow_private { Arc::from(&*gateway.private_networks) } else { Arc::default() };
         let loopback =
-            gateway.fixed.mode == Mode::Development && literal_host.is_some_and(super::resolve::names_loopback);
+            gateway.fixed.mode == Mode::Development && literal_host.is_some_and(crate::base::origin::names_loopback);
         Self { networks, loopback, inside: false }
     }
 

@@ -4,68 +4,12 @@
 //! joined to it by URL resolution, so a suffix cannot change where a call goes. Called by `request` and
 //! `proxy`.
 
-use std::borrow::Cow;
-use std::fmt;
-
+use crate::base::origin::{self, names_loopback};
+pub use crate::base::origin::{Origin, Scheme};
 use crate::definition::plan::api::{Api, HostPattern};
 use crate::definition::plan::gateway::{Gateway, Mode};
-use crate::net::resolve::{is_name, literal_address, names_loopback};
 use crate::respond::Refusal;
 use crate::template::{Context, Segment, TemplateError, Text};
-
-/// How a service is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// Plain HTTP.
-    Http,
-    /// HTTP over TLS.
-    Https,
-}
-
-impl Scheme {
-    /// Its name in URLs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-
-    const fn default_port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
-}
-
-/// Scheme, host and port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Origin {
-    /// How it is spoken to.
-    pub scheme: Scheme,
-    /// The host in lower case; an IPv6 address has its brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
-impl Origin {
-    /// The `Host` that requests carry: without the port where it is the scheme's own.
-    pub fn authority(&self) -> Cow<'_, str> {
-        if self.port == self.scheme.default_port() {
-            Cow::Borrowed(&self.host)
-        } else {
-            Cow::Owned(format!("{}:{}", self.host, self.port))
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
-    }
-}
 
 /// Where an API is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,19 +106,12 @@ impl Base {
     /// # Errors
     /// [`BaseError::Shape`] when it is not `http(s)://HOST[:PORT][/PATH]` in visible ASCII.
     pub fn parse(url: &str, literal_host: bool) -> Result<Self, BaseError> {
-        let (scheme, rest) = url.split_once("://").ok_or(BaseError::Shape)?;
-        let scheme = match scheme {
-            "https" => Scheme::Https,
-            "http" => Scheme::Http,
-            _ => return Err(BaseError::Shape),
-        };
-        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        let (host, port) = split_authority(authority, scheme).ok_or(BaseError::Shape)?;
+        let (origin, path) = origin::take_apart(url).ok_or(BaseError::Shape)?;
         let path = path.trim_end_matches('/');
-        if !is_plain_path(path) {
+        if !origin::is_plain_path(path) {
             return Err(BaseError::Shape);
         }
-        Ok(Self { origin: Origin { scheme, host, port }, path: path.to_owned(), literal_host })
+        Ok(Self { origin, path: path.to_owned(), literal_host })
     }
 }
 
@@ -225,34 +162,6 @@ fn place(value: &str, in_path: bool, url: &mut String) -> Result<(), BaseError> 
 /// What is encoded in a value that stands for one segment of a path: all but RFC 3986's unreserved.
 pub const SEGMENT: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-fn split_authority(authority: &str, scheme: Scheme) -> Option<(String, u16)> {
-    let bracket_end = if authority.starts_with('[') { authority.find(']')? + 1 } else { 0 };
-    let (host, port) = match authority.get(bracket_end..)?.find(':') {
-        Some(at) => {
-            let (host, port) = authority.split_at(bracket_end + at);
-            let digits = port.strip_prefix(':').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
-            (host, digits.parse().ok().filter(|port| *port > 0)?)
-        }
-        None => (authority, scheme.default_port()),
-    };
-    let known = match host.strip_prefix('[') {
-        Some(_) => literal_address(host).is_some_and(|address| address.is_ipv6()),
-        None => is_name(host) || host.parse::<std::net::Ipv4Addr>().is_ok(),
-    };
-    known.then(|| (host.to_ascii_lowercase(), port))
-}
-
-/// Whether a base path is one that no server reads in another way: visible ASCII, no empty or dot
-/// segments, no query or fragment.
-fn is_plain_path(path: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/".contains(&b);
-    let segment = |segment: &str| {
-        let decoded = percent_encoding::percent_decode_str(segment).collect::<Vec<u8>>();
-        !matches!(&*decoded, b"" | b"." | b"..") && !decoded.iter().any(|b| matches!(b, b'/' | b'\\' | 0..=0x1f))
-    };
-    path.is_empty() || path.bytes().all(plain) && path.split('/').skip(1).all(segment)
-}
 
 #[cfg(test)]
 mod tests {

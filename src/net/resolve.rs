@@ -18,6 +18,7 @@ use hickory_resolver::config::LookupIpStrategy;
 
 use super::connect::in_turn;
 use crate::base::clock::Clock;
+use crate::base::origin::{is_localhost, is_name, literal_address};
 
 /// How long a lookup may take in all.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -224,37 +225,6 @@ impl Resolver {
         }
         Arc::clone(names.entry(host.into()).or_default())
     }
-}
-
-/// The address that a host is, written as addresses are in URLs. Other spellings (`0x7f.1`, `017.0.0.1`)
-/// are not addresses here, and [`is_name`] refuses them as names.
-pub fn literal_address(host: &str) -> Option<IpAddr> {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    bare.parse().ok()
-}
-
-/// Whether a host written in a definition means this machine.
-pub fn names_loopback(host: &str) -> bool {
-    is_localhost(host) || literal_address(host).is_some_and(|address| address.is_loopback())
-}
-
-fn is_localhost(host: &str) -> bool {
-    let name = host.strip_suffix('.').unwrap_or(host);
-    name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
-}
-
-/// Whether a text is a host name: letters, digits, hyphens and underscores in labels, and not a number
-/// at its end, which other software would read as an address.
-pub fn is_name(host: &str) -> bool {
-    let name = host.strip_suffix('.').unwrap_or(host);
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let number = last.bytes().all(|byte| byte.is_ascii_digit())
-        || last.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"));
-    name.len() <= 253 && name.split('.').all(label) && !number
 }
 
 #[cfg(test)]

@@ -249,7 +249,7 @@ mod tests {
 
     fn answered(status: u16, words: Option<&str>) -> Cause {
         let words = words.map(str::to_owned);
-        Cause::of_answer(&AnswerError::Refused { status, words, retry_after: None })
+        Cause::of_answer(&AnswerError::Refused { status, words, retry_after: None, led: false })
     }
 
     #[test]

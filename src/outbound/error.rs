@@ -173,6 +173,20 @@ impl OutboundError {
         }
     }
 
+    /// Whether the service was not asked at all, for a reason that passes.
+    pub fn was_held(&self) -> bool {
+        match self {
+            Self::Connection(error) => error.passing(),
+            Self::Held { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a redirect led to where it failed, so that the call itself was carried out.
+    pub fn was_led(&self) -> bool {
+        matches!(self, Self::Tried(tried) if matches!(tried.reason, Why::Answer(AnswerError::Refused { led: true, .. })))
+    }
+
     /// How long the service asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

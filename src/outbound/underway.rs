@@ -180,7 +180,7 @@ impl Underway<'_> {
 
     fn without_credential(&self, reason: Why) -> Why {
         match reason {
-            Why::Answer(AnswerError::Refused { status, words: Some(words), retry_after }) => {
+            Why::Answer(AnswerError::Refused { status, words: Some(words), retry_after, led }) => {
                 let words = self.prepared.redact(&words);
                 let (integration, inputs) = (self.call.integration, &self.prepared.connection.inputs);
                 let mut secrets = Secrets::of_client(integration).and_inputs(integration, inputs);
@@ -188,7 +188,7 @@ impl Underway<'_> {
                 let of_endpoint = self.call.setting.as_ref().and_then(|setting| setting.webhook["secret"].as_str());
                 secrets.add(of_endpoint.unwrap_or_default());
                 let words = Some(secrets.redact(&words));
-                Why::Answer(AnswerError::Refused { status, words, retry_after })
+                Why::Answer(AnswerError::Refused { status, words, retry_after, led })
             }
             other => other,
         }

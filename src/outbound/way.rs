@@ -57,10 +57,11 @@ impl Way<'_> {
         loop {
             let trail = self.follow.as_ref().map(|follow| (follow, outgoing.clone()));
             let (sent, asked) = self.send_once(pass, outgoing).await;
-            let sent = sent.map_err(|failure| match hops {
-                0 => failure,
-                _ => Failure { sent: Sent::Maybe, ..failure },
-            });
+            let sent = match sent {
+                Ok(received) => Ok(Received { led: hops > 0, ..received }),
+                Err(failure) if hops > 0 => Err(Failure { sent: Sent::Maybe, ..failure }),
+                Err(failure) => Err(failure),
+            };
             let next = trail
                 .zip(sent.as_ref().ok())
                 .and_then(|((follow, trail), received)| Some((redirected(&trail, follow, received)?, follow.hops)));

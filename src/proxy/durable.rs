@@ -489,7 +489,7 @@ impl ProxyDoor {
                 let status = answer.status.as_u16();
                 let waits: HeaderMap = answer.headers.iter().cloned().collect();
                 let retry_after = retry_after(&waits, self.parts.clock.now());
-                let refused = AnswerError::Refused { status, words: None, retry_after };
+                let refused = AnswerError::Refused { status, words: None, retry_after, led: false };
                 Report::from(&tried(Why::Answer(refused))).with_answer(Some(answered(whole, answer)))
             }
             Err(Unmade::Failed(failure)) => Report::from(&tried(Why::Failure(failure))),
@@ -507,11 +507,7 @@ fn of_refusal(refused: &Answer) -> Report {
     let wait = refused.headers.iter().find(|(name, _)| *name == header::RETRY_AFTER);
     let wait = wait.and_then(|(_, value)| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
     let passing = refused.status.is_server_error() || refused.status == StatusCode::TOO_MANY_REQUESTS;
-    let again = match wait {
-        _ if !passing => Again::Never,
-        Some(wait) => Again::After(wait),
-        None => Again::Scheduled,
-    };
+    let again = if passing { Again::Held(wait) } else { Again::Never };
     Report::failed(None, words(refused), again)
 }
 

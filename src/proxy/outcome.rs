@@ -40,7 +40,7 @@ fn readable(headers: Fields, body: Bytes, most: u64) -> (Fields, Bytes) {
         return (headers, body);
     }
     let all: HeaderMap = headers.iter().cloned().collect();
-    let received = Received { status: StatusCode::OK, headers: all, body, framed: true };
+    let received = Received { status: StatusCode::OK, headers: all, body, framed: true, led: false };
     let body = match transform::decoded(&received, most) {
         Ok(Some(decoded)) => decoded.body,
         Ok(None) => received.body,

@@ -103,14 +103,14 @@ pub fn response(
     let Some(change) = transform.response.as_ref().filter(|change| applies(change, &received)) else {
         return Ok(received);
     };
-    let Received { status, mut headers, body, framed } = received;
+    let Received { status, mut headers, body, framed, led } = received;
     let context = seen
         .with("status", status.as_u16())
         .with("headers", visible(&headers))
         .with_lazy("body", body_value(&headers, &body));
     let body = changed(change, &context, &mut headers, body);
     let body = body.map_err(|error| TransformError::Template("response", error))?;
-    Ok(Received { status, headers, body, framed })
+    Ok(Received { status, headers, body, framed, led })
 }
 
 /// Whether an answer has what a change changes. One without a body stays without; an error that is not in JSON
@@ -195,7 +195,7 @@ pub fn decoded(received: &Received, most: u64) -> Result<Option<Received>, &'sta
     for name in [header::CONTENT_ENCODING, header::ETAG, header::ACCEPT_RANGES] {
         headers.remove(name);
     }
-    Ok(Some(Received { status: received.status, headers, body: Bytes::from(body), framed: received.framed }))
+    Ok(Some(Received { headers, body: Bytes::from(body), ..received.clone() }))
 }
 
 fn is_gzip(coding: &HeaderValue) -> bool {
@@ -216,7 +216,7 @@ mod tests {
 
     fn answer(coding: &'static str, body: Bytes) -> Received {
         let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(coding))]);
-        Received { status: StatusCode::OK, headers, body, framed: true }
+        Received { status: StatusCode::OK, headers, body, framed: true, led: false }
     }
 
     #[test]

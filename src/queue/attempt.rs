@@ -10,22 +10,22 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
+use super::content::Seen;
 use super::durable::{self, Conclusion, DurableCall};
 use super::job::{Again, Errand, Report, Task};
-use super::matching::{self, NO_RULE};
-use super::{Parts, content, identity, schedule};
+use super::matching;
+use super::{Parts, identity, schedule};
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::definition::plan::Integration;
 use crate::definition::plan::gateway::Gateway;
 use crate::definition::plan::rule::{Action, Retry, What};
 use crate::store::StoreError;
-use crate::store::model::{Attempt, Event, EventHead, Item, Lane, Lease, Leased, Verdict};
+use crate::store::model::{Attempt, Event, EventHead, Item, Lane, Lease, Leased, NO_RULE, Verdict};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notice::{Kind, Notice, OWN};
 use crate::telemetry::trace::context::STORED;
 use crate::telemetry::trace::{self, Span, TraceContext};
-use crate::template::payload::Wanted;
 
 /// The most bytes of an error text that are recorded.
 const LONGEST_ERROR: usize = 1_024;
@@ -105,10 +105,11 @@ impl One<'_> {
                     self.give_back().await;
                     return None;
                 };
-                let retry =
-                    task.action().map_or_else(Retry::default, |action| retry_of(action, &task.generation.gateway));
-                let now = self.parts.clock.now();
-                let verdict = schedule::verdict(&report, self.leased.attempt, &retry, now, &*self.parts.random);
+                let gateway = &task.generation.gateway;
+                let retry = task.action().map_or(gateway.durable_calls, |action| retry_of(action, gateway));
+                let (now, leased) = (self.parts.clock.now(), self.leased);
+                let verdict =
+                    schedule::verdict(&report, (leased.attempt, leased.since), &retry, now, &*self.parts.random);
                 (report, verdict, Some(task))
             }
         };
@@ -140,7 +141,7 @@ impl One<'_> {
         verdict: Verdict,
     ) -> Result<(), StoreError> {
         let call = match verdict {
-            Verdict::Retry { .. } => None,
+            Verdict::Retry { .. } | Verdict::Held { .. } => None,
             Verdict::Done | Verdict::Dead => DurableCall::of(event),
         };
         let Some(call) = &call else { return Ok(()) };
@@ -217,8 +218,11 @@ impl One<'_> {
         };
         let errand = match durable::errand(event) {
             Some(errand) => Some(errand),
-            None => match self.planned(id).await {
-                Ok(planned) => of_rule(&integration, rule, (action, planned.as_deref())),
+            None => match self.planned(id, rule).await {
+                Ok(planned) => {
+                    let planned = planned.as_ref().map(|(words, before)| (words.as_str(), *before));
+                    of_rule(&integration, rule, (action, planned))
+                }
                 Err(error) => {
                     self.unread(&error);
                     return Ready::Unread;
@@ -230,9 +234,10 @@ impl One<'_> {
                 "the rule `{rule}` of `{name}` no longer has this action: replay the event to match its rules anew"
             ));
         };
-        let context = content::context(event, Wanted::all());
         let event = Arc::clone(event);
-        self.checked(Task { generation, integration, event, context, delivery: id, errand }).await
+        let action = errand.action(&integration);
+        let seen = Seen::of(&event, action.map(|action| action.what.names()).unwrap_or_default());
+        self.checked(Task { generation, integration, event, seen, delivery: id, errand }).await
     }
 
     /// The rule's condition decides once more, by the definition in force; and what may not be done twice is
@@ -266,10 +271,16 @@ impl One<'_> {
         }
     }
 
-    /// The action that was planned, in words.
-    async fn planned(&self, id: DeliveryId) -> Result<Option<String>, StoreError> {
+    /// The action that was planned, in words, and how many with the same words stand before it.
+    async fn planned(&self, id: DeliveryId, rule: &str) -> Result<Option<(String, usize)>, StoreError> {
         let deliveries = self.parts.events.deliveries(id.event).await?;
-        Ok(deliveries.into_iter().find(|delivery| delivery.id == id).map(|delivery| delivery.summary))
+        let Some(summary) = deliveries.iter().find(|delivery| delivery.id == id).map(|found| found.summary.clone())
+        else {
+            return Ok(None);
+        };
+        let same = deliveries.iter().take_while(|delivery| delivery.id != id);
+        let before = same.filter(|delivery| delivery.rule == rule && delivery.summary == summary).count();
+        Ok(Some((summary, before)))
     }
 
     fn count(&self, task: &Task, verdict: Verdict, took: Duration) {
@@ -396,14 +407,20 @@ pub(super) fn unread(metrics: &Metrics, event: EventId, error: &StoreError) {
 const INTERRUPTED: &str = "interrupted while the call was under way: it may have been carried out, and the service was \
     given no idempotency key, so it is not sent again by itself; check at the service, then replay";
 
-/// An action that is still in the definition.
-/// What a rule says is to be done, at the place where it was planned, and the same that was planned: a rule whose actions
-/// changed places since must not have one done twice and another never.
-fn of_rule(integration: &Integration, id: &str, (action, planned): (u16, Option<&str>)) -> Option<Errand> {
-    let (rule, action) = (integration.rules.iter().position(|known| &*known.id == id)?, usize::from(action));
-    let found = integration.rules.get(rule)?.actions.get(action)?;
-    let is_same = planned.is_none_or(|planned| matching::summary(found) == planned);
-    is_same.then_some(Errand::OfRule { rule, action })
+/// What a rule says is to be done: the same that was planned, where it was planned or, in a rule whose actions changed
+/// places since, where it stands now. `planned` has the words of the action, and how many of the event's deliveries before
+/// it are of the same rule with the same words.
+fn of_rule(integration: &Integration, id: &str, (action, planned): (u16, Option<(&str, usize)>)) -> Option<Errand> {
+    let rule = integration.rules.iter().position(|known| &*known.id == id)?;
+    let (actions, action) = (&integration.rules.get(rule)?.actions, usize::from(action));
+    let Some((words, before)) = planned else {
+        return (action < actions.len()).then_some(Errand::OfRule { rule, action });
+    };
+    let is_same = |action: &Action| matching::summary(action) == words;
+    let here = actions.get(action).is_some_and(is_same).then_some(action);
+    let same = || actions.iter().enumerate().filter(|(_, action)| is_same(action)).nth(before);
+    let action = here.or_else(|| same().map(|(place, _)| place))?;
+    Some(Errand::OfRule { rule, action })
 }
 
 /// The action's schedule; where it says nothing, the destination's, and without that the usual one.
@@ -419,6 +436,7 @@ const fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Done => "done",
         Verdict::Retry { .. } => "retry",
+        Verdict::Held { .. } => "held",
         Verdict::Dead => "dead",
     }
 }

@@ -1,17 +1,46 @@
 //! What the expressions of rules and actions see of a stored event.
 
 use std::str;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use minijinja::value::Value;
 
 use crate::store::model::{Event, EventHead};
-use crate::template::Context;
-use crate::template::payload::{self, Wanted};
+use crate::template::payload::{self, PayloadError, Wanted};
+use crate::template::{Context, TemplateError};
+
+/// What templates see of an event, and why its body could not be read where one of them asked for it.
+#[derive(Debug)]
+pub struct Seen {
+    /// `event`, `body`, `headers`, `query`.
+    pub context: Context,
+    unread: Arc<OnceLock<PayloadError>>,
+}
+
+impl Seen {
+    /// An event as these names ask for it.
+    pub fn of<S: AsRef<str>>(event: &Arc<Event>, names: impl IntoIterator<Item = S>) -> Self {
+        let unread = Arc::default();
+        let wanted = Wanted::of(names).get("body").cloned().unwrap_or_default();
+        Self { context: noting(event, wanted, Arc::clone(&unread)), unread }
+    }
+
+    /// An error of a template in words: where what it says is missing could not be read, that is why.
+    pub fn explain(&self, error: &TemplateError) -> String {
+        match self.unread.get() {
+            Some(unread) => format!("{error} ({unread})"),
+            None => error.to_string(),
+        }
+    }
+}
 
 /// `event`, `body`, `headers`, `query`. The body is read when it is first asked for, as far as `wanted` says;
 /// one that cannot be read is missing.
 pub fn context(event: &Arc<Event>, wanted: Wanted) -> Context {
+    noting(event, wanted, Arc::default())
+}
+
+fn noting(event: &Arc<Event>, wanted: Wanted, unread: Arc<OnceLock<PayloadError>>) -> Context {
     let headers = event.headers.iter().filter_map(|(name, value)| Some((name.as_str(), str::from_utf8(value).ok()?)));
     let with_body = Arc::clone(event);
     Context::new()
@@ -21,7 +50,10 @@ pub fn context(event: &Arc<Event>, wanted: Wanted) -> Context {
         .with_lazy("body", move || {
             let media = with_body.headers.iter().find(|(name, _)| name == "content-type");
             let media = media.and_then(|(_, value)| str::from_utf8(value).ok());
-            payload::read(media, &with_body.body, &wanted).unwrap_or(Value::UNDEFINED)
+            payload::read(media, &with_body.body, &wanted).unwrap_or_else(|error| {
+                unread.get_or_init(|| error);
+                Value::UNDEFINED
+            })
         })
 }
 

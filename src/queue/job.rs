@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::content::Seen;
 use super::durable::{Conclusion, DurableCall};
 use super::matching;
 use crate::base::id::DeliveryId;
@@ -17,7 +18,6 @@ use crate::net::Sent;
 use crate::outbound::OutboundError;
 use crate::store::StoreError;
 use crate::store::model::Event;
-use crate::template::Context;
 
 /// Carries actions out.
 #[async_trait]
@@ -44,8 +44,8 @@ pub struct Task {
     pub integration: Arc<Integration>,
     /// The event.
     pub event: Arc<Event>,
-    /// What the action's templates see: `event`, `body`, `headers`, `query`.
-    pub context: Context,
+    /// What the action's templates see, as far as they ask.
+    pub seen: Seen,
     /// The delivery; the same at every try.
     pub delivery: DeliveryId,
     /// What is to be done.
@@ -63,6 +63,17 @@ pub(super) enum Errand {
     Call(Box<DurableCall>),
 }
 
+impl Errand {
+    /// The action, where it is one.
+    pub fn action<'a>(&'a self, integration: &'a Integration) -> Option<&'a Action> {
+        match self {
+            Self::OfRule { rule, action } => integration.rules.get(*rule)?.actions.get(*action),
+            Self::Own(action) => Some(action),
+            Self::Call(_) => None,
+        }
+    }
+}
+
 impl Task {
     /// The rule that asks for it, where one does.
     pub fn rule(&self) -> Option<&Rule> {
@@ -74,11 +85,7 @@ impl Task {
 
     /// The action, where it is one.
     pub fn action(&self) -> Option<&Action> {
-        match &self.errand {
-            Errand::OfRule { action, .. } => self.rule()?.actions.get(*action),
-            Errand::Own(action) => Some(action),
-            Errand::Call(_) => None,
-        }
+        self.errand.action(&self.integration)
     }
 
     /// The durable call, where it is one.
@@ -138,6 +145,9 @@ pub enum Again {
     Scheduled,
     /// Yes, but not before this long: the other side said so.
     After(Duration),
+    /// Yes, and it was no try: it was held back, by a limit, a circuit or a person, and nobody was asked. Not before
+    /// this long, where that is known.
+    Held(Option<Duration>),
 }
 
 impl Report {
@@ -163,11 +173,16 @@ impl Report {
 impl From<&OutboundError> for Report {
     fn from(error: &OutboundError) -> Self {
         if error.may_repeat() {
-            let again = error.retry_after().map_or(Again::Scheduled, Again::After);
+            let again = match (error.was_held(), error.retry_after()) {
+                (true, wait) => Again::Held(wait),
+                (false, Some(wait)) => Again::After(wait),
+                (false, None) => Again::Scheduled,
+            };
             return Self::failed(error.status(), error.to_string(), again);
         }
         // Without an answer nobody knows whether the service did the work.
-        let unknown = error.sent() == Sent::Maybe && error.status().is_none_or(|status| status >= 500);
+        let unanswered = error.status().is_none_or(|status| status >= 500);
+        let unknown = error.sent() == Sent::Maybe && (unanswered || error.was_led());
         let hint = if unknown {
             "; it is not sent again by itself, because it may have been carried out: check at the service, then replay"
         } else {

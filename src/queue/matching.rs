@@ -3,17 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::content::Seen;
 use super::job::{Again, Report};
-use super::{content, durable, identity};
+use super::{durable, identity};
 use crate::base::clock::Timestamp;
 use crate::definition::plan::Integration;
 use crate::definition::plan::rule::{Action, Rule, What};
-use crate::store::model::{Event, EventHead, Lane, PlannedDelivery};
-use crate::template::payload::Wanted;
+use crate::store::model::{Event, EventHead, Lane, NO_RULE, PlannedDelivery};
 use crate::template::{Expr, TemplateError};
-
-/// The rule of a planned delivery that only tells that rules could not be matched.
-pub const NO_RULE: &str = "";
 
 /// The deliveries that an integration's rules ask for, where an event's head is enough to tell: `None` when a
 /// rule that is for it has a condition, for what may be a durable call, and for what nobody could tell when it came.
@@ -40,7 +37,7 @@ pub fn plan(integration: &Integration, event: &Arc<Event>, now: Timestamp) -> Re
     let rules: Vec<&Rule> = integration.rules.iter().filter(|rule| rule.is_for(&event.head.event_type)).collect();
     let names: BTreeSet<String> =
         rules.iter().filter_map(|rule| rule.condition.as_ref()).flat_map(Expr::names).collect();
-    let context = content::context(event, Wanted::of(names).get("body").cloned().unwrap_or_default());
+    let context = Seen::of(event, names).context;
     let wants = |rule: &&Rule| rule.condition.as_ref().is_none_or(|expr| expr.holds(&context).unwrap_or(true));
     Ok(rules.into_iter().filter(wants).flat_map(|rule| deliveries(integration, rule, now)).collect())
 }
@@ -50,7 +47,7 @@ pub fn plan(integration: &Integration, event: &Arc<Event>, now: Timestamp) -> Re
 pub fn holds(rule: &Rule, event: &Arc<Event>) -> Option<Result<bool, TemplateError>> {
     let condition = rule.condition.as_ref()?;
     let names: BTreeSet<String> = condition.names();
-    let context = content::context(event, Wanted::of(names).get("body").cloned().unwrap_or_default());
+    let context = Seen::of(event, names).context;
     Some(condition.holds(&context))
 }
 

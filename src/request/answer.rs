@@ -11,12 +11,13 @@ use serde_json::{Map, Value as Json};
 
 use super::retry_after::retry_after;
 use crate::base::clock::Timestamp;
+use crate::base::json;
 use crate::base::plain::is_invisible;
 use crate::definition::plan::api::Api;
 use crate::definition::plan::request::Request;
 use crate::net::Received;
 use crate::respond::Refusal;
-use crate::template::{Context, Expr, TemplateError, Tree};
+use crate::template::{Context, Expr, Tree};
 
 /// The most characters of a service's words that are passed on.
 const WORDS: usize = 500;
@@ -69,6 +70,8 @@ pub enum AnswerError {
         words: Option<String>,
         /// How long it asks to wait.
         retry_after: Option<Duration>,
+        /// Whether a redirect led to whoever says so.
+        led: bool,
     },
     /// The answer is not what it says it is, or lacks what the definition reads from it.
     #[error("the service's answer ({status}) could not be used: {reason}")]
@@ -99,7 +102,9 @@ impl AnswerError {
     /// With these words where it has none.
     fn or_words(self, usual: impl FnOnce() -> Option<String>) -> Self {
         match self {
-            Self::Refused { status, words: None, retry_after } => Self::Refused { status, words: usual(), retry_after },
+            Self::Refused { status, words: None, retry_after, led } => {
+                Self::Refused { status, words: usual(), retry_after, led }
+            }
             other => other,
         }
     }
@@ -111,9 +116,10 @@ impl AnswerError {
 
     /// Whether the status says by its definition that the call was turned away before it had any effect, so that it
     /// may be sent again whatever it does: 425 (RFC 8470, 5.2) and 429 (RFC 6585, 4). A 503 says nothing of the kind:
-    /// it may come from something between, after the service had the call.
+    /// it may come from something between, after the service had the call. Nor does the answer of a place that a redirect
+    /// led to: the call itself was carried out before.
     pub fn turned_away(&self) -> bool {
-        matches!(self, Self::Refused { status: 425 | 429, .. })
+        matches!(self, Self::Refused { status: 425 | 429, led: false, .. })
     }
 }
 
@@ -143,14 +149,21 @@ pub fn read(
         save: &request.save,
         result: request.result.as_ref(),
     };
-    let answer = Answer::of(received);
+    let mut answer = Answer::of(received);
     let context = answer.seen(context);
     if !answer.holds(reading.ok, &context)? {
         let refused = answer.refused(reading.error, &context, now);
         return Err(refused.or_words(|| answer.usual_words()));
     }
     let saved = answer.saved(reading.save, &context)?;
-    let result = answer.result(reading.result, &context)?;
+    let result = match reading.result {
+        Some(tree) => tree.render(&context).map_err(|error| answer.invalid(&format!("`result`: {error}")))?,
+        None => {
+            // The last who holds the parsed body takes it, instead of making it twice.
+            drop(context);
+            answer.take_body()?
+        }
+    };
     let Received { status, headers, body, .. } = answer.received;
     Ok(Outcome { status, headers, body, result, saved })
 }
@@ -234,6 +247,7 @@ impl Answer {
             status: self.status(),
             words: words.as_deref().map(plain_words),
             retry_after: retry_after(&self.received.headers, now),
+            led: self.received.led,
         }
     }
 
@@ -281,13 +295,12 @@ impl Answer {
         (saved, unread)
     }
 
-    fn result(&self, result: Option<&Tree>, context: &Context) -> Result<Json, AnswerError> {
-        if let Some(tree) = result {
-            return tree.render(context).map_err(|error: TemplateError| self.invalid(&format!("`result`: {error}")));
-        }
-        match self.parsed() {
-            Parsed::Json(json) => Ok(json.clone()),
-            Parsed::Text(text) => Ok(Json::String(text.clone())),
+    /// The body as a value, which this answer has no more afterwards.
+    fn take_body(&mut self) -> Result<Json, AnswerError> {
+        let kept = Arc::try_unwrap(std::mem::take(&mut self.parsed)).ok().and_then(OnceLock::into_inner);
+        match kept.unwrap_or_else(|| parse(&self.received.headers, &self.received.body)) {
+            Parsed::Json(json) => Ok(json),
+            Parsed::Text(text) => Ok(Json::String(text)),
             Parsed::Unreadable(reason) => Err(self.invalid(reason)),
         }
     }
@@ -323,7 +336,10 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Parsed {
     }
     let looks_json = body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| b"{[".contains(byte));
     if says_json || looks_json {
-        match serde_json::from_slice(body) {
+        let Ok(lossless) = json::lossless(body) else {
+            return Parsed::Unreadable("its body has more than 500,000 values");
+        };
+        match serde_json::from_slice(&lossless) {
             Ok(json) => return Parsed::Json(json),
             Err(_) if says_json => return Parsed::Unreadable("its body says that it is JSON and is not"),
             Err(_) => {}
@@ -381,7 +397,7 @@ mod tests {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(content_type).expect("visible"));
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
         let status = StatusCode::from_u16(status).expect("a status");
-        let received = Received { status, headers, body: Bytes::copy_from_slice(body), framed: true };
+        let received = Received { status, headers, body: Bytes::copy_from_slice(body), framed: true, led: false };
         read((request, None), &Context::new(), received, Timestamp::default())
     }
 

@@ -177,6 +177,10 @@ impl Lane {
     }
 }
 
+/// The rule of a planned delivery that only tells that an event's rules were not matched; replayed, they are matched
+/// again.
+pub const NO_RULE: &str = "";
+
 /// A delivery that rules asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedDelivery {
@@ -224,6 +228,11 @@ pub enum Verdict {
     Done,
     /// Try again then.
     Retry {
+        /// When.
+        due: Timestamp,
+    },
+    /// Try again then, and do not count this: nobody was asked.
+    Held {
         /// When.
         due: Timestamp,
     },

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 
+use super::made::Bounded;
 use super::{TemplateError, TemplateErrorKind};
 
 /// What one evaluation may use.
@@ -20,10 +21,17 @@ pub struct Limits {
     pub fuel: u64,
     /// Bytes that one rendered text, or one string made by a filter, may have.
     pub output: usize,
+    /// Bytes of text in one value that is not a text. Of values it may have [`VALUES`].
+    ///
+    /// [`VALUES`]: crate::base::json::VALUES
+    pub value: usize,
+    /// Words and signs of one expression, or of all blocks and slots of a text with blocks. They are read by calling
+    /// themselves, so that a longer one needs a deeper stack.
+    pub tokens: usize,
 }
 
 /// The limits every template runs under.
-pub const LIMITS: Limits = Limits { fuel: 100_000, output: 1 << 20 };
+pub const LIMITS: Limits = Limits { fuel: 100_000, output: 1 << 20, value: 64 << 20, tokens: 1_000 };
 
 /// The filters there are.
 pub const FILTERS: [&str; 41] = [
@@ -117,8 +125,13 @@ pub(super) fn environment() -> Environment<'static> {
 
 /// JSON without the escapes that the engine's own filter adds for HTML.
 fn tojson(value: &Value) -> Result<String, Error> {
-    serde_json::to_string(value)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, "the value has no JSON form").with_source(error))
+    let mut out = Bounded::default();
+    match serde_json::to_writer(&mut out, value) {
+        Err(error) if !error.is_io() => {
+            Err(Error::new(ErrorKind::BadSerialization, "the value has no JSON form").with_source(error))
+        }
+        _ => out.text().ok_or_else(|| Error::from(ErrorKind::WriteFailure)),
+    }
 }
 
 /// The text form of a value in a slot.

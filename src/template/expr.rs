@@ -7,6 +7,7 @@ use std::sync::Arc;
 use minijinja::value::Value;
 
 use super::engine::{ENVIRONMENT, translate};
+use super::made::to_json;
 use super::{Context, Name, TemplateError, TemplateErrorKind, syntax};
 
 /// A compiled expression, such as `body.action`. Cheap to clone.
@@ -87,17 +88,6 @@ impl Expr {
             }),
         }
     }
-}
-
-pub(super) fn to_json(value: &Value) -> Result<serde_json::Value, TemplateError> {
-    if value.is_undefined() {
-        return Ok(serde_json::Value::Null);
-    }
-    serde_json::to_value(value).map_err(|error| TemplateError {
-        kind: TemplateErrorKind::WrongType,
-        message: format!("the value has no JSON form: {error}"),
-        range: None,
-    })
 }
 
 impl fmt::Debug for Expr {

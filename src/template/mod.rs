@@ -6,7 +6,7 @@
 //! - A [`Tree`] is a JSON value whose texts are templates: the tree itself is never templated, so a
 //!   value cannot break out of its place.
 //!
-//! Everything is compiled at load, and bounded in fuel and output ([`LIMITS`]). This room knows no
+//! Everything is compiled at load, and bounded in length, fuel and output ([`LIMITS`]). This room knows no
 //! place that uses templates; `definition` says which variables each place sees. Called by
 //! `definition` (to compile) and by every room that fills in a definition's values.
 
@@ -14,6 +14,7 @@ mod context;
 mod digest;
 mod engine;
 mod expr;
+mod made;
 pub mod payload;
 mod syntax;
 mod text;

@@ -11,6 +11,8 @@ use std::fmt;
 use minijinja::value::Value;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::base::json::{self, VALUES};
+
 /// The deepest nesting of JSON that is built.
 const DEPTH: usize = 64;
 
@@ -72,6 +74,9 @@ pub enum PayloadError {
     /// What is wanted is nested more than 64 deep.
     #[error("the body is nested more than {DEPTH} deep")]
     TooDeep,
+    /// More is wanted than is built.
+    #[error("what is read of the body has more than {VALUES} values")]
+    TooMany,
     /// A key that is read stands twice.
     #[error("the body has `{0}` twice, so it has more than one reading")]
     Repeated(String),
@@ -88,6 +93,8 @@ pub enum PayloadError {
 /// - JSON media types give the JSON value. So does any other body that begins like a JSON object or
 ///   list and is one.
 /// - All else is one text. An empty body is none.
+///
+/// A number that 64 bits and a double would round is the text of its digits, so that no two ids become one.
 ///
 /// # Errors
 /// When the body is not what its type says, or has more than one reading.
@@ -130,18 +137,32 @@ fn read_form(body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
 }
 
 fn read_json(body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
-    let mut fault = None;
+    match json::exact(body) {
+        Cow::Borrowed(body) => read_exact(body, wanted),
+        // A fault is told at its place in what was sent.
+        Cow::Owned(exact) => read_exact(&exact, wanted).or_else(|_| read_exact(body, wanted)),
+    }
+}
+
+fn read_exact(body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
+    let mut ends = Ends { values: VALUES, fault: None };
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let value = Reader { wanted, depth: DEPTH, fault: &mut fault }
+    let value = Reader { wanted, depth: DEPTH, ends: &mut ends }
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value));
-    value.map_err(|error| fault.unwrap_or(PayloadError::NotJson { line: error.line(), column: error.column() }))
+    value.map_err(|error| ends.fault.unwrap_or(PayloadError::NotJson { line: error.line(), column: error.column() }))
+}
+
+/// How many more values may be built, and why reading ended.
+struct Ends {
+    values: usize,
+    fault: Option<PayloadError>,
 }
 
 struct Reader<'a> {
     wanted: &'a Wanted,
     depth: usize,
-    fault: &'a mut Option<PayloadError>,
+    ends: &'a mut Ends,
 }
 
 impl Reader<'_> {
@@ -152,8 +173,17 @@ impl Reader<'_> {
         }
     }
 
+    /// Counts one more value of a list or an object.
+    fn count<E: serde::de::Error>(&mut self) -> Result<(), E> {
+        match self.ends.values.checked_sub(1) {
+            Some(left) => self.ends.values = left,
+            None => return Err(self.fail(PayloadError::TooMany)),
+        }
+        Ok(())
+    }
+
     fn fail<E: serde::de::Error>(&mut self, fault: PayloadError) -> E {
-        *self.fault = Some(fault);
+        self.ends.fault = Some(fault);
         E::custom("refused")
     }
 }
@@ -202,7 +232,8 @@ impl<'de> Visitor<'de> for Reader<'_> {
         // A place in a list has no name, so whatever is wanted of a list is all of it.
         let all = Wanted::all();
         let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(Reader { wanted: &all, depth, fault: self.fault })? {
+        while let Some(item) = items.next_element_seed(Reader { wanted: &all, depth, ends: self.ends })? {
+            self.count()?;
             list.push(item);
         }
         Ok(Value::from(list))
@@ -221,7 +252,8 @@ impl<'de> Visitor<'de> for Reader<'_> {
             if !self.wanted.all && map.iter().any(|(known, _)| *known == key) {
                 return Err(self.fail(PayloadError::Repeated(key.into_owned())));
             }
-            let value = entries.next_value_seed(Reader { wanted, depth, fault: self.fault })?;
+            self.count()?;
+            let value = entries.next_value_seed(Reader { wanted, depth, ends: self.ends })?;
             map.push((key.into_owned(), value));
         }
         Ok(Value::from_pairs(map))
@@ -287,6 +319,22 @@ mod tests {
         let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         assert!(json(&nested(64), &Wanted::all()).is_ok());
         assert_eq!(json(&nested(65), &Wanted::all()), Err(PayloadError::TooDeep));
+    }
+
+    #[test]
+    fn a_number_is_never_another() {
+        let body = r#"{"id":12345678901234567890123,"ms":1612345678.123456}"#;
+        let exact = r#"{"id":"12345678901234567890123","ms":1612345678.123456}"#;
+        assert_eq!(json(body, &Wanted::all()).as_deref(), Ok(exact));
+        let broken = r#"{"id":12345678901234567890123,"#;
+        assert_eq!(json(broken, &Wanted::all()), Err(PayloadError::NotJson { line: 1, column: broken.len() }));
+    }
+
+    #[test]
+    fn what_is_built_is_bounded_and_what_is_skipped_is_not() {
+        let many = format!(r#"{{"a":[{}0],"b":1}}"#, "0,".repeat(VALUES));
+        assert_eq!(json(&many, &Wanted::all()), Err(PayloadError::TooMany));
+        assert_eq!(json(&many, &Wanted::of(["b"])).as_deref(), Ok(r#"{"b":1}"#));
     }
 
     #[test]

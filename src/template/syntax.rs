@@ -7,10 +7,10 @@
 use std::ops::Range;
 
 use minijinja::machinery::ast::{self, CallArg, Expr, Stmt};
-use minijinja::machinery::{Span, parse, parse_expr};
+use minijinja::machinery::{Span, Token, parse, parse_expr, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
-use super::engine::{FILTERS, FUNCTIONS, TESTS, translate};
+use super::engine::{FILTERS, FUNCTIONS, LIMITS, TESTS, translate};
 use super::{TemplateError, TemplateErrorKind};
 
 /// A variable that a template reads.
@@ -24,6 +24,7 @@ pub struct Name {
 
 /// Reads a bare expression.
 pub(super) fn expression(source: &str) -> Result<Vec<Name>, TemplateError> {
+    short_enough(source, true)?;
     let parsed = parse_expr(source).map_err(|error| translate(&error, source))?;
     let mut walk = Walk::default();
     walk.expression(&parsed);
@@ -32,10 +33,25 @@ pub(super) fn expression(source: &str) -> Result<Vec<Name>, TemplateError> {
 
 /// Reads a text with blocks.
 pub(super) fn blocks(source: &str) -> Result<Vec<Name>, TemplateError> {
+    short_enough(source, false)?;
     let parsed = parse(source, "text", SyntaxConfig::default()).map_err(|error| translate(&error, source))?;
     let mut walk = Walk::default();
     walk.statement(&parsed);
     walk.end()
+}
+
+/// Refuses what has more words and signs than [`LIMITS`] says.
+fn short_enough(source: &str, bare: bool) -> Result<(), TemplateError> {
+    // What cannot be taken apart is told by the parser.
+    let tokens = tokenize(source, bare, SyntaxConfig::default()).map_while(Result::ok);
+    match tokens.filter(|(token, _)| !matches!(token, Token::TemplateData(_))).nth(LIMITS.tokens) {
+        Some((_, span)) => Err(TemplateError {
+            kind: TemplateErrorKind::Syntax,
+            message: format!("has more than {} words and signs", LIMITS.tokens),
+            range: Some(range(span)),
+        }),
+        None => Ok(()),
+    }
 }
 
 #[derive(Default)]
@@ -246,6 +262,36 @@ mod tests {
             assert!(error.message.starts_with(message), "{source}: {error}");
             assert!(error.range.is_some_and(|range| range.end <= source.len()), "{source}");
         }
+    }
+
+    #[test]
+    fn the_longest_expressions_fit_a_small_stack_and_longer_ones_are_refused() {
+        use crate::template::{Context, Expr, Text};
+        let most = LIMITS.tokens;
+        let forms: [(&str, &str, &str, usize); 9] = [
+            ("a", " and a", "", 2),
+            ("1", " + 1", "", 2),
+            ("a", ".a", "", 2),
+            ("a", "[0]", "", 3),
+            ("a", "|list", "", 2),
+            ("", "not ", "a", 1),
+            ("", "- ", "a", 1),
+            ("a", " if a else a", "", 4),
+            ("a", " < a", "", 2),
+        ];
+        for (head, again, tail, tokens) in forms {
+            let source = |count: usize| format!("{head}{}{tail}", again.repeat(count));
+            // The parser itself bounds some of them further: then it says so.
+            if let Ok(longest) = Expr::compile(&source((most - 1) / tokens)) {
+                _ = longest.value(&Context::new().with("a", 1));
+            }
+            let error = expression(&source(most)).expect_err(again);
+            assert!(error.message.starts_with("has more than"), "{again}: {error}");
+        }
+        let chain = |count: usize| format!("{{% if a %}}1{}{{% endif %}}", "{% elif a %}2".repeat(count));
+        let text = Text::compile(&chain(most / 4 - 3)).expect("short enough");
+        assert_eq!(text.render(&Context::new().with("a", 1)).as_deref(), Ok("1"));
+        assert!(Text::compile(&chain(most)).is_err());
     }
 
     #[test]

@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{self, Write};
 use std::sync::Arc;
 
 use minijinja::Environment;
 use minijinja::value::Value;
 
 use super::engine::{LIMITS, environment, printed, translate};
-use super::expr::to_json;
+use super::made::{Bounded, to_json};
 use super::{Context, Expr, Name, TemplateError, TemplateErrorKind, syntax};
 
 /// A compiled text. Cheap to clone.
@@ -277,27 +276,10 @@ fn too_large() -> TemplateError {
 }
 
 fn render_blocks(env: &Environment<'static>, source: &str, context: &Context) -> Result<String, TemplateError> {
-    let mut out = Bounded(Vec::new());
+    let mut out = Bounded::default();
     let template = env.get_template(BLOCKS).map_err(|error| translate(&error, source))?;
     template.render_captured_to(Value::clone(&context.root()), &mut out).map_err(|error| translate(&error, source))?;
-    String::from_utf8(out.0).map_err(|_| too_large())
-}
-
-/// A writer that refuses more than the output limit.
-struct Bounded(Vec<u8>);
-
-impl Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > LIMITS.output {
-            return Err(io::Error::other("output limit"));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    out.text().ok_or_else(too_large)
 }
 
 #[cfg(test)]

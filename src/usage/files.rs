@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::slot::Slot;
+use crate::base::units::Reserve;
 use crate::store::disk::{Disk, make_directory, read_all};
 use crate::store::journal::frame::{self, Read};
 
@@ -22,7 +23,7 @@ pub struct Place {
     /// The store's directory.
     pub store: PathBuf,
     /// Nothing is written when the file system has less than this free.
-    pub min_free: u64,
+    pub min_free: Reserve,
     /// The file system.
     pub disk: Arc<dyn Disk>,
 }
@@ -41,7 +42,7 @@ struct Day {
 #[derive(Debug)]
 pub struct Files {
     directory: PathBuf,
-    min_free: u64,
+    min_free: Reserve,
     disk: Arc<dyn Disk>,
     days: BTreeMap<u32, Day>,
 }
@@ -163,10 +164,10 @@ impl Files {
         }
     }
 
-    /// As the journals do: never more than 5 % of the file system. They have what is left to themselves.
+    /// The journals have what is left to themselves.
     fn has_room(&self, bytes: usize) -> io::Result<()> {
         let space = self.disk.space(&self.directory)?;
-        if space.free < self.min_free.min(space.total / 20).saturating_add(bytes as u64) {
+        if space.free < self.min_free.of(space.total).saturating_add(bytes as u64) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk has too little room left"));
         }
         Ok(())

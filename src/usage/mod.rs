@@ -352,7 +352,11 @@ mod tests {
     }
 
     fn place(directory: &std::path::Path) -> Place {
-        Place { store: directory.to_owned(), min_free: 0, disk: Arc::new(SystemDisk) }
+        Place {
+            store: directory.to_owned(),
+            min_free: crate::base::units::Reserve::Bytes(0),
+            disk: Arc::new(SystemDisk),
+        }
     }
 
     fn open(directory: &std::path::Path, now: u32) -> Usage {

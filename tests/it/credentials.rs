@@ -10,6 +10,7 @@ use serde_json::{Map, json};
 use trunkline::base::clock::{SystemClock, Timestamp};
 use trunkline::base::random::SystemRandom;
 use trunkline::base::secret::Secret;
+use trunkline::base::units::Reserve;
 use trunkline::connection::{Connections, Content, Credential, Opening, OpeningError};
 use trunkline::definition::live::Generation;
 use trunkline::definition::plan::about::About;
@@ -35,8 +36,10 @@ impl Deployment {
     }
 
     fn store(&self) -> Arc<Embedded> {
-        let options =
-            embedded::Options { min_free: 0, ..embedded::Options::new(self.state(), Arc::new(SystemClock::new())) };
+        let options = embedded::Options {
+            min_free: Reserve::Bytes(0),
+            ..embedded::Options::new(self.state(), Arc::new(SystemClock::new()))
+        };
         embedded::open(&options).unwrap()
     }
 

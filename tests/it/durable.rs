@@ -175,6 +175,47 @@ async fn a_post_that_met_a_503_is_not_sent_again_and_one_that_met_a_429_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_post_whose_redirect_ends_in_a_429_was_carried_out_and_is_not_sent_again() {
+    let service = Service::start(|head: &str| {
+        if head.starts_with("POST") {
+            return Answer::of(303, &[("location", "/v1/receipt")], "");
+        }
+        Answer::of(429, &[("retry-after", "0")], "")
+    });
+    let (service, app) = (Arc::new(service.await), Arc::new(Service::start(takes_everything()).await));
+    aside(move || {
+        let desk = Desk::open(&service, &app);
+        let place = desk.accepted("POST", "/shop/-/order", &[], b"{\"item\":\"tea\"}");
+        let told = desk.until(&place, "dead");
+        assert!(told["outcome"]["error"].as_str().unwrap().contains("may have been carried out"), "{told}");
+        let methods: Vec<_> = service.seen().iter().map(|seen| seen.split(' ').next().unwrap().to_owned()).collect();
+        assert_eq!(methods, ["POST", "GET"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_limit_holds_back_uses_up_no_try() {
+    let (service, app) = (Service::start(in_turn(&[201])).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let mut desk = Desk::open(&service, &app);
+        desk.gateway.take().unwrap().stop();
+        let path = desk.deployment.path().join("integrations/shop.yaml");
+        let limit = "  limits:\n    - { per: integration, rate: 1/s, burst: 1, wait: 0s }\n";
+        let file = fs::read_to_string(&path).unwrap().replace("connections:\n", &format!("{limit}connections:\n"));
+        fs::write(&path, file).unwrap();
+        desk.start();
+        let places: Vec<_> = (0..8).map(|_| desk.accepted("POST", "/shop/v1/orders", &[], b"{}")).collect();
+        for place in &places {
+            desk.until(place, "done");
+        }
+        assert_eq!(service.seen().len(), places.len());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_is_bounded_and_what_a_service_repeats_of_the_credential_is_not_kept() {
     let repeats = |head: &str| {
         let fields = [("content-type", "application/json"), ("x-seen", "\u{e9} shop-key")];

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use trunkline::base::clock::{ManualClock, SystemClock, Timestamp};
 use trunkline::base::id::EventId;
 use trunkline::base::random::SeededRandom;
+use trunkline::base::units::Reserve;
 use trunkline::store::embedded::{Embedded, Options};
 use trunkline::store::model::{Accepted, AuditEntry, NewEvent, RecordKey};
 use trunkline::store::{Audit, Backlog, DEDUPE_WINDOW, Events, Records, Store, StoreError};
@@ -103,7 +104,7 @@ async fn a_broken_disk_is_told_and_reads_go_on() {
 #[tokio::test]
 async fn a_full_disk_refuses_new_facts_and_recovers_without_a_restart() {
     let (directory, disk) = (TempDir::new().unwrap(), FaultyDisk::default());
-    let store = open(Options { min_free: 1 << 20, ..faulty(&directory, &disk) }).await.unwrap();
+    let store = open(Options { min_free: Reserve::Bytes(1 << 20), ..faulty(&directory, &disk) }).await.unwrap();
     store.accept(event(1)).await.unwrap();
     disk.set_free(1_000);
     let noticed = async {

@@ -14,7 +14,8 @@ use trunkline::base::random::SeededRandom;
 use trunkline::store::embedded::maintenance::Unfinished;
 use trunkline::store::embedded::{Embedded, Options, Retention, maintenance};
 use trunkline::store::model::{
-    Accepted, Attempt, AuditEntry, Claim, EventState, Lane, Leased, NewEvent, PlannedDelivery, RecordKey, Verdict,
+    Accepted, Attempt, AuditEntry, Claim, DeliveryState, EventState, Lane, Leased, NO_RULE, NewEvent, PlannedDelivery,
+    RecordKey, Verdict,
 };
 use trunkline::store::{Audit, Backlog, Events, Records, StoreError, Work};
 
@@ -357,6 +358,9 @@ async fn what_a_backup_has_unfinished_is_held_by_a_restore_until_it_is_replayed(
     let held = restored.store.deliveries(retried).await.unwrap().remove(0);
     let told = held.attempts.last().unwrap().error.clone().unwrap();
     assert!(told.contains("restored from a backup"), "{told}");
+    // What was not matched yet has a delivery that tells so, or no list would show it.
+    let unmatched = restored.store.deliveries(queued).await.unwrap().remove(0);
+    assert_eq!((&*unmatched.rule, unmatched.state), (NO_RULE, DeliveryState::Dead));
     restored.store.replay_event(queued, restored.clock.now()).await.unwrap();
     restored.store.close().await;
     // What was replayed is not held again by the next start.

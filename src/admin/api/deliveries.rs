@@ -16,10 +16,9 @@ use super::query::{Asked, EventQuery, Named, next_page};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::{DeliveryId, EventId};
-use crate::queue::matching::NO_RULE;
 use crate::respond::Refusal;
 use crate::store::StoreError;
-use crate::store::model::{Delivery, DeliveryState, EventState};
+use crate::store::model::{Delivery, DeliveryState, EventState, NO_RULE};
 
 /// A delivery that was given up.
 #[derive(Debug, Clone, Serialize, ToSchema)]

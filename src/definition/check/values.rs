@@ -6,6 +6,7 @@ use http::HeaderName;
 use serde_json::Value;
 
 use super::{Findings, below};
+use crate::base::origin;
 use crate::base::units::parse_duration;
 use crate::definition::compile::{Address, certificates, read_address, read_pattern};
 use crate::definition::plan::api::HostPattern;
@@ -215,7 +216,60 @@ fn url(text: &str, kind: &str, visit: &Visit<'_>, found: &mut Findings<'_>) {
     } else if authority.contains('@') {
         let problem = found.error(Code::BadFormat, visit.pointer, "an address has no name and password in it");
         problem.help = Some("Use `basic` or `api.credential` with a reference.".to_owned());
+    } else if !matches!(kind, "destination" | "public")
+        && matches!(scheme, "http" | "https")
+        && let Some(message) = uncallable(text, visit.pointer == "/api/base_url")
+    {
+        found.error(Code::BadFormat, visit.pointer, message);
     }
+}
+
+/// Why no call can go where an address says, whatever stands in its slots. `is_base` is of one that paths are put behind.
+fn uncallable(text: &str, is_base: bool) -> Option<String> {
+    // What a reference would have brought is told as missing already.
+    if text.contains("${") {
+        return None;
+    }
+    // A slot may be a part of a name, or a number.
+    let filled = ["x", "1"].map(|slot| with_slots(text, slot));
+    let origin = |url: &str| {
+        let end = url
+            .split_once("://")
+            .map(|(scheme, rest)| scheme.len() + 3 + rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        origin::take_apart(url.get(..end?)?).map(|(origin, _)| origin)
+    };
+    if filled.iter().all(|url| origin(url).is_none()) {
+        return Some(
+            if text.is_ascii() {
+                "no call can go there: behind `://` stands a host name, or an address, and a port from 1 to 65535 where it is \
+                 not the usual one"
+            } else {
+                "no call can go there: a host is written in ASCII (a name in another script in its `xn--` form)"
+            }
+            .to_owned(),
+        );
+    }
+    let [url, _] = &filled;
+    let path =
+        url.split_once("://").and_then(|(_, rest)| rest.find('/').and_then(|at| rest.get(at..))).unwrap_or_default();
+    let is_plain = origin::is_plain_path(path.trim_end_matches('/'));
+    if !is_base {
+        return None;
+    }
+    if url.contains(['?', '#']) {
+        return Some("a base has no query and no fragment: the calls have their own paths and queries".to_owned());
+    }
+    (!is_plain).then(|| {
+        "a base's path has segments of visible ASCII, none of them empty, `.` or `..`, and nothing that is read in two ways"
+            .to_owned()
+    })
+}
+
+/// A text with this in place of each of its slots.
+fn with_slots(text: &str, value: &str) -> String {
+    let mut parts = text.split("{{");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |url, part| url + value + part.split_once("}}").map_or("", |(_, rest)| rest))
 }
 
 fn plain_http_allowed(visit: &Visit<'_>, found: &Findings<'_>) -> bool {
@@ -263,6 +317,27 @@ mod tests {
         assert!(told("https:///x").contains("names no host"));
         assert!(told("a.example").contains("not an address"));
         assert_eq!(api(&json!({ "base_url": "http://a.example", "allow_plain_http": true })), [""; 0]);
+        for good in [
+            "https://a.example:8443/v1/",
+            "https://[::1]/a",
+            "https://a.example/{{ input.y }}/b",
+            "https://b.{{ input.y }}:{{ input.y }}",
+        ] {
+            assert!(!told(good).contains("bad-format"), "{good}: {}", told(good));
+        }
+        for (bad, words) in [
+            ("https://a.example/x?y=1", "no query and no fragment"),
+            ("https://a.example#x", "no query and no fragment"),
+            ("https://a.example:99999", "a port from 1 to 65535"),
+            ("https://a.example:", "a port from 1 to 65535"),
+            ("https://a_b..example/", "a host name"),
+            ("https://müller.example", "in ASCII"),
+            ("https://a.example//b", "none of them empty"),
+            ("https://a.example/x/../b", "none of them empty"),
+            ("https://a.example/x/%2e%2e", "none of them empty"),
+        ] {
+            assert!(told(bad).contains(words), "{bad}: {}", told(bad));
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::place::{Fault, Place};
 use super::{admin, doors, egress, read, rule, secrets, trace};
 use crate::base::path::normal;
 use crate::base::secret::Secret;
+use crate::base::units::Reserve;
 use crate::definition::document::Document;
 use crate::definition::not_yet;
 use crate::definition::plan::Integration;
@@ -45,7 +46,6 @@ const LEAST_VIEWER_TIMEOUT: Duration = Duration::from_secs(1);
 const CONCURRENCY: u32 = 10;
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
 const STORE_CACHE: u64 = 32 << 20;
-const MIN_FREE: u64 = 256 << 20;
 /// Where state is kept when the file does not say.
 pub const DEFAULT_STATE: &str = "./data";
 const RETENTION: Duration = Duration::from_hours(7 * 24);
@@ -76,6 +76,7 @@ pub fn gateway(document: &Document, templates: &Templates) -> Result<Gateway, Fa
             .map(|(index, text)| network(text, &place.at("private_networks").item(index)))
             .collect::<Result<_, _>>()?,
         workers: count(raw.workers.unwrap_or(WORKERS)),
+        durable_calls: raw.durable_calls.and_then(|calls| calls.retry).map(rule::retry).unwrap_or_default(),
         upkeep: upkeep(raw.upkeep.as_ref()),
         activity: activity(raw.activity.as_ref()),
         usage: usage(raw.usage.as_ref()),
@@ -130,7 +131,7 @@ fn state(raw: Option<&raw::State>, directory: &Path) -> State {
     State::Sled {
         path: state_directory(directory, embedded.map_or(DEFAULT_STATE, |embedded| &embedded.path)),
         cache: embedded.and_then(|embedded| embedded.cache).map_or(STORE_CACHE, |size| size.0),
-        min_free: embedded.and_then(|embedded| embedded.min_free).map_or(MIN_FREE, |size| size.0),
+        min_free: embedded.and_then(|embedded| embedded.min_free).map_or(Reserve::Usual, |size| Reserve::Bytes(size.0)),
         retention: embedded.and_then(|embedded| embedded.retention).map_or(RETENTION, |time| time.0),
     }
 }

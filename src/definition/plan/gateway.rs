@@ -17,7 +17,7 @@ use super::notifications::Notifications;
 use super::rule::{Glob, Retry};
 use super::trace::Trace;
 use crate::base::secret::Secret;
-use crate::base::units::Rate;
+use crate::base::units::{Rate, Reserve};
 use crate::template::Text;
 
 pub use super::activity::Activity;
@@ -44,6 +44,8 @@ pub struct Gateway {
     pub private_networks: Vec<Network>,
     /// How many deliveries run at once.
     pub workers: usize,
+    /// When a durable call is tried again.
+    pub durable_calls: Retry,
     /// How connections are kept usable.
     pub upkeep: Upkeep,
     /// What is remembered of calls.
@@ -363,9 +365,8 @@ pub enum State {
         path: PathBuf,
         /// The store's cache in bytes. Default 32 MiB.
         cache: u64,
-        /// Nothing is accepted when the disk has less than this free. Default 256 MiB or 5 % of the
-        /// disk, whichever is less.
-        min_free: u64,
+        /// Nothing is accepted when the disk has less than this free.
+        min_free: Reserve,
         /// How long finished events are kept. Default 7 days.
         retention: Duration,
     },

@@ -1,5 +1,6 @@
 //! What happens because of events, compiled.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,6 +104,21 @@ pub enum What {
     },
     /// A kind that this version does not run: the delivery goes to the dead-letter list and says so.
     NotYet(NotYet),
+}
+
+impl What {
+    /// The names that its templates read.
+    pub fn names(&self) -> BTreeSet<String> {
+        match self {
+            Self::Call { input, .. } => input.names(),
+            Self::Deliver { json, headers, .. } => {
+                let of_headers = headers.iter().flat_map(|(_, text)| text.names());
+                json.iter().flat_map(Tree::names).chain(of_headers).collect()
+            }
+            Self::Log { message, .. } => message.names(),
+            Self::NotYet(_) => BTreeSet::new(),
+        }
+    }
 }
 
 /// How loud a log line is.

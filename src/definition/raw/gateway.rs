@@ -21,6 +21,14 @@ use super::usage::Usage;
 /// be there yet: in development mode the master key is made by itself.
 pub const UNEXPANDED: [&str; 1] = ["/secrets/key"];
 
+/// How durable calls are carried out.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DurableCalls {
+    /// When one is tried again that had no success and may be made again. Default: 3 attempts from 2s.
+    pub retry: Option<DeliveryRetry>,
+}
+
 /// The settings of a deployment.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +72,8 @@ pub struct Gateway {
     /// How many deliveries run at once. Default 10.
     #[schemars(range(min = 1, max = 1000))]
     pub workers: Option<u32>,
+    /// How durable calls (`Trunkline-Async: true`) are carried out.
+    pub durable_calls: Option<DurableCalls>,
     /// How connections are kept usable.
     pub upkeep: Option<Upkeep>,
     /// What is remembered of calls.
@@ -159,7 +169,8 @@ pub struct Embedded {
     pub path: String,
     /// The index's cache. Default 32MiB.
     pub cache: Option<SizeText>,
-    /// Webhooks are refused with 503 when the disk has less than this free. Default 256MiB.
+    /// Webhooks are refused with 503 when the disk has less than this free. Default 256MiB, or a
+    /// twentieth of the disk where that is less.
     pub min_free: Option<SizeText>,
     /// How long finished events are kept. Default 7d.
     pub retention: Option<DurationText>,

@@ -253,14 +253,14 @@ impl Turn {
             Next::Stale(answer) => (of_answer(*answer), "stale"),
             Next::Pass(told) => {
                 headers.append(CACHE_STATUS, told);
-                (Received { status, headers, body: received.body, framed }, passes)
+                (Received { status, headers, body: received.body, framed, led: false }, passes)
             }
             Next::Keep(mut recording, told) => {
                 headers.append(CACHE_STATUS, told);
                 if recording.push(&received.body) {
                     recording.finish();
                 }
-                (Received { status, headers, body: received.body, framed }, passes)
+                (Received { status, headers, body: received.body, framed, led: false }, passes)
             }
         }
     }
@@ -269,7 +269,7 @@ impl Turn {
 /// A kept answer as one that was read whole.
 pub fn of_answer(answer: Answer) -> Received {
     let headers = answer.headers.into_iter().collect();
-    Received { status: answer.status, headers, body: answer.body, framed: true }
+    Received { status: answer.status, headers, body: answer.body, framed: true, led: false }
 }
 
 fn without_conditions(mut headers: HeaderMap) -> HeaderMap {

@@ -57,21 +57,30 @@ impl Fold<'_> {
             }
             Op::Claimed { items } => items.iter().try_for_each(|key| self.change_tries(*key, Tries::claim)),
             Op::Interrupted { items } => items.iter().try_for_each(|key| self.change_tries(*key, Tries::interrupt)),
-            Op::Planned { event, deliveries } => self.planned(*event, deliveries),
-            Op::Matched { plans } => plans.iter().try_for_each(|(event, plan)| self.planned(*event, plan)),
+            Op::Planned { event, deliveries } => self.planned(*event, (0..).zip(deliveries)),
+            Op::Matched { plans } => plans.iter().try_for_each(|(event, plan)| self.planned(*event, (0..).zip(plan))),
+            Op::PlannedAnew { event, deliveries } => {
+                self.planned(*event, deliveries.iter().map(|(ordinal, planned)| (*ordinal, planned)))
+            }
             Op::Finished { event, ordinal: MATCH, outcome, .. } => self.change_event(*event, |row| {
                 row.tries.finish();
-                if *outcome == Outcome::Dead {
-                    (row.state, row.given_up) = (EventState::Dead, true);
+                match outcome {
+                    Outcome::Dead => (row.state, row.given_up) = (EventState::Dead, true),
+                    Outcome::Held(_) => row.tries.hold(),
+                    Outcome::Done | Outcome::Retry(_) => {}
                 }
             }),
             Op::Finished { event, ordinal, attempt, outcome } => {
                 self.change_delivery((*event, *ordinal), |row| {
-                    row.record(attempt);
-                    row.tries.finish();
+                    row.record(attempt, *outcome);
+                    if matches!(outcome, Outcome::Held(_)) {
+                        row.tries.hold()
+                    } else {
+                        row.tries.finish()
+                    }
                     row.stand = (*outcome).into();
                 })?;
-                if matches!(outcome, Outcome::Retry(_)) { Ok(()) } else { self.settle_event(*event) }
+                if matches!(outcome, Outcome::Retry(_) | Outcome::Held(_)) { Ok(()) } else { self.settle_event(*event) }
             }
             Op::Released { event, ordinal, due } => {
                 self.change_tries((*event, *ordinal), Tries::release)?;
@@ -128,18 +137,23 @@ impl Fold<'_> {
         Ok(())
     }
 
-    fn planned(&mut self, event: u128, deliveries: &[PlannedDelivery]) -> Result<(), StoreError> {
+    fn planned<'p>(
+        &mut self,
+        event: u128,
+        deliveries: impl Iterator<Item = (u16, &'p PlannedDelivery)>,
+    ) -> Result<(), StoreError> {
         if self.event(event)?.is_none() {
             return Ok(());
         }
-        for (ordinal, planned) in (0_u16..).zip(deliveries) {
+        let (mut is_empty, mut places) = (true, 0);
+        for (ordinal, planned) in deliveries {
+            (is_empty, places) = (false, places.max(ordinal.saturating_add(1)));
             let before = self.delivery((event, ordinal))?;
             self.deliveries.insert((event, ordinal), DeliveryRow::planned(planned, before));
         }
-        let count = u16::try_from(deliveries.len()).unwrap_or(MATCH);
         self.change_event(event, |row| {
-            row.state = if count == 0 { EventState::Discarded } else { EventState::Delivering };
-            row.deliveries = row.deliveries.max(count);
+            row.state = if is_empty { EventState::Discarded } else { EventState::Delivering };
+            row.deliveries = row.deliveries.max(places);
             row.tries.finish();
         })
     }

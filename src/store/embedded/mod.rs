@@ -74,7 +74,7 @@ struct Entry {
     /// What is out of the race meanwhile.
     settling: Option<work::Settling>,
     /// What a replay makes ready, and the dead it takes off the count.
-    replay: Option<(Option<NewItem>, u64)>,
+    replay: Option<(NewItem, u64)>,
 }
 
 impl Entry {

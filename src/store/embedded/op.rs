@@ -110,6 +110,14 @@ pub enum Op {
         /// The events, each with what its rules ask for.
         plans: Vec<(u128, Vec<PlannedDelivery>)>,
     },
+    /// The rules of an event were matched again: each delivery stands in the place of the same one of the plans
+    /// before, or in one that none has had.
+    PlannedAnew {
+        /// Which event.
+        event: u128,
+        /// What its rules ask for, each with its place; empty means discarded.
+        deliveries: Vec<(u16, PlannedDelivery)>,
+    },
 }
 
 impl Op {
@@ -138,6 +146,8 @@ pub enum Outcome {
     Retry(Timestamp),
     /// It is given up.
     Dead,
+    /// It was held back, which is no try; it is tried then.
+    Held(Timestamp),
 }
 
 impl From<Verdict> for Outcome {
@@ -146,6 +156,7 @@ impl From<Verdict> for Outcome {
             Verdict::Done => Self::Done,
             Verdict::Retry { due } => Self::Retry(due),
             Verdict::Dead => Self::Dead,
+            Verdict::Held { due } => Self::Held(due),
         }
     }
 }

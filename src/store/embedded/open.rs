@@ -20,6 +20,7 @@ use super::row::{Stand, Tries};
 use super::scheduler::{NewItem, Scheduler};
 use super::{Embedded, Entry};
 use crate::base::clock::{Clock, Timestamp};
+use crate::base::units::Reserve;
 use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk, create_file, own_directory};
 use crate::store::journal::segment::{self, End};
@@ -27,7 +28,7 @@ use crate::store::journal::{self, Durability, Journal, JournalOptions};
 use crate::store::model::Lane;
 
 /// The newest format this version reads and the one it writes.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// The journals, each a directory.
 pub const JOURNALS: [&str; 3] = ["events", "records", "audit"];
 /// An item that this many processes held when they ended is given up. A process that is killed from
@@ -47,9 +48,8 @@ pub struct Options {
     pub directory: PathBuf,
     /// Bytes of sled's cache. Default 32 MiB.
     pub cache_bytes: u64,
-    /// With less than this free, nothing new is accepted; never more than 5 % of the disk. Default
-    /// 256 MiB.
-    pub min_free: u64,
+    /// With less than this free, nothing new is accepted.
+    pub min_free: Reserve,
     /// A segment this large is followed by a new one. Default 64 MiB.
     pub segment_bytes: u64,
     /// How long things are kept.
@@ -82,7 +82,7 @@ impl Options {
         Self {
             directory: directory.into(),
             cache_bytes: 32 << 20,
-            min_free: 256 << 20,
+            min_free: Reserve::Usual,
             segment_bytes: 64 << 20,
             retention: Retention::default(),
             disk: Arc::new(SystemDisk),
@@ -213,9 +213,7 @@ fn sink(scheduler: Arc<Mutex<Scheduler>>, wake: Arc<watch::Sender<u64>>, feed: a
             state.apply(&entry.op);
             if let Some((item, revived)) = entry.replay.take() {
                 state.uncount_dead(revived);
-                if let Some(item) = item {
-                    state.insert(item);
-                }
+                state.insert(item);
             }
         }
         drop(state);
@@ -247,12 +245,17 @@ fn prepare(options: &Options) -> Result<(), StoreError> {
     let parts = JOURNALS.map(|part| directory.join(part));
     match fs::read(&format) {
         Ok(bytes) => {
-            read_format(&bytes, &format)?;
+            let found = read_format(&bytes, &format)?;
             let missing = parts.iter().find(|part| !part.is_dir());
             if let Some(part) = missing {
                 return Err(segment::damaged("a directory of the store is missing", part, 0));
             }
-            parts.iter().try_for_each(|part| own_directory(part)).map_err(io)
+            parts.iter().try_for_each(|part| own_directory(part)).map_err(io)?;
+            if found == FORMAT {
+                return Ok(());
+            }
+            // From here on it holds what the version before does not know.
+            write_format(directory).and_then(|()| disk.sync_directory(directory)).map_err(io)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // The format is written last, before anything is in the journals.
@@ -273,11 +276,11 @@ fn prepare(options: &Options) -> Result<(), StoreError> {
     }
 }
 
-pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<(), StoreError> {
+pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<u32, StoreError> {
     let read: Format =
         serde_json::from_slice(bytes).map_err(|_| segment::damaged("the format file does not read", path, 0))?;
     match read.format {
-        FORMAT => Ok(()),
+        2 | FORMAT => Ok(read.format),
         newer if newer > FORMAT => {
             let directory = path.parent().unwrap_or(path).display().to_string();
             Err(StoreError::NewerFormat { path: directory, found: newer, supported: FORMAT })
@@ -356,7 +359,16 @@ fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, 
         let due = calm(tries, event.head.received_at);
         let rule = Arc::from("");
         return Ok((
-            NewItem { key, lane, rule, action: 0, attempts: tries.begun, due, since: None, suspect: suspect(tries) },
+            NewItem {
+                key,
+                lane,
+                rule,
+                action: event.deliveries,
+                attempts: tries.begun,
+                due,
+                since: None,
+                suspect: suspect(tries),
+            },
             tries,
         ));
     }
@@ -392,7 +404,7 @@ mod tests {
     use bytes::Bytes;
 
     fn options(directory: &Path) -> Options {
-        Options { min_free: 0, ..Options::new(directory, Arc::new(SystemClock::new())) }
+        Options { min_free: Reserve::Bytes(0), ..Options::new(directory, Arc::new(SystemClock::new())) }
     }
 
     fn event(number: u128) -> NewEvent {

@@ -110,6 +110,12 @@ impl Tries {
     pub fn finish(&mut self) {
         (self.deaths, self.claimed) = (0, false);
     }
+
+    /// What was under way has ended without being an attempt.
+    pub fn hold(&mut self) {
+        self.finish();
+        self.begun = self.begun.saturating_sub(1);
+    }
 }
 
 /// Where a delivery stands, as far as the index knows: a lease is not kept.
@@ -126,7 +132,7 @@ pub enum Stand {
 impl From<Outcome> for Stand {
     fn from(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Retry(due) => Self::Ready(due),
+            Outcome::Retry(due) | Outcome::Held(due) => Self::Ready(due),
             Outcome::Done => Self::Done,
             Outcome::Dead => Self::Dead,
         }
@@ -221,9 +227,20 @@ impl DeliveryRow {
         }
     }
 
-    /// Adds an attempt, keeping the newest within bounds.
-    pub fn record(&mut self, attempt: &Attempt) {
+    /// Whether it is the delivery that is planned: of the same rule, the same action in words. Where the action stands
+    /// in the rule does not count.
+    pub fn is_of(&self, planned: &PlannedDelivery) -> bool {
+        self.rule == planned.rule && self.summary == cut(&planned.summary, SUMMARY_BYTES)
+    }
+
+    /// Adds an attempt, keeping the newest within bounds. One that was held back takes the place of the one before it
+    /// that was held back for the same reason.
+    pub fn record(&mut self, attempt: &Attempt, outcome: Outcome) {
         let mut attempt = attempt.clone();
+        let is_same = |last: &Attempt| last.number == attempt.number && last.error == attempt.error;
+        if matches!(outcome, Outcome::Held(_)) && self.attempts.last().is_some_and(is_same) {
+            self.attempts.pop();
+        }
         if let Some(error) = attempt.error.as_mut() {
             error.truncate(cut(error, ERROR_BYTES).len());
         }

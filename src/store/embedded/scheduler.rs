@@ -34,6 +34,7 @@ pub struct Scheduler {
 struct Entry {
     lane: Lane,
     rule: Arc<str>,
+    /// As in [`NewItem`].
     action: u16,
     attempts: u32,
     /// A process has ended while it held this.
@@ -69,7 +70,7 @@ pub struct NewItem {
     pub lane: Lane,
     /// The rule that asked for it; empty for a match item.
     pub rule: Arc<str>,
-    /// The action's position in the rule.
+    /// The action's position in the rule; of a match item, how many deliveries its event has had.
     pub action: u16,
     /// Attempts so far.
     pub attempts: u32,
@@ -241,6 +242,11 @@ impl Scheduler {
         }
     }
 
+    /// Whether an event that waits to be matched was matched before.
+    pub fn is_matched_again(&self, event: u128) -> bool {
+        self.items.get(&(event, MATCH)).is_some_and(|entry| entry.action > 0)
+    }
+
     /// Everything unfinished, oldest event first.
     pub fn unfinished(&self) -> Vec<ItemKey> {
         self.items.keys().copied().collect()
@@ -324,16 +330,22 @@ impl Scheduler {
                 attempts: 0,
                 due: head.received_at,
             }),
-            // Claims are made here first, and written after. A replay of one delivery needs what the index
-            // knows of it, and brings its item along.
+            // Claims are made here first, and written after. A replay needs what the index knows, and brings its
+            // item along.
             Op::Claimed { .. }
             | Op::Interrupted { .. }
             | Op::Carried { .. }
             | Op::Remembered { .. }
             | Op::Forgotten { .. }
-            | Op::ReplayedDelivery { .. } => {}
-            Op::Planned { event, deliveries } => self.planned(*event, deliveries),
-            Op::Matched { plans } => plans.iter().for_each(|(event, plan)| self.planned(*event, plan)),
+            | Op::ReplayedDelivery { .. }
+            | Op::ReplayedEvent { .. } => {}
+            Op::Planned { event, deliveries } => self.planned(*event, (0..).zip(deliveries)),
+            Op::Matched { plans } => {
+                plans.iter().for_each(|(event, plan)| self.planned(*event, (0..).zip(plan)));
+            }
+            Op::PlannedAnew { event, deliveries } => {
+                self.planned(*event, deliveries.iter().map(|(ordinal, planned)| (*ordinal, planned)));
+            }
             Op::Finished { event, ordinal, outcome, .. } => self.finished((*event, *ordinal), *outcome),
             Op::Released { event, ordinal, due } => {
                 if let Some(entry) = self.items.get_mut(&(*event, *ordinal)) {
@@ -341,21 +353,11 @@ impl Scheduler {
                     self.make_ready((*event, *ordinal), *due);
                 }
             }
-            Op::ReplayedEvent { event, at } => self.insert(NewItem {
-                suspect: false,
-                since: None,
-                key: (*event, MATCH),
-                lane: Lane::matching(),
-                rule: Arc::from(""),
-                action: 0,
-                attempts: 0,
-                due: *at,
-            }),
         }
     }
 
-    fn planned(&mut self, event: u128, deliveries: &[PlannedDelivery]) {
-        for (ordinal, planned) in (0_u16..).zip(deliveries) {
+    fn planned<'p>(&mut self, event: u128, deliveries: impl Iterator<Item = (u16, &'p PlannedDelivery)>) {
+        for (ordinal, planned) in deliveries {
             self.insert(NewItem {
                 suspect: false,
                 since: None,
@@ -385,6 +387,13 @@ impl Scheduler {
             Outcome::Retry(due) => {
                 if let Some(entry) = self.items.get_mut(&key) {
                     (entry.unknown, entry.since) = (false, due);
+                }
+                self.make_ready(key, due);
+            }
+            Outcome::Held(due) => {
+                if let Some(entry) = self.items.get_mut(&key) {
+                    // `since` stays: how long it was held in all has a bound.
+                    (entry.unknown, entry.attempts) = (false, entry.attempts.saturating_sub(1));
                 }
                 self.make_ready(key, due);
             }

@@ -12,7 +12,7 @@ use super::{Embedded, Entry};
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::store::journal::Durability;
-use crate::store::model::{Attempt, Claim, Lane, Lease, Leased, Plan, QueueDepth, Verdict};
+use crate::store::model::{Attempt, Claim, Lane, Lease, Leased, NO_RULE, Plan, PlannedDelivery, QueueDepth, Verdict};
 use crate::store::{Backlog, StoreError, Work};
 
 /// How long a lease is held anew after its outcome could not be written.
@@ -72,18 +72,19 @@ impl Embedded {
         if !self.scheduler().settle(&lease) {
             return Err(StoreError::LeaseLost);
         }
-        self.settled_by(vec![lease], op, payload).await
+        self.settled_by(self.settling_leases(vec![lease]), op, payload).await
     }
 
-    /// Takes the leases of plans out of the race; answers which plans may be written, and for each of all why
-    /// it may not.
-    fn take_out(&self, plans: Vec<Plan>) -> (Vec<Plan>, Vec<Result<(), StoreError>>) {
+    /// Takes the leases of plans out of the race; answers which plans may be written, each with its place among all,
+    /// and for each of all why it may not.
+    fn take_out(&self, plans: Vec<Plan>) -> (Vec<(usize, Plan)>, Vec<Result<(), StoreError>>) {
         let mut told: Vec<Result<(), StoreError>> = plans.iter().map(|plan| check_plan(&plan.deliveries)).collect();
         let mut held = Vec::with_capacity(plans.len());
         let mut scheduler = self.scheduler();
-        for (plan, told) in plans.into_iter().zip(&mut told).filter(|(_, told)| told.is_ok()) {
+        let all = plans.into_iter().zip(&mut told).enumerate();
+        for (place, (plan, told)) in all.filter(|(_, (_, told))| told.is_ok()) {
             if scheduler.settle(&plan.lease) {
-                held.push(plan);
+                held.push((place, plan));
             } else {
                 *told = Err(StoreError::LeaseLost);
             }
@@ -92,15 +93,14 @@ impl Embedded {
     }
 
     /// Writes what came of leases that are out of the race.
-    async fn settled_by(&self, leases: Vec<Lease>, op: Op, payload: Vec<u8>) -> Result<(), StoreError> {
-        let settling = self.settling(Back::Leases(leases, self.clock.now().after(AFTER_FAILURE)));
+    async fn settled_by(&self, settling: Settling, op: Op, payload: Vec<u8>) -> Result<(), StoreError> {
         let entry = Entry { settling: Some(settling), ..Entry::of(op) };
         self.events.append(payload, entry, Durability::Written).await.map(drop)
     }
 
     /// Writes plans that may be written together.
     async fn write_plans(&self, plans: Vec<Plan>) -> Result<(), StoreError> {
-        let leases: Vec<Lease> = plans.iter().map(|plan| plan.lease).collect();
+        let settling = self.settling_leases(plans.iter().map(|plan| plan.lease).collect());
         let op = match <[Plan; 1]>::try_from(plans) {
             Ok([Plan { lease, deliveries }]) => Op::Planned { event: lease.event.to_u128(), deliveries },
             Err(plans) => Op::Matched {
@@ -108,22 +108,73 @@ impl Embedded {
             },
         };
         let payload = op::encode(&op, &[])?;
-        self.settled_by(leases, op, payload).await
+        self.settled_by(settling, op, payload).await
+    }
+
+    /// Writes the plan of an event that had one before.
+    async fn write_again(&self, Plan { lease, deliveries }: Plan) -> Result<(), StoreError> {
+        let settling = self.settling_leases(vec![lease]);
+        self.up_to_date().await?;
+        let op = self.plan_op(lease.event.to_u128(), deliveries)?;
+        let payload = op::encode(&op, &[])?;
+        self.settled_by(settling, op, payload).await
+    }
+
+    /// The plan of an event that may have had plans before. Its deliveries keep their ids: one of the same rule with the
+    /// same action is the same delivery, so that whoever gets it knows it again, and another is another.
+    fn plan_op(&self, event: u128, deliveries: Vec<PlannedDelivery>) -> Result<Op, StoreError> {
+        let places = self.index.event(event)?.map_or(0, |row| row.deliveries);
+        if places == 0 {
+            return Ok(Op::Planned { event, deliveries });
+        }
+        let mut before = Vec::with_capacity(places.into());
+        for ordinal in 0..places {
+            before.extend(self.index.delivery((event, ordinal))?.map(|row| (ordinal, row)));
+        }
+        let mut fresh = places..MATCH;
+        let mut placed = Vec::with_capacity(deliveries.len());
+        for planned in deliveries {
+            let known = before.iter().position(|(_, row)| row.is_of(&planned));
+            let place = known.map(|known| before.remove(known).0).or_else(|| fresh.next());
+            let limit = usize::from(MATCH);
+            let place = place.ok_or(StoreError::TooLarge { what: "the event's plans", size: limit, limit })?;
+            placed.push((place, planned));
+        }
+        Ok(Op::PlannedAnew { event, deliveries: placed })
+    }
+
+    fn settling_leases(&self, leases: Vec<Lease>) -> Settling {
+        self.settling(Back::Leases(leases, self.clock.now().after(AFTER_FAILURE)))
     }
 
     fn settling(&self, back: Back) -> Settling {
         Settling { scheduler: Arc::clone(&self.scheduler), wake: Arc::clone(&self.wake), back: Some(back) }
     }
 
-    /// Gives up an item that no one holds, and says why. Blocks.
+    /// Gives up an item that no one holds, and says why. Of an event that waits to be matched this is a delivery that
+    /// tells so, because what has none is in no list. Blocks.
     pub(super) fn condemn(&self, key: ItemKey, why: &str) -> Result<(), StoreError> {
         let now = self.clock.now();
+        let key = if key.1 == MATCH { self.unmatched(key.0, now)? } else { key };
         let number = self.scheduler().condemn(key);
         let attempt = Attempt { number, started_at: now, duration_ms: 0, status: None, error: Some(why.to_owned()) };
         let op = Op::Finished { event: key.0, ordinal: key.1, attempt, outcome: op::Outcome::Dead };
         let settling = Some(self.settling(Back::Pardon(key, now)));
         let payload = op::encode(&op, &[])?;
         self.events.append_blocking(payload, Entry { settling, ..Entry::of(op) }, Durability::Synced).map(drop)
+    }
+
+    /// Plans the one delivery of an event whose rules are not matched.
+    fn unmatched(&self, event: u128, due: Timestamp) -> Result<ItemKey, StoreError> {
+        let (rule, summary) = (NO_RULE.to_owned(), "match the rules".to_owned());
+        let planned = PlannedDelivery { rule, action: 0, summary, lane: Lane::matching(), due };
+        let op = self.plan_op(event, vec![planned])?;
+        let ordinal = match &op {
+            Op::PlannedAnew { deliveries, .. } => deliveries.first().map_or(0, |(ordinal, _)| *ordinal),
+            _ => 0,
+        };
+        self.events.append_blocking(op::encode(&op, &[])?, Entry::of(op), Durability::Written)?;
+        Ok((event, ordinal))
     }
 
     /// Keeps an event that no one works on as it is until what is returned is dropped.
@@ -169,10 +220,18 @@ impl Work for Embedded {
 
     async fn plan_all(&self, plans: Vec<Plan>) -> Vec<Result<(), StoreError>> {
         let (held, mut told) = self.take_out(plans);
-        if !held.is_empty()
-            && let Err(error) = self.write_plans(held).await
+        let (again, first): (Vec<_>, Vec<_>) = {
+            let scheduler = self.scheduler();
+            held.into_iter().partition(|(_, plan)| scheduler.is_matched_again(plan.lease.event.to_u128()))
+        };
+        let (places, plans): (Vec<usize>, Vec<Plan>) = first.into_iter().unzip();
+        if !plans.is_empty()
+            && let Err(error) = self.write_plans(plans).await
         {
-            told.iter_mut().filter(|told| told.is_ok()).for_each(|told| *told = Err(error.clone()));
+            places.into_iter().for_each(|place| told[place] = Err(error.clone()));
+        }
+        for (place, plan) in again {
+            told[place] = self.write_again(plan).await;
         }
         told
     }
@@ -214,7 +273,7 @@ impl Work for Embedded {
         };
         let op = Op::ReplayedDelivery { event: key.0, ordinal: key.1, at: now };
         let payload = op::encode(&op, &[])?;
-        let entry = Entry { settling: Some(held), replay: Some((Some(item), revived)), ..Entry::of(op) };
+        let entry = Entry { settling: Some(held), replay: Some((item, revived)), ..Entry::of(op) };
         self.events.append(payload, entry, Durability::Synced).await.map(drop)
     }
 
@@ -230,9 +289,19 @@ impl Work for Embedded {
             let stand = self.index.delivery((event, ordinal))?.map(|delivery| delivery.stand);
             revived += u64::from(stand == Some(Stand::Dead));
         }
+        let item = NewItem {
+            key: (event, MATCH),
+            lane: Lane::matching(),
+            rule: Arc::from(""),
+            action: row.deliveries,
+            attempts: 0,
+            due: now,
+            since: None,
+            suspect: false,
+        };
         let op = Op::ReplayedEvent { event, at: now };
         let payload = op::encode(&op, &[])?;
-        let entry = Entry { settling: Some(held), replay: Some((None, revived)), ..Entry::of(op) };
+        let entry = Entry { settling: Some(held), replay: Some((item, revived)), ..Entry::of(op) };
         self.events.append(payload, entry, Durability::Synced).await.map(drop)
     }
 

@@ -28,6 +28,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::base::clock::Clock;
+use crate::base::units::Reserve;
 use crate::store::StoreError;
 use crate::store::disk::Disk;
 use committer::{Committer, Health, Request, Shared};
@@ -57,7 +58,7 @@ pub struct JournalOptions {
     /// A segment this large is followed by a new one.
     pub segment_bytes: u64,
     /// With less than this free, nothing new is accepted.
-    pub min_free: u64,
+    pub min_free: Reserve,
     /// The file system.
     pub disk: Arc<dyn Disk>,
     /// The time.

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::base::clock::Clock;
+use crate::base::units::Reserve;
 use crate::store::StoreError;
-use crate::store::disk::Disk;
+use crate::store::disk::{Disk, Space};
 
 /// How old the knowledge of free space may be.
 const AGE: Duration = Duration::from_millis(500);
@@ -18,7 +19,7 @@ const WRITTEN: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Watermark {
     directory: PathBuf,
-    min_free: u64,
+    min_free: Reserve,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     last: Mutex<Option<(Duration, Option<StoreError>)>>,
@@ -26,9 +27,8 @@ pub struct Watermark {
 }
 
 impl Watermark {
-    /// A watermark for the file system that holds `directory`: `min_free` bytes, but never more than
-    /// 5 % of it.
-    pub fn new(directory: PathBuf, min_free: u64, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
+    /// A watermark for the file system that holds `directory`.
+    pub fn new(directory: PathBuf, min_free: Reserve, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
         Self { directory, min_free, disk, clock, last: Mutex::new(None), written: AtomicU64::new(0) }
     }
 
@@ -49,7 +49,7 @@ impl Watermark {
         }
         // A file system that cannot be asked is taken to have room: the write itself will tell.
         let Ok(space) = self.disk.space(&self.directory) else { return Ok(()) };
-        let needed = self.min_free.min(space.total / 20);
+        let needed = self.min_free.of(space.total);
         let shortage = (space.free < needed).then_some(StoreError::Full { free: space.free, needed });
         self.written.store(0, Ordering::Relaxed);
         *last = Some((now, shortage.clone()));
@@ -59,8 +59,8 @@ impl Watermark {
     /// What to tell of a failed write: that the disk is full, where that is why.
     pub fn explain(&self, error: &std::io::Error) -> StoreError {
         if error.kind() == std::io::ErrorKind::StorageFull {
-            let free = self.disk.space(&self.directory).map_or(0, |space| space.free);
-            return StoreError::Full { free, needed: self.min_free.max(free + 1) };
+            let space = self.disk.space(&self.directory).unwrap_or(Space { free: 0, total: 0 });
+            return StoreError::Full { free: space.free, needed: self.min_free.of(space.total).max(space.free + 1) };
         }
         StoreError::Unavailable(Arc::from(format!("writing to {} failed: {error}", self.directory.display())))
     }

@@ -184,6 +184,7 @@ pub fn gateway(mode: Mode, private_networks: Vec<Network>) -> Gateway {
         callers: Vec::new(),
         private_networks,
         workers: 1,
+        durable_calls: trunkline::definition::plan::rule::Retry::default(),
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
         own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
         notifications: trunkline::definition::plan::notifications::Notifications::default(),

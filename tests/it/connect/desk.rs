@@ -521,6 +521,7 @@ fn generation(public_url: url::Url, connect: Settings, integrations: Integration
         callers: Vec::new(),
         private_networks: vec![Network { address: [127, 0, 0, 0].into(), prefix: 8 }],
         workers: 1,
+        durable_calls: trunkline::definition::plan::rule::Retry::default(),
         limits: Limits::default(),
         upkeep: Upkeep::default(),
         own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),

@@ -18,6 +18,7 @@ use trunkline::activity::Activity;
 use trunkline::base::clock::{Clock, ManualClock, Timestamp};
 use trunkline::base::id::{DeliveryId, EventId};
 use trunkline::base::random::SystemRandom;
+use trunkline::base::units::Reserve;
 use trunkline::connection::Connections;
 use trunkline::connection::endpoints::{self, Endpoints};
 use trunkline::definition::compile;
@@ -140,6 +141,7 @@ fn gateway(plan: &Plan) -> Gateway {
         callers: Vec::new(),
         private_networks: vec![Network { address: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: 8 }],
         workers: plan.workers,
+        durable_calls: trunkline::definition::plan::rule::Retry::default(),
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
         own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
         notifications: trunkline::definition::plan::notifications::Notifications::default(),
@@ -177,7 +179,10 @@ impl Station {
     }
 
     async fn start_at(plan: Plan, directory: TempDir, clock: Arc<ManualClock>) -> Self {
-        let options = Options { min_free: 0, ..Options::new(directory.path(), Arc::clone(&clock) as Arc<dyn Clock>) };
+        let options = Options {
+            min_free: Reserve::Bytes(0),
+            ..Options::new(directory.path(), Arc::clone(&clock) as Arc<dyn Clock>)
+        };
         let store = tokio::task::spawn_blocking(move || open(&options)).await.unwrap().unwrap();
         let live = Arc::new(Live::new(plan.generation(1)));
         let (metrics, random) = (Arc::new(Metrics::new().unwrap()), Arc::new(SystemRandom::default()));

@@ -11,6 +11,7 @@ use serde_json::Map;
 use tempfile::TempDir;
 use trunkline::base::clock::{ManualClock, Timestamp};
 use trunkline::base::random::{SeededRandom, SystemRandom};
+use trunkline::base::units::Reserve;
 use trunkline::connection::connect::Revocations;
 use trunkline::connection::health::Health;
 use trunkline::connection::refresh::{self, Parts};
@@ -119,7 +120,7 @@ pub fn directory() -> TempDir {
 
 /// How the store is opened on a disk.
 pub fn options(directory: &Path, clock: &Arc<ManualClock>, trap: &Trap) -> Options {
-    Options { min_free: 0, disk: Arc::new(trap.disk.clone()), ..Options::new(directory, clock.clone()) }
+    Options { min_free: Reserve::Bytes(0), disk: Arc::new(trap.disk.clone()), ..Options::new(directory, clock.clone()) }
 }
 
 async fn connections(world: (&Arc<Embedded>, &Arc<Trap>, &Arc<ManualClock>), key: &Path) -> Arc<Connections> {

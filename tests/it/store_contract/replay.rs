@@ -39,6 +39,36 @@ pub async fn a_replayed_event_is_matched_anew<E: Engine>(lab: Lab<E>) {
     assert_eq!(lab.state(id).await, EventState::Done);
 }
 
+pub async fn what_is_planned_anew_keeps_its_ids_and_another_gets_its_own<E: Engine>(lab: Lab<E>) {
+    let plans: [&[&str]; 3] = [&["a", "b", "b"], &["c", "b", "a"], &["b", "c", "b", "d"]];
+    let id = lab.planned(plans[0]).await;
+    let mut lab = lab;
+    let mut seen = Vec::new();
+    for next in &plans[1..] {
+        for leased in lab.claim(10).await {
+            lab.finish(&leased, Verdict::Done).await;
+        }
+        lab.store().replay_event(id, lab.now()).await.unwrap();
+        // What is known of the plans before is known after a crash.
+        lab = lab.crash().await;
+        let matching = lab.claim_one().await;
+        lab.store().plan(matching.lease, lab.plan_for(next)).await.unwrap();
+        let mut planned: Vec<_> = lab.claim(10).await;
+        planned.sort_by_key(|leased| leased.lease.ordinal);
+        seen.push(
+            planned.iter().map(|leased| (leased.lease.ordinal.unwrap(), leased.lane.0.to_string())).collect::<Vec<_>>(),
+        );
+        for leased in &planned {
+            lab.store().release(leased.lease).await.unwrap();
+        }
+    }
+    let named = |ordinal: u16, lane: &str| (ordinal, lane.to_owned());
+    assert_eq!(seen[0], [named(0, "a"), named(1, "b"), named(3, "c")]);
+    assert_eq!(seen[1], [named(1, "b"), named(2, "b"), named(3, "c"), named(4, "d")]);
+    let told = lab.store().deliveries(id).await.unwrap();
+    assert_eq!(told.iter().map(|delivery| delivery.attempts.len()).collect::<Vec<_>>(), [2, 2, 1, 1, 0]);
+}
+
 pub async fn a_replay_survives_a_crash<E: Engine>(lab: Lab<E>) {
     let (one, other) = (lab.dead().await, lab.dead().await);
     lab.store().replay_delivery(one, lab.now()).await.unwrap();

@@ -170,6 +170,26 @@ pub async fn an_event_is_dead_when_one_delivery_is_and_the_rest_are_finished<E: 
     assert_eq!((lab.state(id).await, lab.store().depth().dead), (EventState::Dead, 1));
 }
 
+pub async fn what_was_held_back_comes_back_with_the_same_number<E: Engine>(lab: Lab<E>) {
+    let event = lab.planned(&["a"]).await;
+    let begun = lab.now();
+    let mut lab = lab;
+    for _ in 0..3 {
+        let leased = lab.claim_one().await;
+        assert_eq!((leased.attempt, leased.since), (1, begun));
+        lab.finish(&leased, Verdict::Held { due: lab.now().after(Duration::from_secs(5)) }).await;
+        assert!(lab.claim(10).await.is_empty());
+        lab.pass(Duration::from_secs(5));
+    }
+    let told = lab.store().deliveries(event).await.unwrap().remove(0);
+    assert_eq!(told.attempts.len(), 1, "one that was held back for the same reason stands for all: {told:?}");
+    lab = lab.crash().await;
+    let leased = lab.claim_one().await;
+    assert_eq!((leased.attempt, leased.unknown), (1, false));
+    lab.finish(&leased, Verdict::Retry { due: lab.now() }).await;
+    assert_eq!(lab.claim_one().await.attempt, 2);
+}
+
 pub async fn a_retry_comes_back_when_due_with_the_next_number<E: Engine>(lab: Lab<E>) {
     let event = lab.planned(&["a"]).await;
     for number in 1..4 {

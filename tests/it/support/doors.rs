@@ -15,6 +15,7 @@ use trunkline::activity::Activity;
 use trunkline::base::clock::{Clock, SystemClock, Timestamp};
 use trunkline::base::random::SystemRandom;
 use trunkline::base::secret::Secret;
+use trunkline::base::units::Reserve;
 use trunkline::connection::connect::door::{Visit, Welcome};
 use trunkline::connection::{Connections, Refresher};
 use trunkline::definition::live::{Generation, Live};
@@ -263,7 +264,7 @@ pub fn generation(setup: Setup) -> Generation {
         admin: setup.proxy,
         tls: setup.tls,
         integrations: Vec::new(),
-        state: State::Sled { path: PathBuf::new(), cache: 0, min_free: 0, retention: Duration::ZERO },
+        state: State::Sled { path: PathBuf::new(), cache: 0, min_free: Reserve::Bytes(0), retention: Duration::ZERO },
         key: KeySource::Missing,
         previous: trunkline::definition::plan::gateway::PreviousKeys::default(),
         egress: setup.egress.clone(),
@@ -281,6 +282,7 @@ pub fn generation(setup: Setup) -> Generation {
         callers: setup.callers,
         private_networks: setup.private_networks,
         workers: 1,
+        durable_calls: trunkline::definition::plan::rule::Retry::default(),
         upkeep: trunkline::definition::plan::gateway::Upkeep::default(),
         own: Arc::new(trunkline::definition::plan::Integration::own(Vec::new())),
         notifications: trunkline::definition::plan::notifications::Notifications::default(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use trunkline::base::clock::Clock;
 use trunkline::base::id::EventId;
+use trunkline::base::units::Reserve;
 use trunkline::store::embedded::{self, Embedded, Options};
 use trunkline::store::model::{
     Accepted, Delivery, Event, EventFilter, EventHead, NewEvent, Page, PageRequest, QueueDepth,
@@ -15,7 +16,7 @@ use trunkline::store::{Backlog, Events, StoreError};
 
 /// Options for a small store: segments of 16 KiB, so that a few events fill several.
 pub fn options(directory: &Path, clock: Arc<dyn Clock>) -> Options {
-    Options { segment_bytes: 16 << 10, min_free: 0, ..Options::new(directory, clock) }
+    Options { segment_bytes: 16 << 10, min_free: Reserve::Bytes(0), ..Options::new(directory, clock) }
 }
 
 /// Opens a store, waiting a little for the threads of one that was just dropped there.

@@ -50,7 +50,13 @@ fn received(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Re
         (name, HeaderValue::from_str(value).expect("visible"))
     };
     let headers: HeaderMap = headers.iter().map(header).collect();
-    Received { status: StatusCode::from_u16(status).expect("a status"), headers, body: body.into(), framed: true }
+    Received {
+        status: StatusCode::from_u16(status).expect("a status"),
+        headers,
+        body: body.into(),
+        framed: true,
+        led: false,
+    }
 }
 
 fn secrets() -> Secrets {

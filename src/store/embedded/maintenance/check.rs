@@ -81,7 +81,7 @@ pub fn check(options: &Options) -> Result<Report, StoreError> {
         Ok(bytes) => match read_format(&bytes, &format) {
             Err(error @ StoreError::NewerFormat { .. }) => return Err(error),
             Err(error) => report.tell(error.to_string()),
-            Ok(()) => {}
+            Ok(_) => {}
         },
         Err(error) => report.tell(unavailable(&format, &error).to_string()),
     }

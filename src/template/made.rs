@@ -1,0 +1,138 @@
+//! What an evaluation makes, held to its bounds: the engine repeats lists lazily, so that a value of a few bytes can
+//! have any length once it is written out.
+
+use std::io::{self, Write};
+
+use minijinja::value::{Value, ValueKind};
+
+use super::engine::LIMITS;
+use super::{TemplateError, TemplateErrorKind};
+use crate::base::json::VALUES;
+
+/// A value as JSON; what is missing is null.
+///
+/// # Errors
+/// When it has no JSON form, or is larger than [`LIMITS`] says.
+pub(super) fn to_json(value: &Value) -> Result<serde_json::Value, TemplateError> {
+    Room { values: VALUES, bytes: LIMITS.value }.json(value)
+}
+
+/// What a value may still take.
+struct Room {
+    values: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn json(&mut self, value: &Value) -> Result<serde_json::Value, TemplateError> {
+        self.take(1, 0)?;
+        match value.kind() {
+            ValueKind::Undefined | ValueKind::None => Ok(serde_json::Value::Null),
+            ValueKind::Bool => Ok(value.is_true().into()),
+            ValueKind::String => {
+                let text = value.as_str().unwrap_or_default();
+                self.take(0, text.len())?;
+                Ok(text.into())
+            }
+            ValueKind::Seq | ValueKind::Iterable => {
+                let items = value.try_iter().map_err(|error| no_form(&error))?;
+                items.map(|item| self.json(&item)).collect::<Result<_, _>>().map(serde_json::Value::Array)
+            }
+            ValueKind::Map => {
+                let pairs = value.as_object().and_then(|map| map.try_iter_pairs()).into_iter().flatten();
+                let entry = |(key, value): (Value, Value)| Ok((self.key(&key)?, self.json(&value)?));
+                pairs.map(entry).collect::<Result<_, _>>().map(serde_json::Value::Object)
+            }
+            _ => serde_json::to_value(value).map_err(|error| no_form(&error)),
+        }
+    }
+
+    fn key(&mut self, key: &Value) -> Result<String, TemplateError> {
+        let text = match key.kind() {
+            ValueKind::String | ValueKind::Number | ValueKind::Bool => key.to_string(),
+            kind => return Err(no_form(&format!("a key is a {kind}"))),
+        };
+        self.take(1, text.len())?;
+        Ok(text)
+    }
+
+    fn take(&mut self, values: usize, bytes: usize) -> Result<(), TemplateError> {
+        match (self.values.checked_sub(values), self.bytes.checked_sub(bytes)) {
+            (Some(values), Some(bytes)) => {
+                *self = Self { values, bytes };
+                Ok(())
+            }
+            (None, _) => Err(too_large(&format!("{VALUES} values"))),
+            (_, None) => Err(too_large(&format!("{} bytes", LIMITS.value))),
+        }
+    }
+}
+
+fn too_large(bound: &str) -> TemplateError {
+    TemplateError { kind: TemplateErrorKind::TooLarge, message: format!("makes more than {bound}"), range: None }
+}
+
+fn no_form(why: &impl std::fmt::Display) -> TemplateError {
+    let message = format!("the value has no JSON form: {why}");
+    TemplateError { kind: TemplateErrorKind::WrongType, message, range: None }
+}
+
+/// A writer that takes no more than one rendered text may have.
+#[derive(Default)]
+pub(super) struct Bounded {
+    written: Vec<u8>,
+    full: bool,
+}
+
+impl Bounded {
+    /// What was written; none when it was too much.
+    pub(super) fn text(self) -> Option<String> {
+        String::from_utf8(self.written).ok().filter(|_| !self.full)
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.written.len() + bytes.len() > LIMITS.output {
+            self.full = true;
+            return Err(io::Error::other("output limit"));
+        }
+        self.written.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::{Context, Expr, Text};
+    use serde_json::json;
+
+    fn value(source: &str) -> Result<serde_json::Value, TemplateErrorKind> {
+        let context = Context::new().with_json("body", &json!({ "b": [1, null, true, 1.5], "a": { "x": "y" } }));
+        let context = context.with("long", "x".repeat(1 << 20));
+        Expr::compile(source).and_then(|expr| expr.json(&context)).map_err(|error| error.kind)
+    }
+
+    #[test]
+    fn a_value_is_its_json() {
+        assert_eq!(value("body"), Ok(json!({ "b": [1, null, true, 1.5], "a": { "x": "y" } })));
+        assert_eq!(value("[0, 'a'] * 2"), Ok(json!([0, "a", 0, "a"])));
+        assert_eq!(value("{1: body.none, 'k': range(2)}"), Ok(json!({ "1": null, "k": [0, 1] })));
+        assert_eq!(value("{none: 1}"), Err(TemplateErrorKind::WrongType));
+    }
+
+    #[test]
+    fn what_is_repeated_lazily_is_bounded_when_it_is_made() {
+        for source in ["[0] * 100000000", "[[[0] * 1000] * 1000] * 1000", "[long] * 100", "{'a': [0] * 100000000}"] {
+            assert_eq!(value(source), Err(TemplateErrorKind::TooLarge), "{source}");
+            let text = Text::compile(&format!("a {{{{ {source} }}}}")).expect("compiles");
+            let printed = text.render(&Context::new().with("long", "x".repeat(1 << 20)));
+            assert_eq!(printed.map_err(|error| error.kind), Err(TemplateErrorKind::TooLarge), "{source}");
+        }
+    }
+}
