@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod bucket;
 pub mod budgets;
 pub mod clock;
+pub mod escape;
 pub mod id;
 pub mod json;
 pub mod map;

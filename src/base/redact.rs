@@ -1,11 +1,12 @@
 //! Secrets taken out of texts: services repeat what they were sent, and not always as it was sent.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::escape::{self, begins_escape};
 use super::secret::Secret;
 
 /// What stands in a secret's place.
@@ -16,30 +17,135 @@ const SHORTEST: usize = 4;
 const SHORTEST_BEGINNING: usize = 6;
 /// The shortest part of base 64 that is looked for.
 const SHORTEST_PART: usize = 8;
-/// All that RFC 3986 does not call unreserved.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// All that HTML forms do not leave as it is.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*');
+/// The most bytes that one character takes in any escape: a percent sign in several layers, or a surrogate pair.
+const LONGEST_ESCAPE: usize = 48;
 
-/// `text` without any of these secrets: as they are, percent-encoded by any of the usual rules, as JSON writes
-/// them, and in base 64 or hexadecimal, also as a part of something longer. What a text ends with may be the beginning of
-/// a secret, because services' words are cut to a length: that is taken out as well.
+/// `text` without any of these secrets: as they are, in whatever escapes JSON, URLs, forms, HTML and XML write them
+/// with, in one or several layers, in the URL-safe alphabet where they are base 64 themselves, and in base 64 or
+/// hexadecimal, also as a part of something longer. What a text ends with may be the beginning of a secret, because
+/// services' words are cut to a length: that is taken out as well.
 pub fn redact<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
     let wanted = secrets.into_iter().filter(|secret| secret.expose().len() >= SHORTEST);
-    let mut forms: Vec<Secret> = wanted.flat_map(|secret| spellings(secret.expose())).collect();
-    // A shorter form may be a part of a longer one, whose rest would stay.
-    forms.sort_by_key(|form| std::cmp::Reverse(form.expose().len()));
+    let mut wanted: Vec<Spellings> = wanted.map(|secret| Spellings::of(secret.expose())).collect();
+    // A shorter secret may be a part of a longer one, whose rest would stay.
+    wanted.sort_by_key(|spellings| std::cmp::Reverse(spellings.written.len()));
     let mut clean = text.to_owned();
-    for form in &forms {
-        if clean.contains(form.expose().as_str()) {
-            clean = clean.replace(form.expose().as_str(), REDACTED);
-        }
+    for spellings in &wanted {
+        clean = spellings.without(clean);
     }
-    if let Some(length) = forms.iter().filter_map(|form| beginning_at_end(&clean, form.expose())).max() {
-        clean.truncate(clean.len() - length);
+    let begun = wanted.iter().filter_map(|spellings| spellings.begun_at_end(&clean)).min();
+    if let Some(from) = begun {
+        clean.truncate(from);
         clean.push_str(REDACTED);
     }
     clean
+}
+
+/// Whatever a secret may be written as, made once for many texts.
+#[derive(Default)]
+pub struct Spellings {
+    /// Its characters, each of which may be escaped in a text.
+    written: Vec<char>,
+    /// Whether it is base 64, so that the URL-safe alphabet is the same.
+    is_base64: bool,
+    /// Other forms, as they stand.
+    encoded: Vec<Secret>,
+}
+
+impl Spellings {
+    /// Those of a secret; none of one that is too short to be looked for.
+    pub fn of(secret: &str) -> Self {
+        if secret.len() < SHORTEST {
+            return Self::default();
+        }
+        let plain = secret.trim_end_matches('=');
+        let is_base64 = plain.contains(['+', '/'])
+            && plain.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '+' | '/'));
+        Self { written: secret.chars().collect(), is_base64, encoded: encoded(secret) }
+    }
+
+    /// Whether `text` holds the secret in any of them.
+    pub fn are_in(&self, text: &str) -> bool {
+        self.next_in(text, 0).is_some() || self.encoded.iter().any(|form| text.contains(form.expose().as_str()))
+    }
+
+    fn without(&self, text: String) -> String {
+        let mut clean = text;
+        if let Some(mut found) = self.next_in(&clean, 0) {
+            let (mut out, mut from) = (String::with_capacity(clean.len()), 0);
+            loop {
+                out.push_str(clean.get(from..found.start).unwrap_or_default());
+                out.push_str(REDACTED);
+                from = found.end;
+                let Some(next) = self.next_in(&clean, from) else { break };
+                found = next;
+            }
+            out.push_str(clean.get(from..).unwrap_or_default());
+            clean = out;
+        }
+        for form in &self.encoded {
+            if clean.contains(form.expose().as_str()) {
+                clean = clean.replace(form.expose().as_str(), REDACTED);
+            }
+        }
+        clean
+    }
+
+    /// Where the secret stands next, however its characters are written.
+    fn next_in(&self, text: &str, from: usize) -> Option<Range<usize>> {
+        let first = self.written.first()?;
+        let starts = text.get(from..)?.char_indices().filter(|(_, char)| char == first || begins_escape(*char));
+        starts.map(|(at, _)| from + at).find_map(|start| match self.read(text, start) {
+            (matched, end) if matched == self.written.len() => Some(start..end),
+            _ => None,
+        })
+    }
+
+    /// Where the beginning of the secret stands that the text ends with.
+    fn begun_at_end(&self, text: &str) -> Option<usize> {
+        let ends = |form: &Secret| beginning_at_end(text, form.expose()).map(|length| text.len() - length);
+        let of_forms = self.encoded.iter().filter_map(ends).min();
+        // No escape of one character is longer than this.
+        let reach = self.written.len().saturating_mul(LONGEST_ESCAPE);
+        let from = text.ceil_char_boundary(text.len().saturating_sub(reach));
+        let first = self.written.first()?;
+        let mut starts = text.get(from..)?.char_indices().filter(|(_, char)| char == first || begins_escape(*char));
+        let begun = starts.find_map(|(at, _)| {
+            let (matched, end) = self.read(text, from + at);
+            // What is left may be the beginning of an escape.
+            let rest = text.get(end..).unwrap_or_default();
+            let is_cut = rest.is_empty() || rest.len() < LONGEST_ESCAPE && rest.starts_with(begins_escape);
+            let is_begun =
+                is_cut && matched < self.written.len() && bytes(&self.written[..matched]) >= SHORTEST_BEGINNING;
+            is_begun.then_some(from + at)
+        });
+        begun.into_iter().chain(of_forms).min()
+    }
+
+    /// How many of the secret's characters stand from here on, and where the last of them ends.
+    fn read(&self, text: &str, start: usize) -> (usize, usize) {
+        let mut at = start;
+        for (matched, char) in self.written.iter().enumerate() {
+            let rest = text.get(at..).unwrap_or_default();
+            let same = |char: char| escape::length(rest, char);
+            let length = same(*char).or_else(|| match char {
+                '+' if self.is_base64 => same('-'),
+                '/' if self.is_base64 => same('_'),
+                _ => None,
+            });
+            match length {
+                Some(length) => at += length,
+                // Base 64 is written with its padding or without.
+                None if self.is_base64 && *char == '=' => return (self.written.len(), at),
+                None => return (matched, at),
+            }
+        }
+        (self.written.len(), at)
+    }
+}
+
+fn bytes(chars: &[char]) -> usize {
+    chars.iter().map(|char| char.len_utf8()).sum()
 }
 
 /// How many bytes at the end of a text are the beginning of a secret, the most of them.
@@ -48,35 +154,13 @@ fn beginning_at_end(text: &str, secret: &str) -> Option<usize> {
     ends.rev().find(|end| secret.get(..*end).is_some_and(|beginning| text.ends_with(beginning)))
 }
 
-/// Whatever a secret may be written as, made once for many texts.
-#[derive(Default)]
-pub struct Spellings(Vec<Secret>);
-
-impl Spellings {
-    /// Those of a secret; none of one that is too short to be looked for.
-    pub fn of(secret: &str) -> Self {
-        Self(if secret.len() < SHORTEST { Vec::new() } else { spellings(secret) })
-    }
-
-    /// Whether `text` holds the secret in any of them.
-    pub fn are_in(&self, text: &str) -> bool {
-        self.0.iter().any(|form| text.contains(form.expose().as_str()))
-    }
-}
-
-fn spellings(secret: &str) -> Vec<Secret> {
-    let json = serde_json::Value::from(secret).to_string();
-    let json = json.trim_matches('"').to_owned();
+/// The forms that are no spelling of single characters.
+fn encoded(secret: &str) -> Vec<Secret> {
     let hex = secret.bytes().fold(String::new(), |mut hex, byte| {
         _ = write!(hex, "{byte:02x}");
         hex
     });
-    let mut all = vec![secret.to_owned(), json.replace('/', "\\/"), json, hex.to_uppercase(), hex];
-    for set in [RESERVED, FORM, NON_ALPHANUMERIC] {
-        let encoded = utf8_percent_encode(secret, set).to_string();
-        let spaces = encoded.replace("%20", "+");
-        all.extend([lower(&encoded), lower(&spaces), encoded, spaces]);
-    }
+    let mut all = vec![hex.to_uppercase(), hex];
     // Within something longer its bytes begin at any of three places in a group of base 64.
     for offset in 0..3 {
         let shifted = [&b"\0\0"[..offset], secret.as_bytes()].concat();
@@ -87,23 +171,16 @@ fn spellings(secret: &str) -> Vec<Secret> {
             );
         }
     }
+    // What is a part of another form would leave the other's rest.
+    all.sort_by_key(|form| std::cmp::Reverse(form.len()));
     all.into_iter().map(Secret::new).collect()
-}
-
-/// The same with escapes in lower case.
-fn lower(encoded: &str) -> String {
-    let mut parts = encoded.split('%');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (escape, rest) = part.split_at_checked(2).unwrap_or((part, ""));
-        _ = write!(text, "%{}{rest}", escape.to_ascii_lowercase());
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
 
     fn clean(text: &str) -> String {
         redact(text, &[Secret::from("a~b/c+d e\"é1"), Secret::from("abc")])
@@ -118,6 +195,12 @@ mod tests {
             "a%7Eb%2Fc%2Bd+e%22%C3%A91",
             "a~b/c+d e\\\"é1",
             "a~b\\/c+d e\\\"é1",
+            "a~b/c%2Bd%20e%22%C3%A91",
+            "a%257Eb%252Fc%252Bd%2520e%2522%25C3%25A91",
+            "a~b\\\\\\/c+d e\\\\\\\"\\\\u00e91",
+            "a~b\\u002fc\\u002Bd e\\u0022\\u00e91",
+            "a~b/c&#43;d e&quot;&#xe9;1",
+            "a~b/c&amp;#43;d e&amp;quot;é1",
             "617e622f632b64206522c3a931",
             "617E622F632B64206522C3A931",
         ] {
@@ -132,9 +215,11 @@ mod tests {
     #[test]
     fn a_secret_that_was_cut_with_the_text_leaves_nothing_of_it() {
         let secret = "s3cr+t/=%&CLIENTCANARY0123456789";
-        for written in
-            [secret.to_owned(), utf8_percent_encode(secret, FORM).to_string(), STANDARD_NO_PAD.encode(secret)]
-        {
+        for written in [
+            secret.to_owned(),
+            utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string(),
+            STANDARD_NO_PAD.encode(secret),
+        ] {
             for cut in SHORTEST_BEGINNING..written.len() - 1 {
                 let left = redact(&format!("said {}", written.get(..cut).expect("ASCII")), &[Secret::from(secret)]);
                 assert_eq!(left, "said [redacted]", "{cut}");
@@ -147,5 +232,32 @@ mod tests {
     fn a_secret_that_is_part_of_another_leaves_nothing_of_it() {
         let secrets = [Secret::from("token"), Secret::from("token-and-more")];
         assert_eq!(redact("token-and-more token", &secrets), "[redacted] [redacted]");
+    }
+
+    #[test]
+    fn base_64_is_found_in_its_other_alphabet_and_without_its_padding() {
+        let secret = [Secret::from("ab/cd+ef1234567890==")];
+        for written in
+            ["ab/cd+ef1234567890==", "ab_cd-ef1234567890==", "ab_cd-ef1234567890", "ab%2Fcd-ef1234567890%3D%3D"]
+        {
+            assert_eq!(redact(&format!("k={written}&x"), &secret), "k=[redacted]&x", "{written}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_layering_of_usual_escapes_hides_a_secret(secret in "[a-z+/=\"&<%\\\\ é]{6,20}", layers in proptest::collection::vec(0_u8..4, 0..4)) {
+            let mut text = secret.clone();
+            for layer in layers {
+                text = match layer {
+                    0 => serde_json::Value::from(text.as_str()).to_string().trim_matches('"').to_owned(),
+                    1 => utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string(),
+                    2 => text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;"),
+                    _ => text.replace('/', "\\/"),
+                };
+            }
+            let left = redact(&format!("({text})"), &[Secret::from(secret.as_str())]);
+            prop_assert_eq!(left, "([redacted])", "{}", text);
+        }
     }
 }

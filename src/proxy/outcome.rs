@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use serde_json::Value;
 
 use super::transform;
 use super::whole::WholeCall;
@@ -30,7 +29,7 @@ pub fn answered(whole: &WholeCall, answer: Answer) -> Answered {
         }
     }
     let body = bytes(&body).map_or(body, Bytes::from);
-    Answered { status, headers, body: unescaped(&body, &plain).unwrap_or(body) }
+    Answered { status, headers, body }
 }
 
 /// Headers and body without compression, which nobody asked for. A body that cannot be read is left out: nobody knows
@@ -48,35 +47,4 @@ fn readable(headers: Fields, body: Bytes, most: u64) -> (Fields, Bytes) {
     };
     let gone = [header::CONTENT_ENCODING, header::ETAG, header::ACCEPT_RANGES, header::CONTENT_LENGTH];
     (headers.into_iter().filter(|(name, _)| !gone.contains(name)).collect(), body)
-}
-
-/// A body of JSON in which the credential was written with escapes, without it. `None` for any other.
-fn unescaped(body: &Bytes, plain: &impl Fn(&str) -> Option<String>) -> Option<Bytes> {
-    if !body.windows(2).any(|pair| pair == b"\\u") {
-        return None;
-    }
-    let mut json: Value = serde_json::from_slice(body).ok()?;
-    clean(&mut json, plain).then(|| serde_json::to_vec(&json).ok())?.map(Bytes::from)
-}
-
-/// Takes the credential out of a value; whether it was there.
-fn clean(value: &mut Value, plain: &impl Fn(&str) -> Option<String>) -> bool {
-    match value {
-        Value::String(text) => plain(text).is_some_and(|clean| {
-            *text = clean;
-            true
-        }),
-        Value::Array(items) => items.iter_mut().fold(false, |was, item| clean(item, plain) | was),
-        Value::Object(fields) => {
-            let named = fields.keys().any(|name| plain(name).is_some());
-            if named {
-                *fields = std::mem::take(fields)
-                    .into_iter()
-                    .map(|(name, value)| (plain(&name).unwrap_or(name), value))
-                    .collect();
-            }
-            fields.values_mut().fold(named, |was, item| clean(item, plain) | was)
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
 }
