@@ -11,7 +11,7 @@ use regex::Regex;
 use super::received::Received;
 use super::signed;
 use crate::base::secret::Secret;
-use crate::definition::plan::api::Placement;
+use crate::definition::plan::api::{Placement, tells_one_call};
 use crate::definition::plan::assertion::Assertion;
 use crate::definition::plan::{Auth, Integration};
 use crate::template::{Segment, Text};
@@ -115,6 +115,8 @@ impl Gate {
                 let form = Form { prefix: "Bearer ".to_owned(), ..Form::default() };
                 Place::Header(header::AUTHORIZATION, form)
             }
+            // A proof that is another one for each call: what it should be is for the service alone to say.
+            Some(Placement::Header { value, .. }) if tells_one_call(value) => Place::Open,
             Some(Placement::Header { name, value }) => Place::Header(name.clone(), Form::new(value, pattern)),
             Some(Placement::Query { name, value }) => Place::Query(name.clone(), Form::new(value, pattern)),
         };

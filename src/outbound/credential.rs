@@ -17,7 +17,7 @@ use crate::connection::flow::client_header;
 use crate::connection::grant::{self, TokenErrorKind};
 use crate::connection::{Connection, Credential, TokenError};
 use crate::definition::plan::Integration;
-use crate::definition::plan::api::Placement;
+use crate::definition::plan::api::{Placement, tells_one_call};
 use crate::net::origin::SEGMENT;
 use crate::respond::Refusal;
 use crate::template::{Context, TemplateError, Text};
@@ -128,6 +128,8 @@ impl Placed {
             (Placement::Basic, _) => {
                 Err(PlaceError::Kind { wanted: "a name and a password", found: credential.kind() })
             }
+            // It is another one for each call, and made with it.
+            (Placement::Header { value, .. }, _) if tells_one_call(value) => Ok(Self::default()),
             (Placement::Header { name, value }, _) => {
                 let value = render(value)?;
                 Ok(Self::in_header(name.clone(), header_value(value.expose())?))

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::credential::{PlaceError, Placed};
 use super::error::OutboundError;
 use super::policy::Policy;
-use super::sign::{self, Leaving, Signer};
+use super::sign::{self, Leaving, Signer, own_headers};
 use super::{Moment, Outbound};
 use crate::base::clock::Timestamp;
 use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
@@ -16,11 +16,10 @@ use crate::connection::health::{Health, Key, Trouble};
 use crate::connection::{Connection, Credential, Need, Status};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
-use crate::definition::plan::api::Api;
 use crate::definition::plan::auth::Auth;
 use crate::definition::plan::gateway::Gateway;
 use crate::net::{Base, BaseError, Reach};
-use crate::template::TemplateError;
+use crate::template::{TemplateError, Text};
 
 /// What all calls of one connection have in common.
 #[derive(Debug)]
@@ -35,6 +34,8 @@ pub struct Prepared {
     pub place: Arc<str>,
     /// The API's headers; a caller's own value of one of these is replaced.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Those of the API's headers that are made anew for each call.
+    per_call: Vec<(HeaderName, Text)>,
     /// The credential, as calls without another word carry it.
     pub credential: Placed,
     /// What signs its calls one by one, where they are signed.
@@ -280,25 +281,61 @@ impl Prepared {
         let signer = Signer::of(&integration.auth, &connection).map_err(unusable)?;
         let literal_host = base.literal_host.then_some(base.origin.host.as_str());
         let reach = Reach::of_integration(gateway, api.transport.allow_private, literal_host);
-        let headers = api_headers(api, &connection).map_err(|(header, reason)| OutboundError::Header {
+        let per_call = sign::per_call_of(api);
+        let fixed = api.headers.iter().filter(|(name, _)| per_call.iter().all(|(known, _)| known != name));
+        let headers = api_headers(fixed, &connection).map_err(|(header, reason)| OutboundError::Header {
             integration: id(),
             header,
             reason,
         })?;
         let gateway = Arc::clone(gateway);
         let place = Arc::from(base.origin.to_string());
-        Ok(Self { connection, base, host, place, headers, credential, signer, reach, policy, gateway, resolved, made })
+        Ok(Self {
+            connection,
+            base,
+            host,
+            place,
+            headers,
+            per_call,
+            credential,
+            signer,
+            reach,
+            policy,
+            gateway,
+            resolved,
+            made,
+        })
     }
 }
 
 impl Prepared {
-    /// The headers that sign a call of this connection; none where calls are not signed. What
-    /// [`sign::own_headers`] names must be taken out before.
+    /// Whether each call gets headers of its own, by [`Self::sign`].
+    pub fn signs(&self) -> bool {
+        self.signer.is_some() || !self.per_call.is_empty()
+    }
+
+    /// The headers that a caller must not bring to a call of this connection.
+    pub fn own_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let of_signer = self.signer.as_ref().map(|_| own_headers()).unwrap_or_default();
+        of_signer.iter().chain(self.per_call.iter().map(|(name, _)| name))
+    }
+
+    /// The headers that one call of this connection gets beside those of all calls: those that name the moment or the
+    /// call, and those that sign it. What [`Self::own_headers`] names must be taken out before.
     ///
     /// # Errors
     /// When the call cannot be signed.
     pub fn sign(&self, leaving: Leaving<'_>, moment: Moment<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, PlaceError> {
-        self.signer.as_ref().map_or(Ok(Vec::new()), |signer| signer.sign(&self.connection, leaving, moment))
+        let mut added = Vec::new();
+        if !self.per_call.is_empty() {
+            let shown = self.made.as_ref().and_then(|made| made.credential.as_ref());
+            let shown = shown.unwrap_or(&self.connection.credential);
+            added = sign::per_call(&self.per_call, (shown, &self.connection.context), leaving, moment)?;
+        }
+        if let Some(signer) = &self.signer {
+            added.extend(signer.sign(&self.connection, leaving, moment)?);
+        }
+        Ok(added)
     }
 
     /// Whether a call with a body must be read whole before it can be sent.
@@ -320,8 +357,11 @@ impl Prepared {
     }
 }
 
-fn api_headers(api: &Api, connection: &Connection) -> Result<Vec<(HeaderName, HeaderValue)>, (HeaderName, String)> {
-    let fill = |(name, text): &(HeaderName, crate::template::Text)| {
+fn api_headers<'a>(
+    headers: impl Iterator<Item = &'a (HeaderName, Text)>,
+    connection: &Connection,
+) -> Result<Vec<(HeaderName, HeaderValue)>, (HeaderName, String)> {
+    let fill = |(name, text): &(HeaderName, Text)| {
         let fault = |reason: String| (name.clone(), reason);
         let value = text.render(&connection.context).map_err(|error: TemplateError| fault(error.to_string()))?;
         let mut value = HeaderValue::from_str(&value)
@@ -330,5 +370,5 @@ fn api_headers(api: &Api, connection: &Connection) -> Result<Vec<(HeaderName, He
         value.set_sensitive(true);
         Ok((name.clone(), value))
     };
-    api.headers.iter().map(fill).collect()
+    headers.map(fill).collect()
 }

@@ -11,12 +11,13 @@ use super::prepare::Made;
 use super::{Moment, PlaceError};
 use crate::base::secret::Secret;
 use crate::connection::credential::TOKEN_SECRET;
-use crate::connection::sign::{Body, Unsigned, oauth1, sigv4};
+use crate::connection::sign::{Body, Unsigned, oauth1, seen_request, sigv4};
 use crate::connection::{Connection, Credential};
+use crate::definition::plan::api::{Api, Placement, tells_one_call};
 use crate::definition::plan::auth::Auth;
 use crate::definition::plan::oauth1::OAuth1;
 use crate::net::{Origin, Scheme};
-use crate::template::TemplateError;
+use crate::template::{Context, TemplateError, Text};
 
 /// Headers that say who calls: a call that is signed has its own, and none of the caller's.
 static OWN: [HeaderName; 4] = [
@@ -65,7 +66,7 @@ pub struct Leaving<'a> {
 impl Signer {
     /// What signs the calls of this connection; `None` when they are not signed.
     pub(super) fn of(auth: &Auth, connection: &Connection) -> Result<Option<Self>, PlaceError> {
-        let fill = |text: &crate::template::Text| -> Result<String, TemplateError> { text.render(&connection.context) };
+        let fill = |text: &Text| -> Result<String, TemplateError> { text.render(&connection.context) };
         match auth {
             Auth::OAuth1(plan) => {
                 let realm =
@@ -129,6 +130,44 @@ impl Signer {
             }
         }
     }
+}
+
+/// The headers of an API that are made anew for each call, its credential among them where it is one: because they name
+/// the moment, the call or the credential.
+pub(super) fn per_call_of(api: &Api) -> Vec<(HeaderName, Text)> {
+    let of_credential =
+        |name: &str| matches!(name.split('.').next(), Some("api_key" | "username" | "password" | "token"));
+    let is_per_call = |text: &Text| tells_one_call(text) || text.reads().iter().any(|name| of_credential(&name.path));
+    let credential = match &api.credential {
+        Placement::Header { name, value } if tells_one_call(value) => Some((name.clone(), value.clone())),
+        _ => None,
+    };
+    api.headers.iter().filter(|(_, text)| is_per_call(text)).cloned().chain(credential).collect()
+}
+
+/// The headers of the API that are made anew for each call.
+///
+/// # Errors
+/// When one of them cannot be made.
+pub(super) fn per_call(
+    headers: &[(HeaderName, Text)],
+    (credential, context): (&Credential, &Context),
+    leaving: Leaving<'_>,
+    (now, random): Moment<'_>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, PlaceError> {
+    let authority = leaving.origin.authority();
+    let request = seen_request(leaving.method, &authority, leaving.path, leaving.query);
+    let seen = credential.visible(context, None).unwrap_or_else(|| context.clone());
+    let seen = seen.with("request", request).with_moment(now, Arc::clone(random));
+    let made = |(name, text): &(HeaderName, Text)| {
+        let fault = |why: String| PlaceError::Unsigned(format!("`api.headers.{name}`: {why}"));
+        let value = Secret::new(text.render(&seen).map_err(|error| fault(error.to_string()))?);
+        let value = HeaderValue::from_str(value.expose());
+        let mut value = value.map_err(|_| fault("the value has characters that no header can carry".to_owned()))?;
+        value.set_sensitive(true);
+        Ok((name.clone(), value))
+    };
+    headers.iter().map(made).collect()
 }
 
 /// The headers of a caller that a signed call must not carry.

@@ -12,7 +12,7 @@ use super::credential::{PlaceError, Placed};
 use super::error::{OutboundError, Unsuccessful, Why};
 use super::kept::Kept;
 use super::prepare::Prepared;
-use super::sign::{Leaving, own_headers};
+use super::sign::Leaving;
 use super::{Moment, Parts};
 use crate::base::secret::Secret;
 use crate::connection::Credential;
@@ -92,10 +92,10 @@ impl Underway<'_> {
 
     /// The call with the headers that sign it, where its connection signs calls.
     pub(super) fn sign(&self, mut outgoing: Outgoing, moment: Moment<'_>) -> Result<Outgoing, OutboundError> {
-        if !self.is_signed() {
+        if !self.carries() {
             return Ok(outgoing);
         }
-        for name in own_headers() {
+        for name in self.prepared.own_headers() {
             outgoing.headers.remove(name);
         }
         let leaving = Leaving {
@@ -111,9 +111,10 @@ impl Underway<'_> {
         Ok(outgoing)
     }
 
-    fn is_signed(&self) -> bool {
+    /// Whether it carries what its connection's calls carry.
+    fn carries(&self) -> bool {
         let carries = matches!(self.call.request.credential, CredentialUse::Token(_));
-        self.prepared.signer.is_some() && carries && self.call.request.basic.is_none()
+        carries && self.prepared.signs() && self.call.request.basic.is_none()
     }
 
     fn unusable(&self, reason: PlaceError) -> OutboundError {
@@ -125,7 +126,7 @@ impl Underway<'_> {
     pub(super) fn follow(&self) -> Option<Follow> {
         let hops = self.call.generation.gateway.limits.redirects;
         let reach = Reach::of_integration(&self.prepared.gateway, self.api.transport.allow_private, None);
-        (hops > 0 && !self.is_signed()).then(|| Follow { hops, hosts: self.api.hosts.clone(), reach })
+        (hops > 0 && !self.carries()).then(|| Follow { hops, hosts: self.api.hosts.clone(), reach })
     }
 
     fn target(&self, place: Place) -> Result<(origin::Origin, String, bool), OutboundError> {

@@ -4,7 +4,7 @@ use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType};
 
 use super::{Call, ProxyDoor};
-use crate::outbound::sign::{Leaving, own_headers};
+use crate::outbound::sign::Leaving;
 
 /// The name of the error when a call cannot be signed.
 pub const UNSIGNED: &str = "unsigned call";
@@ -16,10 +16,10 @@ pub const UNSIGNED: &str = "unsigned call";
 /// [`UNSIGNED`] when the connection does not have what signs.
 pub fn put_on(request: &mut RequestHeader, call: &Call, door: &ProxyDoor, empty: bool) -> pingora::Result<()> {
     let common = &call.ready.common;
-    if common.signer.is_none() {
+    if !common.signs() {
         return Ok(());
     }
-    for name in own_headers() {
+    for name in common.own_headers() {
         request.remove_header(name);
     }
     let (path, query) = call.target.split_once('?').unwrap_or((&call.target, ""));

@@ -24,7 +24,7 @@ use crate::net::{Failure, Sent};
 use crate::outbound::cache::{Look, Turn, is_unsafe, listed, of_answer};
 use crate::outbound::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::outbound::retry::{Between, Fault, Spent, fresh_key, key_header};
-use crate::outbound::sign::{Leaving, own_headers};
+use crate::outbound::sign::Leaving;
 use crate::outbound::{Ask, Lane, PlaceError};
 use crate::request::fill::FRAMING;
 use crate::respond::{Answer, Refusal};
@@ -473,7 +473,7 @@ fn outgoing(
     let unusable = |reason: PlaceError| reason.refusal().answer(&reason.to_string());
     let body = ready.credential().put_in(&mut kept, body).map_err(unusable)?;
     let path = format!("{}{}", common.base.path, call.suffix);
-    if common.signer.is_some() {
+    if common.signs() {
         let signed = (method, path.as_str(), call.query.as_deref().unwrap_or_default());
         sign(door, ready, signed, (&mut kept, &body)).map_err(unusable)?;
     }
@@ -505,10 +505,10 @@ fn sign(
     (method, path, query): (&Method, &str, &str),
     (headers, body): (&mut HeaderMap, &Bytes),
 ) -> Result<(), PlaceError> {
-    for name in own_headers() {
+    let common = &ready.common;
+    for name in common.own_headers() {
         headers.remove(name);
     }
-    let common = &ready.common;
     let leaving = Leaving { method, origin: &common.base.origin, path, query, headers, body: Some(body) };
     let added = common.sign(leaving, door.parts.outbound.signing_moment(&common.connection))?;
     headers.extend(added);

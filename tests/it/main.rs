@@ -43,6 +43,7 @@ mod mock_oauth;
 mod notices;
 mod outside;
 mod page;
+mod per_call;
 mod pages;
 mod peers;
 mod policy;

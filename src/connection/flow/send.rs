@@ -16,6 +16,7 @@ use super::{Parts, Stage};
 use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::secret::Secret;
 use crate::connection::grant::{TokenError, TokenErrorKind};
+use crate::connection::sign::seen_request;
 use crate::connection::turn;
 use crate::definition::plan::api::{Placement, Timeouts, Transport};
 use crate::definition::plan::request::{CredentialUse, Request};
@@ -78,7 +79,8 @@ fn outgoing(scene: &Scene<'_>, context: &Context, request: &Request, filled: Fil
     }
     let reach = Reach::of_integration(gateway, transport.allow_private, literal_host.then_some(&origin.host));
     let mut headers = filled.headers;
-    let secret_query = credential(scene, context, request, &mut headers)?;
+    let seen = context.clone().with("request", seen_request(&filled.method, &origin.authority(), &path, &filled.query));
+    let secret_query = credential(scene, &seen, request, &mut headers)?;
     let usual = api.map_or_else(Timeouts::default, |api| api.timeouts);
     Ok(Outgoing {
         towards: Towards::Service { integration: Arc::clone(&account.integration.id), transport, reach },
@@ -132,14 +134,14 @@ fn credential(
         CredentialUse::Token(name) => name.as_deref(),
     };
     let api = scene.account.integration.api.as_ref();
+    let context = scene.carrying(context, token)?;
     // The API's own headers go with its token: some services answer nothing without them.
     for (name, text) in api.iter().flat_map(|api| &api.headers) {
         if !headers.contains_key(name) {
-            let value = header_value(text, context)?;
+            let value = header_value(text, &context)?;
             headers.insert(name.clone(), value);
         }
     }
-    let context = scene.carrying(context, token)?;
     let bearer = || Text::compile("Bearer {{ token.access }}").map_err(|error| misconfigured(error.to_string()));
     match api.map(|api| &api.credential) {
         Some(Placement::Header { name, value }) => _ = headers.insert(name.clone(), header_value(value, &context)?),

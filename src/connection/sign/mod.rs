@@ -10,6 +10,12 @@ mod pairs;
 pub mod sigv4;
 
 use http::{HeaderMap, Method};
+use minijinja::value::Value;
+
+/// A call as templates see it in `request`.
+pub fn seen_request(method: &Method, authority: &str, path: &str, query: &str) -> Value {
+    Value::from_pairs([("method", method.as_str()), ("host", authority), ("path", path), ("query", query)])
+}
 
 /// A call as the service gets it: what a signature covers. Everything here is what will be sent.
 #[derive(Clone, Copy)]

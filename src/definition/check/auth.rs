@@ -94,7 +94,7 @@ fn client(oauth2: &OAuth2, grant: Grant, found: &mut Findings<'_>) {
         let problem = found.error(Code::MissingField, "/auth/oauth2/client", "the application has no `secret`");
         problem.help = Some("A public client says so: `client_auth: none`.".to_owned());
     }
-    if way == ClientAuth::None && grant == Grant::ClientCredentials {
+    if way == ClientAuth::None && grant == Grant::ClientCredentials && client.certificate.is_none() {
         found.error(
             Code::Conflict,
             "/auth/oauth2/client_auth",

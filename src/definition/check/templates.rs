@@ -11,7 +11,7 @@ use crate::definition::templates::Templates;
 use crate::template::{FILTERS, FUNCTIONS, Name, TESTS, TemplateError, TemplateErrorKind};
 
 /// Places where `input` holds just what the definition's `inputs` ask for.
-const INPUT_PLACES: [&str; 3] = ["address", "credential", "sign-in"];
+const INPUT_PLACES: [&str; 4] = ["address", "api-header", "credential", "sign-in"];
 
 pub(super) fn check(visit: &Visit<'_>, inputs: Option<&[String]>, found: &mut Findings<'_>, templates: &Templates) {
     let Some(kind) = visit.word("x-template") else { return };

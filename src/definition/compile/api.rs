@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 use super::place::{Fault, Place};
 use super::{policy, request};
 use crate::definition::plan::api::{
-    Api, Cache, Change, Endpoint, Errors, HttpVersions, Placement, Timeouts, Transform, Transport,
+    Api, Cache, Change, Endpoint, Errors, HttpVersions, Placement, Timeouts, Transform, Transport, tells_one_call,
 };
 use crate::definition::plan::page::{Paging, Way};
 use crate::definition::plan::policy::Retry;
@@ -66,6 +66,11 @@ fn placement(
         };
     };
     let value = at.at("value").text(&written.value)?;
+    if written.header.is_none() && tells_one_call(&value) {
+        let words =
+            "only a header is made anew for each call: `now`, `uuid`, `nonce` and `request` are not seen elsewhere";
+        return Err(at.at("value").problem(Code::Conflict, words));
+    }
     match (&written.header, &written.query, &written.body) {
         (Some(header), None, None) => Ok(Placement::Header { name: at.at("header").header(header)?, value }),
         (None, Some(query), None) => Ok(Placement::Query { name: query.clone(), value }),
@@ -158,6 +163,15 @@ fn transport(api: &raw::Api, auth: Option<&Auth>, place: &Place<'_>) -> Result<T
         Some(Auth::Mtls(mtls)) => super::identity(mtls)
             .map_err(|(field, words)| place.of("/auth/mtls").at(field).problem(Code::BadFormat, words))?
             .map(Arc::new),
+        // Tokens may be bound to the certificate that they were given to (RFC 8705, section 3).
+        Some(Auth::OAuth2(oauth2)) => match oauth2.client.as_ref().and_then(|client| client.certificate.as_ref()) {
+            Some(mtls) => super::identity(mtls)
+                .map_err(|(field, words)| {
+                    place.of("/auth/oauth2/client/certificate").at(field).problem(Code::BadFormat, words)
+                })?
+                .map(Arc::new),
+            None => None,
+        },
         _ => None,
     };
     Ok(Transport {

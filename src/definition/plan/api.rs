@@ -44,6 +44,12 @@ pub struct Api {
     pub transport: Transport,
 }
 
+/// Whether a header's value is another one for each call, because it names the moment, the call or randomness.
+pub fn tells_one_call(value: &Text) -> bool {
+    let of_one_call = |name: &str| matches!(name.split('.').next(), Some("now" | "uuid" | "nonce" | "request"));
+    value.reads().iter().any(|name| of_one_call(&name.path))
+}
+
 impl Api {
     /// The endpoint with this id.
     pub fn endpoint(&self, id: &str) -> Option<&Endpoint> {

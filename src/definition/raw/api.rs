@@ -23,7 +23,7 @@ pub struct Api {
     pub hosts: Vec<String>,
     /// Headers that every call carries. A caller's own value of one of these is replaced.
     #[serde(default)]
-    #[schemars(extend("x-sees" = "address", "x-headers" = true))]
+    #[schemars(extend("x-sees" = "api-header", "x-headers" = true))]
     pub headers: Ordered<Template>,
     /// Where the connection's credential goes. Default: `Authorization: Bearer` for OAuth kinds,
     /// `Authorization: Basic` for `basic`; `api_key` must say.

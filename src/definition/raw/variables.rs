@@ -37,16 +37,25 @@ const EVENT: Variable = (
 const NOW: Variable = ("now", "the present moment, in seconds since 1970; `now | rfc3339` writes it out");
 const UUID: Variable = ("uuid", "a random UUID, the same wherever one call names it");
 const NONCE: Variable = ("nonce", "128 random bits in hexadecimal, the same wherever one call names it");
+const REQUEST: Variable = (
+    "request",
+    "the call as it is sent: `method`, `host` (with its port where it is not the usual one), `path`, `query`",
+);
 const STATUS: Variable = ("status", "the answer's status, a number");
 const CURSOR: Variable = ("cursor", "where the last run ended; none in a full pass");
 
 /// What fields marked `x-answer` see besides the variables of their place.
 pub const ANSWER: &[Variable] = &[BODY, HEADERS, STATUS];
 
+/// What headers of an API see, its credential among them.
+const API_HEADER: &[Variable] =
+    &[API_KEY, USERNAME, PASSWORD, TOKEN, CLIENT, INPUT, SAVED, CONNECTION, NOW, UUID, NONCE, REQUEST];
+
 /// Every place.
 pub const PLACES: &[Seen] = &[
     Seen { place: "address", variables: &[INPUT, SAVED, CONNECTION] },
-    Seen { place: "credential", variables: &[API_KEY, USERNAME, PASSWORD, TOKEN, CLIENT, INPUT, SAVED, CONNECTION] },
+    Seen { place: "credential", variables: API_HEADER },
+    Seen { place: "api-header", variables: API_HEADER },
     Seen {
         place: "call",
         variables: &[GIVEN, SAVED, CONNECTION, API_KEY, USERNAME, PASSWORD, TOKEN, CLIENT, NOW, UUID, NONCE],

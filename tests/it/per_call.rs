@@ -1,0 +1,82 @@
+//! Headers of an API that are made anew for each call: of the moment, the call and the credential, as WSSE and its like
+//! want them, through each way that a call goes.
+
+use std::sync::Arc;
+
+use http::Method;
+use sha2::{Digest as _, Sha256};
+
+use crate::calls::service::{Answer, Service};
+use crate::outside::gateway::Deployment;
+use crate::outside::http::Client;
+
+const KEY: (&str, &str) = ("authorization", "Bearer caller-key-0123456789abcdef01234");
+
+fn deployment(service: &Service) -> Deployment {
+    let proof = "{{ username }};{{ nonce }};{{ now }};{{ (nonce ~ now ~ request.method ~ request.host ~ request.path ~ '?' \
+                 ~ request.query ~ password) | sha256 }}";
+    let definition = format!(
+        "trunkline: 1\nid: wsse\ntitle: WSSE\nsummary: Calls with a digest of their own.\nauth: {{ basic: {{}} }}\n\
+         api:\n  base_url: http://{}/v2\n  allow_private: true\n  credential: {{ header: X-Proof, value: \"{proof}\" }}\n  \
+         headers: {{ X-Fixed: \"{{{{ connection.id }}}}\", X-Request: \"{{{{ uuid }}}}\" }}\n  \
+         endpoints:\n    - {{ id: note, request: POST /notes, query: {{ a: \"1\" }}, json: {{ text: \"{{{{ input.text }}}}\" }} }}\n    \
+         - {{ id: changed, request: PUT /notes, transform: {{ request: {{ json: {{ text: new }} }} }} }}\n\
+         connections:\n  - {{ id: default, username: ada, password: \"${{env:SHOP_KEY}}\" }}\n",
+        service.address
+    );
+    Deployment::with(&[("wsse", definition)], "private_networks: [127.0.0.0/8]\n")
+}
+
+/// The proof of a call as the service got it, and whether it is right.
+fn proof(seen: &str, host: &str) -> (String, bool) {
+    let (line, _) = seen.split_once("\r\n").unwrap();
+    let mut words = line.split(' ');
+    let (method, target) = (words.next().unwrap(), words.next().unwrap());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let headers: Vec<_> = seen.lines().filter_map(|line| line.strip_prefix("x-proof: ")).collect();
+    assert_eq!(headers.len(), 1, "{seen}");
+    assert!(seen.contains("x-fixed: default\r\n") && !seen.contains("authorization:"), "{seen}");
+    assert_eq!(seen.lines().filter(|line| line.starts_with("x-request: ")).count(), 1, "{seen}");
+    let parts: Vec<_> = headers[0].split(';').collect();
+    let [user, nonce, now, digest] = parts[..] else { panic!("{parts:?}") };
+    let expected = Sha256::digest(format!("{nonce}{now}{method}{host}{path}?{query}shop-key"));
+    let expected = expected.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    (nonce.to_owned(), user == "ada" && digest == expected)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_call_has_a_proof_of_its_own_whichever_way_it_goes() {
+    let service =
+        Arc::new(Service::start(|_: &str| Answer::of(200, &[("content-type", "application/json")], "{}")).await);
+    tokio::task::spawn_blocking(move || {
+        let deployment = deployment(&service);
+        let gateway = deployment.start();
+        let client = || Client::new(deployment.proxy);
+        let forged = [KEY, ("x-proof", "forged"), ("content-type", "application/json")];
+        let calls = [
+            (Method::GET, "/wsse/notes?b=2", ""),
+            (Method::POST, "/wsse/notes", "{\"text\":\"streamed\"}"),
+            (Method::PUT, "/wsse/notes", "{}"),
+            (Method::POST, "/wsse/-/note", "{\"text\":\"by name\"}"),
+        ];
+        for (method, target, body) in &calls {
+            let reply = client().send(method.as_str(), target, &forged, body.as_bytes()).unwrap();
+            assert_eq!(
+                reply.status,
+                200,
+                "{target}: {}\n{}",
+                String::from_utf8_lossy(&reply.body),
+                deployment.log_tail()
+            );
+        }
+        let host = service.address.to_string();
+        let proofs: Vec<_> = service.seen().iter().map(|seen| proof(seen, &host)).collect();
+        assert_eq!(proofs.len(), calls.len());
+        assert!(proofs.iter().all(|(_, right)| *right), "{:?}", service.seen());
+        let nonces: std::collections::HashSet<_> = proofs.into_iter().map(|(nonce, _)| nonce).collect();
+        assert_eq!(nonces.len(), calls.len(), "each has its own");
+        gateway.stop();
+    })
+    .await
+    .unwrap();
+}
