@@ -92,7 +92,13 @@ impl Outbound {
                         underway,
                     );
                 }
-                Ok(Looked::Given(of_answer(given.answer), given.verdict))
+                let given_answer = of_answer(given.answer);
+                // The proxy door keeps redirects under the same address; here they are followed, by calls that have
+                // addresses of their own.
+                if given_answer.status.is_redirection() && underway.follow().is_some() {
+                    return Ok(Looked::Sent(Kept::Apart));
+                }
+                Ok(Looked::Given(given_answer, given.verdict))
             }
         }
     }
@@ -120,7 +126,9 @@ impl Outbound {
             };
             record::refreshed(&parts, (&prepared.connection, generation), (method, endpoint.clone()), journey, &sent);
             // An answer that did not come leaves what is kept as it is; the next one who asks tries again.
-            if let Ok(received) = sent {
+            if let Ok(received) = sent
+                && !received.led
+            {
                 drop(turn.settle(received));
             }
         });
@@ -134,6 +142,8 @@ impl Outbound {
         verdict: &mut Option<&'static str>,
     ) -> Result<Received, Failure> {
         match (kept, sent) {
+            // The answer of another address is not kept as one of this.
+            (Kept::Turn(_), Ok(received)) if received.led => Ok(received),
             (Kept::Turn(turn), Ok(received)) => {
                 let (received, how) = turn.settle(received);
                 *verdict = Some(how);

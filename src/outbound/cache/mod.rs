@@ -24,11 +24,12 @@ mod store;
 mod stored;
 mod turn;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::base::clock::Clock;
 use crate::definition::plan::api::Cache as Rule;
@@ -42,16 +43,16 @@ use store::Store;
 use stored::{Now, Stored};
 pub use turn::{Next, Recording, Turn, of_answer};
 
-/// Refreshes behind an answer that are made at once; where there are more, the stale answer is given and
-/// nothing is asked.
-const REFRESHES: usize = 64;
+/// Refreshes behind an answer that are made at once for one integration; where there are more, the stale answer is given
+/// and nothing is asked. Each has its own, so that a service that hangs holds up no other's.
+const REFRESHES: usize = 16;
 
 /// The kept answers of all connections.
 #[derive(Debug)]
 pub struct Cache {
     store: Arc<Store>,
     flights: Arc<Flights>,
-    refreshes: Arc<Semaphore>,
+    refreshes: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 }
@@ -109,7 +110,7 @@ impl Cache {
     /// An empty cache.
     pub fn new(metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
         let store = Arc::new(Store::new(Arc::clone(&metrics)));
-        Self { store, flights: Arc::default(), refreshes: Arc::new(Semaphore::new(REFRESHES)), metrics, clock }
+        Self { store, flights: Arc::default(), refreshes: Mutex::default(), metrics, clock }
     }
 
     /// Answers a request from what is kept, or gives it its turn at the service. Waits for another request
@@ -173,10 +174,16 @@ impl Cache {
 
     /// The turn of a refresh that nobody waits for, where none is under way.
     fn turn_behind(self: &Arc<Self>, asked: &Asked<'_>, entry: &Arc<Stored>) -> Option<Turn> {
-        let permit = Arc::clone(&self.refreshes).try_acquire_owned().ok()?;
+        let permit = self.room_to_refresh(asked.key.integration())?;
         let lead = self.flights.join(&asked.key).ok()?;
         let unsaid = Directives::default();
         Some(Turn::new(self, asked, &unsaid, (Some(Arc::clone(entry)), Some(lead)), "stale").behind(permit))
+    }
+
+    fn room_to_refresh(&self, integration: &Arc<str>) -> Option<OwnedSemaphorePermit> {
+        let mut refreshes = self.refreshes.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = refreshes.entry(Arc::clone(integration)).or_insert_with(|| Arc::new(Semaphore::new(REFRESHES)));
+        Arc::clone(own).try_acquire_owned().ok()
     }
 
     /// Lets go of what a call has changed: what it was made for, and what its answer names at the same origin
