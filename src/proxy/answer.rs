@@ -34,7 +34,13 @@ pub async fn write(session: &mut Session, answer: Answer) -> pingora::Result<()>
     }
     let silent = bodiless || answer.body.is_empty() || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(head), silent).await?;
-    if !silent {
+    if silent {
+        // Pingora writes a head without its end over HTTP/2, and ends the stream by itself only where no service was
+        // asked.
+        if underway::stream(session).is_some() {
+            session.write_response_body(None, true).await?;
+        }
+    } else {
         session.write_response_body(Some(answer.body), true).await?;
     }
     // Under HTTP/2 there is no connection to linger on: a client whose stream is reset while it sends may never

@@ -22,7 +22,7 @@ use pingora::protocols::http::custom::server::Session;
 use pingora::protocols::http::v2::server::HttpSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::underway::Stream;
 use super::watch::{Overdue, Pace};
@@ -34,6 +34,43 @@ const TICK: Duration = Duration::from_millis(250);
 pub struct BoundedSession {
     session: HttpSession,
     bounds: Bounds,
+    ending: Ending,
+}
+
+/// When the end of a body is told.
+///
+/// Pingora looks at the client no more while four parts of a body wait to be sent on after its end; then nothing keeps the
+/// limits, and nobody notices that the client leaves. So the end of a body of several parts is told a moment after the
+/// last of them, when a service that reads has taken them.
+#[derive(Default)]
+struct Ending {
+    parts: u8,
+    told: bool,
+    due: Option<Instant>,
+}
+
+/// As many parts as leave room for the end behind them.
+const FEW: u8 = 2;
+/// How long the end waits.
+const MOMENT: Duration = Duration::from_millis(2);
+
+impl Ending {
+    fn read(&mut self, read: &Result<Option<Bytes>>) {
+        match read {
+            Ok(Some(_)) => self.parts = self.parts.saturating_add(1),
+            Ok(None) | Err(_) => self.told = true,
+        }
+    }
+
+    fn is_told(&self) -> bool {
+        self.told || self.parts <= FEW
+    }
+
+    /// Waits until the end may be told. May be dropped and begun again: the moment is counted from the first time.
+    async fn moment(&mut self) {
+        let due = *self.due.get_or_insert_with(|| Instant::now() + MOMENT);
+        tokio::time::sleep_until(due).await;
+    }
 }
 
 /// What ends a wait.
@@ -47,7 +84,7 @@ impl BoundedSession {
     /// A session with the limits of its request.
     pub fn new(session: HttpSession, stream: Arc<Stream>) -> Self {
         let bounds = Bounds { stream, sending: Pace::default(), tick: Box::pin(tokio::time::sleep(TICK)) };
-        Self { session, bounds }
+        Self { session, bounds, ending: Ending::default() }
     }
 }
 
@@ -93,19 +130,28 @@ impl Bounds {
 #[async_trait]
 impl Session for BoundedSession {
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        self.bounds.keep(self.session.read_body_bytes()).await
+        let read = self.bounds.keep(self.session.read_body_bytes()).await;
+        self.ending.read(&read);
+        read
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        let session = &mut self.session;
+        let Self { session, bounds, ending } = self;
+        let is_ending = !ending.is_told() && session.is_body_done();
         let reading = async {
+            if is_ending {
+                ending.moment().await;
+                return Ok(None);
+            }
             if !no_body_expected && !session.is_body_done() {
                 return session.read_body_bytes().await;
             }
             session.idle().await?;
             Err(Error::explain(ErrorType::ConnectionClosed, "the client has reset the stream").into_down())
         };
-        self.bounds.keep(reading).await
+        let read = bounds.keep(reading).await;
+        ending.read(&read);
+        read
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
@@ -149,7 +195,7 @@ impl Session for BoundedSession {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.session.is_body_done()
+        self.session.is_body_done() && self.ending.is_told()
     }
 
     fn is_body_empty(&mut self) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -24,6 +24,9 @@ use super::{Admitted, Incoming, ProxyDoor, answer, headers, pages, peer, renew, 
 use crate::outbound::retry::Fault;
 use crate::respond::{Answer, Refusal};
 use crate::telemetry::trace::within;
+
+/// Counts the pools that no connection is kept in.
+static NEVER_KEPT: AtomicU64 = AtomicU64::new(1);
 
 /// Names a request in answers, logs and activity.
 const REQUEST_ID: HeaderName = HeaderName::from_static("trunkline-request-id");
@@ -124,8 +127,8 @@ impl ProxyHttp for Forward {
         let redirected = self.door.parts.dialer.redirect().is_some();
         let mut peer = peer::peer((call, &way.route), context.tries, connect, http_one, redirected);
         if context.closed {
-            // Another kept connection may be closed as well.
-            peer.group_key = !peer.group_key;
+            // Another kept connection may be closed as well, so this one comes from no pool that anybody has put one into.
+            peer.group_key = NEVER_KEPT.fetch_add(1, Ordering::Relaxed) ^ !peer.group_key;
         }
         context.tries += 1;
         context.dials += 1;
@@ -348,7 +351,9 @@ impl ProxyHttp for Forward {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        let begun = session.response_written().is_some_and(|written| !written.status.is_informational());
+        // Of the interim answers 101 alone is the last: what is written behind it belongs to the other protocol.
+        let is_last = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+        let begun = session.response_written().is_some_and(|written| is_last(written.status));
         let stale = context.stale.take().map(|stale| *stale).or_else(|| context.instead());
         if let Some(refused) = context.refused.take() {
             let given = stale.unwrap_or(refused).closing();
@@ -384,6 +389,16 @@ impl ProxyHttp for Forward {
             session.shutdown().await;
         }
         FailToProxy { error_code: failure.refusal.status(), can_reuse_downstream: false }
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        context: &mut Context,
+    ) -> pingora::Result<Option<Bytes>> {
+        headers::trailers_to_caller(trailers, context.call()?.ready.credential());
+        Ok(None)
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {

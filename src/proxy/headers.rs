@@ -154,6 +154,45 @@ pub fn to_caller(response: &mut ResponseHeader, credential: &Placed) -> pingora:
     Ok(())
 }
 
+/// Makes the trailers of an answer into those that the caller gets: like the head, without what is not for callers and
+/// what tells the credential on, and without what RFC 9110, section 6.5.1 has no place for in them.
+pub fn trailers_to_caller(trailers: &mut HeaderMap, credential: &Placed) {
+    let dropped: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| is_dropped(name, false) || is_of_a_head(name) || has_prefix(name, &["trunkline-"]))
+        .cloned()
+        .collect();
+    for name in dropped {
+        trailers.remove(&name);
+    }
+    for (name, values) in credential.told_on(trailers) {
+        trailers.remove(&name);
+        for value in values {
+            trailers.append(name.clone(), value);
+        }
+    }
+}
+
+/// What frames, routes, authenticates or describes a message, and so must come before its content.
+fn is_of_a_head(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONTENT_LENGTH
+            | header::TRANSFER_ENCODING
+            | header::CONTENT_TYPE
+            | header::CONTENT_ENCODING
+            | header::CONTENT_RANGE
+            | header::HOST
+            | header::LOCATION
+            | header::LINK
+            | header::CACHE_CONTROL
+            | header::AUTHORIZATION
+            | header::WWW_AUTHENTICATE
+            | header::SET_COOKIE
+            | header::TRAILER
+    )
+}
+
 fn is_dropped(name: &HeaderName, switching: bool) -> bool {
     is_not_for_the_caller(name) || !switching && *name == header::UPGRADE
 }
@@ -172,6 +211,24 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trailers_bring_nothing_that_a_head_may_not() {
+        let credential = Placed::default();
+        let mut trailers = HeaderMap::new();
+        for (name, value) in [
+            ("grpc-status", "0"),
+            ("set-cookie", "a=b"),
+            ("trunkline-error", "x"),
+            ("location", "/elsewhere"),
+            ("content-type", "text/html"),
+        ] {
+            trailers.append(name, HeaderValue::from_static(value));
+        }
+        trailers_to_caller(&mut trailers, &credential);
+        let left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["grpc-status"]);
+    }
 
     #[test]
     fn an_answer_has_one_framing_or_is_refused() {

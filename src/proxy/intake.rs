@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::header;
 use pingora::proxy::Session;
 
+use super::room::Part;
 use super::underway;
 use super::watch::{Overdue, Watch};
 use crate::respond::{Answer, Refusal};
@@ -28,11 +29,11 @@ pub fn declared_length(session: &Session) -> Option<u64> {
     }
 }
 
-/// The whole body, at most `max` bytes of it. A client that waits for `100 Continue` gets it first.
+/// The whole body, at most `max` bytes of it, within what `part` may take. A client that waits for `100 Continue` gets it first.
 ///
 /// # Errors
-/// The answer to give instead: 413, 408 or 400, each of which closes the connection.
-pub async fn whole_body(session: &mut Session, max: u64) -> Result<Bytes, Answer> {
+/// The answer to give instead: 413, 408, 400 or 503, each of which closes the connection.
+pub async fn whole_body(session: &mut Session, max: u64, mut part: Part) -> Result<Bytes, Answer> {
     let declared = declared_length(session);
     if declared.is_some_and(|length| length > max) {
         return Err(too_large(max));
@@ -43,12 +44,15 @@ pub async fn whole_body(session: &mut Session, max: u64) -> Result<Bytes, Answer
     let mut body = Gathered { limit: usize::try_from(max).unwrap_or(usize::MAX), ..Gathered::default() };
     loop {
         match session.read_request_body().await {
-            Ok(Some(piece)) => body.add(piece, declared, max)?,
+            Ok(Some(piece)) => {
+                body.add(piece, declared, max)?;
+                part.reach(body.length())?;
+            }
             Ok(None) => {
                 if let Some(watch) = underway::watch(session) {
                     watch.body_ended();
                 }
-                return Ok(body.finish());
+                return Ok(part.hold(body.finish()));
             }
             Err(_) => return Err(broken_off(session)),
         }
@@ -64,8 +68,12 @@ struct Gathered {
 }
 
 impl Gathered {
+    fn length(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
     fn add(&mut self, piece: Bytes, declared: Option<u64>, max: u64) -> Result<(), Answer> {
-        let length = self.first.len() + self.rest.len() + piece.len();
+        let length = self.length() + piece.len();
         if length > self.limit {
             return Err(too_large(max));
         }

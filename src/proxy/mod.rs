@@ -29,6 +29,7 @@ mod record;
 mod renew;
 mod respond;
 pub mod retry;
+pub mod room;
 mod route;
 mod sign;
 pub mod socket;
@@ -61,6 +62,7 @@ use endpoint::NamedCall;
 use kept::{FromKept, Kept};
 use pages::PagesCall;
 use ready::{Ready, ReadyConnections};
+use room::{Part, Room};
 use whole::WholeCall;
 
 /// What the proxy door is made of.
@@ -91,6 +93,7 @@ pub struct ProxyDoor {
     connections: ReadyConnections,
     /// Names this process in `Via`, so that a call that comes back is known.
     pseudonym: String,
+    room: Arc<Room>,
     via: HeaderValue,
 }
 
@@ -175,6 +178,11 @@ pub(crate) enum Admitted {
 }
 
 impl ProxyDoor {
+    /// What the body of a request that is read whole may take.
+    fn room(&self) -> Part {
+        Part::of(&self.room, self.parts.live.load().gateway.limits.whole_bytes)
+    }
+
     /// A door of these parts.
     ///
     /// # Errors
@@ -185,7 +193,8 @@ impl ProxyDoor {
         let name = bytes.iter().fold(String::from("trunkline-"), |name, byte| format!("{name}{byte:02x}"));
         let via = HeaderValue::from_str(&format!("1.1 {name}")).map_err(|_| RandomUnavailable)?;
         let connections = ReadyConnections::new(Arc::clone(&parts.outbound));
-        Ok(Self { parts, connections, pseudonym: name, via })
+        let room = Room::new("proxy", Arc::clone(&parts.metrics));
+        Ok(Self { parts, connections, pseudonym: name, room, via })
     }
 
     /// After the service refused a call for its token: the connection with another one. `None` where there

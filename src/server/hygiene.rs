@@ -241,7 +241,17 @@ struct Fields<'a> {
 }
 
 /// Fields of which a second one would be read differently by different parties.
-const SINGLE: [&[u8]; 5] = [b"authorization", b"trunkline-connection", b"content-type", b"expect", b"cookie"];
+const SINGLE: [&[u8]; 9] = [
+    b"authorization",
+    b"trunkline-connection",
+    b"content-type",
+    b"expect",
+    b"cookie",
+    b"idempotency-key",
+    b"trunkline-async",
+    b"trunkline-deliver-to",
+    b"trunkline-token",
+];
 
 impl<'a> Fields<'a> {
     fn read(&mut self, line: &Line<'a>) -> Result<(), Fault> {

@@ -16,6 +16,7 @@ use crate::base::secret::Secret;
 use crate::connection::connect;
 use crate::connection::connect::door::{MAX_FORM, Visit, Welcome};
 use crate::definition::plan::gateway::{DoorName, Limits};
+use crate::proxy::room::{Part, Room};
 use crate::proxy::{answer, intake, underway};
 use crate::respond::{Answer, Refusal};
 use crate::webhook::door::{Receive, RequestHead};
@@ -28,6 +29,7 @@ pub struct PublicDoor {
     shared: Shared,
     /// Requests under way whose client a trusted proxy named, by that client.
     behind: Arc<Caps>,
+    room: Arc<Room>,
     receiver: Arc<dyn Receive>,
     welcome: Arc<dyn Welcome>,
 }
@@ -41,7 +43,8 @@ pub struct Context {
 impl PublicDoor {
     /// A door that hands webhooks to `receiver` and people to `welcome`.
     pub fn new(shared: Shared, receiver: Arc<dyn Receive>, welcome: Arc<dyn Welcome>) -> Self {
-        Self { shared, behind: Arc::default(), receiver, welcome }
+        let room = Room::new("public", Arc::clone(&shared.metrics));
+        Self { shared, behind: Arc::default(), room, receiver, welcome }
     }
 
     /// The path is a list: route, admit, read, receive.
@@ -63,10 +66,15 @@ impl PublicDoor {
             Err(refused) => return refused,
         };
         context.integration = Arc::clone(&admission.integration.id);
-        match intake::whole_body(session, admission.max_body).await {
+        match intake::whole_body(session, admission.max_body, self.part(&gateway.limits)).await {
             Ok(body) => self.receiver.receive(admission, head, body).await,
             Err(refused) => refused,
         }
+    }
+
+    /// What a body may take of the door's memory.
+    fn part(&self, limits: &Limits) -> Part {
+        Part::of(&self.room, limits.whole_bytes)
     }
 
     /// A proxy's connections say nothing of how many one client has, so its requests are counted instead.
@@ -90,7 +98,8 @@ impl PublicDoor {
         if let Some(known) = integration.and_then(|id| self.shared.live.load().integration(&id).cloned()) {
             context.integration = Arc::clone(&known.id);
         }
-        let body = match intake::whole_body(session, MAX_FORM).await {
+        let part = self.part(&self.shared.live.load().gateway.limits);
+        let body = match intake::whole_body(session, MAX_FORM, part).await {
             Ok(body) => body,
             Err(refused) => return refused,
         };

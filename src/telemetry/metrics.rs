@@ -103,6 +103,8 @@ metrics! {
     door_connections: gauge "trunkline_door_connections" "Open connections at a door." ["door"];
     door_connections_refused: counter "trunkline_door_connections_refused_total" "Connections closed at once because a cap was reached: total, source." ["door", "reason"];
     door_connections_broken: counter "trunkline_door_connections_broken_total" "Connections ended by what came on them: `proxy_protocol` (no header, or a wrong one), tls (no handshake), timeout (neither in time), flood (HTTP/2 frames that carry nothing)." ["door", "reason"];
+    whole_body_bytes: gauge "trunkline_whole_body_bytes" "Bytes of the bodies of requests that are read whole, beyond the first 16 KiB of each." ["door"];
+    whole_bodies_refused: counter "trunkline_whole_bodies_refused_total" "Requests refused because such bodies take all of `limits.whole_bytes`." ["door"];
     tls_not_after: gauge "trunkline_tls_certificate_not_after_timestamp_seconds" "When the certificate that a door shows ends." ["door"];
     upstream_requests: counter "trunkline_upstream_requests_total" "Calls to services by status; `error` when there was none." ["integration", "code"];
     upstream_request_duration: histogram "trunkline_upstream_request_duration_seconds" "Time from a call's start to the head of its answer." ["integration"];

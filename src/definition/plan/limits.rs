@@ -60,6 +60,8 @@ pub struct Limits {
     pub redirects: u8,
     /// Bytes of answers that are used again, and of those being read to be. Default 64 MiB.
     pub cache_bytes: usize,
+    /// Bytes of bodies that are read whole at one time, at each of the public and the proxy door. Default 256 MiB.
+    pub whole_bytes: usize,
     /// Pages that a call for all pages follows. Default 1000.
     pub pages: usize,
     /// Bytes of such pages together. Default 256 MiB.
@@ -126,6 +128,7 @@ impl Default for Limits {
             sign_in_answer_bytes: 256 << 10,
             redirects: 5,
             cache_bytes: 64 << 20,
+            whole_bytes: 256 << 20,
             pages: 1_000,
             pages_bytes: 256 << 20,
             pages_time: Duration::from_mins(10),
