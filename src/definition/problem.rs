@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::base::plain;
 use crate::base::span::{Position, Span};
 
 /// One finding about one place of one file.
@@ -68,13 +69,22 @@ impl Problem {
     }
 }
 
-/// Sorts problems by file and place and drops those said twice.
+/// Sorts problems by file and place and drops those said twice. What a file brings into their words that a terminal or page
+/// would act on is written out.
 pub fn settle(problems: &mut Vec<Problem>) {
+    for problem in problems.iter_mut() {
+        let words = [Some(&mut problem.message), problem.label.as_mut(), problem.help.as_mut()];
+        words.into_iter().flatten().for_each(|words| *words = shown(words));
+    }
     problems.sort_by(|a, b| {
         let key = |p: &Problem| (p.place.span.start, p.severity, p.code);
         a.place.file.cmp(&b.place.file).then_with(|| key(a).cmp(&key(b))).then_with(|| a.message.cmp(&b.message))
     });
     problems.dedup();
+}
+
+fn shown(words: &str) -> String {
+    words.split('\n').map(plain::shown).collect::<Vec<_>>().join("\n")
 }
 
 impl Place {

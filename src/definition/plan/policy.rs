@@ -180,6 +180,8 @@ impl BreakerGroup {
     }
 }
 
+/// A method in other letters is another one, and a lax service takes it for the same: what restricts holds for both.
 fn fits((methods, paths): (&[Method], &[PathGlob]), method: &Method, path: &str) -> bool {
-    (methods.is_empty() || methods.contains(method)) && (paths.is_empty() || PathGlob::any_is_for(paths, path))
+    (methods.is_empty() || methods.iter().any(|known| known.as_str().eq_ignore_ascii_case(method.as_str())))
+        && (paths.is_empty() || PathGlob::any_is_for(paths, path))
 }

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use crate::base::plain::is_plain;
 use crate::base::span::Span;
 use crate::definition::problem::Place;
 
@@ -72,7 +73,7 @@ pub fn line(original: &str, known: &[Range<usize>], how_well: Known) -> Line {
         match hidden.iter().find(|range| range.contains(&at)) {
             Some(range) if range.start == at => text.push_str(MASK),
             Some(_) => {}
-            None => text.push(if character.is_control() { ' ' } else { character }),
+            None => text.push(if is_plain(character) { character } else { ' ' }),
         }
     }
     Line { text, hidden }
