@@ -10,7 +10,7 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::request::Parts as Head;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -28,6 +28,11 @@ use crate::respond::{ERROR_HEADER, Refusal};
 
 /// The most bytes of a refusal that is made a page of.
 const PROBLEM: usize = 64 << 10;
+/// What htmx says of its requests: that they are its own, and which element the answer takes the place of.
+pub const REQUEST: HeaderName = HeaderName::from_static("hx-request");
+const TARGET: HeaderName = HeaderName::from_static("hx-target");
+/// What htmx is told: whether the address that was asked for is the page's from now on.
+const PUSH_URL: HeaderName = HeaderName::from_static("hx-push-url");
 
 /// What a screen is shown in, and for whom.
 pub struct Shell {
@@ -198,9 +203,10 @@ enum Kind {
     Run,
 }
 
-/// Makes a page of a refusal for whoever asked for a page.
+/// Makes a page of a refusal for whoever asked for a page, and a part of one for a script of ours that asked for a part.
 pub async fn for_people(State(parts): State<Arc<Parts>>, request: Request, next: Next) -> Result<Response, Infallible> {
     let wants_page = accepts_html(request.headers());
+    let place = place(request.headers());
     let response = next.run(request).await;
     if !wants_page || !response.headers().contains_key(ERROR_HEADER) || is_html(response.headers()) {
         return Ok(response);
@@ -210,14 +216,32 @@ pub async fn for_people(State(parts): State<Arc<Parts>>, request: Request, next:
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     let ground = Ground::of(&parts.live.load().gateway);
     let title = problem["title"].as_str().unwrap_or("Refused").to_owned();
-    let mut page =
-        render::page(head.status, "refused.html", json!({ "shell": ground, "title": title, "problem": problem }));
+    let template = if place.is_some() { "refused_part.html" } else { "refused.html" };
+    let view = json!({ "shell": ground, "title": title, "problem": problem, "place": place });
+    let mut page = render::page(shown_as(head.status, place.as_deref()), template, view);
+    if place.is_some() {
+        // The address stays that of what was shown before: nobody wants to come back to a refusal.
+        page.headers_mut().insert(PUSH_URL, HeaderValue::from_static("false"));
+    }
     for name in [ERROR_HEADER, header::RETRY_AFTER, header::ALLOW] {
         if let Some(value) = head.headers.get(&name) {
             page.headers_mut().insert(name, value.clone());
         }
     }
     Ok(page)
+}
+
+/// The element that a script of ours asks to put the answer in place of, by its id.
+fn place(headers: &HeaderMap) -> Option<String> {
+    headers.get(REQUEST)?;
+    let (_, id) = headers.get(TARGET)?.to_str().ok()?.split_once('#')?;
+    Some(id.to_owned())
+}
+
+/// A filter that is half typed is refused where its results would stand. Browsers report every answer of 400 as an error
+/// of the page, which this is not.
+fn shown_as(status: StatusCode, place: Option<&str>) -> StatusCode {
+    if place.is_some() && status == StatusCode::BAD_REQUEST { StatusCode::OK } else { status }
 }
 
 fn accepts_html(headers: &HeaderMap) -> bool {

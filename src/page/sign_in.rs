@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::extract::{Extension, Form, Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::render;
-use super::shell::{Ground, Told};
+use super::shell::{Ground, REQUEST, Told};
 use crate::admin::refusal::Refused;
 use crate::admin::sign_in::Attempt;
 use crate::admin::{By, Entered, Parts, guard};
@@ -18,6 +18,9 @@ use crate::base::secret::Secret;
 use crate::respond::Refusal;
 
 type Shared = State<Arc<Parts>>;
+
+/// What htmx is told: the address that the browser goes to.
+const REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
 /// Lets through who is signed in; shows everyone else where to sign in. What the query says of the page before is
 /// taken out of it, and so is what a form sent empty.
@@ -36,6 +39,10 @@ pub async fn wanted(
     }
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     let asks = *request.method() == Method::GET;
+    // A part of a page is no place to sign in: the browser is sent there whole.
+    if request.headers().contains_key(REQUEST) {
+        return sent_to_sign_in(&entered, if asks { target } else { "/" });
+    }
     // A strict cookie is not sent when another site's link leads here; it is when our own page leads on.
     if asks && is_from_elsewhere(request.headers()) {
         let place = format!("{}{target}", entered.gateway.admin.base_path());
@@ -43,6 +50,16 @@ pub async fn wanted(
     }
     let to = if asks { target } else { "/" };
     asked_to_sign_in(&parts, &entered, StatusCode::UNAUTHORIZED, &json!({ "to": to }))
+}
+
+/// An answer that has htmx take the browser to the sign-in page, and from there back.
+fn sent_to_sign_in(entered: &Entered, to: &str) -> Response {
+    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("to", to).finish();
+    let mut response = StatusCode::UNAUTHORIZED.into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let place = format!("{}/sign-in?{query}", entered.gateway.admin.base_path());
+    response.headers_mut().extend(HeaderValue::from_str(&place).ok().map(|place| (REDIRECT, place)));
+    response
 }
 
 /// Drops empty parameters and `told`, which is returned.

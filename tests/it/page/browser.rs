@@ -73,6 +73,11 @@ async fn people_use_the_page_in_a_real_browser() {
         })
     );
     assert_eq!(
+        told["refused"],
+        json!({ "words": true, "address": "?status=404", "results": 1, "back": true }),
+        "a refused filter empties the screen"
+    );
+    assert_eq!(
         told["scriptless"],
         json!({
             "cards": 1, "heading": "Keyed Service", "told": "At least one file has errors; the others are in force.",

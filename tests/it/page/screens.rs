@@ -426,3 +426,27 @@ async fn the_marketplace_is_an_api_with_the_same_filters() {
     assert_eq!(ada.get("/api/integrations/marketplace?colour=red").status, 400);
     house.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_filter_is_told_where_its_results_would_stand() {
+    let house = House::open(&people()).await;
+    let part = |visitor: &Visitor, path: &str| {
+        let headers = [("accept", "text/html"), ("hx-request", "true"), ("hx-target", "div#results")];
+        visitor.send("GET", path, &headers, "")
+    };
+    let visitor = house.signed_in("ada", ADA);
+    for (path, fault) in [("/activity?status=4", "`4` is not a status"), ("/usage?from=1", "`1` is not a time")] {
+        let reply = part(&visitor, path);
+        let html = text(&reply);
+        assert!(html.contains("<div id=\"results\"") && html.contains(fault), "{path}: {html}");
+        assert_eq!((reply.status, reply.header("hx-push-url")), (200, Some("false")), "{path}");
+        assert_eq!(visitor.get(path).status, 400, "{path} as a page");
+    }
+    let missing = part(&visitor, "/events/evt_00000000000000000000000001");
+    assert_eq!(missing.status, 404);
+    // Nobody signs in within a part of a page.
+    let stranger = part(&house.visitor(), "/activity?q=a%26b");
+    assert_eq!(stranger.status, 401);
+    assert_eq!(stranger.header("hx-redirect"), Some("/sign-in?to=%2Factivity%3Fq%3Da%2526b"));
+    house.close().await;
+}

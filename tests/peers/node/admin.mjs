@@ -166,6 +166,34 @@ async function activity() {
   return told;
 }
 
+// A filter that is half typed, and one that is typed after the session has ended.
+async function refused() {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  watch(context, 'refused');
+  const page = await context.newPage();
+  await signIn(page);
+  await page.goto(`${gateway}/activity?status=404`);
+  await page.locator('input[name=status]').fill('4');
+  await page.locator('#results.banner').waitFor();
+  const told = { words: (await page.locator('#results').textContent()).includes('`4`'), address: new URL(page.url()).search };
+  await page.locator('input[name=status]').fill('5xx');
+  await page.waitForURL((url) => url.searchParams.get('status') === '5xx');
+  told.results = await page.locator('#results .tabs').count();
+  const kept = await context.cookies();
+  await context.close();
+  // What browsers say of an answer of 401 is no fault of the page.
+  const ended = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  await ended.addCookies(kept);
+  const other = await ended.newPage();
+  await other.goto(`${gateway}/activity`);
+  await ended.clearCookies();
+  await other.locator('input[name=q]').fill('abc');
+  await other.waitForURL((url) => url.pathname === '/sign-in');
+  told.back = new URL(other.url()).searchParams.get('to').includes('q=abc');
+  await ended.close();
+  return told;
+}
+
 // Without scripts: filter by a form, follow a link, post a form.
 async function scriptless() {
   const context = await browser.newContext({ javaScriptEnabled: false });
@@ -189,6 +217,6 @@ async function scriptless() {
 
 const found = [];
 for (const scheme of ['light', 'dark']) for (const width of [320, 1280]) found.push(...(await look(scheme, width)));
-const told = { found, keyboard: await keyboard(), entered: await entered(), activity: await activity(), scriptless: await scriptless(), faults };
+const told = { found, keyboard: await keyboard(), entered: await entered(), activity: await activity(), refused: await refused(), scriptless: await scriptless(), faults };
 await browser.close();
 console.log(JSON.stringify(told));
