@@ -27,7 +27,7 @@ pub struct Entry {
     pub generation: u64,
     /// The integration.
     pub integration: Arc<str>,
-    /// The connection; empty for a webhook.
+    /// The connection; empty for a webhook that came to no endpoint of one.
     pub connection: Arc<str>,
     /// Who asked for it.
     pub asker: Asker,

@@ -316,6 +316,10 @@ pub struct Lease {
 pub struct EventFilter {
     /// Only this integration's.
     pub integration: Option<String>,
+    /// Only what came to an endpoint of the connection of this name.
+    pub connection: Option<String>,
+    /// Only what came to this managed endpoint.
+    pub webhook: Option<WebhookId>,
     /// Only in this state.
     pub state: Option<EventState>,
     /// Only of this type; `*` stands for any text.

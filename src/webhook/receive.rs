@@ -421,7 +421,7 @@ impl Visit<'_> {
             at: self.now,
             generation: self.admission.generation.number,
             integration: Arc::clone(&self.admission.integration.id),
-            connection: Arc::from(""),
+            connection: self.endpoint().map_or_else(|| Arc::from(""), |endpoint| Arc::clone(&endpoint.connection)),
             asker: Asker::Event(event.to_owned()),
             endpoint: None,
             method: self.head.method.clone(),

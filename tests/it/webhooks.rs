@@ -105,6 +105,17 @@ fn an_endpoint_takes_what_its_own_secret_signs_and_its_events_carry_the_connecti
     world.comes_to(&event, "done");
     let (_, shown) = world.ask("GET", &format!("/api/events/{}", event.as_str().unwrap()), &Value::Null);
     assert_eq!(shown["connection"], "main", "{shown}");
+    let (_, logs) = world.ask("GET", &format!("/api/integrations/{}/logs", world.connection()), &Value::Null);
+    assert_eq!((&logs[0]["eventType"], &logs[0]["event"]), (&json!("webhook"), &event), "{logs}");
+    for (filter, count) in [
+        (format!("webhook={}", field(&made, "id")), 1),
+        ("webhook=whk_00000000000000000000000001".to_owned(), 0),
+        ("connection=main".to_owned(), 1),
+        ("connection=other".to_owned(), 0),
+    ] {
+        let (_, found) = world.ask("GET", &format!("/api/events?{filter}"), &Value::Null);
+        assert_eq!(found.as_array().map(Vec::len), Some(count), "{filter}: {found}");
+    }
     assert_eq!(world.post(url, "another-secret-01", ("2", "thing.made")).status, 401);
     assert_eq!(world.post("http://x/webhooks/hub", secret, ("3", "thing.made")).status, 401, "a secret of its own");
     let listed = world.change(&made, ("GET", ""), &Value::Null);

@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 use super::parameters;
 use crate::admin::refusal::Refused;
 use crate::base::clock::Timestamp;
-use crate::base::id::EventId;
+use crate::base::id::{EventId, WebhookId};
 use crate::base::units::parse_duration;
 use crate::respond::Refusal;
 use crate::store::model::{EventFilter, EventState, PageRequest};
@@ -92,6 +92,10 @@ where
 pub struct EventQuery {
     /// Only this integration's.
     integration: Option<String>,
+    /// Only those that came to an endpoint of the connection of this name.
+    connection: Option<String>,
+    /// Only those that came to this managed endpoint.
+    webhook: Option<WebhookId>,
     /// Only those that stand so.
     state: Option<EventState>,
     /// Only of this type; `*` stands for any text.
@@ -122,6 +126,8 @@ impl EventQuery {
         let time = |text: &Option<String>| text.as_deref().map(|text| moment(text, now)).transpose();
         Ok(EventFilter {
             integration: self.integration.clone(),
+            connection: self.connection.clone(),
+            webhook: self.webhook,
             state: self.state,
             event_type: self.r#type.clone(),
             delivery_id: self.delivery_id.clone(),
@@ -158,8 +164,11 @@ impl EventQuery {
 
     /// What it selects by, for people.
     pub fn shown(&self) -> Value {
+        let webhook = self.webhook.map(|webhook| webhook.to_string());
         let texts = [
             ("integration", &self.integration),
+            ("connection", &self.connection),
+            ("webhook", &webhook),
             ("type", &self.r#type),
             ("delivery_id", &self.delivery_id),
             ("since", &self.since),

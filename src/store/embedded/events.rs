@@ -186,6 +186,8 @@ fn page_of(rows: Vec<EventHead>) -> Page<EventHead> {
 fn matches(filter: &EventFilter, row: &EventRow) -> bool {
     let head = &row.head;
     filter.integration.as_deref().is_none_or(|wanted| *head.integration == *wanted)
+        && filter.connection.as_deref().is_none_or(|wanted| head.connection() == Some(wanted))
+        && filter.webhook.is_none_or(|wanted| head.webhook() == Some(wanted))
         && filter.state.is_none_or(|wanted| row.state == wanted)
         && filter.event_type.as_deref().is_none_or(|glob| Glob::new(glob).matches(&head.event_type))
         && filter.delivery_id.as_deref().is_none_or(|wanted| head.delivery_id.as_deref() == Some(wanted))

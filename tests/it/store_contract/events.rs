@@ -1,14 +1,15 @@
 //! Cases of [`trunkline::store::Events`].
 
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use trunkline::base::clock::Timestamp;
-use trunkline::base::id::EventId;
+use trunkline::base::id::{EventId, WebhookId};
 use trunkline::store::DEDUPE_WINDOW;
-use trunkline::store::model::{Accepted, EventFilter, EventState, Item, NewEvent, PageRequest};
+use trunkline::store::model::{Accepted, EventFilter, EventState, Item, NewEvent, PageRequest, endpoint_name};
 
 use super::{Engine, Lab};
 
@@ -143,11 +144,14 @@ pub async fn each_filter_narrows_the_list<E: Engine>(lab: Lab<E>) {
     lab.pass(Duration::from_secs(1));
     let (wanted, late) = (NewEvent { integration: Arc::from("github"), ..lab.delivery("d-9") }, lab.now());
     let wanted = NewEvent { event_type: "push.tag".to_owned(), ..wanted };
-    let id = wanted.id;
+    let (id, endpoint) = (wanted.id, WebhookId::from_str("whk_00000000000000000000000001").unwrap());
+    let wanted = NewEvent { endpoint: Some(endpoint_name(endpoint, "team")), ..wanted };
     lab.store().accept(wanted).await.unwrap();
     let text = |text: &str| Some(text.to_owned());
     let narrow = [
         EventFilter { integration: text("github"), ..EventFilter::default() },
+        EventFilter { connection: text("team"), ..EventFilter::default() },
+        EventFilter { webhook: Some(endpoint), ..EventFilter::default() },
         EventFilter { state: Some(EventState::Queued), ..EventFilter::default() },
         EventFilter { event_type: text("push.tag"), ..EventFilter::default() },
         EventFilter { event_type: text("p*.t*g"), ..EventFilter::default() },
