@@ -112,6 +112,20 @@ impl Kind {
         Self::Webhook,
     ];
 
+    /// What it is about when this one asked.
+    pub fn of(asker: &Asker) -> Self {
+        match asker {
+            Asker::Caller(_) => Self::Call,
+            Asker::Delivery(_) => Self::Delivery,
+            Asker::Connect => Self::Connect,
+            Asker::Test => Self::Test,
+            Asker::SignIn => Self::SignIn,
+            Asker::Webhook => Self::Subscription,
+            Asker::Cache => Self::Refresh,
+            Asker::Event(_) => Self::Webhook,
+        }
+    }
+
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -175,16 +189,7 @@ impl Entry {
 
     /// What it is about.
     pub fn kind(&self) -> Kind {
-        match self.asker {
-            Asker::Caller(_) => Kind::Call,
-            Asker::Delivery(_) => Kind::Delivery,
-            Asker::Connect => Kind::Connect,
-            Asker::Test => Kind::Test,
-            Asker::SignIn => Kind::SignIn,
-            Asker::Webhook => Kind::Subscription,
-            Asker::Cache => Kind::Refresh,
-            Asker::Event(_) => Kind::Webhook,
-        }
+        Kind::of(&self.asker)
     }
 
     /// Which way it went.

@@ -1,5 +1,5 @@
 //! What happens to the activity beside the calls: settings taken over, old entries let go, and the line in the audit
-//! log that says who called what.
+//! log that says who used which connection.
 //!
 //! Nothing here is waited for by a call. A line that cannot be written is counted as dropped, calls and all.
 
@@ -67,7 +67,7 @@ impl Keeper {
         }
     }
 
-    /// Writes down who called what since the last time; one line for some hundred groups.
+    /// Writes down who used which connection since the last time; one line for some hundred groups.
     pub async fn write(&self) {
         let Taken { counted, since, dropped } = self.activity.tally().take();
         self.drops(dropped);

@@ -1,5 +1,5 @@
-//! Who called what and how often, since the last line in the audit log: counted in memory, a group for each
-//! application, connection and method, so that a call costs a count and no write.
+//! Who used which connection and how often, since the last line in the audit log: counted in memory, a group for each
+//! kind, application, connection and method, so that a call costs a count and no write.
 //!
 //! Bounded: what finds no room for a group of its own is counted as dropped. Filled by `record`, emptied by
 //! `keep`.
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::Method;
 use serde::Serialize;
 
+use super::entry::Kind;
 use super::{Asker, CallRecord, as_text};
 use crate::base::clock::Timestamp;
 
@@ -19,11 +20,14 @@ const GROUPS: usize = 8_192;
 /// What is counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Group {
-    /// The application.
-    pub caller: Arc<str>,
+    /// What the calls were for.
+    pub kind: Kind,
+    /// The application, where one made them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Arc<str>>,
     /// The integration.
     pub integration: Arc<str>,
-    /// The connection that it used.
+    /// The connection that was used.
     pub connection: Arc<str>,
     /// The method.
     #[serde(serialize_with = "as_text")]
@@ -78,11 +82,16 @@ pub struct Taken {
 }
 
 impl Tally {
-    /// Counts a call, where an application made it.
+    /// Counts a call, whoever made it. What comes from outside uses no credential.
     pub fn count(&self, call: &CallRecord) {
-        let Asker::Caller(caller) = &call.asker else { return };
+        let caller = match &call.asker {
+            Asker::Event(_) | Asker::Connect => return,
+            Asker::Caller(caller) => Some(Arc::clone(caller)),
+            Asker::Delivery(_) | Asker::Test | Asker::Webhook | Asker::SignIn | Asker::Cache => None,
+        };
         let group = Group {
-            caller: Arc::clone(caller),
+            kind: Kind::of(&call.asker),
+            caller,
             integration: Arc::clone(&call.integration),
             connection: Arc::clone(&call.connection),
             method: call.method.clone(),
@@ -109,8 +118,9 @@ impl Tally {
 }
 
 impl Group {
-    fn place(&self) -> (&str, &str, &str, &str, u8) {
-        (&self.caller, &self.integration, &self.connection, self.method.as_str(), self.result as u8)
+    fn place(&self) -> (&str, Option<&str>, [&str; 3], u8) {
+        let used = [&*self.integration, &*self.connection, self.method.as_str()];
+        (self.kind.as_str(), self.caller.as_deref(), used, self.result as u8)
     }
 }
 
@@ -134,16 +144,26 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_counted_in_groups_and_only_those_of_applications() {
+    fn calls_are_counted_in_groups_whoever_made_them_and_what_comes_from_outside_is_not() {
         let tally = Tally::default();
         for caller in ["b", "a", "b"] {
             tally.count(&by(caller));
         }
         tally.count(&CallRecord { error: Some("rate_limited"), ..by("a") });
-        tally.count(&call(1));
+        for asker in [Asker::Test, Asker::Delivery("d".to_owned()), Asker::Event("e".to_owned()), Asker::Connect] {
+            tally.count(&CallRecord { asker, ..call(1) });
+        }
         let Taken { counted, since, dropped } = tally.take();
-        let shown: Vec<_> = counted.iter().map(|of| (&*of.group.caller, of.group.result, of.calls)).collect();
-        assert_eq!(shown, [("a", Became::Answered, 1), ("a", Became::Failed, 1), ("b", Became::Answered, 2)]);
+        let shown = |of: &Counted| (of.group.kind, of.group.caller.clone(), of.group.result, of.calls);
+        let by_caller = |caller: &str, result, calls| (Kind::Call, Some(Arc::from(caller)), result, calls);
+        let expected = [
+            by_caller("a", Became::Answered, 1),
+            by_caller("a", Became::Failed, 1),
+            by_caller("b", Became::Answered, 2),
+            (Kind::Delivery, None, Became::Answered, 1),
+            (Kind::Test, None, Became::Answered, 1),
+        ];
+        assert_eq!(counted.iter().map(shown).collect::<Vec<_>>(), expected);
         assert_eq!((since.seconds(), dropped, tally.take().counted.len()), (1, 0, 0));
     }
 

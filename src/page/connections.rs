@@ -65,14 +65,24 @@ fn of(parts: &Parts, connection: &Row) -> Result<(Value, String), Refused> {
 }
 
 /// Makes the test request.
-pub async fn test(State(parts): Shared, shell: Shell, Named(id): Named<ConnectionId>) -> Result<Response, Refused> {
-    try_again(&parts, id).await?;
+pub async fn test(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<ConnectionId>,
+) -> Result<Response, Refused> {
+    try_again(&parts, &by, id).await?;
     Ok(shell.done(&format!("/connections/{id}"), "tested"))
 }
 
 /// Renews the token.
-pub async fn refresh(State(parts): Shared, shell: Shell, Named(id): Named<ConnectionId>) -> Result<Response, Refused> {
-    renew(&parts, id).await?;
+pub async fn refresh(
+    State(parts): Shared,
+    By(by): By,
+    shell: Shell,
+    Named(id): Named<ConnectionId>,
+) -> Result<Response, Refused> {
+    renew(&parts, &by, id).await?;
     Ok(shell.done(&format!("/connections/{id}"), "renewed"))
 }
 

@@ -64,7 +64,7 @@ pub async fn send(
         }
         "test" => {
             let draft = filled.draft(&parts, &id)?;
-            let tried = accounts::try_draft(&parts, draft).await?;
+            let tried = accounts::try_draft(&parts, &by, draft).await?;
             form(&parts, &shell, &id, json!({ "filled": filled.shown(&parts, &id)?, "tried": tried })).await
         }
         _ => match accounts::keep(&parts, &by, filled.draft(&parts, &id)?).await {

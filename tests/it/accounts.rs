@@ -475,3 +475,35 @@ fn a_key_that_no_header_can_carry_is_refused_also_when_it_is_not_to_be_tried() {
     is_refused(&refused, 400, "invalid_input", "characters that no header can carry");
     assert!(scene.names("keyed").iter().all(|name| name == "declared"));
 }
+
+#[test]
+fn whoever_has_a_credential_used_is_in_the_audit_log_and_so_is_every_use() {
+    let service = Rotating::start(1);
+    let scene = Scene::start(&[("rotating", service.definition())]);
+    scene.deployment.import("rotating", &[("acme".to_owned(), service.consent("acme"))]);
+    let (rotating, declared) = (scene.path("rotating", "acme"), scene.path("keyed", "declared"));
+    let audit = |query: &str| scene.ask("GET", &format!("/api/audit?limit=1000&{query}"), &NONE).json();
+    let asked = |target: &str, body: &Value| {
+        let before = audit("actor=operator").as_array().unwrap().len();
+        scene.ask("POST", target, body);
+        let all = audit("actor=operator");
+        let new = all.as_array().unwrap().get(before).unwrap_or_else(|| panic!("no entry of {target}: {all}"));
+        format!("{} {}", new["action"].as_str().unwrap(), new["target"].as_str().unwrap())
+    };
+    assert_eq!(asked(&format!("{declared}/test"), &NONE), "connection.test connection:keyed/declared");
+    assert_eq!(asked(&format!("{rotating}/refresh"), &NONE), "connection.refresh connection:rotating/acme");
+    for path in ["/api/integrations/test", "/api/integrations/save"] {
+        assert_eq!(asked(path, &draft("keyed", "found", "sk_stolen")), "connection.test integration:keyed", "{path}");
+    }
+    assert_eq!(asked("/api/sign-in-links", &NONE), "sign_in.link admin");
+    assert_eq!(asked("/api/keys/check", &NONE), "keys.check keys");
+    assert!(!audit("").to_string().contains("sk_stolen"));
+    let kinds = || {
+        let lines = audit("action=calls");
+        let groups = lines.as_array().unwrap().iter().flat_map(|line| line["detail"]["calls"].as_array().unwrap());
+        let shown = groups.map(|of| format!("{} {} {}", of["kind"], of["integration"], of["calls"]).replace('"', ""));
+        shown.collect::<BTreeSet<_>>()
+    };
+    let all = || kinds().contains("test keyed 1") && kinds().contains("sign_in rotating 1");
+    assert!(within(PATIENCE, all), "{:?}", kinds());
+}

@@ -9,10 +9,11 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::Shared;
+use super::config::entry;
 use super::query::{Named, Sent};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
@@ -124,13 +125,15 @@ pub struct Removed {
 /// Tries a connection and keeps nothing. Answers 200 whether it works or not: `ok` says which.
 #[utoipa::path(post, path = "/api/integrations/test", operation_id = "test_draft", tag = "connections", request_body = Draft,
     responses((status = 200, body = Tried), (status = 404, description = "not_found")))]
-pub async fn test(State(parts): Shared, Sent(draft): Sent<Draft>) -> Result<Json<Tried>, Refused> {
-    try_draft(&parts, draft).await.map(Json)
+pub async fn test(State(parts): Shared, By(by): By, Sent(draft): Sent<Draft>) -> Result<Json<Tried>, Refused> {
+    try_draft(&parts, &by, draft).await.map(Json)
 }
 
-/// Tries a connection and says what came of it.
-pub async fn try_draft(parts: &Parts, draft: Draft) -> Result<Tried, Refused> {
+/// Tries a connection and says what came of it. The audit log has it first: whoever found a key could see here whose it
+/// is.
+pub async fn try_draft(parts: &Parts, by: &str, draft: Draft) -> Result<Tried, Refused> {
     let (generation, integration) = find(parts, &draft.integration)?;
+    note(parts, by, &integration).await?;
     let Draft { connection, inputs, credential, .. } = draft;
     let content = Content { credential: credential.into(), inputs, saved: Map::new() };
     let tried = tried(parts, (&generation, &integration), connection.as_deref(), content).await;
@@ -156,6 +159,7 @@ pub async fn keep(parts: &Parts, by: &str, draft: Draft) -> Result<Saved, Refuse
     let name = connection.unwrap_or_else(|| DEFAULT.to_owned());
     let content = Content { credential: credential.into(), inputs, saved: Map::new() };
     if !untested {
+        note(parts, by, &integration).await?;
         let (credential, inputs) = (content.credential.copy(), content.inputs.clone());
         let copy = Content { credential, inputs, saved: Map::new() };
         let tried = tried(parts, (&generation, &integration), Some(&name), copy).await;
@@ -224,6 +228,13 @@ fn find(parts: &Parts, id: &str) -> Result<(Arc<Generation>, Arc<Integration>), 
     let integration =
         integration.ok_or_else(|| Refused::new(Refusal::NotFound, &format!("there is no integration `{id}`")))?;
     Ok((generation, integration))
+}
+
+/// Writes down that someone tries what they entered.
+async fn note(parts: &Parts, by: &str, integration: &Integration) -> Result<(), Refused> {
+    let (target, detail) = (format!("integration:{}", integration.id), json!({ "cause": "entered" }));
+    parts.store.append(entry(parts, by, "connection.test", target, detail)).await?;
+    Ok(())
 }
 
 async fn tried(

@@ -21,8 +21,18 @@ const READ: usize = 10_000;
 /// The most entries that one check reads.
 const CHECKED: u64 = 100_000;
 /// What happens all the time and changes nothing.
-const ROUTINE: [&str; 7] =
-    ["calls", "sign_in", "sign_in.refused", "sign_in.abandoned", "sign_out", "connect.try", "connect.refused"];
+const ROUTINE: [&str; 10] = [
+    "calls",
+    "sign_in",
+    "sign_in.refused",
+    "sign_in.abandoned",
+    "sign_in.link",
+    "sign_out",
+    "connect.try",
+    "connect.refused",
+    "connection.test",
+    "keys.check",
+];
 
 /// Which entries.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]

@@ -4,9 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Shared;
+use super::config::entry;
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::connection::Keys;
@@ -48,11 +50,13 @@ pub async fn rotate(State(parts): Shared, By(by): By) -> Result<(StatusCode, Jso
     Ok((StatusCode::ACCEPTED, Json(Begun { rotation })))
 }
 
-/// Opens every sealed record.
+/// Opens every sealed record. The audit log has it first.
 #[utoipa::path(post, path = "/api/keys/check", tag = "keys",
     responses((status = 200, body = Checked), (status = 409, description = "conflict")))]
-pub async fn check(State(parts): Shared) -> Result<Json<Checked>, Refused> {
-    Ok(Json(keys(&parts)?.check().await?))
+pub async fn check(State(parts): Shared, By(by): By) -> Result<Json<Checked>, Refused> {
+    let keys = keys(&parts)?;
+    parts.store.append(entry(&parts, &by, "keys.check", "keys".to_owned(), json!({}))).await?;
+    Ok(Json(keys.check().await?))
 }
 
 fn keys(parts: &Parts) -> Result<&Keys, Refused> {

@@ -4,9 +4,11 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Shared;
+use super::config::entry;
 use crate::admin::page_address;
 use crate::admin::refusal::Refused;
 use crate::admin::sign_in::{Identity, LINK_LIFETIME};
@@ -21,7 +23,7 @@ pub struct SignInLink {
     pub expires_in_seconds: u64,
 }
 
-/// Makes a link for whoever asks.
+/// Makes a link for whoever asks. The audit log has it first.
 #[utoipa::path(post, path = "/api/sign-in-links", tag = "sign-in",
     responses((status = 201, body = SignInLink), (status = 409, description = "conflict")))]
 pub async fn make(
@@ -32,6 +34,7 @@ pub async fn make(
     let help = "say under `admin.url` where people reach the page";
     let nowhere = || Refused::with_help(Refusal::Conflict, "the door listens on a Unix socket", help);
     let page = page_address(&gateway, &parts.listen).ok_or_else(nowhere)?;
+    parts.store.append(entry(&parts, &who.name, "sign_in.link", "admin".to_owned(), json!({}))).await?;
     let word = parts.sign_in.link_for(&who.name);
     let word = word.ok_or_else(|| Refused::new(Refusal::Unavailable, "there is no randomness"))?;
     let link = SignInLink {

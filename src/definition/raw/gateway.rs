@@ -514,7 +514,7 @@ pub struct Activity {
     /// The share of calls with a status below 400, 0 to 1, that get an entry; all others always do. Default 1.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sample: Option<f64>,
-    /// How often the audit log gets a line that says which application made how many calls with which connection;
+    /// How often the audit log gets a line that says who made how many calls with which connection;
     /// at least a second counts. Default 10s.
     pub audit_every: Option<DurationText>,
     /// How many may look at the live activity at once; others are refused (429). Default 100.

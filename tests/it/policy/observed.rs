@@ -161,7 +161,7 @@ async fn the_audit_log_has_a_line_that_says_who_called_what() {
     let entry = &written[0].entry;
     assert_eq!((entry.actor.as_str(), entry.action.as_str()), ("system", "calls"));
     let group = |method: &str, result: &str, calls: u64| {
-        json!({ "caller": "app", "integration": "svc", "connection": "default",
+        json!({ "kind": "call", "caller": "app", "integration": "svc", "connection": "default",
                 "method": method, "result": result, "calls": calls })
     };
     let expected = [group("GET", "answered", 2), group("GET", "kept", 1), group("POST", "answered", 1)];

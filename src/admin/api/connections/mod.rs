@@ -7,9 +7,11 @@ use axum::Json;
 use axum::extract::State;
 use http::{HeaderMap, Uri};
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::IntoParams;
 
 use super::Shared;
+use super::config::entry;
 use super::document::CallsOut;
 use super::query::{Asked, Named, link_next, part};
 use crate::admin::refusal::Refused;
@@ -133,12 +135,13 @@ pub async fn resume(State(parts): Shared, By(by): By, Named(id): Named<Connectio
     responses((status = 200, body = Shown), (status = 404, description = "connection_unknown"),
         (status = 409, description = "conflict"),
         (status = 503, description = "connection_unusable connection_needs_reconnect")))]
-pub async fn refresh(State(parts): Shared, Named(id): Named<ConnectionId>) -> Result<Json<Shown>, Refused> {
-    alone(&parts, renew(&parts, id).await?).await
+pub async fn refresh(State(parts): Shared, By(by): By, Named(id): Named<ConnectionId>) -> Result<Json<Shown>, Refused> {
+    alone(&parts, renew(&parts, &by, id).await?).await
 }
 
-/// Renews a connection's default token now, and shows how the connection fares after it.
-pub async fn renew(parts: &Parts, id: ConnectionId) -> Result<Row, Refused> {
+/// Renews a connection's default token now, and shows how the connection fares after it. The audit log has first who
+/// asked.
+pub async fn renew(parts: &Parts, by: &str, id: ConnectionId) -> Result<Row, Refused> {
     let head = find(parts, id).await?;
     refuse_paused(parts, &head).await?;
     let generation = parts.live.load();
@@ -152,25 +155,34 @@ pub async fn renew(parts: &Parts, id: ConnectionId) -> Result<Row, Refused> {
     let Some(refresher) = parts.outbound.refresher() else {
         return Err(Refused::new(Refusal::Conflict, "nothing renews tokens in this deployment: it has no master key"));
     };
+    note(parts, by, "connection.refresh", &head).await?;
     refresher.renew_now(integration, &connection, None).await.map_err(refused)?;
     let health = parts.connections.health(&head.integration, &head.name).await;
     Ok(described(&head, &health))
+}
+
+/// Writes down who has a connection used.
+async fn note(parts: &Parts, by: &str, action: &str, head: &ConnectionHead) -> Result<(), Refused> {
+    let target = format!("connection:{}/{}", head.integration, head.name);
+    parts.store.append(entry(parts, by, action, target, json!({ "cause": "asked" }))).await?;
+    Ok(())
 }
 
 /// Makes the integration's test request with a connection, and shows how the connection fares after it.
 #[utoipa::path(post, path = "/api/integrations/connections/{id}/test", tag = "connections",
     params(("id" = ConnectionId, Path, description = "The connection")),
     responses((status = 200, body = Shown), CallsOut))]
-pub async fn test(State(parts): Shared, Named(id): Named<ConnectionId>) -> Result<Json<Shown>, Refused> {
-    alone(&parts, try_again(&parts, id).await?).await
+pub async fn test(State(parts): Shared, By(by): By, Named(id): Named<ConnectionId>) -> Result<Json<Shown>, Refused> {
+    alone(&parts, try_again(&parts, &by, id).await?).await
 }
 
-/// Makes the integration's test request with a connection.
-pub async fn try_again(parts: &Parts, id: ConnectionId) -> Result<Row, Refused> {
+/// Makes the integration's test request with a connection. The audit log has it first.
+pub async fn try_again(parts: &Parts, by: &str, id: ConnectionId) -> Result<Row, Refused> {
     let head = find(parts, id).await?;
     refuse_paused(parts, &head).await?;
     let generation = parts.live.load();
     let integration = generation.integration(&head.integration).ok_or_else(|| not_in_force(&head))?;
+    note(parts, by, "connection.test", &head).await?;
     let tested = Box::pin(outbound::test(&parts.outbound, &generation, integration, &head.name)).await;
     if let Err(error) = tested {
         return Err(Refused::from(error.answer()));
