@@ -21,8 +21,8 @@ const REPLAYED: usize = 1_000;
 
 /// The events that fit the filters.
 pub async fn list(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQuery>) -> Result<Response, Refused> {
-    let (rows, next) = events::page(&parts, &query).await?;
-    let view = json!({ "rows": rows, "next": next, "integrations": integrations(&parts) });
+    let page = events::page(&parts, &query).await?;
+    let view = json!({ "rows": page.rows, "next": page.next, "partial": page.ended_early, "integrations": integrations(&parts) });
     shell.page("events.html", "Events", view).await
 }
 
@@ -46,8 +46,8 @@ pub async fn replay(
 
 /// The deliveries that were given up.
 pub async fn dead(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQuery>) -> Result<Response, Refused> {
-    let (rows, next) = deliveries::dead_rows(&parts, &query.of_the_dead()).await?;
-    let view = json!({ "rows": rows, "next": next, "integrations": integrations(&parts) });
+    let page = deliveries::dead_rows(&parts, &query.of_the_dead()).await?;
+    let view = json!({ "rows": page.rows, "next": page.next, "partial": page.ended_early, "integrations": integrations(&parts) });
     shell.page("dead_letters.html", "Dead letters", view).await
 }
 
@@ -65,13 +65,13 @@ pub async fn replay_delivery(
 /// What trying all of them again would do.
 pub async fn plan(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQuery>) -> Result<Response, Refused> {
     let query = query.of_the_dead().limited(REPLAYED);
-    let (rows, next) = deliveries::dead_rows(&parts, &query).await?;
-    let actions = rows.iter().fold(std::collections::BTreeMap::<String, usize>::new(), |mut counts, row| {
+    let page = deliveries::dead_rows(&parts, &query).await?;
+    let actions = page.rows.iter().fold(std::collections::BTreeMap::<String, usize>::new(), |mut counts, row| {
         *counts.entry(row.delivery.summary.clone()).or_default() += 1;
         counts
     });
     let most = parts.live.load().gateway.limits.replay_deliveries;
-    let view = json!({ "count": rows.len(), "more": next.is_some(), "most": most, "actions": actions });
+    let view = json!({ "count": page.rows.len(), "more": page.next.is_some(), "most": most, "actions": actions });
     shell.page("replay.html", "Replay dead letters", view).await
 }
 

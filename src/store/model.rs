@@ -40,6 +40,12 @@ pub fn endpoint_name(id: WebhookId, connection: &str) -> Arc<str> {
     Arc::from(format!("{id}/{connection}"))
 }
 
+/// The endpoint and the connection that such a name tells.
+pub fn named_endpoint(name: &str) -> Option<(WebhookId, &str)> {
+    let (id, connection) = name.split_once('/')?;
+    Some((id.parse().ok()?, connection))
+}
+
 /// What became of an event that was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
@@ -86,12 +92,12 @@ pub struct EventHead {
 impl EventHead {
     /// The managed endpoint it came to, where it was one.
     pub fn webhook(&self) -> Option<WebhookId> {
-        self.endpoint.as_deref()?.split_once('/')?.0.parse().ok()
+        named_endpoint(self.endpoint.as_deref()?).map(|(id, _)| id)
     }
 
     /// The connection whose endpoint it came to, where it was one.
     pub fn connection(&self) -> Option<&str> {
-        self.endpoint.as_deref()?.split_once('/').map(|(_, connection)| connection)
+        named_endpoint(self.endpoint.as_deref()?).map(|(_, connection)| connection)
     }
 }
 

@@ -3,4 +3,5 @@
 mod browser;
 pub mod house;
 mod screens;
+mod search;
 mod sign_in;

@@ -11,11 +11,12 @@ use utoipa::ToSchema;
 
 use super::Shared;
 use super::config::entry;
-use super::events::{DeliveryShown, delivery};
-use super::query::{Asked, EventQuery, Named, next_page};
+use super::events::{DeliveryShown, Page, delivery};
+use super::query::{Asked, EventQuery, Named};
+use super::search::{Found, find};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
-use crate::base::id::{DeliveryId, EventId};
+use crate::base::id::DeliveryId;
 use crate::respond::Refusal;
 use crate::store::StoreError;
 use crate::store::model::{Delivery, DeliveryState, EventState, NO_RULE};
@@ -53,15 +54,15 @@ pub async fn list(
     uri: Uri,
     Asked(query): Asked<EventQuery>,
 ) -> Result<(HeaderMap, Json<Vec<DeadDelivery>>), Refused> {
-    let (rows, next) = dead_rows(&parts, &query).await?;
-    Ok((next_page(&uri, next), Json(rows)))
+    let page = dead_rows(&parts, &query).await?;
+    Ok((page.headers(&uri), Json(page.rows)))
 }
 
 /// What lists show of the dead deliveries that a query means, and where to go on.
-pub async fn dead_rows(parts: &Parts, query: &EventQuery) -> Result<(Vec<DeadDelivery>, Option<EventId>), Refused> {
-    let (dead, next) = dead(parts, query).await?;
+pub async fn dead_rows(parts: &Parts, query: &EventQuery) -> Result<Page<DeadDelivery>, Refused> {
+    let Page { rows, next, ended_early } = dead(parts, query).await?;
     let shown = |(integration, row): Dead| DeadDelivery { delivery: delivery(&row), integration };
-    Ok((dead.into_iter().map(shown).collect(), next))
+    Ok(Page { rows: rows.into_iter().map(shown).collect(), next, ended_early })
 }
 
 /// Tries one delivery again.
@@ -98,22 +99,18 @@ pub async fn replay_all(
     uri: Uri,
     Asked(query): Asked<EventQuery>,
 ) -> Result<(StatusCode, HeaderMap, Json<DeliveriesReplayed>), Refused> {
-    let (replayed, next) = all_again(&parts, &by, &query).await?;
-    Ok((StatusCode::ACCEPTED, next_page(&uri, next), Json(DeliveriesReplayed { replayed })))
+    let page = all_again(&parts, &by, &query).await?;
+    Ok((StatusCode::ACCEPTED, page.headers(&uri), Json(DeliveriesReplayed { replayed: page.rows })))
 }
 
 /// Tries a page of dead deliveries again. Returns which were, and where to go on.
-pub async fn all_again(
-    parts: &Parts,
-    by: &str,
-    query: &EventQuery,
-) -> Result<(Vec<DeliveryId>, Option<EventId>), Refused> {
-    let (dead, next) = dead(parts, query).await?;
-    let ids: Vec<_> = dead.iter().map(|(_, row)| row.id).collect();
+pub async fn all_again(parts: &Parts, by: &str, query: &EventQuery) -> Result<Page<DeliveryId>, Refused> {
+    let dead = dead(parts, query).await?;
+    let ids: Vec<_> = dead.rows.iter().map(|(_, row)| row.id).collect();
     let detail = json!({ "deliveries": ids });
     parts.store.append(entry(parts, by, "delivery.replay", "deliveries:dead".to_owned(), detail)).await?;
     let mut replayed = Vec::new();
-    for (_, delivery) in &dead {
+    for (_, delivery) in &dead.rows {
         match anew(parts, delivery).await {
             Ok(()) => replayed.push(delivery.id),
             // Someone else was quicker, or retention was: either way it is not dead any more.
@@ -121,7 +118,7 @@ pub async fn all_again(
             Err(error) => return Err(error.into()),
         }
     }
-    Ok((replayed, next))
+    Ok(Page { rows: replayed, next: dead.next, ended_early: dead.ended_early })
 }
 
 /// Tries a delivery again. Of one that only tells that the rules could not be matched, they are matched again.
@@ -137,16 +134,16 @@ pub(super) async fn anew(parts: &Parts, delivery: &Delivery) -> Result<(), Store
 pub(super) type Dead = (Arc<str>, Delivery);
 
 /// The dead deliveries of a page of events, and where to go on.
-pub(super) async fn dead(parts: &Parts, query: &EventQuery) -> Result<(Vec<Dead>, Option<EventId>), Refused> {
+pub(super) async fn dead(parts: &Parts, query: &EventQuery) -> Result<Page<Dead>, Refused> {
     if query.state() != Some(EventState::Dead) {
         return Err(Refused::new(Refusal::InvalidInput, "say `state=dead`: other deliveries are listed by event"));
     }
-    let page = parts.store.list(&query.filter(parts.clock.now())?, query.page()?).await?;
-    let mut found = Vec::new();
-    for head in page.rows {
+    let Found { heads, next, ended_early } = find(parts, query).await?;
+    let mut rows = Vec::new();
+    for head in heads {
         let deliveries = parts.store.deliveries(head.id).await?;
         let given_up = deliveries.into_iter().filter(|delivery| delivery.state == DeliveryState::Dead);
-        found.extend(given_up.map(|delivery| (Arc::clone(&head.integration), delivery)));
+        rows.extend(given_up.map(|delivery| (Arc::clone(&head.integration), delivery)));
     }
-    Ok((found, page.next))
+    Ok(Page { rows, next, ended_early })
 }

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -14,11 +14,15 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::config::entry;
 use super::query::{Asked, EventQuery, Named, next_page};
+use super::search::{Found, find};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::{DeliveryId, EventId, WebhookId};
 use crate::respond::Refusal;
 use crate::store::model::{Attempt, Delivery, DeliveryState, Event, EventHead, EventState};
+
+/// The header of an answer that says that a search ended at its bound.
+const SEARCH: HeaderName = HeaderName::from_static("trunkline-search");
 
 /// What lists show of an event.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -132,22 +136,45 @@ pub struct EventReplayed {
     pub replayed: EventId,
 }
 
-/// Heads of events, newest first. Filters: `integration`, `state`, `type` (with `*`), `delivery_id`,
-/// `since`, `until`; pages: `limit`, `after`.
+/// Heads of events, newest first. Filters: `integration`, `connection`, `webhook`, `state`, `type` (with `*`),
+/// `delivery_id`, `since`, `until`, `q`; pages: `limit`, `after`. A search that ended at its bound says so in
+/// `Trunkline-Search: partial`, and goes on at the next page.
 #[utoipa::path(get, path = "/api/events", tag = "events", params(EventQuery), responses((status = 200, body = [Row])))]
 pub async fn list(
     State(parts): Shared,
     uri: Uri,
     Asked(query): Asked<EventQuery>,
 ) -> Result<(HeaderMap, Json<Vec<Row>>), Refused> {
-    let (rows, next) = page(&parts, &query).await?;
-    Ok((next_page(&uri, next), Json(rows)))
+    let page = page(&parts, &query).await?;
+    Ok((page.headers(&uri), Json(page.rows)))
+}
+
+/// A page of a list of events, or of what is listed by event.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Where to go on.
+    pub next: Option<EventId>,
+    /// Whether a search ended before it had looked through all.
+    pub ended_early: bool,
+}
+
+impl<T> Page<T> {
+    /// What the answer says of it beside its rows.
+    pub fn headers(&self, uri: &Uri) -> HeaderMap {
+        let mut headers = next_page(uri, self.next);
+        if self.ended_early {
+            headers.insert(SEARCH, HeaderValue::from_static("partial"));
+        }
+        headers
+    }
 }
 
 /// Heads of the events that a query means, and where to go on.
-pub async fn page(parts: &Parts, query: &EventQuery) -> Result<(Vec<Row>, Option<EventId>), Refused> {
-    let page = parts.store.list(&query.filter(parts.clock.now())?, query.page()?).await?;
-    Ok((page.rows.iter().map(row).collect(), page.next))
+pub async fn page(parts: &Parts, query: &EventQuery) -> Result<Page<Row>, Refused> {
+    let Found { heads, next, ended_early } = find(parts, query).await?;
+    Ok(Page { rows: heads.iter().map(row).collect(), next, ended_early })
 }
 
 /// One event with its content and its deliveries.

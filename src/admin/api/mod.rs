@@ -26,6 +26,7 @@ pub mod ratings;
 pub mod replays;
 mod registrations;
 mod repeated;
+pub mod search;
 mod sign_in_links;
 mod transfer;
 pub mod usage;

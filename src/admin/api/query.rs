@@ -106,6 +106,9 @@ pub struct EventQuery {
     since: Option<String>,
     /// Only those that arrived before then.
     until: Option<String>,
+    /// Only those that hold this text in type, ids, query, headers or body, whatever the case of its letters. One search
+    /// reads the newest 2,000 events, or 32 MiB of their bodies.
+    q: Option<String>,
     /// At most so many: 1 to 1,000, or 50 when nobody says.
     limit: Option<usize>,
     /// Only those older than this one.
@@ -134,6 +137,11 @@ impl EventQuery {
             since: time(&self.since)?,
             until: time(&self.until)?,
         })
+    }
+
+    /// The text that the events are to hold.
+    pub fn text(&self) -> Option<&str> {
+        self.q.as_deref().filter(|text| !text.is_empty())
     }
 
     /// The page.
@@ -173,6 +181,7 @@ impl EventQuery {
             ("delivery_id", &self.delivery_id),
             ("since", &self.since),
             ("until", &self.until),
+            ("q", &self.q),
         ];
         texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), Value::from(text.clone()?)))).collect()
     }

@@ -27,6 +27,8 @@ use crate::store::model::Delivery;
 
 /// Events that are looked at together.
 const EVENTS: usize = 500;
+/// Searches that one plan makes, where its filter has a text.
+const SEARCHES: usize = 10;
 /// Deliveries that are tried again between two looks at whether to go on.
 const PART: usize = 50;
 /// Plans that are remembered; the oldest goes first, one that runs never.
@@ -125,7 +127,8 @@ pub struct Shown {
     pub filter: Value,
     /// How many deliveries it has.
     pub planned: usize,
-    /// Whether more fitted than a plan may have (`limits.replay_deliveries`); it has those of the newest events then.
+    /// Whether more fitted than a plan may have (`limits.replay_deliveries`), or a search (`q`) ended before it had looked
+    /// through all; it has those of the newest events then.
     pub more: bool,
     /// How many there are of each action.
     pub actions: BTreeMap<String, usize>,
@@ -184,17 +187,18 @@ pub async fn make(parts: &Parts, by: &Arc<str>, query: EventQuery) -> Result<u64
     let mut query = query.of_the_dead().limited(EVENTS);
     let filter = query.shown();
     let most = parts.live.load().gateway.limits.replay_deliveries;
-    let mut left = Vec::new();
+    let (mut left, mut searches) = (Vec::new(), 0);
     let more = loop {
-        let (found, next) = dead(parts, &query).await?;
-        left.extend(found.into_iter().map(|(_, delivery)| delivery));
-        match next {
-            Some(next) if left.len() < most => query = query.after(next),
+        let found = dead(parts, &query).await?;
+        left.extend(found.rows.into_iter().map(|(_, delivery)| delivery));
+        searches += usize::from(query.text().is_some());
+        match found.next {
+            Some(next) if left.len() < most && searches < SEARCHES => query = query.after(next),
             next => break next.is_some() || left.len() > most,
         }
     };
     left.truncate(most);
-    if more {
+    if more && searches < SEARCHES {
         parts.metrics.admin_limits_reached.with_label_values(&["replay_deliveries"]).inc();
     }
     let actions = left.iter().fold(BTreeMap::new(), |mut counts, delivery| {

@@ -13,7 +13,9 @@ use super::{Embedded, Entry};
 use crate::base::id::EventId;
 use crate::definition::plan::rule::Glob;
 use crate::store::journal::{Durability, Pointer, segment};
-use crate::store::model::{Accepted, Delivery, Event, EventFilter, EventHead, EventState, NewEvent, Page, PageRequest};
+use crate::store::model::{
+    Accepted, Delivery, Event, EventFilter, EventHead, EventState, NewEvent, Page, PageRequest, named_endpoint,
+};
 use crate::store::{Events, StoreError};
 
 /// The most event rows a list looks at before it answers with what it has and a cursor.
@@ -185,9 +187,10 @@ fn page_of(rows: Vec<EventHead>) -> Page<EventHead> {
 /// Whether an event is one of those asked for.
 fn matches(filter: &EventFilter, row: &EventRow) -> bool {
     let head = &row.head;
+    let endpoint = || head.endpoint.as_deref().and_then(named_endpoint);
     filter.integration.as_deref().is_none_or(|wanted| *head.integration == *wanted)
-        && filter.connection.as_deref().is_none_or(|wanted| head.connection() == Some(wanted))
-        && filter.webhook.is_none_or(|wanted| head.webhook() == Some(wanted))
+        && filter.connection.as_deref().is_none_or(|wanted| endpoint().is_some_and(|(_, name)| name == wanted))
+        && filter.webhook.is_none_or(|wanted| endpoint().is_some_and(|(id, _)| id == wanted))
         && filter.state.is_none_or(|wanted| row.state == wanted)
         && filter.event_type.as_deref().is_none_or(|glob| Glob::new(glob).matches(&head.event_type))
         && filter.delivery_id.as_deref().is_none_or(|wanted| head.delivery_id.as_deref() == Some(wanted))
