@@ -145,6 +145,7 @@ pub struct Shown {
 pub async fn sign_in(
     State(parts): Shared,
     Extension(entered): Extension<Entered>,
+    headers: HeaderMap,
     Form(shown): Form<Shown>,
 ) -> Result<Response, Refused> {
     let to = own_path(shown.to.as_deref());
@@ -154,11 +155,16 @@ pub async fn sign_in(
         return Err(Refused::with_help(Refusal::HttpsRequired, detail, help));
     };
     let password = Secret::new(shown.password);
-    let attempt = Attempt { name: shown.name.trim(), password: &password, source: entered.source };
+    let attempt = Attempt {
+        name: shown.name.trim(),
+        password: &password,
+        source: entered.source,
+        device: way.read_device(&headers),
+    };
     match parts.sign_in.by_password(&entered.gateway.admin, attempt).await {
-        Ok(cookie) => {
+        Ok(signed_in) => {
             let mut response = render::see_other(&format!("{}{to}", entered.gateway.admin.base_path()));
-            response.headers_mut().extend(way.begin(&cookie).map(|cookie| (header::SET_COOKIE, cookie)));
+            way.begin(&signed_in).for_each(|cookie| _ = response.headers_mut().append(header::SET_COOKIE, cookie));
             Ok(response)
         }
         Err(refused) => {
@@ -194,11 +200,11 @@ pub async fn by_link(
     let Some(way) = entered.way else {
         return Err(Refused::new(Refusal::HttpsRequired, "the link would cross the network in the clear"));
     };
-    let cookie = parts.sign_in.by_link(&entered.gateway.admin, &word, entered.source).await?;
+    let signed_in = parts.sign_in.by_link(&entered.gateway.admin, &word, entered.source).await?;
     let ground = Ground::of(&entered.gateway);
     let place = format!("{}/", ground.base);
     let mut page = onward(&ground, &place);
-    page.headers_mut().extend(way.begin(&cookie).map(|cookie| (header::SET_COOKIE, cookie)));
+    way.begin(&signed_in).for_each(|cookie| _ = page.headers_mut().append(header::SET_COOKIE, cookie));
     Ok(page)
 }
 

@@ -1,9 +1,18 @@
-//! The session's cookie: named and marked by how the browser came.
+//! The cookies of a session and of a browser that has had one: named and marked by how the browser came.
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::base::secret::Secret;
+use super::SignedIn;
 use crate::definition::plan::gateway::{DoorName, Gateway};
+
+/// How long a browser keeps it that someone has signed in from it: a year.
+const DEVICE: &str = "; Max-Age=31536000";
+
+#[derive(Debug, Clone, Copy)]
+enum Cookie {
+    Session,
+    Device,
+}
 
 /// How a browser comes to the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,34 +38,48 @@ impl Way {
         is_near(host).then_some(Self::Near)
     }
 
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Secure => "__Host-trunkline",
-            Self::Near => "trunkline",
+    const fn name(self, cookie: Cookie) -> &'static str {
+        match (self, cookie) {
+            (Self::Secure, Cookie::Session) => "__Host-trunkline",
+            (Self::Near, Cookie::Session) => "trunkline",
+            (Self::Secure, Cookie::Device) => "__Host-trunkline-device",
+            (Self::Near, Cookie::Device) => "trunkline-device",
         }
     }
 
-    /// The cookie's value in a request. Of two of one name neither counts: one of them is not ours.
+    /// The session's cookie in a request.
     pub fn read(self, headers: &HeaderMap) -> Option<&str> {
+        self.read_one(headers, Cookie::Session)
+    }
+
+    /// What a request shows of an earlier time that someone signed in from its browser.
+    pub fn read_device(self, headers: &HeaderMap) -> Option<&str> {
+        self.read_one(headers, Cookie::Device)
+    }
+
+    /// A cookie's value in a request. Of two of one name neither counts: one of them is not ours.
+    fn read_one(self, headers: &HeaderMap, cookie: Cookie) -> Option<&str> {
         let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
         let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        let mut ours = pairs.filter(|(name, _)| *name == self.name()).map(|(_, value)| value);
+        let mut ours = pairs.filter(|(name, _)| *name == self.name(cookie)).map(|(_, value)| value);
         ours.next().filter(|_| ours.next().is_none())
     }
 
-    /// The cookie of a session that begins.
-    pub fn begin(self, value: &Secret) -> Option<HeaderValue> {
-        self.set(value.expose(), "")
+    /// The cookies of a session that begins.
+    pub fn begin(self, signed_in: &SignedIn) -> impl Iterator<Item = HeaderValue> {
+        let session = self.set(Cookie::Session, signed_in.session.expose(), "");
+        let device = signed_in.device.as_ref().and_then(|value| self.set(Cookie::Device, value.expose(), DEVICE));
+        session.into_iter().chain(device)
     }
 
-    /// The cookie that ends it.
+    /// The cookie that ends it. What says that someone has signed in from there stays.
     pub fn end(self) -> Option<HeaderValue> {
-        self.set("", "; Max-Age=0")
+        self.set(Cookie::Session, "", "; Max-Age=0")
     }
 
-    fn set(self, value: &str, more: &str) -> Option<HeaderValue> {
+    fn set(self, cookie: Cookie, value: &str, more: &str) -> Option<HeaderValue> {
         let secure = if self == Self::Secure { "; Secure" } else { "" };
-        let text = format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{more}", self.name());
+        let text = format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{more}", self.name(cookie));
         let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
         Some(value)
@@ -76,6 +99,7 @@ fn is_near(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::secret::Secret;
 
     fn headers(lines: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -96,9 +120,19 @@ mod tests {
 
     #[test]
     fn cookies_are_kept_from_scripts_and_other_sites() {
-        let set = |way: Way| way.begin(&Secret::from("v")).expect("a header").to_str().expect("text").to_owned();
-        assert_eq!(set(Way::Secure), "__Host-trunkline=v; Path=/; HttpOnly; SameSite=Strict; Secure");
-        assert_eq!(set(Way::Near), "trunkline=v; Path=/; HttpOnly; SameSite=Strict");
+        let signed_in = SignedIn { session: Secret::from("v"), device: Some(Secret::from("d")) };
+        let set = |way: Way| {
+            let all = way.begin(&signed_in).map(|cookie| cookie.to_str().expect("text").to_owned());
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            set(Way::Secure),
+            [
+                "__Host-trunkline=v; Path=/; HttpOnly; SameSite=Strict; Secure",
+                "__Host-trunkline-device=d; Path=/; HttpOnly; SameSite=Strict; Secure; Max-Age=31536000",
+            ]
+        );
+        assert_eq!(set(Way::Near)[0], "trunkline=v; Path=/; HttpOnly; SameSite=Strict");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Guessing made slow: after a few wrong passwords or tokens each further one costs a longer wait.
 //!
 //! Passwords are counted by source (an IPv6 one by its /64 network, which one person has whole) and by account, tokens by
-//! source, apart from passwords. An account's wait
-//! stays short, so that someone who guesses its name cannot keep its owner out. A name that nobody has is counted like
+//! source, apart from passwords. A browser that the account has signed in from ([`super::device`]) is counted by itself, so
+//! that someone who guesses an account's name does not keep its owner out, wherever the guesses come from. For all others
+//! an account's wait stays short. A name that nobody has is counted like
 //! an account, so that its wait does not tell it from one. Memory is bounded: what was seen longest ago is forgotten first,
 //! and names that nobody has push nothing else out.
 
@@ -20,7 +21,7 @@ use crate::base::clock::Timestamp;
 const FREE: u32 = 3;
 /// The first wait; each further one is twice as long.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest wait of a source.
+/// The longest wait of a source or a browser.
 const SOURCE: Duration = Duration::from_mins(15);
 /// The longest wait of an account.
 const ACCOUNT: Duration = Duration::from_secs(30);
@@ -40,6 +41,8 @@ pub enum Place {
     Nobody([u8; 32]),
     /// Where wrong tokens come from.
     Tokens(IpAddr),
+    /// The browser they come from, where the account has signed in from it: its cookie's digest.
+    Device([u8; 32]),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +80,11 @@ pub fn places(source: Option<IpAddr>, name: &str, account: Option<&str>) -> Vec<
     let named = account
         .map_or_else(|| Place::Nobody(Sha256::digest(name).into()), |account| Place::Account(account.to_owned()));
     source.into_iter().chain([named]).collect()
+}
+
+/// What an attempt from a browser that the account has signed in from is counted by.
+pub fn place_of_device(cookie: &str) -> Vec<Place> {
+    vec![Place::Device(Sha256::digest(cookie).into())]
 }
 
 /// What a token is counted by; what comes from nowhere, as by a Unix socket, was let in by its permissions.

@@ -6,6 +6,7 @@
 //! sign-out is in the audit log first. Called by the guard and by the page.
 
 pub mod cookie;
+mod device;
 mod lockout;
 mod once;
 mod sessions;
@@ -92,6 +93,17 @@ pub struct Attempt<'a> {
     pub password: &'a Secret,
     /// Where they come from, where that is known.
     pub source: Option<IpAddr>,
+    /// What their browser shows from an earlier time.
+    pub device: Option<&'a str>,
+}
+
+/// What the browser of someone who signed in gets to keep.
+#[derive(Debug)]
+pub struct SignedIn {
+    /// The session's cookie.
+    pub session: Secret,
+    /// What says that this account has signed in from there, where it is one of the settings.
+    pub device: Option<Secret>,
 }
 
 /// Signing in.
@@ -137,14 +149,18 @@ impl SignIn {
         Ok(Some(Identity { name, role, proof: Proof::Session { form: form_word(cookie) } }))
     }
 
-    /// Begins a session for who shows their password or token. Returns the cookie's value.
+    /// Begins a session for who shows their password or token.
     ///
     /// # Errors
     /// When they do not fit, when there were too many guesses, or when the store fails.
-    pub async fn by_password(&self, admin: &Admin, attempt: Attempt<'_>) -> Result<Secret, Refused> {
+    pub async fn by_password(&self, admin: &Admin, attempt: Attempt<'_>) -> Result<SignedIn, Refused> {
         let now = self.parts.clock.now();
         let known = admin.account(attempt.name);
-        let places = lockout::places(attempt.source, attempt.name, known.map(|account| &*account.name));
+        let is_own = |cookie: &&str| known.is_some_and(|account| device::is_of(account, cookie));
+        let places = match attempt.device.filter(is_own) {
+            Some(cookie) => lockout::place_of_device(cookie),
+            None => lockout::places(attempt.source, attempt.name, known.map(|account| &*account.name)),
+        };
         let wait = self.lockout.attempt(&places, now).map_err(|wait| {
             self.count("locked");
             let detail = "too many wrong passwords came from here or for this name";
@@ -164,7 +180,8 @@ impl SignIn {
         }
         self.lockout.succeed(&places);
         let Some(account) = known else { return Err(Refused::new(Refusal::SignInRefused, "nobody has this name")) };
-        self.begin(&account.name, &fingerprint(account), attempt.source).await
+        let session = self.begin(&account.name, &fingerprint(account), attempt.source).await?;
+        Ok(SignedIn { session, device: device::issue(account, &*self.parts.random) })
     }
 
     /// Who shows this token with a request. Wrong ones are slowed down by where they come from, apart from passwords, so
@@ -199,7 +216,7 @@ impl SignIn {
     ///
     /// # Errors
     /// When the link was used or is over, or when the store fails.
-    pub async fn by_link(&self, admin: &Admin, word: &str, source: Option<IpAddr>) -> Result<Secret, Refused> {
+    pub async fn by_link(&self, admin: &Admin, word: &str, source: Option<IpAddr>) -> Result<SignedIn, Refused> {
         let now = self.parts.clock.now();
         let proof = |name: &str| match admin.account(name) {
             Some(account) => Some(fingerprint(account)),
@@ -211,7 +228,9 @@ impl SignIn {
             let help = "`trunkline sign-in` prints another one";
             return Err(Refused::with_help(Refusal::SignInRefused, "this link was used before, or is over", help));
         };
-        self.begin(&name, &proof, source).await
+        let session = self.begin(&name, &proof, source).await?;
+        let device = admin.account(&name).and_then(|account| device::issue(account, &*self.parts.random));
+        Ok(SignedIn { session, device })
     }
 
     /// Ends a session.
@@ -378,6 +397,7 @@ mod tests {
                 name: if source == 1 { "ada" } else { "bob" },
                 password: &Secret::new("a guess".to_owned()),
                 source: Some(IpAddr::from([192, 0, 2, source])),
+                device: None,
             };
             // Asked once and then left.
             runtime.block_on(async { Box::pin(sign_in.by_password(&admin, attempt)).now_or_never() })

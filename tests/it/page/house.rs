@@ -126,7 +126,13 @@ impl House {
 
     /// A visitor whom nobody knows yet.
     pub fn visitor(&self) -> Visitor {
-        Visitor { admin: self.admin, host: self.admin.to_string(), cookie: String::new(), form: String::new() }
+        Visitor {
+            admin: self.admin,
+            host: self.admin.to_string(),
+            cookie: String::new(),
+            device: String::new(),
+            form: String::new(),
+        }
     }
 
     /// A visitor who has signed in.
@@ -167,6 +173,8 @@ pub struct Visitor {
     pub admin: SocketAddr,
     pub host: String,
     pub cookie: String,
+    /// What tells that someone has signed in from here.
+    pub device: String,
     /// What forms of the session carry.
     pub form: String,
 }
@@ -186,9 +194,10 @@ impl Visitor {
 
     /// Sends exactly this, with the cookie.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
-        let cookie = [("cookie", self.cookie.as_str())];
-        let headers: Vec<_> =
-            headers.iter().copied().chain(cookie.into_iter().filter(|(_, c)| !c.is_empty())).collect();
+        let kept = [self.cookie.as_str(), self.device.as_str()].into_iter().filter(|cookie| !cookie.is_empty());
+        let kept = kept.collect::<Vec<_>>().join("; ");
+        let cookies = Some(("cookie", kept.as_str())).filter(|(_, kept)| !kept.is_empty());
+        let headers: Vec<_> = headers.iter().copied().chain(cookies).collect();
         Client::for_host(self.admin, &self.host).send(method, path, &headers, body.as_bytes()).unwrap()
     }
 
@@ -220,6 +229,9 @@ impl Visitor {
     pub fn keep(&mut self, reply: &Reply) {
         let Some(cookie) = reply.header("set-cookie") else { return };
         cookie.split(';').next().unwrap().clone_into(&mut self.cookie);
+        if let Some((_, value)) = reply.headers.iter().find(|(_, value)| value.contains("trunkline-device=")) {
+            value.split(';').next().unwrap().clone_into(&mut self.device);
+        }
         let word = Regex::new("name=\"form\" value=\"([0-9a-f]+)\"").unwrap();
         self.form = word.captures(&text(&self.get("/"))).map(|found| found[1].to_owned()).unwrap_or_default();
     }

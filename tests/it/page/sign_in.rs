@@ -54,6 +54,29 @@ async fn guessing_is_told_nothing_and_gets_slower() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_has_signed_in_before_is_not_kept_waiting_by_strangers() {
+    let house = House::open(&people()).await;
+    let mut ada = house.signed_in("ada", ADA);
+    assert!(ada.device.starts_with("trunkline-device="), "{}", ada.device);
+    assert_eq!(ada.post("/sign-out", &[]).status, 303);
+    ada.cookie.clear();
+    let guess = |visitor: &Visitor, name: &str| visitor.clone().sign_in(name, "wrong wrong wrong").status;
+    let stranger = house.visitor();
+    assert_eq!([(); 5].map(|()| guess(&stranger, "ada")), [401, 401, 401, 401, 429]);
+    assert_eq!(house.visitor().sign_in("ada", ADA).status, 429, "a browser that nobody knows waits");
+    // Not even for the address that the guesses come from.
+    assert_eq!(ada.clone().sign_in("ada", ADA).status, 303);
+    let borrowed = Visitor { device: ada.device.clone(), ..house.visitor() };
+    assert_eq!(guess(&borrowed, "bob"), 429, "another account's browser is nobody's");
+    let forged = Visitor { device: ada.device.replacen('=', "=x", 1), ..house.visitor() };
+    assert_eq!(forged.clone().sign_in("ada", ADA).status, 429);
+    // Its own guesses cost the browser its waits.
+    assert_eq!([(); 5].map(|()| guess(&ada, "ada")), [401, 401, 401, 401, 429]);
+    assert_eq!(ada.sign_in("ada", ADA).status, 429);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn guessing_tokens_gets_slower_and_keeps_nobody_from_signing_in() {
     let house = House::open(&people()).await;
     let visitor = house.visitor();
