@@ -114,7 +114,7 @@ pub async fn enter(parts: &Parts, request: Request) -> Result<Request, Refused> 
 }
 
 /// The route that a request takes, as it is declared; empty where there is none.
-fn route(request: &Request) -> &str {
+pub(super) fn route(request: &Request) -> &str {
     request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str)
 }
 

@@ -125,6 +125,34 @@ fn an_endpoint_takes_what_its_own_secret_signs_and_its_events_carry_the_connecti
 }
 
 #[test]
+fn a_secret_is_not_shown_again_without_a_line_in_the_audit_log() {
+    let world = World::start(HUB);
+    let ask = |target: &str, body: &str| {
+        let bearer = format!("Bearer {ADMIN_TOKEN}");
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+        Client::new(world.deployment.admin).send("POST", target, &headers, body.as_bytes()).unwrap()
+    };
+    let lines = |action: &str| {
+        let (_, found) = world.ask("GET", &format!("/api/audit?action={action}"), &Value::Null);
+        found.as_array().unwrap_or_else(|| panic!("{found}")).clone()
+    };
+    let target = format!("/api/integrations/{}/webhooks", world.connection());
+    let made = ask(&target, "{}").json();
+    assert!(lines("answer.replay").is_empty());
+    let again = ask(&target, "{}");
+    assert_eq!((again.header("idempotent-replayed"), again.json()), (Some("true"), made.clone()));
+    let replayed = lines("answer.replay");
+    assert_eq!((replayed.len(), &replayed[0]["actor"]), (1, &json!("operator")));
+    assert_eq!(replayed[0]["target"], format!("request:POST {target}"));
+    // What shows a secret shows the present one, and says so each time.
+    let reveal = format!("/api/webhooks/{}/reveal", field(&made, "id"));
+    assert_eq!(ask(&reveal, "").json()["secret"], made["secret"]);
+    let rotated = world.change(&made, ("POST", "/rotate"), &json!({}));
+    assert_eq!(ask(&reveal, "").json()["secret"], rotated["secret"]);
+    assert_eq!(lines("webhook.reveal").len(), 2);
+}
+
+#[test]
 fn an_unknown_token_is_like_no_integration_and_guesses_are_slowed() {
     let world = World::start(&HUB.replace("  event: body.type", "  rate_per_source: 3/h\n  event: body.type"));
     let made = world.create(&json!({}));

@@ -2,7 +2,8 @@
 //! first answer (draft-ietf-httpapi-idempotency-key-header).
 //!
 //! That a request is under way is durable before it is; its answer is sealed, since it may have a secret, and kept for
-//! [`KEPT`]. A key belongs to whoever uses it: two people's same keys are two.
+//! [`KEPT`]. A key belongs to whoever uses it: two people's same keys are two. The audit log has each answer that is given
+//! again first, and nothing is kept of what shows a secret anew ([`MADE_AGAIN`]).
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +17,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
-use crate::admin::entry::most_bytes;
+use super::config::entry;
+use crate::admin::entry::{most_bytes, route};
 use crate::admin::refusal::Refused;
 use crate::admin::sign_in::Identity;
 use crate::admin::{Parts, guard};
@@ -37,6 +40,9 @@ const KEPT: Duration = Duration::from_hours(24);
 const LONGEST: usize = 255;
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Routes of which no answer is kept, as they are declared: they show what there is, and the audit log has each time.
+const MADE_AGAIN: [&str; 1] = ["/api/webhooks/{id}/reveal"];
 
 /// What is kept of a request with a key.
 #[derive(Serialize, Deserialize)]
@@ -68,6 +74,9 @@ struct Answer {
 struct Claim {
     place: RecordKey,
     request: String,
+    who: Arc<str>,
+    /// Its method and path.
+    what: String,
 }
 
 /// The answers that are kept.
@@ -100,7 +109,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// When its key is not one, is another request's, or of one that is under way or whose answer is not kept.
 pub async fn once(State(answers): State<Arc<Answers>>, request: Request, next: Next) -> Result<Response, Refused> {
-    if !guard::is_change(request.method()) || !request.headers().contains_key(KEY) {
+    let is_made_again = MADE_AGAIN.contains(&route(&request));
+    if !guard::is_change(request.method()) || !request.headers().contains_key(KEY) || is_made_again {
         return Ok(next.run(request).await);
     }
     let vault = answers.parts.connections.vault().ok_or_else(|| {
@@ -135,7 +145,8 @@ async fn claim(request: Request, gateway: &Gateway) -> Result<(Claim, Request), 
     let place =
         RecordKey { collection: Arc::from(ANSWERS.collection), key: digest(&[who.as_bytes(), key.as_bytes()]).into() };
     let request = digest(&[head.method.as_str().as_bytes(), target.as_bytes(), &body]);
-    Ok((Claim { place, request }, Request::from_parts(head, Body::from(body))))
+    let what = format!("{} {}", head.method, head.uri.path());
+    Ok((Claim { place, request, who, what }, Request::from_parts(head, Body::from(body))))
 }
 
 /// SHA-256 over parts, each with its length, so that no two lists read the same.
@@ -192,7 +203,7 @@ impl Answers {
             None => (None, 0),
         };
         if let Some(kept) = found {
-            return self.repeat(kept, claim).map(Some);
+            return self.repeat(kept, claim).await.map(Some);
         }
         self.refuse_full(now)?;
         let begun = Kept { at: now, request: claim.request.clone(), outcome: Outcome::Begun };
@@ -202,7 +213,7 @@ impl Answers {
         Ok(None)
     }
 
-    fn repeat(&self, kept: Kept, claim: &Claim) -> Result<Response, Refused> {
+    async fn repeat(&self, kept: Kept, claim: &Claim) -> Result<Response, Refused> {
         if kept.request != claim.request {
             self.count("reused");
             let help = "take a fresh key for each request";
@@ -223,6 +234,9 @@ impl Answers {
                 Err(Refused::with_help(Refusal::AnswerNotKept, detail, help))
             }
             Outcome::Answered(answer) => {
+                let detail = json!({ "status": answer.status });
+                let noted = entry(&self.parts, &claim.who, "answer.replay", format!("request:{}", claim.what), detail);
+                self.parts.store.append(noted).await?;
                 self.count("replayed");
                 answer.replayed().ok_or_else(|| Refused::new(Refusal::AnswerNotKept, "the answer cannot be read"))
             }
