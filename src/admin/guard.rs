@@ -101,7 +101,7 @@ pub fn caller(known: Option<Identity>, gateway: &Gateway, listen: &Listen) -> Re
 }
 
 /// Routes of what a read-only deployment still takes: it changes nothing that files say.
-const GOES_ON: [&str; 18] = [
+const GOES_ON: [&str; 19] = [
     "/api/reload",
     "/api/events/{id}/replay",
     "/api/deliveries/replay",
@@ -116,6 +116,7 @@ const GOES_ON: [&str; 18] = [
     "/configuration/reload",
     "/events/{id}/replay",
     "/dead-letters/replay",
+    "/replays/{id}/run",
     "/replays/{id}/cancel",
     "/deliveries/{id}/replay",
     "/connections/{id}/test",

@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::activity::integrations;
+use super::render;
 use super::shell::Shell;
 use crate::admin::api::query::{Asked, EventQuery, Named};
 use crate::admin::api::{deliveries, events, replays};
@@ -15,9 +16,6 @@ use crate::admin::{By, Parts};
 use crate::base::id::{DeliveryId, EventId};
 
 type Shared = State<Arc<Parts>>;
-
-/// How many events are looked through to tell what a replay would do.
-const REPLAYED: usize = 1_000;
 
 /// The events that fit the filters.
 pub async fn list(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQuery>) -> Result<Response, Refused> {
@@ -47,7 +45,8 @@ pub async fn replay(
 /// The deliveries that were given up.
 pub async fn dead(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQuery>) -> Result<Response, Refused> {
     let page = deliveries::dead_rows(&parts, &query.of_the_dead()).await?;
-    let view = json!({ "rows": page.rows, "next": page.next, "partial": page.ended_early, "integrations": integrations(&parts) });
+    let view = json!({ "rows": page.rows, "next": page.next, "partial": page.ended_early, "all": parts.store.depth().dead,
+        "integrations": integrations(&parts) });
     shell.page("dead_letters.html", "Dead letters", view).await
 }
 
@@ -62,27 +61,19 @@ pub async fn replay_delivery(
     Ok(shell.done(&format!("/events/{}", id.event), "replayed"))
 }
 
-/// What trying all of them again would do.
-pub async fn plan(State(parts): Shared, shell: Shell, Asked(query): Asked<EventQuery>) -> Result<Response, Refused> {
-    let query = query.of_the_dead().limited(REPLAYED);
-    let page = deliveries::dead_rows(&parts, &query).await?;
-    let actions = page.rows.iter().fold(std::collections::BTreeMap::<String, usize>::new(), |mut counts, row| {
-        *counts.entry(row.delivery.summary.clone()).or_default() += 1;
-        counts
-    });
-    let most = parts.live.load().gateway.limits.replay_deliveries;
-    let view = json!({ "count": page.rows.len(), "more": page.next.is_some(), "most": most, "actions": actions });
-    shell.page("replay.html", "Replay dead letters", view).await
-}
-
-/// Tries all of them again, and shows how far that is.
-pub async fn replay_all(
+/// Plans to try all of them again, and shows what that would do. What is run is what is shown there.
+pub async fn plan(
     State(parts): Shared,
     By(by): By,
     shell: Shell,
     Asked(query): Asked<EventQuery>,
 ) -> Result<Response, Refused> {
     let id = replays::make(&parts, &by, query).await?;
+    Ok(render::see_other(&shell.address(&format!("/replays/{id}"))))
+}
+
+/// Runs a plan, and shows how far it is.
+pub async fn run(State(parts): Shared, By(by): By, shell: Shell, Named(id): Named<u64>) -> Result<Response, Refused> {
     replays::start(&parts, &by, id).await?;
     Ok(shell.done(&format!("/replays/{id}"), "replay_begun"))
 }

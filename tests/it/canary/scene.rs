@@ -438,7 +438,7 @@ rules:
             "/connections",
             "/events",
             "/dead-letters",
-            "/dead-letters/replay",
+            "/replays",
             "/activity",
             "/activity/live",
             "/configuration",

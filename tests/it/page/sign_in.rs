@@ -204,6 +204,7 @@ async fn viewers_see_everything_and_change_nothing() {
         format!("/connections/{id}/test"),
         format!("/connections/{id}/pause"),
         "/dead-letters/replay".to_owned(),
+        "/replays/1/run".to_owned(),
     ];
     for path in &changes {
         assert_eq!(code(&bob.post(path, &[("do", "save"), ("api_key", "x")])), (403, "role_forbidden"), "{path}");
