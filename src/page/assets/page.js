@@ -1,4 +1,4 @@
-// The keyboard, copying, and windows for connect links. Every screen works without this file.
+// The keyboard, copying, times and the live list. Every screen works without this file.
 (() => {
   "use strict";
 
@@ -17,6 +17,7 @@
     "?": () => document.getElementById("keys")?.showModal(),
     j: () => step(1),
     k: () => step(-1),
+    t: () => turnTimes(),
   };
 
   document.addEventListener("keydown", (event) => {
@@ -39,19 +40,92 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-copy]");
     if (button) copy(button);
+    if (event.target.matches("time") && !event.target.closest("a")) turnTimes();
+    if (event.target.id === "live-new") put(true);
   });
 
-  // What the live stream tells besides rows; and a page that watches for days does not grow.
-  for (const name of ["gap", "slow"]) {
-    document.addEventListener(name, () => document.getElementById(`live-${name}`)?.removeAttribute("hidden"));
+  // Times grow old while they are shown, by the gateway's clock; on demand they are moments.
+  const skew = Date.parse(document.body.dataset.now) - Date.now();
+  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  let moments = false;
+
+  function said(time) {
+    const ahead = (Date.parse(time.dateTime) - Date.now() - skew) / 1000;
+    const size = Math.abs(ahead);
+    const unit = units.find(([seconds]) => size >= seconds);
+    if (!unit) return "now";
+    const span = `${Math.floor(size / unit[0])} ${unit[1]}`;
+    return ahead > 0 ? `in ${span}` : `${span} ago`;
   }
-  document.addEventListener("htmx:sse:after:message", () => {
-    document.querySelectorAll("#rows > tr:nth-child(n + 501)").forEach((row) => row.remove());
+
+  function tellTimes() {
+    for (const time of document.querySelectorAll("time[title]")) {
+      const text = moments ? time.title : said(time);
+      if (time.textContent !== text) time.textContent = text;
+    }
+  }
+
+  function turnTimes() {
+    moments = !moments;
+    tellTimes();
+  }
+
+  setInterval(tellTimes, 5000);
+
+  // The live list: what comes waits while someone reads, and a page that watches for days does not grow.
+  const MOST = 500;
+  const waiting = [];
+  const show = (id, shown) => document.getElementById(id)?.toggleAttribute("hidden", !shown);
+
+  const isRead = (rows) =>
+    rows.matches(":hover") || rows.contains(document.activeElement) || rows.getBoundingClientRect().top < 0;
+
+  function put(wanted) {
+    const rows = document.getElementById("rows");
+    const button = document.getElementById("live-new");
+    if (!rows || !button) return;
+    if (wanted || !isRead(rows)) {
+      const come = document.createElement("template");
+      come.innerHTML = waiting.splice(0).reverse().join("");
+      rows.prepend(come.content);
+      rows.querySelectorAll(`:scope > tr:nth-child(n + ${MOST + 1})`).forEach((row) => row.remove());
+      tellTimes();
+    }
+    if (wanted) rows.closest(".scroll").scrollIntoView();
+    button.hidden = !waiting.length;
+    button.textContent = `${waiting.length} new`;
+  }
+
+  document.addEventListener("htmx:sse:before:message", (event) => {
+    const { message } = event.detail;
+    if (message.event) return;
+    event.detail.cancelled = true;
+    waiting.push(message.data);
+    if (waiting.length > MOST) waiting.shift();
+    put();
   });
+  setInterval(() => waiting.length && put(), 500);
+
+  // What the stream tells besides rows, and whether there is one.
+  for (const name of ["gap", "slow"]) document.addEventListener(name, () => show(`live-${name}`, true));
+  function isLive(live) {
+    show("live-on", live);
+    show("live-off", !live);
+  }
+  document.addEventListener("htmx:sse:after:connection", () => isLive(true));
+  document.addEventListener("htmx:sse:error", (event) => (event.detail.status === 401 ? location.reload() : isLive(false)));
+  for (const name of ["htmx:error", "htmx:response:error"]) {
+    document.addEventListener(name, (event) => event.target.id === "live" && isLive(false));
+  }
 
   const reveal = (root) => {
     if (navigator.clipboard) root.querySelectorAll("[data-copy]").forEach((button) => (button.hidden = false));
   };
   reveal(document);
-  document.addEventListener("htmx:after:swap", () => reveal(document));
+  document.addEventListener("htmx:after:swap", () => {
+    // Another filter is another stream.
+    waiting.length = 0;
+    reveal(document);
+    tellTimes();
+  });
 })();

@@ -139,10 +139,27 @@ async function activity() {
   const page = await context.newPage();
   await signIn(page);
   await page.goto(`${gateway}/activity/live?path=/live&outcome=error`);
+  // Where the pointer is on a row, rows wait.
+  await page.mouse.move(0, 0);
   const count = () => page.locator('#rows tr').count();
   const before = await count();
   await page.waitForFunction((least) => document.querySelectorAll('#rows tr').length >= least, before + 3);
   const told = { fine: await page.locator('#rows tr', { hasText: '/live/fine' }).count() };
+  await page.waitForFunction(() => / ago$/.test(document.querySelector('#rows tr:last-child time').textContent));
+  await page.keyboard.press('t');
+  told.moment = await page.evaluate(() => [...document.querySelectorAll('#rows time')].every((time) => time.textContent === time.title));
+  // What is read stays where it is.
+  const read = page.locator('#rows a').first();
+  await read.focus();
+  const place = await read.boundingBox();
+  await page.locator('#live-new').waitFor();
+  const waits = await count();
+  await page.waitForFunction(() => parseInt(document.getElementById('live-new').textContent) >= 3);
+  told.stays = (await count()) === waits && (await read.boundingBox()).y <= place.y + 60;
+  await page.locator('#live-new').click();
+  await page.waitForFunction((least) => document.querySelectorAll('#rows tr').length >= least, waits + 3);
+  await page.evaluate(() => document.activeElement.blur());
+  await page.mouse.move(0, 0);
   // Another filter is another stream.
   await page.locator('select[name=outcome]').selectOption('success');
   await page.waitForURL((url) => url.searchParams.get('outcome') === 'success');
