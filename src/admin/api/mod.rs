@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod activity;
 pub mod audit;
+mod bodies;
 pub mod breaker;
 mod conditional;
 pub mod config;
@@ -54,11 +55,13 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
     let (guarded, table) = guarded().split_for_parts();
     let readable =
         table.paths.paths.iter().filter(|(_, item)| item.get.is_some()).map(|(path, _)| path.clone()).collect();
+    let takers = bodies::takers(&table.paths);
     let conditions = Conditions::new(guarded.clone().with_state(Arc::clone(parts)), readable);
     let answers = Answers::new(Arc::clone(parts));
     guarded
         .route_layer(middleware::from_fn_with_state(Arc::new(conditions), conditional::judge))
         .route_layer(middleware::from_fn_with_state(Arc::new(answers), repeated::once))
+        .route_layer(middleware::from_fn_with_state(Arc::new(takers), bodies::judge))
         .route_layer(known)
         .route("/metrics", get(health::metrics))
         .route("/livez", get(health::livez))

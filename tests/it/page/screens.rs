@@ -321,6 +321,10 @@ async fn many_dead_letters_are_planned_run_and_cancelled_by_the_api_too() {
         (&json!({ "integration": "bell" }), &json!({ "deliver app": 1 }))
     );
     let id = shown["id"].as_str().unwrap().to_owned();
+    // Filters are in the query: a body would select nothing, and everything would be planned.
+    let own = [("trunkline-form", ada.form.as_str()), ("content-type", "application/json")];
+    let said = ada.send("POST", "/api/replays", &own, "{\"integration\":\"keyed\"}");
+    assert_eq!((said.status, &said.json()["detail"]), (400, &json!("this path takes no body")));
     // A plan that is cancelled is not run.
     assert_eq!(send("POST", &format!("/api/replays/{id}/cancel")).status, 202);
     assert_eq!(send("POST", &format!("/api/replays/{id}/run")).status, 409);
