@@ -125,6 +125,23 @@ fn an_endpoint_takes_what_its_own_secret_signs_and_its_events_carry_the_connecti
 }
 
 #[test]
+fn what_is_optional_need_not_be_sent() {
+    let world = World::start(HUB);
+    let made = world.create(&Value::Null);
+    assert_eq!((made["eventTypes"].as_array().map(Vec::len), &made["enabled"]), (Some(0), &json!(true)));
+    let rotated = world.change(&made, ("POST", "/rotate"), &Value::Null);
+    assert_ne!(rotated["secret"], made["secret"]);
+    let tested = world.change(&made, ("POST", "/test"), &Value::Null);
+    assert_eq!((&tested["eventType"], &tested["accepted"]), (&json!("thing.made"), &json!(true)));
+    let id = field(&made, "id");
+    assert_eq!(
+        world.ask("PATCH", &format!("/api/webhooks/{id}"), &Value::Null).0,
+        400,
+        "what is changed is to be said"
+    );
+}
+
+#[test]
 fn a_secret_is_not_shown_again_without_a_line_in_the_audit_log() {
     let world = World::start(HUB);
     let ask = |target: &str, body: &str| {

@@ -40,25 +40,44 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        if !says_json(request.headers()) {
-            return Err(Refused::new(Refusal::UnsupportedMediaType, "the body must be `application/json`"));
-        }
-        let body = Bytes::from_request(request, state).await.map_err(|rejected| {
-            let refusal = match rejected.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => Refusal::BodyTooLarge,
-                _ => Refusal::MalformedRequest,
-            };
-            Refused::new(refusal, "the body could not be read to its end, or is larger than this path takes")
-        })?;
-        serde_json::from_slice(&body).map(Self).map_err(|error| {
-            let what = match error.classify() {
-                Category::Data => "is not of the form that this path takes",
-                Category::Io | Category::Syntax | Category::Eof => "is not JSON",
-            };
-            let (line, column) = (error.line(), error.column());
-            Refused::new(Refusal::InvalidInput, &format!("the body {what}: line {line}, column {column}"))
-        })
+        parse(&body_of(request, state).await?).map(Self)
     }
+}
+
+/// A body of JSON that need not be there: without one everything is as when nobody says.
+pub struct MaySend<T>(pub T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaySend<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let body = body_of(request, state).await?;
+        if body.is_empty() { Ok(Self(T::default())) } else { parse(&body).map(Self) }
+    }
+}
+
+async fn body_of<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refused> {
+    if !says_json(request.headers()) {
+        return Err(Refused::new(Refusal::UnsupportedMediaType, "the body must be `application/json`"));
+    }
+    Bytes::from_request(request, state).await.map_err(|rejected| {
+        let refusal = match rejected.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Refusal::BodyTooLarge,
+            _ => Refusal::MalformedRequest,
+        };
+        Refused::new(refusal, "the body could not be read to its end, or is larger than this path takes")
+    })
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
+    serde_json::from_slice(body).map_err(|error| {
+        let what = match error.classify() {
+            Category::Data => "is not of the form that this path takes",
+            Category::Io | Category::Syntax | Category::Eof => "is not JSON",
+        };
+        let (line, column) = (error.line(), error.column());
+        Refused::new(Refusal::InvalidInput, &format!("the body {what}: line {line}, column {column}"))
+    })
 }
 
 /// Whether a body is JSON by its type, or has none.

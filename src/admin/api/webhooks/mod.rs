@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::document::CallsOut;
-use super::query::{Asked, Named, Sent, link_next, part, rows};
+use super::query::{Asked, MaySend, Named, Sent, link_next, part, rows};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::{ConnectionId, WebhookId};
@@ -151,13 +151,13 @@ pub async fn of_connection(State(parts): Shared, Named(id): Named<ConnectionId>)
 
 /// Makes an endpoint for a connection; its answer is the one that has the secret.
 #[utoipa::path(post, path = "/api/integrations/{id}/webhooks", tag = "webhooks",
-    params(("id" = ConnectionId, Path, description = "The connection")), request_body = New,
+    params(("id" = ConnectionId, Path, description = "The connection")), request_body = Option<New>,
     responses((status = 201, body = Shown), CallsOut))]
 pub async fn create(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<ConnectionId>,
-    Sent(new): Sent<New>,
+    MaySend(new): MaySend<New>,
 ) -> Result<(StatusCode, Json<Shown>), Refused> {
     Ok((StatusCode::CREATED, Json(make(&parts, &by, id, new).await?)))
 }
@@ -214,14 +214,14 @@ pub async fn set(parts: &Parts, by: &str, id: WebhookId, changes: Changes) -> Re
 
 /// Replaces an endpoint's secret; the answer has the new one.
 #[utoipa::path(post, path = "/api/webhooks/{id}/rotate", tag = "webhooks",
-    params(("id" = WebhookId, Path, description = "The endpoint")), request_body = Rotate,
+    params(("id" = WebhookId, Path, description = "The endpoint")), request_body = Option<Rotate>,
     responses((status = 200, body = Shown), (status = 404, description = "not_found"),
         (status = 409, description = "conflict")))]
 pub async fn rotate(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<WebhookId>,
-    Sent(rotate): Sent<Rotate>,
+    MaySend(rotate): MaySend<Rotate>,
 ) -> Result<Json<Shown>, Refused> {
     replace(&parts, &by, id, rotate).await.map(Json)
 }
@@ -278,14 +278,14 @@ pub async fn remove(parts: &Parts, by: &str, id: WebhookId) -> Result<Option<Sub
 
 /// Sends a sample event through the public door, signed as the definition says.
 #[utoipa::path(post, path = "/api/webhooks/{id}/test", tag = "webhooks",
-    params(("id" = WebhookId, Path, description = "The endpoint")), request_body = Test,
+    params(("id" = WebhookId, Path, description = "The endpoint")), request_body = Option<Test>,
     responses((status = 200, body = Tested), (status = 404, description = "not_found"),
         (status = 409, description = "conflict")))]
 pub async fn test(
     State(parts): Shared,
     By(by): By,
     Named(id): Named<WebhookId>,
-    Sent(test): Sent<Test>,
+    MaySend(test): MaySend<Test>,
 ) -> Result<Json<Tested>, Refused> {
     try_out(&parts, &by, id, test).await.map(Json)
 }
