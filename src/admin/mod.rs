@@ -23,6 +23,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, header};
 
 use crate::activity::Activity;
 use crate::base::clock::{Clock, Timestamp};
@@ -136,6 +137,21 @@ pub fn router(parts: Arc<Parts>, page: Router<Arc<Parts>>) -> Router {
         .with_state(Arc::clone(&parts));
     // What changes the path must stand before the routes, and a layer of theirs stands behind them.
     Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(parts, entry::below_base_path))
+}
+
+/// What every answer of the door says to browsers: that it is what it is called, that pages of other sites may not load it,
+/// and that no page may show it in a frame. A page of ours says more itself.
+pub async fn kept_from_other_sites(mut response: Response) -> Response {
+    const OF_ALL: [(HeaderName, &str); 4] = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
+    for (name, value) in OF_ALL {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Where people reach the page, without a slash at the end; `None` for a Unix socket that nothing is said of.

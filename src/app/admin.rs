@@ -47,7 +47,8 @@ pub fn serve(listener: Listener, parts: Parts, certificates: Option<Arc<Certific
     let router = admin::router(Arc::clone(&parts), page::routes(&parts))
         .layer(middleware::from_fn_with_state(Arc::clone(&parts), page::for_people))
         .layer(middleware::from_fn_with_state(Arc::clone(&parts.live), behind_proxies))
-        .layer(middleware::from_fn_with_state(Arc::clone(&parts.metrics), refuse_heads));
+        .layer(middleware::from_fn_with_state(Arc::clone(&parts.metrics), refuse_heads))
+        .layer(middleware::map_response(admin::kept_from_other_sites));
     let live = Arc::clone(&parts.live);
     let shared =
         Shared { live: Arc::clone(&live), metrics: Arc::clone(&parts.metrics), clock: Arc::clone(&parts.clock) };

@@ -22,7 +22,7 @@ use crate::respond::Refusal;
 type Shared = State<Arc<Parts>>;
 
 /// What a logo's own document may do: be seen.
-const LOGO_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
+const LOGO_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox";
 
 /// The marketplace.
 pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {

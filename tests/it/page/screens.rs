@@ -432,7 +432,10 @@ async fn the_marketplace_is_an_api_with_the_same_filters() {
         assert_eq!(&row[name], value, "{name}");
     }
     let logo = ada.get("/integrations/keyed/logo.svg");
-    assert_eq!(logo.header("content-security-policy"), Some("default-src 'none'; style-src 'unsafe-inline'; sandbox"));
+    assert_eq!(
+        logo.header("content-security-policy"),
+        Some("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox")
+    );
     assert_eq!(ada.get("/api/integrations/marketplace?colour=red").status, 400);
     house.close().await;
 }

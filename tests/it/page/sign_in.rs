@@ -193,6 +193,35 @@ async fn foreign_pages_names_and_forms_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_other_site_shows_or_loads_any_answer() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    for (who, path, status) in [
+        (&ada, "/api/events", 200),
+        (&ada, "/api/activity/export.csv", 200),
+        (&ada, "/api/openapi.json", 200),
+        (&ada, "/api/nothing", 404),
+        (&ada, "/api/events?nothing=1", 400),
+        (&ada, "/integrations/keyed/logo.svg", 200),
+        (&ada, "/", 200),
+        (&house.visitor(), "/api/events", 401),
+        (&house.visitor(), "/metrics", 200),
+        (&house.visitor(), "/livez", 200),
+        (&house.visitor(), "/assets/page.js", 200),
+        (&Visitor { host: "rebound.example".to_owned(), ..ada.clone() }, "/api/events", 421),
+    ] {
+        let reply = who.send("GET", path, &[], "");
+        assert_eq!(reply.status, status, "{path}");
+        let said = ["x-content-type-options", "x-frame-options", "cross-origin-resource-policy"]
+            .map(|name| reply.header(name));
+        assert_eq!(said, [Some("nosniff"), Some("DENY"), Some("same-origin")], "{path}");
+        let policy = reply.header("content-security-policy").unwrap_or_default();
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn viewers_see_everything_and_change_nothing() {
     let house = House::open(&people()).await;
     let (ada, bob) = (house.signed_in("ada", ADA), house.signed_in("bob", BOB));
