@@ -32,7 +32,7 @@ pub fn judge(request: &Request, admin: &Admin) -> Result<String, Refused> {
         ));
     }
     if is_change(request.method()) {
-        refuse_foreign_pages(headers)?;
+        refuse_foreign_pages(headers, admin)?;
     }
     Ok(host)
 }
@@ -170,18 +170,25 @@ fn is_ours(host: &str, admin: &Admin) -> bool {
         || admin.hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Browsers say which page a request comes from; other programs say nothing.
-fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Refused> {
+/// Browsers say which page a request comes from; other programs say nothing. A proxy may name this door by another
+/// `Host` than people do: the origin of `admin.url` is ours as well.
+fn refuse_foreign_pages(headers: &HeaderMap, admin: &Admin) -> Result<(), Refused> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let site = headers.get("sec-fetch-site").map(http::HeaderValue::as_bytes);
     let foreign_site = site.is_some_and(|site| site != b"same-origin" && site != b"none");
     let foreign_origin = headers.contains_key(header::ORIGIN) && {
         let authority =
             text(header::ORIGIN).and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-        authority.is_none() || authority != text(header::HOST)
+        let is_outside = admin
+            .url
+            .as_ref()
+            .is_some_and(|url| Some(url.origin().ascii_serialization().as_str()) == text(header::ORIGIN));
+        !is_outside && (authority.is_none() || authority != text(header::HOST))
     };
     if foreign_site || foreign_origin {
-        return Err(Refused::new(Refusal::OriginForbidden, "the request comes from a page of another site"));
+        let help = "behind a proxy, say under `admin.url` where people reach the page, or let it pass `Host` on";
+        let detail = "the request comes from a page of another site";
+        return Err(Refused::with_help(Refusal::OriginForbidden, detail, help));
     }
     Ok(())
 }
@@ -231,6 +238,17 @@ mod tests {
             ("sec-fetch-site", "same-site"),
         ] {
             assert_eq!(status(post().header(name, value), &access), 403, "{name}: {value}");
+        }
+        // Behind a proxy that names the door by its address.
+        let url = url::Url::parse("https://ops.example.com/trunkline").expect("a URL");
+        let access = Admin { url: Some(url), ..Admin::default() };
+        let through = |origin: &str| {
+            let post = Request::post("/api/reload").header("host", "127.0.0.1:8082").header("origin", origin);
+            status(post.header("sec-fetch-site", "same-origin"), &access)
+        };
+        assert_eq!(through("https://ops.example.com"), 200);
+        for origin in ["http://ops.example.com", "https://ops.example.com:8443", "https://evil.example", "null"] {
+            assert_eq!(through(origin), 403, "{origin}");
         }
     }
 
