@@ -18,7 +18,7 @@ use crate::admin::api::query::{Asked, Named};
 use crate::admin::refusal::Refused;
 use crate::base::clock::Timestamp;
 use crate::base::id::ActivityId;
-use crate::definition::plan::gateway::Listen;
+use crate::definition::plan::gateway::{DoorName, Listen};
 
 /// How far around an entry its neighbours are shown.
 const AROUND: std::time::Duration = std::time::Duration::from_mins(1);
@@ -43,12 +43,15 @@ pub async fn live(
 
 async fn show_list(parts: &Parts, shell: &Shell, (wanted, path): (&Wanted, &str)) -> Result<Response, Refused> {
     let page = page(parts, wanted).await?;
+    let gateway = Arc::clone(&parts.live.load().gateway);
+    let fixed = &gateway.fixed;
     let view = json!({
         "newest": page.rows.first().map(|row| row.id),
         "rows": page.rows,
         "next": page.next,
         "counts": count(parts, wanted).await?,
         "capacity": parts.activity.capacity(),
+        "proxy": Proxy::of(&fixed.proxy, &fixed.tls),
         "integrations": integrations(parts),
         "kinds": Kind::ALL.map(Kind::as_str),
         "path": path,
@@ -106,12 +109,14 @@ pub async fn show(
 ) -> Result<Response, Refused> {
     let entry = one(&parts, id)?;
     let shown = json!(describe(&entry));
+    let gateway = Arc::clone(&parts.live.load().gateway);
+    let fixed = &gateway.fixed;
     let view = json!({
         "tab": tab,
         "tabs": Tab::ALL,
         "raw": format!("{shown:#}"),
         "entry": shown,
-        "curl": curl(&entry, &parts.live.load().gateway.fixed.proxy),
+        "curl": curl(&entry, &Proxy::of(&fixed.proxy, &fixed.tls)),
         "timeline": timeline(&entry),
         "around": { "since": entry.at.before(AROUND).to_string(), "until": entry.at.after(AROUND).to_string() },
     });
@@ -137,16 +142,37 @@ fn timeline(entry: &Entry) -> Vec<Value> {
     lines
 }
 
+/// How a command on this machine reaches the proxy door.
+#[derive(Debug, Serialize)]
+struct Proxy {
+    /// The argument that names its Unix socket, with a blank after it.
+    socket: String,
+    /// Scheme, host and port.
+    origin: String,
+}
+
+impl Proxy {
+    fn of(listen: &Listen, tls: &[DoorName]) -> Self {
+        let scheme = if tls.contains(&DoorName::Proxy) { "https" } else { "http" };
+        match listen {
+            // What listens everywhere is asked here.
+            Listen::Tcp(address) if address.ip().is_unspecified() => {
+                Self { socket: String::new(), origin: format!("{scheme}://localhost:{}", address.port()) }
+            }
+            Listen::Tcp(address) => Self { socket: String::new(), origin: format!("{scheme}://{address}") },
+            Listen::Unix(path, _) => Self {
+                socket: format!("--unix-socket {} ", quoted(&path.display().to_string())),
+                origin: format!("{scheme}://localhost"),
+            },
+        }
+    }
+}
+
 /// The command that makes a call once more, for who has a caller's key. There is none for what no application asked
 /// for. The query, headers and body are not kept.
-fn curl(entry: &Entry, proxy: &Listen) -> Option<String> {
+fn curl(entry: &Entry, proxy: &Proxy) -> Option<String> {
     entry.caller()?;
-    let (socket, origin) = match proxy {
-        Listen::Tcp(address) => (String::new(), format!("http://{address}")),
-        Listen::Unix(path, _) => {
-            (format!("--unix-socket {} ", quoted(&path.display().to_string())), "http://localhost".to_owned())
-        }
-    };
+    let Proxy { socket, origin } = proxy;
     let path = match &entry.endpoint {
         Some(endpoint) => format!("/-/{endpoint}"),
         None => entry.path.clone(),
@@ -172,6 +198,20 @@ pub fn integrations(parts: &Parts) -> Vec<Arc<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_reach_the_proxy_door_where_it_is() {
+        let at = |proxy: Listen, tls: &[DoorName]| {
+            let Proxy { socket, origin } = Proxy::of(&proxy, tls);
+            format!("curl {socket}{origin}")
+        };
+        let tcp = |address: &str| Listen::Tcp(address.parse().expect("an address"));
+        assert_eq!(at(tcp("127.0.0.1:15081"), &[]), "curl http://127.0.0.1:15081");
+        assert_eq!(at(tcp("0.0.0.0:443"), &[DoorName::Proxy]), "curl https://localhost:443");
+        assert_eq!(at(tcp("[::]:80"), &[DoorName::Admin]), "curl http://localhost:80");
+        let socket = Listen::Unix("/run/trunk line".into(), 0o600);
+        assert_eq!(at(socket, &[]), "curl --unix-socket '/run/trunk line' http://localhost");
+    }
 
     #[test]
     fn a_shell_takes_a_quoted_text_as_one_word() {
