@@ -24,9 +24,12 @@ type Shared = State<Arc<Parts>>;
 /// What a logo's own document may do: be seen.
 const LOGO_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox";
 
+/// A definition that counts as it is.
+const SCAFFOLD: &str = include_str!("scaffold.yaml");
+
 /// The marketplace.
 pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
-    let view = json!({ "shelf": shelf(&parts, &wanted).await? });
+    let view = json!({ "shelf": shelf(&parts, &wanted).await?, "scaffold": SCAFFOLD });
     shell.page("integrations.html", "Integrations", view).await
 }
 

