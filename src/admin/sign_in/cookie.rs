@@ -16,11 +16,12 @@ enum Cookie {
 
 /// How a browser comes to the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// By HTTPS, to this door or to the proxy before it.
-    Secure,
-    /// By plain HTTP from this machine. Not every browser keeps a secure cookie then.
-    Near,
+pub struct Way {
+    /// By HTTPS, to this door or to the proxy before it; else by plain HTTP from this machine. Not every browser keeps a
+    /// secure cookie then.
+    is_secure: bool,
+    /// The port that it names. Cookies know none: two doors of one host name have cookies of two names.
+    port: Option<u16>,
 }
 
 impl Way {
@@ -33,18 +34,19 @@ impl Way {
             host.eq_ignore_ascii_case(&format!("{}{port}", url.host_str().unwrap_or_default()))
         });
         if by_proxy || gateway.fixed.tls.contains(&DoorName::Admin) {
-            return Some(Self::Secure);
+            return Some(Self { is_secure: true, port: port_of(host) });
         }
-        is_near(host).then_some(Self::Near)
+        is_near(host).then(|| Self { is_secure: false, port: port_of(host) })
     }
 
-    const fn name(self, cookie: Cookie) -> &'static str {
-        match (self, cookie) {
-            (Self::Secure, Cookie::Session) => "__Host-trunkline",
-            (Self::Near, Cookie::Session) => "trunkline",
-            (Self::Secure, Cookie::Device) => "__Host-trunkline-device",
-            (Self::Near, Cookie::Device) => "trunkline-device",
-        }
+    fn name(self, cookie: Cookie) -> String {
+        let prefix = if self.is_secure { "__Host-" } else { "" };
+        let kind = match cookie {
+            Cookie::Session => "",
+            Cookie::Device => "-device",
+        };
+        let port = self.port.map_or_else(String::new, |port| format!("-{port}"));
+        format!("{prefix}trunkline{kind}{port}")
     }
 
     /// The session's cookie in a request.
@@ -59,9 +61,10 @@ impl Way {
 
     /// A cookie's value in a request. Of two of one name neither counts: one of them is not ours.
     fn read_one(self, headers: &HeaderMap, cookie: Cookie) -> Option<&str> {
+        let name = self.name(cookie);
         let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
         let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        let mut ours = pairs.filter(|(name, _)| *name == self.name(cookie)).map(|(_, value)| value);
+        let mut ours = pairs.filter(|(known, _)| *known == name).map(|(_, value)| value);
         ours.next().filter(|_| ours.next().is_none())
     }
 
@@ -78,12 +81,18 @@ impl Way {
     }
 
     fn set(self, cookie: Cookie, value: &str, more: &str) -> Option<HeaderValue> {
-        let secure = if self == Self::Secure { "; Secure" } else { "" };
+        let secure = if self.is_secure { "; Secure" } else { "" };
         let text = format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{more}", self.name(cookie));
         let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
+}
+
+/// The port that a host is named with.
+fn port_of(host: &str) -> Option<u16> {
+    let behind = host.rsplit(']').next().unwrap_or(host);
+    behind.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
 }
 
 /// Whether a host is this machine, as its own browsers name it.
@@ -109,11 +118,16 @@ mod tests {
         headers
     }
 
+    const SECURE: Way = Way { is_secure: true, port: None };
+    const NEAR: Way = Way { is_secure: false, port: Some(8082) };
+
     #[test]
     fn a_cookie_is_read_by_its_own_name_and_once() {
-        let way = Way::Secure;
+        let way = SECURE;
         assert_eq!(way.read(&headers(&["a=1; __Host-trunkline=x; trunkline=y"])), Some("x"));
-        assert_eq!(Way::Near.read(&headers(&["a=1", "trunkline=y"])), Some("y"));
+        assert_eq!(NEAR.read(&headers(&["a=1; trunkline-9000=x; trunkline=x", "trunkline-8082=y"])), Some("y"));
+        let other = Way { port: Some(8443), ..SECURE };
+        assert_eq!(other.read(&headers(&["__Host-trunkline=x"])), None, "another door of this host");
         assert_eq!(way.read(&headers(&["__Host-trunkline=x; __Host-trunkline=z"])), None);
         assert_eq!(way.read(&headers(&["trunkline=y"])), None);
     }
@@ -126,13 +140,19 @@ mod tests {
             all.collect::<Vec<_>>()
         };
         assert_eq!(
-            set(Way::Secure),
+            set(SECURE),
             [
                 "__Host-trunkline=v; Path=/; HttpOnly; SameSite=Strict; Secure",
                 "__Host-trunkline-device=d; Path=/; HttpOnly; SameSite=Strict; Secure; Max-Age=31536000",
             ]
         );
-        assert_eq!(set(Way::Near)[0], "trunkline=v; Path=/; HttpOnly; SameSite=Strict");
+        assert_eq!(set(NEAR)[0], "trunkline-8082=v; Path=/; HttpOnly; SameSite=Strict");
+    }
+
+    #[test]
+    fn ports_are_told_from_addresses() {
+        let ports = ["localhost:8082", "[::1]:443", "127.0.0.1", "[::1]", "localhost:"].map(port_of);
+        assert_eq!(ports, [Some(8082), Some(443), None, None, None]);
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl Visitor {
     pub fn keep(&mut self, reply: &Reply) {
         let Some(cookie) = reply.header("set-cookie") else { return };
         cookie.split(';').next().unwrap().clone_into(&mut self.cookie);
-        if let Some((_, value)) = reply.headers.iter().find(|(_, value)| value.contains("trunkline-device=")) {
+        if let Some((_, value)) = reply.headers.iter().find(|(_, value)| value.contains("trunkline-device")) {
             value.split(';').next().unwrap().clone_into(&mut self.device);
         }
         let word = Regex::new("name=\"form\" value=\"([0-9a-f]+)\"").unwrap();
