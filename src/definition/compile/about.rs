@@ -50,7 +50,7 @@ fn is_kept(entry: &Value, here: &Value, path: &[&str]) -> bool {
 fn is_own(path: &[&str]) -> bool {
     matches!(
         path,
-        ["trunkline" | "id" | "extends" | "title" | "logo" | "featured" | "connections" | "rules"]
+        ["trunkline" | "id" | "extends" | "title" | "featured" | "connections" | "rules"]
             | ["auth", "oauth2" | "oauth1", "client"]
             | ["webhook", "secrets"]
     )
@@ -78,5 +78,6 @@ mod tests {
         assert!(!with(&|here| here["api"]["base_url"] = json!("https://b.example")));
         assert!(!with(&|here| here["auth"]["oauth2"]["scopes"] = json!([])));
         assert!(!with(&|here| here["api"] = json!({})));
+        assert!(with(&|here| here["title"] = json!("A of the shop")) && !with(&|here| here["logo"] = json!("<svg/>")));
     }
 }
