@@ -25,20 +25,32 @@ const LONGEST_ESCAPE: usize = 48;
 /// hexadecimal, also as a part of something longer. What a text ends with may be the beginning of a secret, because
 /// services' words are cut to a length: that is taken out as well.
 pub fn redact<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
-    let wanted = secrets.into_iter().filter(|secret| secret.expose().len() >= SHORTEST);
-    let mut wanted: Vec<Spellings> = wanted.map(|secret| Spellings::of(secret.expose())).collect();
-    // A shorter secret may be a part of a longer one, whose rest would stay.
-    wanted.sort_by_key(|spellings| std::cmp::Reverse(spellings.written.len()));
-    let mut clean = text.to_owned();
-    for spellings in &wanted {
-        clean = spellings.without(clean);
-    }
+    let wanted = longest_first(secrets);
+    let mut clean = without(text, &wanted);
     let begun = wanted.iter().filter_map(|spellings| spellings.begun_at_end(&clean)).min();
     if let Some(from) = begun {
         clean.truncate(from);
         clean.push_str(REDACTED);
     }
     clean
+}
+
+/// The same of a text that is known to be whole: what it ends with stays. An account's id is often what its tokens
+/// begin with, and a word that a service uses may be what a secret begins with.
+pub fn redact_whole<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
+    without(text, &longest_first(secrets))
+}
+
+/// The spellings of secrets that are looked for: a shorter one may be a part of a longer one, whose rest would stay.
+fn longest_first<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Vec<Spellings> {
+    let wanted = secrets.into_iter().filter(|secret| secret.expose().len() >= SHORTEST);
+    let mut wanted: Vec<Spellings> = wanted.map(|secret| Spellings::of(secret.expose())).collect();
+    wanted.sort_by_key(|spellings| std::cmp::Reverse(spellings.written.len()));
+    wanted
+}
+
+fn without(text: &str, wanted: &[Spellings]) -> String {
+    wanted.iter().fold(text.to_owned(), |clean, spellings| spellings.without(clean))
 }
 
 /// Whatever a secret may be written as, made once for many texts.
@@ -226,6 +238,13 @@ mod tests {
             }
         }
         assert_eq!(redact("said s3cr+", &[Secret::from(secret)]), "said s3cr+", "a word may begin so");
+    }
+
+    #[test]
+    fn of_a_whole_text_the_end_stays() {
+        let secrets = [Secret::from("123456789:token")];
+        assert_eq!(redact_whole("123456789", &secrets), "123456789");
+        assert_eq!(redact_whole("id 123456789:token", &secrets), "id [redacted]");
     }
 
     #[test]

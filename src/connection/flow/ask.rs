@@ -57,7 +57,8 @@ pub enum Discovered {
 }
 
 impl TokenCalls {
-    /// Asks whose account the tokens are for; `None` when the definition does not say how.
+    /// Asks whose account the tokens are for; `None` when the definition does not say how. Pages, lists and exports
+    /// show what comes back, so nothing secret is in it.
     ///
     /// # Errors
     /// When the service does not answer as the definition says.
@@ -71,6 +72,7 @@ impl TokenCalls {
         let answered = self.ask(&scene, Stage::Identity, &identity.request).await?;
         let text = |expr: &Expr, field: &str| {
             expr.text(&answered.context)
+                .map(|text| text.map(|text| scene.secrets.redact_whole(&text)))
                 .map_err(|error| answered.unusable(&scene, &format!("`identity.{field}`: {error}")))
         };
         let optional = |expr: Option<&Expr>, field| expr.map(|expr| text(expr, field)).transpose().map(Option::flatten);
@@ -260,7 +262,7 @@ impl Answered {
     }
 }
 
-/// What can be chosen: what is shown of each, and what is kept of it.
+/// What can be chosen: what is shown of each, with nothing secret in it, and what is kept of it.
 fn choices(scene: &Scene<'_>, step: &Discover, answered: &Answered) -> Result<Vec<Choice>, TokenError> {
     let of = |expr: &Expr, context: &Context, field: &str| {
         expr.json(context).map_err(|error| answered.unusable(scene, &format!("`discover.{field}`: {error}")))
@@ -291,7 +293,12 @@ fn choices(scene: &Scene<'_>, step: &Discover, answered: &Answered) -> Result<Ve
         }
         let label = step.label.as_ref().map(|label| label.text(&context)).transpose();
         let label = label.map_err(|error| answered.unusable(scene, &format!("`discover.label`: {error}")))?.flatten();
-        choices.push((label.unwrap_or_else(|| shown(&kept)), kept));
+        let label = scene.secrets.redact_whole(&label.unwrap_or_else(|| shown(&kept)));
+        choices.push((label, kept));
+    }
+    match lacking {
+        Some(reason) if choices.is_empty() => Err(answered.unusable(scene, &reason)),
+        _ => Ok(choices),
     }
     Ok(choices)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value as Json};
 
-use crate::base::redact::redact;
+use crate::base::redact::{redact, redact_whole};
 use crate::base::secret::Secret;
 use crate::definition::plan::{Auth, Integration};
 
@@ -48,6 +48,11 @@ impl Secrets {
     /// `text` without any of them, however they are written.
     pub fn redact(&self, text: &str) -> String {
         redact(text, &self.0)
+    }
+
+    /// The same of a text that is known to be whole, such as an id or a name: what it ends with stays.
+    pub fn redact_whole(&self, text: &str) -> String {
+        redact_whole(text, &self.0)
     }
 }
 

@@ -180,6 +180,30 @@ async fn a_token_tells_whose_account_it_is() {
 }
 
 #[tokio::test]
+async fn what_the_service_tells_of_the_account_is_shown_without_what_it_was_asked_with() {
+    let service = Service::start(|request| {
+        if request.starts_with("GET /sites ") {
+            return Answer::json(200, r#"[{"id":"canary/1"},{"id":"s2","name":"Two canary%2F1 canary-at"}]"#);
+        }
+        Answer::json(200, r#"{"id":"12345678","name":"Ada 12345678:canary-at","mail":"canary%2F1@ada.example"}"#)
+    })
+    .await;
+    let identity = json!({ "request": "GET /me", "id": "body.id", "name": "body.name", "email": "body.mail" });
+    let discover = json!([{ "request": "GET SVC/sites", "choices": "body", "label": "choice.name", "set": { "site": "choice.id" } }]);
+    let client = json!({ "id": "app", "secret": "canary/1" });
+    let world = world(&service, &json!({ "identity": identity, "discover": discover, "client": client }));
+    // Its tokens begin with the account's id, which stays.
+    let tokens = tokens(&[("default", held("12345678:canary-at", Some("canary-at")))]);
+    let who = world.calls.identity(world.account(), &tokens).await.unwrap().unwrap();
+    assert_eq!((who.id.as_str(), who.name.as_deref()), ("12345678", Some("Ada [redacted]")));
+    assert_eq!(who.email.as_deref(), Some("[redacted]@ada.example"));
+    let found = world.calls.discover(world.account(), &tokens, 0).await.unwrap();
+    let Discovered::Several { choices, .. } = found else { panic!("{found:?}") };
+    let labels: Vec<_> = choices.iter().map(|(label, _)| label.as_str()).collect();
+    assert_eq!(labels, ["[redacted]", "Two [redacted] [redacted]"]);
+}
+
+#[tokio::test]
 async fn a_refused_token_is_told_from_an_answer_of_another_kind() {
     let identity = json!({ "request": "GET /me", "id": "body.id" });
     let ask = async |status, body: &'static str| {
