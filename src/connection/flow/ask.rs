@@ -1,6 +1,7 @@
 //! What is asked with a token once there is one: whose account it is, which sites it has, and in the end
 //! that it be taken back.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,9 +16,9 @@ use super::token_params::{self, Params};
 use super::{Stage, TokenCalls};
 use crate::connection::grant::{Account, Issued, TokenError, TokenErrorKind};
 use crate::definition::plan::oauth2::{DEFAULT_TOKEN, Discover, TokenCall};
-use crate::definition::plan::request::{CredentialUse, Request};
+use crate::definition::plan::request::{Body, CredentialUse, Request};
 use crate::request::{Answer, AnswerError};
-use crate::template::{Context, Expr};
+use crate::template::{Context, Expr, Tree};
 
 /// The most choices that a person is shown.
 pub const CHOICES_MOST: usize = 200;
@@ -179,7 +180,7 @@ impl TokenCalls {
         let mut params = Params::default();
         params.add("token", secret.expose().as_str());
         params.add("token_type_hint", hint);
-        let assertion = self.client_assertion(scene, call)?;
+        let assertion = self.client_assertion(scene, &call.request)?;
         let proof = token_params::prove((scene, call), &mut params, assertion.as_ref())?;
         let request = token_params::placed(call, params);
         let finish = |headers: &mut HeaderMap| token_params::headers(&request, headers, proof.clone());
@@ -205,8 +206,25 @@ impl TokenCalls {
     /// Sends a request of the definition, and gives its answer when that is a success.
     pub(super) async fn ask(&self, scene: &Scene<'_>, stage: Stage, request: &Request) -> Result<Answered, TokenError> {
         let finish = |_: &mut HeaderMap| {};
-        let received = send::send(&self.parts, scene, Step { stage, request, finish: &finish }).await?;
+        let proven = self.proven(scene, request)?;
+        let received = send::send(&self.parts, scene, Step { stage, request: &proven, finish: &finish }).await?;
         Answered::of(scene, Answer::of(received)).check(scene, request, self.parts.clock.now())
+    }
+
+    /// A request of `credential: client` as it is sent: where the application proves itself by an assertion, that is
+    /// among its parameters, because there is no secret for a header.
+    pub(super) fn proven<'r>(&self, scene: &Scene<'_>, request: &'r Request) -> Result<Cow<'r, Request>, TokenError> {
+        if request.credential != CredentialUse::Client || request.basic.is_some() {
+            return Ok(Cow::Borrowed(request));
+        }
+        let Some(assertion) = self.client_assertion(scene, request)? else { return Ok(Cow::Borrowed(request)) };
+        if !matches!(request.body, Body::Empty | Body::Form(_) | Body::Json(Tree::Map(_))) {
+            let words = "`credential: client` with `client_auth: private_key_jwt` needs a form or a JSON object";
+            return Err(misconfigured(words));
+        }
+        let (call, mut params) = (TokenCall::plain(request.clone()), Params::default());
+        token_params::prove((scene, &call), &mut params, Some(&assertion))?;
+        Ok(Cow::Owned(token_params::placed(&call, params)))
     }
 }
 

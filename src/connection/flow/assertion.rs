@@ -9,7 +9,8 @@ use super::{Purpose, TokenCalls};
 use crate::base::secret::Secret;
 use crate::connection::grant::{Account, Grant, TokenError};
 use crate::connection::sign::jwt;
-use crate::definition::plan::oauth2::{ClientAuth, TokenCall};
+use crate::definition::plan::oauth2::ClientAuth;
+use crate::definition::plan::request::Request;
 use crate::request::fill::{self, Place};
 use crate::template::Tree;
 
@@ -24,12 +25,12 @@ impl TokenCalls {
 
     /// The assertion by which the application proves itself, where it does so: the claims of RFC 7523 §3
     /// unless the definition writes others.
-    pub(super) fn client_assertion(&self, scene: &Scene<'_>, call: &TokenCall) -> Result<Option<Secret>, TokenError> {
+    pub(super) fn client_assertion(&self, scene: &Scene<'_>, request: &Request) -> Result<Option<Secret>, TokenError> {
         if scene.client_auth() != ClientAuth::PrivateKeyJwt {
             return Ok(None);
         }
         let id = scene.client()?.id.as_str();
-        let usual = vec![("iss", Json::from(id)), ("sub", Json::from(id)), ("aud", audience(scene, call)?)];
+        let usual = vec![("iss", Json::from(id)), ("sub", Json::from(id)), ("aud", audience(scene, request)?)];
         self.signed(scene, usual).map(Some)
     }
 
@@ -76,13 +77,13 @@ impl TokenCalls {
 }
 
 /// Whom an application's assertion is for: the issuer where there is one, else the address it goes to.
-fn audience(scene: &Scene<'_>, call: &TokenCall) -> Result<Json, TokenError> {
+fn audience(scene: &Scene<'_>, request: &Request) -> Result<Json, TokenError> {
     let context = scene.context();
     if let Some(issuer) = &scene.oauth2.issuer {
         let issuer = issuer.render(&context).map_err(|error| misconfigured(format!("`issuer`: {error}")))?;
         return Ok(Json::from(issuer));
     }
-    let filled = fill::fill(&call.request, &context).map_err(|error| misconfigured(format!("`token`: {error}")))?;
+    let filled = fill::fill(request, &context).map_err(|error| misconfigured(format!("its request: {error}")))?;
     match filled.place {
         Place::At { origin, path, .. } => Ok(Json::from(format!("{origin}{path}"))),
         Place::Below(_) => Err(misconfigured("the assertion has no `aud`: write it under `claims`")),

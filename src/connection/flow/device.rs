@@ -81,7 +81,7 @@ impl TokenCalls {
             let found = discovered.as_ref().and_then(|found| found.device.as_ref());
             found.ok_or_else(|| misconfigured("neither `device` nor the issuer's metadata say where codes are got"))?
         };
-        let request = with_standard(&scene, request)?;
+        let request = self.proven(&scene, &with_standard(&scene, request)?)?.into_owned();
         let finish = |headers: &mut HeaderMap| {
             headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("application/json"));
         };

@@ -14,7 +14,7 @@ use super::send::{self, Step};
 use super::token_params::{self, Params};
 use super::{Stage, TokenCalls, token_reply};
 use crate::connection::grant::{TokenError, TokenErrorKind};
-use crate::definition::plan::oauth2::{Authorize, ParamsIn, TokenCall};
+use crate::definition::plan::oauth2::{Authorize, TokenCall};
 use crate::definition::plan::request::{Body, Request};
 use crate::request::Answer;
 use crate::request::moment::after_seconds;
@@ -43,7 +43,7 @@ impl TokenCalls {
                 params.add_all(name, texts(value));
             }
         }
-        let assertion = self.client_assertion(scene, &call)?;
+        let assertion = self.client_assertion(scene, &call.request)?;
         let proof = token_params::prove((scene, &call), &mut params, assertion.as_ref())?;
         if proof.is_some() || call.request.basic.is_some() {
             params.add("client_id", scene.client()?.id.as_str());
@@ -75,22 +75,13 @@ impl TokenCalls {
 /// The request with what the definition adds to the way to consent, under the service's names for parameters.
 fn call(request: &Request, authorize: &Authorize, written: Vec<(String, Tree)>) -> TokenCall {
     let mut request = request.clone();
-    let params_in = if matches!(request.body, Body::Json(_)) { ParamsIn::Json } else { ParamsIn::Form };
     match &mut request.body {
         Body::Form(fields) | Body::Json(Tree::Map(fields)) => add(fields, written),
         body @ Body::Empty => *body = Body::Form(written),
         Body::Json(_) | Body::Text(_) => {}
     }
-    TokenCall {
-        request,
-        params_in,
-        rename: authorize.rename.clone(),
-        omit: authorize.omit.clone(),
-        tokens: Vec::new(),
-        mapped: true,
-        permanent: None,
-        default_ttl: None,
-    }
+    let (rename, omit) = (authorize.rename.clone(), authorize.omit.clone());
+    TokenCall { rename, omit, ..TokenCall::plain(request) }
 }
 
 fn add(fields: &mut Vec<(String, Tree)>, written: Vec<(String, Tree)>) {

@@ -19,6 +19,7 @@ use crate::connection::grant::{TokenError, TokenErrorKind};
 use crate::connection::sign::seen_request;
 use crate::connection::turn;
 use crate::definition::plan::api::{Placement, Timeouts, Transport};
+use crate::definition::plan::oauth2::ClientAuth;
 use crate::definition::plan::request::{CredentialUse, Request};
 use crate::net::origin::{self, SEGMENT};
 use crate::net::{Base, BodyLimit, Excess, Failure, Origin, Outgoing, Reach, Reason, Received, Sent, Towards};
@@ -127,6 +128,8 @@ fn credential(
     let token = match &request.credential {
         _ if request.basic.is_some() => return Ok(None),
         CredentialUse::None => return Ok(None),
+        // The assertion is among the parameters.
+        CredentialUse::Client if scene.client_auth() == ClientAuth::PrivateKeyJwt => return Ok(None),
         CredentialUse::Client => {
             headers.insert(header::AUTHORIZATION, scene_header(scene)?);
             return Ok(None);

@@ -174,7 +174,7 @@ impl TokenCalls {
         let (request, proof) = match params {
             None => (call.request.clone(), None),
             Some(mut params) => {
-                let assertion = self.client_assertion(scene, call)?;
+                let assertion = self.client_assertion(scene, &call.request)?;
                 let proof = token_params::prove((scene, call), &mut params, assertion.as_ref())?;
                 (token_params::placed(call, params), proof)
             }

@@ -109,12 +109,19 @@ pub(super) fn basic(id: &str, secret: &str) -> Result<HeaderValue, TokenError> {
 /// request: encoded where token calls have it so, else as it is.
 ///
 /// # Errors
-/// When the integration does not sign in by OAuth 2.0, or the deployment has not told its credentials.
+/// When the integration does not sign in by OAuth 2.0, the deployment has not told its credentials, or the application
+/// has no secret because it signs assertions.
 pub fn client_header(integration: &Integration) -> Result<HeaderValue, TokenError> {
     let Auth::OAuth2(oauth2) = &integration.auth else {
         return Err(misconfigured("`credential: client` is for services of `auth: oauth2`"));
     };
     let client = oauth2.client.as_ref().ok_or_else(|| no_client(oauth2, &integration.id))?;
+    if oauth2.client_auth == ClientAuth::PrivateKeyJwt && client.secret.is_none() {
+        return Err(misconfigured(
+            "`credential: client` of the API's own requests shows id and secret, and with `client_auth: private_key_jwt` \
+             there is no secret",
+        ));
+    }
     header_of(client, oauth2.client_auth)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::assertion::Assertion;
 use super::identity::Identity as Certificate;
 use super::moment::Moment;
-use super::request::Request;
+use super::request::{Body, Request};
 use crate::base::secret::Secret;
 use crate::template::{Expr, Text, Tree};
 
@@ -159,6 +159,23 @@ pub struct TokenCall {
     pub permanent: Option<Expr>,
     /// How long a token lives when the answer does not say.
     pub default_ttl: Option<Duration>,
+}
+
+impl TokenCall {
+    /// A call that brings no token: this request, with the standard parameters in its JSON object, else in a form.
+    pub fn plain(request: Request) -> Self {
+        let params_in = if matches!(request.body, Body::Json(_)) { ParamsIn::Json } else { ParamsIn::Form };
+        Self {
+            request,
+            params_in,
+            rename: Vec::new(),
+            omit: Vec::new(),
+            tokens: Vec::new(),
+            mapped: true,
+            permanent: None,
+            default_ttl: None,
+        }
+    }
 }
 
 /// Where the standard parameters of a token call go.

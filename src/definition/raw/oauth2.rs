@@ -39,6 +39,8 @@ pub struct OAuth2 {
     /// How a token is taken back at the service. Done once for each of the connection's tokens, which is seen as
     /// `token.access` and `token.refresh`. The request is sent as it is written, with the access token as its credential:
     /// what RFC 7009 wants is `{ request: POST …, credential: client, form: { token: "{{ token.refresh or token.access }}" } }`.
+    /// With `client_auth: private_key_jwt` the application's assertion is added to the form of a request of
+    /// `credential: client`, or to its JSON object.
     pub revoke: Option<OneOrMany<ShortOr<Request>>>,
     /// Whether the tokens that an account had are taken back, by `revoke`, when it is connected anew. Some services
     /// take a token back by ending the whole consent, and the new tokens with it: leave it off there. Default: off.

@@ -8,6 +8,7 @@ use trunkline::connection::flow::{Authorization, Discovered, Who};
 use trunkline::connection::grant::{Issued, TokenErrorKind};
 
 use super::client;
+use super::granted::{assertion, claims, param};
 use super::world::{World, at, body, header, held, world, world_with};
 use crate::calls::service::{Answer, Service};
 
@@ -296,6 +297,34 @@ async fn a_revocation_may_prove_who_the_application_is() {
     assert!(request.starts_with("DELETE /applications/app/grant "), "{request}");
     assert_eq!(header(&request, "authorization"), Some("Basic YXBwOmNhbmFyeQ=="));
     assert_eq!(body(&request), r#"{"access_token":"at"}"#);
+}
+
+#[tokio::test]
+async fn an_application_that_signs_assertions_takes_tokens_back_by_one() {
+    let service = Service::start(|_| Answer::json(200, "{}")).await;
+    let oauth2 = json!({
+        "client_auth": "private_key_jwt", "client": { "id": "app" }, "assertion": assertion(&json!({})),
+        "revoke": { "request": "POST SVC/revoke", "credential": "client", "form": { "token": "{{ token.access }}" } },
+    });
+    let world = world(&service, &oauth2);
+    assert_eq!(world.calls.revoke(world.account(), &tokens(&[("default", held("at", None))])).await, Ok(true));
+    let request = service.seen().remove(0);
+    assert_eq!(header(&request, "authorization"), None, "there is no secret to show");
+    let sent = |name| param(&request, name).unwrap_or_default();
+    assert_eq!((sent("token"), sent("client_id")), ("at".to_owned(), "app".to_owned()));
+    assert_eq!(sent("client_assertion_type"), "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+    let told = claims(&sent("client_assertion"));
+    assert_eq!([&told["iss"], &told["sub"]], ["app", "app"]);
+    assert_eq!(told["aud"], json!(at(&service, "/revoke")));
+}
+
+#[tokio::test]
+async fn a_refused_application_is_told_from_a_token_that_is_gone_whatever_its_secret_looks_like() {
+    let service = Service::start(|_| Answer::json(401, r#"{"error":"invalid_client"}"#)).await;
+    let client = json!({ "id": "app", "secret": "client-secret-value-1" });
+    let world = world(&service, &json!({ "revoke": "POST SVC/revoke", "client": client }));
+    let error = world.calls.revoke(world.account(), &tokens(&[("default", held("at", None))])).await.unwrap_err();
+    assert_eq!((error.status, error.code.as_deref()), (Some(401), Some("invalid_client")));
 }
 
 #[tokio::test]
