@@ -8,12 +8,12 @@ use std::sync::Arc;
 use http::HeaderMap;
 use serde_json::{Map, Value as Json};
 
-use super::issuer;
 use super::registration::Need;
 use super::scene::{Main, Scene, misconfigured};
 use super::send::{self, Step};
 use super::token_params::{self, Params};
 use super::{Stage, TokenCalls};
+use super::{codes, issuer};
 use crate::connection::grant::{Account, Issued, TokenError, TokenErrorKind};
 use crate::definition::plan::oauth2::{DEFAULT_TOKEN, Discover, TokenCall};
 use crate::definition::plan::request::{Body, CredentialUse, Request};
@@ -264,8 +264,8 @@ impl Answered {
             _ if error.passing() || matches!(error, AnswerError::Invalid { .. }) => TokenErrorKind::Passing,
             _ => TokenErrorKind::Misconfigured,
         };
-        let code =
-            self.answer.json().and_then(|json| json.get("error")?.as_str()).map(|code| scene.secrets.redact(code));
+        let code = self.answer.json().and_then(|json| json.get("error")?.as_str());
+        let code = code.map(|code| codes::told(code, &scene.secrets));
         let status = Some(error.status());
         let (words, retry_after) = match error {
             AnswerError::Refused { words, retry_after, .. } => (words, retry_after),

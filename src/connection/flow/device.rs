@@ -5,12 +5,12 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value as Json;
 
-use super::issuer;
 use super::purpose::resources;
 use super::registration::Need;
 use super::scene::{Scene, misconfigured};
 use super::send::{self, Step};
 use super::{Purpose, Stage, TokenCalls};
+use super::{codes, issuer};
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
@@ -183,13 +183,13 @@ fn understand(answer: &Answer, now: Timestamp) -> Result<DeviceCode, TokenError>
 }
 
 fn refused(scene: &Scene<'_>, answer: &Answer, error: &AnswerError) -> TokenError {
-    let text = |name: &str| answer.json().and_then(|json| json.get(name)?.as_str()).map(plain_words);
+    let text = |name: &str| answer.json().and_then(|json| json.get(name)?.as_str());
     let kind = if error.passing() { TokenErrorKind::Passing } else { TokenErrorKind::Misconfigured };
     let words = match error {
-        AnswerError::Refused { words, .. } => words.clone().or_else(|| text("error_description")),
+        AnswerError::Refused { words, .. } => words.clone().or_else(|| text("error_description").map(plain_words)),
         AnswerError::Invalid { reason, .. } => Some(reason.clone()),
     };
-    let clean = |text: String| scene.secrets.redact(&text);
-    let (code, words) = (text("error").map(clean), words.map(clean));
+    let words = words.map(|words| scene.secrets.redact(&words));
+    let code = text("error").map(|code| codes::told(code, &scene.secrets));
     TokenError { kind, code, words, status: Some(answer.status()), retry_after: None }
 }

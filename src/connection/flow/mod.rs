@@ -8,6 +8,7 @@
 mod ask;
 pub mod assertion;
 mod authorize;
+mod codes;
 mod device;
 mod issuer;
 mod purpose;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
+use super::codes::{self, MISCONFIGURED, PASSING, PERMANENT};
 use super::secrets::Secrets;
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
@@ -27,21 +28,6 @@ pub const TOKEN_MOST: usize = 64 << 10;
 
 /// The least time for which a token is taken to last, whatever its answer says.
 const SHORTEST: Duration = Duration::from_secs(1);
-
-/// Codes by which a service says that no repetition will help, unless the definition says otherwise
-/// (RFC 6749 §5.2, RFC 8628 §3.5).
-const PERMANENT: [&str; 4] = ["invalid_grant", "unauthorized_client", "access_denied", "expired_token"];
-/// Codes by which it says that the call itself is wrong, so that the operator has to act.
-const MISCONFIGURED: [&str; 6] = [
-    "invalid_client",
-    "invalid_request",
-    "invalid_scope",
-    "invalid_target",
-    "unsupported_grant_type",
-    "unsupported_response_type",
-];
-/// Codes by which it asks to come again (RFC 6749 §4.1.2.1, RFC 8628 §3.5).
-const PASSING: [&str; 4] = ["temporarily_unavailable", "server_error", "slow_down", "authorization_pending"];
 
 /// What a call's answer is read for.
 #[derive(Debug, Clone, Copy)]
@@ -296,7 +282,7 @@ impl Reader<'_> {
         let code = self.answer.usual_code();
         let kind = self.kind(code.as_deref(), passing || status >= 500);
         let words = words.or_else(|| self.answer.usual_description()).map(|words| self.secrets.redact(&words));
-        let code = code.map(|code| self.secrets.redact(&code));
+        let code = code.map(|code| codes::told(&code, self.secrets));
         TokenError { kind, code, words, status: Some(status), retry_after }
     }
 

@@ -9,6 +9,7 @@ use super::record::Registered;
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 use crate::connection::flow::authorize::request;
+use crate::connection::flow::codes;
 use crate::connection::flow::issuer::literal;
 use crate::connection::flow::scene::{Scene, misconfigured};
 use crate::connection::flow::send::{self, Step};
@@ -206,7 +207,7 @@ fn refused(scene: &Scene<'_>, answer: &Answer, redirect_uri: &str) -> TokenError
     let words = scene.secrets.redact(&format!("the service does not register this application: {meaning}{said}"));
     let passing = status == 429 || status >= 500;
     let kind = if passing { TokenErrorKind::Passing } else { TokenErrorKind::Misconfigured };
-    let code = code.map(|code| scene.secrets.redact(&code));
+    let code = code.map(|code| codes::told(&code, &scene.secrets));
     TokenError { code, status: Some(status), ..TokenError::new(kind, words) }
 }
 
