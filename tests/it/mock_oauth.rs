@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use trunkline::base::clock::{ManualClock, Timestamp};
 use trunkline::base::random::SeededRandom;
@@ -293,6 +295,40 @@ fn what_is_revoked_expired_or_made_to_fail_does_so() {
     assert_eq!(service.form("/revoke", &[("token", &refresh)]).status, 400, "a declared field is missing");
     assert_eq!(service.form("/revoke", &[("token", &refresh), ("client_id", "app")]).status, 200);
     assert_eq!((service.call(&renewed), service.refresh(&refresh).status), (401, 400));
+}
+
+#[test]
+fn what_stands_for_itself_needs_no_application() {
+    let exchange = json!({ "subject_token": "st", "subject_token_type": "urn:x" });
+    let oauth2 = json!({ "grant": "token_exchange", "client": null, "exchange": exchange });
+    let mut service = Service::start(&oauth2, Consent::Granted);
+    let grant = ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
+    let fields = [grant, ("subject_token", "st"), ("subject_token_type", "urn:x")];
+    assert_eq!(service.form("/token", &fields).status, 200);
+    let mut service = Service::start(&json!({ "grant": "token_exchange", "exchange": exchange }), Consent::Granted);
+    assert_eq!(service.form("/token", &fields).json()["error"], "invalid_client", "the definition has one");
+}
+
+#[test]
+fn a_parameter_that_is_declared_empty_is_not_wanted() {
+    let authorize = json!({ "url": "https://svc.example/authorize", "params": { "empty": "", "prompt": "login" } });
+    let mut service = Service::with(&json!({ "authorize": authorize }));
+    assert!(service.authorize("").parameter("error_description").unwrap().contains("`prompt`"));
+    assert!(service.authorize("&prompt=login").parameter("code").is_some());
+}
+
+#[test]
+fn a_revocation_proves_the_application_as_token_calls_do() {
+    let mut service = Service::with(&json!({ "client": { "id": "app" }, "client_auth": "private_key_jwt",
+        "assertion": { "algorithm": "HS256" },
+        "revoke": { "request": "POST https://svc.example/revoke", "credential": "client", "form": { "token": "{{ token.access }}" } } }));
+    let basic = [("authorization", "Basic YXBwOg=="), ("content-type", "application/x-www-form-urlencoded")];
+    assert_eq!(service.client.send("POST", "/svc/revoke", &basic, b"token=x").unwrap().status, 401);
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let assertion = format!("{}.{}.", part(json!({ "alg": "HS256" })), part(json!({ "iat": 1, "exp": 60 })));
+    let kind = ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+    let fields = [("token", "x"), ("client_id", "app"), kind, ("client_assertion", &assertion)];
+    assert_eq!(service.form("/revoke", &fields).status, 200);
 }
 
 #[test]

@@ -175,7 +175,9 @@ impl OAuthSide {
             _ => None,
         };
         let lacks = |(name, tree): &&(String, Tree)| {
-            literal(tree).is_some_and(|wanted| received.parameter(name) != Some(wanted.expose().as_str()))
+            // What is empty is not sent.
+            let wanted = literal(tree).filter(|wanted| !wanted.expose().is_empty());
+            wanted.is_some_and(|wanted| received.parameter(name) != Some(wanted.expose().as_str()))
         };
         plan.params.iter().find(lacks).map(|(name, _)| name.as_str())
     }

@@ -88,6 +88,11 @@ impl<'a> Presented<'a> {
         self.value("client_id").map(str::to_owned).or_else(|| basic.map(|(id, _)| decoded(&id)))
     }
 
+    /// Whether the call names an application, or is declared to.
+    pub fn names_client(&self) -> bool {
+        self.call.request.basic.is_some() || self.client_id().is_some()
+    }
+
     /// A standard parameter's value, which must be there unless the definition omits it.
     pub fn needed(&self, standard: &str) -> Result<Option<&str>, Complaint> {
         match (self.name(standard), self.value(standard)) {

@@ -11,8 +11,8 @@ use super::ledger::fresh;
 use super::presented::{Complaint, Presented, as_declared};
 use super::{At, OAuthSide, is_at};
 use crate::base::clock::Timestamp;
-use crate::definition::plan::oauth2::{ParamsIn, TokenCall};
-use crate::definition::plan::request::{Body, Request};
+use crate::definition::plan::oauth2::TokenCall;
+use crate::definition::plan::request::Request;
 use crate::mock::received::Received;
 use crate::respond::Answer;
 
@@ -44,18 +44,7 @@ impl OAuthSide {
 
     fn take_in(&self, request: &Request, received: &Received, at: At<'_>) -> Result<Answer, Complaint> {
         as_declared(request, self.plan.client.as_ref(), received)?;
-        let params_in = if matches!(request.body, Body::Json(_)) { ParamsIn::Json } else { ParamsIn::Form };
-        let call = TokenCall {
-            request: request.clone(),
-            params_in,
-            rename: Vec::new(),
-            omit: Vec::new(),
-            tokens: Vec::new(),
-            mapped: true,
-            permanent: None,
-            default_ttl: None,
-        };
-        self.proves(&Presented::new(received, &call))?;
+        self.proves(&Presented::new(received, &TokenCall::plain(request.clone())))?;
         let text = |value: serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let params: Vec<_> = received.fields().into_iter().map(|(name, value)| (name, text(value))).collect();
         if params.iter().any(|(name, _)| name == "request_uri") {

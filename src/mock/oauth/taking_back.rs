@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::presented::{Presented, as_declared, proves_client, values};
 use super::reply::Reply;
 use super::{At, OAuthSide, is_at};
-use crate::definition::plan::oauth2::ClientAuth;
+use crate::definition::plan::oauth2::{ClientAuth, TokenCall};
 use crate::definition::plan::request::{CredentialUse, Request};
 use crate::mock::received::Received;
 use crate::respond::Answer;
@@ -23,8 +23,10 @@ impl OAuthSide {
         let live = presented.iter().any(|value| self.ledger.holder(value, at.now).is_ok());
         match &request.credential {
             CredentialUse::Token(_) if !live => return refused(StatusCode::UNAUTHORIZED, "the token is not valid"),
-            CredentialUse::Client if !self.is_client(received) => {
-                return refused(StatusCode::UNAUTHORIZED, "the call must carry the application's id and secret");
+            CredentialUse::Client => {
+                if let Err(words) = self.shows_client(request, received) {
+                    return refused(StatusCode::UNAUTHORIZED, &words);
+                }
             }
             _ => {}
         }
@@ -52,8 +54,18 @@ impl OAuthSide {
         reply.answer()
     }
 
+    /// Whether a call of `credential: client` proves the application: by an assertion where token calls do so.
+    fn shows_client(&self, request: &Request, received: &Received) -> Result<(), String> {
+        if self.plan.client_auth == ClientAuth::PrivateKeyJwt {
+            let call = TokenCall::plain(request.clone());
+            return self.proves(&Presented::new(received, &call)).map_err(|complaint| complaint.to_string());
+        }
+        let shown = self.carries_basic(received);
+        shown.then_some(()).ok_or_else(|| "the call must carry the application's id and secret".to_owned())
+    }
+
     /// Whether a call carries the application's own id and secret as Basic, in either form.
-    fn is_client(&self, received: &Received) -> bool {
+    fn carries_basic(&self, received: &Received) -> bool {
         let Some(call) = self.token_calls().first() else { return true };
         let presented = Presented::new(received, call);
         let client = self.plan.client.as_ref();

@@ -127,6 +127,10 @@ impl OAuthSide {
 
     pub(super) fn proves(&self, presented: &Presented<'_>) -> Result<(), Complaint> {
         let way = self.plan.client_auth;
+        // Assertions and exchanged tokens can stand for themselves.
+        if !self.plan.grant.needs_client() && self.plan.client.is_none() && !presented.names_client() {
+            return Ok(());
+        }
         let registered = self.application(presented.client_id().as_deref())?;
         if way != ClientAuth::PrivateKeyJwt {
             return proves_client(presented, way, registered.as_ref().or(self.plan.client.as_ref()));
