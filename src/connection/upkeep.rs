@@ -12,6 +12,7 @@ use super::grant::{Grant, Issued};
 use super::health::{Health, Key, Pulse, Status};
 use super::refresh::{Anew, begin_intent_anew, read_intent};
 use super::stored::{Content, StoredError};
+use crate::base::clock::Timestamp;
 use crate::definition::live::Generation;
 use crate::telemetry::notice::Notices;
 
@@ -59,6 +60,11 @@ impl Connections {
     /// How many of the connections that were looked at fare how.
     pub(super) fn count_health(&self) -> HashMap<(Arc<str>, Status), i64> {
         self.pulses.count()
+    }
+
+    /// At most this many connections of which a token has ended since renewing it failed.
+    pub(super) fn outlived(&self, now: Timestamp, most: usize) -> Vec<Key> {
+        self.pulses.outlived(now, most)
     }
 
     /// What is known of a connection's health. Ask only for one that exists.

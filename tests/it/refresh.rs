@@ -97,6 +97,52 @@ async fn while_renewing_fails_a_token_that_works_goes_on_being_used_and_the_serv
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_before_it_is_tried_again_is_an_error_for_who_looks_and_for_who_calls() {
+    for calls in [false, true] {
+        let world = World::new(41).await;
+        let refresher = world.process(Neighbours::None);
+        world.provider.answer(Net::Stranger);
+        world.clock.advance(LIFE.saturating_sub(Duration::from_secs(30)));
+        assert_eq!(token(&refresher, &world, soon(5)).await, Ok("a0".to_owned()));
+        assert_eq!(world.health().await.status().word(), "warning");
+        world.clock.advance(Duration::from_secs(30));
+        if calls {
+            assert_eq!(token(&refresher, &world, Need::default()).await, Err(Refusal::ConnectionUnusable));
+        } else {
+            assert_eq!(refresher.sweep().await.unwrap(), 0, "it is not tried again yet");
+        }
+        let health = world.health().await;
+        assert_eq!((health.status().word(), world.provider.calls()), ("error", 1));
+        assert_eq!(health.since, Some(world.clock.now()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_the_definition_is_corrected_it_is_tried_at_once() {
+    for calls in [false, true] {
+        let world = World::new(42).await;
+        let refresher = world.process(Neighbours::None);
+        world.provider.answer(Net::Stranger);
+        world.clock.advance(LIFE);
+        for _ in 0..3 {
+            assert_eq!(token(&refresher, &world, Need::default()).await, Err(Refusal::ConnectionUnusable));
+        }
+        assert_eq!((refresher.sweep().await.unwrap(), world.provider.calls()), (0, 1));
+        world.correct("another-secret-of-the-client");
+        // Another process knows of the failure by the store alone.
+        let (again, there) = if calls { world.second(Neighbours::Some) } else { (refresher, world) };
+        there.provider.answer(Net::Fine);
+        if calls {
+            assert_eq!(token(&again, &there, Need::default()).await, Ok("a1".to_owned()));
+        } else {
+            assert_eq!(again.sweep().await.unwrap(), 1);
+            assert!(again.drain(Duration::from_secs(10)).await);
+        }
+        assert_eq!((there.provider.calls(), there.health().await.status().word()), (2, "active"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_service_refuses_for_good_needs_a_person_and_says_why_also_after_a_restart() {
     let world = World::new(4).await;
     let refresher = world.process(Neighbours::None);

@@ -122,6 +122,28 @@ pub struct Renewal {
     pub trouble: Trouble,
     /// Before this it is not renewed again, because renewing failed.
     pub next_try: Option<Timestamp>,
+    /// When the token ends that could not be renewed, where that was told.
+    pub ends: Option<Timestamp>,
+    /// The definition that someone has to correct first, by its fingerprint: with another one it is tried at once.
+    pub definition: Option<String>,
+}
+
+impl Renewal {
+    /// One after which nothing holds another try back.
+    pub const fn new(status: Status, trouble: Trouble) -> Self {
+        Self { status, trouble, next_try: None, ends: None, definition: None }
+    }
+
+    /// Whether it holds back another try at `now`, by a definition of this fingerprint.
+    pub fn holds_back(&self, now: Timestamp, definition: &str) -> bool {
+        let corrected = self.definition.as_deref().is_some_and(|faulty| faulty != definition);
+        self.status == Status::NeedsReconnect || !corrected && self.next_try.is_some_and(|next| next > now)
+    }
+
+    /// Whether it says of a token that it works, and it has ended.
+    fn is_outlived(&self, now: Timestamp) -> bool {
+        self.status == Status::Warning && self.next_try.is_some() && self.ends.is_some_and(|end| end <= now)
+    }
 }
 
 /// What is remembered of a connection's health.
@@ -182,6 +204,17 @@ impl Health {
         }
     }
 
+    /// Whether a token has ended since renewing it failed.
+    pub fn is_outlived(&self, now: Timestamp) -> bool {
+        self.renewals.values().any(|renewal| renewal.is_outlived(now))
+    }
+
+    /// Tokens that have ended since renewing them failed work no more.
+    pub fn outlive(&mut self, now: Timestamp) {
+        let outlived = self.renewals.values_mut().filter(|renewal| renewal.is_outlived(now));
+        outlived.for_each(|renewal| renewal.status = Status::Error);
+    }
+
     /// Nothing stands against a token any more. What else a person has to connect again for is then what is told.
     pub fn clear(&mut self, token: &str) {
         self.renewals.remove(token);
@@ -196,7 +229,7 @@ mod tests {
 
     fn renewal(status: Status, what: &str) -> Renewal {
         let at = Timestamp::from_seconds(1);
-        Renewal { status, trouble: Trouble::new(at, what, "act"), next_try: Some(at) }
+        Renewal { next_try: Some(at), ..Renewal::new(status, Trouble::new(at, what, "act")) }
     }
 
     fn told(health: &Health) -> (&str, &str) {
@@ -215,5 +248,18 @@ mod tests {
         assert_eq!(told(&health), ("needs_reconnect", "user is refused"));
         health.clear("user");
         assert_eq!((health.status(), health.next_try()), (Status::Active, None));
+    }
+
+    #[test]
+    fn a_token_that_ends_while_it_waits_to_be_renewed_works_no_more() {
+        let (mut health, at) = (Health::default(), Timestamp::from_seconds);
+        health.hold_against("bot", Renewal { ends: Some(at(20)), ..renewal(Status::Warning, "bot failed") });
+        health.outlive(at(19));
+        assert_eq!((health.status(), health.is_outlived(at(20))), (Status::Warning, true));
+        health.outlive(at(20));
+        assert_eq!((health.status(), health.is_outlived(at(20))), (Status::Error, false));
+        let odd = Renewal { next_try: None, ends: Some(at(20)), ..renewal(Status::Warning, "the answer was odd") };
+        health.hold_against("bot", odd);
+        assert!(!health.is_outlived(at(20)), "it was renewed");
     }
 }

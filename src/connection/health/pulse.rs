@@ -218,7 +218,7 @@ mod tests {
     fn what_the_service_said_when_it_refused_for_good_outlives_the_calls_that_fail_because_of_it() {
         let pulse = Pulse::default();
         let trouble = Trouble::new(at(1), "invalid_grant, Token has been revoked", "connect the account again");
-        let renewal = Renewal { status: Status::NeedsReconnect, trouble: trouble.clone(), next_try: None };
+        let renewal = Renewal::new(Status::NeedsReconnect, trouble.clone());
         pulse.change(at(1), |health| health.hold_against("default", renewal));
         pulse.refuse(Trouble::new(at(2), "the service answered 401", "see whether the account still has access"));
         pulse.succeed(at(3));

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::pulse::needs_reconnect;
 use super::{Health, Key, Pulse, Status};
+use crate::base::clock::Timestamp;
 use crate::store::{Records, StoreError};
 use crate::telemetry::notice::Notices;
 
@@ -150,6 +151,13 @@ impl Pulses {
         }
     }
 
+    /// At most this many connections of which a token has ended since renewing it failed.
+    pub fn outlived(&self, now: Timestamp, most: usize) -> Vec<Key> {
+        let known = self.known();
+        let outlived = known.iter().filter(|(_, pulse)| pulse.lock().is_outlived(now));
+        outlived.take(most).map(|(key, _)| key.clone()).collect()
+    }
+
     /// How many of the connections that were looked at fare how, by integration and status.
     pub fn count(&self) -> HashMap<(Arc<str>, Status), i64> {
         let mut counts = HashMap::new();
@@ -175,7 +183,6 @@ mod tests {
     use super::super::super::memory::Memory;
     use super::super::{Renewal, Trouble};
     use super::*;
-    use crate::base::clock::Timestamp;
 
     const fn at(seconds: u64) -> Timestamp {
         Timestamp::from_seconds(seconds)
@@ -188,7 +195,7 @@ mod tests {
         let pulse = pulses.of(&key).await;
         let changed = pulse.change(at(9), |health| {
             let trouble = Trouble::new(at(9), "invalid_grant", "connect again");
-            let renewal = Renewal { status: Status::NeedsReconnect, trouble, next_try: None };
+            let renewal = Renewal::new(Status::NeedsReconnect, trouble);
             health.hold_against("default", renewal);
         });
         assert_eq!(changed, (Status::Active, Status::NeedsReconnect));

@@ -71,7 +71,7 @@ impl Refresher {
             Some(place) => place,
             None => gate.acquire_owned().await.map_err(|_| RefreshError::Broken)?,
         };
-        let Some(lease) = self.take(leases, wish).await? else { return Ok(()) };
+        let Some(lease) = self.take(leases, wish, &integration).await? else { return Ok(()) };
         let trial = Trial { leases, wish, lease, generation, integration };
         let Some(held) = self.held(wish).await? else {
             trial
@@ -102,12 +102,22 @@ impl Refresher {
     }
 
     /// The lease, as soon as it can be had; `None` when whoever had it has renewed the token.
-    async fn take(&self, leases: &Leases, wish: &Wish) -> Result<Option<Lease>, RefreshError> {
-        let insist = if wish.cause == Cause::Asked { Insist::Yes } else { Insist::No };
+    async fn take(
+        &self,
+        leases: &Leases,
+        wish: &Wish,
+        integration: &Integration,
+    ) -> Result<Option<Lease>, RefreshError> {
+        let definition = integration.fingerprint.to_string();
+        let mut insist = if wish.cause == Cause::Asked { Insist::Yes } else { Insist::No };
         for _ in 0..POLL.1 {
             let now = self.parts.clock.now();
             match leases.take(&wish.key, &wish.token, now, insist).await.map_err(StoredError::Store)? {
                 Taken::Lease(lease) => return Ok(Some(*lease)),
+                Taken::TooEarly(course) if course.is_corrected(&definition) => {
+                    insist = Insist::Yes;
+                    continue;
+                }
                 Taken::TooEarly(course) => return Err(self.too_early(leases, wish, &course).await),
                 Taken::Held => {}
             }
@@ -127,7 +137,7 @@ impl Refresher {
             let refused = ("the service refused to renew the token", "connect the account again");
             let failed = ("the last token call failed", "nothing yet: it is tried again by itself");
             let (what, step) = if course.refused { refused } else { failed };
-            Renewal { status: Status::Active, trouble: Trouble::new(now, what, step), next_try: None }
+            Renewal::new(Status::Active, Trouble::new(now, what, step))
         });
         let what = renewal.trouble.what.clone();
         // A crash may have come between the two records, and another process writes them as well.
@@ -140,7 +150,10 @@ impl Refresher {
             known.next_try == course.next_try && course.refused == (known.status == Status::NeedsReconnect)
         });
         if !is_told {
-            let renewal = Renewal { status, next_try: course.next_try, ..renewal };
+            let held = self.held(wish).await.ok().flatten();
+            let ends = held.and_then(|held| held.issued.expires_at);
+            let (next_try, definition) = (course.next_try, course.definition.clone());
+            let renewal = Renewal { status, next_try, ends, definition, ..renewal };
             self.remember(leases, wish, course, renewal).await;
         }
         if course.refused {

@@ -57,6 +57,15 @@ pub struct Course {
     pub next_try: Option<Timestamp>,
     /// Whether the service has refused for good.
     pub refused: bool,
+    /// The definition that the last call failed for, by its fingerprint, where the operator has to correct it.
+    pub definition: Option<String>,
+}
+
+impl Course {
+    /// Whether the last call failed for the definition, and this is another one: the pause after it is over.
+    pub fn is_corrected(&self, definition: &str) -> bool {
+        !self.refused && self.definition.as_deref().is_some_and(|faulty| faulty != definition)
+    }
 }
 
 impl Intent {
@@ -385,7 +394,7 @@ mod tests {
             "next_try":99000,"refused":true}"#;
         let intent = Intent::decoded(written);
         let next_try = serde_json::from_str("99000").expect("a time");
-        assert_eq!(intent.course("user"), Course { open: false, failures: 2, next_try, refused: true });
+        assert_eq!(intent.course("user"), Course { failures: 2, next_try, refused: true, ..Course::default() });
         assert_eq!((intent.fence, intent.course("default")), (7, Course::default()));
     }
 }

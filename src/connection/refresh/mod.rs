@@ -224,14 +224,19 @@ impl Refresher {
             return Ok(connection);
         }
         let key = Key::new(&connection.integration, &connection.id);
-        let ended = match held_back(&connection, need.token, now) {
+        let ended = match held_back((&connection, need.token), integration, now) {
             Some(error) => Err(error),
             None => Box::pin(self.renew(Wish::of(&key, need.token, issued, Cause::Expired))).await,
         };
         match ended {
             Ok(()) => self.parts.connections.resolve(generation, integration, &connection.id).await,
             Err(_) if works(self.parts.clock.now()) => Ok(connection),
-            Err(error) => Err(error.of_connection(&key)),
+            Err(error) => {
+                if connection.health.health().is_outlived(now) {
+                    self.outlive(&key).await;
+                }
+                Err(error.of_connection(&key))
+            }
         }
     }
 
@@ -250,7 +255,7 @@ impl Refresher {
         let now = self.parts.clock.now();
         let old_enough = now.since(issued.issued_at) >= connection.health.patience(token.unwrap_or(DEFAULT));
         let renews = self.parts.source.renews(integration, issued);
-        if old_enough && renews && held_back(connection, token, now).is_none() {
+        if old_enough && renews && held_back((connection, token), integration, now).is_none() {
             let key = Key::new(&connection.integration, &connection.id);
             self.renew(Wish::of(&key, token, issued, Cause::Refused)).await.ok()?;
         }
@@ -299,15 +304,21 @@ impl Refresher {
 }
 
 /// Why a token need not be tried to be renewed, known without looking into the store.
-fn held_back(connection: &Connection, token: Option<&str>, now: Timestamp) -> Option<RefreshError> {
+fn held_back(
+    (connection, token): (&Connection, Option<&str>),
+    integration: &Integration,
+    now: Timestamp,
+) -> Option<RefreshError> {
     let health = connection.health.health();
     let renewal = health.renewals.get(token.unwrap_or(DEFAULT))?;
+    if !renewal.holds_back(now, &integration.fingerprint.to_string()) {
+        return None;
+    }
     let what = renewal.trouble.what.clone();
     if renewal.status == Status::NeedsReconnect {
         return Some(RefreshError::Refused(what));
     }
-    let wait = renewal.next_try.filter(|next| *next > now)?.since(now);
-    Some(RefreshError::Later { what, wait })
+    Some(RefreshError::Later { what, wait: renewal.next_try.unwrap_or(now).since(now) })
 }
 
 /// The wish for a new token.

@@ -21,7 +21,7 @@ use crate::connection::connect::What;
 use crate::connection::credential::{Credential, Tokens};
 use crate::connection::directory::DEFAULT;
 use crate::connection::grant::{Grant, Issued, TokenError, TokenErrorKind};
-use crate::connection::health::{Health, Renewal, Status, Trouble};
+use crate::connection::health::{Health, Key, Renewal, Status, Trouble};
 use crate::connection::stored::{Content, StoredError};
 use crate::connection::upkeep::Replaced;
 use crate::definition::plan::Auth;
@@ -69,7 +69,7 @@ impl Refresher {
         }
         let warning = (!grant.warnings.is_empty()).then(|| {
             let trouble = Trouble::new(now, &of_token(wish, &grant.warnings.join("; ")), ODD_ANSWER);
-            Renewal { status: Status::Warning, trouble, next_try: None }
+            Renewal::new(Status::Warning, trouble)
         });
         let courses = |all: &mut BTreeMap<String, Course>| {
             all.retain(|token, _| !grant.tokens.contains_key(&**token));
@@ -206,12 +206,11 @@ impl Refresher {
 
     /// A person has to connect again.
     async fn give_up(&self, trial: Trial<'_>, what: &str, step: &str) -> RefreshError {
-        let (status, next_try) = (Status::NeedsReconnect, None);
         let trouble = Trouble::new(self.parts.clock.now(), &of_token(trial.wish, what), step);
         let (token, failures) = (Arc::clone(&trial.wish.token), trial.lease.failures().saturating_add(1));
         let course = Course { failures, refused: true, ..Course::default() };
         let what = trouble.what.clone();
-        let renewal = Renewal { status, trouble, next_try };
+        let renewal = Renewal::new(Status::NeedsReconnect, trouble);
         let health = |health: &mut Health| health.hold_against(&token, renewal);
         self.end(trial, |all| _ = all.insert(token.to_string(), course), health).await;
         RefreshError::Refused(what)
@@ -229,9 +228,11 @@ impl Refresher {
         let status = if tried.lasts(now, Duration::ZERO) { Status::Warning } else { Status::Error };
         let trouble = Trouble::new(now, &of_token(trial.wish, what), step);
         let (token, next_try) = (Arc::clone(&trial.wish.token), Some(now.after(wait)));
-        let course = Course { failures, next_try, ..Course::default() };
+        let misconfigured = error.kind == TokenErrorKind::Misconfigured;
+        let definition = misconfigured.then(|| trial.integration.fingerprint.to_string());
+        let course = Course { failures, next_try, definition: definition.clone(), ..Course::default() };
         let what = trouble.what.clone();
-        let renewal = Renewal { status, trouble, next_try };
+        let renewal = Renewal { next_try, ends: tried.expires_at, definition, ..Renewal::new(status, trouble) };
         let health = |health: &mut Health| health.hold_against(&token, renewal);
         self.end(trial, |all| _ = all.insert(token.to_string(), course), health).await;
         RefreshError::Later { what, wait }
@@ -258,7 +259,7 @@ impl Refresher {
                 tracing::warn!(connection = %key, "the lease of a refresh could not be given back: {error}");
             }
         }
-        self.change(trial.wish, health).await;
+        self.change(key, health).await;
     }
 
     /// Remembers what the intents say of a token, unless they say otherwise by now.
@@ -266,16 +267,26 @@ impl Refresher {
         let _alone = self.parts.connections.changing(&wish.key).write().await;
         let same = leases.read(&wish.key).await.is_ok_and(|(now, _)| now.courses.get(&*wish.token) == Some(course));
         if same {
-            self.change(wish, |health| health.hold_against(&wish.token, renewal)).await;
+            self.change(&wish.key, |health| health.hold_against(&wish.token, renewal)).await;
+        }
+    }
+
+    /// A connection whose token has ended since renewing it failed does not work any more, which is told before it is
+    /// tried again.
+    pub(super) async fn outlive(&self, key: &Key) {
+        let _alone = self.parts.connections.changing(key).write().await;
+        let now = self.parts.clock.now();
+        if self.parts.connections.pulse(key).await.health().is_outlived(now) {
+            self.change(key, |health| health.outlive(now)).await;
         }
     }
 
     /// Changes a connection's health and makes it durable; a change of status is in the audit log.
-    async fn change(&self, wish: &Wish, change: impl FnOnce(&mut Health)) {
-        let pulse = self.parts.connections.pulse(&wish.key).await;
+    async fn change(&self, key: &Key, change: impl FnOnce(&mut Health)) {
+        let pulse = self.parts.connections.pulse(key).await;
         let (before, after) = pulse.change(self.parts.clock.now(), change);
-        self.parts.connections.note_status(&wish.key, before, after).await;
-        self.parts.connections.save_health(&wish.key, &pulse).await;
+        self.parts.connections.note_status(key, before, after).await;
+        self.parts.connections.save_health(key, &pulse).await;
     }
 
     /// Writes to the audit log how a renewal ended; what cannot be written is logged, because tokens do not wait

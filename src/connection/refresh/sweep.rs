@@ -17,9 +17,10 @@ use crate::base::clock::Timestamp;
 use crate::connection::credential::Credential;
 use crate::connection::error::ConnectionError;
 use crate::connection::grant::Issued;
-use crate::connection::health::{Key, Status};
+use crate::connection::health::{Key, Pulse};
 use crate::connection::stored::{Stored, StoredError};
 use crate::definition::live::Generation;
+use crate::definition::plan::Integration;
 
 /// How often is looked.
 const EVERY: Duration = Duration::from_secs(10);
@@ -113,6 +114,9 @@ impl Refresher {
         let generation = self.parts.live.load();
         self.learn(&generation).await?;
         self.recover(&generation).await?;
+        for key in self.parts.connections.outlived(self.parts.clock.now(), FLUSH) {
+            self.outlive(&key).await;
+        }
         let begun = self.begin(&generation);
         self.measure();
         self.parts.connections.flush_some_health(FLUSH).await;
@@ -203,7 +207,7 @@ impl Refresher {
 
     /// Begins what is due and has a place.
     fn begin(self: &Arc<Self>, generation: &Generation) -> Begun {
-        let mut waiting = self.due();
+        let mut waiting = self.due(generation);
         let due: usize = waiting.values().map(Vec::len).sum();
         let mut count = 0;
         let most = generation.gateway.upkeep.refreshes_at_once;
@@ -232,13 +236,19 @@ impl Refresher {
     }
 
     /// What is due by integration, the one that ends first last.
-    fn due(&self) -> BTreeMap<Arc<str>, Vec<Wish>> {
+    fn due(&self, generation: &Generation) -> BTreeMap<Arc<str>, Vec<Wish>> {
         let now = self.parts.clock.now();
+        let print =
+            |(id, integration): (&Arc<str>, &Arc<Integration>)| (Arc::clone(id), integration.fingerprint.to_string());
+        let definitions: HashMap<Arc<str>, String> = generation.integrations.iter().map(print).collect();
+        let definition = |key: &Key| definitions.get(&key.integration).map_or("", String::as_str);
         let due: Vec<(Key, Item)> = {
             let schedule = self.schedule();
             let ready = schedule.known.iter().filter(|(key, _)| !self.flights.has(key));
             let item = |(key, items): (&Key, &Vec<Item>)| {
-                let due = items.iter().filter(|item| item.due <= now && !self.is_held_back(key, item, now));
+                let due = items
+                    .iter()
+                    .filter(|item| item.due <= now && !self.is_held_back((key, item), definition(key), now));
                 Some((key.clone(), due.min_by_key(|item| item.end)?.clone()))
             };
             ready.filter_map(item).collect()
@@ -256,12 +266,12 @@ impl Refresher {
     }
 
     /// Whether a token is known to be renewed later, or never by itself.
-    fn is_held_back(&self, key: &Key, item: &Item, now: Timestamp) -> bool {
-        self.parts.connections.known_pulse(key).is_some_and(|pulse| {
-            pulse.health().renewals.get(&item.token).is_some_and(|renewal| {
-                renewal.status == Status::NeedsReconnect || renewal.next_try.is_some_and(|next| next > now)
-            })
-        })
+    fn is_held_back(&self, (key, item): (&Key, &Item), definition: &str, now: Timestamp) -> bool {
+        let pulse = self.parts.connections.known_pulse(key);
+        let holds = |pulse: Arc<Pulse>| {
+            pulse.health().renewals.get(&item.token).is_some_and(|renewal| renewal.holds_back(now, definition))
+        };
+        pulse.is_some_and(holds)
     }
 
     /// How connections fare, and how long their tokens last.

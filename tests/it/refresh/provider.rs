@@ -27,6 +27,8 @@ pub enum Net {
     LostAnswer,
     /// The service says 503 without looking.
     Busy,
+    /// The service does not know the application.
+    Stranger,
 }
 
 /// Where the power is cut.
@@ -288,6 +290,7 @@ impl TokenSource for Line {
             Net::Unsent => failed(TokenErrorKind::Unsent, "connection refused"),
             Net::LostCall => failed(TokenErrorKind::Passing, "no answer"),
             Net::Busy => failed(TokenErrorKind::Passing, "503"),
+            Net::Stranger => failed(TokenErrorKind::Misconfigured, "401, invalid_client"),
             Net::Fine | Net::LostAnswer => provider.commit(&refresh).map(|number| {
                 let token = issued(number, provider.clock.now());
                 let mut grant = Grant { tokens: [(Arc::from(name), token)].into(), ..Grant::default() };

@@ -147,19 +147,24 @@ fn revocations(connections: &Connections, store: &Arc<Embedded>, clock: &Arc<Man
 
 /// Two integrations, `svc` and `other`, of the same service; of these `svc` has replaced tokens taken back.
 fn live() -> Arc<Live> {
-    static COMPILED: LazyLock<[Arc<Integration>; 2]> = LazyLock::new(|| ["svc", "other"].map(compiled));
-    let all = COMPILED.iter().map(|integration| (Arc::clone(&integration.id), Arc::clone(integration)));
-    Arc::new(Live::new(Generation {
+    static COMPILED: LazyLock<[Arc<Integration>; 2]> =
+        LazyLock::new(|| ["svc", "other"].map(|id| compiled(id, "0123456789abcdef")));
+    Arc::new(Live::new(generation(COMPILED.iter().map(Arc::clone))))
+}
+
+fn generation(all: impl Iterator<Item = Arc<Integration>>) -> Generation {
+    let all = all.map(|integration| (Arc::clone(&integration.id), integration));
+    Generation {
         number: 1,
         since: Timestamp::default(),
         fingerprint: Fingerprint([0; 32]),
         gateway: Arc::new(gateway(Mode::Production, Vec::new())),
         integrations: all.collect(),
         files: Vec::new(),
-    }))
+    }
 }
 
-fn compiled(id: &str) -> Arc<Integration> {
+fn compiled(id: &str, secret: &str) -> Arc<Integration> {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("svc.yaml");
     let replaced = id == "svc";
@@ -177,7 +182,7 @@ fn compiled(id: &str) -> Arc<Integration> {
         "
     );
     std::fs::write(&file, text).unwrap();
-    let environment: HashMap<String, String> = [("CLIENT".to_owned(), "0123456789abcdef".to_owned())].into();
+    let environment: HashMap<String, String> = [("CLIENT".to_owned(), secret.to_owned())].into();
     let selection = select(&[file]).pop().unwrap();
     let read = Reading { environment: &environment, previous: None, keep_documents: false }.read(&selection);
     let definition = &read.integrations[0];
@@ -209,6 +214,11 @@ impl World {
         let connections = connections((&store, &trap, &clock), key.path()).await;
         let revocations = revocations(&connections, &store, &clock);
         Self { clock, provider, live: live(), store, trap, connections, revocations, key, seed, directory: None }
+    }
+
+    /// The operator puts another secret of the application into force.
+    pub fn correct(&self, secret: &str) {
+        self.live.swap(generation(["svc", "other"].map(|id| compiled(id, secret)).into_iter()));
     }
 
     pub fn connections(&self) -> &Arc<Connections> {
