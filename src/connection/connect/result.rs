@@ -46,6 +46,9 @@ pub struct Shown {
     /// Why nothing was: code, title, meaning, step, and the service's words.
     #[schema(value_type = Option<Object>)]
     pub error: Option<Json>,
+    /// Whether it failed, and the page offers to try again.
+    #[serde(skip)]
+    pub again: bool,
 }
 
 impl Connect {
@@ -69,6 +72,7 @@ impl Connect {
             None if !over => "waiting",
             _ => "expired",
         };
+        let again = found.as_ref().is_some_and(|found| self.offers_again(found));
         let (link, state_found) = found.map(|found| (found.link, found.state)).unzip();
         let (connected, error) = match state_found {
             Some(State::Connected(connected)) => (Some(connected), None),
@@ -86,7 +90,15 @@ impl Connect {
             connection: link.map(|link| link.connection),
             connected,
             error,
+            again,
         }))
+    }
+
+    /// Whether a link failed and may be used again by the same browser.
+    fn offers_again(&self, outcome: &Outcome) -> bool {
+        let now = self.clock.now();
+        let free = Outcome::standing(Some(outcome), Some(&outcome.browser), now) == Standing::Free;
+        matches!(&outcome.state, State::Failed(_)) && free && outcome.link.expires_at() > now
     }
 
     fn title(&self, integration: &str) -> String {
@@ -94,12 +106,14 @@ impl Connect {
         generation.integration(integration).map_or_else(|| integration.to_owned(), |known| known.title.clone())
     }
 
-    /// Answers the page that opened the window, at once or when something has changed.
+    /// Answers the page that opened the window, at once or when something has changed. One that knows of a failure
+    /// (`seen=failed`) is answered once that is not all that can come of it.
     pub(super) async fn result(&self, integration: &str, visit: &Visit) -> Answer {
         let fields = Fields::of(&visit.query);
         let (Ok(Some(result)), Ok(wait)) = (fields.take("result"), fields.take("wait")) else {
             return self.shared(visit, Refusal::InvalidInput.answer("`result` is missing"));
         };
+        let knows_of_failure = fields.take("seen").ok().flatten().as_deref() == Some("failed");
         let wait = wait.and_then(|wait| wait.parse().ok()).map_or(Duration::ZERO, Duration::from_secs).min(LONGEST);
         let mut changes = self.changed.subscribe();
         let place = if wait.is_zero() { None } else { self.waiting.try_acquire().ok() };
@@ -107,9 +121,11 @@ impl Connect {
             loop {
                 changes.mark_unchanged();
                 let shown = self.outcome(&result).await?;
-                let more =
-                    shown.as_ref().is_some_and(|shown| !matches!(shown.state, "connected" | "failed" | "expired"));
-                if place.is_none() || !more {
+                let more = |shown: &Shown| match shown.state {
+                    "failed" => knows_of_failure && shown.again,
+                    state => !knows_of_failure && !matches!(state, "connected" | "expired"),
+                };
+                if place.is_none() || !shown.as_ref().is_some_and(more) {
                     return Ok(shown);
                 }
                 // An error means that the program is ending: answer what is known.
@@ -126,7 +142,8 @@ impl Connect {
             Ok(Some(shown)) if shown.integration.as_deref().is_none_or(|own| own == integration) => {
                 let code = shown.error.as_ref().and_then(|error| error.get("code"));
                 let told = json!({
-                    "result": shown.result, "state": shown.state, "error": code, "waited": place.is_some(),
+                    "result": shown.result, "state": shown.state, "error": code, "again": shown.again,
+                    "waited": place.is_some(),
                 });
                 Answer::json(StatusCode::OK, &told)
             }
@@ -171,9 +188,9 @@ impl Connect {
                 && browser.as_ref().is_some_and(|browser| same(&browser.digest, &found.browser))
         };
         let Some(outcome) = found.filter(own) else { return nothing_done(url) };
-        let again = Outcome::standing(Some(&outcome), Some(&outcome.browser), self.clock.now()) == Standing::Free;
-        let retry = matches!(&outcome.state, State::Failed(_)) && again && outcome.link.expires_at() > self.clock.now();
-        let retry = retry.then(|| format!("{}/api/connect/{integration}?{}", prefix(url), outcome.link.query(key)));
+        let retry = self
+            .offers_again(&outcome)
+            .then(|| format!("{}/api/connect/{integration}?{}", prefix(url), outcome.link.query(key)));
         let view = view(&generation, &outcome, (&result, retry));
         let service = self.title(integration);
         Page::new("outcome", format!("Connect: {service}"), url).told_to(outcome.link.origin.as_deref()).show(view)

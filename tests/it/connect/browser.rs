@@ -56,7 +56,7 @@ async fn people_connect_in_a_real_browser_whatever_becomes_of_the_window() {
     });
     let mut links = BTreeMap::new();
     let pictures = shots().map(|_| ["light-320", "light-1280", "dark-320", "dark-1280"]).unwrap_or_default();
-    let names = ["popup", "denied", "severed", "blocked", "hostile", "scriptless", "keyboard"];
+    let names = ["popup", "denied", "again", "severed", "blocked", "hostile", "scriptless", "keyboard"];
     let pictures = pictures.iter().filter(|name| !name.is_empty()).map(|name| format!("pictures-{name}"));
     for name in names.map(str::to_owned).into_iter().chain(pictures) {
         let back = format!("{app}/done");
@@ -85,6 +85,8 @@ async fn people_connect_in_a_real_browser_whatever_becomes_of_the_window() {
         (&ends["denied"]["end"]["state"], &ends["denied"]["end"]["error"]),
         (&json!("failed"), &json!("denied"))
     );
+    // A person who tries again in the same window is connected for its opener as well.
+    assert_eq!((&ends["again"]["end"]["state"], &ends["again"]["failures"]), (&json!("connected"), &json!(["denied"])));
     // The service cut the tie: no message came, the open window looked closed, and it worked all the same.
     assert_eq!((&ends["severed"]["end"]["state"], &ends["severed"]["messages"]), (&json!("connected"), &json!([])));
     assert_eq!(ends["severed"]["closedSeen"], 1, "the tie was not cut: {}", ends["severed"]);

@@ -39,9 +39,10 @@ const appPage = (scenario) =>
   const told = document.getElementById("told");
   const link = ${JSON.stringify(links[scenario] ?? null)};
   window.closedSeen = 0;
+  window.failures = [];
   window.messages = [];
   addEventListener("message", (event) => window.messages.push({ origin: event.origin, data: event.data }));
-  const start = () => TrunklineConnect.open(Promise.resolve(link), { onclosed: () => window.closedSeen++ })
+  const start = () => TrunklineConnect.open(Promise.resolve(link), { onclosed: () => window.closedSeen++, onfailed: (failed) => window.failures.push(failed.error) })
     .then((end) => (told.textContent = JSON.stringify(end)));
   document.getElementById("go").addEventListener("click", start);
   if (${JSON.stringify(scenario)} === "blocked") setTimeout(start, 100);
@@ -117,18 +118,32 @@ async function opened(name, scenario = name, choice = '#allow') {
   // The page looks now and then whether the window is closed; here it must have looked before the outcome is there.
   const looked = () => tab.waitForFunction(() => window.closedSeen > 0);
   await consent(popup, choice, scenario === 'severed' ? looked : undefined);
+  if (choice === '#deny') {
+    // The failure is told at once, and is not the end while the window offers to try again.
+    await tab.waitForFunction(() => window.failures.length > 0);
+    await popup.getByRole('link', { name: 'Try again' }).waitFor();
+    if ((await tab.locator('#told').textContent()) !== '') throw new Error('the failure is final though it may be tried again');
+    if (scenario === 'again') {
+      await popup.getByRole('link', { name: 'Try again' }).click();
+      await consent(popup, '#allow');
+    } else {
+      await popup.close();
+    }
+  }
   await tab.waitForFunction(() => document.getElementById('told').textContent !== '');
   const end = JSON.parse(await tab.locator('#told').textContent());
   const messages = await tab.evaluate(() => window.messages);
   const closedSeen = await tab.evaluate(() => window.closedSeen);
+  const failures = await tab.evaluate(() => window.failures);
   const closes = choice === '#allow' ? await popup.waitForEvent('close', { timeout: 8000 }).then(() => true, () => popup.isClosed()) : popup.isClosed();
   await context.close();
-  return { end, messages, closedSeen, closes };
+  return { end, messages, closedSeen, closes, failures };
 }
 
 const scenarios = {
   popup: () => opened('popup'),
   denied: () => opened('denied', 'denied', '#deny'),
+  again: () => opened('again', 'again', '#deny'),
   severed: () => opened('severed'),
   // Nobody clicks, so no window opens: the whole page goes there and comes back.
   async blocked() {
