@@ -294,20 +294,24 @@ fn choices(scene: &Scene<'_>, step: &Discover, answered: &Answered) -> Result<Ve
         },
     };
     if list.len() > CHOICES_MOST {
-        return Err(misconfigured(format!(
-            "there are {} choices, and at most {CHOICES_MOST} can be shown",
-            list.len()
-        )));
+        let words = format!("there are {} choices, and at most {CHOICES_MOST} can be shown", list.len());
+        return Err(answered.unusable(scene, &words));
     }
-    let mut choices = Vec::with_capacity(list.len());
+    let (mut choices, mut lacking) = (Vec::with_capacity(list.len()), None);
     for item in list {
         let context = answered.context.clone().with_json("choice", &item);
         let mut kept = Map::new();
         for (name, expr) in &step.set {
             let value = of(expr, &context, &format!("set.{name}"))?;
-            if !value.is_null() {
+            if value.is_null() {
+                lacking = Some(format!("a choice has no `{name}` at `{}`", expr.source()));
+            } else {
                 kept.insert(name.clone(), value);
             }
+        }
+        // What is kept of a choice is what calls are made with: one that lacks it cannot be chosen.
+        if kept.len() < step.set.len() {
+            continue;
         }
         let label = step.label.as_ref().map(|label| label.text(&context)).transpose();
         let label = label.map_err(|error| answered.unusable(scene, &format!("`discover.label`: {error}")))?.flatten();
@@ -318,7 +322,6 @@ fn choices(scene: &Scene<'_>, step: &Discover, answered: &Answered) -> Result<Ve
         Some(reason) if choices.is_empty() => Err(answered.unusable(scene, &reason)),
         _ => Ok(choices),
     }
-    Ok(choices)
 }
 
 /// What is shown of a choice that has no label: what is kept of it.

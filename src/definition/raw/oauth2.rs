@@ -332,13 +332,13 @@ pub struct Callback {
 request_shape! {
     /// A step after connecting that finds accounts or sites, and lets a person choose one.
     Discover {
-        /// The list to choose from.
+        /// The list to choose from, of at most 200.
         #[schemars(extend("x-answer" = true))]
             choices: Option<Expression>,
         /// What is shown of a choice.
         #[schemars(extend("x-sees" = "choice"))]
             label: Option<Expression>,
-        /// What is kept of the choice, seen later as `saved.NAME`.
+        /// What is kept of the choice, seen later as `saved.NAME`. What lacks one of these cannot be chosen.
         #[serde(default)]
         #[schemars(extend("x-sees" = "choice"))]
         set: Ordered<Expression>,

@@ -262,6 +262,20 @@ async fn one_site_is_taken_and_of_several_a_person_chooses() {
 }
 
 #[tokio::test]
+async fn a_choice_without_what_is_kept_of_it_cannot_be_chosen() {
+    let ask = async |body: &'static str| {
+        let service = Service::start(move |_| Answer::json(200, body)).await;
+        let discover = json!([{ "request": "GET SVC/sites", "choices": "body", "set": { "site": "choice.id" } }]);
+        let world = world(&service, &json!({ "discover": discover, "client": client() }));
+        world.calls.discover(world.account(), &tokens(&[("default", held("at", None))]), 0).await
+    };
+    let error = ask(r#"[{"name":"x"},{"name":"y"}]"#).await.unwrap_err();
+    assert!(error.to_string().contains("a choice has no `site` at `choice.id`"), "{error}");
+    let settled = Discovered::Settled(json!({ "site": "a" }).as_object().unwrap().clone());
+    assert_eq!(ask(r#"[{"id":"a"},{"name":"y"}]"#).await.unwrap(), settled);
+}
+
+#[tokio::test]
 async fn each_token_is_taken_back_on_its_own() {
     let service = Service::start(|request| {
         if header(request, "authorization") == Some("Bearer gone") {
