@@ -151,7 +151,7 @@ const TABLE: [Row; 16] = [
         code: "answer_unusable",
         told: Told {
             title: "{} answered in a way that cannot be used",
-            meaning: "Its answer has no token where one must be. Nothing was connected.",
+            meaning: "Its answer is not what is needed here. Nothing was connected.",
             step: "Tell whoever runs this application, with the words below.",
         },
     },
@@ -256,6 +256,16 @@ impl Failure {
         }
     }
 
+    /// The failure that a call means which is made with a new token.
+    pub fn of_use(error: &TokenError) -> Self {
+        match Self::of_token_call(error) {
+            Self::CodeRefused | Self::Denied => Self::TokenRefused,
+            // Of requests that are made with a token, this says that the token may not make them.
+            Self::Misconfigured if matches!(error.status, Some(401 | 403)) => Self::TokenRefused,
+            other => other,
+        }
+    }
+
     /// The stable code: what the API, the audit log and metrics have.
     pub fn code(self) -> &'static str {
         self.row().code
@@ -311,5 +321,6 @@ mod tests {
         assert_eq!(call(TokenErrorKind::Unsent, None, None), Failure::ServiceUnreachable);
         let refused = TokenError { status: Some(401), ..TokenError::new(TokenErrorKind::Permanent, "words") };
         assert_eq!(Failure::of_departure(&refused), Failure::BeginRefused, "there was no confirmation yet");
+        assert_eq!(Failure::of_use(&refused), Failure::TokenRefused, "the token was there");
     }
 }

@@ -84,7 +84,7 @@ impl Connect {
         }
         match self.provider.identity(grown.account(generation, integration), &grown.grant).await {
             Ok(who) => grown.who = who.map(Who::plain),
-            Err(error) if refuses_token(&error) => return Err(failed(Failure::TokenRefused, error.to_string())),
+            Err(error) if refuses_token(&error) => return Err(failed(Failure::TokenRefused, of_use(&error))),
             Err(error) => {
                 tracing::warn!(integration = %integration.id, "whose account was connected is not known: {error}");
                 grown.notes.push(format!("{} did not say whose account this is.", integration.title));
@@ -143,7 +143,7 @@ impl Connect {
             }
             Err(error) => {
                 self.give_up(integration, grown).await;
-                failed(Failure::of_token_call(&error), error.to_string())
+                failed(Failure::of_use(&error), of_use(&error))
             }
         }
     }
@@ -347,6 +347,11 @@ fn other_account(before: Option<&Map<String, Json>>, who: Option<&Who>) -> Optio
     let (old, new) = (text(ACCOUNT_ID)?, who?.id.as_deref()?);
     let name = text(ACCOUNT_NAME).unwrap_or(old);
     (old != new).then(|| format!("This is another account than before: the connection was {name}."))
+}
+
+/// What is told of a request with the new token that failed: there was a token.
+fn of_use(error: &TokenError) -> String {
+    format!("a request with the new token failed: {}", error.detail())
 }
 
 fn refuses_token(error: &TokenError) -> bool {
