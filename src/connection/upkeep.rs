@@ -257,6 +257,18 @@ impl Connections {
         written.map(|()| Replaced::Done)
     }
 
+    /// Whether a connection is out of use.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn is_paused(&self, integration: &str, id: &str) -> Result<bool, ConnectionError> {
+        let pulse = self.pulses.of(&Key::new(integration, id)).await;
+        match pulse.fault() {
+            Some(fault) => Err(stored_error(integration, id, StoredError::Store(fault.clone()))),
+            None => Ok(pulse.health().paused),
+        }
+    }
+
     /// Puts a connection out of use, or back into it; durable when this returns. The audit log has it first.
     ///
     /// # Errors

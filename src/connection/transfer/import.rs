@@ -2,7 +2,7 @@
 //!
 //! A plan's digest stands for all that was judged: the rows, what would be written, and the versions that it would
 //! replace. Each connection is written only over the version that was judged, so that tokens which were renewed
-//! meanwhile are not lost.
+//! meanwhile are not lost. One that was out of use where it comes from is put out of use before it is there.
 
 use std::collections::HashSet;
 
@@ -18,13 +18,16 @@ use crate::connection::directory::Connections;
 use crate::connection::error::ConnectionError;
 use crate::connection::health::Key;
 use crate::connection::stored::{self, Content, Stored, StoredError};
-use crate::connection::upkeep::Seen;
+use crate::connection::upkeep::{Seen, Use};
 use crate::definition::live::Generation;
 use crate::definition::plan::{Auth, Integration};
 use crate::store::StoreError;
 
 /// What is said of a connection that is newer than the export's.
 pub(super) const NEWER: &str = "what is here is newer than what the export has";
+
+/// What is said of a connection that is out of use where it comes from.
+const PAUSED: &str = "it is paused, as in the export";
 
 /// What is done with one connection of an export.
 struct Judged {
@@ -86,7 +89,15 @@ impl Connections {
             let Some(integration) = generation.integration(&one.integration).filter(|_| wanted) else { continue };
             if let Some(mut content) = content_of(integration, one) {
                 not_from_the_future(&mut content.credential, stored.now());
-                match self.put_over(actor, integration, (&one.name, Some(*over)), content).await {
+                let pauses = one.paused && !self.is_paused(&one.integration, &one.name).await?;
+                if pauses {
+                    self.set_use(actor, &one.integration, &one.name, Use::Paused).await?;
+                }
+                let put = self.put_over(actor, integration, (&one.name, Some(*over)), content).await;
+                if pauses && put.is_err() {
+                    self.set_use(actor, &one.integration, &one.name, Use::Resumed).await?;
+                }
+                match put {
                     Err(ConnectionError::Store { reason: StoreError::Conflict(_), .. }) => {
                         return Err(TransferError::Changed);
                     }
@@ -119,6 +130,12 @@ impl Connections {
             let (there, over) = self.there(stored, one).await?;
             let (action, reason) = judge(generation, one, &there, on_conflict);
             let (integration, name) = (one.integration.clone(), one.name.clone());
+            let reason = match action {
+                Action::Make | Action::Change if one.paused => {
+                    Some(reason.map_or_else(|| PAUSED.to_owned(), |reason| format!("{reason}; {PAUSED}")))
+                }
+                _ => reason,
+            };
             judged.push(Judged { row: Row { integration, name, action, reason }, over });
         }
         Ok(judged)

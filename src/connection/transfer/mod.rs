@@ -88,6 +88,9 @@ pub struct Exported {
     pub credential: String,
     /// Its inputs that are not secret.
     pub inputs: Map<String, Json>,
+    /// Whether it is put out of use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// All of it, where the export has secrets: the form in which the store seals it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<Json>,
@@ -259,7 +262,9 @@ impl Connections {
                 }
             };
             let of = generation.integration(&integration);
-            export.connections.push(exported((integration, name), of.map(|of| &**of), content, secrets));
+            let paused = self.is_paused(&integration, &name).await?;
+            let one = exported((integration, name), of.map(|of| &**of), content, secrets);
+            export.connections.push(Exported { paused, ..one });
         }
         Ok(export)
     }
@@ -277,7 +282,8 @@ fn exported(
         |input: &str| of.is_some_and(|of| of.inputs.iter().any(|known| &*known.name == input && !known.secret));
     let inputs = parsed.map(|content| content.inputs).unwrap_or_default();
     let inputs = inputs.into_iter().filter(|(input, _)| public(input)).collect();
-    Exported { integration, name, credential, inputs, content: (secrets == Secrets::With).then_some(content) }
+    let content = (secrets == Secrets::With).then_some(content);
+    Exported { integration, name, credential, inputs, paused: false, content }
 }
 
 fn seal(plain: &[u8], recipients: &[Recipient]) -> Result<String, String> {

@@ -8,6 +8,7 @@ use super::super::grant::Issued;
 use super::super::keyring::{KeyRing, MasterKey};
 use super::super::memory::{Memory, generation, integration};
 use super::super::stored::{Content, Stored};
+use super::super::upkeep::Use;
 use super::super::vault::Vault;
 use super::import::{NEWER, is_newer, not_from_the_future};
 use super::*;
@@ -104,6 +105,19 @@ async fn what_is_sealed_is_the_same_in_another_deployment() {
     assert!(matches!(again, Err(TransferError::Changed)), "the plan is another by now");
     let again = to.connections.import("test", &to.generation, import, None).await.expect("harmless");
     assert_eq!(actions(&again), [("a", Action::Same), ("b", Action::Same)]);
+}
+
+#[tokio::test]
+async fn what_is_out_of_use_is_so_in_another_deployment_as_well() {
+    let (from, to) = (world(), world());
+    put(&from, "a", "theirs").await;
+    put(&from, "b", "theirs").await;
+    from.connections.set_use("test", "svc", "a", Use::Paused).await.expect("paused");
+    let export = opened(&from).await;
+    let done = to.connections.import("test", &to.generation, (&export, OnConflict::Keep), None).await.expect("done");
+    let told = done.rows.iter().map(|row| row.reason.as_deref()).collect::<Vec<_>>();
+    assert_eq!(told, [Some("it is paused, as in the export"), None]);
+    assert!(to.connections.health("svc", "a").await.paused && !to.connections.health("svc", "b").await.paused);
 }
 
 #[test]
