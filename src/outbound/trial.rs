@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use super::Outbound;
 use super::call::{Call, REFUSED};
-use super::diagnosis::Diagnosis;
+use super::diagnosis::{Cause, Diagnosis};
 use super::error::OutboundError;
 use super::prepare::Prepared;
 use super::record::{self, Journey};
@@ -119,7 +119,12 @@ async fn note_test(outbound: &Outbound, integration: &Integration, connection: &
     let (before, after) = pulse.change(now, |health| {
         health.last_test = Some(Tested { at: now, passed });
         if let Some(error) = error {
-            health.blame(Trouble::new(now, &error.to_string(), REFUSED));
+            let step = match Diagnosis::of(error) {
+                // It was entered or given long ago, and worked.
+                Diagnosis { cause: Cause::Unauthorized, .. } => REFUSED,
+                other => other.step,
+            };
+            health.blame(Trouble::new(now, &error.to_string(), step));
         }
         health.condition = match health.condition {
             Status::NeedsReconnect => Status::NeedsReconnect,

@@ -514,7 +514,13 @@ async fn proxies_of_the_environment_are_not_used() {
 
 #[tokio::test]
 async fn connections_are_tested_when_they_are_due_and_how_they_fare_is_remembered() {
-    for (answer, passed, status) in [(200, true, "active"), (401, false, "error"), (500, false, "warning")] {
+    for (answer, passed, status, step) in [
+        (200, true, "active", ""),
+        (401, false, "error", "connect it again if it has not"),
+        (403, false, "error", "that this account may use the API"),
+        (429, false, "warning", "Wait as long as the service asks"),
+        (500, false, "warning", "has a fault of its own"),
+    ] {
         let service = Service::start(move |_| Answer::json(answer, "{}")).await;
         let world = plain(&service).world();
         let (now, mut tried) = (SystemClock::new().now(), Tried::default());
@@ -530,6 +536,7 @@ async fn connections_are_tested_when_they_are_due_and_how_they_fare_is_remembere
         let health = world.outbound.connections().health("svc", "default").await;
         assert_eq!((health.last_test.map(|test| test.passed), health.status().word()), (Some(passed), status));
         assert_eq!(health.last_error.is_some(), !passed);
+        assert!(health.last_error.is_none_or(|trouble| trouble.step.contains(step)), "{answer}");
     }
 }
 
