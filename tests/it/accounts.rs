@@ -321,6 +321,34 @@ fn a_token_is_renewed_on_demand_and_a_refusal_is_told() {
 }
 
 #[test]
+fn a_renewal_of_a_connection_that_is_removed_meanwhile_shows_none() {
+    let held = Arc::new(Held::default());
+    let kept = Arc::clone(&held);
+    let address = service::start(move |asked: &Asked| {
+        if asked.path() == "/token" {
+            kept.pass();
+        }
+        (200, json!({ "access_token": "new" }).to_string())
+    });
+    let text = format!(
+        "trunkline: 1\nid: hub\ntitle: Hub\nsummary: Is slow.\nauth:\n  oauth2:\n    authorize: http://{address}/authorize\n\
+         \x20   token: http://{address}/token\n    client: {{ id: app, secret: \"${{env:SERVICE_SECRET}}\" }}\n\
+         api: {{ base_url: \"http://{address}\" }}\n"
+    );
+    let scene = Scene::start(&[("hub", text)]);
+    let token = json!({ "issued": { "default": { "access": "old", "refresh": "rt", "issued_at": 1 } } });
+    scene.deployment.import("hub", &[("a".to_owned(), token)]);
+    let path = scene.path("hub", "a");
+    thread::scope(|scope| {
+        let renewing = scope.spawn(|| scene.ask("POST", &format!("{path}/refresh"), &NONE));
+        assert!(within(PATIENCE, || held.waiting() == 1), "the service is asked");
+        assert!(scene.ask("DELETE", &path, &NONE).status < 300, "it is removed");
+        held.open();
+        is_refused(&renewing.join().unwrap(), 404, "connection_unknown", "it is gone");
+    });
+}
+
+#[test]
 fn exports_and_imports_refuse_what_does_not_fit() {
     let scene = Scene::start(&[]);
     assert_eq!(scene.ask("POST", "/api/integrations/save", &draft("keyed", "acme", "sk_good")).status, 201);

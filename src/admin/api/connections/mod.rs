@@ -157,6 +157,8 @@ pub async fn renew(parts: &Parts, by: &str, id: ConnectionId) -> Result<Row, Ref
     };
     note(parts, by, "connection.refresh", &head).await?;
     refresher.renew_now(integration, &connection, None).await.map_err(refused)?;
+    // It may have been removed while the service was asked.
+    let head = find(parts, id).await?;
     let health = parts.connections.health(&head.integration, &head.name).await;
     Ok(described(&head, &health))
 }
