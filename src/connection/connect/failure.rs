@@ -246,9 +246,9 @@ impl Failure {
             (_, Some(REGISTRATION_FAILED), _) => Self::RegistrationFailed,
             (_, Some("access_denied"), _) => Self::Denied,
             (_, Some("expired_token"), _) => Self::NotInTime,
+            (_, Some("invalid_scope"), _) => Self::ScopeRefused,
             (_, Some("invalid_client" | "unauthorized_client" | "unsupported_grant_type"), _)
             | (TokenErrorKind::Misconfigured, ..) => Self::Misconfigured,
-            (_, Some("invalid_scope"), _) => Self::ScopeRefused,
             (TokenErrorKind::Unsent, ..) | (TokenErrorKind::Passing, _, None) => Self::ServiceUnreachable,
             (TokenErrorKind::Passing, _, Some(200..=399)) => Self::AnswerUnusable,
             (TokenErrorKind::Passing, _, Some(429 | 500..=599)) => Self::ServiceFault,
@@ -315,6 +315,7 @@ mod tests {
         };
         assert_eq!(call(TokenErrorKind::Permanent, Some("invalid_grant"), Some(400)), Failure::CodeRefused);
         assert_eq!(call(TokenErrorKind::Permanent, Some("invalid_client"), Some(401)), Failure::Misconfigured);
+        assert_eq!(call(TokenErrorKind::Misconfigured, Some("invalid_scope"), Some(400)), Failure::ScopeRefused);
         assert_eq!(call(TokenErrorKind::Passing, None, Some(503)), Failure::ServiceFault);
         assert_eq!(call(TokenErrorKind::Passing, None, Some(200)), Failure::AnswerUnusable);
         assert_eq!(call(TokenErrorKind::Passing, None, None), Failure::ServiceUnreachable);
