@@ -115,7 +115,7 @@ impl TokenCalls {
             }
             _ => self.run(&mut scene, (token, params), (Stage::Token, Tokens::Issued), &mut brought).await,
         };
-        let ran = ran.and_then(|()| leave_out_unsendable(account.integration, &mut brought, name));
+        let ran = ran.and_then(|status| leave_out_unsendable(account.integration, &mut brought, (name, status)));
         if let Err(error) = ran {
             return purpose.held().and_then(|held| unfinished(brought, (name, held), &error)).ok_or(error);
         }
@@ -133,16 +133,17 @@ impl TokenCalls {
         Ok(Grant { tokens, saved: scene.into_kept(), spent, warnings, unfinished: None })
     }
 
-    /// Makes calls one after the other. The first has the standard parameters and proves who asks; those
-    /// after it are plain requests that see what came before.
+    /// Makes calls one after the other, and gives the status of the last answer. The first has the standard parameters
+    /// and proves who asks; those after it are plain requests that see what came before.
     async fn run(
         &self,
         scene: &mut Scene<'_>,
         (calls, params): (&[TokenCall], Params),
         (stage, wanted): (Stage, Tokens<'_>),
         brought: &mut Brought,
-    ) -> Result<(), TokenError> {
+    ) -> Result<u16, TokenError> {
         let (mut first, last) = (Some(params), calls.len().saturating_sub(1));
+        let mut answered = 0;
         if calls.is_empty() {
             return Err(misconfigured(
                 "`auth.oauth2.token` is missing: write the address of the service's token calls",
@@ -150,7 +151,8 @@ impl TokenCalls {
         }
         for (index, call) in calls.iter().enumerate() {
             let tokens = if index == last { wanted } else { Tokens::Any };
-            let Reply { tokens, saved, warnings } = self.call(scene, call, (stage, tokens), first.take()).await?;
+            let Reply { tokens, saved, warnings, status } =
+                self.call(scene, call, (stage, tokens), first.take()).await?;
             scene.keep(saved);
             brought.warnings.extend(warnings);
             for (name, token) in &tokens {
@@ -159,8 +161,9 @@ impl TokenCalls {
             }
             brought.tokens.extend(tokens);
             brought.ttl = call.default_ttl.or(brought.ttl);
+            answered = status;
         }
-        Ok(())
+        Ok(answered)
     }
 
     /// One call, with the standard parameters where they belong to it.
@@ -245,12 +248,16 @@ struct Brought {
 ///
 /// # Errors
 /// When the one that is wanted is among them.
-fn leave_out_unsendable(integration: &Integration, brought: &mut Brought, wanted: &str) -> Result<(), TokenError> {
+fn leave_out_unsendable(
+    integration: &Integration,
+    brought: &mut Brought,
+    (wanted, status): (&str, u16),
+) -> Result<(), TokenError> {
     let Some(api) = &integration.api else { return Ok(()) };
     let carries = |issued: &Issued| api.credential.carries(issued.access.expose());
     if brought.tokens.get(wanted).is_some_and(|issued| !carries(issued)) {
         let words = format!("the answer cannot be used: the token `{wanted}` {UNSENDABLE}");
-        return Err(TokenError::new(TokenErrorKind::Passing, words));
+        return Err(TokenError { status: Some(status), ..TokenError::new(TokenErrorKind::Passing, words) });
     }
     let out: Vec<_> = brought.tokens.extract_if(.., |_, issued| !carries(issued)).collect();
     brought.warnings.extend(out.iter().map(|(name, _)| format!("the token `{name}` was left out, it {UNSENDABLE}")));

@@ -63,6 +63,8 @@ pub struct Reply {
     pub saved: Map<String, Json>,
     /// What of the answer was left out because it cannot be used; nothing secret.
     pub warnings: Vec<String>,
+    /// The answer's status.
+    pub status: u16,
 }
 
 /// Reads an answer. `context` has what the call's templates saw; `secrets` are kept out of every word.
@@ -112,7 +114,7 @@ impl Reader<'_> {
         let (saved, unread) = self.answer.saved_where_usable(&self.call.request.save, &self.context);
         left_out.extend(unread.into_iter().map(|reason| format!("a value was left out, {reason}")));
         let warnings = left_out.iter().map(|words| self.secrets.redact(&plain_words(words))).collect();
-        Ok(Reply { tokens, saved, warnings })
+        Ok(Reply { tokens, saved, warnings, status: self.answer.status() })
     }
 
     fn tokens(&self, left_out: &mut Vec<String>) -> Result<BTreeMap<Arc<str>, Issued>, TokenError> {
