@@ -214,8 +214,9 @@ impl Cause {
                 "Check the host in the inputs for slips. If it is right, check that this machine can resolve names."
             }
             Self::AddressForbidden => {
-                "The name leads to a private address. If that is meant, set `api.allow_private` and name the network \
-                 under `private_networks` in trunkline.yaml."
+                "The name leads to an address that is not public. If it is a private one and that is meant, set \
+                 `api.allow_private` and name the network under `private_networks` in trunkline.yaml; addresses of \
+                 metadata services and the gateway's own are never dialled."
             }
             Self::Unreachable => "Check that the service is up and that firewalls between let this machine out.",
             Self::Tls => "Check the host. If the service has certificates of its own, name them under `api.tls.ca`.",
