@@ -255,6 +255,20 @@ async fn a_renewal_may_have_calls_of_its_own() {
 }
 
 #[tokio::test]
+async fn how_long_tokens_live_is_the_same_for_renewed_ones_unless_they_say_otherwise() {
+    let service = Service::start(|_| Answer::json(200, r#"{"access_token":"at"}"#)).await;
+    let life = async |refresh: Value| {
+        let token = json!({ "request": "POST SVC/token", "default_ttl": "100s" });
+        let world = world(&service, &json!({ "token": token, "refresh": refresh, "client": client() }));
+        let grant = world.renew("default", &held("old", Some("rt"))).await.unwrap();
+        let token = &grant.tokens["default"];
+        token.expires_at.map(|end| end.since(token.issued_at).as_secs())
+    };
+    assert_eq!(life(json!("SVC/refresh")).await, Some(100));
+    assert_eq!(life(json!({ "request": "POST SVC/refresh", "default_ttl": "50s" })).await, Some(50));
+}
+
+#[tokio::test]
 async fn without_a_refresh_token_a_person_has_to_come() {
     let service = service().await;
     let world = world(&service, &json!({ "token": "SVC/token", "client": client() }));

@@ -1,6 +1,7 @@
 //! The `auth.oauth2` block, compiled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 
@@ -27,14 +28,19 @@ pub(super) fn compile(raw: &raw::OAuth2, place: &Place<'_>) -> Result<OAuth2, Fa
     let separator = raw.authorize.as_ref().and_then(|authorize| authorize.0.scope_separator.clone());
     let resource = raw.resource.iter().enumerate();
     let at_resource = place.at("resource");
+    let token = token_calls(raw.token.as_ref(), &place.at("token"))?.unwrap_or_default();
+    let mut refresh = token_calls(raw.refresh.as_ref(), &place.at("refresh"))?;
+    if let Some(last) = refresh.as_mut().and_then(|calls| ttl(calls).is_none().then(|| calls.last_mut()).flatten()) {
+        last.default_ttl = ttl(&token);
+    }
     Ok(OAuth2 {
         grant: grant(raw.grant),
         issuer: raw.issuer.as_ref().map(|issuer| place.at("issuer").text(issuer)).transpose()?,
         authorize: raw.authorize.as_ref().map(|raw| authorize(&raw.0, &place.at("authorize"))).transpose()?,
         push: raw.push.as_ref().map(|raw| before_tokens(&raw.0, &place.at("push"))).transpose()?,
         scope_separator: separator.unwrap_or_else(|| " ".to_owned()),
-        token: token_calls(raw.token.as_ref(), &place.at("token"))?.unwrap_or_default(),
-        refresh: token_calls(raw.refresh.as_ref(), &place.at("refresh"))?,
+        token,
+        refresh,
         refresh_tokens: match raw.refresh_tokens {
             None | Some(raw::RefreshPolicy::Keep) => RefreshPolicy::Keep,
             Some(raw::RefreshPolicy::Rotate) => RefreshPolicy::Rotate,
@@ -137,6 +143,11 @@ fn token_calls(
     place: &Place<'_>,
 ) -> Result<Option<Vec<TokenCall>>, Fault> {
     raw.map(|list| listed(list, place, |call, at| token_call(&call.0, at))).transpose()
+}
+
+/// How long tokens of these calls live when no answer says: as the last one says that has it.
+fn ttl(calls: &[TokenCall]) -> Option<Duration> {
+    calls.iter().rev().find_map(|call| call.default_ttl)
 }
 
 fn token_call(raw: &raw::TokenCall, place: &Place<'_>) -> Result<TokenCall, Fault> {

@@ -162,7 +162,8 @@ request_shape! {
         /// (5xx).
         #[schemars(extend("x-answer" = true))]
         permanent: Option<Expression>,
-        /// How long a token lives when the answer does not say. Default: until the service refuses it.
+        /// How long a token lives when the answer does not say. Default: until the service refuses it; in
+        /// `refresh` as in `token`.
         default_ttl: Option<DurationText>,
     }
 }
