@@ -14,6 +14,7 @@ use super::kept::Kept;
 use super::prepare::Prepared;
 use super::sign::Leaving;
 use super::{Moment, Parts};
+use crate::activity::Asker;
 use crate::base::secret::Secret;
 use crate::connection::Credential;
 use crate::connection::flow::Secrets;
@@ -170,6 +171,10 @@ impl Underway<'_> {
     ) -> Result<Outcome, OutboundError> {
         let now = parts.clock.now();
         let read = sent.map_err(Why::from).and_then(|received| {
+            if received.led && self.is_any_success() {
+                let (status, reason) = (received.status.as_u16(), ELSEWHERE.to_owned());
+                return Err(Why::Answer(AnswerError::Invalid { status, reason }));
+            }
             answer::read((self.call.request, Some(self.api)), context, received, now).map_err(Why::from)
         });
         read.map_err(|reason| {
@@ -177,6 +182,12 @@ impl Underway<'_> {
             let refused = Unsuccessful { integration: id(self.call), repeatable: self.repeatable, reason };
             OutboundError::Tried(Box::new(refused))
         })
+    }
+
+    /// Whether it is a test for which any 2xx answer is a success: one of another place, such as a page to sign in at,
+    /// says nothing of the credential.
+    fn is_any_success(&self) -> bool {
+        self.call.asker == Asker::Test && self.call.request.ok.is_none() && self.api.ok.is_none()
     }
 
     fn without_credential(&self, reason: Why) -> Why {
@@ -195,6 +206,10 @@ impl Underway<'_> {
         }
     }
 }
+
+/// Why a test has not passed that a redirect led away.
+const ELSEWHERE: &str = "the test was led to another place, whose answer says nothing of the credential: write the \
+                         address it leads to, or `ok` for what a success is";
 
 /// What the templates of a call see.
 pub(super) fn context(call: &Call<'_>, prepared: &Prepared, parts: &Parts) -> Context {

@@ -541,6 +541,25 @@ async fn connections_are_tested_when_they_are_due_and_how_they_fare_is_remembere
 }
 
 #[tokio::test]
+async fn a_test_that_was_led_to_another_place_has_not_passed_unless_the_definition_says_so() {
+    let service = Service::start(|request| {
+        if request.starts_with("GET /login ") {
+            return Answer::of(200, &[("content-type", "text/html")], "<form>Sign in</form>");
+        }
+        Answer::of(302, &[("location", "/login")], "")
+    })
+    .await;
+    let setting = plain(&service);
+    let world = setting.world();
+    let integration = world.generation.integration("svc").unwrap();
+    let tested = trunkline::outbound::test(&world.outbound, &world.generation, integration, "default").await;
+    assert!(fails(tested).to_string().contains("was led to another place"));
+    let health = world.outbound.connections().health("svc", "default").await;
+    assert_eq!((health.last_test.map(|test| test.passed), health.status().word()), (Some(false), "warning"));
+    assert_eq!(world.get("/elsewhere").await.unwrap().status, 200, "other calls are led as before");
+}
+
+#[tokio::test]
 async fn a_service_that_does_not_answer_its_tests_holds_up_no_other() {
     let good = Service::start(|_| Answer::json(200, "{}")).await;
     let hung = Service::start(|_| Answer::Hang(Vec::new())).await;

@@ -36,7 +36,8 @@ pub struct Api {
     /// The service's words for what went wrong.
     #[schemars(extend("x-sees" = "answer"))]
     pub error: Option<Expression>,
-    /// A cheap request that tells whether a connection works.
+    /// A cheap request that tells whether a connection works. An answer of another place that a redirect led to says
+    /// nothing of that, unless `ok` says what a success is.
     #[schemars(extend("x-sees" = "call"))]
     pub test: Option<ShortOr<Request>>,
     /// Rates that calls are kept to. All that match a call apply.
