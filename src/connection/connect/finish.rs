@@ -194,8 +194,9 @@ impl Connect {
         let Grown { claim: Claim { link, .. }, scopes, inputs, entered, grant, who, mut notes, proof, .. } = grown;
         let mut saved = grant.saved;
         let credential = entered.unwrap_or(Credential::Tokens(Tokens(grant.tokens)));
-        let granted = scopes_of(&credential);
+        let told = scopes_of(&credential).is_some();
         let credential = as_requested(integration, credential, &scopes);
+        let granted = scopes_of(&credential).filter(|_| told);
         notes.extend(other_account(before.as_ref().map(|before| &before.saved), who.as_ref()));
         let account = who.as_ref().and_then(|who| who.name.clone().or_else(|| who.id.clone()));
         keep_account(&mut saved, who);

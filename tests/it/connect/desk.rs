@@ -101,6 +101,10 @@ pub struct Manners {
     pub same_token: bool,
     /// Whether token answers say which scopes they are for.
     pub tells_scopes: bool,
+    /// The scope of a second token, `user`, which is always told.
+    pub user_scope: Option<&'static str>,
+    /// Whether token calls are not answered.
+    pub hangs: bool,
     pub who: Result<Option<Who>, TokenError>,
     pub choices: Vec<(&'static str, Value)>,
     /// Where people are sent, in place of an address that nobody answers at.
@@ -139,6 +143,8 @@ impl Default for Service {
             grant: Ok(vec!["read"]),
             same_token: false,
             tells_scopes: true,
+            user_scope: None,
+            hangs: false,
             who: Ok(Some(Who {
                 id: Some("42".to_owned()),
                 name: Some("Ada <i>".to_owned()),
@@ -198,6 +204,9 @@ impl Provider for Service {
         let verifier = code.verifier.map(|verifier| verifier.expose().clone());
         let inputs = Value::Object(account.inputs.clone());
         self.exchanges.lock().unwrap().push((code.code.expose().clone(), verifier, inputs));
+        if self.now().hangs {
+            return std::future::pending().await;
+        }
         let scopes = self.now().grant?;
         let number = if self.now().same_token { 1 } else { self.token_calls() };
         let token = Issued {
@@ -208,7 +217,13 @@ impl Provider for Service {
             scopes: self.now().tells_scopes.then(|| scopes.iter().map(ToString::to_string).collect()),
             client: None,
         };
-        Ok(Grant::of(token))
+        let user = self.now().user_scope.map(|scope| {
+            let scopes = Some(vec![scope.to_owned()]);
+            Issued { access: Secret::from("canary-user"), refresh: None, scopes, ..token.copy() }
+        });
+        let mut grant = Grant::of(token);
+        grant.tokens.extend(user.map(|user| (Arc::from("user"), user)));
+        Ok(grant)
     }
 
     async fn grant_itself(&self, _account: Account<'_>) -> Result<Grant, TokenError> {
@@ -423,6 +438,26 @@ impl Desk {
             files: faulty.iter().map(rejected).collect(),
             integrations: integrations.map(|one| (Arc::clone(&one.id), one)).collect(),
         });
+    }
+
+    /// The flow of a process that begins now, over the same store.
+    pub fn another(&self) -> Connect {
+        let random = Arc::new(SystemRandom::default());
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let revocations = |vault| Arc::new(Revocations::new(vault, store.clone(), clock.clone(), random.clone()));
+        Connect::new(connect::Parts {
+            live: self.live.clone(),
+            connections: self.connections.clone(),
+            vault: self.connections.vault(),
+            records: self.store.clone(),
+            audit: self.store.clone(),
+            activity: self.activity.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            revocations: self.connections.vault().map(revocations),
+            random: random.clone(),
+            provider: self.service.clone(),
+        })
     }
 
     /// The definitions in force.

@@ -33,6 +33,23 @@ async fn granted(origin: &Recorder, scopes: Vec<&'static str>) -> (Desk, Doors) 
     (desk, doors)
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_service_does_not_say_of_one_token_was_granted_as_asked_whatever_it_says_of_another() {
+    let text = definition("http://127.0.0.1:1")
+        .replace("    scopes:\n", "    scopes:\n      - { name: usr, grants: You, default: true, token: user }\n");
+    let text = text.replace(
+        "token: https://hub.example/token",
+        "token: { request: POST https://hub.example/token, tokens: { default: { access: body.a }, user: { access: body.b } } }",
+    );
+    let desk = Desk::open_with(APP, &[&text]).await;
+    desk.service.set(|manners| (manners.tells_scopes, manners.user_scope) = (false, Some("usr")));
+    let (mut browser, made) = desk.departed().await;
+    let page = browser.succeed().await.text();
+    assert!(!page.contains("Not everything was granted"), "{page}");
+    let connected = desk.connect.outcome(&made.result).await.unwrap().unwrap().connected.unwrap();
+    assert_eq!(connected.granted, Some(vec!["read".to_owned(), "usr".to_owned()]));
+}
+
 async fn named(doors: &Doors, endpoint: &str, connection: &str) -> Reply {
     let header = format!("Trunkline-Connection: {connection}\r\n");
     call(doors.proxy, &format!("POST /hub/-/{endpoint}"), &header, "{}").await
