@@ -94,14 +94,16 @@ fn client(oauth2: &OAuth2, grant: Grant, found: &mut Findings<'_>) {
         let problem = found.error(Code::MissingField, "/auth/oauth2/client", "the application has no `secret`");
         problem.help = Some("A public client says so: `client_auth: none`.".to_owned());
     }
-    if way == ClientAuth::None && grant == Grant::ClientCredentials && client.certificate.is_none() {
+    // Without a certificate, which may be the proof (RFC 8705 §2).
+    let is_public = way == ClientAuth::None && client.certificate.is_none();
+    if is_public && grant == Grant::ClientCredentials {
         found.error(
             Code::Conflict,
             "/auth/oauth2/client_auth",
             "an application without credentials cannot act for itself",
         );
     }
-    if way == ClientAuth::None && matches!(oauth2.pkce, Some(Pkce::Off(_))) {
+    if is_public && matches!(oauth2.pkce, Some(Pkce::Off(_))) {
         let problem =
             found.error(Code::Conflict, "/auth/oauth2/pkce", "a public client without PKCE is open to stolen codes");
         problem.help = Some("Leave PKCE on, or give the application a secret (RFC 9700 §2.1.1).".to_owned());
@@ -270,6 +272,16 @@ mod tests {
         let public =
             json!({ "client": { "id": "a" }, "client_auth": "none", "pkce": { "off": "the service refuses it" } });
         assert!(told(&public).contains("open to stolen codes"));
+    }
+
+    #[test]
+    fn a_certificate_may_be_the_applications_only_proof() {
+        let with = |client: Value| {
+            let oauth2 = json!({ "grant": "client_credentials", "token": "https://a.example/token", "client_auth": "none", "client": client });
+            with(&json!({ "auth": { "oauth2": oauth2 } })).concat()
+        };
+        assert!(with(json!({ "id": "a" })).contains("cannot act for itself"));
+        assert!(!with(json!({ "id": "a", "certificate": {} })).contains("cannot act for itself"));
     }
 
     #[test]

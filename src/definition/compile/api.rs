@@ -159,21 +159,19 @@ fn timeouts(raw: Option<&raw::Timeouts>) -> Timeouts {
 fn transport(api: &raw::Api, auth: Option<&Auth>, place: &Place<'_>) -> Result<Transport, Fault> {
     let at = place.at("tls").at("ca");
     let ca = api.tls.as_ref().and_then(|tls| tls.ca.as_ref());
-    let identity = match auth {
-        Some(Auth::Mtls(mtls)) => super::identity(mtls)
-            .map_err(|(field, words)| place.of("/auth/mtls").at(field).problem(Code::BadFormat, words))?
-            .map(Arc::new),
-        // Tokens may be bound to the certificate that they were given to (RFC 8705, section 3).
-        Some(Auth::OAuth2(oauth2)) => match oauth2.client.as_ref().and_then(|client| client.certificate.as_ref()) {
-            Some(mtls) => super::identity(mtls)
-                .map_err(|(field, words)| {
-                    place.of("/auth/oauth2/client/certificate").at(field).problem(Code::BadFormat, words)
-                })?
-                .map(Arc::new),
-            None => None,
-        },
+    // A token may be bound to the certificate that it was got with (RFC 8705 §3), so the API is shown that one as well.
+    let certificate = match auth {
+        Some(Auth::Mtls(mtls)) => Some((mtls, "/auth/mtls")),
+        Some(Auth::OAuth2(oauth2)) => {
+            let client = oauth2.client.as_ref().and_then(|client| client.certificate.as_ref());
+            client.map(|certificate| (certificate, "/auth/oauth2/client/certificate"))
+        }
         _ => None,
     };
+    let identity = certificate.map(|(mtls, at)| {
+        super::identity(mtls).map_err(|(field, words)| place.of(at).at(field).problem(Code::BadFormat, words))
+    });
+    let identity = identity.transpose()?.flatten().map(Arc::new);
     Ok(Transport {
         identity,
         ca: ca.map(|text| certificates(text).map_err(|message| at.problem(Code::BadFormat, message))).transpose()?,

@@ -287,8 +287,8 @@ pub struct Client {
     pub id: String,
     /// The client secret.
     pub secret: Option<SecretText>,
-    /// A certificate that token calls and the calls of the API are made with (RFC 8705): tokens may be bound to it. An
-    /// application that it alone proves says `client_auth: none`.
+    /// A certificate that token calls and calls of the API are made with (RFC 8705). Where it is the application's
+    /// only proof, write `client_auth: none`.
     pub certificate: Option<Mtls>,
 }
 

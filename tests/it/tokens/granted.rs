@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline::connection::flow::{Poll, Purpose};
-use trunkline::connection::grant::TokenErrorKind;
+use trunkline::connection::grant::{TokenError, TokenErrorKind};
 
 use super::world::{at, body, header, held, pair, world, world_at};
 use super::{client, service};
@@ -190,7 +190,7 @@ async fn an_answer_without_a_place_to_go_is_refused() {
 
 /// RFC 8705: a service that takes no connection without a certificate of its own people.
 #[tokio::test]
-async fn token_calls_are_made_with_the_applications_certificate() {
+async fn token_calls_and_calls_of_the_api_are_made_with_the_applications_certificate() {
     let (services, clients) = (Authority::new(), Authority::new());
     let acceptor = services.strict_acceptor("svc.example", &clients);
     let address = serve(move |stream| {
@@ -214,12 +214,17 @@ async fn token_calls_are_made_with_the_applications_certificate() {
     let base = format!("https://svc.example:{}", address.port());
     let api = json!({ "base_url": "SVC/api", "allow_private": true, "tls": { "ca": services.pem() } });
     let ask = async |client: Value| {
-        let oauth2 =
-            json!({ "grant": "client_credentials", "token": "SVC/token", "client": client, "client_auth": "none" });
-        world_at(&base, &oauth2, &json!({ "api": api })).obtain(Purpose::ClientCredentials).await
+        let identity = json!({ "request": "GET /me", "id": "body.access_token" });
+        let oauth2 = json!({ "grant": "client_credentials", "token": "SVC/token", "client": client, "client_auth": "none",
+            "identity": identity });
+        let world = world_at(&base, &oauth2, &json!({ "api": api }));
+        let grant = world.obtain(Purpose::ClientCredentials).await?;
+        let who = world.calls.identity(world.account(), &grant.tokens).await?;
+        Ok::<_, TokenError>((grant, who.map(|who| who.id)))
     };
     let (certificate, key) = clients.client();
-    let grant = ask(json!({ "id": "app", "certificate": { "certificate": certificate, "key": key } })).await.unwrap();
-    assert_eq!(pair(&grant, "default").0, "at");
+    let (grant, who) =
+        ask(json!({ "id": "app", "certificate": { "certificate": certificate, "key": key } })).await.unwrap();
+    assert_eq!((pair(&grant, "default").0, who.as_deref()), ("at", Some("at")));
     assert!(ask(json!({ "id": "app" })).await.is_err(), "without it there is no connection");
 }
