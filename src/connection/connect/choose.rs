@@ -13,9 +13,10 @@ use super::browser::{Browser, same};
 use super::claim::Claim;
 use super::door::Visit;
 use super::drawer::{Drawer, Enclosed, KeepError, key};
+use super::failure::Failure;
 use super::finish::{Grown, keep_account};
 use super::link::{Fields, Link, expires, moment};
-use super::outcome::{Outcome, State};
+use super::outcome::{Failed, Outcome, State, Step};
 use super::page::{Page, prefix};
 use super::pending::LIFE;
 use super::permission::Form;
@@ -206,9 +207,14 @@ impl Connect {
                 Err(_) if expires(&record.key).is_none_or(|end| end <= now) => None,
                 Ok(_) | Err(_) => continue,
             };
-            if let Some((link, content)) = choice.and_then(|choice| Some((choice.link.clone(), choice.granted()?))) {
-                let key = Key::new(&link.integration, &link.connection);
-                revocations.queue(&key, What::Unchosen, &content).await?;
+            if let Some(choice) = choice {
+                if let Some(content) = choice.granted() {
+                    let key = Key::new(&choice.link.integration, &choice.link.connection);
+                    revocations.queue(&key, What::Unchosen, &content).await?;
+                }
+                let Choice { link, browser, flow, .. } = choice;
+                let state = State::Failed(Failed { failure: Failure::NotInTime, words: None });
+                self.settle(&revocations.drawer, &Outcome { link, browser, state, at: now }, Step::GoOn(&flow)).await?;
             }
             drawer.records.remove(&record).await?;
         }

@@ -178,8 +178,8 @@ const TABLE: [Row; 16] = [
         code: "not_in_time",
         told: Told {
             title: "Nobody confirmed in time",
-            meaning: "The code for {} works for some minutes only, and they are over. Nothing was connected.",
-            step: "Try again for a new code.",
+            meaning: "A code or a choice for {} works for some minutes only, and they are over. Nothing was connected.",
+            step: "Try again from the beginning.",
         },
     },
     Row {

@@ -106,6 +106,22 @@ async fn what_was_granted_for_a_choice_that_nobody_makes_is_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_choice_that_nobody_made_in_time_is_told_as_over() {
+    let desk = Desk::open().await;
+    let choices = ["Alpha", "Beta"].map(|label| (label, serde_json::json!({ "site_id": label })));
+    desk.service.set(|manners| manners.choices = choices.to_vec());
+    let (mut browser, made) = desk.departed().await;
+    browser.succeed().await;
+    desk.clock.advance(Duration::from_mins(12));
+    assert_eq!(desk.state_of(&made).await, "choosing");
+    let stop = CancellationToken::new();
+    stop.cancel();
+    desk.connect.tell_services(stop).await;
+    let shown = desk.connect.outcome(&made.result).await.unwrap().unwrap();
+    assert_eq!((shown.state, &super::desk::error_of(&shown)["code"]), ("failed", &serde_json::json!("not_in_time")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_is_connected_by_another_name_is_left_alone() {
     let desk = connected().await;
     let depart = async || {
