@@ -12,11 +12,11 @@ use serde_json::{Map, Value as Json};
 use super::browser::{Browser, same};
 use super::claim::Claim;
 use super::door::Visit;
-use super::drawer::KeepError;
+use super::drawer::{Drawer, KeepError};
 use super::failure::Failure;
 use super::finish::Grown;
-use super::outcome::{Failed, State};
-use super::pending::{Flow, Issuer, Taken};
+use super::outcome::{Failed, Outcome, State};
+use super::pending::{self, Flow, Issuer, Taken};
 use super::permission::Way;
 use super::provider::Code;
 use super::tell::Tampering;
@@ -103,9 +103,26 @@ impl Connect {
                 let why = why.unwrap_or(Tampering::StateUnknown);
                 let link = flow.as_ref().map(|flow| &flow.link);
                 self.teller.refused(known.map(|known| &*known.id), why, link).await;
-                nothing_done(url)
+                let used = query.text("state").filter(|_| why == Tampering::StateUnknown);
+                match used.zip(browser.as_ref()) {
+                    Some((state, browser)) => self.told_again(drawer, (integration, state), browser).await,
+                    None => nothing_done(url),
+                }
             }
         }
+    }
+
+    /// The answer to a callback whose state was used before: to the browser that it was of, what came of it, because
+    /// people load pages again.
+    async fn told_again(&self, drawer: &Drawer, (integration, state): (&str, &str), browser: &Browser) -> Answer {
+        let generation = self.live.load();
+        let found = match pending::link_of(state) {
+            Some(link) => Outcome::get(drawer, link).await.unwrap_or_default(),
+            None => None,
+        };
+        let own = |found: &Outcome| found.link.integration == integration && same(&found.browser, &browser.digest);
+        let told = found.filter(own).filter(|found| !matches!(found.state, State::Started { .. }));
+        told.map_or_else(|| nothing_done(&generation.gateway.public_url), |outcome| self.led_to(&outcome))
     }
 
     /// From a callback that is what it says to the page of its outcome, unless the link is no longer this

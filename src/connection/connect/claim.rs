@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::drawer::{Drawer, KeepError};
 use super::failure::Failure;
 use super::link::{Link, fresh_id};
-use super::outcome::{Failed, Outcome, Standing, State, Step};
+use super::outcome::{self, Failed, Outcome, Standing, State, Step};
 use super::page::{prefix, see_other};
 use super::pending::LIFE;
 use super::{Connect, nothing_done, spent};
@@ -90,16 +90,40 @@ impl Connect {
 
     /// Keeps the outcome of a claimed flow and shows it.
     pub(super) async fn end(&self, drawer: &Drawer, claim: Claim, state: State) -> Result<Answer, KeepError> {
-        let generation = self.live.load();
-        let url = &generation.gateway.public_url;
         let Claim { link, browser, flow } = claim;
         let outcome = Outcome { link, browser, state, at: self.clock.now() };
         if self.settle(drawer, &outcome, Step::End(&flow)).await? != Standing::Free {
-            return Ok(spent(url));
+            return Ok(spent(&self.live.load().gateway.public_url));
         }
-        let Some(key) = self.key.get() else { return Ok(nothing_done(url)) };
+        Ok(self.led_to(&outcome))
+    }
+
+    /// Leads a browser to the page of an outcome.
+    pub(super) fn led_to(&self, outcome: &Outcome) -> Answer {
+        let generation = self.live.load();
+        let url = &generation.gateway.public_url;
+        let Some(key) = self.key.get() else { return nothing_done(url) };
         let page = if matches!(outcome.state, State::Choosing { .. }) { "choose" } else { "outcome" };
         let result = key.result_of(&outcome.link.id);
-        Ok(see_other(&format!("{}/api/connect/{}/{page}?result={result}", prefix(url), outcome.link.integration)))
+        see_other(&format!("{}/api/connect/{}/{page}?result={result}", prefix(url), outcome.link.integration))
+    }
+
+    /// Ends the claims of a process before this one, which was stopped in the middle: nobody finishes them.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn end_left_behind(&self, drawer: &Drawer) -> Result<(), KeepError> {
+        for record in drawer.records.keys(outcome::COLLECTION).await? {
+            let Ok(Some((found, _))) = drawer.get::<Outcome>(&record).await else { continue };
+            let State::Finishing { flow } = &found.state else { continue };
+            if found.at >= self.since {
+                continue;
+            }
+            let words = Some("the gateway was stopped while it finished this sign-in".to_owned());
+            let state = State::Failed(Failed { failure: Failure::NotKept, words });
+            let (link, browser) = (found.link.clone(), found.browser.clone());
+            self.settle(drawer, &Outcome { link, browser, state, at: self.clock.now() }, Step::End(flow)).await?;
+        }
+        Ok(())
     }
 }

@@ -46,7 +46,7 @@ use tokio::sync::{Mutex, Notify, OnceCell, Semaphore, watch};
 
 use crate::activity::Activity;
 use crate::base::budgets::{self, Budgets};
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::Random;
 use crate::base::secret::Secret;
 use crate::connection::Connections;
@@ -123,6 +123,8 @@ pub struct Connect {
     connections: Arc<Connections>,
     drawer: Option<Drawer>,
     clock: Arc<dyn Clock>,
+    /// When this process began: whoever claimed a flow before it has ended.
+    since: Timestamp,
     random: Arc<dyn Random>,
     provider: Arc<dyn Provider>,
     teller: Teller,
@@ -218,6 +220,7 @@ impl Connect {
             connections,
             drawer: vault.map(|vault| Drawer { records, vault }),
             teller: Teller::new(audit, activity, metrics, Arc::clone(&clock)),
+            since: clock.now(),
             clock,
             random,
             provider,

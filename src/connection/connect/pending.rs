@@ -19,7 +19,6 @@ use crate::base::clock::Timestamp;
 use crate::base::random::{Random, RandomUnavailable};
 use crate::base::secret::Secret;
 use crate::store::StoreError;
-use crate::store::model::RecordKey;
 
 /// The collection of flows under way.
 pub const COLLECTION: &str = "connect_flows";
@@ -87,10 +86,10 @@ pub fn fresh_state(link: &Link, random: &dyn Random) -> Result<Secret, RandomUna
     Ok(Secret::new(format!("{}{}", link.id, URL_SAFE_NO_PAD.encode(bytes))))
 }
 
-/// The record of a state's link.
-fn record(state: &str) -> Option<RecordKey> {
+/// The link of a state.
+pub(super) fn link_of(state: &str) -> Option<&str> {
     let ours = state.len() == STATE && state.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    state.get(..link::ID).filter(|_| ours).map(|link| key(COLLECTION, link))
+    state.get(..link::ID).filter(|_| ours)
 }
 
 impl Flow {
@@ -101,7 +100,7 @@ impl Flow {
 
     /// The flow of a state, once.
     pub(super) async fn take(drawer: &Drawer, state: &str, now: Timestamp) -> Result<Taken, KeepError> {
-        let Some(key) = record(state) else { return Ok(Taken::Unknown) };
+        let Some(key) = link_of(state).map(|link| key(COLLECTION, link)) else { return Ok(Taken::Unknown) };
         let id = digest(state);
         // Looked at first: an older state must not take a newer flow away.
         match drawer.get::<Self>(&key).await? {

@@ -145,6 +145,9 @@ impl Connect {
     pub async fn tell_services(&self, stop: CancellationToken) {
         let Some(revocations) = &self.revocations else { return };
         let (mut telling, mut busy) = (FuturesUnordered::new(), HashSet::new());
+        if let Err(error) = self.end_left_behind(&revocations.drawer).await {
+            tracing::warn!("sign-ins that were cut off may be begun again in ten minutes only: {error}");
+        }
         loop {
             self.queue_sessions(revocations).await;
             if let Err(error) = self.give_up_choices(revocations).await {

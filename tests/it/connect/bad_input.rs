@@ -47,6 +47,8 @@ enum End {
     Failed(&'static str, &'static str),
     /// On the page that all forgeries end on, for this reason.
     Refused(&'static str),
+    /// For this reason on the page of what came of it before, which has these words.
+    Told(&'static str, &'static str),
 }
 
 /// The calls of a connect flow as they are really made; `mock` is where services are played.
@@ -175,6 +177,11 @@ async fn ends(desk: &Desk, (page, stored): (Reply, usize), (what, end): (&str, &
             assert_eq!((action.as_str(), &detail["reason"]), ("connect.refused", &json!(reason)), "{what}");
             assert_eq!(told, Some(*reason), "{what}");
         }
+        End::Told(reason, words) => {
+            assert!(page.status == 200 && text.contains(words), "{what}: {text}");
+            assert_eq!((action.as_str(), &detail["reason"]), ("connect.refused", &json!(reason)), "{what}");
+            assert_eq!(told, Some(*reason), "{what}");
+        }
     }
     assert_eq!(desk.records("connections").await, stored, "{what}");
     assert!(!text.contains("canary") && !text.contains("<script>alert"), "{what}: {text}");
@@ -198,7 +205,7 @@ async fn every_bad_input_ends_on_a_page_to_act_on_with_a_line_in_both_logs_and_n
             End::Refused("state_unknown"),
         ),
         ("no state", Wrong::Query(|query| format!("code={}", parameter(query, "code"))), End::Refused("state_missing")),
-        ("a used state", Wrong::Twice, End::Refused("state_unknown")),
+        ("a used state", Wrong::Twice, End::Told("state_unknown", "is connected")),
         ("an expired state", Wrong::Late, End::Refused("state_unknown")),
         ("another browser's callback", Wrong::Elsewhere, End::Refused("other_browser")),
         ("a token that is a list", token(json!(["a", "list"])), unusable()),

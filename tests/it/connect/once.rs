@@ -79,6 +79,40 @@ async fn a_removed_connection_is_not_brought_back_by_a_flow_that_was_under_way()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_loaded_again_tells_its_own_browser_what_came_of_it() {
+    let desk = Desk::open().await;
+    let (mut browser, _) = desk.departed().await;
+    let query = format!("state={}&code=c", desk.service.state());
+    let first = browser.callback(&query).await;
+    let again = browser.callback(&query).await;
+    assert_eq!((again.status, again.header("location")), (303, first.header("location")));
+    let stranger = Browser::new(&desk).callback(&query).await;
+    assert_eq!((stranger.status, stranger.code()), (400, Some("flow_unknown")));
+    assert_eq!((desk.service.token_calls(), told(&desk, "connect.refused").await), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_that_a_crash_cut_off_can_be_begun_again_at_once() {
+    let desk = Desk::open().await;
+    let (mut browser, made) = desk.departed().await;
+    let state = desk.service.state();
+    // The process goes in the middle of the token call.
+    desk.service.set(|manners| manners.hangs = true);
+    let query = format!("state={state}&code=c");
+    let cut_off = tokio::time::timeout(std::time::Duration::from_millis(500), browser.callback(&query)).await;
+    assert!(cut_off.is_err());
+    assert_eq!(browser.get(target(&made.url)).await.status, 410, "it is being finished");
+    desk.clock.advance(std::time::Duration::from_secs(1));
+    let next = desk.another();
+    let stop = tokio_util::sync::CancellationToken::new();
+    stop.cancel();
+    next.tell_services(stop).await;
+    let shown = next.outcome(&made.result).await.unwrap().unwrap();
+    assert_eq!((shown.state, &super::desk::error_of(&shown)["code"]), ("failed", &serde_json::json!("not_kept")));
+    assert_eq!(browser.get(target(&made.url)).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_choice_of_an_older_flow_connects_nothing() {
     let desk = Desk::open().await;
     let choices = ["Alpha", "Beta"].map(|label| (label, serde_json::json!({ "site_id": label })));
