@@ -268,9 +268,18 @@ impl Answer {
         words.filter(|words| !words.is_empty())
     }
 
+    /// Code and words of a refusal, as services usually tell them: in the body, else in the challenge (RFC 6750 §3).
     fn usual_words(&self) -> Option<String> {
-        let parts: Vec<_> = [self.usual_code(), self.usual_description()].into_iter().flatten().collect();
-        (!parts.is_empty()).then(|| plain_words(&parts.join(": ")))
+        let joined = |parts: [Option<String>; 2]| {
+            let parts: Vec<_> = parts.into_iter().flatten().collect();
+            (!parts.is_empty()).then(|| plain_words(&parts.join(": ")))
+        };
+        let challenge = || {
+            let all = self.received.headers.get_all(header::WWW_AUTHENTICATE);
+            let texts = || all.iter().filter_map(|value| value.to_str().ok());
+            ["error", "error_description"].map(|name| texts().find_map(|text| parameter(text, name)))
+        };
+        joined([self.usual_code(), self.usual_description()]).or_else(|| joined(challenge()))
     }
 
     /// The values to keep; those the answer lacks are not among them.
@@ -321,6 +330,8 @@ pub fn body_value(headers: &HeaderMap, body: &Bytes) -> impl Fn() -> Value + Clo
 }
 
 fn parse(headers: &HeaderMap, body: &[u8]) -> Parsed {
+    // Some services begin with the mark of UTF-8, which no reader has to mind (RFC 8259 §8.1).
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     if body.is_empty() {
         return Parsed::Json(Json::Null);
     }
@@ -354,6 +365,23 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Parsed {
 /// A form's fields by name; of several with one name the last counts.
 fn form(body: &[u8]) -> Json {
     Json::Object(url::form_urlencoded::parse(body).map(|(name, value)| (name.into(), value.into())).collect())
+}
+
+/// A parameter of a challenge (RFC 9110 §11.6.1).
+fn parameter(challenge: &str, wanted: &str) -> Option<String> {
+    let mut rest = challenge;
+    while let Some((before, after)) = rest.split_once('=') {
+        let name = before.trim_end().rsplit([' ', ',', '\t']).next().unwrap_or_default();
+        let (value, left) = match after.trim_start().strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"')?,
+            None => after.split_once(',').unwrap_or((after, "")),
+        };
+        if name.eq_ignore_ascii_case(wanted) {
+            return Some(plain_words(value)).filter(|value| !value.is_empty());
+        }
+        rest = left;
+    }
+    None
 }
 
 /// A status as a line: with the service's words, else with what the status means.
@@ -482,5 +510,28 @@ mod tests {
             assert_eq!(error.to_string(), format!("the service answered 401{told}"));
         }
         assert_eq!(answered(&bare, 599, "", b"").expect_err("refused").to_string(), "the service answered 599");
+    }
+
+    #[test]
+    fn a_challenge_tells_why_where_the_body_does_not() {
+        let words = |challenge: &'static str, body: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            let (status, body) = (StatusCode::FORBIDDEN, Bytes::from_static(body.as_bytes()));
+            Answer::of(Received { status, headers, body, framed: true, led: false }).usual_words()
+        };
+        let challenge = r#"Bearer realm="a, error=b", error="insufficient_scope", error_description="Needs a:read""#;
+        assert_eq!(words(challenge, "").as_deref(), Some("insufficient_scope: Needs a:read"));
+        assert_eq!(words(challenge, r#"{"error":"no"}"#).as_deref(), Some("no"));
+        assert_eq!(words("Bearer error=invalid_token, scope=a", "").as_deref(), Some("invalid_token"));
+        assert_eq!(words("Basic realm=\"x\"", ""), None);
+        assert_eq!(words("Basic YWJj==", ""), None);
+    }
+
+    #[test]
+    fn the_mark_of_utf_8_before_a_body_is_no_part_of_it() {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let Parsed::Json(json) = parse(&headers, b"\xEF\xBB\xBF{\"a\":1}") else { panic!("it is JSON") };
+        assert_eq!(json, json!({ "a": 1 }));
     }
 }
