@@ -23,7 +23,7 @@ use crate::mock::{Consent, Controls, Faults, Mock, Simulated};
 /// Simulates every service of this deployment on one address.
 ///
 /// A gateway started with `serve --mock http://ADDRESS` sends all its calls here, and people who connect an account
-/// are sent here to consent. A service is also reached by its id, as in `http://127.0.0.1:9400/stripe/v1/balance`.
+/// are sent here to consent. Definitions are read once, at the start: start it again after you change one. A service is also reached by its id, as in `http://127.0.0.1:9400/stripe/v1/balance`.
 ///
 /// Services that sign in by OAuth 2.0 want an access token that they issued. One for trying things by hand:
 /// `curl -d '{"issue":true}' http://127.0.0.1:9400/-/oauth/github`. The same address takes `expire`, `revoke`,
@@ -138,6 +138,7 @@ where
     };
     let listener = listen(args.listen).await?;
     writeln!(out, "mock: {ids} at http://{}", listener.local_addr()?)?;
+    writeln!(out, "mock: definitions are read once, now: start it again after you change one")?;
     let Some(address) = args.app else { return Ok(mock.serve(listener, stop()).await?) };
     let secret = app_secret.with_context(|| {
         format!("`--app` checks signatures with the secret in {}, which is not set", args.app_secret)
