@@ -15,6 +15,8 @@ const REDACTED: &str = "[redacted]";
 const SHORTEST: usize = 4;
 /// The shortest beginning of a secret that is looked for where a text ends.
 const SHORTEST_BEGINNING: usize = 6;
+/// The fewest characters of it, which may be longer for their escapes.
+const FEWEST: usize = 4;
 /// The shortest part of base 64 that is looked for.
 const SHORTEST_PART: usize = 8;
 /// The most bytes that one character takes in any escape: a percent sign in several layers, or a surrogate pair.
@@ -127,8 +129,9 @@ impl Spellings {
             // What is left may be the beginning of an escape.
             let rest = text.get(end..).unwrap_or_default();
             let is_cut = rest.is_empty() || rest.len() < LONGEST_ESCAPE && rest.starts_with(begins_escape);
-            let is_begun =
-                is_cut && matched < self.written.len() && bytes(&self.written[..matched]) >= SHORTEST_BEGINNING;
+            let length = text.len() - (from + at);
+            let is_begun = matched < self.written.len() && matched >= FEWEST && length >= SHORTEST_BEGINNING;
+            let is_begun = is_cut && is_begun;
             is_begun.then_some(from + at)
         });
         begun.into_iter().chain(of_forms).min()
@@ -136,28 +139,32 @@ impl Spellings {
 
     /// How many of the secret's characters stand from here on, and where the last of them ends.
     fn read(&self, text: &str, start: usize) -> (usize, usize) {
-        let mut at = start;
+        // Where the next character may begin: what an escape is can have several readings.
+        let mut places = vec![start];
         for (matched, char) in self.written.iter().enumerate() {
-            let rest = text.get(at..).unwrap_or_default();
-            let same = |char: char| escape::length(rest, char);
-            let length = same(*char).or_else(|| match char {
-                '+' if self.is_base64 => same('-'),
-                '/' if self.is_base64 => same('_'),
+            let other = match char {
+                '+' if self.is_base64 => Some('-'),
+                '/' if self.is_base64 => Some('_'),
                 _ => None,
-            });
-            match length {
-                Some(length) => at += length,
-                // Base 64 is written with its padding or without.
-                None if self.is_base64 && *char == '=' => return (self.written.len(), at),
-                None => return (matched, at),
+            };
+            let mut next: Vec<usize> = Vec::new();
+            for at in &places {
+                let rest = text.get(*at..).unwrap_or_default();
+                let ways = std::iter::once(*char).chain(other).flat_map(|char| escape::lengths(rest, char));
+                next.extend(ways.map(|length| at + length));
             }
+            next.sort_unstable();
+            next.dedup();
+            if next.is_empty() {
+                let end = places.last().copied().unwrap_or(start);
+                // Base 64 is written with its padding or without.
+                let is_whole = self.is_base64 && *char == '=';
+                return (if is_whole { self.written.len() } else { matched }, end);
+            }
+            places = next;
         }
-        (self.written.len(), at)
+        (self.written.len(), places.last().copied().unwrap_or(start))
     }
-}
-
-fn bytes(chars: &[char]) -> usize {
-    chars.iter().map(|char| char.len_utf8()).sum()
 }
 
 /// How many bytes at the end of a text are the beginning of a secret, the most of them.

@@ -22,7 +22,7 @@ use pingora::protocols::http::custom::server::Session;
 use pingora::protocols::http::v2::server::HttpSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::underway::Stream;
 use super::watch::{Overdue, Pace};
@@ -46,7 +46,7 @@ pub struct BoundedSession {
 struct Ending {
     parts: u8,
     told: bool,
-    due: Option<Instant>,
+    due: Option<Pin<Box<Sleep>>>,
 }
 
 /// As many parts as leave room for the end behind them.
@@ -68,8 +68,7 @@ impl Ending {
 
     /// Waits until the end may be told. May be dropped and begun again: the moment is counted from the first time.
     async fn moment(&mut self) {
-        let due = *self.due.get_or_insert_with(|| Instant::now() + MOMENT);
-        tokio::time::sleep_until(due).await;
+        self.due.get_or_insert_with(|| Box::pin(tokio::time::sleep(MOMENT))).as_mut().await;
     }
 }
 

@@ -156,13 +156,12 @@ pub fn read(
         return Err(refused.or_words(|| answer.usual_words()));
     }
     let saved = answer.saved(reading.save, &context)?;
-    let result = match reading.result {
-        Some(tree) => tree.render(&context).map_err(|error| answer.invalid(&format!("`result`: {error}")))?,
-        None => {
-            // The last who holds the parsed body takes it, instead of making it twice.
-            drop(context);
-            answer.take_body()?
-        }
+    let result = if let Some(tree) = reading.result {
+        tree.render(&context).map_err(|error| answer.invalid(&format!("`result`: {error}")))?
+    } else {
+        // The last who holds the parsed body takes it, instead of making it twice.
+        drop(context);
+        answer.take_body()?
     };
     let Received { status, headers, body, .. } = answer.received;
     Ok(Outcome { status, headers, body, result, saved })

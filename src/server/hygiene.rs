@@ -236,7 +236,7 @@ struct Fields<'a> {
     length: Option<u64>,
     chunked: bool,
     websocket: bool,
-    seen_once: u8,
+    seen_once: u16,
     upgrades: Vec<std::ops::Range<usize>>,
 }
 

@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{DynObject, Value, ValueKind};
 
 use super::engine::LIMITS;
 use super::{TemplateError, TemplateErrorKind};
@@ -39,7 +39,7 @@ impl Room {
                 items.map(|item| self.json(&item)).collect::<Result<_, _>>().map(serde_json::Value::Array)
             }
             ValueKind::Map => {
-                let pairs = value.as_object().and_then(|map| map.try_iter_pairs()).into_iter().flatten();
+                let pairs = value.as_object().and_then(DynObject::try_iter_pairs).into_iter().flatten();
                 let entry = |(key, value): (Value, Value)| Ok((self.key(&key)?, self.json(&value)?));
                 pairs.map(entry).collect::<Result<_, _>>().map(serde_json::Value::Object)
             }

@@ -129,6 +129,24 @@ async fn an_action_that_changed_places_is_not_taken_for_another() {
     let wait = due(&station.until_tried(event, 1).await);
     station.reload(vec![rules("{ log: made }, { deliver: app }")]);
     station.pass(wait);
+    station.until(event, EventState::Done).await;
+    let delivery = station.deliveries(event).await.remove(0);
+    assert_eq!(
+        (delivery.summary.as_str(), app.seen().len()),
+        ("deliver app", 2),
+        "it is carried out where it stands now"
+    );
+}
+
+#[tokio::test]
+async fn an_action_that_is_gone_is_no_other() {
+    let app = answering(|number| Answer::of(if number == 0 { 500 } else { 200 }, &[], "")).await;
+    let rules = |actions: &str| hub(&format!("rules:\n  - id: r\n    when: '*'\n    do: [{actions}]"));
+    let mut station = Station::start(Plan::of(rules("{ deliver: app }, { log: made }")).with("app", app.port())).await;
+    let event = station.accept("a", "1").await;
+    let wait = due(&station.until_tried(event, 1).await);
+    station.reload(vec![rules("{ log: made }, { log: other }")]);
+    station.pass(wait);
     station.until(event, EventState::Dead).await;
     let delivery = station.deliveries(event).await.remove(0);
     let error = delivery.attempts.last().unwrap().error.clone().unwrap();

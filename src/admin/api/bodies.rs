@@ -32,8 +32,8 @@ pub fn takers(paths: &Paths) -> Takers {
             (Method::PATCH, &item.patch),
             (Method::DELETE, &item.delete),
         ];
-        let takes = |operation: &Option<Operation>| operation.as_ref().is_some_and(|of| of.request_body.is_some());
-        takers.extend(all.into_iter().filter(|(_, of)| takes(of)).map(|(method, _)| (method, path.clone())));
+        let has_body = |operation: &Option<Operation>| operation.as_ref().is_some_and(|of| of.request_body.is_some());
+        takers.extend(all.into_iter().filter(|(_, of)| has_body(of)).map(|(method, _)| (method, path.clone())));
     }
     takers
 }

@@ -44,7 +44,9 @@ mod tests {
     #[test]
     fn a_code_of_a_standard_stays_whatever_secrets_look_like() {
         let mut secrets = Secrets::default();
-        ["client-secret-value-1", "pending-123456", "slow_down"].iter().for_each(|secret| secrets.add(secret));
+        for secret in ["client-secret-value-1", "pending-123456", "slow_down"] {
+            secrets.add(secret);
+        }
         for code in ["invalid_client", "authorization_pending", "slow_down", "invalid_token"] {
             assert_eq!(told(code, &secrets), code);
         }

@@ -230,15 +230,14 @@ fn uncallable(text: &str, is_base: bool) -> Option<String> {
     if text.contains("${") {
         return None;
     }
-    // A slot may be a part of a name, or a number.
-    let filled = ["x", "1"].map(|slot| with_slots(text, slot));
+    let url = &with_slots(text);
     let origin = |url: &str| {
         let end = url
             .split_once("://")
             .map(|(scheme, rest)| scheme.len() + 3 + rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         origin::take_apart(url.get(..end?)?).map(|(origin, _)| origin)
     };
-    if filled.iter().all(|url| origin(url).is_none()) {
+    if origin(url).is_none() {
         return Some(
             if text.is_ascii() {
                 "no call can go there: behind `://` stands a host name, or an address, and a port from 1 to 65535 where it is \
@@ -249,7 +248,6 @@ fn uncallable(text: &str, is_base: bool) -> Option<String> {
             .to_owned(),
         );
     }
-    let [url, _] = &filled;
     let path =
         url.split_once("://").and_then(|(_, rest)| rest.find('/').and_then(|at| rest.get(at..))).unwrap_or_default();
     let is_plain = origin::is_plain_path(path.trim_end_matches('/'));
@@ -265,11 +263,14 @@ fn uncallable(text: &str, is_base: bool) -> Option<String> {
     })
 }
 
-/// A text with this in place of each of its slots.
-fn with_slots(text: &str, value: &str) -> String {
+/// A text with something in place of each of its slots: a number where a port stands, else a word.
+fn with_slots(text: &str) -> String {
     let mut parts = text.split("{{");
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |url, part| url + value + part.split_once("}}").map_or("", |(_, rest)| rest))
+    parts.fold(first, |url, part| {
+        let value = if url.ends_with(':') { "1" } else { "x" };
+        url + value + part.split_once("}}").map_or("", |(_, rest)| rest)
+    })
 }
 
 fn plain_http_allowed(visit: &Visit<'_>, found: &Findings<'_>) -> bool {

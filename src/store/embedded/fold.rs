@@ -74,9 +74,9 @@ impl Fold<'_> {
                 self.change_delivery((*event, *ordinal), |row| {
                     row.record(attempt, *outcome);
                     if matches!(outcome, Outcome::Held(_)) {
-                        row.tries.hold()
+                        row.tries.hold();
                     } else {
-                        row.tries.finish()
+                        row.tries.finish();
                     }
                     row.stand = (*outcome).into();
                 })?;

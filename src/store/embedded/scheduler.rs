@@ -341,7 +341,9 @@ impl Scheduler {
             | Op::ReplayedEvent { .. } => {}
             Op::Planned { event, deliveries } => self.planned(*event, (0..).zip(deliveries)),
             Op::Matched { plans } => {
-                plans.iter().for_each(|(event, plan)| self.planned(*event, (0..).zip(plan)));
+                for (event, plan) in plans {
+                    self.planned(*event, (0..).zip(plan));
+                }
             }
             Op::PlannedAnew { event, deliveries } => {
                 self.planned(*event, deliveries.iter().map(|(ordinal, planned)| (*ordinal, planned)));

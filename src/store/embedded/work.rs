@@ -27,6 +27,9 @@ pub struct Settling {
     back: Option<Back>,
 }
 
+/// A plan that may be written, with its place among all.
+type Held = (usize, Plan);
+
 /// What is done when the change was refused.
 #[derive(Debug)]
 enum Back {
@@ -77,7 +80,7 @@ impl Embedded {
 
     /// Takes the leases of plans out of the race; answers which plans may be written, each with its place among all,
     /// and for each of all why it may not.
-    fn take_out(&self, plans: Vec<Plan>) -> (Vec<(usize, Plan)>, Vec<Result<(), StoreError>>) {
+    fn take_out(&self, plans: Vec<Plan>) -> (Vec<Held>, Vec<Result<(), StoreError>>) {
         let mut told: Vec<Result<(), StoreError>> = plans.iter().map(|plan| check_plan(&plan.deliveries)).collect();
         let mut held = Vec::with_capacity(plans.len());
         let mut scheduler = self.scheduler();
@@ -123,15 +126,15 @@ impl Embedded {
     /// The plan of an event that may have had plans before. Its deliveries keep their ids: one of the same rule with the
     /// same action is the same delivery, so that whoever gets it knows it again, and another is another.
     fn plan_op(&self, event: u128, deliveries: Vec<PlannedDelivery>) -> Result<Op, StoreError> {
-        let places = self.index.event(event)?.map_or(0, |row| row.deliveries);
-        if places == 0 {
+        let count = self.index.event(event)?.map_or(0, |row| row.deliveries);
+        if count == 0 {
             return Ok(Op::Planned { event, deliveries });
         }
-        let mut before = Vec::with_capacity(places.into());
-        for ordinal in 0..places {
+        let mut before = Vec::with_capacity(count.into());
+        for ordinal in 0..count {
             before.extend(self.index.delivery((event, ordinal))?.map(|row| (ordinal, row)));
         }
-        let mut fresh = places..MATCH;
+        let mut fresh = count..MATCH;
         let mut placed = Vec::with_capacity(deliveries.len());
         for planned in deliveries {
             let known = before.iter().position(|(_, row)| row.is_of(&planned));
@@ -228,7 +231,9 @@ impl Work for Embedded {
         if !plans.is_empty()
             && let Err(error) = self.write_plans(plans).await
         {
-            places.into_iter().for_each(|place| told[place] = Err(error.clone()));
+            for place in places {
+                told[place] = Err(error.clone());
+            }
         }
         for (place, plan) in again {
             told[place] = self.write_again(plan).await;

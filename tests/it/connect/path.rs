@@ -168,7 +168,10 @@ async fn the_page_that_opened_the_window_asks_the_server() {
     let origin = format!("Origin: {APP}\r\n");
     let waiting = page.ask("GET", &ask, &origin, "");
     let (told, _) = tokio::join!(waiting, browser.succeed());
-    assert_eq!(told.json(), json!({ "result": made.result, "state": "connected", "error": null, "waited": true }));
+    assert_eq!(
+        told.json(),
+        json!({ "result": made.result, "state": "connected", "error": null, "again": false, "waited": true })
+    );
     assert_eq!(told.header("access-control-allow-origin"), Some(APP));
     let told = foreign.ask("GET", &ask, "Origin: https://evil.example\r\n", "").await;
     assert_eq!(told.header("access-control-allow-origin"), None);

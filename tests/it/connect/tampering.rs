@@ -114,9 +114,9 @@ async fn of_twenty_callbacks_at_once_one_is_exchanged() {
         each.cookie.clone_from(&browser.cookie);
         async move { each.get(&query).await.status }
     });
-    let mut statuses = join_all(attempts).await;
-    statuses.sort_unstable();
-    assert_eq!((statuses[0], &statuses[1..]), (303, &[400; 19][..]));
+    // Those that come later are led to what came of the one, and those that come meanwhile are refused.
+    let statuses = join_all(attempts).await;
+    assert!(statuses.contains(&303) && statuses.iter().all(|status| matches!(status, 303 | 400)), "{statuses:?}");
     assert_eq!(desk.service.token_calls(), 1);
 }
 

@@ -235,7 +235,10 @@ async fn a_wrong_filter_is_refused_in_plain_words_with_its_name() {
     let house = House::open(&people()).await;
     let ada = house.signed_in("ada", ADA);
     for (path, detail) in [
-        ("/api/events?limti=3", "there is no parameter `limti` here; there are integration, state, type, delivery_id"),
+        (
+            "/api/events?limti=3",
+            "there is no parameter `limti` here; there are integration, connection, webhook, state",
+        ),
         ("/api/events?state=alive", "`state`: `alive` is not one of queued, delivering, done, discarded, dead"),
         ("/api/activity?limit=many", "`limit`: `many` is not a whole number, or is out of its bounds"),
         ("/api/events?limit=1&limit=2", "`limit` is given twice"),
@@ -448,7 +451,10 @@ async fn a_refused_filter_is_told_where_its_results_would_stand() {
         visitor.send("GET", path, &headers, "")
     };
     let visitor = house.signed_in("ada", ADA);
-    for (path, fault) in [("/activity?status=4", "`4` is not a status"), ("/usage?from=1", "`1` is not a time")] {
+    for (path, fault) in [
+        ("/activity?status=4", "`4` is not right: expected a status such as 404"),
+        ("/usage?from=1", "`1` is not a time"),
+    ] {
         let reply = part(&visitor, path);
         let html = text(&reply);
         assert!(html.contains("<div id=\"results\"") && html.contains(fault), "{path}: {html}");
