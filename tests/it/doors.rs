@@ -10,15 +10,15 @@ use crate::support::doors::{Doors, KEY, Setup, service};
 use crate::support::origin::{Recorder, read_head, serve, until_closed};
 use crate::support::raw::{Wire, send};
 
-fn with_limits(limits: Limits) -> Doors {
+fn with_limits(limits: &Limits) -> Doors {
     let mut setup = Setup::of(service("https://unused.example"));
-    setup.limits = limits;
+    setup.limits = *limits;
     Doors::start(setup)
 }
 
 #[tokio::test]
 async fn connections_beyond_the_cap_are_turned_away_and_counted() {
-    let doors = with_limits(Limits { connections: 2, connections_per_source: 1, ..Limits::default() });
+    let doors = with_limits(&Limits { connections: 2, connections_per_source: 1, ..Limits::default() });
     for (door, name, cap, reason) in [(doors.proxy, "proxy", 2, "total"), (doors.public, "public", 1, "source")] {
         let mut held = Vec::new();
         for _ in 0..cap {
@@ -37,7 +37,7 @@ async fn connections_beyond_the_cap_are_turned_away_and_counted() {
 
 #[tokio::test]
 async fn one_host_does_not_take_all_places_at_the_proxy_door_where_that_is_set() {
-    let doors = with_limits(Limits { proxy_connections_per_source: NonZeroU32::new(1), ..Limits::default() });
+    let doors = with_limits(&Limits { proxy_connections_per_source: NonZeroU32::new(1), ..Limits::default() });
     let mut held = Wire::open(doors.proxy).await;
     held.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     held.head().await;
@@ -49,7 +49,7 @@ async fn one_host_does_not_take_all_places_at_the_proxy_door_where_that_is_set()
 #[tokio::test]
 async fn a_head_has_one_deadline_however_it_trickles_in() {
     let limits = Limits { header_timeout: Duration::from_millis(400), ..Limits::default() };
-    let doors = with_limits(limits);
+    let doors = with_limits(&limits);
     for door in [doors.public, doors.proxy] {
         let mut wire = Wire::open(door).await;
         let (mut reader, mut writer) =
@@ -68,7 +68,7 @@ async fn a_head_has_one_deadline_however_it_trickles_in() {
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
     let limits = Limits { idle_timeout: Duration::from_millis(200), ..Limits::default() };
-    let doors = with_limits(limits);
+    let doors = with_limits(&limits);
     let mut wire = Wire::open(doors.public).await;
     wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(wire.reply().await.status, 404);
@@ -80,7 +80,7 @@ async fn an_idle_connection_is_closed() {
 
 #[tokio::test]
 async fn a_body_that_trickles_in_is_refused() {
-    let doors = with_limits(Limits::default());
+    let doors = with_limits(&Limits::default());
     let mut wire = Wire::open(doors.public).await;
     wire.send("POST /webhooks/svc HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n").await;
     let mut answer = Vec::new();
@@ -121,7 +121,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
 
 #[tokio::test]
 async fn sizes_are_bounded() {
-    let doors = with_limits(Limits::default());
+    let doors = with_limits(&Limits::default());
     let long = "x".repeat(9_000);
     let many = "X-Y: z\r\n".repeat(65);
     let big = format!("X-Y: {}\r\n", "z".repeat(17_000));
@@ -161,7 +161,7 @@ async fn sizes_are_bounded() {
 
 #[tokio::test]
 async fn the_public_door_serves_webhooks_and_connect_pages_and_nothing_else() {
-    let doors = with_limits(Limits::default());
+    let doors = with_limits(&Limits::default());
     let status = async |line: &str| {
         let reply = send(doors.public, format!("{line} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")).await;
         (reply.status, reply.code().unwrap_or_default().to_owned())

@@ -13,10 +13,10 @@ const HERE: Network = Network { address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOS
 const V2: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
 const WEBHOOK: &str = "POST /webhooks/svc HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n";
 
-fn doors(public: Door, limits: Limits) -> Doors {
+fn doors(public: Door, limits: &Limits) -> Doors {
     let mut setup = Setup::of(service("https://unused.example"));
     setup.doors = Settings { public, ..Settings::default() };
-    setup.limits = limits;
+    setup.limits = *limits;
     Doors::start(setup)
 }
 
@@ -31,7 +31,7 @@ fn counted(doors: &Doors, name: &str, reason: &str) -> f64 {
 #[tokio::test]
 async fn a_load_balancer_says_whose_a_connection_is() {
     let balanced = Door { proxy_protocol: vec![HERE], ..Door::default() };
-    let doors = doors(balanced, Limits::default());
+    let doors = doors(balanced, &Limits::default());
     let request = format!("{WEBHOOK}\r\n{{}}");
     let v2 = [&V2[..], &[192, 0, 2, 9, 10, 0, 0, 1, 1, 2, 3, 4]].concat();
     for (header, source) in [
@@ -54,7 +54,7 @@ async fn a_load_balancer_says_whose_a_connection_is() {
 #[tokio::test]
 async fn from_elsewhere_such_a_header_is_a_malformed_request() {
     let elsewhere = Network { address: IpAddr::from([10, 0, 0, 0]), prefix: 8 };
-    let doors = doors(Door { proxy_protocol: vec![elsewhere], ..Door::default() }, Limits::default());
+    let doors = doors(Door { proxy_protocol: vec![elsewhere], ..Door::default() }, &Limits::default());
     let request = format!("PROXY TCP4 192.0.2.1 10.0.0.1 5000 443\r\n{WEBHOOK}\r\n{{}}");
     assert_eq!(send(doors.public, request).await.status, 400);
 }
@@ -62,7 +62,7 @@ async fn from_elsewhere_such_a_header_is_a_malformed_request() {
 #[tokio::test]
 async fn places_are_counted_for_the_client_that_a_load_balancer_names() {
     let balanced = Door { proxy_protocol: vec![HERE], ..Door::default() };
-    let doors = doors(balanced, Limits { connections_per_source: 1, ..Limits::default() });
+    let doors = doors(balanced, &Limits { connections_per_source: 1, ..Limits::default() });
     let open = async |client: &str| {
         let mut wire = Wire::open(doors.public).await;
         wire.send(format!("PROXY TCP4 {client} 10.0.0.1 5000 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")).await;
@@ -85,7 +85,7 @@ async fn places_are_counted_for_the_client_that_a_load_balancer_names() {
 #[tokio::test]
 async fn a_header_that_trickles_in_ends_with_its_time() {
     let balanced = Door { proxy_protocol: vec![HERE], ..Door::default() };
-    let doors = doors(balanced, Limits { header_timeout: Duration::from_millis(300), ..Limits::default() });
+    let doors = doors(balanced, &Limits { header_timeout: Duration::from_millis(300), ..Limits::default() });
     let mut wire = Wire::open(doors.public).await;
     wire.0.write_all(b"PROXY TCP4 192").await.unwrap();
     assert!(wire.is_closed().await);
@@ -99,12 +99,12 @@ async fn source_of(doors: &Doors, headers: &str) -> Option<String> {
 
 #[tokio::test]
 async fn forwarded_sources_are_believed_of_trusted_proxies_only() {
-    let trusting = doors(Door { forwarded: vec![HERE], ..Door::default() }, Limits::default());
+    let trusting = doors(Door { forwarded: vec![HERE], ..Door::default() }, &Limits::default());
     let told = "X-Forwarded-For: 1.1.1.1, 192.0.2.1, 127.0.0.9\r\n";
     assert_eq!(source_of(&trusting, told).await.as_deref(), Some("192.0.2.1"));
     assert_eq!(source_of(&trusting, "Forwarded: for=192.0.2.3\r\n").await.as_deref(), Some("192.0.2.3"));
     assert_eq!(source_of(&trusting, "").await.as_deref(), Some("127.0.0.1"));
-    let others = doors(Door::default(), Limits::default());
+    let others = doors(Door::default(), &Limits::default());
     assert_eq!(source_of(&others, told).await.as_deref(), Some("127.0.0.1"));
 }
 
@@ -114,7 +114,7 @@ async fn requests_are_counted_for_the_client_that_a_proxy_names() {
     let trusted = Door { forwarded: vec![HERE], ..Door::default() };
     // Over Unix or from elsewhere the proxy's own connections would count as one address'.
     let balanced = Door { proxy_protocol: vec![HERE], ..trusted };
-    let doors = doors(balanced, limits);
+    let doors = doors(balanced, &limits);
     let begin = async |client: &str, port: u16| {
         let mut wire = Wire::open(doors.public).await;
         let from = format!("PROXY TCP4 127.0.{port}.1 10.0.0.1 5000 443\r\n");
@@ -142,7 +142,7 @@ async fn requests_are_counted_for_the_client_that_a_proxy_names() {
 #[tokio::test]
 async fn curl_speaks_the_proxy_protocol() {
     let balanced = Door { proxy_protocol: vec![HERE], ..Door::default() };
-    let doors = doors(balanced, Limits::default());
+    let doors = doors(balanced, &Limits::default());
     let mut command = std::process::Command::new("curl");
     let at = SocketAddr::from(([127, 0, 0, 1], doors.public.port()));
     command.args(["--silent", "--noproxy", "*", "--haproxy-protocol", "--data", "{}", "--output", "-"]);

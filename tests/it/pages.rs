@@ -112,12 +112,12 @@ async fn every_way_of_paging_is_walked_to_its_end() {
 }
 
 /// What ends a walk that leads to this address after its first page, told as the last of the lines.
-async fn ending(next: &'static str, limits: Limits) -> Value {
+async fn ending(next: &'static str, limits: &Limits) -> Value {
     let shelf = Shelf::start(move |_, number| {
         json_of(&format!("Link: <{}>; rel=next\r\n", next.replace("NUMBER", &number.to_string())), &json!([number]))
     })
     .await;
-    let doors = Doors::start(Setup { limits, ..setup(&shelf, by_link()) });
+    let doors = Doors::start(Setup { limits: *limits, ..setup(&shelf, by_link()) });
     let lines = all(&doors, LINES).await;
     serde_json::from_str(lines.text().trim_end().lines().last().unwrap()).unwrap()
 }
@@ -135,7 +135,7 @@ async fn a_walk_stays_at_home_ends_in_no_circle_and_within_its_limits() {
         ("?n=NUMBER", Limits { pages: 3, ..Limits::default() }, "more than 3 pages"),
         ("?n=NUMBER", Limits { pages_bytes: 7, ..Limits::default() }, "more than 7 bytes"),
     ] {
-        let told = ending(next, limits).await;
+        let told = ending(next, &limits).await;
         assert_eq!(told["code"], "pages_ended", "{next}: {told}");
         assert!(told["detail"].as_str().unwrap().contains(words), "{next}: {told}");
     }
