@@ -138,7 +138,7 @@ metrics! {
     revocations: counter "trunkline_revocations_total" "Attempts to take a removed connection's tokens back at its service: ok, failed." ["integration", "result"];
     queue_messages: gauge "trunkline_queue_messages" "Work by state: ready, leased, dead." ["state"];
     queue_oldest_age: gauge "trunkline_queue_oldest_message_age_seconds" "Age of the oldest event that is not finished." [];
-    delivery_attempts: counter "trunkline_delivery_attempts_total" "Attempts at deliveries by action (call, deliver, log, run, durable_call) and result (done, retry, held, dead)." ["integration", "action", "result"];
+    delivery_attempts: counter "trunkline_delivery_attempts_total" "Attempts at deliveries by action (call, deliver, log, run, `durable_call`) and result (done, retry, held, dead)." ["integration", "action", "result"];
     delivery_duration: histogram "trunkline_delivery_duration_seconds" "Time an attempt at a delivery took." ["integration", "action"];
     events_matched: counter "trunkline_events_matched_total" "Events whose rules were matched: planned, discarded, untold (an expression of the definition failed)." ["integration", "result"];
     token_refreshes: counter "trunkline_token_refreshes_total" "Token calls that renew a token, by why (due, expired, refused: the service answered 401, asked: a person did), by whether it was the first try or another after failures, and by result: renewed, superseded (another process had others first), late (the connection was gone or connected anew), unkept (they could not be stored), refused, failed, unsent, misconfigured." ["integration", "cause", "try", "result"];
