@@ -1,143 +1,278 @@
-//! How one character is written in a text: as it is, or escaped as JSON, URLs, forms, HTML and XML do it, in one layer or
-//! several. Called by [`super::redact`], which must find a secret however a service repeats it.
+//! Texts as they are read when their escapes are taken for characters: those of JSON, URLs, forms, HTML and XML, in one
+//! layer or several, each byte with the place in the text that it stands for. Called by [`super::redact`], which must
+//! find a secret however a service repeats it.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 /// How many layers of escapes are looked through: a JSON text in a field of JSON in a form has three.
 const LAYERS: u8 = 4;
+/// The most bytes of a character reference, its `&` and `;` among them.
+const LONGEST_REFERENCE: usize = 12;
 
-/// Whether an escape begins with this, or it may stand for another character.
-pub fn begins_escape(char: char) -> bool {
-    matches!(char, '\\' | '%' | '&' | '+' | '-' | '_')
+/// A kind of escapes.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// JSON (RFC 8259, section 7).
+    Json,
+    /// Percent-encoding (RFC 3986, section 2.1).
+    Url,
+    /// The same with a plus sign for a space.
+    Form,
+    /// Character references of HTML or XML.
+    Markup,
 }
 
-/// How many bytes at the beginning of `text` may stand for `char`: none, or one number for each reading.
-pub fn lengths(text: &str, char: char) -> Vec<usize> {
-    within(text, char, LAYERS)
+/// A text in which some layers of escapes are read.
+pub struct Reading {
+    /// What it says.
+    pub bytes: Vec<u8>,
+    /// For each byte where what stands for it begins in the text, and behind the last where that ends.
+    places: Vec<usize>,
 }
 
-fn within(text: &str, char: char, layers: u8) -> Vec<usize> {
-    let mut found = Vec::new();
-    if text.starts_with(char) {
-        found.push(char.len_utf8());
+/// What an escape stands for.
+enum Escape {
+    /// These bytes; the escape has so many.
+    Of([u8; 4], usize, usize),
+    /// It has no end: the text was cut.
+    Cut,
+}
+
+impl Reading {
+    /// The text as it stands.
+    fn plain(text: &str) -> Self {
+        Self { bytes: text.as_bytes().to_vec(), places: (0..=text.len()).collect() }
     }
-    if char == ' ' && text.starts_with('+') {
-        found.push(1);
+
+    /// Where in the text a stretch of the bytes stands.
+    pub fn range(&self, from: usize, to: usize) -> std::ops::Range<usize> {
+        let place = |at: usize| self.places.get(at).copied().unwrap_or_default();
+        place(from)..place(to)
     }
-    if let Some(layers) = layers.checked_sub(1)
-        && text.starts_with(['\\', '%', '&'])
-    {
-        for form in [backslash, percent, entity] {
-            found.extend(form(text, char, layers));
-        }
-        found.sort_unstable();
-        found.dedup();
-    }
-    found
-}
 
-/// Where the text goes on behind `char`, from each of these places.
-fn behind(text: &str, places: &[usize], char: char, layers: u8) -> Vec<usize> {
-    let from = |at: &usize| {
-        let lengths = text.get(*at..).map(|rest| within(rest, char, layers)).unwrap_or_default();
-        lengths.into_iter().map(|length| at + length).collect::<Vec<_>>()
-    };
-    let mut found: Vec<usize> = places.iter().flat_map(from).collect();
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-/// Behind several characters, each in any way that is left.
-fn behind_all(text: &str, chars: &str, layers: u8) -> Vec<usize> {
-    chars.chars().fold(vec![0], |places, char| behind(text, &places, char, layers))
-}
-
-/// An escape of JSON (RFC 8259, section 7): a backslash, itself written in any way, and what follows.
-fn backslash(text: &str, char: char, layers: u8) -> Vec<usize> {
-    let begun = within(text, '\\', layers);
-    let short = match char {
-        '"' | '\\' | '/' | '\'' => Some(char),
-        '\n' => Some('n'),
-        '\r' => Some('r'),
-        '\t' => Some('t'),
-        '\u{8}' => Some('b'),
-        '\u{c}' => Some('f'),
-        _ => None,
-    };
-    let mut found = short.map(|short| behind(text, &begun, short, layers)).unwrap_or_default();
-    let mut units = [0_u16; 2];
-    let mut places = begun;
-    for (place, unit) in char.encode_utf16(&mut units).iter().enumerate() {
-        if place > 0 {
-            places = behind(text, &places, '\\', layers);
-        }
-        places = places.into_iter().filter(|at| is_unit(text, *at, *unit)).map(|at| at + 5).collect();
-    }
-    found.extend(places);
-    found
-}
-
-/// Whether `uXXXX` stands there, with the digits of this unit.
-fn is_unit(text: &str, at: usize, unit: u16) -> bool {
-    let digits = text.get(at..at + 5).and_then(|escape| escape.strip_prefix('u'));
-    digits.is_some_and(|digits| u16::from_str_radix(digits, 16) == Ok(unit))
-}
-
-/// Percent-encoding (RFC 3986, section 2.1), the percent sign itself written in any way.
-fn percent(text: &str, char: char, layers: u8) -> Vec<usize> {
-    let mut bytes = [0_u8; 4];
-    char.encode_utf8(&mut bytes).bytes().fold(vec![0], |places, byte| {
-        let is_byte = |at: usize| {
-            let digits = text.get(at..at + 2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-            digits.is_some_and(|digits| u8::from_str_radix(digits, 16) == Ok(byte))
+    /// The same with the escapes of one kind read; `None` where there are none. One that the text ends within is left
+    /// out.
+    fn read(&self, kind: Kind) -> Option<Self> {
+        let signs: &[u8] = match kind {
+            Kind::Json => b"\\",
+            Kind::Url => b"%",
+            Kind::Form => b"%+",
+            Kind::Markup => b"&",
         };
-        let signs = behind(text, &places, '%', layers);
-        signs.into_iter().filter(|at| is_byte(*at)).map(|at| at + 2).collect()
-    })
+        if !self.bytes.iter().any(|byte| signs.contains(byte)) {
+            return None;
+        }
+        let mut read =
+            Self { bytes: Vec::with_capacity(self.bytes.len()), places: Vec::with_capacity(self.places.len()) };
+        let (mut at, mut any) = (0, false);
+        while let Some(byte) = self.bytes.get(at) {
+            let rest = self.bytes.get(at..).unwrap_or_default();
+            let escape = if signs.contains(byte) { escape(kind, rest) } else { None };
+            let place = self.places.get(at).copied().unwrap_or_default();
+            let taken = match escape {
+                Some(Escape::Of(bytes, count, taken)) => {
+                    read.bytes.extend(bytes.iter().take(count));
+                    read.places.extend(std::iter::repeat_n(place, count));
+                    taken
+                }
+                Some(Escape::Cut) => {
+                    any = true;
+                    break;
+                }
+                None => {
+                    read.bytes.push(*byte);
+                    read.places.push(place);
+                    1
+                }
+            };
+            any |= escape.is_some();
+            at += taken;
+        }
+        read.places.push(self.places.get(at).copied().unwrap_or_default());
+        any.then_some(read)
+    }
 }
 
-/// A character reference of HTML or XML, its signs written in any way.
-fn entity(text: &str, char: char, layers: u8) -> Vec<usize> {
-    let name = match char {
-        '&' => Some("&amp;"),
-        '<' => Some("&lt;"),
-        '>' => Some("&gt;"),
-        '"' => Some("&quot;"),
-        '\'' => Some("&apos;"),
+/// Shows `see` the text as it stands and with up to four layers of escapes read, each reading once. `spaces` says whether a
+/// plus sign may be a space.
+pub fn readings(text: &str, spaces: bool, mut see: impl FnMut(&Reading)) {
+    let plain = Reading::plain(text);
+    see(&plain);
+    let mut seen = HashSet::from([digest(&plain.bytes)]);
+    below(&plain, spaces, LAYERS, &mut |reading| {
+        let is_new = seen.insert(digest(&reading.bytes));
+        if is_new {
+            see(reading);
+        }
+        is_new
+    });
+}
+
+fn below(reading: &Reading, spaces: bool, layers: u8, see: &mut impl FnMut(&Reading) -> bool) {
+    let Some(layers) = layers.checked_sub(1) else { return };
+    for kind in [Kind::Json, Kind::Url, Kind::Form, Kind::Markup] {
+        if matches!(kind, Kind::Form) && !spaces {
+            continue;
+        }
+        if let Some(next) = reading.read(kind).filter(|next| see(next)) {
+            below(&next, spaces, layers, see);
+        }
+    }
+}
+
+fn digest(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The escape that `rest` begins with.
+fn escape(kind: Kind, rest: &[u8]) -> Option<Escape> {
+    match kind {
+        Kind::Json => backslash(rest),
+        Kind::Form if rest.first() == Some(&b'+') => Some(one(b' ', 1)),
+        Kind::Url | Kind::Form => percent(rest),
+        Kind::Markup => reference(rest),
+    }
+}
+
+fn one(byte: u8, taken: usize) -> Escape {
+    Escape::Of([byte, 0, 0, 0], 1, taken)
+}
+
+fn character(code: u32, taken: usize) -> Option<Escape> {
+    let mut bytes = [0; 4];
+    let count = char::from_u32(code)?.encode_utf8(&mut bytes).len();
+    Some(Escape::Of(bytes, count, taken))
+}
+
+fn backslash(rest: &[u8]) -> Option<Escape> {
+    let short = match rest.get(1) {
+        None => return Some(Escape::Cut),
+        Some(b'u') => return unicode(rest),
+        Some(sign @ (b'"' | b'\\' | b'/' | b'\'')) => *sign,
+        Some(b'n') => b'\n',
+        Some(b'r') => b'\r',
+        Some(b't') => b'\t',
+        Some(b'b') => 8,
+        Some(b'f') => 12,
+        Some(_) => return None,
+    };
+    Some(one(short, 2))
+}
+
+/// `\uXXXX`, two of them for what is beyond 16 bits.
+fn unicode(rest: &[u8]) -> Option<Escape> {
+    let unit = |at: usize| hexadecimal(rest.get(at..)?, 4);
+    let first = match unit(2) {
+        Some(unit) => unit,
+        None if rest.len() < 6 && rest.iter().skip(2).all(u8::is_ascii_hexdigit) => return Some(Escape::Cut),
+        None => return None,
+    };
+    if !(0xd800..0xdc00).contains(&first) {
+        return character(first, 6);
+    }
+    match rest.get(6..8) {
+        Some(b"\\u") => {}
+        None if rest.get(6).is_none_or(|byte| *byte == b'\\') => return Some(Escape::Cut),
+        _ => return None,
+    }
+    match unit(8) {
+        Some(low @ 0xdc00..0xe000) => character(0x1_0000 + ((first - 0xd800) << 10) + (low - 0xdc00), 12),
+        None if rest.len() < 12 && rest.iter().skip(8).all(u8::is_ascii_hexdigit) => Some(Escape::Cut),
         _ => None,
-    };
-    let mut found = name.map(|name| behind_all(text, name, layers)).unwrap_or_default();
-    let numbered = behind_all(text, "&#", layers);
-    let ends: Vec<usize> = numbered.into_iter().filter_map(|at| behind_number(text, at, char)).collect();
-    found.extend(behind(text, &ends, ';', layers));
-    found
+    }
 }
 
-/// Behind the number of a character reference, where it is this character's.
-fn behind_number(text: &str, at: usize, char: char) -> Option<usize> {
-    let rest = text.get(at..)?;
-    let (digits, radix, skipped) = match rest.strip_prefix(['x', 'X']) {
-        Some(digits) => (digits, 16, 1),
-        None => (rest, 10, 0),
+fn percent(rest: &[u8]) -> Option<Escape> {
+    match hexadecimal(rest.get(1..)?, 2) {
+        Some(byte) => Some(one(u8::try_from(byte).ok()?, 3)),
+        None if rest.len() < 3 && rest.iter().skip(1).all(u8::is_ascii_hexdigit) => Some(Escape::Cut),
+        None => None,
+    }
+}
+
+fn reference(rest: &[u8]) -> Option<Escape> {
+    let near = rest.get(..rest.len().min(LONGEST_REFERENCE)).unwrap_or_default();
+    let Some(end) = near.iter().position(|byte| *byte == b';') else {
+        let is_begun = near.iter().skip(1).all(|byte| byte.is_ascii_alphanumeric() || *byte == b'#');
+        return (near.len() == rest.len() && rest.len() < LONGEST_REFERENCE && is_begun).then_some(Escape::Cut);
     };
-    let count = digits.bytes().take(8).take_while(u8::is_ascii_hexdigit).count();
-    let code = u32::from_str_radix(digits.get(..count)?, radix).ok()?;
-    (code == u32::from(char)).then_some(at + skipped + count)
+    let name = near.get(1..end)?;
+    let sign = match name {
+        b"amp" => b'&',
+        b"lt" => b'<',
+        b"gt" => b'>',
+        b"quot" => b'"',
+        b"apos" => b'\'',
+        [b'#', b'x' | b'X', digits @ ..] => return character(number(digits, 16)?, end + 1),
+        [b'#', digits @ ..] => return character(number(digits, 10)?, end + 1),
+        _ => return None,
+    };
+    Some(one(sign, end + 1))
+}
+
+fn number(digits: &[u8], radix: u32) -> Option<u32> {
+    let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    u32::from_str_radix(text, radix).ok()
+}
+
+/// A number of exactly so many hexadecimal digits.
+fn hexadecimal(text: &[u8], digits: usize) -> Option<u32> {
+    number(text.get(..digits)?, 16)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn all(text: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        readings(text, true, |reading| found.push(String::from_utf8_lossy(&reading.bytes).into_owned()));
+        found
+    }
+
     #[test]
     fn a_character_is_known_in_each_of_its_forms() {
         for written in ["/", "\\/", "\\\\\\/", "%2f", "%2F", "%252F", "\\u002f", "&#47;", "&#x2F;", "&amp;#47;", "%5C/"]
         {
-            assert!(lengths(&format!("{written}?"), '/').contains(&written.len()), "{written}");
+            assert!(all(&format!("{written}?")).contains(&"/?".to_owned()), "{written}");
         }
-        for other in ["", "a", "\\", "%2", "%2G", "&#48;", "&#47", "\\u002"] {
-            assert!(lengths(other, '/').is_empty(), "{other}");
+        for other in ["a", "%2G", "&#48;", "&unknown;", "\\x"] {
+            assert!(!all(&format!("{other}?")).contains(&"/?".to_owned()), "{other}");
         }
-        assert_eq!(lengths("\\ud83d\\ude00!", '\u{1f600}'), [12]);
-        assert_eq!(lengths("%F0%9F%98%80", '\u{1f600}'), [12]);
+        for written in ["\\ud83d\\ude00!", "%F0%9F%98%80!", "&#128512;!", "\\\\ud83d\\\\ude00!"] {
+            assert!(all(written).contains(&"\u{1f600}!".to_owned()), "{written}");
+        }
+    }
+
+    #[test]
+    fn an_escape_that_is_cut_is_left_out() {
+        for cut in
+            ["a%", "a%2", "a%25", "a%252", "a\\", "a\\u00", "a\\ud83d", "a\\ud83d\\u", "a\\ud83d\\ude", "a&", "a&#4"]
+        {
+            assert!(all(cut).contains(&"a".to_owned()) || cut == "a%25", "{cut}: {:?}", all(cut));
+        }
+    }
+
+    #[test]
+    fn each_byte_knows_its_place() {
+        let text = "x%C3%A9\\u0041&amp;b";
+        let mut ranges = Vec::new();
+        readings(text, false, |reading| {
+            if let Some(at) = reading.bytes.windows(2).position(|two| two == [0xc3, 0xa9]) {
+                ranges.push(reading.range(at, at + 2));
+            }
+        });
+        assert!(!ranges.is_empty() && ranges.iter().all(|range| *range == (1..7)), "{ranges:?}");
+    }
+
+    #[test]
+    fn what_is_nothing_but_escapes_has_few_readings() {
+        for sign in ["\\", "%25", "&amp;", "%5C", "\\u0025"] {
+            let count = all(&sign.repeat(2_000)).len();
+            assert!(count <= 40, "{sign}: {count}");
+        }
     }
 }
