@@ -19,8 +19,9 @@ const SAFE_DIGITS: usize = 15;
 #[error("it has more than {VALUES} values")]
 pub struct TooMany;
 
-/// The document as it can be read without a loss: each number that neither 64 bits nor a double hold exactly stands as
-/// a string of its digits. What is no JSON is given back in some form that is none either.
+/// The document as it can be read without taking one number for another: each whole number that neither 64 bits nor a
+/// double hold exactly, and what is beyond all doubles, stands as a string of its digits. What is no JSON is given back
+/// in some form that is none either.
 ///
 /// # Errors
 /// When it has more than [`VALUES`] values, keys of objects among them.
@@ -86,14 +87,16 @@ fn in_number(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-')
 }
 
-/// Whether a reader with 64 bits and doubles takes a number for another. What is no number in JSON is not touched: the
-/// reader says where it is wrong.
+/// Whether a reader with 64 bits and doubles takes a number for another: a whole number that has no place in 64 bits and
+/// is no double, and one beyond all doubles. A fraction is what its double is, as everywhere. What is no number in JSON is
+/// not touched: the reader says where it is wrong.
 fn is_rounded(number: &[u8]) -> bool {
     let Some(written) = std::str::from_utf8(number).ok().filter(|text| is_number(text)) else { return false };
-    if written.parse::<u64>().is_ok() || written.parse::<i64>().is_ok() {
+    let Ok(double) = serde_json::from_str::<f64>(written) else { return true };
+    let is_whole = written.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    if !is_whole || written.parse::<u64>().is_ok() || written.parse::<i64>().is_ok() {
         return false;
     }
-    let Ok(double) = serde_json::from_str::<f64>(written) else { return true };
     // Where two numbers of so many digits are one double, two writers may write it out as either.
     let read_as = serde_json::Number::from_f64(double).map(|number| number.to_string());
     let kept = |form: &str| decimal(form) == decimal(written);
@@ -133,6 +136,7 @@ mod tests {
         let same = [
             "[0,-1,18446744073709551615,-9223372036854775808]",
             "[1.5,0.1,1612345678.123456,1e21,100000000000000000000,-0.0,1.10000000000000000000]",
+            "[4.9000000000000004,4.90000000000000035527,0.12345678901234567890,12345678901234567890.5]",
             r#"{"a":"12345678901234567890123","b\"12345678901234567890123":1}"#,
             "[12345678901234567890123e, 1..000000000000000000002, -, 0000000000000000000000001]",
         ];
@@ -143,10 +147,7 @@ mod tests {
             text(r#"{"id":12345678901234567890123,"b":-9223372036854775809}"#),
             r#"{"id":"12345678901234567890123","b":"-9223372036854775809"}"#
         );
-        assert_eq!(
-            text("[0.12345678901234567890, 1e400000000000000000000]"),
-            r#"["0.12345678901234567890", "1e400000000000000000000"]"#
-        );
+        assert_eq!(text("[1e400000000000000000000]"), r#"["1e400000000000000000000"]"#);
         assert_eq!(text("18446744073709551616"), r#""18446744073709551616""#);
     }
 
@@ -165,7 +166,10 @@ mod tests {
             let document = text(&number);
             match serde_json::from_str::<serde_json::Value>(&document) {
                 Ok(serde_json::Value::String(kept)) => prop_assert_eq!(kept, number),
-                Ok(read) => prop_assert_eq!(decimal(&read.to_string()), decimal(&number)),
+                Ok(read) if fraction.is_empty() && power.is_empty() => {
+                    prop_assert_eq!(decimal(&read.to_string()), decimal(&number));
+                }
+                Ok(read) => prop_assert_eq!(read.as_f64(), number.parse::<f64>().ok()),
                 Err(error) => prop_assert!(false, "{}: {}", number, error),
             }
         }

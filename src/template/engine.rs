@@ -5,6 +5,7 @@
 //! refuses everything else when a template is compiled, because the engine itself would find an
 //! unknown filter only when a webhook is already waiting for it.
 
+use std::io::Write as _;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -79,13 +80,12 @@ pub const FILTERS: [&str; 41] = [
 ];
 
 /// The tests there are, for `x is TEST`.
-pub const TESTS: [&str; 16] = [
+pub const TESTS: [&str; 15] = [
     "defined",
     "endingwith",
     "eq",
     "even",
     "false",
-    "in",
     "integer",
     "iterable",
     "mapping",
@@ -119,6 +119,7 @@ pub(super) fn environment() -> Environment<'static> {
         Printed::Owned(text) => out.write_str(&text).map_err(Error::from),
     });
     env.add_filter("tojson", tojson);
+    env.add_filter("string", string);
     super::digest::add(&mut env);
     env
 }
@@ -131,6 +132,19 @@ fn tojson(value: &Value) -> Result<String, Error> {
             Err(Error::new(ErrorKind::BadSerialization, "the value has no JSON form").with_source(error))
         }
         _ => out.text().ok_or_else(|| Error::from(ErrorKind::WriteFailure)),
+    }
+}
+
+/// A value as the engine writes it out, as far as a text may be long.
+fn string(value: &Value) -> Result<Value, Error> {
+    match value.kind() {
+        ValueKind::String => Ok(value.clone()),
+        _ => {
+            let mut out = Bounded::default();
+            let written = write!(out, "{value}");
+            let text = out.text().filter(|_| written.is_ok());
+            text.map(Value::from).ok_or_else(|| Error::from(ErrorKind::WriteFailure))
+        }
     }
 }
 

@@ -14,16 +14,40 @@ use crate::base::json::VALUES;
 /// # Errors
 /// When it has no JSON form, or is larger than [`LIMITS`] says.
 pub(super) fn to_json(value: &Value) -> Result<serde_json::Value, TemplateError> {
-    Room { values: VALUES, bytes: LIMITS.value }.json(value)
+    Room::new().json(value)
 }
 
 /// What a value may still take.
-struct Room {
+pub(super) struct Room {
     values: usize,
     bytes: usize,
 }
 
 impl Room {
+    /// All that one may.
+    pub fn new() -> Self {
+        Self { values: VALUES, bytes: LIMITS.value }
+    }
+
+    /// Takes what a part of the value needs.
+    ///
+    /// # Errors
+    /// When there is not so much left.
+    pub fn hold(&mut self, value: &serde_json::Value) -> Result<(), TemplateError> {
+        match value {
+            serde_json::Value::String(text) => self.take(1, text.len()),
+            serde_json::Value::Array(items) => {
+                self.take(1, 0)?;
+                items.iter().try_for_each(|item| self.hold(item))
+            }
+            serde_json::Value::Object(map) => {
+                self.take(1, 0)?;
+                map.iter().try_for_each(|(key, item)| self.take(1, key.len()).and_then(|()| self.hold(item)))
+            }
+            _ => self.take(1, 0),
+        }
+    }
+
     fn json(&mut self, value: &Value) -> Result<serde_json::Value, TemplateError> {
         self.take(1, 0)?;
         match value.kind() {
@@ -121,17 +145,19 @@ mod tests {
     #[test]
     fn a_value_is_its_json() {
         assert_eq!(value("body"), Ok(json!({ "b": [1, null, true, 1.5], "a": { "x": "y" } })));
-        assert_eq!(value("[0, 'a'] * 2"), Ok(json!([0, "a", 0, "a"])));
+        assert_eq!(value("(body.b * 2) | length"), Ok(json!(8)));
         assert_eq!(value("{1: body.none, 'k': range(2)}"), Ok(json!({ "1": null, "k": [0, 1] })));
         assert_eq!(value("{none: 1}"), Err(TemplateErrorKind::WrongType));
     }
 
     #[test]
     fn what_is_repeated_lazily_is_bounded_when_it_is_made() {
-        for source in ["[0] * 100000000", "[[[0] * 1000] * 1000] * 1000", "[long] * 100", "{'a': [0] * 100000000}"] {
-            assert_eq!(value(source), Err(TemplateErrorKind::TooLarge), "{source}");
-            let text = Text::compile(&format!("a {{{{ {source} }}}}")).expect("compiles");
-            let printed = text.render(&Context::new().with("long", "x".repeat(1 << 20)));
+        let lists = || Context::new().with_json("list", &json!([0])).with("long", "x".repeat(1 << 20));
+        for source in ["list * 100000000", "{'a': list * 100000000}", "[list * 1000000, list * 1000000]"] {
+            let found = Expr::compile(source).and_then(|expr| expr.json(&lists())).map_err(|error| error.kind);
+            assert_eq!(found, Err(TemplateErrorKind::TooLarge), "{source}");
+            let text = Text::compile(&format!("a {{{{ {source} }}}}{{{{ ({source}) | string }}}}")).expect("compiles");
+            let printed = text.render(&lists());
             assert_eq!(printed.map_err(|error| error.kind), Err(TemplateErrorKind::TooLarge), "{source}");
         }
     }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use minijinja::machinery::ast::{self, CallArg, Expr, Stmt};
+use minijinja::machinery::ast::{self, BinOpKind, CallArg, Expr, Stmt};
 use minijinja::machinery::{Span, Token, parse, parse_expr, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
@@ -159,6 +159,7 @@ impl<'a> Walk<'a> {
             }
             Expr::UnaryOp(unary) => self.expression(&unary.expr),
             Expr::BinOp(binary) => {
+                self.repeats_or_prints(binary);
                 self.expression(&binary.left);
                 self.expression(&binary.right);
             }
@@ -196,6 +197,22 @@ impl<'a> Walk<'a> {
             Expr::List(list) => list.items.iter().for_each(|item| self.expression(item)),
             Expr::Tuple(tuple) => tuple.items.iter().for_each(|item| self.expression(item)),
             Expr::Map(map) => map.keys.iter().chain(&map.values).for_each(|part| self.expression(part)),
+        }
+    }
+
+    /// The engine repeats lists lazily and prints them without a bound, so that ten signs would take minutes.
+    fn repeats_or_prints(&mut self, binary: &ast::Spanned<ast::BinOp<'a>>) {
+        let is_list = |expr: &Expr<'_>| matches!(expr, Expr::List(_) | Expr::Tuple(_));
+        let is_container = |expr: &Expr<'_>| is_list(expr) || matches!(expr, Expr::Map(_));
+        let (left, right) = (&binary.left, &binary.right);
+        match binary.op {
+            BinOpKind::Mul if is_list(left) || is_list(right) => {
+                self.refuse("a list is not repeated here: use `range` and a loop".to_owned(), binary.span());
+            }
+            BinOpKind::Concat if is_container(left) || is_container(right) => {
+                self.refuse("`~` joins texts: put `| tojson` behind a list or a map".to_owned(), binary.span());
+            }
+            _ => {}
         }
     }
 
@@ -256,6 +273,8 @@ mod tests {
             ("rnge(3)", "there is no function `rnge`"),
             ("body.items()", "values have no methods here: use a filter"),
             ("body | indent(3)", "there is no filter `indent`"),
+            ("[0] * body.n", "a list is not repeated here: use `range` and a loop"),
+            ("{'a': 1} ~ ''", "`~` joins texts: put `| tojson` behind a list or a map"),
         ];
         for (source, message) in cases {
             let error = expression(source).expect_err(source);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::made::Room;
 use super::{Context, TemplateError, Text};
 
 /// A JSON value whose strings are compiled texts. Keys are literal.
@@ -52,20 +53,29 @@ impl Tree {
         }
     }
 
-    /// The JSON value with every text filled in.
+    /// The JSON value with every text filled in, which is held to the bounds of one value.
     ///
     /// # Errors
-    /// As [`Text::value`] for the first text that fails.
+    /// As [`Text::value`] for the first text that fails, and when all texts together make more than [`LIMITS`] says.
+    ///
+    /// [`LIMITS`]: super::LIMITS
     pub fn render(&self, context: &Context) -> Result<Value, TemplateError> {
+        self.render_in(context, &mut Room::new())
+    }
+
+    fn render_in(&self, context: &Context, room: &mut Room) -> Result<Value, TemplateError> {
         match self {
             Self::Literal(value) => Ok(value.clone()),
-            Self::Text(text) => text.value(context),
+            Self::Text(text) => {
+                let value = text.value(context)?;
+                room.hold(&value).map(|()| value)
+            }
             Self::List(items) => {
-                items.iter().map(|item| item.render(context)).collect::<Result<_, _>>().map(Value::Array)
+                items.iter().map(|item| item.render_in(context, room)).collect::<Result<_, _>>().map(Value::Array)
             }
             Self::Map(entries) => entries
                 .iter()
-                .map(|(key, tree)| tree.render(context).map(|value| (key.clone(), value)))
+                .map(|(key, tree)| tree.render_in(context, room).map(|value| (key.clone(), value)))
                 .collect::<Result<_, _>>()
                 .map(Value::Object),
         }
@@ -103,6 +113,14 @@ mod tests {
         let hostile = "\"}, \"evil\": true, {\"";
         let rendered = tree.render(&Context::new().with("v", hostile));
         assert_eq!(rendered, Ok(json!({ "a": [hostile, 1, null], "b": format!("x{hostile}") })));
+    }
+
+    #[test]
+    fn all_texts_together_have_the_bounds_of_one_value() {
+        let tree = Tree::compile(&json!(vec!["{{ s }}"; 100]), &mut |_, error| panic!("{error}"));
+        let of = |bytes: usize| tree.render(&Context::new().with("s", "x".repeat(bytes))).map(drop);
+        assert_eq!(of(600_000), Ok(()));
+        assert_eq!(of(1_000_000).map_err(|error| error.kind), Err(crate::template::TemplateErrorKind::TooLarge));
     }
 
     #[test]
