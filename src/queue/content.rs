@@ -25,6 +25,11 @@ impl Seen {
         Self { context: noting(event, wanted, Arc::clone(&unread)), unread }
     }
 
+    /// Why the body could not be read, where it was asked for and could not.
+    pub fn unread(&self) -> Option<&PayloadError> {
+        self.unread.get()
+    }
+
     /// An error of a template in words: where what it says is missing could not be read, that is why.
     pub fn explain(&self, error: &TemplateError) -> String {
         match self.unread.get() {

@@ -10,7 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::definition::plan::Integration;
 use crate::definition::plan::rule::{Action, Rule, What};
 use crate::store::model::{Event, EventHead, Lane, NO_RULE, PlannedDelivery};
-use crate::template::{Expr, TemplateError};
+use crate::template::Expr;
 
 /// The deliveries that an integration's rules ask for, where an event's head is enough to tell: `None` when a
 /// rule that is for it has a condition, for what may be a durable call, and for what nobody could tell when it came.
@@ -37,18 +37,32 @@ pub fn plan(integration: &Integration, event: &Arc<Event>, now: Timestamp) -> Re
     let rules: Vec<&Rule> = integration.rules.iter().filter(|rule| rule.is_for(&event.head.event_type)).collect();
     let names: BTreeSet<String> =
         rules.iter().filter_map(|rule| rule.condition.as_ref()).flat_map(Expr::names).collect();
-    let context = Seen::of(event, names).context;
-    let wants = |rule: &&Rule| rule.condition.as_ref().is_none_or(|expr| expr.holds(&context).unwrap_or(true));
+    let seen = Seen::of(event, names);
+    let wants = |rule: &&Rule| {
+        let Some(condition) = &rule.condition else { return true };
+        match decided(condition, &seen) {
+            // What another rule asks for cannot be read: each is decided by what it asks for itself.
+            Err(_) => holds(rule, event).is_none_or(|held| held.unwrap_or(true)),
+            Ok(held) => held,
+        }
+    };
     Ok(rules.into_iter().filter(wants).flat_map(|rule| deliveries(integration, rule, now)).collect())
 }
 
-/// Whether a rule's condition holds for an event that is its own, read as it was for its plan: as far as the condition
-/// asks. `None` where there is none.
-pub fn holds(rule: &Rule, event: &Arc<Event>) -> Option<Result<bool, TemplateError>> {
+/// Whether a rule's condition holds for an event that is its own, read as far as the condition asks. `None` where there
+/// is none.
+///
+/// # Errors
+/// Why it cannot be decided, in words.
+pub fn holds(rule: &Rule, event: &Arc<Event>) -> Option<Result<bool, String>> {
     let condition = rule.condition.as_ref()?;
-    let names: BTreeSet<String> = condition.names();
-    let context = Seen::of(event, names).context;
-    Some(condition.holds(&context))
+    Some(decided(condition, &Seen::of(event, condition.names())))
+}
+
+/// A body that cannot be read decides nothing, whatever a condition makes of what is missing.
+fn decided(condition: &Expr, seen: &Seen) -> Result<bool, String> {
+    let held = condition.holds(&seen.context).map_err(|error| seen.explain(&error))?;
+    seen.unread().map_or(Ok(held), |unread| Err(unread.to_string()))
 }
 
 fn deliveries<'a>(

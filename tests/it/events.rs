@@ -416,6 +416,37 @@ async fn a_rule_that_cannot_be_decided_is_dead_with_its_reason_and_holds_up_no_o
 }
 
 #[tokio::test]
+async fn what_one_rule_cannot_read_decides_nothing_for_another() {
+    let app = well().await;
+    let rules = "rules:\n  - { id: number, when: '*', if: body.n > 5, do: [{ deliver: app }] }\n  \
+                 - { id: name, when: '*', if: body.name == 'zz', do: [{ deliver: app }] }";
+    let station = Station::start(Plan::of(hub(rules)).with("app", app.port())).await;
+    for (id, body, states) in [
+        ("1", r#"{"type":"a","id":"1","n":9,"name":"\ud83d"}"#, vec![DeliveryState::Done, DeliveryState::Dead]),
+        ("2", r#"{"type":"a","id":"2","n":1,"name":"\ud83d"}"#, vec![DeliveryState::Dead]),
+        ("3", r#"{"type":"a","id":"3","n":4.9000000000000004,"name":"a"}"#, vec![]),
+        ("4", r#"{"type":"a","id":"4","n":5.9000000000000004,"name":"a"}"#, vec![DeliveryState::Done]),
+    ] {
+        let event = station.send(body).await.1.unwrap();
+        let state = if states.contains(&DeliveryState::Dead) {
+            EventState::Dead
+        } else if states.is_empty() {
+            EventState::Discarded
+        } else {
+            EventState::Done
+        };
+        station.until(event, state).await;
+        let deliveries = station.deliveries(event).await;
+        let found: Vec<_> = deliveries.iter().map(|delivery| delivery.state).collect();
+        assert_eq!(found, states, "{id}: {deliveries:?}");
+        for dead in deliveries.iter().filter(|delivery| delivery.state == DeliveryState::Dead) {
+            let error = dead.attempts[0].error.clone().unwrap();
+            assert!(error.starts_with("`if` of the rule `name` cannot be decided: "), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn events_wait_for_an_integration_that_is_not_loaded() {
     let app = well().await;
     let mut station = Station::start(Plan::of(to(&["app"])).with("app", app.port())).await;
