@@ -66,15 +66,11 @@ impl PublicDoor {
             Err(refused) => return refused,
         };
         context.integration = Arc::clone(&admission.integration.id);
-        match intake::whole_body(session, admission.max_body, self.part(&gateway.limits)).await {
+        let part = Part::of_stranger(&self.room, gateway.limits.whole_bytes, (behind.or(peer), admission.max_body));
+        match intake::whole_body(session, admission.max_body, part).await {
             Ok(body) => self.receiver.receive(admission, head, body).await,
             Err(refused) => refused,
         }
-    }
-
-    /// What a body may take of the door's memory.
-    fn part(&self, limits: &Limits) -> Part {
-        Part::of(&self.room, limits.whole_bytes)
     }
 
     /// A proxy's connections say nothing of how many one client has, so its requests are counted instead.
@@ -98,12 +94,13 @@ impl PublicDoor {
         if let Some(known) = integration.and_then(|id| self.shared.live.load().integration(&id).cloned()) {
             context.integration = Arc::clone(&known.id);
         }
-        let part = self.part(&self.shared.live.load().gateway.limits);
+        let source = self.source(session);
+        let most = self.shared.live.load().gateway.limits.whole_bytes;
+        let part = Part::of_stranger(&self.room, most, (source, MAX_FORM));
         let body = match intake::whole_body(session, MAX_FORM, part).await {
             Ok(body) => body,
             Err(refused) => return refused,
         };
-        let source = self.source(session);
         let request = session.req_header();
         let visit = Visit {
             method: request.method.clone(),

@@ -102,7 +102,8 @@ pub struct Limits {
     pub cache_bytes: Option<SizeText>,
     /// The memory for bodies of requests that are read whole, at each of the public and the proxy door: webhooks, durable
     /// calls, endpoints by name, calls that are changed or signed. The first 16 KiB of each are not counted. Where it is
-    /// used up, a request with such a body is refused with 503 (`unavailable`). Default 256MiB.
+    /// used up, a request with such a body is refused with 503 (`unavailable`). At the public door one address has an
+    /// eighth of it, and bodies over 256 KiB half. Default 256MiB.
     pub whole_bytes: Option<SizeText>,
     /// How many redirects such a call follows; one more fails it. Each counts against the limits as a call. Default 5.
     #[schemars(range(min = 0, max = 20))]
