@@ -83,6 +83,26 @@ pub fn settle(problems: &mut Vec<Problem>) {
     problems.dedup();
 }
 
+/// How many problems of one file are listed: more are those of a file that is something else.
+pub const MOST_OF_FILE: usize = 1_000;
+
+/// Puts the problems of one file in order, as [`settle`] does. Of very many the errors are listed first, and the file is
+/// said to have more.
+pub fn of_file(mut problems: Vec<Problem>) -> Vec<Problem> {
+    settle(&mut problems);
+    let Some(file) = problems.get(MOST_OF_FILE).map(|problem| Arc::clone(&problem.place.file)) else { return problems };
+    let (errors, others): (Vec<_>, Vec<_>) = problems.into_iter().partition(Problem::is_error);
+    let message = format!("this file has more than {MOST_OF_FILE} faults, and so many are listed");
+    let more = match errors.is_empty() {
+        true => Problem::warning(Code::TooLarge, Place::file(file), message),
+        false => Problem::error(Code::TooLarge, Place::file(file), message),
+    };
+    let mut listed: Vec<_> = errors.into_iter().chain(others).take(MOST_OF_FILE).collect();
+    listed.push(more.help("Is it a definition? Then correct the first ones, and look again."));
+    settle(&mut listed);
+    listed
+}
+
 fn shown(words: &str) -> String {
     words.split('\n').map(plain::shown).collect::<Vec<_>>().join("\n")
 }
@@ -183,6 +203,22 @@ impl fmt::Display for Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_very_many_faults_the_errors_are_listed_and_the_rest_is_told() {
+        let file = Arc::new(PathBuf::from("a.yaml"));
+        let at = |line: usize| {
+            let start = Position { line, column: 1 };
+            Place { span: Span { start, end: start }, ..Place::file(Arc::clone(&file)) }
+        };
+        let warned = || (2..MOST_OF_FILE + 2).map(|line| Problem::warning(Code::AmbiguousScalar, at(line), "odd"));
+        let last = Problem::error(Code::Conflict, at(MOST_OF_FILE + 10), "wrong");
+        let listed = of_file(warned().chain([last]).collect());
+        assert_eq!(listed.len(), MOST_OF_FILE + 1);
+        assert_eq!(listed.first().map(|problem| (problem.code, problem.is_error())), Some((Code::TooLarge, true)));
+        assert_eq!(listed.last().map(|problem| problem.code), Some(Code::Conflict));
+        assert_eq!(of_file(warned().collect()).len(), MOST_OF_FILE, "so many are no more than are listed");
+    }
 
     #[test]
     fn codes_read_in_kebab_case() {

@@ -16,7 +16,7 @@ use super::load::expand::{Dependency, expand};
 use super::load::extends::merge;
 use super::load::tree::parse;
 use super::load::visit::says_who;
-use super::problem::{Code, Place, Problem, Severity, settle};
+use super::problem::{Code, Place, Problem, Severity};
 use super::raw::gateway::UNEXPANDED;
 use super::render::redact::is_telling;
 use super::schema;
@@ -190,12 +190,6 @@ fn faulty_spots(document: &Document) -> Vec<String> {
         }
     }
     found
-}
-
-/// Puts a file's problems in order. Those that are at the same place and say the same are one.
-pub fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
-    settle(&mut problems);
-    problems
 }
 
 /// The place of the id of a file, for a problem about it.

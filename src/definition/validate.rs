@@ -10,7 +10,7 @@ use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
 use super::document::{Document, Spot, push_token};
-use super::problem::{Code, Problem};
+use super::problem::{Code, MOST_OF_FILE, Problem};
 use super::shape::{Shape, View, type_of};
 use super::suggest::nearest;
 
@@ -41,7 +41,7 @@ impl Schema {
         if self.validator.is_valid(&document.value) {
             return Vec::new();
         }
-        let mut judge = Judge { document, shape: &self.shape, problems: Vec::new() };
+        let mut judge = Judge { document, shape: &self.shape, problems: Vec::new(), told: HashSet::new() };
         for error in self.validator.iter_errors(&document.value) {
             judge.tell(&error);
         }
@@ -53,6 +53,8 @@ struct Judge<'a> {
     document: &'a Document,
     shape: &'a Shape,
     problems: Vec<Problem>,
+    /// Place, code and words of each of them.
+    told: HashSet<(String, Code, String)>,
 }
 
 impl<'a> Judge<'a> {
@@ -63,9 +65,13 @@ impl<'a> Judge<'a> {
         if self.is_known_faulty(pointer) {
             return;
         }
+        if self.problems.len() > MOST_OF_FILE {
+            return;
+        }
         match error.kind() {
             Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-                for name in unexpected {
+                // One more than are listed tells that there are more.
+                for name in unexpected.iter().take(MOST_OF_FILE + 1) {
                     self.unknown_field(pointer, value, name);
                 }
             }
@@ -359,7 +365,7 @@ impl<'a> Judge<'a> {
 
     fn push(&mut self, mut problem: Problem, pointer: &str) {
         pointer.clone_into(&mut problem.place.pointer);
-        if !self.problems.contains(&problem) {
+        if self.told.insert((pointer.to_owned(), problem.code, problem.message.clone())) {
             self.problems.push(problem);
         }
     }

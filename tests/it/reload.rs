@@ -164,6 +164,19 @@ async fn a_file_that_is_broken_from_the_start_keeps_nothing_from_starting() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_broken_from_the_start_takes_none_down_that_names_it() {
+    let deployment = start(|dir| {
+        let rules = "webhook:\n  verify: { token: { header: X-Token } }\n  secrets: [\"${file:./secret}\"]\n  event: body.type\n\
+                     rules:\n  - { id: r, when: '*', do: [{ call: other.note }] }\n";
+        fs::write(dir.join("integrations/whole.yaml"), definition("whole", "Whole") + rules).unwrap();
+        fs::write(dir.join("integrations/secret"), "a-long-enough-secret").unwrap();
+        fs::write(dir.join("integrations/other.yaml"), "trunkline: 1\nid: other\noops: [").unwrap();
+    });
+    let generation = deployment.live.load();
+    assert!(generation.integration("whole").is_some(), "{:?}", generation.files);
+}
+
+#[tokio::test]
 async fn a_second_file_cannot_take_over_an_id_in_force() {
     let deployment = start(|_| {});
     let first = deployment.get("b").unwrap();

@@ -192,7 +192,7 @@ fn listen(raw: &Gateway, found: &mut Findings<'_>) {
         let Some(text) = door.and_then(|door| door.address.as_ref()) else { continue };
         let address = text.parse::<SocketAddr>();
         if address.is_err() && text.strip_prefix("unix:").is_none_or(str::is_empty) {
-            let problem = found.error(Code::BadFormat, &at, format!("`{text}` is not a place to listen"));
+            let problem = found.error(Code::BadFormat, &at, "this is not a place to listen");
             problem.help = Some("Write an address and port, such as 127.0.0.1:8081, or unix:PATH.".to_owned());
         }
         let open = address.is_ok_and(|address| !address.ip().is_loopback());

@@ -117,12 +117,14 @@ pub fn is_telling(key: &str) -> bool {
 /// What stands under keys that sound like secrets, unless it is a reference or template. In bytes.
 fn under_telling_keys(line: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
-    for key in TELLING_KEY.find_iter(line) {
+    let telling = TELLING_KEY.find_iter(line).map(|key| (key, false));
+    let short = SHORT_KEY.find_iter(line).map(|key| (key, true));
+    for (key, is_short) in telling.chain(short) {
         let rest = line.get(key.end()..).unwrap_or_default();
         let value = rest.trim_start_matches([' ', '[', '"', '\'']);
         let start = line.len() - value.len();
         let harmless = is_reference(value) || value.starts_with("{{") || value.starts_with(['{', '#', '|', '>']);
-        if harmless || value.is_empty() || value.trim_end().ends_with(':') {
+        if harmless || value.is_empty() || value.trim_end().ends_with(':') || is_short && SPEAKING.is_match(value) {
             continue;
         }
         let opening = line.get(..start).and_then(|head| head.chars().next_back());
@@ -152,7 +154,9 @@ fn is_reference(value: &str) -> bool {
 fn looks_random(found: &regex::Match<'_>) -> bool {
     let text = found.as_str();
     let has = |test: fn(char) -> bool| text.chars().any(test);
+    let is_hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.len() >= 32;
     KNOWN_PREFIX.is_match(text)
+        || is_hexadecimal && has(|c| c.is_ascii_digit()) && has(|c| c.is_ascii_alphabetic())
         || (has(|c| c.is_ascii_digit()) && has(|c| c.is_ascii_lowercase()) && has(|c| c.is_ascii_uppercase()))
 }
 
@@ -160,6 +164,21 @@ fn looks_random(found: &regex::Match<'_>) -> bool {
 static TELLING_KEY: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r#"(?i)[\w-]*(?:secrets?|secert|secrt|passw(?:or)?d|pass|api[_-]?key|private[_-]?key|signing[_-]?key|(?:access|refresh|auth)[_-]?token|bearer)["']?\s*:(?:\s|$)"#)
         .expect("a pattern")
+});
+
+/// The gateway file's own names for secrets, which mean other things elsewhere; also without the colon that was forgotten.
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static SHORT_KEY: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r#"(?i)(?:^|[\s{,\["'])(?:key|tokens?)["']?(?:\s*:(?:\s|$)|\s+["'@`])"#).expect("a pattern")
+});
+
+/// What these names have where they mean something else: a word, a path of names, an address.
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static SPEAKING: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r#"^(?:(?:[A-Z]+ )?(?:https?:/)?/|[a-z_]{1,24}(?:\.[A-Za-z_]\w*|\['?[\w-]+'?\])*["']?\s*(?:[,}\]#|]|$))"#,
+    )
+    .expect("a pattern")
 });
 
 const PREFIXES: &str = r"(?:sk|rk|pk)_(?:live|test)_|gh[pousr]_|github_pat_|xox[abeprs]-|whsec_|AKIA|eyJ|ya29\.|glpat-|SG\.|AIza|npm_|shpat_";
@@ -194,6 +213,11 @@ mod tests {
             ("secert: hunter2", "secert: ••••••"),
             ("note: my key is sk_live_abcdefgh!", "note: my key is ••••••!"),
             ("x: abcDEF0123456789abcDEF0123456789", "x: ••••••"),
+            ("key c0ffeec0ffeec0ffeec0ffeec0ffee01", "key ••••••"),
+            ("    key: \"c0ffee1234", "    key: \"••••••"),
+            ("  token: AAA1", "  token: ••••••"),
+            ("admin: { token: 'AAA1, x: 1 }", "admin: { token: '••••••"),
+            ("tokens: [\"hunter2\" }", "tokens: [\"••••••\" }"),
         ] {
             assert_eq!(shown(text), expected);
         }
@@ -206,6 +230,12 @@ mod tests {
             "secret: ${env:A}",
             "signing_secret: \"{{ x }}\"",
             "key: record.id",
+            "key: body.items['x']",
+            "credential: token user",
+            "token: default",
+            "token: POST https://a.example/token",
+            "tokens: { default: { access: body.id } }",
+            "# the key that signs",
             "token: https://slack.com/api/oauth.v2.access",
             "credential: client",
             "pattern: \"^(sk|rk)_(test|live)_\"",

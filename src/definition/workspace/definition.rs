@@ -12,9 +12,9 @@ use crate::definition::load::expand::{Dependency, Source};
 use crate::definition::load::reach::Own;
 use crate::definition::plan;
 use crate::definition::plan::gateway::Gateway;
-use crate::definition::problem::{Code, Place, Problem};
+use crate::definition::problem::{Code, Place, Problem, of_file};
 use crate::definition::render::Report;
-use crate::definition::resolve::{Kind, Resolved, id_place, in_order};
+use crate::definition::resolve::{Kind, Resolved, id_place};
 use crate::definition::scope::{self, GatewayOutline, Link, Outline};
 use crate::definition::templates::Templates;
 use crate::definition::{check, compile};
@@ -190,7 +190,7 @@ impl<T: Compiled> Definition<T> {
             directories: document.as_ref().map(T::directories).unwrap_or_default(),
             own: document.as_ref().map(T::own).unwrap_or_default(),
             compiled,
-            problems: in_order(problems).into(),
+            problems: of_file(problems).into(),
             document: document.filter(|_| keep_document),
             hidden,
             digest: None,

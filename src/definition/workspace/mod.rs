@@ -183,9 +183,11 @@ impl Deployment {
     /// Looks at what files need of each other. Of two files with one id the one that had it before keeps
     /// it, so that a new file cannot take over one that is in force; else the first by path.
     fn cross(&mut self, previous: Option<&Self>) {
+        // What a file that cannot be read defines nobody can say: it may be what another one names.
+        let all_known = self.unreadable.is_empty() && self.integrations.iter().all(|read| read.id.is_some());
         let mut scope = Scope {
             gateway: self.gateway.as_ref().map(|gateway| gateway.offers.clone()),
-            complete: self.complete,
+            complete: self.complete && all_known,
             ..Scope::default()
         };
         let mut first: HashMap<Arc<str>, &Place> = HashMap::new();
