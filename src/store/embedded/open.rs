@@ -122,7 +122,7 @@ impl Options {
 pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     let lock = Arc::new(Lock::take(&options.directory)?);
     super::maintenance::end_interrupted(&options.directory)?;
-    prepare(options)?;
+    let is_older = prepare(options)?;
     let surroundings = options.surroundings();
     let dedupe = Arc::clone(&surroundings.dedupe);
     let synced = Arc::clone(&surroundings.synced);
@@ -152,6 +152,12 @@ pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
         retiring: tokio::sync::Mutex::new(()),
         lock,
     };
+    if is_older {
+        // Only now: a store that does not open is left to the version before. From here on it holds what that does not
+        // know.
+        let written = write_format(&options.directory).and_then(|()| options.disk.sync_directory(&options.directory));
+        written.map_err(|error| unavailable(&options.directory, &error))?;
+    }
     store.take_up(interrupted)?;
     store.hold_restored()?;
     Ok(Arc::new(store))
@@ -170,7 +176,7 @@ impl Embedded {
         for ((event, ordinal), _) in poison {
             let id = crate::base::id::EventId::from_u128(event);
             tracing::error!(event = %id, ordinal, "{DEATHS} processes ended while they tried this; it is given up");
-            self.condemn((event, ordinal), POISON)?;
+            self.condemn((event, ordinal), POISON, Durability::Synced)?;
         }
         Ok(())
     }
@@ -184,8 +190,10 @@ impl Embedded {
             return Ok(());
         }
         let items = self.scheduler().unfinished();
-        for key in &items {
-            self.condemn(*key, FROM_BACKUP)?;
+        for (place, key) in items.iter().enumerate() {
+            // One sync is enough for all of them: until the marker is gone the next start goes on.
+            let durability = if place + 1 == items.len() { Durability::Synced } else { Durability::Written };
+            self.condemn(*key, FROM_BACKUP, durability)?;
         }
         let gone = fs::remove_file(&marker).and_then(|()| self.disk.sync_directory(&self.directory));
         gone.map_err(|error| unavailable(&marker, &error))?;
@@ -237,8 +245,8 @@ struct Format {
     format: u32,
 }
 
-/// Makes the layout, or checks that all of it is there.
-fn prepare(options: &Options) -> Result<(), StoreError> {
+/// Makes the layout, or checks that all of it is there; whether it is of an older format.
+fn prepare(options: &Options) -> Result<bool, StoreError> {
     let (directory, disk) = (&options.directory, &options.disk);
     let io = |error: std::io::Error| unavailable(directory, &error);
     let format = directory.join("format");
@@ -251,11 +259,7 @@ fn prepare(options: &Options) -> Result<(), StoreError> {
                 return Err(segment::damaged("a directory of the store is missing", part, 0));
             }
             parts.iter().try_for_each(|part| own_directory(part)).map_err(io)?;
-            if found == FORMAT {
-                return Ok(());
-            }
-            // From here on it holds what the version before does not know.
-            write_format(directory).and_then(|()| disk.sync_directory(directory)).map_err(io)
+            Ok(found != FORMAT)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // The format is written last, before anything is in the journals.
@@ -270,7 +274,8 @@ fn prepare(options: &Options) -> Result<(), StoreError> {
             // A relative path of one name has an empty parent, which stands for the working directory.
             let parent =
                 directory.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
-            parent.map_or(Ok(()), |parent| disk.sync_directory(parent)).map_err(io)
+            parent.map_or(Ok(()), |parent| disk.sync_directory(parent)).map_err(io)?;
+            Ok(false)
         }
         Err(error) => Err(io(error)),
     }

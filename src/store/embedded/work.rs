@@ -156,7 +156,7 @@ impl Embedded {
 
     /// Gives up an item that no one holds, and says why. Of an event that waits to be matched this is a delivery that
     /// tells so, because what has none is in no list. Blocks.
-    pub(super) fn condemn(&self, key: ItemKey, why: &str) -> Result<(), StoreError> {
+    pub(super) fn condemn(&self, key: ItemKey, why: &str, durability: Durability) -> Result<(), StoreError> {
         let now = self.clock.now();
         let key = if key.1 == MATCH { self.unmatched(key.0, now)? } else { key };
         let number = self.scheduler().condemn(key);
@@ -164,7 +164,7 @@ impl Embedded {
         let op = Op::Finished { event: key.0, ordinal: key.1, attempt, outcome: op::Outcome::Dead };
         let settling = Some(self.settling(Back::Pardon(key, now)));
         let payload = op::encode(&op, &[])?;
-        self.events.append_blocking(payload, Entry { settling, ..Entry::of(op) }, Durability::Synced).map(drop)
+        self.events.append_blocking(payload, Entry { settling, ..Entry::of(op) }, durability).map(drop)
     }
 
     /// Plans the one delivery of an event whose rules are not matched.
