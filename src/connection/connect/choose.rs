@@ -188,9 +188,17 @@ impl Connect {
         let url = &generation.gateway.public_url;
         let whose = (choice.link.clone(), choice.browser.clone());
         let Some(claim) = self.claim(drawer, whose, choice.flow.clone()).await? else { return Ok(spent(url)) };
-        drawer.records.remove(&place(&choice.link, &choice.browser)).await?;
+        let (record, link) = (place(&choice.link, &choice.browser), choice.link.id.clone());
         let Some(grown) = choice.chosen(index, claim.clone()) else { return Ok(nothing_done(url)) };
-        self.finish(drawer, claim, Box::pin(self.discover(generation, integration, drawer, grown))).await
+        let answer =
+            self.finish(drawer, claim, Box::pin(self.discover(generation, integration, drawer, grown))).await?;
+        // Until now it is what is known of the tokens, should the process end; a further choice is in its place.
+        let goes_on =
+            Outcome::get(drawer, &link).await?.is_some_and(|found| matches!(found.state, State::Choosing { .. }));
+        if !goes_on {
+            drawer.records.remove(&record).await?;
+        }
+        Ok(answer)
     }
 
     /// Has services told of what was granted for a choice that nobody made in time.
@@ -208,6 +216,15 @@ impl Connect {
                 Ok(_) | Err(_) => continue,
             };
             if let Some(choice) = choice {
+                match Outcome::get(drawer, &choice.link.id).await?.map(|found| found.state) {
+                    // Somebody chose, and it is being finished.
+                    Some(State::Finishing { flow, .. }) if flow == choice.flow => continue,
+                    Some(State::Connected(_)) => {
+                        drawer.records.remove(&record).await?;
+                        continue;
+                    }
+                    _ => {}
+                }
                 if let Some(content) = choice.granted() {
                     let key = Key::new(&choice.link.integration, &choice.link.connection);
                     revocations.queue(&key, What::Unchosen, &content).await?;

@@ -9,10 +9,11 @@ use std::time::Duration;
 use super::drawer::{Drawer, KeepError};
 use super::failure::Failure;
 use super::link::{Link, fresh_id};
-use super::outcome::{self, Failed, Outcome, Standing, State, Step};
+use super::outcome::{self, Connected, Failed, Keeping, Outcome, Standing, State, Step};
 use super::page::{prefix, see_other};
 use super::pending::LIFE;
 use super::{Connect, nothing_done, spent};
+use crate::connection::Credential;
 use crate::respond::Answer;
 
 /// How long a flow may take from its claim to its outcome: all its calls are bounded, and no definition has
@@ -36,7 +37,7 @@ impl Claim {
     /// Whether it is still in force: the connection may have been removed since.
     pub async fn stands(&self, drawer: &Drawer) -> Result<bool, KeepError> {
         let found = Outcome::get(drawer, &self.link.id).await?;
-        Ok(found.is_some_and(|found| matches!(&found.state, State::Finishing { flow } if *flow == self.flow)))
+        Ok(found.is_some_and(|found| matches!(&found.state, State::Finishing { flow, .. } if *flow == self.flow)))
     }
 }
 
@@ -70,7 +71,7 @@ impl Connect {
         step: impl Fn(&str) -> Step<'_>,
     ) -> Result<Option<Claim>, KeepError> {
         let Claim { link, browser, flow } = claim.clone();
-        let outcome = Outcome { link, browser, state: State::Finishing { flow }, at: self.clock.now() };
+        let outcome = Outcome { link, browser, state: State::Finishing { flow, keeping: None }, at: self.clock.now() };
         let standing = self.settle(drawer, &outcome, step(&claim.flow)).await?;
         Ok((standing == Standing::Free).then_some(claim))
     }
@@ -108,19 +109,43 @@ impl Connect {
         see_other(&format!("{}/api/connect/{}/{page}?result={result}", prefix(url), outcome.link.integration))
     }
 
-    /// Ends the claims of a process before this one, which was stopped in the middle: nobody finishes them.
+    /// Notes what a claim is about to keep, so that a process after this one can tell whether it was kept.
+    pub(super) async fn note_keeping(
+        &self,
+        drawer: &Drawer,
+        claim: &Claim,
+        (connected, credential): (Connected, &Credential),
+    ) -> Result<(), KeepError> {
+        let keeping = Some(Box::new(Keeping { connected, credential: credential.digest() }));
+        let Claim { link, browser, flow } = claim.clone();
+        let state = State::Finishing { flow, keeping };
+        let outcome = Outcome { link, browser, state, at: self.clock.now() };
+        outcome.keep(drawer, Step::End(&claim.flow)).await.map(drop)
+    }
+
+    /// Ends the claims of a process before this one, which was stopped in the middle: nobody finishes them. One whose
+    /// connection was kept has connected it.
     ///
     /// # Errors
     /// When the store fails.
     pub(super) async fn end_left_behind(&self, drawer: &Drawer) -> Result<(), KeepError> {
         for record in drawer.records.keys(outcome::COLLECTION).await? {
             let Ok(Some((found, _))) = drawer.get::<Outcome>(&record).await else { continue };
-            let State::Finishing { flow } = &found.state else { continue };
+            let State::Finishing { flow, keeping } = &found.state else { continue };
             if found.at >= self.since {
                 continue;
             }
-            let words = Some("the gateway was stopped while it finished this sign-in".to_owned());
-            let state = State::Failed(Failed { failure: Failure::NotKept, words });
+            let there = self.before(&found.link.integration, &found.link.connection).await;
+            let digest = there.map(|content| content.credential.digest());
+            let state = match keeping {
+                Some(keeping) if digest.as_ref() == Some(&keeping.credential) => {
+                    State::Connected(keeping.connected.clone())
+                }
+                _ => {
+                    let words = Some("the gateway was stopped while it finished this sign-in".to_owned());
+                    State::Failed(Failed { failure: Failure::NotKept, words })
+                }
+            };
             let (link, browser) = (found.link.clone(), found.browser.clone());
             self.settle(drawer, &Outcome { link, browser, state, at: self.clock.now() }, Step::End(flow)).await?;
         }

@@ -191,7 +191,7 @@ impl Connect {
         }
         let before = self.before(&integration.id, &grown.claim.link.connection).await;
         let before_scopes = before.as_ref().and_then(|before| scopes_of(&before.credential));
-        let Grown { claim: Claim { link, .. }, scopes, inputs, entered, grant, who, mut notes, proof, .. } = grown;
+        let Grown { claim, scopes, inputs, entered, grant, who, mut notes, proof, .. } = grown;
         let mut saved = grant.saved;
         let credential = entered.unwrap_or(Credential::Tokens(Tokens(grant.tokens)));
         let told = scopes_of(&credential).is_some();
@@ -200,14 +200,20 @@ impl Connect {
         notes.extend(other_account(before.as_ref().map(|before| &before.saved), who.as_ref()));
         let account = who.as_ref().and_then(|who| who.name.clone().or_else(|| who.id.clone()));
         keep_account(&mut saved, who);
+        let connected = Connected { account, requested: scopes, granted, before: before_scopes, notes };
         let replaced = before.and_then(|before| replaced(integration, before, &credential));
-        let content = Content { credential, inputs, saved };
+        let noted = self.note_keeping(drawer, &claim, (connected.clone(), &credential)).await;
+        let (link, content) = (claim.link, Content { credential, inputs, saved });
+        if let Err(error) = noted {
+            self.give_back(integration, &link, content).await;
+            return failed(Failure::NotKept, not_kept(&integration.id, &error.to_string()));
+        }
         let replaced = self.to_take_back(&link, replaced).await;
         match self.put(integration, &link, &content).await {
             Ok(()) => {
                 self.take_back(&link, replaced).await;
                 self.note_proof(&Key::new(&integration.id, &link.connection), proof).await;
-                State::Connected(Connected { account, requested: scopes, granted, before: before_scopes, notes })
+                State::Connected(connected)
             }
             Err(error) => {
                 self.leave_alone(replaced).await;

@@ -52,6 +52,9 @@ pub enum State {
     Finishing {
         /// By this flow, and no other.
         flow: String,
+        /// What is being kept, from shortly before it is: after a crash it tells whether it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keeping: Option<Box<Keeping>>,
     },
     /// Access is granted, and the person has to choose one of several sites or accounts.
     Choosing {
@@ -78,6 +81,15 @@ pub struct Connected {
     pub before: Option<Vec<String>>,
     /// What else the person should know.
     pub notes: Vec<String>,
+}
+
+/// A connection that is about to be kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keeping {
+    /// What will be told of it.
+    pub connected: Connected,
+    /// The digest of its credential.
+    pub credential: String,
 }
 
 /// Why nothing was connected.
@@ -179,7 +191,7 @@ impl Outcome {
         let stands = match (step, found.map(|found| &found.state)) {
             (Step::Begin, _) => return Self::standing(found, Some(&self.browser), self.at),
             (Step::GoOn(flow), Some(State::Started { flow: own } | State::Choosing { flow: own }))
-            | (Step::End(flow), Some(State::Finishing { flow: own })) => flow == own,
+            | (Step::End(flow), Some(State::Finishing { flow: own, .. })) => flow == own,
             (Step::Stop, Some(state)) => state.is_under_way(),
             _ => false,
         };

@@ -73,8 +73,8 @@ impl<'a> Way<'a> {
             Auth::ApiKey { .. } => Self::Key,
             Auth::Jwt(assertion) if assertion.key.is_none() => Self::Key,
             Auth::Basic => Self::Password,
-            Auth::SigV4(_) => Self::AccessKey,
-            Auth::Login(_) => Self::Login,
+            Auth::SigV4(sigv4) if sigv4.wants_key() => Self::AccessKey,
+            Auth::Login(_) | Auth::SigV4(_) => Self::Login,
             Auth::None | Auth::Mtls | Auth::Jwt(_) => Self::Nothing,
         }
     }

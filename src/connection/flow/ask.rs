@@ -77,7 +77,9 @@ impl TokenCalls {
                 .map_err(|error| answered.unusable(&scene, &format!("`identity.{field}`: {error}")))
         };
         let optional = |expr: Option<&Expr>, field| expr.map(|expr| text(expr, field)).transpose().map(Option::flatten);
+        let told = identity.id.text(&answered.context).ok().flatten();
         let id = text(&identity.id, "id")?
+            .map(|shown| told_apart(shown, told.as_deref().unwrap_or_default()))
             .ok_or_else(|| answered.unusable(&scene, &format!("it has no id at `{}`", identity.id.source())))?;
         let name = optional(identity.name.as_ref(), "name")?;
         let email = optional(identity.email.as_ref(), "email")?;
@@ -329,4 +331,14 @@ fn shown(kept: &Map<String, Json>) -> String {
     let texts: Vec<_> =
         kept.values().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect();
     texts.join(" / ")
+}
+/// An account's id as it is shown: where a secret was taken out of it, with a digest of what it was, because accounts are
+/// compared by it.
+fn told_apart(shown: String, told: &str) -> String {
+    if shown == told {
+        return shown;
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, told.as_bytes());
+    let digest: String = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("{shown} ({digest})")
 }

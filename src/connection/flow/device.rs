@@ -163,15 +163,22 @@ fn understand(answer: &Answer, now: Timestamp) -> Result<DeviceCode, TokenError>
     // A person is shown it; this machine's own address is what a simulated service gives.
     let is_shown = |text: &&str| ["https://", "http://127.0.0.1:"].iter().any(|start| text.starts_with(start));
     let address = |name: &str, before: &str| text(name).or_else(|| text(before)).filter(is_shown);
-    let missing = |name: &str| {
-        let words = format!("the answer cannot be used: it has no `{name}` (RFC 8628 §3.2)");
+    let unusable = |why: &str| {
+        let words = format!("the answer cannot be used: {why}");
         TokenError { status: Some(answer.status()), ..TokenError::new(TokenErrorKind::Passing, words) }
     };
+    let missing = |name: &str| unusable(&format!("it has no `{name}` (RFC 8628 §3.2)"));
     let seconds =
         |name: &str| answer.json().and_then(|json| after_seconds(json.get(name)?, now)).map(|at| at.since(now));
     let code = text("device_code").ok_or_else(|| missing("device_code"))?;
     let user_code = text("user_code").ok_or_else(|| missing("user_code"))?;
-    let uri = address("verification_uri", "verification_url").ok_or_else(|| missing("verification_uri"))?;
+    let told = text("verification_uri").or_else(|| text("verification_url"));
+    let uri = address("verification_uri", "verification_url").ok_or_else(|| match told {
+        Some(_) => {
+            unusable("its `verification_uri` is no address that a person can safely be sent to: `https` is wanted")
+        }
+        None => missing("verification_uri"),
+    })?;
     Ok(DeviceCode {
         code: Secret::from(code),
         user_code: plain_words(user_code),

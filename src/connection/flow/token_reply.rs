@@ -239,6 +239,7 @@ impl Reader<'_> {
             }
             _ => return None,
         };
+        let scopes: Vec<_> = scopes.iter().map(|scope| self.secrets.redact_whole(scope)).collect();
         (!scopes.is_empty()).then_some(scopes)
     }
 

@@ -162,9 +162,14 @@ pub struct TokenCall {
 }
 
 impl TokenCall {
-    /// A call that brings no token: this request, with the standard parameters in its JSON object, else in a form.
+    /// A call that brings no token: this request, with the standard parameters in its JSON object, in the query of a GET, else in a form.
     pub fn plain(request: Request) -> Self {
-        let params_in = if matches!(request.body, Body::Json(_)) { ParamsIn::Json } else { ParamsIn::Form };
+        let params_in = match &request.body {
+            Body::Json(_) => ParamsIn::Json,
+            // Hardly any server reads the body of a GET.
+            Body::Empty if request.method == http::Method::GET => ParamsIn::Query,
+            _ => ParamsIn::Form,
+        };
         Self {
             request,
             params_in,

@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use trunkline::activity::Activity;
@@ -30,7 +31,7 @@ use trunkline::definition::plan::gateway::{
 use trunkline::definition::plan::{Fingerprint, Integration};
 use trunkline::server::{Listener, Running, Shared, open_public};
 use trunkline::store::embedded::Embedded;
-use trunkline::store::model::{AuditEntry, AuditRecord};
+use trunkline::store::model::{AuditEntry, AuditRecord, RecordKey};
 use trunkline::store::{Audit, Records, StoreError};
 use trunkline::telemetry::metrics::Metrics;
 
@@ -299,6 +300,7 @@ pub struct Desk {
     pub connect: Arc<Connect>,
     pub connections: Arc<Connections>,
     pub store: Arc<Embedded>,
+    cut: Arc<Cut>,
     /// The audit log, as connections write it.
     pub scribe: Arc<Scribe>,
     pub activity: Arc<Activity>,
@@ -340,7 +342,46 @@ impl Audit for Scribe {
     }
 }
 
+/// What the flow keeps, until it is stopped as a process that ends is.
+pub struct Cut {
+    log: Arc<Embedded>,
+    /// How many writes are left.
+    left: AtomicUsize,
+}
+
+#[async_trait]
+impl Records for Cut {
+    async fn put(&self, key: &RecordKey, value: Bytes, expected: Option<u64>) -> Result<u64, StoreError> {
+        let one_less = |left: usize| left.checked_sub(1);
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.log.put(key, value, expected).await
+    }
+
+    async fn get(&self, key: &RecordKey) -> Result<Option<(Bytes, u64)>, StoreError> {
+        self.log.get(key).await
+    }
+
+    async fn remove(&self, key: &RecordKey) -> Result<(), StoreError> {
+        self.log.remove(key).await
+    }
+
+    async fn take(&self, key: &RecordKey) -> Result<Option<Bytes>, StoreError> {
+        self.log.take(key).await
+    }
+
+    async fn keys(&self, collection: &str) -> Result<Vec<RecordKey>, StoreError> {
+        self.log.keys(collection).await
+    }
+}
+
 impl Desk {
+    /// From now on the flow of this process writes so often and no more.
+    pub fn cut_after(&self, writes: usize) {
+        self.cut.left.store(writes, Ordering::Relaxed);
+    }
+
     pub async fn open() -> Self {
         Self::open_for(APP).await
     }
@@ -382,11 +423,12 @@ impl Desk {
         let revocations = connections
             .vault()
             .map(|vault| Arc::new(Revocations::new(vault, store.clone(), clock.clone(), random.clone())));
+        let cut = Arc::new(Cut { log: store.clone(), left: AtomicUsize::new(usize::MAX) });
         let connect = Connect::new(connect::Parts {
             live: live.clone(),
             connections: connections.clone(),
             vault: connections.vault(),
-            records: store.clone(),
+            records: cut.clone(),
             audit: store.clone(),
             activity: activity.clone(),
             metrics: metrics.clone(),
@@ -409,6 +451,7 @@ impl Desk {
             connect,
             connections,
             store,
+            cut,
             scribe,
             activity,
             metrics,

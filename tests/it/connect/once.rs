@@ -112,6 +112,49 @@ async fn a_sign_in_that_a_crash_cut_off_can_be_begun_again_at_once() {
     assert_eq!(browser.get(target(&made.url)).await.status, 200);
 }
 
+/// What a process that begins now says of a link.
+async fn after_a_crash(desk: &Desk, result: &str) -> trunkline::connection::connect::Shown {
+    desk.clock.advance(std::time::Duration::from_secs(1));
+    let next = desk.another();
+    let stop = tokio_util::sync::CancellationToken::new();
+    stop.cancel();
+    next.tell_services(stop).await;
+    next.outcome(result).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_a_link_says_whether_its_connection_was_kept() {
+    // The claim is written, then what is to be kept, then the connection, then the outcome.
+    for (writes, state, token) in [(1, "failed", None), (2, "connected", Some("canary-access-1"))] {
+        let desk = Desk::open().await;
+        let (mut browser, made) = desk.departed().await;
+        let query = format!("state={}&code=c", desk.service.state());
+        desk.cut_after(writes);
+        let cut_off = tokio::time::timeout(std::time::Duration::from_secs(2), browser.callback(&query)).await;
+        assert!(cut_off.is_err(), "{writes}");
+        let shown = after_a_crash(&desk, &made.result).await;
+        assert_eq!((shown.state, desk.token().await.as_deref()), (state, token));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_cuts_off_after_a_choice_is_taken_back() {
+    let desk = Desk::open().await;
+    let choices = ["Alpha", "Beta"].map(|label| (label, serde_json::json!({ "site_id": label })));
+    desk.service.set(|manners| manners.choices = choices.to_vec());
+    let (mut browser, made) = desk.departed().await;
+    browser.succeed().await;
+    desk.cut_after(1);
+    let place = format!("/api/connect/hub/choose?result={}", made.result);
+    let cut_off = tokio::time::timeout(std::time::Duration::from_secs(2), browser.post(&place, "choice=1")).await;
+    assert!(cut_off.is_err());
+    assert_eq!(after_a_crash(&desk, &made.result).await.state, "failed");
+    assert_eq!((desk.records("connect_choices").await, desk.records("revocations").await), (1, 0));
+    desk.clock.advance(std::time::Duration::from_mins(12));
+    after_a_crash(&desk, &made.result).await;
+    assert_eq!((desk.records("connect_choices").await, desk.records("revocations").await), (0, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_choice_of_an_older_flow_connects_nothing() {
     let desk = Desk::open().await;

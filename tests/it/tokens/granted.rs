@@ -185,7 +185,7 @@ async fn an_answer_without_a_place_to_go_is_refused() {
     let service = Service::start(move |_| Answer::json(200, answer)).await;
     let world = world(&service, &device());
     let error = world.calls.device_code(world.account(), None).await.unwrap_err();
-    assert!(error.to_string().contains("it has no `verification_uri`"), "{error}");
+    assert!(error.to_string().contains("`verification_uri` is no address"), "{error}");
 }
 
 /// RFC 8705: a service that takes no connection without a certificate of its own people.
