@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use minijinja::value::Value;
 
 use super::directory::DEFAULT;
@@ -10,6 +12,7 @@ use super::grant::{Grant, Issued};
 use crate::base::clock::Timestamp;
 use crate::base::redact::redact;
 use crate::base::secret::Secret;
+use crate::definition::plan::sigv4::{KEY_SECRET, KEY_SESSION};
 use crate::definition::plan::{Auth, DeclaredCredential, Integration};
 use crate::template::Context;
 
@@ -108,6 +111,17 @@ impl Credential {
         }
     }
 
+    /// The access key that a sign-in brought as tokens: its id as the usual one.
+    pub(super) fn access_key(mut tokens: BTreeMap<Arc<str>, Issued>) -> Self {
+        let mut take = |name: &str| tokens.remove(name).map(|issued| issued.access);
+        let none = || Secret::from("");
+        Self::AccessKey {
+            id: take(DEFAULT).unwrap_or_else(none),
+            secret: take(KEY_SECRET).unwrap_or_else(none),
+            session: take(KEY_SESSION),
+        }
+    }
+
     /// A second holder of the same secrets.
     #[must_use]
     pub fn copy(&self) -> Self {
@@ -121,6 +135,18 @@ impl Credential {
             }
             Self::Tokens(tokens) => Self::Tokens(tokens.copy()),
         }
+    }
+
+    /// What tells this credential from any other: a digest of its secrets.
+    pub(super) fn digest(&self) -> String {
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        for secret in
+            std::iter::once(self.kind()).chain(self.secrets().into_iter().map(|secret| secret.expose().as_str()))
+        {
+            hash.update(&u64::try_from(secret.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(secret.as_bytes());
+        }
+        URL_SAFE_NO_PAD.encode(hash.finish())
     }
 
     /// `text` without any part of the credential: services repeat what they were sent in their errors.

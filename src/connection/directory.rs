@@ -58,13 +58,16 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// The same connection with the tokens and values that a sign-in brought. It is kept nowhere.
+    /// The same connection with the tokens, or the access key, and the values that a sign-in brought. It is kept nowhere.
     #[must_use]
     pub fn signed_in(&self, integration: &Integration, grant: Grant) -> Self {
         let mut saved = self.saved.clone();
         saved.extend(grant.saved);
         let values = Values { inputs: self.inputs.clone(), saved, health: Arc::clone(&self.health) };
-        let credential = Credential::Tokens(Tokens(grant.tokens));
+        let credential = match &integration.auth {
+            Auth::SigV4(_) => Credential::access_key(grant.tokens),
+            _ => Credential::Tokens(Tokens(grant.tokens)),
+        };
         Self { era: self.era, ..Self::new(integration, Arc::clone(&self.id), credential, values) }
     }
 
@@ -407,11 +410,12 @@ fn fits(integration: &Integration, credential: &Credential) -> Result<(), String
         }
         (Auth::ApiKey { .. }, Credential::ApiKey(_))
         | (Auth::Basic, Credential::Basic { .. })
-        | (Auth::SigV4(_), Credential::AccessKey { .. })
         | (Auth::OAuth1(_) | Auth::OAuth2(_) | Auth::Login(_), Credential::Tokens(_))
         | (Auth::None | Auth::Mtls | Auth::Login(_), Credential::None) => Ok(()),
         // Its tokens are had when a call needs one.
         (Auth::OAuth2(oauth2), Credential::None) if !oauth2.grant.needs_person() => Ok(()),
+        (Auth::SigV4(sigv4), Credential::AccessKey { .. }) if sigv4.wants_key() => Ok(()),
+        (Auth::SigV4(sigv4), Credential::None) if !sigv4.wants_key() => Ok(()),
         (Auth::Jwt(assertion), Credential::ApiKey(_)) if assertion.key.is_none() => Ok(()),
         (Auth::Jwt(assertion), Credential::None) if assertion.key.is_some() => Ok(()),
         (_, credential) => Err(format!("this service does not sign in with {}", credential.kind())),
@@ -428,6 +432,7 @@ fn needs_nothing(auth: &Auth) -> bool {
     match auth {
         Auth::None | Auth::Mtls => true,
         Auth::Jwt(assertion) => assertion.key.is_some(),
+        Auth::SigV4(sigv4) => !sigv4.wants_key(),
         _ => false,
     }
 }

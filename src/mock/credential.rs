@@ -66,6 +66,11 @@ impl Right {
         }
     }
 
+    /// Whether a call is signed with it, an access key.
+    pub fn signs(&self, received: &Received) -> bool {
+        self.is(|key| signed::by_access_key(received, key))
+    }
+
     /// Whether it is among these.
     pub fn is_among(&self, values: &[String]) -> bool {
         self.is(|right| values.iter().any(|value| value == right.expose()))
@@ -75,6 +80,8 @@ impl Right {
 #[derive(Debug)]
 enum Place {
     Open,
+    /// A header that is another one for each call: what it should be is for the service alone to say.
+    Proof(HeaderName),
     /// Calls are signed by AWS Signature Version 4.
     SigV4,
     Header(HeaderName, Form),
@@ -115,12 +122,17 @@ impl Gate {
                 let form = Form { prefix: "Bearer ".to_owned(), ..Form::default() };
                 Place::Header(header::AUTHORIZATION, form)
             }
-            // A proof that is another one for each call: what it should be is for the service alone to say.
-            Some(Placement::Header { value, .. }) if tells_one_call(value) => Place::Open,
+            Some(Placement::Header { name, value }) if tells_one_call(value) => Place::Proof(name.clone()),
             Some(Placement::Header { name, value }) => Place::Header(name.clone(), Form::new(value, pattern)),
             Some(Placement::Query { name, value }) => Place::Query(name.clone(), Form::new(value, pattern)),
         };
-        Self { place, assertion, right: Right::default(), hashes: RandomState::new() }
+        let right = Right::default();
+        if let Auth::SigV4(sigv4) = &integration.auth
+            && let Some((id, secret)) = &sigv4.key
+        {
+            right.accept(&format!("{id}:{}", secret.expose()));
+        }
+        Self { place, assertion, right, hashes: RandomState::new() }
     }
 
     /// Which credential is the right one.
@@ -132,8 +144,8 @@ impl Gate {
     pub fn admits(&self, received: &Received) -> Result<Holder, String> {
         let (holder, value) = self.check(received)?;
         let is_right = match (&self.place, &self.assertion) {
-            (Place::Open, _) => true,
-            (Place::SigV4, _) => self.right.is(|key| signed::by_access_key(received, key)),
+            (Place::Open | Place::Proof(_), _) => true,
+            (Place::SigV4, _) => self.right.signs(received),
             (_, Some(assertion)) => self.right.is(|key| signed::by_key(assertion, value.expose(), key)),
             (_, None) => self.right.is(|right| right.expose() == value.expose()),
         };
@@ -145,6 +157,10 @@ impl Gate {
     pub fn check(&self, received: &Received) -> Result<(Holder, Secret), String> {
         let value = match &self.place {
             Place::Open => String::new(),
+            Place::Proof(name) => {
+                let value = received.header(name).filter(|value| !value.is_empty());
+                value.ok_or_else(|| format!("the header `{name}` is missing"))?.to_owned()
+            }
             Place::SigV4 => signed::access_key_id(received)?,
             Place::Header(name, form) => form.check(received.header(name), &format!("the header `{name}`"))?,
             Place::Query(name, form) => {
@@ -160,6 +176,11 @@ impl Gate {
             Place::Basic => basic(received)?,
         };
         Ok((self.holder(&value), Secret::new(value)))
+    }
+
+    /// Whether calls carry a proof of the credential, in which it may not be found.
+    pub fn is_proof(&self) -> bool {
+        matches!(self.place, Place::Proof(_))
     }
 
     /// The number of who carries this.

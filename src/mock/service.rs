@@ -200,11 +200,12 @@ impl Service {
         }
         if let Some(login) = &self.login {
             let (holder, value) = self.gate.check(received)?;
-            return login.admits(value.expose(), at.now).map(|()| holder);
+            return login.admits(received, value.expose(), at.now).map(|()| holder);
         }
         let Some(oauth) = &self.oauth else { return self.gate.admits(received) };
         let is_open = self.route(received, below).is_some_and(Route::is_open);
         match self.gate.check(received) {
+            Ok((holder, value)) if self.gate.is_proof() => oauth.admits_proof(value.expose(), at.now).map(|()| holder),
             Ok((holder, value)) => oauth.admits(value.expose(), at.now).map(|()| holder),
             Err(_) if is_open && oauth.admits_anywhere(received, at.now) => Ok(Holder(0)),
             Err(missing) => Err(missing),

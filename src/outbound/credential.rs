@@ -263,7 +263,7 @@ fn render(
     Ok(Secret::new(value.render(&context)?))
 }
 
-fn no_token(token: Option<&str>) -> PlaceError {
+pub(super) fn no_token(token: Option<&str>) -> PlaceError {
     PlaceError::NoToken(token.unwrap_or("default").to_owned())
 }
 

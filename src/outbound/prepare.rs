@@ -1,5 +1,6 @@
 //! What all calls of one connection have in common, made once and kept.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::credential::{PlaceError, Placed};
 use super::error::OutboundError;
 use super::policy::Policy;
-use super::sign::{self, Leaving, Signer, own_headers};
+use super::sign::{self, Carried, Leaving, PerCall, Signer, own_headers};
 use super::{Moment, Outbound};
 use crate::base::clock::Timestamp;
 use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
@@ -35,7 +36,7 @@ pub struct Prepared {
     /// The API's headers; a caller's own value of one of these is replaced.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Those of the API's headers that are made anew for each call.
-    per_call: Vec<(HeaderName, Text)>,
+    per_call: Vec<PerCall>,
     /// The credential, as calls without another word carry it.
     pub credential: Placed,
     /// What signs its calls one by one, where they are signed.
@@ -98,9 +99,9 @@ impl Outbound {
     ) -> Result<Arc<Prepared>, OutboundError> {
         // Of all who ask at once one makes the credential; the others find it made.
         let turn = self.logins.turn(&integration.id, connection);
-        let _turn = match (&integration.auth, &resolved.credential) {
-            (Auth::Login(_) | Auth::OAuth2(_), Credential::None) => Some(turn.lock().await),
-            _ => None,
+        let _turn = match signs_in(&integration.auth, &resolved.credential) {
+            true => Some(turn.lock().await),
+            false => None,
         };
         if let Some(prepared) = self.kept(&generation.gateway, integration, (&resolved, need)) {
             return Ok(prepared);
@@ -140,15 +141,15 @@ impl Outbound {
             connection: Arc::clone(&connection.id),
             reason,
         };
-        match (&integration.auth, &connection.credential) {
-            (Auth::Jwt(assertion), _) => {
+        match &integration.auth {
+            Auth::Jwt(assertion) => {
                 let made = sign::own_token(assertion, connection, self.signing_moment(connection)).map_err(unusable)?;
                 Ok((Arc::clone(connection), Some(made)))
             }
-            (Auth::Login(_) | Auth::OAuth2(_), Credential::None) => {
+            auth if signs_in(auth, &connection.credential) => {
                 let (inputs, saved) = (&connection.inputs, &connection.saved);
                 let account = Account { generation, integration, connection: &connection.id, inputs, saved };
-                let grant = match self.logins.sign_in(account).await {
+                let grant = match self.logins.sign_in(account, &connection.credential).await {
                     Ok(grant) => grant,
                     Err(error) => {
                         self.feel_sign_in(integration, connection, &error).await;
@@ -189,7 +190,14 @@ impl Outbound {
     async fn feel_sign_in(&self, integration: &Integration, connection: &Connection, error: &TokenError) {
         let now = self.parts.clock.now();
         let is_granted = matches!(integration.auth, Auth::OAuth2(_));
+        let is_key = matches!(integration.auth, Auth::SigV4(_));
         let (condition, step) = match error.kind {
+            TokenErrorKind::Permanent if is_key => {
+                (Status::Error, "see whether the role trusts the access key that asks for a temporary one")
+            }
+            TokenErrorKind::Misconfigured if is_key => {
+                (Status::Error, "correct `auth.sigv4.session` in the definition, or what the connection tells")
+            }
             TokenErrorKind::Permanent if is_granted => {
                 (Status::Error, "see whether the service still knows the application that `auth.oauth2` names")
             }
@@ -229,6 +237,15 @@ impl Outbound {
         }
         self.prepared.forget(&integration.id, id);
         Some(SignedOut::Yes)
+    }
+}
+
+/// Whether the credential of calls is had by asking the service for it.
+fn signs_in(auth: &Auth, credential: &Credential) -> bool {
+    match (auth, credential) {
+        (Auth::Login(_) | Auth::OAuth2(_), Credential::None) => true,
+        (Auth::SigV4(sigv4), _) => sigv4.session.is_some(),
+        _ => false,
     }
 }
 
@@ -282,7 +299,7 @@ impl Prepared {
         let literal_host = base.literal_host.then_some(base.origin.host.as_str());
         let reach = Reach::of_integration(gateway, api.transport.allow_private, literal_host);
         let per_call = sign::per_call_of(api);
-        let fixed = api.headers.iter().filter(|(name, _)| per_call.iter().all(|(known, _)| known != name));
+        let fixed = api.headers.iter().filter(|(name, _)| per_call.iter().all(|made| made.name != *name));
         let headers = api_headers(fixed, &connection).map_err(|(header, reason)| OutboundError::Header {
             integration: id(),
             header,
@@ -314,26 +331,42 @@ impl Prepared {
         self.signer.is_some() || !self.per_call.is_empty()
     }
 
+    /// The headers of each call that show who makes it: good for that call alone, and none of whoever asks for it.
+    pub(super) fn proofs(&self) -> impl Iterator<Item = &HeaderName> {
+        let of_signer = self.signer.as_ref().map(|_| own_headers()).unwrap_or_default();
+        of_signer.iter().chain(self.per_call.iter().filter(|header| header.is_proof).map(|header| &header.name))
+    }
+
     /// The headers that a caller must not bring to a call of this connection.
     pub fn own_headers(&self) -> impl Iterator<Item = &HeaderName> {
-        let of_signer = self.signer.as_ref().map(|_| own_headers()).unwrap_or_default();
-        of_signer.iter().chain(self.per_call.iter().map(|(name, _)| name))
+        self.proofs().chain(self.per_call.iter().filter(|header| !header.is_proof).map(|header| &header.name))
     }
 
     /// The headers that one call of this connection gets beside those of all calls: those that name the moment or the
-    /// call, and those that sign it. What [`Self::own_headers`] names must be taken out before.
+    /// call, and those that sign it. The [`Self::own_headers`] of a caller must be taken out before.
     ///
     /// # Errors
     /// When the call cannot be signed.
-    pub fn sign(&self, leaving: Leaving<'_>, moment: Moment<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, PlaceError> {
+    pub fn sign(
+        &self,
+        carried: Carried<'_>,
+        leaving: Leaving<'_>,
+        moment: Moment<'_>,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, PlaceError> {
         let mut added = Vec::new();
         if !self.per_call.is_empty() {
             let shown = self.made.as_ref().and_then(|made| made.credential.as_ref());
             let shown = shown.unwrap_or(&self.connection.credential);
-            added = sign::per_call(&self.per_call, (shown, &self.connection.context), leaving, moment)?;
+            added = sign::per_call(&self.per_call, (shown, &self.connection.context, carried), leaving, moment)?;
         }
-        if let Some(signer) = &self.signer {
-            added.extend(signer.sign(&self.connection, leaving, moment)?);
+        if let (Some(signer), Carried::Credential(_)) = (&self.signer, carried) {
+            // What is made anew is part of what is signed.
+            let mut headers = Cow::Borrowed(leaving.headers);
+            if !added.is_empty() {
+                headers.to_mut().extend(added.iter().cloned());
+            }
+            let signed = signer.sign(&self.connection, Leaving { headers: &headers, ..leaving }, moment)?;
+            added.extend(signed);
         }
         Ok(added)
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
+use super::credential::no_token;
 use super::prepare::Made;
 use super::{Moment, PlaceError};
 use crate::base::secret::Secret;
@@ -16,6 +17,7 @@ use crate::connection::{Connection, Credential};
 use crate::definition::plan::api::{Api, Placement, tells_one_call};
 use crate::definition::plan::auth::Auth;
 use crate::definition::plan::oauth1::OAuth1;
+use crate::definition::plan::sigv4::SigV4;
 use crate::net::{Origin, Scheme};
 use crate::template::{Context, TemplateError, Text};
 
@@ -39,6 +41,8 @@ pub enum Signer {
     },
     /// AWS Signature Version 4.
     SigV4 {
+        /// What the definition says.
+        plan: Arc<SigV4>,
         /// The service.
         service: String,
         /// The region.
@@ -76,7 +80,7 @@ impl Signer {
             Auth::SigV4(plan) => {
                 let service = fill(&plan.service).map_err(|error| unfilled("sigv4.service", &error))?;
                 let region = fill(&plan.region).map_err(|error| unfilled("sigv4.region", &error))?;
-                Ok(Some(Self::SigV4 { service, region }))
+                Ok(Some(Self::SigV4 { plan: Arc::clone(plan), service, region }))
             }
             _ => Ok(None),
         }
@@ -89,7 +93,7 @@ impl Signer {
                 oauth1::is_form(headers)
                     && !matches!(plan.signature, crate::definition::plan::oauth1::Signature::Plaintext)
             }
-            Self::SigV4 { service, region } => {
+            Self::SigV4 { service, region, .. } => {
                 !sigv4::may_stream(sigv4::Scope { service, region }, origin.scheme == Scheme::Https)
             }
         }
@@ -121,53 +125,84 @@ impl Signer {
                 let value = oauth1::authorization(&call, signatory, &[], (now, &**random)).map_err(unsigned)?;
                 Ok(vec![(header::AUTHORIZATION, value)])
             }
-            Self::SigV4 { service, region } => {
-                let Credential::AccessKey { id, secret, session } = &connection.credential else {
-                    return Err(PlaceError::Kind { wanted: "an access key", found: connection.credential.kind() });
-                };
-                let key = sigv4::AccessKey { id: id.expose(), secret, session: session.as_ref() };
+            Self::SigV4 { plan, service, region } => {
+                let key = sigv4::signing(plan, &connection.credential)
+                    .ok_or_else(|| PlaceError::Kind { wanted: "an access key", found: connection.credential.kind() })?;
                 sigv4::headers(&call, sigv4::Scope { service, region }, key, now).map_err(unsigned)
             }
         }
     }
 }
 
-/// The headers of an API that are made anew for each call, its credential among them where it is one: because they name
-/// the moment, the call or the credential.
-pub(super) fn per_call_of(api: &Api) -> Vec<(HeaderName, Text)> {
-    let of_credential =
-        |name: &str| matches!(name.split('.').next(), Some("api_key" | "username" | "password" | "token"));
-    let is_per_call = |text: &Text| tells_one_call(text) || text.reads().iter().any(|name| of_credential(&name.path));
-    let credential = match &api.credential {
-        Placement::Header { name, value } if tells_one_call(value) => Some((name.clone(), value.clone())),
-        _ => None,
-    };
-    api.headers.iter().filter(|(_, text)| is_per_call(text)).cloned().chain(credential).collect()
+/// A header of an API that is made anew for each call.
+#[derive(Debug)]
+pub(super) struct PerCall {
+    pub name: HeaderName,
+    value: Text,
+    /// Whether it shows who calls: it is the API's credential, or has the credential in it.
+    pub is_proof: bool,
 }
 
-/// The headers of the API that are made anew for each call.
+/// What a call carries of its connection's credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried<'a> {
+    /// The credential; of tokens the one of this name, else the usual one.
+    Credential(Option<&'a str>),
+    /// None of it: the call proves itself otherwise, or not at all.
+    Nothing,
+}
+
+/// The headers of an API that are made anew for each call, its credential among them where it is one: because they name
+/// the moment, the call or the credential.
+pub(super) fn per_call_of(api: &Api) -> Vec<PerCall> {
+    let of_credential =
+        |name: &str| matches!(name.split('.').next(), Some("api_key" | "username" | "password" | "token"));
+    let names_credential = |text: &Text| text.reads().iter().any(|name| of_credential(&name.path));
+    let header = |(name, value): &(HeaderName, Text)| {
+        let is_proof = names_credential(value);
+        let is_per_call = is_proof || tells_one_call(value);
+        is_per_call.then(|| PerCall { name: name.clone(), value: value.clone(), is_proof })
+    };
+    let credential = match &api.credential {
+        Placement::Header { name, value } if tells_one_call(value) => {
+            Some(PerCall { name: name.clone(), value: value.clone(), is_proof: true })
+        }
+        _ => None,
+    };
+    api.headers.iter().filter_map(header).chain(credential).collect()
+}
+
+/// The headers of the API that are made anew for each call: proofs with what the call carries, and the others where the
+/// request has none of their name.
 ///
 /// # Errors
 /// When one of them cannot be made.
 pub(super) fn per_call(
-    headers: &[(HeaderName, Text)],
-    (credential, context): (&Credential, &Context),
+    headers: &[PerCall],
+    (credential, context, carried): (&Credential, &Context, Carried<'_>),
     leaving: Leaving<'_>,
     (now, random): Moment<'_>,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, PlaceError> {
     let authority = leaving.origin.authority();
     let request = seen_request(leaving.method, &authority, leaving.path, leaving.query);
-    let seen = credential.visible(context, None).unwrap_or_else(|| context.clone());
+    let seen = match carried {
+        Carried::Credential(token) => credential.visible(context, token).ok_or_else(|| no_token(token))?,
+        Carried::Nothing => context.clone(),
+    };
     let seen = seen.with("request", request).with_moment(now, Arc::clone(random));
-    let made = |(name, text): &(HeaderName, Text)| {
+    let goes = |header: &&PerCall| match header.is_proof {
+        true => carried != Carried::Nothing,
+        false => !leaving.headers.contains_key(&header.name),
+    };
+    let made = |PerCall { name, value, .. }: &PerCall| {
         let fault = |why: String| PlaceError::Unsigned(format!("`api.headers.{name}`: {why}"));
-        let value = Secret::new(text.render(&seen).map_err(|error| fault(error.to_string()))?);
+        let value = Secret::new(value.render(&seen).map_err(|error| fault(error.to_string()))?);
         let value = HeaderValue::from_str(value.expose());
         let mut value = value.map_err(|_| fault("the value has characters that no header can carry".to_owned()))?;
         value.set_sensitive(true);
         Ok((name.clone(), value))
     };
-    headers.iter().map(made).collect()
+    headers.iter().filter(goes).map(made).collect()
 }
 
 /// The headers of a caller that a signed call must not carry.

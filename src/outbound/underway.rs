@@ -12,7 +12,7 @@ use super::credential::{PlaceError, Placed};
 use super::error::{OutboundError, Unsuccessful, Why};
 use super::kept::Kept;
 use super::prepare::Prepared;
-use super::sign::Leaving;
+use super::sign::{Carried, Leaving};
 use super::{Moment, Parts};
 use crate::activity::Asker;
 use crate::base::secret::Secret;
@@ -30,6 +30,16 @@ pub(super) struct Underway<'a> {
     pub api: &'a Api,
     pub prepared: Arc<Prepared>,
     pub repeatable: bool,
+}
+
+/// The query as it is sent, with the credential where that stands in it.
+fn whole_query(outgoing: &Outgoing) -> Secret {
+    let plain = outgoing.query.as_deref().unwrap_or_default();
+    match &outgoing.secret_query {
+        Some(pair) if plain.is_empty() => Secret::from(pair.expose().as_str()),
+        Some(pair) => Secret::new(format!("{plain}&{}", pair.expose())),
+        None => Secret::from(plain),
+    }
 }
 
 impl Underway<'_> {
@@ -91,31 +101,43 @@ impl Underway<'_> {
         })
     }
 
-    /// The call with the headers that sign it, where its connection signs calls.
+    /// The call with the headers that are its own: those that sign it, where its connection signs calls, and those that
+    /// are made anew for each.
     pub(super) fn sign(&self, mut outgoing: Outgoing, moment: Moment<'_>) -> Result<Outgoing, OutboundError> {
-        if !self.carries() {
+        if !self.prepared.signs() {
             return Ok(outgoing);
         }
-        for name in self.prepared.own_headers() {
-            outgoing.headers.remove(name);
+        let carried = self.carried();
+        if carried != Carried::Nothing {
+            for name in self.prepared.proofs() {
+                outgoing.headers.remove(name);
+            }
         }
+        let query = whole_query(&outgoing);
         let leaving = Leaving {
             method: &outgoing.method,
             origin: &outgoing.origin,
             path: &outgoing.path,
-            query: outgoing.query.as_deref().unwrap_or_default(),
+            query: query.expose(),
             headers: &outgoing.headers,
             body: Some(&outgoing.body),
         };
-        let added = self.prepared.sign(leaving, moment).map_err(|reason| self.unusable(reason))?;
+        let added = self.prepared.sign(carried, leaving, moment).map_err(|reason| self.unusable(reason))?;
         outgoing.headers.extend(added);
         Ok(outgoing)
     }
 
-    /// Whether it carries what its connection's calls carry.
-    fn carries(&self) -> bool {
-        let carries = matches!(self.call.request.credential, CredentialUse::Token(_));
-        carries && self.prepared.signs() && self.call.request.basic.is_none()
+    /// What it carries of its connection's credential.
+    fn carried(&self) -> Carried<'_> {
+        match &self.call.request.credential {
+            CredentialUse::Token(name) if self.call.request.basic.is_none() => Carried::Credential(name.as_deref()),
+            CredentialUse::Token(_) | CredentialUse::Client | CredentialUse::None => Carried::Nothing,
+        }
+    }
+
+    /// Whether it has a proof that is good for it alone.
+    fn is_signed(&self) -> bool {
+        self.carried() != Carried::Nothing && self.prepared.proofs().next().is_some()
     }
 
     fn unusable(&self, reason: PlaceError) -> OutboundError {
@@ -127,7 +149,7 @@ impl Underway<'_> {
     pub(super) fn follow(&self) -> Option<Follow> {
         let hops = self.call.generation.gateway.limits.redirects;
         let reach = Reach::of_integration(&self.prepared.gateway, self.api.transport.allow_private, None);
-        (hops > 0 && !self.carries()).then(|| Follow { hops, hosts: self.api.hosts.clone(), reach })
+        (hops > 0 && !self.is_signed()).then(|| Follow { hops, hosts: self.api.hosts.clone(), reach })
     }
 
     fn target(&self, place: Place) -> Result<(origin::Origin, String, bool), OutboundError> {

@@ -71,7 +71,8 @@ pub fn of_call(error: &Error, overdue: Option<Overdue>) -> Option<Failure> {
         None => {}
     }
     if error.etype == ErrorType::Custom(super::sign::UNSIGNED) {
-        let detail = "the call could not be signed with what the connection has";
+        let detail = "the call could not be signed, or given a header that is made anew for each, with what the connection \
+                      has; a call of an endpoint by its name says which";
         return Some(Failure::new(Refusal::ConnectionUnusable, "unsigned", "proxy_internal_error", detail));
     }
     if error.etype == ErrorType::Custom(super::pages::BROKEN) {

@@ -4,7 +4,7 @@ use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType};
 
 use super::{Call, ProxyDoor};
-use crate::outbound::sign::Leaving;
+use crate::outbound::sign::{Carried, Leaving};
 
 /// The name of the error when a call cannot be signed.
 pub const UNSIGNED: &str = "unsigned call";
@@ -31,7 +31,11 @@ pub fn put_on(request: &mut RequestHeader, call: &Call, door: &ProxyDoor, empty:
         headers: &request.headers,
         body: empty.then_some(&[]),
     };
-    let added = common.sign(leaving, door.parts.outbound.signing_moment(&common.connection));
+    let added = common.sign(
+        Carried::Credential(call.ready.token()),
+        leaving,
+        door.parts.outbound.signing_moment(&common.connection),
+    );
     let added = added.map_err(|reason| Error::explain(ErrorType::Custom(UNSIGNED), reason.to_string()))?;
     for (name, value) in added {
         request.insert_header(name, value)?;

@@ -24,7 +24,7 @@ use crate::net::{Failure, Sent};
 use crate::outbound::cache::{Look, Turn, is_unsafe, listed, of_answer};
 use crate::outbound::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::outbound::retry::{Between, Fault, Spent, fresh_key, key_header};
-use crate::outbound::sign::Leaving;
+use crate::outbound::sign::{Carried, Leaving};
 use crate::outbound::{Ask, Lane, PlaceError};
 use crate::request::fill::FRAMING;
 use crate::respond::{Answer, Refusal};
@@ -510,7 +510,8 @@ fn sign(
         headers.remove(name);
     }
     let leaving = Leaving { method, origin: &common.base.origin, path, query, headers, body: Some(body) };
-    let added = common.sign(leaving, door.parts.outbound.signing_moment(&common.connection))?;
+    let carried = Carried::Credential(ready.token());
+    let added = common.sign(carried, leaving, door.parts.outbound.signing_moment(&common.connection))?;
     headers.extend(added);
     Ok(())
 }

@@ -382,6 +382,72 @@ async fn a_refresh_of_an_endpoint_by_name_is_recorded_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_redirect_led_to_is_not_the_answer_of_the_first_address() {
+    let shelf = Shelf::start(|seen, number| match seen.first_line() {
+        "GET /list HTTP/1.1" => {
+            "HTTP/1.1 302 Found\r\nLocation: /other\r\nCache-Control: max-age=3600\r\nContent-Length: 0\r\n\r\n"
+                .to_owned()
+        }
+        _ => ok("Content-Type: application/json\r\n", &format!("{{\"n\":{number}}}")),
+    })
+    .await;
+    let mut integration = shelf.integration(Some(hour()));
+    let mut endpoint = self::endpoint("list");
+    endpoint.request.credential = CredentialUse::Token(None);
+    endpoint.cache = Some(hour());
+    integration.api.as_mut().unwrap().endpoints = vec![endpoint];
+    let doors = Doors::start(Setup::of(integration));
+    for number in [2, 4] {
+        let by_name = call(doors.proxy, "POST /svc/-/list", "", "{}").await;
+        assert_eq!(by_name.json(), serde_json::json!({ "n": number }), "each is led there anew");
+    }
+    let through = get(&doors, "/list", "").await;
+    assert_eq!((through.status, through.header("location")), (302, Some("/other")), "the door follows none");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_hangs_keeps_no_other_from_refreshing() {
+    let hangs = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (silent, quick) = (Arc::clone(&hangs), Arc::new(Mutex::new(0)));
+    let slow = serve(move |mut stream| {
+        let silent = Arc::clone(&silent);
+        async move {
+            while read_request(&mut stream).await.is_some() {
+                if silent.load(std::sync::atomic::Ordering::SeqCst) {
+                    crate::support::origin::until_closed(&mut stream).await;
+                    return;
+                }
+                stream.write_all(ok("", "first").as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let count = Arc::clone(&quick);
+    let other = Shelf::start(move |_, number| {
+        *count.lock().unwrap() += 1;
+        ok("", &number.to_string())
+    })
+    .await;
+    let rule = || Cache { stale_while_revalidate: Duration::from_hours(1), ..ttl(Duration::ZERO) };
+    let mut setup = Setup::of(other.integration(Some(rule())));
+    let mut hanging = service(&format!("http://{slow}"));
+    hanging.id = Arc::from("slow");
+    hanging.api.as_mut().unwrap().cache = Some(rule());
+    setup.integrations.push(hanging);
+    let doors = Doors::start(setup);
+    let of_slow = |number: usize| format!("GET /slow/{number}");
+    for number in 0..80 {
+        assert_eq!(call(doors.proxy, &of_slow(number), "", "").await.text(), "first");
+    }
+    hangs.store(true, std::sync::atomic::Ordering::SeqCst);
+    for number in 0..80 {
+        assert_eq!(call(doors.proxy, &of_slow(number), "", "").await.text(), "first", "stale, and refreshed behind");
+    }
+    assert_eq!(get(&doors, "/a", "").await.text(), "1");
+    until("the other's refresh", async || get(&doors, "/a", "").await.text() != "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_answers_stays_within_its_bound() {
     let shelf = Shelf::start(|_, _| ok("", &"x".repeat(4_096))).await;
     let mut setup = Setup::of(shelf.integration(Some(Cache { max_body: 5_000, ..hour() })));

@@ -121,6 +121,42 @@ async fn an_answer_of_the_gateway_is_whole_and_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_whose_call_fails_is_answered() {
+    let nowhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let secure = Secure::over(Setup::of(service(&format!("http://{nowhere}"))));
+    let (sender, _driver) = connect(&secure, secure.doors.proxy).await;
+    for _ in 0..8 {
+        let (status, headers, body) = ask(&sender, get("/svc/a").method(Method::HEAD).body(()).unwrap(), None).await;
+        assert_eq!(
+            (status.as_u16(), &headers["trunkline-error"], body.len()),
+            (502, &"service_unreachable".parse().unwrap(), 0)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_service_is_given_up_in_time_however_the_body_came() {
+    let origin = serve(|mut stream| async move {
+        let mut sink = [0; 64 << 10];
+        while matches!(stream.read(&mut sink).await, Ok(1..)) {}
+    })
+    .await;
+    let mut integration = service(&format!("http://{origin}"));
+    let timeouts = &mut integration.api.as_mut().unwrap().timeouts;
+    (timeouts.response, timeouts.idle) = (Duration::from_millis(300), Duration::from_hours(1));
+    let secure = Secure::over(Setup::of(integration));
+    // Four parts with the end of the body filled the way to the service, where the limit was not looked at any more.
+    static BODY: [u8; 64 << 10] = [b'x'; 64 << 10];
+    for bytes in [1_000, 45_000, 50_000, 60_000, 60_000, 60_000, 60_000, 65_536] {
+        let (sender, _driver) = connect(&secure, secure.doors.proxy).await;
+        let request = get("/svc/a").method(Method::POST).body(()).unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(20), ask(&sender, request, Some(&BODY[..bytes])));
+        let (status, ..) = answer.await.unwrap_or_else(|_| panic!("{bytes}: no answer"));
+        assert_eq!(status.as_u16(), 504, "{bytes}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_stays_silent_is_asked_again() {
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = std::sync::Arc::clone(&asked);

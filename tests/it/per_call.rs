@@ -80,3 +80,56 @@ async fn each_call_has_a_proof_of_its_own_whichever_way_it_goes() {
     .await
     .unwrap();
 }
+
+/// An API of two tokens with a proof that is made anew, and a header that has a token in it.
+fn of_two_tokens(service: &Service) -> Deployment {
+    let definition = format!(
+        "trunkline: 1\nid: two\ntitle: Two\nsummary: Two tokens.\nauth:\n  login:\n    steps: POST /login\n    \
+         tokens: {{ default: {{ access: body.bot }}, user: {{ access: body.user }} }}\n\
+         api:\n  base_url: http://{}\n  allow_private: true\n  \
+         credential: {{ header: X-Proof, value: \"{{{{ token.access }}}};{{{{ nonce }}}}\" }}\n  \
+         headers: {{ X-Token: \"{{{{ token.access }}}}\", X-Request: \"{{{{ uuid }}}}\" }}\n  endpoints:\n    \
+         - {{ id: bot, request: GET /who }}\n    - {{ id: user, request: GET /who, credential: token user }}\n    \
+         - {{ id: nobody, request: GET /who, credential: none }}\n    \
+         - {{ id: basic, request: GET /who, basic: {{ username: ada }} }}\n    \
+         - {{ id: own, request: GET /who, credential: none, headers: {{ X-Request: mine }} }}\n\
+         connections:\n  - {{ id: default }}\n",
+        service.address
+    );
+    Deployment::with(&[("two", definition)], "private_networks: [127.0.0.0/8]\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proof_is_made_of_the_token_that_a_call_names_and_of_none_where_it_names_none() {
+    let tokens = "{\"bot\": \"bot-token-1\", \"user\": \"user-token-2\"}";
+    let service =
+        Arc::new(Service::start(move |_: &str| Answer::of(200, &[("content-type", "application/json")], tokens)).await);
+    tokio::task::spawn_blocking(move || {
+        let deployment = of_two_tokens(&service);
+        let gateway = deployment.start();
+        let headers = [KEY, ("content-type", "application/json")];
+        let header = |name: &str| {
+            let seen = service.seen().pop().unwrap();
+            seen.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")).map(str::to_owned))
+        };
+        for (endpoint, token) in
+            [("bot", Some("bot-token-1")), ("user", Some("user-token-2")), ("nobody", None), ("basic", None)]
+        {
+            let reply =
+                Client::new(deployment.proxy).send("POST", &format!("/two/-/{endpoint}"), &headers, b"{}").unwrap();
+            assert_eq!(reply.status, 200, "{endpoint}: {}", String::from_utf8_lossy(&reply.body));
+            let proof = header("x-proof");
+            assert_eq!(proof.as_deref().and_then(|proof| proof.split(';').next()), token, "{endpoint}");
+            assert_eq!(header("x-token").as_deref(), token, "{endpoint}");
+            assert!(header("x-request").is_some_and(|id| id.len() == 36), "{endpoint}");
+        }
+        let reply = Client::new(deployment.proxy).send("POST", "/two/-/own", &headers, b"{}").unwrap();
+        assert_eq!((reply.status, header("x-request").as_deref()), (200, Some("mine")));
+        let named = [KEY, ("trunkline-token", "user")];
+        assert_eq!(Client::new(deployment.proxy).send("GET", "/two/who", &named, b"").unwrap().status, 200);
+        assert_eq!(header("x-token").as_deref(), Some("user-token-2"), "through the proxy door");
+        gateway.stop();
+    })
+    .await
+    .unwrap();
+}

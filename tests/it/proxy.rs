@@ -390,6 +390,58 @@ async fn websockets_pass_in_both_directions_from_the_first_byte() {
     }
 }
 
+#[tokio::test]
+async fn nothing_is_written_into_a_tunnel_that_is_idle() {
+    let origin = serve(|mut stream| async move {
+        read_head(&mut stream).await.unwrap();
+        let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nfirst";
+        stream.write_all(switch).await.unwrap();
+        crate::support::origin::until_closed(&mut stream).await;
+    })
+    .await;
+    let mut integration = service(&format!("http://{origin}"));
+    let timeouts = &mut integration.api.as_mut().unwrap().timeouts;
+    (timeouts.idle, timeouts.response) = (Duration::from_millis(300), Duration::from_millis(300));
+    let doors = doors(integration);
+    let mut wire = Wire::open(doors.proxy).await;
+    wire.send(format!(
+        "GET /svc/ws HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ))
+    .await;
+    assert!(wire.head().await.starts_with("HTTP/1.1 101"));
+    assert_eq!(wire.exactly(5).await, b"first");
+    assert_eq!(String::from_utf8_lossy(&wire.rest().await), "", "nothing more is said in it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_over_kept_connections_that_are_all_gone_is_made_over_a_new_one() {
+    let gate = Arc::new(tokio::sync::Barrier::new(2));
+    let origin = serve(move |mut stream| {
+        let gate = Arc::clone(&gate);
+        async move {
+            let head = read_head(&mut stream).await.unwrap();
+            // Both of the first calls are under way at once, so that there are two connections to keep.
+            if head.starts_with("GET /pair") {
+                gate.wait().await;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            // It is closed when the next call comes: by then it was kept.
+            drop(read_head(&mut stream).await);
+        }
+    })
+    .await;
+    let doors = doors(service(&format!("http://{origin}")));
+    for _ in 0..5 {
+        let pair = tokio::join!(call(doors.proxy, "GET /svc/pair", "", ""), call(doors.proxy, "GET /svc/pair", "", ""));
+        assert_eq!((pair.0.text(), pair.1.text()), ("ok".to_owned(), "ok".to_owned()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let next = call(doors.proxy, "GET /svc/next", "", "").await;
+        assert_eq!((next.status, next.text()), (200, "ok".to_owned()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Resident memory of this process in MiB.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

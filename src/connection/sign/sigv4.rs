@@ -13,6 +13,8 @@ use super::pairs::{canonical, encode_bytes, sorted};
 use super::{Body, Unsigned};
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
+use crate::connection::Credential;
+use crate::definition::plan::sigv4::SigV4;
 
 /// The header with the moment of signing.
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -49,6 +51,17 @@ pub struct AccessKey<'a> {
     pub secret: &'a Secret,
     /// The token of temporary credentials.
     pub session: Option<&'a Secret>,
+}
+
+/// The access key with which a connection signs: its own, else that of the definition; `None` where there is none.
+pub fn signing<'a>(plan: &'a SigV4, own: &'a Credential) -> Option<AccessKey<'a>> {
+    match (own, &plan.key) {
+        (Credential::AccessKey { id, secret, session }, _) => {
+            Some(AccessKey { id: id.expose(), secret, session: session.as_ref() })
+        }
+        (_, Some((id, secret))) => Some(AccessKey { id, secret, session: None }),
+        _ => None,
+    }
 }
 
 /// Why a call was not signed.

@@ -1,6 +1,6 @@
 //! Signing in by requests of a service's own: each step sees what those before it kept, and the last one's
 //! answer holds the tokens. Grants of OAuth 2.0 that need no person are had in the same way, for connections that keep
-//! no token.
+//! no token, and so are temporary access keys, whose call is signed ([`key`]).
 //!
 //! A session can be had again at any time from what the connection tells, so it is kept in memory and
 //! nowhere else; one that has a refresh token is renewed by that where the definition says how. Who asks at once for one connection waits for one sign-in; one that failed is not tried
@@ -14,20 +14,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 use tokio::sync::Notify;
 
 use super::Parts;
+use super::key;
 use super::send::{self, misconfigured};
+use crate::base::secret::Secret;
 use crate::connection::directory::DEFAULT;
 use crate::connection::flow::Secrets;
 use crate::connection::flow::token_reply::{self, Tokens, Wanted};
-use crate::connection::grant::{Account, Grant, Grants, Issued, TokenError, TokenErrorKind, TokenSource};
+use crate::connection::grant::{Account, Grant, Grants, Issued, TokenError, TokenErrorKind};
 use crate::connection::{Connection, Credential};
 use crate::definition::plan::Integration;
 use crate::definition::plan::auth::Auth;
 use crate::definition::plan::login::Login;
+use crate::definition::plan::sigv4::KEY_SECRET;
+use crate::net::Outgoing;
 
 /// How long a sign-in that the service refused is not tried again, and one that failed otherwise.
 const AGAIN: (Duration, Duration) = (Duration::from_mins(5), Duration::from_secs(10));
@@ -61,8 +64,8 @@ struct Failed {
     until: Duration,
     /// Why it failed.
     error: TokenError,
-    /// What it was tried with: another definition or other inputs are tried at once.
-    tried: (Weak<Integration>, Map<String, Json>),
+    /// What it was tried with: another definition, other inputs or another key are tried at once.
+    tried: (Weak<Integration>, Map<String, Json>, Option<Arc<Secret>>),
 }
 
 impl Logins {
@@ -99,18 +102,18 @@ impl Logins {
         turn
     }
 
-    /// Signs in, unless it failed a short while ago.
+    /// Signs in, unless it failed a short while ago. `own` is what the connection has to sign with.
     ///
     /// # Errors
     /// As the service answers, or answered then.
-    pub async fn sign_in(&self, account: Account<'_>) -> Result<Grant, TokenError> {
+    pub async fn sign_in(&self, account: Account<'_>, own: &Credential) -> Result<Grant, TokenError> {
         let key = format!("{}/{}", account.integration.id, account.connection);
         let now = self.parts.clock.monotonic();
         let before = self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(failed) = before.filter(|failed| failed.until > now && failed.is_of(&account)) {
+        if let Some(failed) = before.filter(|failed| failed.until > now && failed.is_of(&account, own)) {
             return Err(failed.error);
         }
-        let result = Box::pin(self.run(account)).await;
+        let result = Box::pin(self.run(account, own)).await;
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= MOST {
             failures.clear();
@@ -120,7 +123,9 @@ impl Logins {
             Err(error) => {
                 let wait = if error.kind == TokenErrorKind::Permanent { AGAIN.0 } else { AGAIN.1 };
                 let wait = error.retry_after.unwrap_or(wait).clamp(AGAIN.1, AGAIN.0);
-                let tried = (Arc::downgrade(account.integration), account.inputs.clone());
+                let signed = key::secrets(&account, own).next();
+                let signed = signed.map(|secret| Arc::new(Secret::from(secret.expose().as_str())));
+                let tried = (Arc::downgrade(account.integration), account.inputs.clone(), signed);
                 failures.insert(key, Failed { until: now.saturating_add(wait), error: error.clone(), tried });
             }
         }
@@ -210,7 +215,7 @@ impl Logins {
         Ok(!login.logout.is_empty())
     }
 
-    async fn run(&self, account: Account<'_>) -> Result<Grant, TokenError> {
+    async fn run(&self, account: Account<'_>, own: &Credential) -> Result<Grant, TokenError> {
         if let (Auth::OAuth2(_), Some(grants)) = (&account.integration.auth, &self.grants) {
             return grants.grant_itself(account).await;
         }
@@ -218,14 +223,16 @@ impl Logins {
         if let Some(grant) = Box::pin(self.renewed(account, login)).await {
             return Ok(grant);
         }
-        let secrets = secrets_of(&account);
+        let mut secrets = secrets_of(&account);
+        key::secrets(&account, own).for_each(|secret| secrets.add(secret.expose()));
         let (mut saved, mut kept) = (account.saved.clone(), Map::new());
         let mut tokens = BTreeMap::new();
         let last = login.steps.len().saturating_sub(1);
         for (index, step) in login.steps.iter().enumerate() {
             let now_account = Account { saved: &saved, ..account };
             let context = send::context(&now_account, &self.parts);
-            let received = send::received(&self.parts, &now_account, (&step.request, &context), &|_| Ok(())).await;
+            let sign = |outgoing: &mut Outgoing| key::sign(&self.parts, &now_account, (own, &context), outgoing);
+            let received = send::received(&self.parts, &now_account, (&step.request, &context), &sign).await;
             let received = received.map_err(|error| redacted(error, &secrets))?;
             let wanted = if index == last { Tokens::Issued } else { Tokens::Any };
             let wanted = Wanted { tokens: wanted, separator: " ", now: self.parts.clock.now() };
@@ -237,6 +244,10 @@ impl Logins {
             for token in tokens.values_mut().filter(|token: &&mut Issued| token.expires_at.is_none()) {
                 token.expires_at = step.default_ttl.map(|ttl| token.issued_at.after(ttl));
             }
+        }
+        if matches!(account.integration.auth, Auth::SigV4(_)) && !tokens.contains_key(KEY_SECRET) {
+            let words = "the answer cannot be used: it has no key at `access_key.secret`";
+            return Err(TokenError::new(TokenErrorKind::Passing, words.to_owned()));
         }
         Ok(Grant { tokens, saved: kept, ..Grant::default() })
     }
@@ -287,21 +298,10 @@ fn left_out(account: &Account<'_>, reply: &token_reply::Reply) {
 }
 
 impl Failed {
-    fn is_of(&self, account: &Account<'_>) -> bool {
-        let (integration, inputs) = &self.tried;
-        std::ptr::eq(integration.as_ptr(), Arc::as_ptr(account.integration)) && inputs == account.inputs
-    }
-}
-
-/// A sign-in is renewed by signing in again.
-#[async_trait]
-impl TokenSource for Logins {
-    async fn renew(&self, account: Account<'_>, _name: &str, _held: &Issued) -> Result<Grant, TokenError> {
-        self.sign_in(account).await
-    }
-
-    fn renews(&self, _integration: &Integration, _held: &Issued) -> bool {
-        true
+    fn is_of(&self, account: &Account<'_>, own: &Credential) -> bool {
+        let (integration, inputs, key) = &self.tried;
+        let same_key = key.as_ref().map(|key| key.expose()) == key::secrets(account, own).next().map(Secret::expose);
+        std::ptr::eq(integration.as_ptr(), Arc::as_ptr(account.integration)) && inputs == account.inputs && same_key
     }
 }
 
@@ -334,10 +334,12 @@ fn shown(tokens: &BTreeMap<Arc<str>, Issued>, secrets: &mut Secrets) -> Json {
 }
 
 fn plan<'a>(account: &Account<'a>) -> Result<&'a Login, TokenError> {
-    match &account.integration.auth {
-        Auth::Login(plan) => Ok(plan),
-        _ => Err(misconfigured(format!("`{}` does not sign in by `auth: login`", account.integration.id))),
-    }
+    let login = match &account.integration.auth {
+        Auth::Login(plan) => Some(&**plan),
+        Auth::SigV4(plan) => plan.session.as_ref().map(|session| &session.login),
+        _ => None,
+    };
+    login.ok_or_else(|| misconfigured(format!("`{}` does not sign in by requests of its own", account.integration.id)))
 }
 
 /// Whatever a connection tells may be what it signs in with.

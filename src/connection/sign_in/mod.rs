@@ -3,6 +3,7 @@
 //! What they bring is a [`Grant`](super::grant::Grant), like that of a token call; whoever asks stores it.
 //! One try each: a verifier may be good for one call only. Called by the connect flow and by `outbound`.
 
+mod key;
 pub mod login;
 pub mod oauth1;
 mod send;

@@ -24,6 +24,15 @@ pub(super) fn check(raw: &Integration, found: &mut Findings<'_>) {
         Some(Auth::Login(login)) if login.tokens.get("default").is_none() => {
             found.error(Code::MissingField, "/auth/login", "`tokens` names no `default`");
         }
+        Some(Auth::SigV4(sigv4)) => {
+            let Some(session) = &sigv4.session else { return };
+            request(session.shape(), "/auth/sigv4/session", found);
+            if sigv4.key.is_some() && !session.is_signed() {
+                let words =
+                    "the request for a temporary key is not signed, so there is nothing that this key would sign";
+                found.error(Code::Conflict, "/auth/sigv4/key", words);
+            }
+        }
         _ => {}
     }
 }

@@ -67,7 +67,7 @@ fn connections(raw: &Integration, found: &mut Findings<'_>) {
             Some(Auth::ApiKey(_)) => (&["api_key"], &[]),
             Some(Auth::Jwt(assertion)) if assertion.key.is_none() => (&["api_key"], &[]),
             Some(Auth::Basic(_)) => (&["username"], &["password"]),
-            Some(Auth::SigV4(_)) => (&["username", "password"], &["token"]),
+            Some(Auth::SigV4(sigv4)) if sigv4.wants_key() => (&["username", "password"], &["token"]),
             Some(Auth::OAuth1(_)) => (&[], &["token", "token_secret"]),
             Some(Auth::OAuth2(oauth2)) if needs_person(oauth2) => (&["token"], &[]),
             Some(Auth::OAuth2(_) | Auth::Login(_)) => (&[], &["token"]),

@@ -13,9 +13,13 @@ use crate::template::{FILTERS, FUNCTIONS, Name, TESTS, TemplateError, TemplateEr
 /// Places where `input` holds just what the definition's `inputs` ask for.
 const INPUT_PLACES: [&str; 4] = ["address", "api-header", "credential", "sign-in"];
 
+/// Places where the credential of the connection is seen, and what it is called there.
+const CREDENTIAL_PLACES: [&str; 2] = ["api-header", "credential"];
+const CREDENTIALS: [&str; 4] = ["api_key", "username", "password", "token"];
+
 pub(super) fn check(visit: &Visit<'_>, inputs: Option<&[String]>, found: &mut Findings<'_>, templates: &Templates) {
     let Some(kind) = visit.word("x-template") else { return };
-    let view = View::of(visit, inputs);
+    let view = View::of(visit, inputs).with_credential(found);
     match (kind, visit.value) {
         ("tree", value) => tree(value, visit.pointer, &view, found, templates),
         ("expression", Value::String(source)) => match templates.expression(source) {
@@ -102,6 +106,25 @@ impl<'a> View<'a> {
     }
 }
 
+impl View<'_> {
+    /// Without the names of credentials that connections of this definition do not have.
+    fn with_credential(mut self, found: &Findings<'_>) -> Self {
+        let is_of_calls = self.place.is_some_and(|place| CREDENTIAL_PLACES.contains(&place));
+        let auth = found.document.value.get("auth").and_then(Value::as_object);
+        let kind = auth.and_then(|auth| auth.keys().next()).filter(|_| !found.left_out.touches("/auth"));
+        if let Some(kind) = kind.filter(|_| is_of_calls) {
+            let own: &[&str] = match kind.as_str() {
+                "api_key" => &["api_key"],
+                "basic" => &["username", "password"],
+                "oauth2" | "oauth1" | "login" | "jwt" => &["token"],
+                _ => &[],
+            };
+            self.names.retain(|name| !CREDENTIALS.contains(name) || own.contains(name));
+        }
+        self
+    }
+}
+
 fn names(reads: &[Name], pointer: &str, view: &View<'_>, found: &mut Findings<'_>) {
     if view.place.is_none() {
         return;
@@ -155,6 +178,18 @@ mod tests {
     fn fields_of_known_variables_are_checked() {
         let rule = json!({ "id": "r", "when": "*", "do": [{ "log": "{{ event.typ }} {{ body.anything.at.all }}" }] });
         assert_eq!(with(&json!({ "rules": [rule] })), ["unknown-variable /rules/0/do/0/log: `event` has no `typ`"]);
+    }
+
+    #[test]
+    fn a_credential_is_of_the_definitions_own_kind() {
+        let told = |auth: serde_json::Value, name: &str| {
+            let api = json!({ "base_url": "https://a.example.com", "headers": { "X-A": format!("{{{{ {name} }}}}") } });
+            with(&json!({ "auth": auth, "api": api }))
+        };
+        let refused = |name: &str| vec![format!("unknown-variable /api/headers/X-A: there is no `{name}` here")];
+        assert_eq!(told(json!({ "none": {} }), "api_key"), refused("api_key"));
+        assert_eq!(told(json!({ "basic": {} }), "token.access"), refused("token"));
+        assert_eq!(told(json!({ "basic": {} }), "username"), Vec::<String>::new());
     }
 
     #[test]

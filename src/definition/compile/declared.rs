@@ -48,6 +48,7 @@ fn credential(raw: &Connection, auth: Option<&Auth>, place: &Place<'_>) -> Resul
             let password = raw.password.as_ref().map_or_else(|| Secret::from(""), copy);
             DeclaredCredential::Basic { username: Secret::new(username), password }
         }
+        Some(Auth::SigV4(sigv4)) if !sigv4.wants_key() => DeclaredCredential::None,
         Some(Auth::SigV4(_)) => {
             let id = raw.username.clone().ok_or_else(|| missing("username", "sigv4"))?;
             let secret = raw.password.as_ref().map(copy).ok_or_else(|| missing("password", "sigv4"))?;

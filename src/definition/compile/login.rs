@@ -1,14 +1,20 @@
 //! The `auth.login` block, compiled.
 
-use super::oauth2::token_map;
+use std::time::Duration;
+
+use super::oauth2::{moment, token_map};
 use super::place::{Fault, Place};
 use super::request;
 use crate::definition::plan::login::Login;
-use crate::definition::plan::oauth2::{ParamsIn, TokenCall, TokenMap};
-use crate::definition::plan::request::CredentialUse;
+use crate::definition::plan::oauth2::{DEFAULT_TOKEN, ParamsIn, TokenCall, TokenMap};
+use crate::definition::plan::request::{CredentialUse, Request as PlannedRequest};
+use crate::definition::plan::sigv4::{KEY_SECRET, KEY_SESSION};
 use crate::definition::raw::auth as raw;
 use crate::definition::raw::form::ShortOr;
 use crate::definition::raw::request::Request;
+
+/// How long a temporary access key lives when nobody says: the shortest that AWS STS gives.
+const KEY_LIFE: Duration = Duration::from_mins(15);
 
 pub(super) fn compile(raw: &raw::Login, place: &Place<'_>) -> Result<Login, Fault> {
     let at = place.at("tokens");
@@ -34,6 +40,24 @@ pub(super) fn compile(raw: &raw::Login, place: &Place<'_>) -> Result<Login, Faul
     Ok(Login { steps, refresh, logout })
 }
 
+/// The one call that is answered with a temporary access key.
+pub(super) fn one_call(raw: &raw::KeySession, place: &Place<'_>) -> Result<Login, Fault> {
+    let at = place.at("access_key");
+    let map = &raw.access_key;
+    let token = |access| TokenMap { access, refresh: None, expires_in: None, expires: None, scope: None };
+    let mut id = token(at.at("id").expression(&map.id)?);
+    id.expires_in = at.optional("expires_in", map.expires_in.as_ref())?;
+    id.expires = map.expires.as_ref().map(|raw| moment(raw, &at.at("expires"))).transpose()?;
+    let secret = token(at.at("secret").expression(&map.secret)?);
+    let session = at.optional("session", map.session.as_ref())?.map(token);
+    let named = |name: &str, map| (name.to_owned(), map);
+    let mut tokens = vec![named(DEFAULT_TOKEN, id), named(KEY_SECRET, secret)];
+    tokens.extend(session.map(|map| named(KEY_SESSION, map)));
+    let ttl = raw.default_ttl.map_or(KEY_LIFE, |ttl| ttl.0);
+    let call = TokenCall { tokens, default_ttl: Some(ttl), ..unasked(request::compile(raw.shape(), place)?) };
+    Ok(Login { steps: vec![call], refresh: None, logout: Vec::new() })
+}
+
 /// The place of one request of several: one alone may be written without a list.
 fn one_of(all: Place<'_>, count: usize, index: usize) -> Place<'_> {
     if count == 1 && !all.is_list() { all } else { all.item(index) }
@@ -45,15 +69,19 @@ fn step(raw: &ShortOr<Request>, place: &Place<'_>) -> Result<TokenCall, Fault> {
     if raw.0.shape().credential.is_none() {
         request.credential = CredentialUse::None;
     }
-    let tokens: Vec<(String, TokenMap)> = Vec::new();
-    Ok(TokenCall {
+    Ok(unasked(request))
+}
+
+/// A request as a call that has no parameters but its own and brings no token.
+fn unasked(request: PlannedRequest) -> TokenCall {
+    TokenCall {
         request,
         params_in: ParamsIn::Nowhere,
         rename: Vec::new(),
         omit: Vec::new(),
-        tokens,
+        tokens: Vec::new(),
         mapped: true,
         permanent: None,
         default_ttl: None,
-    })
+    }
 }

@@ -8,14 +8,18 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::place::{Fault, Place};
-use super::request;
+use super::{login, request};
 use crate::base::rsa_sha1::RsaSha1Key;
 use crate::base::secret::Secret;
 use crate::definition::plan::identity::Identity;
 use crate::definition::plan::oauth1::{Consumer, OAuth1, Signature};
-use crate::definition::plan::sigv4::SigV4;
+use crate::definition::plan::sigv4::{KeySession, SigV4};
 use crate::definition::problem::Code;
 use crate::definition::raw::auth as raw;
+use crate::definition::raw::scalar::Template;
+
+/// The service that gives temporary access keys.
+const DEFAULT_KEY_SERVICE: &str = "sts";
 
 pub(super) fn oauth1(raw: &raw::OAuth1, place: &Place<'_>) -> Result<OAuth1, Fault> {
     let line = place.at("authorize");
@@ -63,7 +67,27 @@ pub fn rsa_sha1(text: &str) -> Result<RsaSha1Key, String> {
 }
 
 pub(super) fn sigv4(raw: &raw::SigV4, place: &Place<'_>) -> Result<SigV4, Fault> {
-    Ok(SigV4 { service: place.at("service").text(&raw.service)?, region: place.at("region").text(&raw.region)? })
+    let session = raw.session.as_ref().map(|session| key_session(session, (&raw.region, place), &place.at("session")));
+    Ok(SigV4 {
+        service: place.at("service").text(&raw.service)?,
+        region: place.at("region").text(&raw.region)?,
+        key: raw.key.as_ref().map(|key| (key.id.clone(), Secret::from(key.secret.0.expose().as_str()))),
+        session: session.transpose()?,
+    })
+}
+
+fn key_session(
+    raw: &raw::KeySession,
+    (region, calls): (&Template, &Place<'_>),
+    place: &Place<'_>,
+) -> Result<KeySession, Fault> {
+    let service = Template(DEFAULT_KEY_SERVICE.to_owned());
+    let service = place.at("service").text(raw.service.as_ref().unwrap_or(&service))?;
+    let region = match &raw.region {
+        Some(region) => place.at("region").text(region)?,
+        None => calls.at("region").text(region)?,
+    };
+    Ok(KeySession { login: login::one_call(raw, place)?, scope: raw.is_signed().then_some((service, region)) })
 }
 
 /// Reads a client certificate and its key, and sees that they belong together. `None` when both are left to the

@@ -5,9 +5,10 @@ use serde::Deserialize;
 
 use super::form::{OneOrMany, Ordered, ShortOr, single_key};
 use super::inputs::Input;
+use super::limits::Moment;
 use super::oauth2::{Client, OAuth2, TokenMap};
-use super::request::Request;
-use super::scalar::{DurationText, SecretText, Template, Tree};
+use super::request::{Request, request_shape};
+use super::scalar::{DurationText, Expression, SecretText, Template, Tree};
 
 /// How connections sign in: one kind.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -154,16 +155,77 @@ pub enum KeyEncoding {
 }
 
 /// AWS Signature Version 4. A connection brings the access key as `username` and `password`, and the
-/// session token of temporary credentials as `token`. The body is part of what is signed: calls through
+/// session token of temporary credentials as `token`; with `session` each call is signed by a temporary key, had
+/// by that one. The body is part of what is signed: calls through
 /// the proxy door stream to Amazon S3 over TLS, which takes `UNSIGNED-PAYLOAD`; to other services their
 /// bodies are read whole, up to `api.body_limit`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SigV4 {
     /// The service's name in the signature, such as `s3`.
     pub service: Template,
     /// The region, such as `eu-central-1`.
     pub region: Template,
+    /// The access key of the deployment, for all connections. Default: each connection brings its own.
+    pub key: Option<AccessKey>,
+    /// How a temporary access key is had with that one, to sign calls in its place: for calls in a role of the account.
+    pub session: Option<Box<KeySession>>,
+}
+
+impl SigV4 {
+    /// Whether each connection brings an access key.
+    pub fn wants_key(&self) -> bool {
+        self.key.is_none() && self.session.as_ref().is_none_or(|session| session.is_signed())
+    }
+}
+
+impl KeySession {
+    /// Whether the request is signed.
+    pub fn is_signed(&self) -> bool {
+        self.basic.is_none() && self.credential.as_ref().is_none_or(|word| word.0 != "none")
+    }
+}
+
+request_shape! {
+    /// The request that is answered with a temporary access key, such as AWS STS `AssumeRole`. It is signed as
+    /// `service` and `region` say; with `credential: none` it is not signed. A new key is had before the old one ends.
+    KeySession {
+        /// The service that it is signed for. Default `sts`.
+        service: Option<Template>,
+        /// The region that it is signed for. Default: that of the calls.
+        region: Option<Template>,
+        /// Where the answer holds the temporary key.
+        #[schemars(extend("x-answer" = true))]
+        access_key: AccessKeyMap,
+        /// How long a temporary key lives when the answer does not say. Default 15m, the shortest that AWS gives.
+        default_ttl: Option<DurationText>,
+    }
+}
+
+/// An access key of the deployment's own.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessKey {
+    /// Its id.
+    pub id: String,
+    /// Its secret.
+    pub secret: SecretText,
+}
+
+/// Where an answer holds an access key.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessKeyMap {
+    /// The key's id. Must not be none.
+    pub id: Expression,
+    /// The key. Must not be none.
+    pub secret: Expression,
+    /// The session's token.
+    pub session: Option<Expression>,
+    /// Seconds until it ends, a number or its text.
+    pub expires_in: Option<Expression>,
+    /// When it ends, where that is not a number of seconds.
+    pub expires: Option<Moment>,
 }
 
 /// A client certificate.

@@ -243,3 +243,40 @@ async fn every_other_definition_connects_calls_is_refused_and_removed() {
     }
     assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
 }
+
+/// Calls in a role: the key that a person enters signs the call that gives another one.
+const ROLES: &str = "trunkline: 1
+id: roles
+title: Roles
+inputs: { role: { title: Role } }
+auth:
+  sigv4:
+    service: execute-api
+    region: eu-central-1
+    session:
+      request: POST https://sts.aws.example/
+      form: { Action: AssumeRole, RoleArn: \"{{ input.role }}\" }
+      headers: { Accept: application/json }
+      access_key:
+        id: body.result.AccessKeyId
+        secret: body.result.SecretAccessKey
+        session: body.result.SessionToken
+        expires: { at: body.result.Expiration, unit: epoch_seconds }
+      error: body.message
+api:
+  base_url: https://api.aws.example
+  test: GET /me
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_of_temporary_keys_is_run_like_the_catalogues() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("roles.yaml");
+    std::fs::write(&file, ROLES).unwrap();
+    let run = Run::open(file).await;
+    let mock = Arc::clone(&run.mock);
+    assert_eq!(run.whole().await, Ok(()));
+    let asked = mock.requests().iter().filter(|request| format!("{request:?}").contains("sts.aws.example")).count();
+    // The wrong key, the right one on the page, its first call (the page's session is not kept), and after the 401.
+    assert!((3..=5).contains(&asked), "{asked}");
+}

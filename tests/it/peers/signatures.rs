@@ -72,6 +72,44 @@ async fn amazons_own_signer_agrees_with_ours_about_objects_and_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn amazon_takes_calls_that_a_temporary_key_of_its_own_signed() {
+    let (peer, key) = Peer::aws();
+    let (id, secret) = (key["id"].as_str().unwrap(), key["secret"].as_str().unwrap());
+    let of = |name: &str| format!("(body | split('<{name}>'))[1] | split('<') | first");
+    let session = json!({
+        "request": format!("POST {}/", peer.url()),
+        "form": { "Action": "AssumeRole", "Version": "2011-06-15", "RoleArn": key["role"], "RoleSessionName": "trunkline" },
+        "access_key": {
+            "id": of("AccessKeyId"), "secret": of("SecretAccessKey"), "session": of("SessionToken"),
+            "expires": { "at": of("Expiration"), "unit": "rfc3339" },
+        },
+        "error": "(body | split('<Message>'))[1] | split('<') | first",
+    });
+    let api = json!({ "base_url": peer.url() });
+    let doors = |auth: &Value, connection: &Value| Doors::start(Setup::of(definition(auth, &api, connection)));
+    let text = "Content-Type: text/plain\r\n";
+    // By a key of the connection's own, and by one of the deployment.
+    let own = json!({ "sigv4": { "service": "s3", "region": "us-east-1", "session": session } });
+    let of_all = json!({ "sigv4": { "service": "s3", "region": "us-east-1", "session": session, "key": { "id": id, "secret": secret } } });
+    let calls = [
+        doors(&own, &json!({ "id": "default", "username": id, "password": secret })),
+        doors(&of_all, &json!({ "id": "default" })),
+    ];
+    for (place, doors) in calls.iter().enumerate() {
+        let made = call(doors.proxy, &format!("PUT /svc/bucket-{place}"), "", "").await;
+        assert_eq!(made.status, 200, "{place}: {}", made.text());
+        for _ in 0..2 {
+            let put = call(doors.proxy, &format!("PUT /svc/bucket-{place}/key"), text, "hello").await;
+            assert_eq!(put.status, 200, "{place}: {}", put.text());
+        }
+    }
+    let wrong = doors(&own, &json!({ "id": "default", "username": id, "password": "not-the-secret-of-this-key" }));
+    let refused = call(wrong.proxy, "GET /svc/bucket-0/key", "", "").await;
+    assert_eq!((refused.status, refused.code()), (503, Some("connection_unusable")), "{}", refused.text());
+    assert!(refused.text().contains("signature we calculated"), "{}", refused.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn amazon_refuses_what_a_wrong_key_signed() {
     let (peer, key) = Peer::aws();
     let wrong = (key["id"].as_str().unwrap(), "not-the-secret-of-this-key");

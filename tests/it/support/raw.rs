@@ -118,6 +118,13 @@ impl Wire {
         reply
     }
 
+    /// All that comes until the other side closes.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.expect("it is closed").expect("read");
+        rest
+    }
+
     /// Whether the other side closes, whatever it still sends before.
     pub async fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
