@@ -11,13 +11,15 @@ use super::escape::{self, Reading};
 use super::secret::Secret;
 
 /// What stands in a secret's place.
-const REDACTED: &str = "[redacted]";
+pub const REDACTED: &str = "[redacted]";
 /// The shortest secret that is looked for: shorter ones would make holes in ordinary words.
 const SHORTEST: usize = 4;
 /// The shortest beginning of a secret that is looked for where a text ends.
 const SHORTEST_BEGINNING: usize = 6;
 /// The fewest bytes of the secret in it, which may be longer for their escapes.
 const FEWEST: usize = 4;
+/// The most bytes that one byte takes in any escape that is looked through.
+const LONGEST_ESCAPE: usize = 12;
 /// The shortest part of base 64 that is looked for.
 const SHORTEST_PART: usize = 8;
 
@@ -38,22 +40,39 @@ pub fn redact_whole<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret
 fn without<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>, may_be_cut: bool) -> String {
     let wanted: Vec<Spellings> = secrets.into_iter().map(|secret| Spellings::of(secret.expose())).collect();
     let mut found = Vec::new();
-    let spaces = wanted.iter().any(|spellings| spellings.has_space);
-    if wanted.iter().any(|spellings| !spellings.written.is_empty()) {
-        escape::readings(text, spaces, |reading| {
+    for part in parts(text, &wanted) {
+        let (from, is_last) = (part.start, part.end == text.len());
+        let at = |range: Range<usize>| range.start + from..range.end + from;
+        let part = text.get(part).unwrap_or_default();
+        let is_cut = may_be_cut && is_last;
+        escape::readings(part, is_cut, |reading| {
             for spellings in &wanted {
-                spellings.find(reading, &mut found);
-                found.extend(spellings.begun(reading, text.len()).filter(|_| may_be_cut));
+                spellings.find(reading, |range| found.push(at(range)));
+                found.extend(spellings.begun(reading, part.len()).filter(|_| is_cut).map(at));
+            }
+            if let Some(unbroken) = reading.unbroken() {
+                wanted.iter().for_each(|spellings| spellings.find(&unbroken, |range| found.push(at(range))));
             }
         });
     }
-    for form in wanted.iter().flat_map(|spellings| &spellings.encoded) {
-        let form = form.expose();
-        found.extend(memmem::find_iter(text.as_bytes(), form.as_bytes()).map(|at| at..at + form.len()));
-        let begun = beginning_at_end(text, form).filter(|_| may_be_cut);
-        found.extend(begun.map(|length| text.len() - length..text.len()));
-    }
     replaced(text, found)
+}
+
+/// The text in parts of which each secret, however it is written, is in one: what is read at once is kept in several forms.
+fn parts(text: &str, wanted: &[Spellings]) -> Vec<Range<usize>> {
+    let longest = wanted.iter().flat_map(|spellings| &spellings.forms).map(|form| form.expose().len()).max();
+    let Some(longest) = longest else { return Vec::new() };
+    let overlap = longest.saturating_mul(LONGEST_ESCAPE).clamp(4 << 10, 1 << 20);
+    let step = overlap.saturating_mul(4).max(256 << 10);
+    let (mut parts, mut from) = (Vec::new(), 0);
+    loop {
+        let end = text.ceil_char_boundary((from + step).min(text.len()));
+        parts.push(from..end);
+        if end == text.len() {
+            return parts;
+        }
+        from = text.floor_char_boundary(end - overlap);
+    }
 }
 
 /// `text` with each of these stretches replaced; those that overlap are one.
@@ -74,16 +93,14 @@ fn replaced(text: &str, mut found: Vec<Range<usize>>) -> String {
     out
 }
 
-/// Whatever a secret may be written as, made once for many texts.
+/// Whatever a secret may be written as when no character of it is escaped, made once for many texts.
 #[derive(Default)]
 pub struct Spellings {
-    /// As it is, and in the URL-safe alphabet where it is base 64; without padding.
-    written: Vec<Secret>,
+    /// As it is, with its own escapes read, in the URL-safe alphabet where it is base 64 (without padding), with plus signs
+    /// for spaces; and in base 64 and hexadecimal.
+    forms: Vec<Secret<Vec<u8>>>,
     /// How many signs of padding may follow.
     padding: usize,
-    has_space: bool,
-    /// Other forms, as they stand.
-    encoded: Vec<Secret>,
 }
 
 impl Spellings {
@@ -95,60 +112,61 @@ impl Spellings {
         let plain = secret.trim_end_matches('=');
         let is_base64 = plain.contains(['+', '/'])
             && plain.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '+' | '/'));
-        let (written, padding) = if is_base64 {
-            (
-                vec![Secret::from(plain), Secret::new(plain.replace('+', "-").replace('/', "_"))],
-                secret.len() - plain.len(),
-            )
-        } else {
-            (vec![Secret::from(secret)], 0)
-        };
-        Self { written, padding, has_space: secret.contains(' '), encoded: encoded(secret) }
+        let (written, padding) = if is_base64 { (plain, secret.len() - plain.len()) } else { (secret, 0) };
+        let mut forms = vec![written.as_bytes().to_vec(), escape::innermost(written)];
+        if is_base64 {
+            forms.push(written.replace('+', "-").replace('/', "_").into_bytes());
+        }
+        if written.contains(' ') {
+            forms.push(written.replace(' ', "+").into_bytes());
+        }
+        forms.extend(encoded(secret).into_iter().map(String::into_bytes));
+        forms.sort();
+        forms.dedup();
+        forms.retain(|form| form.len() >= SHORTEST);
+        Self { forms: forms.into_iter().map(Secret::new).collect(), padding }
     }
 
     /// Whether `text` holds the secret in any of them.
     pub fn are_in(&self, text: &str) -> bool {
-        let mut found = Vec::new();
-        if !self.written.is_empty() {
-            escape::readings(text, self.has_space, |reading| self.find(reading, &mut found));
-        }
-        !found.is_empty() || self.encoded.iter().any(|form| text.contains(form.expose().as_str()))
+        let mut found = false;
+        escape::readings(text, false, |reading| {
+            self.find(reading, |_| found = true);
+            if let Some(unbroken) = reading.unbroken() {
+                self.find(&unbroken, |_| found = true);
+            }
+        });
+        found
     }
 
     /// Where the secret stands in what is read.
-    fn find(&self, reading: &Reading, found: &mut Vec<Range<usize>>) {
-        for form in &self.written {
+    fn find(&self, reading: &Reading, mut tell: impl FnMut(Range<usize>)) {
+        for form in &self.forms {
             let length = form.expose().len();
-            for at in memmem::find_iter(&reading.bytes, form.expose().as_bytes()) {
+            for at in memmem::find_iter(&reading.bytes, form.expose().as_slice()) {
                 let behind = reading.bytes.get(at + length..).unwrap_or_default();
                 let padding = behind.iter().take(self.padding).take_while(|byte| **byte == b'=').count();
-                found.push(reading.range(at, at + length + padding));
+                tell(reading.range(at, at + length + padding));
             }
         }
     }
 
     /// Where the beginning of the secret stands that the text ends with, which is so long.
     fn begun(&self, reading: &Reading, length: usize) -> Option<Range<usize>> {
-        let begun = |form: &Secret| {
-            let form = form.expose().as_bytes();
+        let begun = |form: &Secret<Vec<u8>>| {
+            let form = form.expose();
             // All of it is found as such.
             let longest = form.len().saturating_sub(1).min(reading.bytes.len());
             let count = (FEWEST..=longest).rev().find(|count| reading.bytes.ends_with(&form[..*count]))?;
             let start = reading.range(reading.bytes.len() - count, reading.bytes.len()).start;
             (length - start >= SHORTEST_BEGINNING).then_some(start..length)
         };
-        self.written.iter().filter_map(begun).min_by_key(|range| range.start)
+        self.forms.iter().filter_map(begun).min_by_key(|range| range.start)
     }
 }
 
-/// How many bytes at the end of a text are the beginning of a secret, the most of them.
-fn beginning_at_end(text: &str, secret: &str) -> Option<usize> {
-    let ends = secret.char_indices().map(|(end, _)| end).filter(|end| *end >= SHORTEST_BEGINNING);
-    ends.rev().find(|end| secret.get(..*end).is_some_and(|beginning| text.ends_with(beginning)))
-}
-
 /// The forms that are no spelling of single characters.
-fn encoded(secret: &str) -> Vec<Secret> {
+fn encoded(secret: &str) -> Vec<String> {
     let hex = secret.bytes().fold(String::new(), |mut hex, byte| {
         _ = write!(hex, "{byte:02x}");
         hex
@@ -164,9 +182,7 @@ fn encoded(secret: &str) -> Vec<Secret> {
             );
         }
     }
-    // What is a part of another form would leave the other's rest.
-    all.sort_by_key(|form| std::cmp::Reverse(form.len()));
-    all.into_iter().map(Secret::new).collect()
+    all
 }
 
 #[cfg(test)]
@@ -202,6 +218,12 @@ mod tests {
         let basic = STANDARD_NO_PAD.encode("user:a~b/c+d e\"é1");
         let left = clean(&format!("Basic {basic}"));
         assert!(left.contains("[redacted]") && left.len() < 40, "{left}");
+        for written in
+            ["YX5iL2MrZCBlIsOpMQ", "YX5iL2MrZ\r\nCBlIsOpMQ", "YX5iL2MrZ\\nCBlIsOpMQ", "YX5iL2MrZ\\u0043BlIsOpMQ"]
+        {
+            // The last sign has four bits of the last byte.
+            assert_eq!(clean(&format!("said {written} then")), "said [redacted]Q then");
+        }
         assert_eq!(clean("abc and abcd"), "abc and abcd", "what is too short is not looked for");
     }
 

@@ -141,7 +141,7 @@ impl Credential {
     pub(super) fn digest(&self) -> String {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         for secret in
-            std::iter::once(self.kind()).chain(self.secrets().into_iter().map(|secret| secret.expose().as_str()))
+            std::iter::once(self.kind()).chain(self.parts().into_iter().map(|secret| secret.expose().as_str()))
         {
             hash.update(&u64::try_from(secret.len()).unwrap_or(u64::MAX).to_be_bytes());
             hash.update(secret.as_bytes());
@@ -189,7 +189,17 @@ impl Credential {
         }
     }
 
-    fn secrets(&self) -> Vec<&Secret> {
+    /// What must be in no text. A name is a word like others, unless it stands alone: services have it in what they
+    /// answer, and some take a key in its place.
+    pub(crate) fn secrets(&self) -> Vec<&Secret> {
+        match self {
+            Self::Basic { username, password } if password.expose().is_empty() => vec![username],
+            Self::Basic { password, .. } => vec![password],
+            other => other.parts(),
+        }
+    }
+
+    fn parts(&self) -> Vec<&Secret> {
         match self {
             Self::None => Vec::new(),
             Self::ApiKey(key) => vec![key],

@@ -228,7 +228,8 @@ impl Outbound {
         result: &Result<Outcome, OutboundError>,
     ) -> Option<Arc<Prepared>> {
         let Err(OutboundError::Tried(tried)) = result else { return None };
-        let refused = matches!(tried.reason, Why::Answer(AnswerError::Refused { status: 401, .. }));
+        // A place that a redirect led to was not shown the token, if it is another one.
+        let refused = matches!(tried.reason, Why::Answer(AnswerError::Refused { status: 401, led: false, .. }));
         if !refused || !carries_token(call.request) {
             return None;
         }
@@ -268,7 +269,7 @@ impl Outbound {
         let now = self.parts.clock.now();
         match result {
             Ok(_) => prepared.connection.health.succeed(now),
-            Err(error) if error.status() == Some(401) => {
+            Err(error) if error.status() == Some(401) && !error.was_led() => {
                 prepared.connection.health.refuse(Trouble::new(now, &error.to_string(), REFUSED));
             }
             Err(_) => {}

@@ -290,6 +290,19 @@ impl Pass {
         self.learn(Seen { status: received.status, headers: &received.headers, body: body.as_ref() }, endpoint)
     }
 
+    /// An answer of another place that a redirect led to: it says nothing of what the service lets the account do, but how
+    /// long that place asks to wait.
+    pub fn read_elsewhere(self, received: &Received) -> Option<Duration> {
+        if let Some(guard) = self.guard {
+            guard.end(end_of(received.status));
+        }
+        if let Some(permit) = self.permit {
+            permit.answered(Report::default());
+        }
+        let seen = Seen { status: received.status, headers: &received.headers, body: None };
+        if seen.status.as_u16() < 400 { None } else { told::pause(None, seen, self.policy.clock.now()) }
+    }
+
     /// There was no answer.
     pub fn failed(self, failure: &Failure) {
         let is_services = match &failure.reason {

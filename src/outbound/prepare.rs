@@ -12,6 +12,9 @@ use super::policy::Policy;
 use super::sign::{self, Carried, Leaving, PerCall, Signer, own_headers};
 use super::{Moment, Outbound};
 use crate::base::clock::Timestamp;
+use crate::base::redact::{redact, redact_whole};
+use crate::base::secret::Secret;
+use crate::connection::flow::Secrets;
 use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
 use crate::connection::health::{Health, Key, Trouble};
 use crate::connection::{Connection, Credential, Need, Status};
@@ -37,6 +40,8 @@ pub struct Prepared {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Those of the API's headers that are made anew for each call.
     per_call: Vec<PerCall>,
+    /// The headers in which the service takes idempotency keys: those of a call stay at each of its tries.
+    keys: Vec<HeaderName>,
     /// The credential, as calls without another word carry it.
     pub credential: Placed,
     /// What signs its calls one by one, where they are signed.
@@ -46,6 +51,8 @@ pub struct Prepared {
     /// What its calls meet before they go.
     pub policy: Arc<Policy>,
     pub(super) gateway: Arc<Gateway>,
+    /// Secrets that calls may carry beside the credential.
+    others: Secrets,
     /// The connection as it is kept; that of this value may have been signed in.
     resolved: Arc<Connection>,
     /// A credential made here, and until when it is put on calls.
@@ -299,12 +306,16 @@ impl Prepared {
         let literal_host = base.literal_host.then_some(base.origin.host.as_str());
         let reach = Reach::of_integration(gateway, api.transport.allow_private, literal_host);
         let per_call = sign::per_call_of(api);
+        let retries =
+            api.policy.retry.iter().chain(api.endpoints.iter().filter_map(|endpoint| endpoint.retry.as_ref()));
+        let keys = retries.filter_map(|retry| retry.idempotency_key.clone()).collect();
         let fixed = api.headers.iter().filter(|(name, _)| per_call.iter().all(|made| made.name != *name));
         let headers = api_headers(fixed, &connection).map_err(|(header, reason)| OutboundError::Header {
             integration: id(),
             header,
             reason,
         })?;
+        let others = Secrets::of_client(integration).and_inputs(integration, &connection.inputs);
         let gateway = Arc::clone(gateway);
         let place = Arc::from(base.origin.to_string());
         Ok(Self {
@@ -314,11 +325,13 @@ impl Prepared {
             place,
             headers,
             per_call,
+            keys,
             credential,
             signer,
             reach,
             policy,
             gateway,
+            others,
             resolved,
             made,
         })
@@ -337,9 +350,15 @@ impl Prepared {
         of_signer.iter().chain(self.per_call.iter().filter(|header| header.is_proof).map(|header| &header.name))
     }
 
-    /// The headers that a caller must not bring to a call of this connection.
+    /// Whether each call has a header that tells of it alone, which would not fit where a redirect leads.
+    pub(super) fn tells_of_calls(&self) -> bool {
+        self.per_call.iter().any(|header| header.is_of_call && !header.is_proof)
+    }
+
+    /// The headers that a caller must not bring to a call of this connection. An idempotency key is not among them.
     pub fn own_headers(&self) -> impl Iterator<Item = &HeaderName> {
-        self.proofs().chain(self.per_call.iter().filter(|header| !header.is_proof).map(|header| &header.name))
+        let others = self.per_call.iter().filter(|header| !header.is_proof).map(|header| &header.name);
+        self.proofs().chain(others.filter(|name| !self.keys.contains(name)))
     }
 
     /// The headers that one call of this connection gets beside those of all calls: those that name the moment or the
@@ -382,11 +401,21 @@ impl Prepared {
         self.gateway.limits.waiting_calls
     }
 
-    /// `text` without any part of the credential.
+    /// `text` without any secret that a call may have carried: the credential, what was made of it, secret inputs and the
+    /// application's secret.
     pub fn redact(&self, text: &str) -> String {
-        let clean = self.connection.credential.redact(text);
+        redact(text, self.secrets())
+    }
+
+    /// The same of a text that is known to be whole: what it ends with stays.
+    pub fn redact_whole(&self, text: &str) -> String {
+        redact_whole(text, self.secrets())
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = &Secret> {
         let made = self.made.as_ref().and_then(|made| made.credential.as_ref());
-        made.map_or(clean.clone(), |made| made.redact(&clean))
+        let of_credentials = [Some(&self.connection.credential), Some(&self.resolved.credential), made];
+        of_credentials.into_iter().flatten().flat_map(Credential::secrets).chain(self.others.all())
     }
 }
 

@@ -141,6 +141,8 @@ pub(super) struct PerCall {
     value: Text,
     /// Whether it shows who calls: it is the API's credential, or has the credential in it.
     pub is_proof: bool,
+    /// Whether it tells of the call that it goes with.
+    pub is_of_call: bool,
 }
 
 /// What a call carries of its connection's credential.
@@ -158,14 +160,20 @@ pub(super) fn per_call_of(api: &Api) -> Vec<PerCall> {
     let of_credential =
         |name: &str| matches!(name.split('.').next(), Some("api_key" | "username" | "password" | "token"));
     let names_credential = |text: &Text| text.reads().iter().any(|name| of_credential(&name.path));
+    let names_call = |text: &Text| text.reads().iter().any(|name| name.path.split('.').next() == Some("request"));
     let header = |(name, value): &(HeaderName, Text)| {
         let is_proof = names_credential(value);
         let is_per_call = is_proof || tells_one_call(value);
-        is_per_call.then(|| PerCall { name: name.clone(), value: value.clone(), is_proof })
+        is_per_call.then(|| PerCall {
+            name: name.clone(),
+            value: value.clone(),
+            is_proof,
+            is_of_call: names_call(value),
+        })
     };
     let credential = match &api.credential {
         Placement::Header { name, value } if tells_one_call(value) => {
-            Some(PerCall { name: name.clone(), value: value.clone(), is_proof: true })
+            Some(PerCall { name: name.clone(), value: value.clone(), is_proof: true, is_of_call: true })
         }
         _ => None,
     };
@@ -203,6 +211,15 @@ pub(super) fn per_call(
         Ok((name.clone(), value))
     };
     headers.iter().filter(goes).map(made).collect()
+}
+
+/// A query as it is sent, with the credential where that stands in it, as the pair `name=value`.
+pub fn whole_query(plain: &str, pair: Option<&Secret>) -> Secret {
+    match pair {
+        Some(pair) if plain.is_empty() => Secret::from(pair.expose().as_str()),
+        Some(pair) => Secret::new(format!("{plain}&{}", pair.expose())),
+        None => Secret::from(plain),
+    }
 }
 
 /// The headers of a caller that a signed call must not carry.

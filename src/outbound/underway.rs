@@ -12,7 +12,7 @@ use super::credential::{PlaceError, Placed};
 use super::error::{OutboundError, Unsuccessful, Why};
 use super::kept::Kept;
 use super::prepare::Prepared;
-use super::sign::{Carried, Leaving};
+use super::sign::{Carried, Leaving, whole_query};
 use super::{Moment, Parts};
 use crate::activity::Asker;
 use crate::base::secret::Secret;
@@ -30,16 +30,6 @@ pub(super) struct Underway<'a> {
     pub api: &'a Api,
     pub prepared: Arc<Prepared>,
     pub repeatable: bool,
-}
-
-/// The query as it is sent, with the credential where that stands in it.
-fn whole_query(outgoing: &Outgoing) -> Secret {
-    let plain = outgoing.query.as_deref().unwrap_or_default();
-    match &outgoing.secret_query {
-        Some(pair) if plain.is_empty() => Secret::from(pair.expose().as_str()),
-        Some(pair) => Secret::new(format!("{plain}&{}", pair.expose())),
-        None => Secret::from(plain),
-    }
 }
 
 impl Underway<'_> {
@@ -113,7 +103,7 @@ impl Underway<'_> {
                 outgoing.headers.remove(name);
             }
         }
-        let query = whole_query(&outgoing);
+        let query = whole_query(outgoing.query.as_deref().unwrap_or_default(), outgoing.secret_query.as_deref());
         let leaving = Leaving {
             method: &outgoing.method,
             origin: &outgoing.origin,
@@ -135,9 +125,10 @@ impl Underway<'_> {
         }
     }
 
-    /// Whether it has a proof that is good for it alone.
+    /// Whether it has a header that is good for it alone.
     fn is_signed(&self) -> bool {
-        self.carried() != Carried::Nothing && self.prepared.proofs().next().is_some()
+        let has_proof = self.carried() != Carried::Nothing && self.prepared.proofs().next().is_some();
+        has_proof || self.prepared.tells_of_calls()
     }
 
     fn unusable(&self, reason: PlaceError) -> OutboundError {

@@ -56,7 +56,7 @@ impl Way<'_> {
         let mut hops = 0;
         loop {
             let trail = self.follow.as_ref().map(|follow| (follow, outgoing.clone()));
-            let (sent, asked) = self.send_once(pass, outgoing).await;
+            let (sent, asked) = self.send_once(pass, outgoing, hops > 0).await;
             let sent = match sent {
                 Ok(received) => Ok(Received { led: hops > 0, ..received }),
                 Err(failure) if hops > 0 => Err(Failure { sent: Sent::Maybe, ..failure }),
@@ -90,10 +90,13 @@ impl Way<'_> {
         Failure { origin, reason, sent: Sent::Maybe }
     }
 
-    async fn send_once(&self, pass: Pass, outgoing: Outgoing) -> Answered {
+    /// `led` says that a redirect led here.
+    async fn send_once(&self, pass: Pass, outgoing: Outgoing, led: bool) -> Answered {
         let began = self.parts.clock.monotonic();
+        let is_elsewhere = led && outgoing.origin != self.prepared.base.origin;
         let sent = Box::pin(self.parts.clients.send(outgoing)).await;
         let asked = match &sent {
+            Ok(received) if is_elsewhere => pass.read_elsewhere(received),
             Ok(received) => pass.read(received, self.endpoint.map(|id| &**id)),
             Err(failure) => {
                 pass.failed(failure);

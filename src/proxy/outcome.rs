@@ -4,17 +4,22 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use serde_json::Value;
+
 use super::transform;
 use super::whole::WholeCall;
+use crate::base::json;
+use crate::base::redact::REDACTED;
 use crate::net::Received;
 use crate::queue::Answered;
 use crate::respond::Answer;
 
 type Fields = Vec<(HeaderName, HeaderValue)>;
 
-/// An answer as it is kept: without the connection's credential, should the service have repeated it.
+/// An answer as it is kept: without the connection's credential, should the service have repeated it. JSON stays JSON, with
+/// its names and numbers.
 pub fn answered(whole: &WholeCall, answer: Answer) -> Answered {
-    let plain = |text: &str| Some(whole.redact(text)).filter(|clean| clean != text);
+    let plain = |text: &str| Some(whole.redact_whole(text)).filter(|clean| clean != text);
     let bytes = |bytes: &[u8]| match str::from_utf8(bytes) {
         Ok(text) => plain(text).map(String::into_bytes),
         // Byte for byte, so that what is no text stays what it is around the credential.
@@ -28,8 +33,35 @@ pub fn answered(whole: &WholeCall, answer: Answer) -> Answered {
             *value = HeaderValue::try_from(clean).unwrap_or(HeaderValue::from_static(""));
         }
     }
-    let body = bytes(&body).map_or(body, Bytes::from);
+    let body = bytes(&body).map_or(body.clone(), |clean| in_json(&body, &plain).unwrap_or(clean).into());
     Answered { status, headers, body }
+}
+
+/// A body that is JSON with `plain` texts; `None` where it is none. A number is taken out where all of it is secret, and a
+/// name where it is no word: what repeats a key as a name has all of it.
+fn in_json(body: &[u8], plain: &dyn Fn(&str) -> Option<String>) -> Option<Vec<u8>> {
+    let readable = json::lossless(body).ok()?;
+    let value: Value = serde_json::from_slice(&readable).ok()?;
+    serde_json::to_vec(&cleaned(value, plain)).ok()
+}
+
+fn cleaned(value: Value, plain: &dyn Fn(&str) -> Option<String>) -> Value {
+    match value {
+        Value::String(text) => Value::String(plain(&text).unwrap_or(text)),
+        Value::Number(number) => match plain(&number.to_string()) {
+            Some(clean) if clean == REDACTED => Value::String(clean),
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(|item| cleaned(item, plain)).collect(),
+        Value::Object(map) => map
+            .into_iter()
+            .map(|(name, item)| {
+                let clean = plain(&name).filter(|clean| clean == REDACTED);
+                (clean.unwrap_or(name), cleaned(item, plain))
+            })
+            .collect(),
+        other => other,
+    }
 }
 
 /// Headers and body without compression, which nobody asked for. A body that cannot be read is left out: nobody knows

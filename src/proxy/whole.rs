@@ -24,7 +24,7 @@ use crate::net::{Failure, Sent};
 use crate::outbound::cache::{Look, Turn, is_unsafe, listed, of_answer};
 use crate::outbound::policy::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::outbound::retry::{Between, Fault, Spent, fresh_key, key_header};
-use crate::outbound::sign::{Carried, Leaving};
+use crate::outbound::sign::{Carried, Leaving, whole_query};
 use crate::outbound::{Ask, Lane, PlaceError};
 use crate::request::fill::FRAMING;
 use crate::respond::{Answer, Refusal};
@@ -61,6 +61,12 @@ impl WholeCall {
     pub(super) fn redact(&self, text: &str) -> String {
         let renewed = self.renewed.0.lock().unwrap_or_else(PoisonError::into_inner);
         renewed.iter().fold(self.ready.common.redact(text), |text, ready| ready.common.redact(&text))
+    }
+
+    /// The same of a text that is known to be whole: what it ends with stays.
+    pub(super) fn redact_whole(&self, text: &str) -> String {
+        let renewed = self.renewed.0.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.iter().fold(self.ready.common.redact_whole(text), |text, ready| ready.common.redact_whole(&text))
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {
@@ -474,7 +480,9 @@ fn outgoing(
     let body = ready.credential().put_in(&mut kept, body).map_err(unusable)?;
     let path = format!("{}{}", common.base.path, call.suffix);
     if common.signs() {
-        let signed = (method, path.as_str(), call.query.as_deref().unwrap_or_default());
+        let plain = call.query.as_deref().unwrap_or_default();
+        let query = whole_query(plain, ready.credential().query().map(|(_, pair)| pair));
+        let signed = (method, path.as_str(), query.expose().as_str());
         sign(door, ready, signed, (&mut kept, &body)).map_err(unusable)?;
     }
     let limit = BodyLimit { bytes: usize::try_from(call.max_body()).unwrap_or(usize::MAX), excess: Excess::Refuse };

@@ -6,6 +6,7 @@
 //! comes of it is an event too, the outcome, which goes to a destination where the application asked for that.
 //! Written by `proxy`, planned by `matching`, carried out by `action`.
 
+use std::borrow::Cow;
 use std::str;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::{Value, json};
 
 use super::job::{Again, Answered, Errand, Report};
+use crate::base;
 use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::definition::live::Generation;
@@ -200,10 +202,13 @@ fn answer(answer: &Answered) -> Value {
         .iter()
         .map(|(name, value)| json!({ "name": name.as_str(), "value": String::from_utf8_lossy(value.as_bytes()) }))
         .collect();
-    let (kind, body) = match (serde_json::from_slice::<Value>(&answer.body), str::from_utf8(&answer.body)) {
-        (Ok(json), _) => ("json", json),
-        (Err(_), Ok(text)) => ("text", Value::from(text)),
-        (Err(_), Err(_)) => ("base64", Value::from(STANDARD.encode(&answer.body))),
+    // What would become other numbers is kept as it came.
+    let is_exact = matches!(base::json::lossless(&answer.body), Ok(Cow::Borrowed(_)));
+    let read = is_exact.then(|| serde_json::from_slice::<Value>(&answer.body).ok()).flatten();
+    let (kind, body) = match (read, str::from_utf8(&answer.body)) {
+        (Some(read), _) => ("json", read),
+        (None, Ok(text)) => ("text", Value::from(text)),
+        (None, Err(_)) => ("base64", Value::from(STANDARD.encode(&answer.body))),
     };
     json!({ "status": answer.status.as_u16(), "headers": headers, "body": { kind: body } })
 }

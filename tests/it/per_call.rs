@@ -133,3 +133,46 @@ async fn a_proof_is_made_of_the_token_that_a_call_names_and_of_none_where_it_nam
     .await
     .unwrap();
 }
+
+/// An API that wants a key with each call, where a failed one is sent again.
+fn keyed(service: &Service) -> Deployment {
+    let definition = format!(
+        "trunkline: 1\nid: keyed\ntitle: Keyed\nsummary: A key with each call.\nauth: {{ none: {{}} }}\napi:\n  \
+         base_url: http://{}\n  allow_private: true\n  headers: {{ Idempotency-Key: \"{{{{ uuid }}}}\" }}\n  \
+         retry: {{ attempts: 3, backoff: 1ms, max_backoff: 5ms, idempotency_key: Idempotency-Key }}\n  endpoints:\n    \
+         - {{ id: changed, request: POST /changed, transform: {{ request: {{ json: {{ text: new }} }} }} }}\n    \
+         - {{ id: named, request: POST /named, json: {{}} }}\n",
+        service.address
+    );
+    Deployment::with(&[("keyed", definition)], "private_networks: [127.0.0.0/8]\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idempotency_key_that_is_made_anew_is_one_for_all_tries_of_a_call() {
+    let service =
+        Arc::new(Service::start(|_: &str| Answer::of(503, &[("content-type", "application/json")], "{}")).await);
+    tokio::task::spawn_blocking(move || {
+        let deployment = keyed(&service);
+        let gateway = deployment.start();
+        for target in ["/keyed/streamed", "/keyed/changed", "/keyed/-/named"] {
+            for own in [None, Some("mine-0123456789")] {
+                let before = service.seen().len();
+                let mut headers = vec![KEY, ("content-type", "application/json")];
+                headers.extend(own.map(|own| ("idempotency-key", own)));
+                Client::new(deployment.proxy).send("POST", target, &headers, b"{}").unwrap();
+                let seen = service.seen();
+                let key = |seen: &String| {
+                    seen.lines().find_map(|line| line.strip_prefix("idempotency-key: ").map(str::to_owned))
+                };
+                let keys: Vec<_> = seen.iter().skip(before).map(key).collect();
+                // The budget of retries lets the last ones be fewer.
+                assert!((2..=3).contains(&keys.len()), "{target}: {keys:?}");
+                let one = own.map(str::to_owned).or_else(|| keys[0].clone());
+                assert!(one.is_some() && keys.iter().all(|key| *key == one), "{target}: {keys:?}");
+            }
+        }
+        gateway.stop();
+    })
+    .await
+    .unwrap();
+}

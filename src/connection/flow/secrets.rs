@@ -40,6 +40,11 @@ impl Secrets {
         self
     }
 
+    /// Each of them.
+    pub fn all(&self) -> impl Iterator<Item = &Secret> {
+        self.0.iter()
+    }
+
     /// Adds one.
     pub fn add(&mut self, secret: &str) {
         self.0.push(Secret::from(secret));
