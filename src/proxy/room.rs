@@ -1,14 +1,14 @@
 //! The memory for bodies that are read whole: what all of a door's requests together may hold.
 //!
 //! Each body has a bound of its own, and a connection has one body; but ten thousand senders that never end theirs would
-//! hold ten thousand times that. Where anybody may send, one address has a part of the room, and large bodies together
-//! half of it, so that nobody keeps the others out. Called by [`super::intake`].
+//! hold ten thousand times that. Where anybody may send, small bodies have one half of the room and large ones the other,
+//! and of what is left of a half one address has a quarter: the fuller it is, the less anybody gets, so that nobody keeps
+//! the others out. Called by [`super::intake`].
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,52 +22,68 @@ const UNCOUNTED: usize = 16 << 10;
 
 /// What a stranger's body holds at most before it counts as large.
 const LARGE: usize = 256 << 10;
-/// The part of a room that the bodies of one address may take, and that of all large ones of strangers.
-const OF_ADDRESS: usize = 8;
-const OF_LARGE: usize = 2;
+/// The part of what is left of a half that the bodies of one address may take.
+const OF_ADDRESS: usize = 4;
 
 /// What the bodies at one door hold.
 #[derive(Debug)]
 pub struct Room {
-    used: AtomicUsize,
-    /// What those of strangers hold, by address.
-    addresses: Mutex<HashMap<IpAddr, usize>>,
+    held: Mutex<Taken>,
     metrics: Arc<Metrics>,
     door: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// By those who are known.
+    known: usize,
+    /// By strangers, in small bodies and in large ones.
+    strangers: [usize; 2],
+    /// The same of each address.
+    addresses: HashMap<IpAddr, [usize; 2]>,
 }
 
 impl Room {
     /// The room of a door, with nothing in it.
     pub fn new(door: &'static str, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), addresses: Mutex::default(), metrics, door })
+        Arc::new(Self { held: Mutex::default(), metrics, door })
     }
 
-    /// Takes so much for an address, as far as its part goes.
-    fn take_for(&self, address: IpAddr, more: usize, most: usize) -> bool {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = addresses.entry(address).or_default();
-        let fits = held.saturating_add(more) <= most;
+    fn held(&self) -> MutexGuard<'_, Taken> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, taken: &Taken) {
+        let bytes = taken.known + taken.strangers.iter().sum::<usize>();
+        self.metrics.whole_body_bytes.with_label_values(&[self.door]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+impl Taken {
+    /// Takes for a stranger's body what it needs in the half of its kind.
+    fn take(&mut self, part: &Part, address: IpAddr, (kind, need): (usize, usize)) -> bool {
+        let half = part.most / 2;
+        let own = self.addresses.get(&address).copied().unwrap_or_default();
+        let (used, mine) = (self.strangers[kind], own[kind]);
+        // All that it has there is this body, which may be as large as it may be.
+        let alone = if mine == part.taken_in(kind) { part.alone(kind) } else { 0 };
+        let left = half.saturating_sub(used - mine);
+        let fits = mine + need <= (left / OF_ADDRESS).max(alone) && used + need <= half.max(alone).min(part.most);
         if fits {
-            *held += more;
-        } else if *held == 0 {
-            addresses.remove(&address);
+            self.strangers[kind] += need;
+            self.addresses.entry(address).or_default()[kind] += need;
         }
         fits
     }
 
-    fn give_back_for(&self, address: IpAddr, bytes: usize) {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut held) = addresses.entry(address) {
-            *held.get_mut() = held.get().saturating_sub(bytes);
-            if *held.get() == 0 {
-                held.remove();
+    fn give_back(&mut self, address: IpAddr, (kind, bytes): (usize, usize)) {
+        self.strangers[kind] = self.strangers[kind].saturating_sub(bytes);
+        if let Entry::Occupied(mut own) = self.addresses.entry(address) {
+            own.get_mut()[kind] = own.get()[kind].saturating_sub(bytes);
+            if *own.get() == [0, 0] {
+                own.remove();
             }
         }
-    }
-
-    fn show(&self) {
-        let bytes = i64::try_from(self.used.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-        self.metrics.whole_body_bytes.with_label_values(&[self.door]).set(bytes);
     }
 }
 
@@ -79,20 +95,38 @@ pub struct Part {
     taken: usize,
     /// The address of a stranger.
     address: Option<IpAddr>,
-    /// What the body may have: that much is its part at least.
-    alone: usize,
+    /// What the body may have.
+    bound: usize,
+    /// What of it is not counted.
+    uncounted: usize,
 }
 
 impl Part {
     /// Nothing yet, for somebody who is known.
     pub fn of(room: &Arc<Room>, most: usize) -> Self {
-        Self { room: Arc::clone(room), most, taken: 0, address: None, alone: 0 }
+        Self { room: Arc::clone(room), most, taken: 0, address: None, bound: 0, uncounted: UNCOUNTED }
     }
 
     /// Nothing yet, for somebody of whom nothing is known but an address, and whose body may have `bytes` at most.
     pub fn of_stranger(room: &Arc<Room>, most: usize, (address, bytes): (Option<IpAddr>, u64)) -> Self {
-        let alone = usize::try_from(bytes).unwrap_or(usize::MAX);
-        Self { room: Arc::clone(room), most, taken: 0, address: address.map(budgets::source), alone }
+        let bound = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self {
+            room: Arc::clone(room),
+            most,
+            taken: 0,
+            address: address.map(budgets::source),
+            bound,
+            uncounted: UNCOUNTED,
+        }
+    }
+
+    /// The same for a body that comes on a connection with others (HTTP/2): all of it counts.
+    #[must_use]
+    pub fn among_others(mut self, several: bool) -> Self {
+        if several {
+            self.uncounted = 0;
+        }
+        self
     }
 
     /// Takes what a body of `length` bytes needs.
@@ -100,7 +134,7 @@ impl Part {
     /// # Errors
     /// 503 when there is no room for it.
     pub fn reach(&mut self, length: usize) -> Result<(), Answer> {
-        let more = length.saturating_sub(UNCOUNTED).saturating_sub(self.taken);
+        let more = length.saturating_sub(self.uncounted).saturating_sub(self.taken);
         if more == 0 {
             return Ok(());
         }
@@ -110,23 +144,39 @@ impl Part {
             return Err(Refusal::Unavailable.answer_after(words, Duration::from_secs(1)).closing());
         }
         self.taken += more;
-        self.room.show();
         Ok(())
     }
 
     fn take(&self, more: usize) -> bool {
-        let part = |of: usize| (self.most / of).max(self.alone);
-        if self.address.is_some_and(|address| !self.room.take_for(address, more, part(OF_ADDRESS))) {
-            return false;
-        }
-        let is_large = self.address.is_some() && self.taken + more > LARGE;
-        let most = if is_large { part(OF_LARGE).min(self.most) } else { self.most };
-        let room = |used: usize| used.checked_add(more).filter(|used| *used <= most);
-        let has = self.room.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok();
-        if let (false, Some(address)) = (has, self.address) {
-            self.room.give_back_for(address, more);
-        }
-        has
+        let mut held = self.room.held();
+        let fits = match self.address {
+            None => {
+                let fits = held.known.checked_add(more).is_some_and(|known| known <= self.most);
+                held.known += if fits { more } else { 0 };
+                fits
+            }
+            Some(address) => {
+                let (before, after) = (kind(self.taken), kind(self.taken + more));
+                let need = if before == after { more } else { self.taken + more };
+                let fits = held.take(self, address, (after, need));
+                if fits && before != after {
+                    held.give_back(address, (before, self.taken));
+                }
+                fits
+            }
+        };
+        self.room.show(&held);
+        fits
+    }
+
+    /// What it has taken in a half.
+    fn taken_in(&self, half: usize) -> usize {
+        if kind(self.taken) == half { self.taken } else { 0 }
+    }
+
+    /// What it may take in a half at most.
+    fn alone(&self, half: usize) -> usize {
+        if half == 0 { self.bound.min(LARGE) } else { self.bound }
     }
 
     /// The body, which holds its part as long as anything of it is there.
@@ -135,15 +185,22 @@ impl Part {
     }
 }
 
+/// Which half a stranger's body of so many bytes is in: that of the small ones, or of the large.
+fn kind(taken: usize) -> usize {
+    usize::from(taken > LARGE)
+}
+
 impl Drop for Part {
     fn drop(&mut self) {
-        if self.taken > 0 {
-            self.room.used.fetch_sub(self.taken, Ordering::Relaxed);
-            if let Some(address) = self.address {
-                self.room.give_back_for(address, self.taken);
-            }
-            self.room.show();
+        if self.taken == 0 {
+            return;
         }
+        let mut held = self.room.held();
+        match self.address {
+            None => held.known = held.known.saturating_sub(self.taken),
+            Some(address) => held.give_back(address, (kind(self.taken), self.taken)),
+        }
+        self.room.show(&held);
     }
 }
 
@@ -162,25 +219,54 @@ impl AsRef<[u8]> for Held {
 mod tests {
     use super::*;
 
+    fn address(host: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, host])
+    }
+
     #[test]
     fn no_stranger_takes_the_room_of_the_others() {
         let room = Room::new("public", Arc::new(Metrics::new().expect("unique names")));
-        let most = 64 << 20;
-        let of = |host: u8| Part::of_stranger(&room, most, (Some(IpAddr::from([192, 0, 2, host])), 8 << 20));
-        let held: Vec<_> = (0..8).map(|host| (of(host), of(host))).collect();
-        let large: Vec<_> = held
-            .into_iter()
-            .map(|(mut one, mut other)| (one.reach(7 << 20).is_ok(), other.reach(2 << 20).is_ok(), one, other))
-            .collect();
-        assert!(large.iter().all(|(one, other, ..)| !one || !other), "one address has an eighth");
-        assert_eq!(large.iter().filter(|(one, ..)| *one).count(), 4, "large ones have half");
-        let mut good = of(9);
-        assert!(good.reach(LARGE).is_ok(), "the others have the other half");
-        drop(large);
-        drop(good);
-        assert!(of(1).reach(8 << 20).is_ok());
-        assert_eq!(room.used.load(Ordering::Relaxed), 0);
-        assert!(room.addresses.lock().expect("whole").is_empty());
+        let of = |host: u8| Part::of_stranger(&room, 64 << 20, (Some(address(host)), 2 << 20));
+        for size in [200 << 10, 2 << 20] {
+            let mut held = Vec::new();
+            for host in 0..6 {
+                loop {
+                    let mut part = of(host);
+                    if part.reach(size).is_err() {
+                        break;
+                    }
+                    held.push(part);
+                }
+            }
+            let taken = held.iter().filter(|part| part.address == Some(address(0))).count() * size;
+            assert!((7 << 20..9 << 20).contains(&taken), "one address has a quarter of a half: {taken}");
+            for host in 100..103 {
+                let (mut large, mut small) = (of(host), of(host));
+                assert!(large.reach(2 << 20).is_ok() && small.reach(LARGE).is_ok(), "{size}: the others have room");
+                held.extend([large, small]);
+            }
+        }
+        let empty = room.held();
+        assert_eq!((empty.known, empty.strangers, empty.addresses.len()), (0, [0, 0], 0));
+    }
+
+    #[test]
+    fn what_comes_on_one_connection_counts_whole() {
+        let room = Room::new("public", Arc::new(Metrics::new().expect("unique names")));
+        let mut part = Part::of(&room, 1 << 20).among_others(true);
+        assert!(part.reach(UNCOUNTED).is_ok());
+        assert_eq!(room.held().known, UNCOUNTED);
+    }
+
+    #[test]
+    fn a_body_that_may_be_larger_than_a_part_finds_room_when_it_is_alone() {
+        let room = Room::new("public", Arc::new(Metrics::new().expect("unique names")));
+        let of = |host: u8| Part::of_stranger(&room, 8 << 20, (Some(address(host)), 6 << 20));
+        let mut first = of(1);
+        assert!((1..7).all(|mib: usize| first.reach(mib << 20).is_ok()), "it grows to its bound");
+        assert!(of(2).reach(3 << 20).is_err(), "and the next one waits");
+        drop(first);
+        assert!(of(2).reach(6 << 20).is_ok());
     }
 
     #[test]
@@ -200,6 +286,6 @@ mod tests {
         assert!(body(UNCOUNTED + 60_000).is_err(), "a part of it holds it all");
         drop(part);
         assert!(body(UNCOUNTED + 60_000).is_ok());
-        assert_eq!(room.used.load(Ordering::Relaxed), 0);
+        assert_eq!(room.held().known, 0);
     }
 }

@@ -101,9 +101,9 @@ pub struct Limits {
     /// longest ago goes first. Default 64MiB.
     pub cache_bytes: Option<SizeText>,
     /// The memory for bodies of requests that are read whole, at each of the public and the proxy door: webhooks, durable
-    /// calls, endpoints by name, calls that are changed or signed. The first 16 KiB of each are not counted. Where it is
-    /// used up, a request with such a body is refused with 503 (`unavailable`). At the public door one address has an
-    /// eighth of it, and bodies over 256 KiB half. Default 256MiB.
+    /// calls, endpoints by name, calls that are changed or signed. The first 16 KiB of each over HTTP/1.1 are not
+    /// counted. Where it is used up, a request with such a body is refused with 503 (`unavailable`). At the public door bodies over
+    /// 256 KiB have half of it, and one address has a quarter of what the others leave. Default 256MiB.
     pub whole_bytes: Option<SizeText>,
     /// How many redirects such a call follows; one more fails it. Each counts against the limits as a call. Default 5.
     #[schemars(range(min = 0, max = 20))]
