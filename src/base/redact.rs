@@ -51,7 +51,9 @@ fn without<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>, may_be
                 found.extend(spellings.begun(reading, part.len()).filter(|_| is_cut).map(at));
             }
             if let Some(unbroken) = reading.unbroken() {
-                wanted.iter().for_each(|spellings| spellings.find(&unbroken, |range| found.push(at(range))));
+                for spellings in &wanted {
+                    spellings.find(&unbroken, |range| found.push(at(range)));
+                }
             }
         });
     }

@@ -93,10 +93,8 @@ pub fn of_file(mut problems: Vec<Problem>) -> Vec<Problem> {
     let Some(file) = problems.get(MOST_OF_FILE).map(|problem| Arc::clone(&problem.place.file)) else { return problems };
     let (errors, others): (Vec<_>, Vec<_>) = problems.into_iter().partition(Problem::is_error);
     let message = format!("this file has more than {MOST_OF_FILE} faults, and so many are listed");
-    let more = match errors.is_empty() {
-        true => Problem::warning(Code::TooLarge, Place::file(file), message),
-        false => Problem::error(Code::TooLarge, Place::file(file), message),
-    };
+    let severity = if errors.is_empty() { Severity::Warning } else { Severity::Error };
+    let more = Problem { severity, ..Problem::error(Code::TooLarge, Place::file(file), message) };
     let mut listed: Vec<_> = errors.into_iter().chain(others).take(MOST_OF_FILE).collect();
     listed.push(more.help("Is it a definition? Then correct the first ones, and look again."));
     settle(&mut listed);

@@ -106,10 +106,8 @@ impl Outbound {
     ) -> Result<Arc<Prepared>, OutboundError> {
         // Of all who ask at once one makes the credential; the others find it made.
         let turn = self.logins.turn(&integration.id, connection);
-        let _turn = match signs_in(&integration.auth, &resolved.credential) {
-            true => Some(turn.lock().await),
-            false => None,
-        };
+        let waits = signs_in(&integration.auth, &resolved.credential);
+        let _turn = if waits { Some(turn.lock().await) } else { None };
         if let Some(prepared) = self.kept(&generation.gateway, integration, (&resolved, need)) {
             return Ok(prepared);
         }

@@ -198,9 +198,8 @@ pub(super) fn per_call(
         Carried::Nothing => context.clone(),
     };
     let seen = seen.with("request", request).with_moment(now, Arc::clone(random));
-    let goes = |header: &&PerCall| match header.is_proof {
-        true => carried != Carried::Nothing,
-        false => !leaving.headers.contains_key(&header.name),
+    let goes = |header: &&PerCall| {
+        if header.is_proof { carried != Carried::Nothing } else { !leaving.headers.contains_key(&header.name) }
     };
     let made = |PerCall { name, value, .. }: &PerCall| {
         let fault = |why: String| PlaceError::Unsigned(format!("`api.headers.{name}`: {why}"));

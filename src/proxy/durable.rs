@@ -483,14 +483,14 @@ impl ProxyDoor {
         let tried = |reason| OutboundError::Tried(Box::new(Unsuccessful { integration, repeatable, reason }));
         match made {
             Ok(answer) if answer.status.is_success() || answer.status.is_redirection() => {
-                Report::done(Some(answer.status.as_u16())).with_answer(Some(answered(whole, answer)))
+                Report::done(Some(answer.status.as_u16())).with_answer(Some(apart(|| answered(whole, answer))))
             }
             Ok(answer) => {
                 let status = answer.status.as_u16();
                 let waits: HeaderMap = answer.headers.iter().cloned().collect();
                 let retry_after = retry_after(&waits, self.parts.clock.now());
                 let refused = AnswerError::Refused { status, words: None, retry_after, led: false };
-                Report::from(&tried(Why::Answer(refused))).with_answer(Some(answered(whole, answer)))
+                Report::from(&tried(Why::Answer(refused))).with_answer(Some(apart(|| answered(whole, answer))))
             }
             Err(Unmade::Failed(failure)) => Report::from(&tried(Why::Failure(failure))),
             Err(Unmade::Refused(refused)) => of_refusal(&refused),
@@ -526,6 +526,16 @@ fn place<'a>(
 ) -> Option<(&'a Arc<Integration>, Route<'a>)> {
     let route = route::read(path, call.query.as_deref()).ok()?;
     Some((generation.integration(route.integration)?, route))
+}
+
+/// Runs what may take long for a large answer where it holds up no other call: the other tasks of this thread go to
+/// another one.
+fn apart<T>(work: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match runtime {
+        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
 }
 
 /// The header in which the service takes an idempotency key for this call.

@@ -137,15 +137,13 @@ fn tojson(value: &Value) -> Result<String, Error> {
 
 /// A value as the engine writes it out, as far as a text may be long.
 fn string(value: &Value) -> Result<Value, Error> {
-    match value.kind() {
-        ValueKind::String => Ok(value.clone()),
-        _ => {
-            let mut out = Bounded::default();
-            let written = write!(out, "{value}");
-            let text = out.text().filter(|_| written.is_ok());
-            text.map(Value::from).ok_or_else(|| Error::from(ErrorKind::WriteFailure))
-        }
+    if value.kind() == ValueKind::String {
+        return Ok(value.clone());
     }
+    let mut out = Bounded::default();
+    let written = write!(out, "{value}");
+    let text = out.text().filter(|_| written.is_ok());
+    text.map(Value::from).ok_or_else(|| Error::from(ErrorKind::WriteFailure))
 }
 
 /// The text form of a value in a slot.

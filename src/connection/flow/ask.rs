@@ -339,6 +339,6 @@ fn told_apart(shown: String, told: &str) -> String {
         return shown;
     }
     let digest = ring::digest::digest(&ring::digest::SHA256, told.as_bytes());
-    let digest: String = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest.as_ref().iter().take(6).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     format!("{shown} ({digest})")
 }

@@ -112,9 +112,10 @@ impl LoginSide {
             self.ledger.count_refused();
             return Some(refusal(call, complaint.code(), &complaint.to_string()));
         }
-        let is_right = match self.plan.wants_signature() {
-            true => right.signs(received),
-            false => step > 0 || right.is_among(&values(received)),
+        let is_right = if self.plan.wants_signature() {
+            right.signs(received)
+        } else {
+            step > 0 || right.is_among(&values(received))
         };
         if !is_right {
             self.ledger.count_refused();
