@@ -15,6 +15,9 @@ use crate::doors_tls::Secure;
 use crate::support::doors::{KEY, Setup, service};
 use crate::support::origin::{Recorder, read_head, serve, until_closed};
 
+/// A body that is sent in several parts.
+static BODY: [u8; 64 << 10] = [b'x'; 64 << 10];
+
 type Sender = h2::client::SendRequest<Bytes>;
 
 async fn connect(
@@ -137,7 +140,7 @@ async fn a_head_whose_call_fails_is_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_service_is_given_up_in_time_however_the_body_came() {
     let origin = serve(|mut stream| async move {
-        let mut sink = [0; 64 << 10];
+        let mut sink = vec![0; 64 << 10];
         while matches!(stream.read(&mut sink).await, Ok(1..)) {}
     })
     .await;
@@ -146,7 +149,6 @@ async fn a_silent_service_is_given_up_in_time_however_the_body_came() {
     (timeouts.response, timeouts.idle) = (Duration::from_millis(300), Duration::from_hours(1));
     let secure = Secure::over(Setup::of(integration));
     // Four parts with the end of the body filled the way to the service, where the limit was not looked at any more.
-    static BODY: [u8; 64 << 10] = [b'x'; 64 << 10];
     for bytes in [1_000, 45_000, 50_000, 60_000, 60_000, 60_000, 60_000, 65_536] {
         let (sender, _driver) = connect(&secure, secure.doors.proxy).await;
         let request = get("/svc/a").method(Method::POST).body(()).unwrap();
