@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::Method;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::content::Kept;
 use super::{Asker, CallRecord, as_text};
 use crate::base::clock::Timestamp;
 use crate::base::id::ActivityId;
@@ -16,7 +17,7 @@ const PATH: usize = 1_024;
 const CAUSES: usize = 8;
 const CAUSE: usize = 512;
 
-/// A call or a webhook that has ended. Holds no secret: no query, no header, no body.
+/// A call or a webhook that has ended. Holds no query, and of headers and bodies what [`super::content`] keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its id, which is also its place among all.
@@ -69,6 +70,9 @@ pub struct Entry {
     /// What the cache made of it: a word of `trunkline_cache_requests_total`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Arc<str>>,
+    /// What it carried, where that is kept.
+    #[serde(default, skip_serializing_if = "Kept::is_left_out")]
+    pub content: Kept,
 }
 
 fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Method, D::Error> {
@@ -178,6 +182,7 @@ impl Entry {
             attempts: call.course.attempts,
             waited_ms: millis(call.course.waited),
             cache: call.course.cache.map(Arc::from),
+            content: Kept::default(),
         }
     }
 
@@ -265,8 +270,11 @@ mod tests {
         for (number, asker) in
             [Asker::Caller("a".into()), Asker::Event("evt_1".to_owned()), Asker::SignIn].into_iter().enumerate()
         {
-            let told =
-                super::super::Told { request_id: Some("r-1".into()), causes: vec!["why".to_owned()], trace: None };
+            let told = super::super::Told {
+                request_id: Some("r-1".into()),
+                causes: vec!["why".to_owned()],
+                ..super::super::Told::default()
+            };
             let record = CallRecord { asker, error: Some("service_timeout"), told, ..call(number as u64) };
             let entry = Entry::of(ActivityId::from_u64(7), record);
             let mut bytes = Vec::new();

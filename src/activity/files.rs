@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::content::Kept;
 use super::entry::Entry;
 use crate::base::clock::Timestamp;
 use crate::base::id::ActivityId;
@@ -68,11 +69,12 @@ pub struct Bounds {
 }
 
 impl Files {
-    /// Those that are there, with the newest `keep` entries of them that began at `oldest` or later, oldest first.
+    /// Those that are there, with the newest `keep` entries of them that began at `oldest` or later, oldest first, and
+    /// what the newest of these carried, of so many bytes together.
     ///
     /// # Errors
     /// When the directory cannot be made or read.
-    pub fn open(place: Place, keep: usize, oldest: Timestamp) -> io::Result<(Self, Vec<Entry>)> {
+    pub fn open(place: Place, (keep, mut memory): (usize, usize), oldest: Timestamp) -> io::Result<(Self, Vec<Entry>)> {
         let directory = place.store.join("activity");
         make_directory(&directory)?;
         let mut firsts: Vec<_> = place.disk.list(&directory)?.iter().filter_map(|path| first_of(path)).collect();
@@ -88,8 +90,12 @@ impl Files {
                 let mut found: Vec<_> = found.into_iter().filter(|entry| entry.at >= oldest).collect();
                 found.drain(..found.len().saturating_sub(keep - count));
                 count += found.len();
-                for entry in &mut found {
+                for entry in found.iter_mut().rev() {
                     share_texts(entry, &mut known);
+                    memory = memory.saturating_sub(entry.content.get().map_or(0, |content| content.bytes()));
+                    if memory == 0 {
+                        entry.content = Kept::default();
+                    }
                 }
                 entries.push(found);
             }
@@ -227,7 +233,7 @@ mod tests {
 
     fn open(directory: &Path, keep: usize) -> (Files, Vec<u64>) {
         let place = Place { store: directory.to_owned(), min_free: Reserve::Bytes(0), disk: Arc::new(SystemDisk) };
-        let (files, entries) = Files::open(place, keep, Timestamp::default()).expect("a directory");
+        let (files, entries) = Files::open(place, (keep, 0), Timestamp::default()).expect("a directory");
         (files, entries.iter().map(|entry| entry.id.to_u64()).collect())
     }
 

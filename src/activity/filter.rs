@@ -38,6 +38,8 @@ pub struct Filter {
     pub max_ms: Option<u64>,
     /// That have this text in what a row shows, however it is capitalised (ASCII).
     pub text: Option<String>,
+    /// That carried this text in a header or a body, as far as that is kept; likewise.
+    pub body: Option<String>,
 }
 
 impl Filter {
@@ -56,6 +58,7 @@ impl Filter {
             && self.path.as_deref().is_none_or(|path| entry.path.starts_with(path))
             && self.is_in_range(entry)
             && self.text.as_deref().is_none_or(|text| has(entry, text))
+            && self.body.as_deref().is_none_or(|text| entry.content.get().is_some_and(|content| content.has(text)))
     }
 
     fn is_in_range(&self, entry: &Entry) -> bool {
@@ -92,7 +95,7 @@ fn has(entry: &Entry, text: &str) -> bool {
 }
 
 /// Whether a text holds another, whatever case their ASCII letters have.
-fn contains(text: &str, wanted: &str) -> bool {
+pub(super) fn contains(text: &str, wanted: &str) -> bool {
     let (text, wanted) = (text.as_bytes(), wanted.as_bytes());
     let Some(first) = wanted.first() else { return true };
     // The first byte is looked at before the whole: most places end there.

@@ -55,6 +55,7 @@ impl Keeper {
             let generation = self.live.load();
             let settings = generation.gateway.activity;
             self.activity.apply(settings);
+            self.activity.begin_second();
             self.activity.usage().apply(generation.gateway.usage);
             drop(generation);
             self.activity.retire(self.clock.now());
@@ -109,6 +110,9 @@ impl Keeper {
         metrics.activity_dropped.with_label_values(&["file"]).inc_by(unwritten);
         metrics.activity_entries.with_label_values::<&str>(&[]).set(gauge(self.activity.len()));
         metrics.activity_bytes.with_label_values::<&str>(&[]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let (crowded, held) = self.activity.contents();
+        metrics.activity_dropped.with_label_values(&["content"]).inc_by(crowded);
+        metrics.activity_content_bytes.with_label_values::<&str>(&[]).set(gauge(held));
         let (usage, cut) = (self.activity.usage(), self.activity.usage().taken());
         metrics.usage_bytes.with_label_values::<&str>(&[]).set(gauge(usage.bytes()));
         metrics.usage_dropped.with_label_values(&["calls"]).inc_by(self.activity.uncounted());

@@ -1,11 +1,12 @@
 //! What happened, for people: the newest calls and webhooks, bounded and never in a call's way.
 //!
-//! Holds no bodies, no header values, no query strings. Written by `outbound`, `proxy`, `connection` and `webhook`, read
+//! Holds no query strings, and of headers and bodies what [`content`] says. Written by `outbound`, `proxy`, `connection` and `webhook`, read
 //! by `admin`. An entry is in memory at once ([`ring`]), where everything is looked for, and a moment later in a file
 //! ([`write`], [`files`]), from which the next start reads it back. [`keep`] takes over settings, lets go of what is
 //! old, and writes into the audit log what [`tally`] counted. [`filter`] says which entries are meant, [`stream`] shows
 //! them as they come.
 
+pub mod content;
 pub mod entry;
 pub mod files;
 pub mod filter;
@@ -16,7 +17,7 @@ pub mod tally;
 pub mod write;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -25,9 +26,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
 use crate::base::id::ActivityId;
-use crate::definition::plan::gateway::Activity as Settings;
+use crate::definition::plan::gateway::{Activity as Settings, ContentOf};
 use crate::telemetry::trace::{self, TraceId};
 use crate::usage::Usage;
+use content::{Content, Contents};
 use entry::Entry;
 use files::{Bounds, Files, Place};
 use ring::{Ring, Snapshot};
@@ -83,6 +85,8 @@ pub struct Told {
     pub causes: Vec<String>,
     /// The trace it belongs to.
     pub trace: Option<TraceId>,
+    /// What it carried, where [`Activity::keeps_content`] says that it is kept.
+    pub content: Option<Box<Content>>,
 }
 
 impl Told {
@@ -158,6 +162,8 @@ impl CallRecord {
 #[derive(Debug)]
 pub struct Activity {
     newest: Mutex<Ring>,
+    contents: Mutex<Contents>,
+    wanted: ContentWanted,
     writer: RwLock<Option<Writer>>,
     tally: Tally,
     keep: AtomicUsize,
@@ -171,10 +177,26 @@ pub struct Activity {
     usage: Arc<Usage>,
 }
 
+/// Of which calls the content is kept, and how much.
+#[derive(Debug, Default)]
+struct ContentWanted {
+    /// A [`ContentOf`].
+    of: AtomicU8,
+    bytes: AtomicUsize,
+    memory: AtomicUsize,
+    /// How many a second, and how many more in this one.
+    rate: AtomicU32,
+    left: AtomicU32,
+    /// Those that were too many.
+    dropped: AtomicU64,
+}
+
 impl Default for Activity {
     fn default() -> Self {
         let activity = Self {
             newest: Mutex::default(),
+            contents: Mutex::default(),
+            wanted: ContentWanted::default(),
             writer: RwLock::default(),
             tally: Tally::default(),
             keep: AtomicUsize::new(0),
@@ -187,6 +209,7 @@ impl Default for Activity {
             usage: Arc::default(),
         };
         activity.apply(Settings::default());
+        activity.begin_second();
         activity
     }
 }
@@ -200,14 +223,19 @@ impl Activity {
     pub fn open(place: Place, usage: Usage, (settings, now): (Settings, Timestamp)) -> io::Result<Self> {
         let activity = Self { usage: Arc::new(usage), ..Self::default() };
         activity.apply(settings);
-        let (files, entries) = Files::open(place, settings.keep, now.before(settings.retain))?;
-        let mut newest = Ring::default();
-        for entry in entries {
+        let wanted = (settings.keep, settings.content.memory);
+        let (files, entries) = Files::open(place, wanted, now.before(settings.retain))?;
+        let (mut newest, mut contents) = (Ring::default(), Contents::default());
+        for mut entry in entries {
+            if let Some(content) = entry.content.take() {
+                entry.content = contents.push(entry.id, content);
+            }
             newest.push(Arc::new(entry));
         }
         let settled = Settled { bounds: activity.bounds(), gone: newest.snapshot().gone(), now };
         let writer = Writer::start(files, Arc::clone(&activity.usage), settled)?;
-        Ok(Self { newest: Mutex::new(newest), writer: RwLock::new(Some(writer)), ..activity })
+        let (newest, contents) = (Mutex::new(newest), Mutex::new(contents));
+        Ok(Self { newest, contents, writer: RwLock::new(Some(writer)), ..activity })
     }
 
     /// Takes settings over, and lets go of what is too much by them.
@@ -220,6 +248,54 @@ impl Activity {
         self.bytes.store(settings.bytes, Ordering::Relaxed);
         self.sample.store(u64::from(settings.sample_millionths), Ordering::Relaxed);
         self.viewers.apply(settings.viewers, settings.viewer_timeout);
+        let (wanted, content) = (&self.wanted, settings.content);
+        wanted.of.store(content.of as u8, Ordering::Relaxed);
+        wanted.bytes.store(content.bytes, Ordering::Relaxed);
+        wanted.memory.store(content.memory, Ordering::Relaxed);
+        wanted.rate.store(content.rate, Ordering::Relaxed);
+    }
+
+    /// How many bytes of a body are gathered for a call that may end in a way of which the content is kept; zero where
+    /// none is.
+    pub fn content_bytes(&self) -> usize {
+        if self.wants_content(true) { self.wanted.bytes.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// Whether the settings want the content of calls that end so.
+    pub fn wants_content(&self, has_failed: bool) -> bool {
+        let of = self.wanted.of.load(Ordering::Relaxed);
+        of == ContentOf::All as u8 || has_failed && of == ContentOf::Errors as u8
+    }
+
+    /// Whether the content of a call is kept that has ended so: where it is wanted, and where there were not too many in
+    /// this second. Each is to be told at most once of a call.
+    pub fn keeps_content(&self, has_failed: bool) -> bool {
+        if !self.wants_content(has_failed) {
+            return false;
+        }
+        let left = &self.wanted.left;
+        let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        if !taken {
+            self.wanted.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Another second has begun: as many contents as the settings say may be kept in it.
+    pub fn begin_second(&self) {
+        self.wanted.left.store(self.wanted.rate.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// How many contents were left out since this was last asked, because there were too many in a second; and bytes of
+    /// all in memory.
+    pub fn contents(&self) -> (u64, usize) {
+        let bytes = self.contents.lock().unwrap_or_else(PoisonError::into_inner).bytes();
+        (self.wanted.dropped.swap(0, Ordering::Relaxed), bytes)
+    }
+
+    /// Lets go of contents that have no room, or no entry any more.
+    fn keep_contents(&self, contents: &mut Contents, gone: ActivityId) -> Vec<Arc<Content>> {
+        contents.keep(self.wanted.memory.load(Ordering::Relaxed), gone)
     }
 
     fn bounds(&self) -> Bounds {
@@ -229,11 +305,12 @@ impl Activity {
 
     /// Counts a call, and remembers it: each that failed, and of the others the share that the settings want. Lets go
     /// of the oldest where there are too many. Never waits for a disk or a reader.
-    pub fn record(&self, call: CallRecord) {
+    pub fn record(&self, mut call: CallRecord) {
         self.tally.count(&call);
         let keep = self.keep.load(Ordering::Relaxed);
         let is_kept = keep > 0 && (call.has_failed() || self.is_sampled());
         let ended = call.at.after(Duration::from_millis(call.duration_ms));
+        let content = call.told.content.take().map(|content| Arc::new(*content));
         let mut entry = Entry::of(ActivityId::default(), call);
         let writer = self.writer.read().unwrap_or_else(PoisonError::into_inner);
         if writer.is_none() {
@@ -247,6 +324,12 @@ impl Activity {
         }
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         entry.id = ActivityId::following(newest.last(), ended);
+        let mut crowded = Vec::new();
+        if let Some(content) = content {
+            let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+            entry.content = contents.push(entry.id, content);
+            crowded = self.keep_contents(&mut contents, newest.gone());
+        }
         let entry = Arc::new(entry);
         newest.push(Arc::clone(&entry));
         let gone = newest.keep(keep);
@@ -256,7 +339,7 @@ impl Activity {
         }
         drop(newest);
         // What is let go is freed outside the lock.
-        drop(gone);
+        drop((gone, crowded));
     }
 
     /// Whether the next call that succeeds is remembered: evenly spread, without chance.
@@ -279,7 +362,10 @@ impl Activity {
         let freed = newest.retire(now.before(bounds.retain), ActivityId::from_u64(lost));
         let gone = if newest.is_empty() { newest.last() } else { newest.gone() };
         drop(newest);
-        drop(freed);
+        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let let_go = self.keep_contents(&mut contents, gone);
+        drop(contents);
+        drop((freed, let_go));
         match &*writer {
             Some(writer) => writer.tidy(Settled { bounds, gone, now }),
             // Without files it waits for no disk.

@@ -18,6 +18,7 @@ pub mod random;
 pub mod redact;
 pub mod rsa_sha1;
 pub mod secret;
+pub mod sensitive;
 pub mod signing_key;
 pub mod span;
 pub mod units;

@@ -1,6 +1,6 @@
 //! Secrets taken out of texts: services repeat what they were sent, and not always as it was sent.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 
 use base64::Engine as _;
@@ -23,35 +23,63 @@ const LONGEST_ESCAPE: usize = 12;
 /// The shortest part of base 64 that is looked for.
 const SHORTEST_PART: usize = 8;
 
-/// `text` without any of these secrets: as they are, in whatever escapes JSON, URLs, forms, HTML and XML write them
-/// with, in one or several layers, in the URL-safe alphabet where they are base 64 themselves, and in base 64 or
-/// hexadecimal, also as a part of something longer. What a text ends with may be the beginning of a secret, because
+/// What takes secrets out of texts, made once for many.
+///
+/// A secret is found as it is, in whatever escapes JSON, URLs, forms, HTML and XML write it with, in one or several
+/// layers, in the URL-safe alphabet where it is base 64 itself, and in base 64 or hexadecimal, also as a part of
+/// something longer. What a text ends with may be the beginning of a secret, because
 /// services' words are cut to a length: that is taken out as well.
+#[derive(Default)]
+pub struct Redactor(Vec<Spellings>);
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Redactor({} secrets)", self.0.len())
+    }
+}
+
+impl Redactor {
+    /// Of these secrets.
+    pub fn of<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        Self(secrets.into_iter().map(|secret| Spellings::of(secret.expose())).collect())
+    }
+
+    /// A text without them.
+    pub fn redact(&self, text: &str) -> String {
+        without(text, &self.0, true)
+    }
+
+    /// A text without them that is known to be whole: what it ends with stays. An account's id is often what its tokens
+    /// begin with, and a word that a service uses may be what a secret begins with.
+    pub fn redact_whole(&self, text: &str) -> String {
+        without(text, &self.0, false)
+    }
+}
+
+/// A text without these secrets, by a [`Redactor`] of its own.
 pub fn redact<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
-    without(text, secrets, true)
+    Redactor::of(secrets).redact(text)
 }
 
-/// The same of a text that is known to be whole: what it ends with stays. An account's id is often what its tokens
-/// begin with, and a word that a service uses may be what a secret begins with.
+/// The same of a text that is known to be whole.
 pub fn redact_whole<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
-    without(text, secrets, false)
+    Redactor::of(secrets).redact_whole(text)
 }
 
-fn without<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>, may_be_cut: bool) -> String {
-    let wanted: Vec<Spellings> = secrets.into_iter().map(|secret| Spellings::of(secret.expose())).collect();
+fn without(text: &str, wanted: &[Spellings], may_be_cut: bool) -> String {
     let mut found = Vec::new();
-    for part in parts(text, &wanted) {
+    for part in parts(text, wanted) {
         let (from, is_last) = (part.start, part.end == text.len());
         let at = |range: Range<usize>| range.start + from..range.end + from;
         let part = text.get(part).unwrap_or_default();
         let is_cut = may_be_cut && is_last;
         escape::readings(part, is_cut, |reading| {
-            for spellings in &wanted {
+            for spellings in wanted {
                 spellings.find(reading, |range| found.push(at(range)));
                 found.extend(spellings.begun(reading, part.len()).filter(|_| is_cut).map(at));
             }
             if let Some(unbroken) = reading.unbroken() {
-                for spellings in &wanted {
+                for spellings in wanted {
                     spellings.find(&unbroken, |range| found.push(at(range)));
                 }
             }

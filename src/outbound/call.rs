@@ -137,6 +137,7 @@ impl Outbound {
         let underway = Underway { call, api, prepared, repeatable };
         let mut outgoing = underway.place(filled)?;
         journey.leads(&outgoing);
+        journey.carries(&self.parts, &call.asker, (&underway.prepared, &outgoing));
         let kept = match Box::pin(self.look(&underway, &mut outgoing)).await? {
             Looked::Given(received, how) => {
                 journey.course.cache = Some(how);
@@ -196,6 +197,7 @@ impl Outbound {
         };
         let (sent, asked) = way.send(pass, outgoing, &mut journey.course.waited).await;
         if let Ok(received) = &sent {
+            journey.hears(&self.parts, received);
             self.hear_clock(underway.call.integration, prepared, (received.status.as_u16(), &received.headers));
         }
         Ok((sent, asked))

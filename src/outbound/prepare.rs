@@ -1,7 +1,7 @@
 //! What all calls of one connection have in common, made once and kept.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -12,7 +12,7 @@ use super::policy::Policy;
 use super::sign::{self, Carried, Leaving, PerCall, Signer, own_headers};
 use super::{Moment, Outbound};
 use crate::base::clock::Timestamp;
-use crate::base::redact::{redact, redact_whole};
+use crate::base::redact::Redactor;
 use crate::base::secret::Secret;
 use crate::connection::flow::Secrets;
 use crate::connection::grant::{Account, Grant, TokenError, TokenErrorKind};
@@ -57,6 +57,8 @@ pub struct Prepared {
     resolved: Arc<Connection>,
     /// A credential made here, and until when it is put on calls.
     made: Option<Made>,
+    /// What takes its secrets out of texts, once there is one.
+    redactor: OnceLock<Redactor>,
 }
 
 /// A credential made here, for as long as it serves.
@@ -332,6 +334,7 @@ impl Prepared {
             others,
             resolved,
             made,
+            redactor: OnceLock::new(),
         })
     }
 }
@@ -402,12 +405,12 @@ impl Prepared {
     /// `text` without any secret that a call may have carried: the credential, what was made of it, secret inputs and the
     /// application's secret.
     pub fn redact(&self, text: &str) -> String {
-        redact(text, self.secrets())
+        self.redactor.get_or_init(|| Redactor::of(self.secrets())).redact(text)
     }
 
     /// The same of a text that is known to be whole: what it ends with stays.
     pub fn redact_whole(&self, text: &str) -> String {
-        redact_whole(text, self.secrets())
+        self.redactor.get_or_init(|| Redactor::of(self.secrets())).redact_whole(text)
     }
 
     fn secrets(&self) -> impl Iterator<Item = &Secret> {

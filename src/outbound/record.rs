@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, Method};
 
 use super::Parts;
 use super::call::Call;
 use super::error::OutboundError;
+use super::prepare::Prepared;
+use crate::activity::content::{Beginning, Content, Message};
 use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::clock::Timestamp;
 use crate::connection::Connection;
@@ -21,8 +23,16 @@ pub(super) struct Journey {
     at: Timestamp,
     began: Duration,
     place: Option<Place>,
+    carried: Option<Carried>,
     /// How it goes.
     pub course: Course,
+}
+
+/// What its last try carried.
+struct Carried {
+    prepared: Arc<Prepared>,
+    request: (HeaderMap, Beginning),
+    response: Option<(HeaderMap, Beginning)>,
 }
 
 /// Where it leads: origin and path, and how many bytes go there.
@@ -35,13 +45,44 @@ struct Place {
 impl Journey {
     /// One that begins now.
     pub fn begin(parts: &Parts) -> Self {
-        Self { at: parts.clock.now(), began: parts.clock.monotonic(), place: None, course: Course::default() }
+        Self {
+            at: parts.clock.now(),
+            began: parts.clock.monotonic(),
+            place: None,
+            carried: None,
+            course: Course::default(),
+        }
     }
 
     /// It is known where it leads.
     pub fn leads(&mut self, outgoing: &Outgoing) {
         let (origin, bytes) = (Arc::from(outgoing.origin.to_string()), outgoing.body.len());
         self.place = Some(Place { origin, path: outgoing.path.clone(), bytes });
+    }
+
+    /// What another try carries, where that may be kept: not of calls that set webhooks up, which carry a new secret.
+    pub fn carries(&mut self, parts: &Parts, asker: &Asker, (prepared, outgoing): (&Arc<Prepared>, &Outgoing)) {
+        let most = parts.activity.content_bytes();
+        if most > 0 && matches!(asker, Asker::Caller(_) | Asker::Delivery(_) | Asker::Test) {
+            let request = (outgoing.headers.clone(), Beginning::of(&outgoing.body, most));
+            self.carried = Some(Carried { prepared: Arc::clone(prepared), request, response: None });
+        }
+    }
+
+    /// What that try was answered.
+    pub fn hears(&mut self, parts: &Parts, answer: &Received) {
+        if let Some(carried) = &mut self.carried {
+            let body = Beginning::of(&answer.body, parts.activity.content_bytes());
+            carried.response = Some((answer.headers.clone(), body));
+        }
+    }
+
+    /// What is kept of it.
+    fn content(&mut self, parts: &Parts, has_failed: bool) -> Option<Box<Content>> {
+        let Carried { prepared, request, response } = self.carried.take()?;
+        let kept = parts.activity.keeps_content(has_failed);
+        let message = |(headers, body)| Message::of(&headers, &body, &|text| prepared.redact(text));
+        kept.then(|| Box::new(Content { request: message(request), response: response.map(message) }))
     }
 
     /// Another try goes, after it waited for its turn.
@@ -95,8 +136,9 @@ pub(super) fn describe(
 }
 
 /// Remembers a call that has ended.
-pub(super) fn ended(parts: &Parts, call: &Call<'_>, journey: Journey, result: &Result<Outcome, OutboundError>) {
+pub(super) fn ended(parts: &Parts, call: &Call<'_>, mut journey: Journey, result: &Result<Outcome, OutboundError>) {
     let took = parts.clock.monotonic().saturating_sub(journey.began);
+    let content = journey.content(parts, result.is_err());
     let place = journey.place.unwrap_or_else(|| Place { origin: Arc::from(""), path: String::new(), bytes: 0 });
     let status = match result {
         Ok(outcome) => Some(outcome.status.as_u16()),
@@ -118,7 +160,7 @@ pub(super) fn ended(parts: &Parts, call: &Call<'_>, journey: Journey, result: &R
         sent_bytes: if journey.course.attempts == 0 { 0 } else { place.bytes as u64 },
         received_bytes: result.as_ref().map_or(0, |outcome| outcome.body.len() as u64),
         course: journey.course,
-        told: result.as_ref().err().map(|error| Told::of_error(error)).unwrap_or_default().traced(),
+        told: Told { content, ..result.as_ref().err().map(|error| Told::of_error(error)).unwrap_or_default().traced() },
     });
 }
 

@@ -15,9 +15,9 @@ use super::prepare::Prepared;
 use super::sign::{Carried, Leaving, whole_query};
 use super::{Moment, Parts};
 use crate::activity::Asker;
+use crate::base::redact::redact;
 use crate::base::secret::Secret;
 use crate::connection::Credential;
-use crate::connection::flow::Secrets;
 use crate::definition::plan::api::Api;
 use crate::definition::plan::request::CredentialUse;
 use crate::net::{BodyLimit, Excess, Failure, Follow, Outgoing, Reach, Received, Towards, origin};
@@ -207,13 +207,13 @@ impl Underway<'_> {
     fn without_credential(&self, reason: Why) -> Why {
         match reason {
             Why::Answer(AnswerError::Refused { status, words: Some(words), retry_after, led }) => {
-                let words = self.prepared.redact(&words);
-                let (integration, inputs) = (self.call.integration, &self.prepared.connection.inputs);
-                let mut secrets = Secrets::of_client(integration).and_inputs(integration, inputs);
+                let mut words = self.prepared.redact(&words);
                 // An endpoint is set up with its secret, and a service may repeat what it refuses.
                 let of_endpoint = self.call.setting.as_ref().and_then(|setting| setting.webhook["secret"].as_str());
-                secrets.add(of_endpoint.unwrap_or_default());
-                let words = Some(secrets.redact(&words));
+                if let Some(secret) = of_endpoint {
+                    words = redact(&words, &[Secret::from(secret)]);
+                }
+                let words = Some(words);
                 Why::Answer(AnswerError::Refused { status, words, retry_after, led })
             }
             other => other,

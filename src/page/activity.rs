@@ -13,12 +13,12 @@ use super::shell::Shell;
 use crate::activity::Asker;
 use crate::activity::entry::{Entry, Kind};
 use crate::admin::Parts;
-use crate::admin::api::activity::{Wanted, count, describe, one, page, stream};
+use crate::admin::api::activity::{Wanted, count, describe, describe_whole, one, page, stream};
 use crate::admin::api::query::{Asked, Named};
 use crate::admin::refusal::Refused;
 use crate::base::clock::Timestamp;
 use crate::base::id::ActivityId;
-use crate::definition::plan::gateway::{DoorName, Listen};
+use crate::definition::plan::gateway::{ContentOf, DoorName, Listen};
 
 /// How far around an entry its neighbours are shown.
 const AROUND: std::time::Duration = std::time::Duration::from_mins(1);
@@ -108,19 +108,50 @@ pub async fn show(
     Asked(Detail { tab }): Asked<Detail>,
 ) -> Result<Response, Refused> {
     let entry = one(&parts, id)?;
-    let shown = json!(describe(&entry));
+    let mut shown = json!(describe_whole(&entry));
+    let raw = format!("{shown:#}");
+    for way in ["request", "response"] {
+        if let Some(content) = shown.pointer_mut(&format!("/{way}/content")) {
+            open(content);
+        }
+    }
     let gateway = Arc::clone(&parts.live.load().gateway);
     let fixed = &gateway.fixed;
     let view = json!({
         "tab": tab,
         "tabs": Tab::ALL,
-        "raw": format!("{shown:#}"),
+        "raw": raw,
+        "kept_of": kept_of(&entry, gateway.activity.content.of),
         "entry": shown,
         "curl": curl(&entry, &Proxy::of(&fixed.proxy, &fixed.tls)),
         "timeline": timeline(&entry),
         "around": { "since": entry.at.before(AROUND).to_string(), "until": entry.at.after(AROUND).to_string() },
     });
     shell.page("activity_entry.html", "Activity", view).await
+}
+
+/// A body that is JSON, as JSON.
+fn open(content: &mut Value) {
+    let text = content.get("body").and_then(Value::as_str).unwrap_or_default();
+    let value = serde_json::from_str::<Value>(text).ok().filter(|value| value.is_object() || value.is_array());
+    if let (Some(value), Some(fields)) = (value, content.as_object_mut()) {
+        fields.insert("json".to_owned(), value);
+    }
+}
+
+/// Of which calls headers and bodies are kept, where there are none of this one.
+fn kept_of(entry: &Entry, of: ContentOf) -> &'static str {
+    match (&entry.asker, of) {
+        (Asker::Event(_), _) => "its event has them",
+        (Asker::Caller(_) | Asker::Delivery(_) | Asker::Test, ContentOf::None) => {
+            "none are kept: `activity.content.of` is `none`"
+        }
+        (Asker::Caller(_) | Asker::Delivery(_) | Asker::Test, ContentOf::Errors) => {
+            "they are kept of calls that failed (`activity.content.of`), for a while"
+        }
+        (Asker::Caller(_) | Asker::Delivery(_) | Asker::Test, ContentOf::All) => "they are kept for a while",
+        _ => "none are kept of this kind: what such a call carries is secret",
+    }
 }
 
 /// What happened when, as far as it is known.
@@ -169,7 +200,7 @@ impl Proxy {
 }
 
 /// The command that makes a call once more, for who has a caller's key. There is none for what no application asked
-/// for. The query, headers and body are not kept.
+/// for. The query is not kept, and of headers and body not all.
 fn curl(entry: &Entry, proxy: &Proxy) -> Option<String> {
     entry.caller()?;
     let Proxy { socket, origin } = proxy;
@@ -177,7 +208,8 @@ fn curl(entry: &Entry, proxy: &Proxy) -> Option<String> {
         Some(endpoint) => format!("/-/{endpoint}"),
         None => entry.path.clone(),
     };
-    let method = if entry.endpoint.is_some() { "POST" } else { entry.method.as_str() };
+    // A method may have characters that a shell reads as something else.
+    let method = quoted(if entry.endpoint.is_some() { "POST" } else { entry.method.as_str() });
     let address = quoted(&format!("{origin}/{}{path}", entry.integration));
     let connection = quoted(&format!("Trunkline-Connection: {}", entry.connection));
     Some(format!("curl {socket}-X {method} {address} -H {connection} -H \"Authorization: Bearer $CALLER_KEY\""))

@@ -1,5 +1,7 @@
 //! What [`Forward`] does with a call that was admitted, by what it is. Called by its first phase.
 
+use std::sync::Arc;
+
 use http::header;
 use pingora::proxy::Session;
 
@@ -9,7 +11,7 @@ use super::durable::Submission;
 use super::endpoint::{self, MAX_INPUT, NamedCall};
 use super::forward::Forward;
 use super::whole::WholeCall;
-use super::{Call, durable, intake, retry, whole};
+use super::{Call, carried, durable, intake, retry, whole};
 use crate::respond::{Answer, Refusal};
 
 impl Forward {
@@ -51,8 +53,11 @@ impl Forward {
             Err(refused) => return Ok(refused),
         };
         context.sent = self.now();
-        let run = whole::run(&self.door, call, (&method, &from), body, &mut context.course);
+        let call = Arc::new(call);
+        let run = whole::run(&self.door, &call, (&method, &from), body.clone(), &mut context.course);
         let Some(given) = unless_gone(session, run).await else { return retry::left() };
+        let kept = carried::whole(&self.door, (&from, &body), Some(&given), &|text| call.redact(text));
+        carried::note(context, kept);
         let took = self.now().saturating_sub(context.sent);
         let asked = context.course.attempts > 0 && Refusal::of(&given).is_none();
         context.service = Some((took, given.status.as_u16())).filter(|_| asked);

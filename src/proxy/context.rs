@@ -6,6 +6,7 @@ use http::{HeaderValue, Version, header};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
+use super::carried::Carried;
 use super::kept::Kept;
 use super::retry::Again;
 use super::stream::DoorStream;
@@ -54,6 +55,8 @@ pub struct Context {
     pub(super) stale: Option<Box<Answer>>,
     /// Its trace, where traces are on.
     pub(super) traced: Option<Box<Traced>>,
+    /// What it carries, where that may be kept.
+    pub(super) carried: Option<Box<Carried>>,
     /// Stands in where no call is under way.
     apart: Kept,
 }
@@ -95,6 +98,7 @@ impl Context {
             renewed: Renewed::No,
             stale: None,
             traced: None,
+            carried: None,
             apart: Kept::Apart,
         }
     }

@@ -20,7 +20,7 @@ use super::path::NormalPath;
 use super::retry::has_key;
 use super::route::{self, Route};
 use super::whole::{self, Renewed, Unmade, WholeCall};
-use super::{Incoming, ProxyDoor, caller, headers, record};
+use super::{Incoming, ProxyDoor, caller, carried, headers, record};
 use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::id::{DeliveryId, EventId};
 use crate::connection::{Connection, Credential, Need};
@@ -452,6 +452,7 @@ impl ProxyDoor {
             Err(unmade) => (None, unmade.code()),
         };
         let (origin, path) = whole.place();
+        let content = carried::whole(self, (headers, &call.body), made.as_ref().ok(), &|text| whole.redact(text));
         record::apart(
             self,
             CallRecord {
@@ -470,7 +471,7 @@ impl ProxyDoor {
                 sent_bytes: call.body.len() as u64,
                 received_bytes: made.as_ref().map_or(0, |answer| answer.body.len() as u64),
                 course,
-                told: Told::default().traced(),
+                told: Told { content, ..Told::default().traced() },
             },
         );
         self.report(whole, call, made)

@@ -20,7 +20,7 @@ use super::record::{self, Ended};
 use super::traced::{self, Traced};
 use super::underway::watch;
 use super::watch::{Overdue, Watch};
-use super::{Admitted, Incoming, ProxyDoor, answer, headers, pages, peer, renew, respond, retry, sign};
+use super::{Admitted, Incoming, ProxyDoor, answer, carried, headers, pages, peer, renew, respond, retry, sign};
 use crate::outbound::retry::Fault;
 use crate::respond::{Answer, Refusal};
 use crate::telemetry::trace::within;
@@ -151,6 +151,9 @@ impl ProxyHttp for Forward {
         sign::put_on(request, call, &self.door, session.is_body_done())?;
         let timeouts = call.ready.timeouts;
         context.sent = self.now();
+        if let Some(carried) = &mut context.carried {
+            carried.begin_again();
+        }
         let limit = if session.is_body_done() { timeouts.response } else { timeouts.idle };
         let limit = limit.min(context.patience(context.sent));
         if let Some(watch) = watch(session) {
@@ -162,10 +165,13 @@ impl ProxyHttp for Forward {
     async fn request_body_filter(
         &self,
         session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         context: &mut Context,
     ) -> pingora::Result<()> {
+        if let Some(piece) = body {
+            carried::sends(&self.door, context, piece);
+        }
         let (timeouts, patience) = (context.call()?.ready.timeouts, context.patience(self.now()));
         let Some(watch) = watch(session) else { return Ok(()) };
         // Once the answer has begun, silence is measured between its parts.
@@ -227,6 +233,7 @@ impl ProxyHttp for Forward {
                 return Err(Error::explain(ErrorType::HTTPStatus(response.status.as_u16()), "a kept answer").into_up());
             }
         }
+        carried::answered(&self.door, context, response);
         depart::tell_limits(context, response)?;
         response.insert_header(REQUEST_ID, context.id.clone())?;
         if let Some(watch) = watch(session) {
@@ -259,6 +266,9 @@ impl ProxyHttp for Forward {
         end: bool,
         context: &mut Context,
     ) -> pingora::Result<Option<Duration>> {
+        if let (Some(piece), Some(carried)) = (&*body, &mut context.carried) {
+            carried.hears(piece);
+        }
         let kept = context.kept();
         if let Some(piece) = body {
             kept.passes(piece);
@@ -403,6 +413,7 @@ impl ProxyHttp for Forward {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
         let status = session.response_written().map_or(0, |written| written.status.as_u16());
+        let carried = carried::content(&self.door, &session.req_header().headers, context);
         let streamed = context.call.take().map(|call| call.into_place());
         let bytes = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
         record::record(
@@ -421,6 +432,7 @@ impl ProxyHttp for Forward {
                 course: context.course,
                 bytes,
                 traced: context.traced.take(),
+                content: carried,
             },
         );
     }

@@ -8,6 +8,7 @@ mod admit;
 pub mod answer;
 pub mod bounded;
 mod caller;
+mod carried;
 mod carry;
 pub mod chunks;
 mod context;

@@ -7,6 +7,7 @@ use http::{HeaderValue, Method};
 
 use super::traced::{self, Traced};
 use super::{ProxyDoor, Subject};
+use crate::activity::content::Content;
 use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::clock::Timestamp;
 
@@ -43,6 +44,8 @@ pub struct Ended {
     pub bytes: (u64, u64),
     /// Its trace, where traces are on.
     pub traced: Option<Box<Traced>>,
+    /// What it carried, where that is kept.
+    pub content: Option<Box<Content>>,
 }
 
 /// Writes a request down.
@@ -83,7 +86,12 @@ pub fn record(door: &ProxyDoor, mut ended: Ended) {
         sent_bytes: ended.bytes.0,
         received_bytes: ended.bytes.1,
         course: ended.course,
-        told: Told { request_id: ended.id.to_str().ok().map(Box::from), causes: Vec::new(), trace },
+        told: Told {
+            request_id: ended.id.to_str().ok().map(Box::from),
+            causes: Vec::new(),
+            trace,
+            content: ended.content,
+        },
     });
 }
 

@@ -160,18 +160,17 @@ impl Unmade {
 /// is changed is changed each time.
 pub async fn run(
     door: &Arc<ProxyDoor>,
-    call: WholeCall,
+    call: &Arc<WholeCall>,
     from: (&Method, &HeaderMap),
     body: Bytes,
     course: &mut Course,
 ) -> Answer {
-    let call = Arc::new(call);
-    let (received, limits) = match fetch(door, &call, from, body, course).await {
+    let (received, limits) = match fetch(door, call, from, body, course).await {
         Ok(received) => received,
         Err(unmade) => return unmade.into_answer(),
     };
     let told = depart::tells_limits(&received.headers);
-    let answer = answer(door, &call, received).unwrap_or_else(|error| call.refused(&error));
+    let answer = answer(door, call, received).unwrap_or_else(|error| call.refused(&error));
     match limits.filter(|_| !told) {
         Some((policy, left)) => answer.with(RATE_LIMIT_POLICY, policy).with(RATE_LIMIT, left),
         None => answer,

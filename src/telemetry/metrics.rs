@@ -116,9 +116,10 @@ metrics! {
     cache_evictions: counter "trunkline_cache_evictions_total" "Kept answers that went to make room." [];
     cache_not_kept: counter "trunkline_cache_not_kept_total" "Answers that might have been kept and passed instead: `too_large`, `no_room`." ["reason"];
     added: fine "trunkline_added_duration_seconds" "Time from a request's head at the proxy door until its call was sent, without what it waited for its turn and between tries: what the gateway itself adds." ["integration"];
-    activity_dropped: counter "trunkline_activity_dropped_total" "Calls that were made and are not written down: `audit` (no room for another group, or the audit log could not be written), `file` (the activity's files took no more; these are in memory alone)." ["kind"];
+    activity_dropped: counter "trunkline_activity_dropped_total" "Calls that were made and are not written down: `audit` (no room for another group, or the audit log could not be written), `file` (the activity's files took no more; these are in memory alone), `content` (what they carried is not kept, because there were more than `activity.content.rate` in a second)." ["kind"];
     activity_entries: gauge "trunkline_activity_entries" "Entries of the activity that can be looked at." [];
     activity_bytes: gauge "trunkline_activity_bytes" "Bytes of the activity's files." [];
+    activity_content_bytes: gauge "trunkline_activity_content_bytes" "Bytes of memory of the headers and bodies that are kept of calls." [];
     activity_viewers: gauge "trunkline_activity_viewers" "Who looks at the live activity." [];
     activity_viewers_cut: counter "trunkline_activity_viewers_cut_total" "Viewers of the live activity that were refused because there were too many (full), or let go because they took nothing (slow)." ["reason"];
     usage_bytes: gauge "trunkline_usage_bytes" "Bytes of memory that what is counted of calls takes." [];

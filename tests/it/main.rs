@@ -20,6 +20,7 @@ mod chaos;
 mod cli;
 mod corpora;
 mod connect;
+mod contents;
 mod credentials;
 mod dashboards;
 mod definitions;

@@ -18,8 +18,8 @@ use crate::definition::document::Document;
 use crate::definition::not_yet;
 use crate::definition::plan::Integration;
 use crate::definition::plan::gateway::{
-    Activity, Caller, Connect, Destination, DoorName, Fixed, Gateway, Grant, KeySource, Limits, Mode, Network, State,
-    Upkeep, Usage,
+    Activity, Caller, Connect, Content, ContentOf, Destination, DoorName, Fixed, Gateway, Grant, KeySource, Limits,
+    Mode, Network, State, Upkeep, Usage,
 };
 use crate::definition::plan::notifications::Notifications;
 use crate::definition::plan::rule::Glob;
@@ -38,6 +38,9 @@ const LEAST_TEST_PAUSE: Duration = Duration::from_mins(1);
 const LEAST_AUDIT_PAUSE: Duration = Duration::from_secs(1);
 /// The files of the activity have room for this at least.
 const LEAST_ACTIVITY: u64 = 1 << 20;
+/// The least and the most bytes of a body that are kept of it.
+const LEAST_CONTENT: usize = 64;
+const MOST_CONTENT: usize = 64 << 10;
 /// Usage is kept for this at least, and in this much memory.
 const LEAST_USAGE: Duration = Duration::from_hours(1);
 const LEAST_USAGE_BYTES: u64 = 64 << 10;
@@ -255,9 +258,26 @@ fn activity(raw: Option<&raw::Activity>) -> Activity {
         retain: raw.retain.map_or(usual.retain, |time| time.0),
         bytes: raw.bytes.map_or(usual.bytes, |size| size.0.max(LEAST_ACTIVITY)),
         sample_millionths: raw.sample.map_or(usual.sample_millionths, millionths),
+        content: content(raw.content.as_ref()),
         audit_every: raw.audit_every.map_or(usual.audit_every, |time| time.0.max(LEAST_AUDIT_PAUSE)),
         viewers: raw.viewers.map_or(usual.viewers, count),
         viewer_timeout: raw.viewer_timeout.map_or(usual.viewer_timeout, |time| time.0.max(LEAST_VIEWER_TIMEOUT)),
+    }
+}
+
+fn content(raw: Option<&raw::ActivityContent>) -> Content {
+    let usual = Content::default();
+    let Some(raw) = raw else { return usual };
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    Content {
+        of: raw.of.map_or(usual.of, |of| match of {
+            raw::ContentOf::None => ContentOf::None,
+            raw::ContentOf::Errors => ContentOf::Errors,
+            raw::ContentOf::All => ContentOf::All,
+        }),
+        bytes: raw.bytes.map_or(usual.bytes, |size| bytes(size.0).clamp(LEAST_CONTENT, MOST_CONTENT)),
+        memory: raw.memory.map_or(usual.memory, |size| bytes(size.0)),
+        rate: raw.rate.unwrap_or(usual.rate),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::base::secret::Secret;
 use crate::base::units::{Rate, Reserve};
 use crate::template::Text;
 
-pub use super::activity::Activity;
+pub use super::activity::{Activity, Content, ContentOf};
 pub use super::usage::Usage;
 
 /// The gateway's own settings. Those under [`Fixed`] take effect at start only.

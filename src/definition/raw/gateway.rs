@@ -514,6 +514,9 @@ pub struct Activity {
     /// The share of calls with a status below 400, 0 to 1, that get an entry; all others always do. Default 1.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sample: Option<f64>,
+    /// What is kept of the headers and bodies of calls, without known secrets and without what stands under names such
+    /// as `password`.
+    pub content: Option<ActivityContent>,
     /// How often the audit log gets a line that says who made how many calls with which connection;
     /// at least a second counts. Default 10s.
     pub audit_every: Option<DurationText>,
@@ -522,6 +525,34 @@ pub struct Activity {
     pub viewers: Option<u32>,
     /// How long one of them may take nothing of what is sent before it is let go; at least 1s. Default 10s.
     pub viewer_timeout: Option<DurationText>,
+}
+
+/// What is kept of the headers and bodies of calls: of those of applications, of deliveries that call endpoints, and of
+/// tests; never of calls for tokens.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActivityContent {
+    /// Of which calls. Default errors.
+    pub of: Option<ContentOf>,
+    /// The most bytes of each body; the beginning is kept. 64B to 64KiB. Default 4KiB.
+    pub bytes: Option<SizeText>,
+    /// The most bytes of memory that all take together; the oldest go first. Default 16MiB.
+    pub memory: Option<SizeText>,
+    /// Of at most how many calls a second. Default 100.
+    #[schemars(range(min = 0, max = 100_000))]
+    pub rate: Option<u32>,
+}
+
+/// Of which calls headers and bodies are kept.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ContentOf {
+    /// Of none.
+    None,
+    /// Of those that failed: refused here, answered with 400 or above, or not at all.
+    Errors,
+    /// Of all that have an entry.
+    All,
 }
 
 /// The certificate of a door.

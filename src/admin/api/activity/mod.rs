@@ -20,7 +20,7 @@ use crate::admin::Parts;
 use crate::admin::refusal::Refused;
 use crate::base::id::{ActivityId, ConnectionId};
 use crate::respond::Refusal;
-pub use shown::{EntryShown, describe};
+pub use shown::{EntryShown, describe, describe_whole};
 pub use wanted::{Outcome, Wanted};
 
 /// The newest entries that are wanted, newest first.
@@ -66,7 +66,7 @@ async fn within(parts: &Parts, id: ConnectionId, wanted: Wanted) -> Result<Wante
     params(("id" = ActivityId, Path, description = "The entry")),
     responses((status = 200, body = EntryShown), (status = 404, description = "not_found")))]
 pub async fn show(State(parts): Shared, Named(id): Named<ActivityId>) -> Result<Json<EntryShown>, Refused> {
-    Ok(Json(describe(&*one(&parts, id)?)))
+    Ok(Json(describe_whole(&*one(&parts, id)?)))
 }
 
 /// One entry.

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::Outcome;
 use crate::activity::Asker;
+use crate::activity::content::Message;
 use crate::activity::entry::{Direction, Entry, Kind};
 use crate::base::id::ActivityId;
 
@@ -78,6 +79,9 @@ pub struct RequestShown {
     pub bytes: u64,
     /// Its id at the proxy door, where it came by it.
     pub id: Option<String>,
+    /// What was sent, where one entry is asked for and that is kept of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<MessageShown>,
 }
 
 /// What was answered.
@@ -88,6 +92,51 @@ pub struct ResponseShown {
     pub status: u16,
     /// Bytes of the body.
     pub bytes: u64,
+    /// What was answered, where one entry is asked for and that is kept of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<MessageShown>,
+}
+
+/// Headers and the beginning of a body, without what is known or named as a secret.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = ActivityContent)]
+pub struct MessageShown {
+    /// The headers, in order.
+    pub headers: Vec<FieldShown>,
+    /// The beginning of the body; null where there is none, or where it is no text.
+    pub body: Option<String>,
+    /// Whether the body is longer.
+    pub cut: bool,
+}
+
+/// A header.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = ActivityHeader)]
+pub struct FieldShown {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl From<&Message> for MessageShown {
+    fn from(message: &Message) -> Self {
+        let headers = message.headers.iter();
+        let headers = headers.map(|(name, value)| FieldShown { name: name.to_string(), value: value.to_string() });
+        Self { headers: headers.collect(), body: message.body.as_deref().map(str::to_owned), cut: message.cut }
+    }
+}
+
+/// An entry as it is shown by itself: with what is kept of what it carried.
+pub fn describe_whole(entry: &Entry) -> EntryShown {
+    let mut shown = describe(entry);
+    if let Some(content) = entry.content.get() {
+        shown.request.content = Some((&content.request).into());
+        if let Some(response) = &mut shown.response {
+            response.content = content.response.as_ref().map(Into::into);
+        }
+    }
+    shown
 }
 
 /// An entry as it is shown.
@@ -110,8 +159,9 @@ pub fn describe(entry: &Entry) -> EntryShown {
             path: entry.path.clone(),
             bytes: entry.sent_bytes,
             id: entry.request_id.as_deref().map(str::to_owned),
+            content: None,
         },
-        response: entry.status.map(|status| ResponseShown { status, bytes: entry.received_bytes }),
+        response: entry.status.map(|status| ResponseShown { status, bytes: entry.received_bytes, content: None }),
         error_message: message,
         error_stack: stack,
         direction: entry.direction(),

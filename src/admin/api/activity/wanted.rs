@@ -54,6 +54,8 @@ pub struct Wanted {
     /// Only those with this text in path, address, error, causes, or one of their names and ids; upper and lower case
     /// are the same.
     pub q: Option<String>,
+    /// Only those that carried this text in a header or a body, as far as that is kept; upper and lower case are the same.
+    pub body: Option<String>,
     /// At most so many: 1 to 1,000, or 50 when nobody says.
     pub limit: Option<usize>,
     /// Only those older than this one.
@@ -118,6 +120,7 @@ impl Wanted {
             min_ms: self.min_duration.map(millis),
             max_ms: self.max_duration.map(millis),
             text: self.q.clone(),
+            body: self.body.clone(),
         })
     }
 }
