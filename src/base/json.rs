@@ -27,19 +27,20 @@ pub struct TooMany;
 /// When it has more than [`VALUES`] values, keys of objects among them.
 pub fn lossless(document: &[u8]) -> Result<Cow<'_, [u8]>, TooMany> {
     let mut values = 1;
-    walk(document, || {
+    walk(document, false, || {
         values += 1;
         if values > VALUES { Err(TooMany) } else { Ok(()) }
     })
 }
 
-/// As [`lossless`], of a document of which only a part may be read: whoever reads it counts the values.
-pub fn exact(document: &[u8]) -> Cow<'_, [u8]> {
-    walk(document, || Ok::<(), std::convert::Infallible>(())).unwrap_or_else(|never| match never {})
+/// As [`lossless`], of a document of which only a part may be read: whoever reads it counts the values. With `fractions`
+/// those are strings as well that have more digits than a double keeps.
+pub fn exact(document: &[u8], fractions: bool) -> Cow<'_, [u8]> {
+    walk(document, fractions, || Ok::<(), std::convert::Infallible>(())).unwrap_or_else(|never| match never {})
 }
 
 /// Goes over a document, calls `another` where one more value begins, and puts what would be rounded into quotes.
-fn walk<E>(document: &[u8], mut another: impl FnMut() -> Result<(), E>) -> Result<Cow<'_, [u8]>, E> {
+fn walk<E>(document: &[u8], fractions: bool, mut another: impl FnMut() -> Result<(), E>) -> Result<Cow<'_, [u8]>, E> {
     let (mut out, mut copied, mut at) = (Vec::new(), 0, 0);
     while let Some(&byte) = document.get(at) {
         match byte {
@@ -52,7 +53,7 @@ fn walk<E>(document: &[u8], mut another: impl FnMut() -> Result<(), E>) -> Resul
                 let end = at + 1 + document[at + 1..].iter().take_while(|byte| in_number(**byte)).count();
                 let number = &document[at..end];
                 let may_be = number.len() > SAFE_DIGITS || number.iter().any(|byte| matches!(byte, b'e' | b'E'));
-                if may_be && is_rounded(number) {
+                if may_be && is_rounded(number, fractions) {
                     out.extend_from_slice(&document[copied..at]);
                     out.push(b'"');
                     out.extend_from_slice(number);
@@ -88,13 +89,16 @@ fn in_number(byte: u8) -> bool {
 }
 
 /// Whether a reader with 64 bits and doubles takes a number for another: a whole number that has no place in 64 bits and
-/// is no double, and one beyond all doubles. A fraction is what its double is, as everywhere. What is no number in JSON is
-/// not touched: the reader says where it is wrong.
-fn is_rounded(number: &[u8]) -> bool {
+/// is no double, and one beyond all doubles. A fraction is what its double is, as everywhere, unless `fractions` are to be
+/// told apart. What is no number in JSON is not touched: the reader says where it is wrong.
+fn is_rounded(number: &[u8], fractions: bool) -> bool {
     let Some(written) = std::str::from_utf8(number).ok().filter(|text| is_number(text)) else { return false };
     let Ok(double) = serde_json::from_str::<f64>(written) else { return true };
     let is_whole = written.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-    if !is_whole || written.parse::<u64>().is_ok() || written.parse::<i64>().is_ok() {
+    if !is_whole {
+        return fractions && decimal(&format!("{double:e}")) != decimal(written);
+    }
+    if written.parse::<u64>().is_ok() || written.parse::<i64>().is_ok() {
         return false;
     }
     // Where two numbers of so many digits are one double, two writers may write it out as either.
@@ -129,6 +133,19 @@ mod tests {
 
     fn text(document: &str) -> String {
         String::from_utf8(lossless(document.as_bytes()).expect("few").into_owned()).expect("text")
+    }
+
+    #[test]
+    fn fractions_are_told_apart_by_their_digits_where_that_is_wanted() {
+        let kept = "[1.5,0.1,123e0,1700000000.123456,-0.0,1.50]";
+        assert_eq!(exact(kept.as_bytes(), true), kept.as_bytes());
+        let rounded = "[12345678901234567890.0,1700000000.1234567899,1.2345678901234567891e3]";
+        let digits = exact(rounded.as_bytes(), true);
+        assert_eq!(
+            String::from_utf8_lossy(&digits),
+            r#"["12345678901234567890.0","1700000000.1234567899","1.2345678901234567891e3"]"#
+        );
+        assert_eq!(exact(rounded.as_bytes(), false), rounded.as_bytes());
     }
 
     #[test]
@@ -176,7 +193,7 @@ mod tests {
 
         #[test]
         fn all_else_stands_as_it_was(document in r#"[\[\]{}",:a0-9.\\ -]{0,40}"#) {
-            let exact = exact(document.as_bytes());
+            let exact = exact(document.as_bytes(), false);
             let before = serde_json::from_str::<serde_json::Value>(&document);
             let after = serde_json::from_slice::<serde_json::Value>(&exact);
             prop_assert_eq!(before.is_ok(), after.is_ok());

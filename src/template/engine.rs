@@ -121,6 +121,7 @@ pub(super) fn environment() -> Environment<'static> {
     env.add_filter("tojson", tojson);
     env.add_filter("string", string);
     super::digest::add(&mut env);
+    super::guard::add(&mut env);
     env
 }
 
@@ -177,8 +178,9 @@ pub(super) fn printed(value: &Value) -> Result<Printed<'_>, Error> {
     }
 }
 
-/// The engine's error about a source in our words.
-pub(super) fn translate(error: &Error, source: &str) -> TemplateError {
+/// The engine's error about a source in our words; `written` is the stretch of the source that one of what was compiled
+/// was made of.
+pub(super) fn translate(error: &Error, written: impl Fn(Range<usize>) -> Range<usize>, source: &str) -> TemplateError {
     let kind = match error.kind() {
         ErrorKind::SyntaxError => TemplateErrorKind::Syntax,
         ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction | ErrorKind::UnknownMethod => {
@@ -198,7 +200,7 @@ pub(super) fn translate(error: &Error, source: &str) -> TemplateError {
         (_, Some(detail)) => detail.to_owned(),
         (_, None) => error.kind().to_string(),
     };
-    let range = error.range().map(|range| within(source, &range));
+    let range = error.range().map(|range| within(source, &written(range)));
     TemplateError { kind, message, range }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use minijinja::value::Value;
 
 use super::engine::{ENVIRONMENT, translate};
+use super::guard::Guarded;
 use super::made::to_json;
 use super::{Context, Name, TemplateError, TemplateErrorKind, syntax};
 
@@ -16,6 +17,7 @@ pub struct Expr {
     source: Arc<str>,
     names: Arc<[Name]>,
     compiled: Arc<minijinja::Expression<'static, 'static>>,
+    guarded: Arc<Guarded>,
 }
 
 impl Expr {
@@ -24,10 +26,11 @@ impl Expr {
     /// # Errors
     /// When it is not an expression, or names a filter or test that there is not.
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
-        let names = syntax::expression(source)?;
-        let compiled =
-            ENVIRONMENT.compile_expression_owned(source.to_owned()).map_err(|error| translate(&error, source))?;
-        Ok(Self { source: Arc::from(source), names: names.into(), compiled: Arc::new(compiled) })
+        let (names, guarded) = syntax::expression(source)?;
+        let compiled = ENVIRONMENT.compile_expression_owned(guarded.source.clone());
+        let compiled = compiled.map_err(|error| translate(&error, |range| guarded.written(&range), source))?;
+        let (compiled, guarded) = (Arc::new(compiled), Arc::new(guarded));
+        Ok(Self { source: Arc::from(source), names: names.into(), compiled, guarded })
     }
 
     /// What was written.
@@ -50,7 +53,12 @@ impl Expr {
     /// # Errors
     /// When an operation does not fit its values, or the limits are reached.
     pub fn value(&self, context: &Context) -> Result<Value, TemplateError> {
-        self.compiled.eval(context.root()).map_err(|error| translate(&error, &self.source))
+        self.compiled.eval(context.root()).map_err(|error| self.explain(&error))
+    }
+
+    /// What the engine says of it, in our words.
+    pub(super) fn explain(&self, error: &minijinja::Error) -> TemplateError {
+        translate(error, |range| self.guarded.written(&range), &self.source)
     }
 
     /// Whether its value is true in the language's sense: missing, none, false, zero and empty are not.

@@ -14,11 +14,13 @@ mod context;
 mod digest;
 mod engine;
 mod expr;
+mod guard;
 mod made;
 pub mod payload;
 mod syntax;
 mod text;
 mod tree;
+mod weight;
 
 pub use context::{Context, Headers};
 pub use engine::{FILTERS, FUNCTIONS, LIMITS, Limits, TESTS};

@@ -16,17 +16,34 @@ use crate::base::json::{self, VALUES};
 /// The deepest nesting of JSON that is built.
 const DEPTH: usize = 64;
 
+/// How numbers are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Numbers {
+    /// A fraction is the nearest double, as everywhere.
+    #[default]
+    Values,
+    /// One that no double holds is the text of its digits: for what tells one thing from another.
+    Digits,
+}
+
 /// Which values a set of templates reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     all: bool,
+    numbers: Numbers,
     below: Vec<(Box<str>, Wanted)>,
 }
 
 impl Wanted {
     /// Everything.
     pub fn all() -> Self {
-        Self { all: true, below: Vec::new() }
+        Self { all: true, ..Self::default() }
+    }
+
+    /// The same with numbers read so.
+    #[must_use]
+    pub fn reading(self, numbers: Numbers) -> Self {
+        Self { numbers, ..self }
     }
 
     /// What these names need: a name such as `body.action` wants this one value and all below it.
@@ -99,6 +116,8 @@ pub enum PayloadError {
 /// # Errors
 /// When the body is not what its type says, or has more than one reading.
 pub fn read(content_type: Option<&str>, body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
+    // A mark of UTF-8 is no part of a text (RFC 8259, section 8.1).
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     if body.is_empty() {
         return Ok(Value::from(()));
     }
@@ -137,7 +156,7 @@ fn read_form(body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
 }
 
 fn read_json(body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
-    match json::exact(body) {
+    match json::exact(body, wanted.numbers == Numbers::Digits) {
         Cow::Borrowed(body) => read_exact(body, wanted),
         // A fault is told at its place in what was sent.
         Cow::Owned(exact) => read_exact(&exact, wanted).or_else(|_| read_exact(body, wanted)),

@@ -6,11 +6,13 @@
 
 use std::ops::Range;
 
-use minijinja::machinery::ast::{self, BinOpKind, CallArg, Expr, Stmt};
+use minijinja::machinery::ast::{self, CallArg, Expr, Stmt};
 use minijinja::machinery::{Span, Token, parse, parse_expr, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
 use super::engine::{FILTERS, FUNCTIONS, LIMITS, TESTS, translate};
+use super::guard::{Guarded, Guards, is_guarded};
+use super::weight;
 use super::{TemplateError, TemplateErrorKind};
 
 /// A variable that a template reads.
@@ -22,55 +24,89 @@ pub struct Name {
     pub range: Range<usize>,
 }
 
-/// Reads a bare expression.
-pub(super) fn expression(source: &str) -> Result<Vec<Name>, TemplateError> {
-    short_enough(source, true)?;
-    let parsed = parse_expr(source).map_err(|error| translate(&error, source))?;
-    let mut walk = Walk::default();
+/// Reads a bare expression: the names in it, and what is compiled in its place.
+pub(super) fn expression(source: &str) -> Result<(Vec<Name>, Guarded), TemplateError> {
+    let tokens = tokens(source, true)?;
+    let parsed = parse_expr(source).map_err(|error| translate(&error, |range| range, source))?;
+    let mut walk = Walk::over(&tokens);
     walk.expression(&parsed);
-    walk.end()
+    let (names, guarded) = walk.end(source)?;
+    let mut again = Walk::checking();
+    let parsed = parse_expr(&guarded.source).map_err(|_| unguarded())?;
+    again.expression(&parsed);
+    again.end(source).map(|_| (names, guarded))
 }
 
-/// Reads a text with blocks.
-pub(super) fn blocks(source: &str) -> Result<Vec<Name>, TemplateError> {
-    short_enough(source, false)?;
-    let parsed = parse(source, "text", SyntaxConfig::default()).map_err(|error| translate(&error, source))?;
-    let mut walk = Walk::default();
+/// Reads a text with blocks: the names in it, and what is compiled in its place.
+pub(super) fn blocks(source: &str) -> Result<(Vec<Name>, Guarded), TemplateError> {
+    let tokens = tokens(source, false)?;
+    let read = |source| parse(source, "text", SyntaxConfig::default());
+    let parsed = read(source).map_err(|error| translate(&error, |range| range, source))?;
+    let mut walk = Walk::over(&tokens);
     walk.statement(&parsed);
-    walk.end()
+    if let Some((message, span)) = weight::too_much(&parsed) {
+        walk.refuse(message.to_owned(), span);
+    }
+    let (names, guarded) = walk.end(source)?;
+    let mut again = Walk::checking();
+    let parsed = read(&guarded.source).map_err(|_| unguarded())?;
+    again.statement(&parsed);
+    again.end(source).map(|_| (names, guarded))
 }
 
-/// Refuses what has more words and signs than [`LIMITS`] says.
-fn short_enough(source: &str, bare: bool) -> Result<(), TemplateError> {
+/// Its words and signs; refuses what has more than [`LIMITS`] says.
+fn tokens(source: &str, bare: bool) -> Result<Vec<(Token<'_>, Span)>, TemplateError> {
     // What cannot be taken apart is told by the parser.
     let tokens = tokenize(source, bare, SyntaxConfig::default()).map_while(Result::ok);
-    match tokens.filter(|(token, _)| !matches!(token, Token::TemplateData(_))).nth(LIMITS.tokens) {
+    let tokens: Vec<_> =
+        tokens.filter(|(token, _)| !matches!(token, Token::TemplateData(_))).take(LIMITS.tokens + 1).collect();
+    match tokens.get(LIMITS.tokens) {
         Some((_, span)) => Err(TemplateError {
             kind: TemplateErrorKind::Syntax,
             message: format!("has more than {} words and signs", LIMITS.tokens),
-            range: Some(range(span)),
+            range: Some(range(*span)),
         }),
-        None => Ok(()),
+        None => Ok(tokens),
     }
 }
 
-#[derive(Default)]
-struct Walk<'a> {
+/// Guards that did not come to stand around their operands. No template is known of which that is so.
+fn unguarded() -> TemplateError {
+    TemplateError {
+        kind: TemplateErrorKind::Failed,
+        message: "has a `*` or a `~` whose operands are not understood: put them in parentheses".to_owned(),
+        range: None,
+    }
+}
+
+struct Walk<'a, 't> {
     names: Vec<Name>,
     locals: Vec<&'a str>,
     fault: Option<TemplateError>,
+    guards: Guards,
+    /// The words and signs of what is read; none where guards are looked for.
+    tokens: Option<&'t [(Token<'t>, Span)]>,
 }
 
-impl<'a> Walk<'a> {
-    fn end(self) -> Result<Vec<Name>, TemplateError> {
+impl<'a, 't> Walk<'a, 't> {
+    fn over(tokens: &'t [(Token<'t>, Span)]) -> Self {
+        Self { tokens: Some(tokens), ..Self::checking() }
+    }
+
+    /// One that looks whether all guards are there.
+    fn checking() -> Self {
+        Self { names: Vec::new(), locals: Vec::new(), fault: None, guards: Guards::default(), tokens: None }
+    }
+
+    fn end(self, source: &str) -> Result<(Vec<Name>, Guarded), TemplateError> {
         match self.fault {
             Some(fault) => Err(fault),
-            None => Ok(self.names),
+            None => Ok((self.names, self.guards.put_into(source).ok_or_else(unguarded)?)),
         }
     }
 
     fn known(&mut self, what: &str, name: &str, known: &[&str], span: Span) {
-        if known.contains(&name) || self.fault.is_some() {
+        if known.contains(&name) || self.fault.is_some() || self.tokens.is_none() {
             return;
         }
         // The nearest name is the caller's to tell; without one, what there is helps more.
@@ -159,7 +195,11 @@ impl<'a> Walk<'a> {
             }
             Expr::UnaryOp(unary) => self.expression(&unary.expr),
             Expr::BinOp(binary) => {
-                self.repeats_or_prints(binary);
+                match self.tokens {
+                    Some(tokens) => self.guards.add(binary, tokens),
+                    None if is_guarded(binary) => {}
+                    None => _ = self.fault.get_or_insert_with(unguarded),
+                }
                 self.expression(&binary.left);
                 self.expression(&binary.right);
             }
@@ -200,22 +240,6 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The engine repeats lists lazily and prints them without a bound, so that ten signs would take minutes.
-    fn repeats_or_prints(&mut self, binary: &ast::Spanned<ast::BinOp<'a>>) {
-        let is_list = |expr: &Expr<'_>| matches!(expr, Expr::List(_) | Expr::Tuple(_));
-        let is_container = |expr: &Expr<'_>| is_list(expr) || matches!(expr, Expr::Map(_));
-        let (left, right) = (&binary.left, &binary.right);
-        match binary.op {
-            BinOpKind::Mul if is_list(left) || is_list(right) => {
-                self.refuse("a list is not repeated here: use `range` and a loop".to_owned(), binary.span());
-            }
-            BinOpKind::Concat if is_container(left) || is_container(right) => {
-                self.refuse("`~` joins texts: put `| tojson` behind a list or a map".to_owned(), binary.span());
-            }
-            _ => {}
-        }
-    }
-
     fn arguments(&mut self, arguments: &[CallArg<'a>]) {
         for argument in arguments {
             match argument {
@@ -253,7 +277,7 @@ mod tests {
     use super::*;
 
     fn names(source: &str) -> Vec<(String, String)> {
-        let found = blocks(source).expect("reads");
+        let (found, _) = blocks(source).expect("reads");
         found.into_iter().map(|name| (source.get(name.range).unwrap_or_default().to_owned(), name.path)).collect()
     }
 
@@ -273,8 +297,6 @@ mod tests {
             ("rnge(3)", "there is no function `rnge`"),
             ("body.items()", "values have no methods here: use a filter"),
             ("body | indent(3)", "there is no filter `indent`"),
-            ("[0] * body.n", "a list is not repeated here: use `range` and a loop"),
-            ("{'a': 1} ~ ''", "`~` joins texts: put `| tojson` behind a list or a map"),
         ];
         for (source, message) in cases {
             let error = expression(source).expect_err(source);

@@ -9,6 +9,7 @@ use minijinja::Environment;
 use minijinja::value::Value;
 
 use super::engine::{LIMITS, environment, printed, translate};
+use super::guard::Guarded;
 use super::made::{Bounded, to_json};
 use super::{Context, Expr, Name, TemplateError, TemplateErrorKind, syntax};
 
@@ -26,7 +27,7 @@ enum Form {
     /// Slots only: each can be encoded for its place.
     Segments(Arc<[Segment]>, Arc<[Name]>),
     /// With `{% … %}` or `{# … #}`: rendered as a whole.
-    Blocks(Arc<Environment<'static>>, Arc<[Name]>),
+    Blocks(Arc<(Environment<'static>, Guarded)>, Arc<[Name]>),
 }
 
 /// A part of a text.
@@ -48,10 +49,11 @@ impl Text {
     /// When a slot or block does not compile; the range is within `source`.
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
         let form = if source.contains("{%") || source.contains("{#") {
-            let names = syntax::blocks(source)?;
+            let (names, guarded) = syntax::blocks(source)?;
             let mut env = environment();
-            env.add_template_owned(BLOCKS, source.to_owned()).map_err(|error| translate(&error, source))?;
-            Form::Blocks(Arc::new(env), names.into())
+            env.add_template_owned(BLOCKS, guarded.source.clone())
+                .map_err(|error| translate(&error, |range| guarded.written(&range), source))?;
+            Form::Blocks(Arc::new((env, guarded)), names.into())
         } else if source.contains("{{") {
             let (segments, names) = segments(source)?;
             Form::Segments(segments.into(), names.into())
@@ -253,7 +255,7 @@ fn undefined(expr: &Expr) -> TemplateError {
 }
 
 fn missing(expr: &Expr, error: &minijinja::Error) -> TemplateError {
-    let translated = translate(error, expr.source());
+    let translated = expr.explain(error);
     match translated.kind {
         TemplateErrorKind::Missing => TemplateError {
             message: format!(
@@ -275,10 +277,15 @@ fn too_large() -> TemplateError {
     }
 }
 
-fn render_blocks(env: &Environment<'static>, source: &str, context: &Context) -> Result<String, TemplateError> {
+fn render_blocks(
+    (env, guarded): &(Environment<'static>, Guarded),
+    source: &str,
+    context: &Context,
+) -> Result<String, TemplateError> {
     let mut out = Bounded::default();
-    let template = env.get_template(BLOCKS).map_err(|error| translate(&error, source))?;
-    template.render_captured_to(Value::clone(&context.root()), &mut out).map_err(|error| translate(&error, source))?;
+    let explain = |error: minijinja::Error| translate(&error, |range| guarded.written(&range), source);
+    let template = env.get_template(BLOCKS).map_err(explain)?;
+    template.render_captured_to(Value::clone(&context.root()), &mut out).map_err(explain)?;
     out.text().ok_or_else(too_large)
 }
 
@@ -362,6 +369,76 @@ mod tests {
             let error = Expr::compile(source).expect_err(source);
             assert!(error.range.is_some_and(|range| source.get(range).is_some()), "{source}");
         }
+    }
+
+    #[test]
+    fn lists_and_maps_are_neither_repeated_nor_written_out_without_a_bound() {
+        let many = "body.list * 100000000";
+        let repeated = [
+            "{{ {'a': MANY} | upper | length }}",
+            "{% set l = [0] %}{% set m = {'a': l * 100000000} %}{{ (m ~ '') | length }}",
+            "{{ 'x' | replace({'a': MANY}, 'y') }}",
+            "{% if [MANY] == [MANY] %}a{% endif %}",
+            "{{ [[MANY], [MANY]] | max | length }}",
+            "{{ [{'a': MANY}] | join(',') | length }}",
+            "{% if {'a': MANY} is startingwith('x') %}{% endif %}",
+            "{% if [MANY] in [[MANY]] %}a{% endif %}",
+            "{{ {(MANY): 1} | length }}",
+            "{{ (body.n) * (body.list) }}",
+            "{{ body.list[0:1] * body.n * 100000 }}",
+            "{{ 2*(body.list|list)|length }}{{ body.list|list*100000000 }}",
+        ];
+        for source in repeated.map(|source| source.replace("MANY", many)) {
+            let error = render(&source).expect_err(&source);
+            assert!(error.message.starts_with("a list is not repeated"), "{source}: {error}");
+            let place = error.range.and_then(|range| source.get(range).map(str::to_owned)).expect("a place");
+            assert!(!place.contains("_multiplied"), "{source}: {place}");
+        }
+        for source in [
+            "{{ body ~ '' }}",
+            "{{ '' ~ (body.list) ~ 'x' }}",
+            "{{ body | upper }}",
+            "{{ body | trim }}",
+            "{{ [[1]] | join(',') }}",
+            "{{ 'a' | replace(body, 'b') }}",
+            "{{ body.list | map('lower') | list }}",
+            "{{ 'a' is endingwith(body) }}",
+        ] {
+            assert_eq!(
+                render(&source.replace("body.list |", "[body] |")).expect_err(source).kind,
+                TemplateErrorKind::WrongType
+            );
+        }
+        let doubled = |count: usize| "{% set a = [a, a] %}".repeat(count);
+        for source in [
+            format!("{{% set a = body %}}{}{{{{ [a] == [a] }}}}", doubled(30)),
+            format!("{{% set a = 'x' %}}{}{{{{ [a] == [a] }}}}", doubled(30)),
+            "{% set a = body %}{% for b in range(30) %}{% set a = [a, a] %}{% endfor %}{{ [a] == [a] }}".to_owned(),
+            "{% set a = body %}{% for b in range(30) %}{% set c = a + a %}{% set a = c %}{% endfor %}{{ [a] == [a] }}"
+                .to_owned(),
+            format!("{{% if 1 %}}{}{{% endif %}}", "{% if 1 %}{% set a = {'b': a, 'c': a} %}{% endif %}".repeat(30)),
+        ] {
+            assert!(Text::compile(&source).is_err(), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_is_usual_is_neither_too_much_nor_in_the_way() {
+        for (source, rendered) in [
+            ("{{ body.n * 100 }}", "300"),
+            ("{{ 2*body.n*(body.n + 1)*2 }}", "48"),
+            ("{{ (body.n | int) * 2 ~ '-' ~ body.a * 2 ~ ('!' * 2) }}", "6-xx!!"),
+            ("{% if body.n*2 == 6 %}{{ body.a ~ (body.n*2) ~ body.a }}{% endif %}", "x6x"),
+            ("{% set a = '' %}{% for b in body.list %}{% set a = a ~ b %}{{ a }}{% endfor %}", "11b"),
+            ("{{ -body.n * -2 }} {{ body.n ** 2 * 2 }} {{ not body.n * 0 }}", "6 18 true"),
+            ("{{ [1 * body.n, {'k': body.n * 2}['k']] | join('~*') }}", "3~*6"),
+            ("{{ '*' ~ \"~\" ~ body.list[body.n * 0] }}", "*~1"),
+            ("{% for b in body.list if b * 1 == b %}{{ b }}{% endfor %}{# * ~ #}", "1"),
+        ] {
+            assert_eq!(render(source), Ok(rendered.to_owned()), "{source}");
+        }
+        let error = render("{{ body.n * body.gone }}").expect_err("no number");
+        assert!(error.range.is_some_and(|range| range.end <= 20), "places are those of what was written");
     }
 
     #[test]
