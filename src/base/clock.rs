@@ -221,6 +221,11 @@ impl ManualClock {
         self.now.fetch_add(millis_of(by), Ordering::SeqCst);
         self.elapsed.fetch_add(millis_of(by), Ordering::SeqCst);
     }
+
+    /// Sets the wall clock back, and not the one that nobody sets.
+    pub fn set_back(&self, by: Duration) {
+        self.now.fetch_sub(millis_of(by), Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {

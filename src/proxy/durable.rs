@@ -31,7 +31,7 @@ use crate::definition::plan::gateway::{Caller, Gateway};
 use crate::outbound::call::{grants_by_name, repeats_safely};
 use crate::outbound::{OutboundError, Placed, Unsuccessful, Why};
 use crate::queue::durable::{Carry, DurableCall, newest_outcome};
-use crate::queue::{Again, Report};
+use crate::queue::{Again, Report, apart};
 use crate::request::{AnswerError, retry_after};
 use crate::respond::{Answer, Refusal};
 use crate::store::StoreError;
@@ -527,16 +527,6 @@ fn place<'a>(
 ) -> Option<(&'a Arc<Integration>, Route<'a>)> {
     let route = route::read(path, call.query.as_deref()).ok()?;
     Some((generation.integration(route.integration)?, route))
-}
-
-/// Runs what may take long for a large answer where it holds up no other call: the other tasks of this thread go to
-/// another one.
-fn apart<T>(work: impl FnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
-    match runtime {
-        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
-    }
 }
 
 /// The header in which the service takes an idempotency key for this call.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use minijinja::value::Value;
 
 use crate::store::model::{Event, EventHead};
-use crate::template::payload::{self, PayloadError, Wanted};
+use crate::template::payload::{self, Numbers, PayloadError, Wanted};
 use crate::template::{Context, TemplateError};
 
 /// What templates see of an event, and why its body could not be read where one of them asked for it.
@@ -20,8 +20,13 @@ pub struct Seen {
 impl Seen {
     /// An event as these names ask for it.
     pub fn of<S: AsRef<str>>(event: &Arc<Event>, names: impl IntoIterator<Item = S>) -> Self {
+        Self::reading(event, names, Numbers::Values)
+    }
+
+    /// The same with numbers read so.
+    pub fn reading<S: AsRef<str>>(event: &Arc<Event>, names: impl IntoIterator<Item = S>, numbers: Numbers) -> Self {
         let unread = Arc::default();
-        let wanted = Wanted::of(names).get("body").cloned().unwrap_or_default();
+        let wanted = Wanted::of(names).get("body").cloned().unwrap_or_default().reading(numbers);
         Self { context: noting(event, wanted, Arc::clone(&unread)), unread }
     }
 
@@ -39,12 +44,8 @@ impl Seen {
     }
 }
 
-/// `event`, `body`, `headers`, `query`. The body is read when it is first asked for, as far as `wanted` says;
-/// one that cannot be read is missing.
-pub fn context(event: &Arc<Event>, wanted: Wanted) -> Context {
-    noting(event, wanted, Arc::default())
-}
-
+/// `event`, `body`, `headers`, `query`. The body is read when it is first asked for, as far as `wanted` says; one that
+/// cannot be read is missing, and `unread` says why.
 fn noting(event: &Arc<Event>, wanted: Wanted, unread: Arc<OnceLock<PayloadError>>) -> Context {
     let headers = event.headers.iter().filter_map(|(name, value)| Some((name.as_str(), str::from_utf8(value).ok()?)));
     let with_body = Arc::clone(event);

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use super::content;
+use super::content::Seen;
 use crate::base::plain::is_plain;
 use crate::definition::plan::Integration;
 use crate::definition::plan::webhook::Webhook;
 use crate::store::model::Event;
-use crate::template::payload::Wanted;
-use crate::template::{Context, Expr};
+use crate::template::Expr;
+use crate::template::payload::Numbers;
 
 /// The type of a stored event whose definition could not tell what it is.
 pub const UNTOLD: &str = "trunkline.untold";
@@ -30,25 +30,48 @@ pub struct Told {
     pub delivery_id: Option<String>,
 }
 
-/// Asks the expressions of a definition.
-///
-/// # Errors
-/// What is wrong with one of them, in words.
-pub fn ask(webhook: &Webhook, context: &Context) -> Result<Told, String> {
-    let event_type = one("event", &webhook.event, context)?.map_or_else(|| UNKNOWN.to_owned(), |text| sanitised(&text));
-    Ok(Told { event_type, delivery_id: delivery_id(webhook, context)? })
+/// Why nobody can tell what a webhook is, and what is known of it all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untold {
+    /// What is wrong with an expression, or with what it reads.
+    pub why: String,
+    /// The sender's id, where it could be told: a repeat is known by it.
+    pub delivery_id: Option<String>,
 }
 
-/// Asks for the delivery's id alone: a repeat is known by it also where nobody can tell what the event is.
+/// Asks the expressions of a definition. `one` is what an expression gives of what it reads, and fails where that cannot
+/// be read: what is missing in it is not known to be missing.
 ///
 /// # Errors
-/// What is wrong with the expression, in words.
-pub fn delivery_id(webhook: &Webhook, context: &Context) -> Result<Option<String>, String> {
-    webhook.delivery_id.as_ref().map_or(Ok(None), |expr| one("delivery_id", expr, context))
+/// When one of them fails.
+pub fn ask(webhook: &Webhook, one: impl Fn(&Expr, Numbers) -> Result<Option<String>, String>) -> Result<Told, Untold> {
+    let delivery_id = webhook.delivery_id.as_ref().map_or(Ok(None), |expr| told_by(expr, &one));
+    let event_type = one(&webhook.event, Numbers::Values);
+    let why = |field: &str, why: &String| format!("`webhook.{field}` cannot be told: {why}");
+    match (event_type, delivery_id) {
+        (Ok(text), Ok(delivery_id)) => {
+            let event_type = text.map_or_else(|| UNKNOWN.to_owned(), |text| sanitised(&text));
+            Ok(Told { event_type, delivery_id })
+        }
+        (Err(error), delivery_id) => {
+            Err(Untold { why: why("event", &error), delivery_id: delivery_id.unwrap_or_default() })
+        }
+        (Ok(_), Err(error)) => Err(Untold { why: why("delivery_id", &error), delivery_id: None }),
+    }
 }
 
-fn one(field: &str, expr: &Expr, context: &Context) -> Result<Option<String>, String> {
-    expr.text(context).map_err(|error| format!("`webhook.{field}` cannot be told: {error}"))
+/// An id that is a number is told by the digits that were sent: two that are one double are not one delivery.
+fn told_by(
+    expr: &Expr,
+    one: &impl Fn(&Expr, Numbers) -> Result<Option<String>, String>,
+) -> Result<Option<String>, String> {
+    let told = one(expr, Numbers::Values)?;
+    let may_be_rounded = told.as_deref().is_some_and(|id| {
+        let signs = id.as_bytes().windows(3);
+        signs.into_iter().any(|signs| matches!(signs, [b'0'..=b'9', b'.', b'0'..=b'9']))
+    });
+    // What reckons with numbers fails with digits, and is as exact as it reckons.
+    if may_be_rounded { Ok(one(expr, Numbers::Digits).unwrap_or(told)) } else { Ok(told) }
 }
 
 /// A stored event as the definition in force tells it: itself, unless nobody could tell what it is when it came.
@@ -60,9 +83,12 @@ pub fn of_stored(integration: &Integration, event: &Arc<Event>) -> Result<Arc<Ev
         return Ok(Arc::clone(event));
     }
     let webhook = integration.webhook.as_ref().ok_or("the definition no longer takes webhooks")?;
-    let names = webhook.event.names().into_iter().chain(webhook.delivery_id.iter().flat_map(Expr::names));
-    let wanted = Wanted::of(names).get("body").cloned().unwrap_or_default();
-    let told = ask(webhook, &content::context(event, wanted).with("method", "POST"))?;
+    let told = ask(webhook, |expr, numbers| {
+        let seen = Seen::reading(event, expr.names(), numbers);
+        let told = expr.text(&seen.context.clone().with("method", "POST")).map_err(|error| seen.explain(&error))?;
+        seen.unread().map_or(Ok(told), |unread| Err(unread.to_string()))
+    });
+    let told = told.map_err(|untold| untold.why)?;
     let mut event = Event::clone(event);
     event.head.event_type = told.event_type;
     event.head.delivery_id = event.head.delivery_id.or(told.delivery_id);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::content::Seen;
 use super::job::{Again, Report};
-use super::{durable, identity};
+use super::{apart, durable, identity};
 use crate::base::clock::Timestamp;
 use crate::definition::plan::Integration;
 use crate::definition::plan::rule::{Action, Rule, What};
@@ -41,8 +41,9 @@ pub fn plan(integration: &Integration, event: &Arc<Event>, now: Timestamp) -> Re
     let wants = |rule: &&Rule| {
         let Some(condition) = &rule.condition else { return true };
         match decided(condition, &seen) {
-            // What another rule asks for cannot be read: each is decided by what it asks for itself.
-            Err(_) => holds(rule, event).is_none_or(|held| held.unwrap_or(true)),
+            // What another rule asks for cannot be read: each is decided by what it asks for itself, which reads the body
+            // once for each.
+            Err(_) => apart(|| holds(rule, event)).is_none_or(|held| held.unwrap_or(true)),
             Ok(held) => held,
         }
     };

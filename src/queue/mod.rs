@@ -30,6 +30,16 @@ pub use holds::Holds;
 pub use job::{Act, Again, Answered, Failed, Report, Task};
 pub use worker::{Running, start};
 
+/// Runs what may take long for a large body where it holds up nobody else: the other tasks of this thread go to another
+/// one.
+pub fn apart<T>(work: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match runtime {
+        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// What workers work with.
 #[derive(Clone)]
 pub struct Parts {

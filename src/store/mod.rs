@@ -107,6 +107,10 @@ pub trait Work: Backlog {
     /// [`Self::replay_delivery`] does.
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<(), StoreError>;
 
+    /// The wall clock was set back by so much, and is `now`: what waits to be tried again waits as long as was meant. In
+    /// memory alone; a start looks by itself for what was planned in a time that has not come yet.
+    async fn step_back(&self, step: Duration, now: Timestamp);
+
     /// Changes whenever an item may have become due sooner than was known; a worker that waits on it
     /// and on [`Self::next_due`] misses nothing.
     fn wake(&self) -> watch::Receiver<u64>;

@@ -1,19 +1,19 @@
 //! What kind of event a verified webhook is, and which delivery.
 //!
 //! A verified webhook is never lost because of its content: whatever the expressions cannot tell, it is
-//! stored, under the type `unknown` where it has none, and rules with `when: "*"` see it. Where an expression fails
-//! it is stored as well, and ends in the dead-letter list ([`identity`]). The one exception is a body with two
+//! stored, under the type `unknown` where it has none, and rules with `when: "*"` see it. Where an expression fails, or
+//! what it reads cannot be read, it is stored as well, and ends in the dead-letter list ([`identity`]). The one exception is a body with two
 //! readings. Called by `receive`.
 
 use sha2::{Digest as _, Sha256};
 
-use super::scope::Scope;
+use super::scope::{Came, Scope};
 use super::verify::Verified;
 use crate::base::plain::is_plain;
 use crate::definition::plan::Fingerprint;
 use crate::definition::plan::webhook::Webhook;
-use crate::queue::identity::{self, LONGEST, Told, UNTOLD};
-use crate::template::payload::PayloadError;
+use crate::queue::identity::{self, LONGEST, Told, UNTOLD, Untold};
+use crate::template::payload::{Numbers, PayloadError, Wanted};
 
 /// What a webhook is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,17 +32,29 @@ pub struct Identity {
 ///
 /// # Errors
 /// [`PayloadError::Repeated`] when a key that is read stands twice.
-pub fn identify(webhook: &Webhook, scope: &Scope, verified: &Verified) -> Result<Identity, PayloadError> {
-    let told = identity::ask(webhook, &scope.context);
+pub fn identify(
+    webhook: &Webhook,
+    (came, scope): (Came<'_>, &Scope),
+    verified: &Verified,
+) -> Result<Identity, PayloadError> {
+    let told = identity::ask(webhook, |expr, numbers| {
+        if numbers == Numbers::Values {
+            let told = expr.text(&scope.context).map_err(|error| error.to_string());
+            if scope.fault().is_none() {
+                return told;
+            }
+        }
+        // What another expression asked for cannot be read: each is asked by what it reads itself.
+        let alone = Scope::of(came, &Wanted::of(expr.names()), numbers);
+        let told = expr.text(&alone.context).map_err(|error| error.to_string());
+        alone.fault().map_or(told, |unread| Err(unread.to_string()))
+    });
     if let Some(repeated @ PayloadError::Repeated(_)) = scope.fault() {
         return Err(repeated.clone());
     }
     let (Told { event_type, delivery_id }, untold) = match told {
         Ok(told) => (told, None),
-        Err(why) => {
-            let delivery_id = identity::delivery_id(webhook, &scope.context).unwrap_or_default();
-            (Told { event_type: UNTOLD.to_owned(), delivery_id }, Some(why))
-        }
+        Err(Untold { why, delivery_id }) => (Told { event_type: UNTOLD.to_owned(), delivery_id }, Some(why)),
     };
     let moment = || verified.moment.as_deref().map(|signature| format!("signature:{}", digest(signature)));
     Ok(Identity { event_type, delivery_id: delivery_id.map(bounded).or_else(moment), untold })

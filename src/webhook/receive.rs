@@ -17,7 +17,7 @@ use super::identify::{self, Identity};
 use super::limits::Limits;
 use super::readings::Readings;
 use super::refused::{Refused, RefusedList};
-use super::scope::{Scope, query_without_secret};
+use super::scope::{self, Scope, query_without_secret};
 use super::silence::Silence;
 use super::tally::{Came, Tallies};
 use super::verify::{self, Failure, Request, Verified};
@@ -37,6 +37,7 @@ use crate::store::model::{Accepted, NewEvent};
 use crate::store::{Events, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::{self, Span};
+use crate::template::payload::Numbers;
 
 /// The header of an acknowledgement that names the event.
 pub const EVENT_HEADER: HeaderName = HeaderName::from_static("trunkline-event");
@@ -272,7 +273,9 @@ impl Visit<'_> {
 /// The stages that have the body.
 impl Visit<'_> {
     async fn take(&self, body: Bytes) -> Result<Answer, Answer> {
-        let scope = Scope::of(self.head, &body, &self.receiver.readings.of(self.admission, self.webhook));
+        let wanted = self.receiver.readings.of(self.admission, self.webhook);
+        let came = scope::Came { head: self.head, body: &body };
+        let scope = Scope::of(came, &wanted, Numbers::Values);
         if let Some(reply) = self.handshake_unverified(&scope)? {
             return Ok(reply);
         }
@@ -282,7 +285,7 @@ impl Visit<'_> {
         }
         self.is_event()?;
         self.has_room()?;
-        let identity = self.identify(&scope, &verified)?;
+        let identity = self.identify((came, &scope), &verified)?;
         if let Some(passed_over) = self.pass_over(&identity) {
             return Ok(passed_over);
         }
@@ -334,13 +337,9 @@ impl Visit<'_> {
         self.receiver.limits.take_verified(id, self.webhook.rate, now).map_err(|wait| self.too_many(wait))
     }
 
-    fn identify(&self, scope: &Scope, verified: &Verified) -> Result<Identity, Answer> {
-        let identity = identify::identify(self.webhook, scope, verified)
+    fn identify(&self, seen: (scope::Came<'_>, &Scope), verified: &Verified) -> Result<Identity, Answer> {
+        let identity = identify::identify(self.webhook, seen, verified)
             .map_err(|error| self.refuse(Refusal::MalformedRequest, &error.to_string()))?;
-        if let Some(fault) = scope.fault() {
-            let (integration, event_type) = (&*self.admission.integration.id, &*identity.event_type);
-            tracing::warn!(integration, event.r#type = event_type, "webhook stored although {fault}");
-        }
         if let Some(why) = &identity.untold {
             let integration = &*self.admission.integration.id;
             tracing::warn!(

@@ -13,7 +13,7 @@ use minijinja::value::Value;
 use super::door::RequestHead;
 use crate::definition::plan::webhook::{Hmac, ReplyBody, SignedPart, TokenPlace, ValuePlace, Verify, Webhook};
 use crate::queue::content;
-use crate::template::payload::{self, PayloadError, Wanted};
+use crate::template::payload::{self, Numbers, PayloadError, Wanted};
 use crate::template::{Context, Expr};
 
 /// What the expressions of a webhook read, all together.
@@ -55,9 +55,18 @@ pub struct Scope {
     read: Arc<OnceLock<Option<PayloadError>>>,
 }
 
+/// A request of which scopes are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Came<'a> {
+    /// Its head.
+    pub head: &'a RequestHead,
+    /// Its body.
+    pub body: &'a Bytes,
+}
+
 impl Scope {
     /// The scope of a request.
-    pub fn of(head: &RequestHead, body: &Bytes, wanted: &Wanted) -> Self {
+    pub fn of(Came { head, body }: Came<'_>, wanted: &Wanted, numbers: Numbers) -> Self {
         let read = Arc::new(OnceLock::new());
         let mut context = Context::new().with("method", head.method.as_str());
         if wanted.get("headers").is_some() {
@@ -70,7 +79,7 @@ impl Scope {
         if let Some(wanted) = wanted.get("body") {
             let media = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
             let (media, body, wanted, fault) =
-                (media.map(str::to_owned), body.clone(), wanted.clone(), Arc::clone(&read));
+                (media.map(str::to_owned), body.clone(), wanted.clone().reading(numbers), Arc::clone(&read));
             context = context.with_lazy("body", move || match payload::read(media.as_deref(), &body, &wanted) {
                 Ok(value) => {
                     fault.get_or_init(|| None);

@@ -16,7 +16,7 @@ use super::index::{Index, ItemKind};
 use super::lock::Lock;
 use super::op::{self, ItemKey, MATCH, Op};
 use super::records::Records;
-use super::row::{Stand, Tries};
+use super::row::{DeliveryRow, Stand, Tries};
 use super::scheduler::{NewItem, Scheduler};
 use super::{Embedded, Entry};
 use crate::base::clock::{Clock, Timestamp};
@@ -25,7 +25,7 @@ use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk, create_file, own_directory};
 use crate::store::journal::segment::{self, End};
 use crate::store::journal::{self, Durability, Journal, JournalOptions};
-use crate::store::model::Lane;
+use crate::store::model::{Attempt, Lane};
 
 /// The newest format this version reads and the one it writes.
 pub const FORMAT: u32 = 3;
@@ -361,7 +361,7 @@ fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, 
     let event = index.event(key.0)?.ok_or_else(missing)?;
     if key.1 == MATCH {
         let (tries, lane) = (event.tries, Lane::matching_of(event.head.endpoint.as_deref()));
-        let due = calm(tries, event.head.received_at);
+        let due = calm(tries, event.head.received_at.min(now));
         let rule = Arc::from("");
         return Ok((
             NewItem {
@@ -379,13 +379,20 @@ fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, 
     }
     let row = index.delivery(key)?.ok_or_else(missing)?;
     let due = match row.stand {
-        Stand::Ready(due) => due,
+        // Where the clock was set back since it was planned, it waits as long as was meant then.
+        Stand::Ready(due) => due.before(planned(&row, due).since(now)),
         Stand::Done | Stand::Dead => now,
     };
     let (rule, tries, since) = (Arc::from(row.rule.as_str()), row.tries, Some(due));
     let (due, suspect, attempts) = (calm(tries, due), suspect(tries), tries.begun);
     let item = NewItem { key, lane: row.lane, rule, action: row.action, attempts, due, since, suspect };
     Ok((item, tries))
+}
+
+/// The moment at which it was said when a delivery is due, by the clock of then.
+fn planned(row: &DeliveryRow, due: Timestamp) -> Timestamp {
+    let ended = |attempt: &Attempt| attempt.started_at.after(Duration::from_millis(attempt.duration_ms));
+    row.attempts.last().map_or(due, ended)
 }
 
 /// Bytes of the segments and marks of all journals, by a listing of their few directories.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::op::{ItemKey, MATCH, Op, Outcome};
 use crate::base::clock::Timestamp;
@@ -200,6 +201,25 @@ impl Scheduler {
             }
             entry.state = State::Ready { due };
             self.lanes.entry(entry.lane.clone()).or_default().insert((due, key));
+        }
+    }
+
+    /// The wall clock was set back by so much, and is `now`: what waits for a moment that was told by the clock before waits
+    /// as long as was meant, and not for the step besides.
+    pub fn step_back(&mut self, step: Duration, now: Timestamp) {
+        for (key, entry) in &mut self.items {
+            let State::Ready { due } = entry.state else { continue };
+            // What is due sooner than that was planned after the step.
+            if due.since(now) < step {
+                continue;
+            }
+            let sooner = due.before(step);
+            if let Some(ready) = self.lanes.get_mut(&entry.lane)
+                && ready.remove(&(due, *key))
+            {
+                ready.insert((sooner, *key));
+                entry.state = State::Ready { due: sooner };
+            }
         }
     }
 

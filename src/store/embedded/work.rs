@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tokio::sync::watch;
 
@@ -312,6 +314,10 @@ impl Work for Embedded {
 
     fn wake(&self) -> watch::Receiver<u64> {
         self.wake.subscribe()
+    }
+
+    async fn step_back(&self, step: Duration, now: Timestamp) {
+        self.scheduler().step_back(step, now);
     }
 
     async fn next_due(&self, busy: &[Lane]) -> Result<Option<Timestamp>, StoreError> {

@@ -68,6 +68,11 @@ impl<E: Engine> Lab<E> {
         self.clock.now()
     }
 
+    /// The wall clock is set back.
+    pub fn set_back(&self, step: Duration) {
+        self.clock.set_back(step);
+    }
+
     pub fn pass(&self, by: Duration) {
         self.clock.advance(by);
     }
@@ -238,6 +243,7 @@ macro_rules! contract_of {
                 each_filter_narrows_the_list,
             }
             work {
+                what_waits_does_not_wait_for_the_step_of_a_clock_that_is_set_back,
                 a_claim_takes_the_oldest_due_first_and_at_most_max,
                 a_claim_takes_at_most_per_lane_of_a_lane,
                 a_claim_passes_over_busy_lanes,

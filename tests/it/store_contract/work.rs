@@ -52,6 +52,32 @@ pub async fn nothing_is_claimed_before_it_is_due<E: Engine>(lab: Lab<E>) {
     lab.claim_one().await;
 }
 
+pub async fn what_waits_does_not_wait_for_the_step_of_a_clock_that_is_set_back<E: Engine>(mut lab: Lab<E>) {
+    const DAY: Duration = Duration::from_hours(24);
+    let retry = |lab: &Lab<E>| Verdict::Retry { due: lab.now().after(Duration::from_secs(5)) };
+    for restarts in [false, true] {
+        lab.planned(&["a"]).await;
+        let leased = lab.claim_one().await;
+        lab.finish(&leased, retry(&lab)).await;
+        lab.set_back(DAY);
+        if restarts {
+            lab = lab.crash().await;
+        } else {
+            lab.store().step_back(DAY, lab.now()).await;
+        }
+        assert!(lab.claim(10).await.is_empty(), "it waits as long as was meant");
+        lab.pass(Duration::from_secs(5));
+        let again = lab.claim_one().await;
+        // What is planned after the step is not touched by it.
+        lab.finish(&again, retry(&lab)).await;
+        lab.store().step_back(DAY, lab.now()).await;
+        assert!(lab.claim(10).await.is_empty());
+        lab.pass(Duration::from_secs(5));
+        let last = lab.claim_one().await;
+        lab.finish(&last, Verdict::Done).await;
+    }
+}
+
 pub async fn a_leased_item_is_claimed_by_one_worker_only<E: Engine>(lab: Lab<E>) {
     for _ in 0..20 {
         lab.accept().await;
