@@ -72,13 +72,15 @@ impl Keeper {
     pub async fn write(&self) {
         let Taken { counted, since, dropped } = self.activity.tally().take();
         self.drops(dropped);
-        for groups in counted.chunks(GROUPS) {
+        // A line says as well how many it has no room for.
+        let lines = counted.chunks(GROUPS).chain((counted.is_empty() && dropped > 0).then_some(&[][..]));
+        for groups in lines {
             let entry = AuditEntry {
                 at: self.clock.now(),
                 actor: "system".to_owned(),
                 action: "calls".to_owned(),
                 target: "proxy".to_owned(),
-                detail: json!({ "since": since.to_string(), "calls": groups }),
+                detail: json!({ "since": since.to_string(), "calls": groups, "uncounted": dropped }),
             };
             if let Err(error) = self.audit.append(entry).await {
                 let calls = groups.iter().map(|of: &Counted| of.calls).sum();

@@ -82,8 +82,13 @@ pub struct Taken {
 }
 
 impl Tally {
-    /// Counts a call, whoever made it. What comes from outside uses no credential.
+    /// Counts a call, whoever made it. What comes from outside uses no credential, and what was refused here used none:
+    /// whoever asks for connections that there are not must not push out what was used.
     pub fn count(&self, call: &CallRecord) {
+        let result = Became::of(call);
+        if result == Became::Failed && call.course.attempts == 0 {
+            return;
+        }
         let caller = match &call.asker {
             Asker::Event(_) | Asker::Connect => return,
             Asker::Caller(caller) => Some(Arc::clone(caller)),
@@ -94,8 +99,8 @@ impl Tally {
             caller,
             integration: Arc::clone(&call.integration),
             connection: Arc::clone(&call.connection),
-            method: call.method.clone(),
-            result: Became::of(call),
+            method: known(&call.method),
+            result,
         };
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.since.get_or_insert(call.at);
@@ -117,6 +122,23 @@ impl Tally {
     }
 }
 
+/// A method as it is counted: those that everybody knows by their names, and all others as one, since they may be any
+/// word.
+fn known(method: &Method) -> Method {
+    const KNOWN: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+    if KNOWN.contains(method) { method.clone() } else { Method::from_bytes(b"_OTHER").unwrap_or_default() }
+}
+
 impl Group {
     fn place(&self) -> (&str, Option<&str>, [&str; 3], u8) {
         let used = [&*self.integration, &*self.connection, self.method.as_str()];
@@ -136,6 +158,7 @@ impl Became {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Course;
     use super::super::tests::call;
     use super::*;
 
@@ -165,6 +188,25 @@ mod tests {
         ];
         assert_eq!(counted.iter().map(shown).collect::<Vec<_>>(), expected);
         assert_eq!((since.seconds(), dropped, tally.take().counted.len()), (1, 0, 0));
+    }
+
+    #[test]
+    fn what_used_no_credential_takes_no_group_and_odd_methods_take_one() {
+        let tally = Tally::default();
+        let refused = |number: usize| CallRecord {
+            connection: number.to_string().into(),
+            error: Some("connection_unknown"),
+            status: None,
+            course: Course::default(),
+            ..by("a")
+        };
+        (0..GROUPS + 3).for_each(|number| tally.count(&refused(number)));
+        for method in ["GET", "M1", "M2"] {
+            tally.count(&CallRecord { method: method.parse().expect("a method"), ..by("a") });
+        }
+        let Taken { counted, dropped, .. } = tally.take();
+        let shown: Vec<_> = counted.iter().map(|of| (of.group.method.as_str(), of.calls)).collect();
+        assert_eq!((shown.as_slice(), dropped), (&[("GET", 1), ("_OTHER", 2)][..], 0));
     }
 
     #[test]

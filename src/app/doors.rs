@@ -73,6 +73,7 @@ pub async fn open(
     let dialer = Arc::new(Dialer::new(resolver, redirect).leaving_by(gateway.fixed.egress.clone()));
     dialer.guard().set_own(listeners.addresses());
     let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone()).tracing(&seams.metrics.traces);
+    let clients = clients.bounded(live, &seams.metrics);
     let activity = Arc::new(state::activity(&gateway, seams).await);
     let policies = Arc::new(Policies::new(Arc::clone(&seams.clock), Arc::clone(&seams.metrics)));
     let (tokens, legs) = signing_in(&clients, &policies, (&connections, &activity), seams);

@@ -77,10 +77,14 @@ impl Reading {
         self.places.extend_from_slice(from.places.get(range).unwrap_or_default());
     }
 
-    /// The same without line breaks; `None` where there are none.
+    /// The same without line breaks and the blanks behind them; `None` where there are none.
     pub fn unbroken(&self) -> Option<Self> {
         memchr::memchr2(b'\n', b'\r', &self.bytes)?;
-        let kept = self.bytes.iter().zip(&self.places).filter(|(byte, _)| !matches!(byte, b'\n' | b'\r'));
+        let mut is_broken = false;
+        let kept = self.bytes.iter().zip(&self.places).filter(|(byte, _)| {
+            is_broken = matches!(byte, b'\n' | b'\r') || is_broken && matches!(byte, b' ' | b'\t');
+            !is_broken
+        });
         let (bytes, mut places): (Vec<u8>, Vec<u32>) = kept.map(|(byte, place)| (*byte, *place)).unzip();
         places.extend(self.places.last());
         Some(Self { bytes, places })
@@ -128,7 +132,9 @@ fn character(code: u32, taken: usize) -> Option<Escape> {
 fn backslash(rest: &[u8]) -> Option<Escape> {
     let short = match rest.get(1) {
         None => return Some(Escape::Cut),
+        Some(b'u') if rest.get(2) == Some(&b'{') => return braced(rest),
         Some(b'u') => return unicode(rest),
+        Some(b'x') => return byte(rest),
         Some(sign @ (b'"' | b'\\' | b'/' | b'\'')) => *sign,
         Some(b'n') => b'\n',
         Some(b'r') => b'\r',
@@ -138,6 +144,25 @@ fn backslash(rest: &[u8]) -> Option<Escape> {
         Some(_) => return None,
     };
     Some(one(short, 2))
+}
+
+/// `\xXX` of JavaScript and others.
+fn byte(rest: &[u8]) -> Option<Escape> {
+    match hexadecimal(rest.get(2..)?, 2) {
+        Some(byte) => character(byte, 4),
+        None if rest.len() < 4 && rest.iter().skip(2).all(u8::is_ascii_hexdigit) => Some(Escape::Cut),
+        None => None,
+    }
+}
+
+/// `\u{X…}` of JavaScript and others, of one to six digits.
+fn braced(rest: &[u8]) -> Option<Escape> {
+    let digits = rest.iter().skip(3).take(7).take_while(|byte| byte.is_ascii_hexdigit()).count();
+    match rest.get(3 + digits) {
+        Some(b'}') => character(number(rest.get(3..3 + digits)?, 16)?, digits + 4),
+        None if digits < 7 => Some(Escape::Cut),
+        _ => None,
+    }
 }
 
 /// `\uXXXX`, two of them for what is beyond 16 bits.
@@ -164,6 +189,14 @@ fn unicode(rest: &[u8]) -> Option<Escape> {
 }
 
 fn percent(rest: &[u8]) -> Option<Escape> {
+    // `%uXXXX` of JavaScript's `escape`.
+    if rest.get(1) == Some(&b'u') {
+        return match hexadecimal(rest.get(2..)?, 4) {
+            Some(unit) => character(unit, 6),
+            None if rest.len() < 6 && rest.iter().skip(2).all(u8::is_ascii_hexdigit) => Some(Escape::Cut),
+            None => None,
+        };
+    }
     match hexadecimal(rest.get(1..)?, 2) {
         Some(byte) => Some(one(u8::try_from(byte).ok()?, 3)),
         None if rest.len() < 3 && rest.iter().skip(1).all(u8::is_ascii_hexdigit) => Some(Escape::Cut),
@@ -179,17 +212,54 @@ fn reference(rest: &[u8]) -> Option<Escape> {
     };
     let name = near.get(1..end)?;
     let sign = match name {
-        b"amp" => b'&',
-        b"lt" => b'<',
-        b"gt" => b'>',
-        b"quot" => b'"',
-        b"apos" => b'\'',
         [b'#', b'x' | b'X', digits @ ..] => return character(number(digits, 16)?, end + 1),
         [b'#', digits @ ..] => return character(number(digits, 10)?, end + 1),
-        _ => return None,
+        name => NAMES.iter().find(|(known, _)| known.as_bytes() == name)?.1,
     };
     Some(one(sign, end + 1))
 }
+
+/// The names that HTML has for signs of ASCII.
+const NAMES: [(&str, u8); 38] = [
+    ("amp", b'&'),
+    ("AMP", b'&'),
+    ("lt", b'<'),
+    ("LT", b'<'),
+    ("gt", b'>'),
+    ("GT", b'>'),
+    ("quot", b'"'),
+    ("QUOT", b'"'),
+    ("apos", b'\''),
+    ("Tab", b'\t'),
+    ("NewLine", b'\n'),
+    ("excl", b'!'),
+    ("num", b'#'),
+    ("dollar", b'$'),
+    ("percnt", b'%'),
+    ("lpar", b'('),
+    ("rpar", b')'),
+    ("ast", b'*'),
+    ("midast", b'*'),
+    ("plus", b'+'),
+    ("comma", b','),
+    ("period", b'.'),
+    ("sol", b'/'),
+    ("colon", b':'),
+    ("semi", b';'),
+    ("equals", b'='),
+    ("quest", b'?'),
+    ("commat", b'@'),
+    ("lsqb", b'['),
+    ("lbrack", b'['),
+    ("bsol", b'\\'),
+    ("rsqb", b']'),
+    ("rbrack", b']'),
+    ("Hat", b'^'),
+    ("lowbar", b'_'),
+    ("grave", b'`'),
+    ("lcub", b'{'),
+    ("rcub", b'}'),
+];
 
 fn number(digits: &[u8], radix: u32) -> Option<u32> {
     let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
@@ -217,7 +287,10 @@ mod tests {
         {
             assert!(all(&format!("{written}?")).contains(&"/?".to_owned()), "{written}");
         }
-        for other in ["a", "%2G", "&#48;", "&unknown;", "\\x"] {
+        for written in ["\\x2f", "\\u{2f}", "%u002F", "&sol;", "&amp;sol;", "\\\\x2F"] {
+            assert!(all(&format!("{written}?")).contains(&"/?".to_owned()), "{written}");
+        }
+        for other in ["a", "%2G", "&#48;", "&unknown;", "\\x", "\\u{}", "%u2f"] {
             assert!(!all(&format!("{other}?")).contains(&"/?".to_owned()), "{other}");
         }
         for written in ["\\ud83d\\ude00!", "%F0%9F%98%80!", "&#128512;!", "\\\\ud83d\\\\ude00!"] {
@@ -227,7 +300,25 @@ mod tests {
 
     #[test]
     fn an_escape_that_is_cut_is_left_out() {
-        for cut in ["a%", "a%2", "a%252", "a\\", "a\\u00", "a\\ud83d", "a\\ud83d\\u", "a\\ud83d\\ude", "a&", "a&#4"] {
+        for cut in [
+            "a\\x",
+            "a\\x2",
+            "a\\u{",
+            "a\\u{2f",
+            "a%u",
+            "a%u00",
+            "a&lowb",
+            "a%",
+            "a%2",
+            "a%252",
+            "a\\",
+            "a\\u00",
+            "a\\ud83d",
+            "a\\ud83d\\u",
+            "a\\ud83d\\ude",
+            "a&",
+            "a&#4",
+        ] {
             assert!(all(cut).contains(&"a".to_owned()), "{cut}: {:?}", all(cut));
         }
         assert_eq!(innermost("a%252"), b"a%2", "what is whole ends as it ends");
@@ -246,6 +337,9 @@ mod tests {
         let mut broken = Vec::new();
         readings("ab\r\ncd", false, |reading| broken.extend(reading.unbroken().map(|read| read.range(1, 3))));
         assert_eq!(broken.first(), Some(&(1..5)));
+        let mut folded = Vec::new();
+        readings("ab\r\n  cd", false, |reading| folded.extend(reading.unbroken().map(|read| read.bytes)));
+        assert_eq!(folded, [b"abcd"]);
     }
 
     #[test]

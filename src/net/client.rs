@@ -20,11 +20,14 @@ use super::exchange::{BodyLimit, Excess, Outgoing, Received, Towards, is_chunked
 use super::failure::{Failure, Phase, Reason, Sent, Through, classify};
 use super::guard::Reach;
 use super::origin::Scheme;
+use super::room::{Answers, Part};
 use super::trust::Trust;
 use crate::base::origin::literal_address;
+use crate::definition::live::Live;
 use crate::definition::plan::api::{HttpVersions, Transport};
 use crate::definition::plan::egress::Proxy;
 use crate::definition::plan::identity::Identity;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::{self, Span, Traces};
 
 /// How the gateway calls itself.
@@ -41,6 +44,7 @@ pub struct Clients {
     trust: Trust,
     pool: Cache<Key, reqwest::Client>,
     traces: Arc<Traces>,
+    answers: Arc<Answers>,
 }
 
 /// What may share a client: connections are not shared between integrations, nor between calls that
@@ -90,13 +94,19 @@ impl Clients {
     /// Clients that dial through `dialer`.
     pub fn new(dialer: Arc<Dialer>, trust: Trust) -> Self {
         let pool = Cache::builder().max_capacity(CAPACITY).time_to_idle(IDLE.0).build();
-        Self { dialer, trust, pool, traces: Arc::default() }
+        Self { dialer, trust, pool, traces: Arc::default(), answers: Arc::default() }
     }
 
     /// With what tells the other side which span a call belongs to.
     #[must_use]
     pub fn tracing(self, traces: &Arc<Traces>) -> Self {
         Self { traces: Arc::clone(traces), ..self }
+    }
+
+    /// With a bound for what all answers together may hold, as the settings in force say.
+    #[must_use]
+    pub fn bounded(self, live: &Arc<Live>, metrics: &Arc<Metrics>) -> Self {
+        Self { answers: Arc::new(Answers::within(live, metrics)), ..self }
     }
 
     /// Where people reach the simulated service of an integration, under `serve --mock`: scheme, host and
@@ -167,7 +177,8 @@ impl Clients {
             // Plain HTTP goes through the proxy without a tunnel, and this answer is always the proxy's own.
             return Err((Reason::Egress("it wants other credentials (407)".to_owned()), Sent::Nothing));
         }
-        read(response, outgoing.limit, outgoing.timeouts.idle).await.map_err(|reason| (reason, Sent::Maybe))
+        let part = Part::of(&self.answers);
+        read(response, (outgoing.limit, part), outgoing.timeouts.idle).await.map_err(|reason| (reason, Sent::Maybe))
     }
 
     fn proxy(&self, outgoing: &Outgoing) -> Option<&Arc<Proxy>> {
@@ -309,7 +320,11 @@ pub(super) fn url_of(outgoing: &Outgoing) -> Result<Url, Reason> {
 }
 
 /// Reads an answer's body up to its limit, however its length was declared.
-async fn read(mut response: reqwest::Response, limit: BodyLimit, idle: Duration) -> Result<Received, Reason> {
+async fn read(
+    mut response: reqwest::Response,
+    (limit, mut part): (BodyLimit, Part),
+    idle: Duration,
+) -> Result<Received, Reason> {
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
     let framed = framing(&response, &headers)?;
@@ -331,9 +346,10 @@ async fn read(mut response: reqwest::Response, limit: BodyLimit, idle: Duration)
                 }
             }
         }
+        part.reach(body.len() + chunk.len())?;
         body.extend_from_slice(&chunk);
     }
-    Ok(Received { status, headers, body: Bytes::from(body), framed, led: false })
+    Ok(Received { status, headers, body: part.hold(Bytes::from(body)), framed, led: false })
 }
 
 /// Whether the end of an answer's body can be told from a connection that broke off. As at the proxy door, an answer

@@ -80,6 +80,9 @@ pub enum Reason {
         /// The status of the answer.
         status: u16,
     },
+    /// The answers that are being read take all the memory there is for them.
+    #[error("the answers that are being read take all the memory there is for them (`limits.whole_answer_bytes`)")]
+    NoRoom,
     /// The answer leads on more often than is followed.
     #[error("the answer is the end of more than {0} redirects")]
     Redirects(u8),
@@ -115,6 +118,7 @@ impl Reason {
             Self::Timeout(Phase::Total) => "timeout_total",
             Self::Reset => "reset",
             Self::TooLarge { .. } => "too_large",
+            Self::NoRoom => "no_room",
             Self::Redirects(_) => "redirects",
             Self::Held { .. } => "redirect_held",
             Self::Malformed(_) => "malformed",
@@ -133,6 +137,7 @@ impl Failure {
             Reason::Untrusted(_) | Reason::NoRoots => Refusal::ServiceUntrusted,
             Reason::Timeout(_) => Refusal::ServiceTimeout,
             Reason::TooLarge { .. } | Reason::Redirects(_) | Reason::Malformed(_) => Refusal::ServiceAnswerInvalid,
+            Reason::NoRoom => Refusal::Unavailable,
             Reason::Held { refusal, .. } => *refusal,
             Reason::Unsendable(_) => Refusal::DefinitionFailed,
         }
@@ -151,6 +156,7 @@ impl Failure {
             | Reason::Tls(_)
             | Reason::Timeout(_)
             | Reason::Reset
+            | Reason::NoRoom
             | Reason::Redirects(_)
             | Reason::Held { .. }
             | Reason::Malformed(_) => true,

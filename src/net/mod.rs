@@ -16,6 +16,7 @@ mod follow;
 pub mod guard;
 pub mod origin;
 pub mod resolve;
+mod room;
 pub mod trust;
 pub mod tunnel;
 

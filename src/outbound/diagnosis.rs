@@ -158,7 +158,7 @@ impl Cause {
             Reason::Untrusted(_) | Reason::NoRoots | Reason::Tls(_) => Self::Tls,
             Reason::Timeout(_) => Self::Timeout,
             Reason::TooLarge { .. } | Reason::Redirects(_) | Reason::Malformed(_) => Self::AnswerInvalid,
-            Reason::Held { .. } => Self::Held,
+            Reason::Held { .. } | Reason::NoRoom => Self::Held,
             Reason::Unsendable(_) => Self::Definition,
         }
     }

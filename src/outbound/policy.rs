@@ -317,6 +317,7 @@ impl Pass {
             Reason::Egress(_)
             | Reason::Dial(DialError::Egress(_) | DialError::Forbidden { .. })
             | Reason::NoRoots
+            | Reason::NoRoom
             | Reason::TooLarge { .. }
             | Reason::Redirects(_)
             | Reason::Held { .. }

@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::transform;
 use super::whole::WholeCall;
 use crate::base::json;
-use crate::base::redact::REDACTED;
 use crate::net::Received;
 use crate::queue::Answered;
 use crate::respond::Answer;
@@ -33,12 +32,14 @@ pub fn answered(whole: &WholeCall, answer: Answer) -> Answered {
             *value = HeaderValue::try_from(clean).unwrap_or(HeaderValue::from_static(""));
         }
     }
-    let body = bytes(&body).map_or(body.clone(), |clean| in_json(&body, &plain).unwrap_or(clean).into());
+    // JSON is put together anew, and looked through once more: what of the credential is a part of a name, or is JSON
+    // itself, is found in the whole alone.
+    let in_json = || in_json(&body, &plain).filter(|json| bytes(json).is_none());
+    let body = bytes(&body).map_or(body.clone(), |clean| in_json().unwrap_or(clean).into());
     Answered { status, headers, body }
 }
 
-/// A body that is JSON with `plain` texts; `None` where it is none. A number is taken out where all of it is secret, and a
-/// name where it is no word: what repeats a key as a name has all of it.
+/// A body that is JSON with `plain` texts, numbers and names; `None` where it is none.
 fn in_json(body: &[u8], plain: &dyn Fn(&str) -> Option<String>) -> Option<Vec<u8>> {
     let readable = json::lossless(body).ok()?;
     let value: Value = serde_json::from_slice(&readable).ok()?;
@@ -49,17 +50,13 @@ fn cleaned(value: Value, plain: &dyn Fn(&str) -> Option<String>) -> Value {
     match value {
         Value::String(text) => Value::String(plain(&text).unwrap_or(text)),
         Value::Number(number) => match plain(&number.to_string()) {
-            Some(clean) if clean == REDACTED => Value::String(clean),
-            _ => Value::Number(number),
+            Some(clean) => Value::String(clean),
+            None => Value::Number(number),
         },
         Value::Array(items) => items.into_iter().map(|item| cleaned(item, plain)).collect(),
-        Value::Object(map) => map
-            .into_iter()
-            .map(|(name, item)| {
-                let clean = plain(&name).filter(|clean| clean == REDACTED);
-                (clean.unwrap_or(name), cleaned(item, plain))
-            })
-            .collect(),
+        Value::Object(map) => {
+            map.into_iter().map(|(name, item)| (plain(&name).unwrap_or(name), cleaned(item, plain))).collect()
+        }
         other => other,
     }
 }

@@ -65,9 +65,11 @@ impl Taken {
         let half = part.most / 2;
         let own = self.addresses.get(&address).copied().unwrap_or_default();
         let (used, mine) = (self.strangers[kind], own[kind]);
-        // All that it has there is this body, which may be as large as it may be.
-        let alone = if mine == part.taken_in(kind) { part.alone(kind) } else { 0 };
         let left = half.saturating_sub(used - mine);
+        // All that it has there is this body, which may be as large as it may be where nobody else is; else half of what is
+        // left is for those who come after it.
+        let alone = if mine == part.taken_in(kind) { part.alone(kind) } else { 0 };
+        let alone = if used == mine { alone } else { alone.min(left / 2) };
         let fits = mine + need <= (left / OF_ADDRESS).max(alone) && used + need <= half.max(alone).min(part.most);
         if fits {
             self.strangers[kind] += need;
@@ -248,6 +250,28 @@ mod tests {
         }
         let empty = room.held();
         assert_eq!((empty.known, empty.strangers, empty.addresses.len()), (0, [0, 0], 0));
+    }
+
+    #[test]
+    fn a_few_addresses_with_one_large_body_each_leave_room_for_the_others() {
+        let room = Room::new("public", Arc::new(Metrics::new().expect("unique names")));
+        let of = |host: u8| Part::of_stranger(&room, 256 << 20, (Some(address(host)), 25 << 20));
+        let held: Vec<_> = (0..8)
+            .map(|host| {
+                let mut part = of(host);
+                while part.reach(part.taken + (64 << 10)).is_ok() {}
+                part
+            })
+            .collect();
+        for size in [300 << 10, 1 << 20] {
+            assert!(
+                of(99).reach(size).is_ok(),
+                "{size} beside {} bytes",
+                held.iter().map(|part| part.taken).sum::<usize>()
+            );
+        }
+        drop(held);
+        assert!(of(99).reach(25 << 20).is_ok());
     }
 
     #[test]

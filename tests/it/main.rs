@@ -8,6 +8,7 @@ mod accounts;
 mod activity;
 mod admin_door;
 mod admin_limits;
+mod answers;
 mod api_document;
 mod api_requests;
 mod architecture;

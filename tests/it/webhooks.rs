@@ -71,12 +71,15 @@ impl World {
 
     /// Posts an event of this id and type to an address of the public door.
     fn post(&self, url: &str, secret: &str, (id, kind): (&str, &str)) -> Reply {
-        let body = json!({ "type": kind, "id": id }).to_string();
-        let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap().chain_update(&body);
+        self.post_body(url, secret, json!({ "type": kind, "id": id }).to_string().as_bytes())
+    }
+
+    fn post_body(&self, url: &str, secret: &str, body: &[u8]) -> Reply {
+        let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap().chain_update(body);
         let sum = mac.finalize().into_bytes().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         let (_, place) = url.split_once("/webhooks/").unwrap();
         let path = format!("/webhooks/{place}");
-        Client::new(self.deployment.public).send("POST", &path, &[("x-sig", &sum)], body.as_bytes()).unwrap()
+        Client::new(self.deployment.public).send("POST", &path, &[("x-sig", &sum)], body).unwrap()
     }
 
     fn state(&self, event: &Value) -> String {
@@ -122,6 +125,86 @@ fn an_endpoint_takes_what_its_own_secret_signs_and_its_events_carry_the_connecti
     assert_eq!((&listed["secret"], &listed["deliveriesLast24h"]), (&json!("••••••••"), &json!(2)));
     assert_eq!((&listed["successRate"], listed["lastDelivery"].is_string()), (&json!(0.5), true));
     assert_eq!(listed["hours"].as_array().map(Vec::len), Some(24));
+}
+
+#[test]
+fn what_cannot_be_read_of_an_event_is_never_taken_for_missing() {
+    let world = World::start(HUB);
+    let made = world.create(&json!({}));
+    let post = |body: &[u8]| world.post_body(field(&made, "url"), field(&made, "secret"), body);
+    // An id or a type that cannot be read: kept for the dead-letter list, whatever rules there are.
+    let deep = format!(r#"{{"type":"thing.made","id":{}1{}}}"#, "[".repeat(70), "]".repeat(70));
+    for body in [
+        &br#"{"type":"thing.made","id":"\ud83d"}"#[..],
+        b"{\"type\":\"thing.made\",\"id\":\"\xff\"}",
+        deep.as_bytes(),
+        br#"{"type":"thing.made","id":"a"} and more"#,
+    ] {
+        let taken = post(body);
+        assert_eq!(
+            (taken.status, &taken.json()["result"]),
+            (202, &json!("untold")),
+            "{}",
+            String::from_utf8_lossy(body)
+        );
+        world.comes_to(&taken.json()["event"], "dead");
+    }
+    // A mark of UTF-8 is no part of the body, and what the signature is made of.
+    let marked = b"\xef\xbb\xbf{\"type\":\"thing.made\",\"id\":\"marked\"}";
+    let taken = post(marked);
+    assert_eq!((taken.status, &taken.json()["result"]), (202, &json!("accepted")));
+    let event = taken.json()["event"].clone();
+    world.comes_to(&event, "done");
+    assert_eq!((post(marked).status, post(marked).json()["result"].clone()), (200, json!("duplicate")));
+    let raw = world.deployment.ask("GET", &format!("/api/events/{}/body", event.as_str().unwrap()), &Value::Null);
+    assert_eq!((raw.status, raw.body.as_slice()), (200, &marked[..]));
+    assert!(raw.header("content-disposition").is_some_and(|how| how.starts_with("attachment")));
+}
+
+#[test]
+fn ids_that_are_numbers_are_told_apart_by_their_digits() {
+    let world = World::start(HUB);
+    let made = world.create(&json!({}));
+    let post = |id: &str| {
+        let body = format!(r#"{{"type":"thing.made","id":{id}}}"#);
+        world.post_body(field(&made, "url"), field(&made, "secret"), body.as_bytes()).json()
+    };
+    for id in [
+        "12345678901234567890.0",
+        "12345678901234567891.0",
+        "1700000000.1234567890",
+        "1700000000.1234567899",
+        "12345678901234567890123",
+        "12345678901234567890124",
+        "1.5",
+        "15",
+    ] {
+        assert_eq!(post(id)["result"], "accepted", "{id}");
+        assert_eq!(post(id)["result"], "duplicate", "{id}");
+    }
+    let event = post("98765432109876543210987")["event"].clone();
+    let (_, shown) = world.ask("GET", &format!("/api/events/{}", event.as_str().unwrap()), &Value::Null);
+    assert_eq!(shown["body"]["json"]["id"], "98765432109876543210987", "no reader rounds it");
+}
+
+#[test]
+fn no_secret_ends_before_it_was_said_to() {
+    let world = World::start(HUB);
+    let made = world.create(&json!({}));
+    let id = field(&made, "id");
+    let mut secrets = vec![field(&made, "secret").to_owned()];
+    for _ in 0..3 {
+        let rotated = world.change(&made, ("POST", "/rotate"), &json!({ "overlap": "1h" }));
+        secrets.push(field(&rotated, "secret").to_owned());
+    }
+    let (status, words) = world.ask("POST", &format!("/api/webhooks/{id}/rotate"), &json!({ "overlap": "1h" }));
+    assert!(status == 409 && words.to_string().contains("four secrets"), "{status} {words}");
+    for (number, secret) in secrets.iter().enumerate() {
+        let taken = world.post(field(&made, "url"), secret, (&number.to_string(), "thing.made"));
+        assert_eq!(taken.status, 202, "secret {number}");
+    }
+    world.change(&made, ("POST", "/rotate"), &json!({ "overlap": "0s" }));
+    assert_eq!(world.post(field(&made, "url"), &secrets[3], ("x", "thing.made")).status, 401);
 }
 
 #[test]

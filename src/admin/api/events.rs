@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -18,6 +19,7 @@ use super::search::{Found, find};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::{DeliveryId, EventId, WebhookId};
+use crate::base::json;
 use crate::respond::Refusal;
 use crate::store::model::{Attempt, Delivery, DeliveryState, Event, EventHead, EventState};
 
@@ -193,6 +195,22 @@ pub async fn one(parts: &Parts, id: EventId) -> Result<Whole, Refused> {
     Ok(whole(&event, &deliveries))
 }
 
+/// The body of an event, byte for byte as it came.
+#[utoipa::path(get, path = "/api/events/{id}/body", tag = "events",
+    params(("id" = EventId, Path, description = "The event")),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 404, description = "not_found")))]
+pub async fn raw(State(parts): Shared, Named(id): Named<EventId>) -> Result<Response, Refused> {
+    let event = parts.store.event(id).await?;
+    let event = event.ok_or_else(|| Refused::new(Refusal::NotFound, &format!("{id} is not in the store")))?;
+    // Whatever it is, no browser shows it.
+    let head = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{id}.body\"")),
+    ];
+    Ok((head, event.body.clone()).into_response())
+}
+
 /// Runs an event's rules anew.
 #[utoipa::path(post, path = "/api/events/{id}/replay", tag = "events",
     params(("id" = EventId, Path, description = "The event")),
@@ -246,7 +264,9 @@ fn whole(event: &Event, deliveries: &[Delivery]) -> Whole {
 }
 
 fn body(bytes: &[u8]) -> Body {
-    match (serde_json::from_slice::<Value>(bytes), std::str::from_utf8(bytes)) {
+    // Numbers that a reader would round are shown as texts, so that no id is another one.
+    let exact = json::exact(bytes, true);
+    match (serde_json::from_slice::<Value>(&exact), std::str::from_utf8(bytes)) {
         (Ok(value), _) => Body::Json(value),
         (Err(_), Ok(text)) => Body::Text(text.to_owned()),
         (Err(_), Err(_)) => Body::Base64(STANDARD.encode(bytes)),

@@ -127,6 +127,7 @@ fn of_events() -> OpenApiRouter<Arc<Parts>> {
     OpenApiRouter::new()
         .routes(routes!(events::list))
         .routes(routes!(events::show))
+        .routes(routes!(events::raw))
         .routes(routes!(events::replay))
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::replay_all))

@@ -320,13 +320,12 @@ fn of_token(admin: &Admin, given: &[u8]) -> Option<Identity> {
     Some(Identity { name: Arc::clone(&account.name), role: account.role, proof: Proof::Token })
 }
 
-/// The bytes of an `Authorization: Bearer`, where a request has any `Authorization`.
+/// The bytes of an `Authorization: Bearer`. Another scheme is nobody's token: a proxy in front may ask for a password of
+/// its own, which browsers then send along.
 pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let given = headers.get(http::header::AUTHORIZATION)?.as_bytes();
-    match given.split_at_checked(7) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Some(token),
-        _ => Some(b""),
-    }
+    let (scheme, token) = given.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }
 
 /// Whether a request's form carries the word of its session.

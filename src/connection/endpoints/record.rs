@@ -11,7 +11,7 @@ use crate::connection::enclosed::Enclosed;
 /// The form that is written.
 pub(super) const FORMAT: u32 = 1;
 /// How many secrets count at once: the newest, and those that a rotation leaves for a while.
-const SECRETS: usize = 4;
+pub(super) const SECRETS: usize = 4;
 
 /// An endpoint as it is kept.
 #[derive(Debug, Serialize, Deserialize)]

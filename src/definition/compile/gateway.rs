@@ -327,7 +327,8 @@ fn limits(raw: Option<&RawLimits>) -> Limits {
         pages_bytes: raw.pages_bytes.map_or(usual.pages_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
         pages_time: raw.pages_time.map_or(usual.pages_time, |time| time.0),
         cache_bytes: raw.cache_bytes.map_or(usual.cache_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
-        whole_bytes: raw.whole_bytes.map_or(usual.whole_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
+        whole_bytes: raw.whole_bytes.map_or(usual.whole_bytes, |size| bytes(size.0)),
+        whole_answer_bytes: raw.whole_answer_bytes.map_or(usual.whole_answer_bytes, |size| bytes(size.0)),
         redirects: raw.redirects.map_or(usual.redirects, |hops| u8::try_from(hops).unwrap_or(u8::MAX)),
         waiting_calls: raw.waiting_calls.map_or(usual.waiting_calls, count),
     }

@@ -62,6 +62,8 @@ pub struct Limits {
     pub cache_bytes: usize,
     /// Bytes of bodies that are read whole at one time, at each of the public and the proxy door. Default 256 MiB.
     pub whole_bytes: usize,
+    /// The memory for answers that are read whole. Default 256 MiB.
+    pub whole_answer_bytes: usize,
     /// Pages that a call for all pages follows. Default 1000.
     pub pages: usize,
     /// Bytes of such pages together. Default 256 MiB.
@@ -129,6 +131,7 @@ impl Default for Limits {
             redirects: 5,
             cache_bytes: 64 << 20,
             whole_bytes: 256 << 20,
+            whole_answer_bytes: 256 << 20,
             pages: 1_000,
             pages_bytes: 256 << 20,
             pages_time: Duration::from_mins(10),

@@ -105,6 +105,10 @@ pub struct Limits {
     /// counted. Where it is used up, a request with such a body is refused with 503 (`unavailable`). At the public door bodies over
     /// 256 KiB have half of it, and one address has a quarter of what the others leave. Default 256MiB.
     pub whole_bytes: Option<SizeText>,
+    /// The memory for answers that are read whole: of endpoints by name, durable calls, calls that are changed or signed, pages of
+    /// collections, deliveries and calls for tokens. The first 16 KiB of each are not counted. Where it is used up, the call has
+    /// no answer (503, `unavailable`), and the service may have carried it out. Default 256MiB.
+    pub whole_answer_bytes: Option<SizeText>,
     /// How many redirects such a call follows; one more fails it. Each counts against the limits as a call. Default 5.
     #[schemars(range(min = 0, max = 20))]
     pub redirects: Option<u32>,

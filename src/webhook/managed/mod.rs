@@ -341,6 +341,13 @@ impl Managed {
         };
         let now = self.parts.clock.now();
         let ends = now.after(overlap);
+        if let Some(first) = endpoint.crowded_until(ends, now) {
+            let words = format!(
+                "four secrets count at once, and there are four: the first ends at {first}; rotate again then, or with an \
+                 `overlap` that ends before"
+            );
+            return Err(ManagedError::Conflict(words));
+        }
         let detail = json!({ "former_until": ends.to_string() });
         let changed = self.parts.endpoints.change(id, Deed { actor, action: "webhook.rotate" }, detail, |record| {
             record.rotate(secret, ends, now);

@@ -1,0 +1,44 @@
+//! Answers that are read whole: what they all together may hold, and that it comes back.
+
+use serde_json::Value;
+
+use crate::outside::gateway::Deployment;
+use crate::outside::http::{Client, Reply};
+use crate::outside::{service, within};
+use crate::support::raw::PATIENCE;
+
+#[test]
+fn all_together_have_a_bound_and_a_call_beyond_it_is_refused() {
+    let address = service::start(|asked| {
+        let bytes: usize = asked.path().rsplit('/').next().and_then(|last| last.parse().ok()).unwrap_or(0);
+        (200, format!("{{\"text\":\"{}\"}}", "x".repeat(bytes)))
+    });
+    let shop = format!(
+        "trunkline: 1\nid: shop\ntitle: Shop\nsummary: Sells.\nauth: {{ none: {{}} }}\n\
+         api:\n  base_url: \"http://{address}\"\n  \
+         endpoints:\n    - {{ id: read, request: \"GET /{{{{ input.bytes }}}}\", result: \"{{{{ body.text | length }}}}\" }}\n\
+         connections: [{{ id: main }}]\n"
+    );
+    let deployment = Deployment::with(&[("shop", shop)], "limits: { whole_answer_bytes: 200KiB }\n");
+    let _gateway = deployment.start();
+    let read = |bytes: usize| -> Reply {
+        let headers = [
+            ("authorization", "Bearer caller-key-0123456789abcdef01234"),
+            ("trunkline-connection", "main"),
+            ("content-type", "application/json"),
+        ];
+        let body = format!("{{\"bytes\":{bytes}}}");
+        Client::new(deployment.proxy).send("POST", "/shop/-/read", &headers, body.as_bytes()).unwrap()
+    };
+    let metrics = || String::from_utf8_lossy(&deployment.ask("GET", "/metrics", &Value::Null).body).into_owned();
+    for _ in 0..5 {
+        assert_eq!((read(150_000).status, read(150_000).json()), (200, Value::from(150_000)));
+        let refused = read(400_000);
+        assert_eq!((refused.status, &refused.json()["code"]), (503, &Value::from("unavailable")), "{}", refused.json());
+        assert!(refused.json().to_string().contains("limits.whole_answer_bytes"), "{}", refused.json());
+    }
+    assert!(metrics().contains("trunkline_whole_answers_refused_total 5\n"), "{}", metrics());
+    assert!(within(PATIENCE, || metrics().contains("trunkline_whole_answer_bytes 0\n")), "what was read is given back");
+    // What is streamed is not counted.
+    assert_eq!(deployment.call("shop", "main", "/400000").unwrap().status, 200);
+}
