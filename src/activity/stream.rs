@@ -2,7 +2,8 @@
 //! nothing, and what a viewer holds is a place, a filter and a few chunks.
 //!
 //! A viewer that was too far behind is told that there is a gap. One that takes nothing for a while is let go, and
-//! told why; it comes again with the last id it has seen, and goes on there. Called by `admin`.
+//! told why; it comes again with the last id it has seen, and goes on there. What is looked through for a viewer and not
+//! shown counts as seen: its place is told by events that are an id alone. Called by `admin`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -25,6 +26,8 @@ const CHUNK: usize = 128;
 const WAITING: usize = 2;
 /// Looks without anything to show until a sign of life is sent: fifteen seconds.
 const BEAT: u32 = 60;
+/// Looks without anything to show until a viewer is told that its place has moved on: a second.
+const TELL: u32 = 4;
 /// Looks until a stream ends and is to be asked for anew, so that whoever may not see it any more does not: a quarter
 /// of an hour.
 const LOOKS: u32 = 3_600;
@@ -99,9 +102,9 @@ pub struct Wanted {
     pub render: Box<dyn Fn(&Entry) -> String + Send + Sync>,
 }
 
-/// A stream of events (`text/event-stream`) for one viewer: an entry each, with its id; `gap` where entries between the
-/// last id and the next are not kept any more; `renew` and `slow` before it ends. `None` when there are too many
-/// viewers. Must be called within the runtime.
+/// A stream of events (`text/event-stream`) for one viewer: an entry each, with its id; an id alone, at the beginning and
+/// where entries were looked through and none was shown; `gap` where entries between the last id and the next are not kept
+/// any more; `renew` and `slow` before it ends. `None` when there are too many viewers. Must be called within the runtime.
 pub fn open(
     activity: &Arc<Activity>,
     wanted: Wanted,
@@ -111,10 +114,12 @@ pub fn open(
     let (chunks, waiting) = mpsc::channel(WAITING);
     let farewell = Arc::new(AtomicU8::new(Farewell::None as u8));
     let last = activity.newest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).last();
+    // Nobody has seen what there is not yet: an id from elsewhere would hide all that comes.
+    let seen = wanted.after.unwrap_or(last).min(last);
     let viewer = Viewer {
         activity: Arc::clone(activity),
-        // Nobody has seen what there is not yet: an id from elsewhere would hide all that comes.
-        seen: wanted.after.unwrap_or(last).min(last),
+        seen,
+        told: seen,
         wanted,
         chunks,
         farewell: Arc::clone(&farewell),
@@ -141,7 +146,10 @@ pub fn open(
 struct Viewer {
     activity: Arc<Activity>,
     wanted: Wanted,
+    /// Up to where it has looked.
     seen: ActivityId,
+    /// The last id that was written.
+    told: ActivityId,
     chunks: mpsc::Sender<Bytes>,
     farewell: Arc<AtomicU8>,
     patience: Duration,
@@ -153,8 +161,9 @@ impl Viewer {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut quiet = 0;
-        // The browser comes again after a second.
-        if !self.give("retry: 1000\n: the activity\n\n".to_owned()).await {
+        // The browser comes again after a second, and to this place although nothing has been shown yet.
+        let greeting = format!("retry: 1000\n: the activity\n{}", self.place());
+        if !self.give(greeting).await {
             return;
         }
         for _ in 0..LOOKS {
@@ -172,14 +181,25 @@ impl Viewer {
                     return;
                 }
             }
-            if quiet >= BEAT {
+            let life = if quiet >= BEAT { ": still there\n" } else { "" };
+            if !life.is_empty() || (quiet >= TELL && self.told < self.seen) {
                 quiet = 0;
-                if !self.give(": still there\n\n".to_owned()).await {
+                let sign = format!("{life}{}", self.place());
+                if !self.give(sign).await {
                     return;
                 }
             }
         }
-        self.farewell.store(Farewell::Renew as u8, Ordering::Release);
+        let place = self.place();
+        if self.give(place).await {
+            self.farewell.store(Farewell::Renew as u8, Ordering::Release);
+        }
+    }
+
+    /// An event without data, which a browser shows nobody and whose id it comes again with.
+    fn place(&mut self) -> String {
+        self.told = self.seen;
+        format!("id: {}\n\n", self.seen)
     }
 
     /// What is new since the last look, at most a chunk of it.
@@ -202,13 +222,20 @@ impl Viewer {
                 continue;
             }
             write_event(&mut shown, entry.id, &(self.wanted.render)(entry));
+            self.told = entry.id;
             count += 1;
             if count == CHUNK {
                 break;
             }
         }
         self.seen = last;
-        (!shown.is_empty()).then_some(shown)
+        if shown.is_empty() {
+            return None;
+        }
+        if self.told < self.seen {
+            shown.push_str(&self.place());
+        }
+        Some(shown)
     }
 
     /// Whether the viewer takes it in time.
@@ -266,13 +293,35 @@ mod tests {
         let shown = next(&mut stream).await;
         let newest = activity.newest(1, |_| true).remove(0).id;
         assert_eq!(shown, format!("id: {newest}\ndata: 3\ndata: /\n\n"));
-        assert_eq!(next(&mut stream).await, ": still there\n\n");
+        assert_eq!(next(&mut stream).await, format!(": still there\nid: {newest}\n\n"));
         assert_eq!(activity.viewers().now(), 1);
         drop(stream);
         activity.record(call(4));
         let mut stream = Box::pin(open(&activity, wanted(Some(newest), None)).expect("room"));
         next(&mut stream).await;
         assert!(next(&mut stream).await.ends_with("data: 4\ndata: /\n\n"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_shown_nothing_goes_on_where_it_looked_last_and_has_missed_nothing() {
+        let activity = Arc::new(Activity::default());
+        activity.apply(Settings { keep: 2, ..Settings::default() });
+        activity.record(call(1));
+        let newest = || activity.newest(1, |_| true).remove(0).id;
+        let mut stream = Box::pin(open(&activity, wanted(None, Some(true))).expect("room"));
+        assert!(next(&mut stream).await.ends_with(&format!("\nid: {}\n\n", newest())));
+        // None of these fits, and most are not kept any more when it comes again.
+        for number in 2..6 {
+            activity.record(call(number));
+            tokio::time::sleep(LOOK * 2).await;
+        }
+        let place = newest();
+        while next(&mut stream).await != format!("id: {place}\n\n") {}
+        drop(stream);
+        activity.record(CallRecord { status: Some(500), ..call(6) });
+        let mut stream = Box::pin(open(&activity, wanted(Some(place), Some(true))).expect("room"));
+        next(&mut stream).await;
+        assert_eq!(next(&mut stream).await, format!("id: {}\ndata: 6\ndata: /\n\n", newest()));
     }
 
     #[tokio::test(start_paused = true)]

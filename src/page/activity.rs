@@ -46,7 +46,7 @@ async fn show_list(parts: &Parts, shell: &Shell, (wanted, path): (&Wanted, &str)
     let gateway = Arc::clone(&parts.live.load().gateway);
     let fixed = &gateway.fixed;
     let view = json!({
-        "newest": page.rows.first().map(|row| row.id),
+        "newest": page.newest,
         "rows": page.rows,
         "next": page.next,
         "counts": count(parts, wanted).await?,

@@ -14,7 +14,7 @@ use trunkline::activity::{Activity, Asker, CallRecord, Course, Told};
 use crate::outside::gateway::Deployment;
 use crate::outside::http::Reply;
 use crate::outside::{service, within};
-use crate::page::house::{ADA, House, START, Visitor, people};
+use crate::page::house::{ADA, House, START, Visitor, people, text};
 use crate::support::raw::PATIENCE;
 
 /// A call of the application at `keyed / declared` that ended well.
@@ -250,6 +250,33 @@ async fn a_stream_shows_what_its_filter_selects_and_goes_on_after_the_last_event
     // Slashes are escaped in pages.
     assert!(rows.until("three").contains("data: <tr>"), "{}", rows.seen);
     drop((watch, rows));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_while_a_stream_without_rows_is_away_is_shown_when_it_comes_again() {
+    let (house, ada) = house("").await;
+    let activity = house.running.activity();
+    activity.record(call("/other"));
+    let newest = || ids(&ada.get("/api/activity?limit=1")).remove(0);
+    let first = newest();
+    let page = text(&ada.get("/activity/live?path=/zz&limit=5"));
+    let (_, connect) = page.split_once("hx-sse:connect=\"").unwrap_or_else(|| panic!("{page}"));
+    let (address, _) = connect.split_once('"').unwrap();
+    let address = address.replace("&amp;", "&");
+    assert_eq!(address, format!("/activity/stream?path=%2Fzz&after={first}"), "it goes on after the newest of all");
+    // Before it is connected for the first time, and while it is not.
+    activity.record(call("/zz/early"));
+    let mut watch = Watch::open(&ada, &address, "");
+    assert!(watch.until("early").contains(&format!("id: {first}\n")), "{}", watch.seen);
+    activity.record(call("/other"));
+    let place = newest();
+    watch.until(&format!("id: {place}\n\n"));
+    drop(watch);
+    activity.record(call("/zz/lost"));
+    let mut watch = Watch::open(&ada, &address, &format!("Last-Event-ID: {place}\r\n"));
+    assert!(!watch.until("lost").contains("early"), "{}", watch.seen);
+    drop(watch);
     house.close().await;
 }
 

@@ -87,6 +87,8 @@ pub struct Page {
     pub rows: Vec<EntryShown>,
     /// The last of them, where there are more.
     pub next: Option<ActivityId>,
+    /// The newest entry of all when the page was made, whether it is wanted or not: what comes after it is new.
+    pub newest: ActivityId,
 }
 
 /// The newest entries that are wanted, newest first.
@@ -101,7 +103,7 @@ pub async fn page(parts: &Parts, wanted: &Wanted) -> Result<Page, Refused> {
         let mut found = snapshot.before(begin).filter(|entry| filter.selects(entry));
         let rows: Vec<_> = found.by_ref().take(limit).collect();
         let next = rows.last().map(|entry| entry.id).filter(|_| found.next().is_some());
-        Page { rows: rows.into_iter().map(|entry| describe(entry)).collect(), next }
+        Page { rows: rows.into_iter().map(|entry| describe(entry)).collect(), next, newest: snapshot.last() }
     })
     .await
 }

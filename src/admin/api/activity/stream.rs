@@ -24,7 +24,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Entries as JSON, an event each.
 #[utoipa::path(get, path = "/api/activity/stream", tag = "activity", params(Wanted, LastEvent),
     responses((status = 200, body = String, content_type = "text/event-stream",
-        description = "Server-sent events: the id of each is an entry's, its data the entry as JSON")))]
+        description = "Server-sent events: the id of each is an entry's, its data the entry as JSON; \
+            one without data tells the place alone")))]
 pub async fn live(State(parts): Shared, head: HeaderMap, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
     open(&parts, (&head, &wanted), as_json)
 }
@@ -33,7 +34,8 @@ pub async fn live(State(parts): Shared, head: HeaderMap, Asked(wanted): Asked<Wa
 #[utoipa::path(get, path = "/api/integrations/{id}/logs/stream", operation_id = "stream_of_connection", tag = "activity",
     params(("id" = ConnectionId, Path, description = "The connection"), Wanted, LastEvent),
     responses((status = 200, body = String, content_type = "text/event-stream",
-        description = "Server-sent events: the id of each is an entry's, its data the entry as JSON"),
+        description = "Server-sent events: the id of each is an entry's, its data the entry as JSON; \
+            one without data tells the place alone"),
         (status = 404, description = "connection_unknown"), (status = 503, description = "connection_unusable")))]
 pub async fn of_connection(
     State(parts): Shared,
