@@ -68,7 +68,7 @@ async fn people_use_the_page_in_a_real_browser() {
     assert_eq!(
         told["activity"],
         json!({
-            "fine": 0, "moment": true, "stays": true, "bad": 0, "paused": "?outcome=success&path=%2Flive", "entry": true, "rows": EXPORTED, "formulas": 0,
+            "fine": 0, "moment": true, "under": true, "stays": true, "bad": 0, "paused": "?outcome=success&path=%2Flive", "entry": true, "rows": EXPORTED, "formulas": 0,
             "name": "activity.csv",
         })
     );

@@ -148,6 +148,14 @@ async function activity() {
   await page.waitForFunction(() => / ago$/.test(document.querySelector('#rows tr:last-child time').textContent));
   await page.keyboard.press('t');
   told.moment = await page.evaluate(() => [...document.querySelectorAll('#rows time')].every((time) => time.textContent === time.title));
+  // What the pointer is on stays under it: the button that tells of more moves nothing.
+  await page.locator('#rows tr').first().hover();
+  const under = () => page.evaluate(() => document.querySelector('#rows tr:hover a')?.href);
+  const pointed = await under();
+  await page.waitForFunction(() => parseInt(document.getElementById('live-new').textContent) >= 3);
+  told.under = Boolean(pointed) && (await under()) === pointed;
+  await page.mouse.move(0, 0);
+  await page.locator('#live-new').waitFor({ state: 'hidden' });
   // What is read stays where it is.
   const read = page.locator('#rows a').first();
   await read.focus();
@@ -155,7 +163,7 @@ async function activity() {
   await page.locator('#live-new').waitFor();
   const waits = await count();
   await page.waitForFunction(() => parseInt(document.getElementById('live-new').textContent) >= 3);
-  told.stays = (await count()) === waits && (await read.boundingBox()).y <= place.y + 60;
+  told.stays = (await count()) === waits && (await read.boundingBox()).y === place.y;
   await page.locator('#live-new').click();
   await page.waitForFunction((least) => document.querySelectorAll('#rows tr').length >= least, waits + 3);
   await page.evaluate(() => document.activeElement.blur());
