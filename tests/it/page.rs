@@ -2,6 +2,7 @@
 
 mod browser;
 pub mod house;
+mod lists;
 mod screens;
 mod search;
 mod sign_in;

@@ -45,6 +45,8 @@ pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
         "/integrations/gitlab",
         "/activity",
         "/activity/live",
+        "/events?until=2030-01-01T00:00:00Z&delivery_id=x&limit=2",
+        "/dead-letters?until=2030-01-01T00:00:00Z&connection=none",
         "/activity?status=5xx&since=2h&q=none",
         "/activity?outcome=error",
         "/usage",
