@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::activity::integrations;
 use super::shell::Shell;
-use crate::admin::api::connections::{Row, Wanted, one, renew, rows, set_use, try_again};
-use crate::admin::api::query::{Asked, Named};
+use crate::admin::api::connections::{Listed, Row, Wanted, one, renew, rows, set_use, try_again};
+use crate::admin::api::query::{Asked, Named, ROWS, part};
 use crate::admin::api::{accounts, integrations as loaded};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
@@ -19,13 +19,16 @@ use crate::connection::{Status, Use};
 type Shared = State<Arc<Parts>>;
 
 /// The connections that fit the filters, those that do not work first.
-pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
-    let all = rows(&parts, &Wanted { status: None, ..wanted.clone() }).await?;
-    let count = |status: Status| all.iter().filter(|row| row.facts.status == status).count();
+pub async fn list(State(parts): Shared, shell: Shell, Asked(listed): Asked<Listed>) -> Result<Response, Refused> {
+    let Listed { integration, status, q, limit, after } = listed;
+    let mut found = rows(&parts, &Wanted { integration, status: None, q }).await?;
+    let all = found.len();
+    let count = |status: Status| found.iter().filter(|row| row.facts.status == status).count();
     let counts = BROKEN_FIRST.map(|status| json!({ "status": status.word(), "count": count(status) }));
-    let mut shown = all.clone();
-    shown.retain(|row| wanted.status.is_none_or(|status| row.facts.status == status));
-    shown.sort_by_key(urgency);
+    found.retain(|row| status.is_none_or(|status| row.facts.status == status));
+    found.sort_by_cached_key(place);
+    let fitting = found.len();
+    let (shown, next) = part(found, (after.as_deref(), limit.or(Some(ROWS))), place)?;
     let generation = parts.live.load();
     let missing: Vec<_> =
         shown.iter().map(|row| &row.integration).filter(|id| generation.integration(id).is_none()).collect();
@@ -33,7 +36,9 @@ pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wante
         "missing": missing,
         "rows": shown,
         "counts": counts,
-        "all": all.len(),
+        "next": next,
+        "fitting": fitting,
+        "all": all,
         "integrations": integrations(&parts),
     });
     shell.page("connections.html", "Connections", view).await
@@ -45,6 +50,11 @@ const BROKEN_FIRST: [Status; 5] =
 
 fn urgency(row: &Row) -> usize {
     BROKEN_FIRST.iter().position(|status| row.facts.status == *status).unwrap_or(BROKEN_FIRST.len())
+}
+
+/// Where one stands among all, as text that orders as they do.
+fn place(row: &Row) -> String {
+    format!("{} {} {}", urgency(row), row.integration, row.name)
 }
 
 /// One connection.

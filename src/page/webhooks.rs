@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use super::activity::integrations;
 use super::shell::Shell;
 use crate::admin::api::connections::{self, rows};
-use crate::admin::api::query::{Asked, Named};
-use crate::admin::api::webhooks::{self as api, Changes, New, Rotate, Shown as Webhook, Test, Tested, Wanted};
+use crate::admin::api::query::{Asked, Named, ROWS};
+use crate::admin::api::webhooks::{self as api, Changes, Listed, New, Rotate, Shown as Webhook, Test, Tested};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::{ConnectionId, WebhookId};
@@ -21,8 +21,9 @@ type Shared = State<Arc<Parts>>;
 type Fields = Form<Vec<(String, String)>>;
 
 /// The endpoints that fit the filters.
-pub async fn list(State(parts): Shared, shell: Shell, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
-    let view = json!({ "rows": api::all(&parts, &wanted), "integrations": integrations(&parts) });
+pub async fn list(State(parts): Shared, shell: Shell, Asked(listed): Asked<Listed>) -> Result<Response, Refused> {
+    let page = api::page(&parts, &Listed { limit: listed.limit.or(Some(ROWS)), ..listed })?;
+    let view = json!({ "rows": page.rows, "next": page.next, "all": page.all, "integrations": integrations(&parts) });
     shell.page("webhooks.html", "Webhooks", view).await
 }
 

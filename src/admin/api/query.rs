@@ -135,7 +135,7 @@ pub struct EventQuery {
 }
 
 /// Rows of a page when nobody says.
-const ROWS: usize = 50;
+pub const ROWS: usize = 50;
 /// The most rows of a page.
 const MAX_ROWS: usize = 1_000;
 

@@ -73,3 +73,41 @@ async fn a_trace_is_followed_from_one_of_its_entries() {
     );
     house.close().await;
 }
+
+/// The rows of a list on all of its pages, as the addresses that they open.
+fn walked(visitor: &Visitor, list: &str, (each, said): (usize, &str)) -> Vec<String> {
+    let row = Regex::new("data-row href=\"([^\"]+)\"").unwrap();
+    let next = Regex::new("rel=\"next\" href=\"([^\"]+)\"").unwrap();
+    let (mut rows, mut path) = (Vec::new(), Some(format!("{list}?limit={each}")));
+    while let Some(place) = path {
+        let page = shown(visitor, &place);
+        let found: Vec<_> = row.captures_iter(&page).map(|row| row[1].to_owned()).collect();
+        assert!(found.len() <= each && page.contains(said), "{place}: {page}");
+        assert_eq!(page.contains(">First page</a>"), !rows.is_empty(), "{place}: {page}");
+        rows.extend(found);
+        path = next.captures(&page).map(|next| next[1].replace("&amp;", "&"));
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_and_connections_are_shown_in_pages() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let connection = ada.connection_of("bell");
+    for _ in 0..5 {
+        let made = ada.post("/webhooks/new", &[("connection", &connection)]);
+        assert!(text(&made).contains("The endpoint was made"), "{}", text(&made));
+        house.pass(std::time::Duration::from_secs(1));
+    }
+    let all = ada.get("/api/webhooks").json();
+    let all: Vec<_> =
+        all.as_array().unwrap().iter().map(|row| format!("/webhooks/{}", row["id"].as_str().unwrap())).collect();
+    assert_eq!((all.len(), walked(&ada, "/webhooks", (2, " of 5 endpoints"))), (5, all));
+    let connections = walked(&ada, "/connections", (1, "1 of 2 connections"));
+    assert_eq!(connections.len(), 2, "{connections:?}");
+    assert_ne!(connections[0], connections[1]);
+    assert!(shown(&ada, "/connections").contains(">2 connections<"));
+    assert_eq!(ada.get("/connections?limit=0").status, 400);
+    house.close().await;
+}

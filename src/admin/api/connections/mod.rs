@@ -51,15 +51,15 @@ type Answered = (HeaderMap, Json<Vec<Shown>>);
 #[serde(deny_unknown_fields)]
 pub struct Listed {
     /// Only this integration's.
-    integration: Option<String>,
+    pub integration: Option<String>,
     /// Only those that fare so.
-    status: Option<Status>,
+    pub status: Option<Status>,
     /// Only those with this in their name; case does not count.
-    q: Option<String>,
+    pub q: Option<String>,
     /// At most so many: 1 to 1,000, or all when nobody says.
-    limit: Option<usize>,
+    pub limit: Option<usize>,
     /// Only those beyond this place, as `Link` names it.
-    after: Option<String>,
+    pub after: Option<String>,
 }
 
 /// Which connections.

@@ -46,23 +46,24 @@ pub struct WantedRefused {
 #[serde(deny_unknown_fields)]
 pub struct Listed {
     /// Only this integration's.
-    integration: Option<String>,
-    /// Only those of connections of this name.
-    connection: Option<String>,
-    /// At most so many: 1 to 1,000, or all when nobody says.
-    limit: Option<usize>,
-    /// Only those beyond this place, as `Link` names it.
-    after: Option<String>,
-}
-
-/// Which endpoints.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Wanted {
-    /// Only this integration's.
     pub integration: Option<String>,
     /// Only those of connections of this name.
     pub connection: Option<String>,
+    /// At most so many: 1 to 1,000, or all when nobody says.
+    pub limit: Option<usize>,
+    /// Only those beyond this place, as `Link` names it.
+    pub after: Option<String>,
+}
+
+/// A page of endpoints.
+#[derive(Debug)]
+pub struct Page {
+    /// The endpoints, oldest first.
+    pub rows: Vec<Shown>,
+    /// The place to go on from, where there are more.
+    pub next: Option<String>,
+    /// How many fit the filter, on all pages.
+    pub all: usize,
 }
 
 /// An endpoint that is wanted for a connection.
@@ -120,22 +121,26 @@ pub async fn list(
     uri: Uri,
     Asked(listed): Asked<Listed>,
 ) -> Result<(HeaderMap, Json<Vec<Shown>>), Refused> {
-    let Listed { integration, connection, limit, after } = listed;
-    let all = fitting(&parts, &Wanted { integration, connection });
+    let page = page(&parts, &listed)?;
+    Ok((link_next(&uri, "after", page.next), Json(page.rows)))
+}
+
+/// The endpoints that are wanted, oldest first.
+///
+/// # Errors
+/// When the limit is out of bounds.
+pub fn page(parts: &Parts, listed: &Listed) -> Result<Page, Refused> {
+    let fitting = fitting(parts, (listed.integration.as_deref(), listed.connection.as_deref()));
+    let all = fitting.len();
     let place = |one: &Arc<Endpoint>| format!("{:015} {}", one.created_at.millis(), one.id);
-    let (rows, next) = part(all, (after.as_deref(), limit), place)?;
-    Ok((link_next(&uri, "after", next), Json(rows.iter().map(|endpoint| described(&parts, endpoint)).collect())))
+    let (rows, next) = part(fitting, (listed.after.as_deref(), listed.limit), place)?;
+    Ok(Page { rows: rows.iter().map(|endpoint| described(parts, endpoint)).collect(), next, all })
 }
 
-/// What lists show of endpoints.
-pub fn all(parts: &Parts, wanted: &Wanted) -> Vec<Shown> {
-    fitting(parts, wanted).iter().map(|endpoint| described(parts, endpoint)).collect()
-}
-
-fn fitting(parts: &Parts, wanted: &Wanted) -> Vec<Arc<Endpoint>> {
-    let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
+fn fitting(parts: &Parts, (integration, connection): (Option<&str>, Option<&str>)) -> Vec<Arc<Endpoint>> {
+    let fits = |wanted: Option<&str>, is: &str| wanted.is_none_or(|wanted| wanted == is);
     let mut all = parts.webhooks.endpoints().all();
-    all.retain(|one| fits(&wanted.integration, &one.integration) && fits(&wanted.connection, &one.connection));
+    all.retain(|one| fits(integration, &one.integration) && fits(connection, &one.connection));
     all
 }
 
@@ -146,7 +151,8 @@ fn fitting(parts: &Parts, wanted: &Wanted) -> Vec<Arc<Endpoint>> {
         (status = 503, description = "connection_unusable")))]
 pub async fn of_connection(State(parts): Shared, Named(id): Named<ConnectionId>) -> Result<Json<Vec<Shown>>, Refused> {
     let (integration, connection) = named(&parts, id).await?;
-    Ok(Json(all(&parts, &Wanted { integration: Some(integration), connection: Some(connection) })))
+    let all = fitting(&parts, (Some(&integration), Some(&connection)));
+    Ok(Json(all.iter().map(|endpoint| described(&parts, endpoint)).collect()))
 }
 
 /// Makes an endpoint for a connection; its answer is the one that has the secret.
