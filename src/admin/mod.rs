@@ -65,6 +65,8 @@ pub struct Parts {
     pub webhooks: Arc<Managed>,
     /// What sends sample events to them.
     pub samples: Arc<dyn Sample>,
+    /// What became of the newest of those.
+    pub tried: Arc<api::webhooks::Tried>,
     /// Which connections there are.
     pub connections: Arc<Connections>,
     /// The secret store, where the settings name one.

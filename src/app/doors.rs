@@ -389,6 +389,7 @@ impl Opened {
             refused: Arc::clone(&self.refused),
             webhooks: Arc::clone(&self.webhooks),
             samples: Arc::clone(&self.samples) as _,
+            tried: Arc::default(),
             replays: Arc::default(),
             connections: Arc::clone(&self.connections),
             connect: Arc::clone(&self.connect),

@@ -8,14 +8,16 @@ use minijinja::value::Value as Shown;
 use serde_json::{Map, Value, json};
 
 use super::activity::integrations;
+use super::render;
 use super::shell::Shell;
 use crate::admin::api::connections::{self, rows};
 use crate::admin::api::query::{Asked, Named, ROWS};
-use crate::admin::api::webhooks::{self as api, Changes, Listed, New, Rotate, Shown as Webhook, Test, Tested};
+use crate::admin::api::webhooks::{self as api, Changes, Listed, New, Rotate, Shown as Webhook, Test};
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::base::id::{ConnectionId, WebhookId};
 use crate::respond::Refusal;
+use crate::webhook::managed::ManagedError;
 
 type Shared = State<Arc<Parts>>;
 type Fields = Form<Vec<(String, String)>>;
@@ -32,15 +34,27 @@ pub async fn show(State(parts): Shared, shell: Shell, Named(id): Named<WebhookId
     detail(&parts, &shell, id, None).await
 }
 
-async fn detail(parts: &Parts, shell: &Shell, id: WebhookId, tried: Option<Tested>) -> Result<Response, Refused> {
+/// An endpoint, with its newest test event, and with why the one that was just wanted was not sent.
+async fn detail(parts: &Parts, shell: &Shell, id: WebhookId, unsent: Option<Value>) -> Result<Response, Refused> {
     let webhook = api::one(parts, id)?;
     let (title, events) = (titled(&webhook), declared(parts, &webhook));
+    let endpoint = parts.webhooks.endpoints().get(id).map_err(ManagedError::from)?;
+    // Where the definition lists none that the endpoint takes, a test event has no type unless it is named.
+    let usual = events.iter().find(|event| endpoint.takes(event));
+    let tried = parts.tried.of(id).map(|(at, sent)| json!({ "at": at.to_string(), "sent": sent }));
     let refused: Vec<_> = parts.refused.latest(Some(&webhook.integration));
     let refused = refused.iter().filter(|refused| refused.webhook == Some(id)).take(10);
     let refused: Vec<_> =
         refused.map(|one| json!({ "at": one.at.to_string(), "reason": one.reason, "detail": one.detail })).collect();
-    let view = json!({ "webhook": webhook, "events": events, "tried": tried, "refusals": refused });
+    let view = json!({ "webhook": webhook, "events": events, "usual": usual, "tried": tried, "unsent": unsent,
+        "refusals": refused });
     shell.page("webhook.html", &title, view).await
+}
+
+/// Sends whoever comes to an address that a form posts to on to the endpoint: a secret or a test event is asked for by
+/// its button alone.
+pub async fn back(shell: Shell, Named(id): Named<WebhookId>) -> Response {
+    render::see_other(&shell.address(&format!("/webhooks/{id}")))
 }
 
 fn titled(webhook: &Webhook) -> String {
@@ -169,7 +183,7 @@ pub async fn reveal(
     secret(&shell, "The secret", shown).await
 }
 
-/// Sends a sample event.
+/// Sends a sample event, and shows the endpoint with what became of it. What cannot be sent is told beside the form.
 pub async fn test(
     State(parts): Shared,
     By(by): By,
@@ -178,8 +192,16 @@ pub async fn test(
     Form(fields): Fields,
 ) -> Result<Response, Refused> {
     let event = field(&fields, "event").map(str::to_owned);
-    let tried = api::try_out(&parts, &by, id, Test { event }).await?;
-    detail(&parts, &shell, id, Some(tried)).await
+    match api::try_out(&parts, &by, id, Test { event: event.clone() }).await {
+        Ok(_) => Ok(shell.done(&format!("/webhooks/{id}"), "webhook_tested")),
+        Err(refused) => {
+            let problem = refused.document();
+            if problem["code"] != "conflict" {
+                return Err(refused);
+            }
+            detail(&parts, &shell, id, Some(json!({ "event": event, "why": problem["detail"] }))).await
+        }
+    }
 }
 
 /// What deleting it would do.

@@ -65,6 +65,7 @@ async fn people_use_the_page_in_a_real_browser() {
     assert_eq!(entered["kept"], "sk_wrong", "what was typed is lost");
     assert!(entered["right"].as_str().unwrap().contains("It works"), "{entered}");
     assert!(entered["heading"].as_str().unwrap().contains("Keyed Service / typed"), "{entered}");
+    assert_eq!(told["revealed"], json!({ "stays": true, "shown": 2, "left": 0 }));
     assert_eq!(
         told["activity"],
         json!({

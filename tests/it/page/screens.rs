@@ -85,8 +85,11 @@ pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
 fn webhook(visitor: &Visitor) -> String {
     let made = visitor.post("/webhooks/new", &[("connection", &visitor.connection_of("bell"))]);
     let id = Regex::new("/webhooks/(whk_[0-9a-z]{26})").unwrap().captures(&text(&made)).unwrap()[1].to_owned();
-    let tried = text(&visitor.post(&format!("/webhooks/{id}/test"), &[("event", "rung")]));
-    assert!(tried.contains("The public door took the test event"), "{tried}");
+    let tried = visitor.post(&format!("/webhooks/{id}/test"), &[("event", "rung")]);
+    let place = format!("/webhooks/{id}?told=webhook_tested");
+    assert_eq!((tried.status, tried.header("location")), (303, Some(place.as_str())), "{}", text(&tried));
+    let shown = text(&visitor.get(&place));
+    assert!(shown.contains("The public door took the test event"), "{shown}");
     visitor.post(&format!("/webhooks/{id}/disable"), &[]);
     id
 }

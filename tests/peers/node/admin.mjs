@@ -132,6 +132,23 @@ async function entered() {
   return told;
 }
 
+// A secret that is asked for stands where it was asked for, and is gone when the screen is loaded again.
+async function revealed() {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  watch(context, 'revealed');
+  const page = await context.newPage();
+  await signIn(page);
+  const endpoint = paths.find((path) => /^\/webhooks\/whk_[^/]+$/.test(path));
+  await page.goto(gateway + endpoint);
+  await page.getByRole('button', { name: 'Show the secret' }).click();
+  await page.locator('#secret dl').waitFor();
+  const told = { stays: new URL(page.url()).pathname === endpoint, shown: await page.locator('#secret code').count() };
+  await page.reload();
+  told.left = await page.locator('#secret code').count();
+  await context.close();
+  return told;
+}
+
 // The live activity by a filter, while both kinds of calls happen; then paused; then all of it as a file.
 async function activity() {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
@@ -242,6 +259,6 @@ async function scriptless() {
 
 const found = [];
 for (const scheme of ['light', 'dark']) for (const width of [320, 1280]) found.push(...(await look(scheme, width)));
-const told = { found, keyboard: await keyboard(), entered: await entered(), activity: await activity(), refused: await refused(), scriptless: await scriptless(), faults };
+const told = { found, keyboard: await keyboard(), entered: await entered(), revealed: await revealed(), activity: await activity(), refused: await refused(), scriptless: await scriptless(), faults };
 await browser.close();
 console.log(JSON.stringify(told));

@@ -3,6 +3,7 @@
 //! log.
 
 mod shown;
+mod tried;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::webhook::managed::{Change, ManagedError, OVERLAP, Wanted as WantedEnd
 use crate::webhook::refused;
 pub use shown::{Deleted, Shown, SubscriptionShown, Tested};
 use shown::{described, subscription, with_secret};
+pub use tried::Tried;
 
 /// Which refusals.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -296,7 +298,7 @@ pub async fn test(
     try_out(&parts, &by, id, test).await.map(Json)
 }
 
-/// Sends a sample event through the public door.
+/// Sends a sample event through the public door. What became of it is remembered for a while.
 pub async fn try_out(parts: &Parts, by: &str, id: WebhookId, test: Test) -> Result<Tested, Refused> {
     let endpoint = parts.webhooks.endpoints().get(id).map_err(ManagedError::from)?;
     if endpoint.subscription.is_gone() {
@@ -305,14 +307,16 @@ pub async fn try_out(parts: &Parts, by: &str, id: WebhookId, test: Test) -> Resu
     parts.webhooks.note_test(by, &endpoint).await?;
     let sent = parts.samples.send(&endpoint, test.event.as_deref()).await;
     let sent = sent.map_err(|words| Refused::new(Refusal::Conflict, &words))?;
-    Ok(Tested {
+    let tested = Tested {
         webhook: id,
         event_type: sent.event_type,
         accepted: (200..300).contains(&sent.status),
         status: sent.status,
         answer: sent.answer,
         took_ms: u64::try_from(sent.took.as_millis()).unwrap_or(u64::MAX),
-    })
+    };
+    parts.tried.remember(parts.clock.now(), &tested);
+    Ok(tested)
 }
 
 /// The latest webhooks that could not be verified, newest first.
