@@ -13,9 +13,11 @@ use super::shell::Shell;
 use crate::admin::Parts;
 use crate::admin::api::activity::{self, Wanted};
 use crate::admin::api::connections::{self, Wanted as Which};
-use crate::admin::api::{breaker, config};
+use crate::admin::api::{breaker, config, webhooks};
 use crate::admin::refusal::Refused;
+use crate::base::clock::Timestamp;
 use crate::connection::Status;
+use crate::connection::endpoints::{Endpoint, Subscription};
 use crate::definition::live::FileState;
 
 /// How many lines of one kind stand in the list of what needs attention.
@@ -24,11 +26,18 @@ const LINES: usize = 5;
 /// The overview.
 pub async fn show(State(parts): State<Arc<Parts>>, shell: Shell) -> Result<Response, Refused> {
     let rows = connections::rows(&parts, &Which::default()).await?;
-    let attention: Vec<Value> =
-        [store(&parts), files(&parts), accounts(&rows), dead(&parts), held(&parts), refused(&parts)]
-            .into_iter()
-            .flatten()
-            .collect();
+    // Whatever the navigation has an alarm for is here: who reads that nothing is broken believes it.
+    let attention = [
+        store(&parts),
+        stalled(&parts),
+        files(&parts),
+        accounts(&rows),
+        endpoints(&parts),
+        dead(&parts),
+        held(&parts),
+        refused(&parts),
+    ];
+    let attention: Vec<Value> = attention.into_iter().flatten().collect();
     let view = json!({
         "attention": attention,
         "config": config::describe(&parts),
@@ -45,11 +54,27 @@ fn line(level: &str, text: &str, detail: Option<&str>, path: &str) -> Value {
     json!({ "level": level, "text": text, "detail": detail, "path": path })
 }
 
+/// The first lines of a kind, and one that counts the others.
+fn first(mut lines: Vec<Value>, others: impl FnOnce(usize) -> Value) -> Vec<Value> {
+    let more = lines.len().saturating_sub(LINES);
+    lines.truncate(LINES);
+    lines.extend((more > 0).then(|| others(more)));
+    lines
+}
+
 fn store(parts: &Parts) -> Vec<Value> {
     let fault = parts.store.writable().err().map(|error| error.to_string());
     let said =
         |fault: String| line("error", "Nothing can be stored, so webhooks are refused", Some(&fault), "/configuration");
     fault.map(said).into_iter().collect()
+}
+
+fn stalled(parts: &Parts) -> Vec<Value> {
+    let said = |since: Timestamp| {
+        let since = format!("since {since}; what they say counts when they can be read");
+        line("error", "The files are not read: what they are on does not answer", Some(&since), "/configuration")
+    };
+    parts.reload.stalled().map(said).into_iter().collect()
 }
 
 fn files(parts: &Parts) -> Vec<Value> {
@@ -63,27 +88,40 @@ fn files(parts: &Parts) -> Vec<Value> {
         let first = file.problems.iter().find(|problem| problem.is_error()).map(crate::definition::render::line);
         line("error", &what, first.as_deref(), "/configuration")
     };
-    generation.rejected().take(LINES).map(said).collect()
+    let others = |more: usize| line("error", &format!("{more} more files have errors"), None, "/configuration");
+    first(generation.rejected().map(said).collect(), others)
 }
 
 fn accounts(rows: &[connections::Row]) -> Vec<Value> {
     let troubled = |status: Status| {
         let (wanted, status) = (status, status.word());
         let level = if status == "warning" { "warning" } else { "error" };
-        let rows: Vec<_> = rows.iter().filter(|row| row.facts.status == wanted).collect();
-        let said = |row: &&connections::Row| {
+        let said = |row: &connections::Row| {
             let what = format!("{} / {}: {}", row.integration, row.name, status.replace('_', " "));
             let why = row.facts.last_error.as_ref().map(|trouble| trouble.what.as_str());
             line(level, &what, why, &format!("/connections/{}", row.id))
         };
-        let mut lines: Vec<_> = rows.iter().take(LINES).map(said).collect();
-        if rows.len() > LINES {
-            let more = format!("{} more connections: {}", rows.len() - LINES, status.replace('_', " "));
-            lines.push(line(level, &more, None, &format!("/connections?status={status}")));
-        }
-        lines
+        let others = |more: usize| {
+            let more = format!("{more} more connections: {}", status.replace('_', " "));
+            line(level, &more, None, &format!("/connections?status={status}"))
+        };
+        first(rows.iter().filter(|row| row.facts.status == wanted).map(said).collect(), others)
     };
     [Status::NeedsReconnect, Status::Error, Status::Warning].into_iter().flat_map(troubled).collect()
+}
+
+fn endpoints(parts: &Parts) -> Vec<Value> {
+    let said = |endpoint: &Arc<Endpoint>| {
+        let (what, why) = match &endpoint.subscription {
+            Subscription::Left { error, .. } => ("its service may still send: take the subscription down there", error),
+            Subscription::Unknown { error } => ("its service may have the subscription: look there", error),
+            _ => return None,
+        };
+        let what = format!("Webhook of {} / {}: {what}", endpoint.integration, endpoint.connection);
+        Some(line("error", &what, Some(why), &format!("/webhooks/{}", endpoint.id)))
+    };
+    let others = |more: usize| line("error", &format!("{more} more webhook endpoints like that"), None, "/webhooks");
+    first(webhooks::troubled(parts).iter().filter_map(said).collect(), others)
 }
 
 fn dead(parts: &Parts) -> Vec<Value> {
@@ -110,7 +148,8 @@ fn held(parts: &Parts) -> Vec<Value> {
         };
         Some(line("warning", &format!("Calls to {id} are held back {why}"), None, &format!("/integrations/{id}")))
     };
-    ids.iter().filter_map(said).take(LINES).collect()
+    let others = |more: usize| line("warning", &format!("Calls to {more} more are held back"), None, "/integrations");
+    first(ids.iter().filter_map(said).collect(), others)
 }
 
 fn refused(parts: &Parts) -> Vec<Value> {

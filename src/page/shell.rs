@@ -17,10 +17,10 @@ use serde_json::{Map, Value, json};
 use super::{assets, render};
 use crate::admin::Parts;
 use crate::admin::api::connections::{Wanted, rows};
+use crate::admin::api::webhooks;
 use crate::admin::refusal::Refused;
 use crate::admin::sign_in::{Identity, Proof};
 use crate::connection::Status;
-use crate::connection::endpoints::Subscription;
 use crate::definition::live::Generation;
 use crate::definition::plan::gateway::{Gateway, Mode, Role};
 use crate::definition::render::line;
@@ -145,12 +145,6 @@ impl Shell {
         Ok(shown)
     }
 
-    /// Endpoints of which a person has to see to their service.
-    fn troubled_webhooks(&self) -> usize {
-        let trouble = |of: &Subscription| matches!(of, Subscription::Unknown { .. } | Subscription::Left { .. });
-        self.parts.webhooks.endpoints().all().iter().filter(|endpoint| trouble(&endpoint.subscription)).count()
-    }
-
     /// What keeps files from counting, a line each.
     fn faults(&self) -> Vec<String> {
         let problems = self.generation.rejected().flat_map(|file| file.problems.iter());
@@ -166,7 +160,7 @@ impl Shell {
             ("/", "Overview", (0, false)),
             ("/integrations", "Integrations", (self.generation.integrations.len(), false)),
             ("/connections", "Connections", alarm(troubled.count())),
-            ("/webhooks", "Webhooks", alarm(self.troubled_webhooks())),
+            ("/webhooks", "Webhooks", alarm(webhooks::troubled(&self.parts).len())),
             ("/events", "Events", (0, false)),
             ("/dead-letters", "Dead letters", alarm(dead)),
             ("/activity", "Activity", (0, false)),

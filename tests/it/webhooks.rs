@@ -448,6 +448,10 @@ fn a_subscription_of_unknown_end_is_kept_and_said() {
     assert!(status == 502 && field(&words, "help").contains("look there"), "{status} {words}");
     let (_, list) = world.ask("GET", "/api/webhooks", &Value::Null);
     assert_eq!(list[0]["subscription"]["state"], "unknown", "{list}");
+    let (_, overview) = world.ask("GET", "/", &Value::Null);
+    let overview = overview.as_str().unwrap_or_default().replace("&#x2f;", "/");
+    let said = format!("href=\"/webhooks/{}\">Webhook of hub / main: its service may", field(&list[0], "id"));
+    assert!(overview.contains(&said) && !overview.contains("Nothing is broken"), "{overview}");
 }
 
 #[test]

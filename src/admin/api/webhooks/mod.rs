@@ -23,7 +23,7 @@ use crate::admin::{By, Parts};
 use crate::base::id::{ConnectionId, WebhookId};
 use crate::base::secret::Secret;
 use crate::base::units::parse_duration;
-use crate::connection::endpoints::{Endpoint, EndpointError};
+use crate::connection::endpoints::{Endpoint, EndpointError, Subscription};
 use crate::respond::Refusal;
 use crate::webhook::managed::{Change, ManagedError, OVERLAP, Wanted as WantedEndpoint};
 use crate::webhook::refused;
@@ -143,6 +143,13 @@ fn fitting(parts: &Parts, (integration, connection): (Option<&str>, Option<&str>
     let fits = |wanted: Option<&str>, is: &str| wanted.is_none_or(|wanted| wanted == is);
     let mut all = parts.webhooks.endpoints().all();
     all.retain(|one| fits(integration, &one.integration) && fits(connection, &one.connection));
+    all
+}
+
+/// Endpoints of which a person has to see to their service.
+pub fn troubled(parts: &Parts) -> Vec<Arc<Endpoint>> {
+    let mut all = parts.webhooks.endpoints().all();
+    all.retain(|one| matches!(one.subscription, Subscription::Unknown { .. } | Subscription::Left { .. }));
     all
 }
 
