@@ -177,6 +177,27 @@ async fn a_file_that_is_broken_from_the_start_takes_none_down_that_names_it() {
 }
 
 #[tokio::test]
+async fn a_file_whose_id_does_not_read_takes_none_down_that_names_it() {
+    let other = |id: &str| {
+        let endpoints = "  endpoints: [{ id: note, request: GET /note }]\n";
+        definition("other", "Other").replace("id: other", &format!("id: {id}")) + endpoints
+    };
+    for at_first in ["other", "Other!"] {
+        let deployment = start(|dir| {
+            let rules = "webhook:\n  verify: { token: { header: X-Token } }\n  secrets: [\"${file:./secret}\"]\n  event: body.type\n\
+                         rules:\n  - { id: r, when: '*', do: [{ call: other.note }] }\n";
+            fs::write(dir.join("integrations/whole.yaml"), definition("whole", "Whole") + rules).unwrap();
+            fs::write(dir.join("integrations/secret"), "a-long-enough-secret").unwrap();
+            fs::write(dir.join("integrations/other.yaml"), other(at_first)).unwrap();
+        });
+        deployment.write("other", &other("Other?"));
+        deployment.reload().await;
+        assert_eq!(deployment.state("whole"), Some(FileState::Loaded), "{at_first}");
+        assert_eq!(deployment.get("other").is_some(), at_first == "other", "{at_first}");
+    }
+}
+
+#[tokio::test]
 async fn a_second_file_cannot_take_over_an_id_in_force() {
     let deployment = start(|_| {});
     let first = deployment.get("b").unwrap();

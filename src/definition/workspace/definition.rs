@@ -177,7 +177,7 @@ impl<T: Compiled> Definition<T> {
                 None
             }
         });
-        let id = document.as_ref().and_then(|document| {
+        let id = document.as_ref().filter(|_| !problems.iter().any(spoils_id)).and_then(|document| {
             let id = document.value.get("id")?.as_str()?;
             Some((Arc::from(id), id_place(document)))
         });
@@ -198,6 +198,11 @@ impl<T: Compiled> Definition<T> {
             dependencies,
         }
     }
+}
+
+/// Whether it keeps a file from saying its id: what stands there is none. A reserved one is.
+fn spoils_id(problem: &Problem) -> bool {
+    problem.is_error() && problem.place.pointer == "/id" && problem.code != Code::ReservedId
 }
 
 impl<T> Definition<T> {

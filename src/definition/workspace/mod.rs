@@ -147,8 +147,11 @@ impl Reading<'_> {
         let unreadable = resolved.document.is_none();
         let mut definition = Definition::of(resolved, file, templates, self.keep_documents);
         definition.digest = Some(digest);
-        if let (true, Some(last)) = (unreadable, last) {
+        // A file that does not say its id now is still the one that it was.
+        if let (None, Some(last)) = (&definition.id, last) {
             definition.id.clone_from(&last.id);
+        }
+        if let (true, Some(last)) = (unreadable, last) {
             definition.outline = Outline { complete: false, ..last.outline.clone() };
             definition.offers.clone_from(&last.offers);
             definition.directories.clone_from(&last.directories);
