@@ -395,6 +395,34 @@ async fn a_kubernetes_volume_swap_is_noticed_every_time() {
     }
 }
 
+#[tokio::test]
+async fn a_definition_that_is_a_link_out_of_its_directories_is_not_read() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("app.env"), "DB_PASSWORD=hunter2Canary\n").unwrap();
+    fs::write(elsewhere.path().join("c.yaml"), definition("c", "Elsewhere")).unwrap();
+    let deployment = start(|dir| {
+        volume(dir, "v1", "One");
+        symlink("..data/a.yaml", dir.join("integrations/k.yaml")).unwrap();
+        fs::remove_file(dir.join("integrations/a.yaml")).unwrap();
+        for (name, to) in [("env", "app.env"), ("c", "c.yaml")] {
+            symlink(elsewhere.path().join(to), dir.join(format!("integrations/{name}.yaml"))).unwrap();
+        }
+        symlink("../trunkline.yaml", dir.join("integrations/own.yaml")).unwrap();
+    });
+    assert_eq!((deployment.state("k"), deployment.title("a").as_deref()), (Some(FileState::Loaded), Some("One")));
+    let report = deployment.reloader.deployment().report().text(false);
+    assert!(!report.contains("Canary") && report.matches("error[out-of-reach]").count() == 3, "{report}");
+    // A file that is in force stays so when a link takes its place, and is what it was.
+    fs::remove_file(deployment.path("b")).unwrap();
+    symlink(elsewhere.path().join("c.yaml"), deployment.path("b")).unwrap();
+    assert_eq!(deployment.reload().await.result, ReloadResult::Rejected);
+    assert_eq!((deployment.state("b"), deployment.title("b").as_deref()), (Some(FileState::Kept), Some("First")));
+    let listed = GATEWAY.replace("[./integrations]", &format!("[./integrations, \"{}\"]", elsewhere.path().display()));
+    fs::write(deployment.dir.path().join("trunkline.yaml"), listed).unwrap();
+    deployment.reload().await;
+    assert_eq!(deployment.title("c").as_deref(), Some("Elsewhere"), "a directory that is listed is one of them");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_file_that_is_replaced_is_noticed() {
     let deployment = start(with_secret);

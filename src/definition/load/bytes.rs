@@ -17,13 +17,25 @@ pub const MAX_FILE: u64 = 1 << 20;
 /// # Errors
 /// When it cannot be read, or is larger than [`MAX_FILE`].
 pub fn read(path: &Path) -> Result<Vec<u8>, Box<Problem>> {
-    let place = || Place::file(Arc::new(path.to_owned()));
+    content(path, path, 0)
+}
+
+/// Reads what is at a path, if that is no link, as the content of a file.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_itself(file: &Path, path: &Path) -> Result<Vec<u8>, Box<Problem>> {
+    content(file, path, libc::O_NOFOLLOW)
+}
+
+fn content(named: &Path, path: &Path, flags: i32) -> Result<Vec<u8>, Box<Problem>> {
+    let place = || Place::file(Arc::new(named.to_owned()));
     let unreadable = |error: &std::io::Error| {
         let message = format!("the file cannot be read: {}", reason(error));
         Box::new(Problem::error(Code::Unreadable, place(), message))
     };
     // Opening a pipe waits for someone who writes into it, unless it is said not to.
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | flags).open(path);
     let file = opened.map_err(|error| unreadable(&error))?;
     let metadata = file.metadata().map_err(|error| unreadable(&error))?;
     // A link may lead to what the system tells of processes, their environments among it; parts of it would be shown.
@@ -100,5 +112,9 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()));
         assert_eq!(read(&pipe).expect_err("nobody writes").message, "this is not a regular file");
         assert_eq!(read(&dir.path().join("gone")).expect_err("gone").code, Code::Unreadable);
+        let (plain, link) = (dir.path().join("plain.yaml"), dir.path().join("link.yaml"));
+        std::fs::write(&plain, "id: a").and_then(|()| std::os::unix::fs::symlink(&plain, &link)).expect("a link");
+        assert!(read(&link).is_ok() && read_itself(&link, &plain).is_ok());
+        assert_eq!(read_itself(&link, &link).expect_err("a link").code, Code::Unreadable);
     }
 }

@@ -85,7 +85,7 @@ impl Reach {
     /// The text of a file that definitions may name.
     fn read(&self, path: &Path) -> Result<String, FileFault> {
         let real = really(path);
-        if self.own.iter().any(|own| is_of(&real, own)) {
+        if self.is_own(&real) {
             return Err(FileFault::Own);
         }
         let within = self.below.iter().any(|directory| real.starts_with(directory));
@@ -95,6 +95,11 @@ impl Reach {
         }
         // What was judged is read, and not what the name leads to by now.
         read_text(&real).map_err(FileFault::Unread)
+    }
+
+    /// Whether what is at a path, all links followed, is the gateway's own.
+    pub fn is_own(&self, real: &Path) -> bool {
+        self.own.iter().any(|own| is_of(real, own))
     }
 
     fn is_own_variable(&self, name: &str) -> bool {

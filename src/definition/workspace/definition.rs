@@ -228,8 +228,9 @@ impl<T> Definition<T> {
         if self.problems.is_empty() && !has_more {
             return;
         }
+        let Some(digest) = self.digest else { return };
         let content = bytes::read(&self.file).ok();
-        let same = content.filter(|content| self.digest == Some(Sha256::digest(content).into()));
+        let same = content.filter(|content| digest == <[u8; 32]>::from(Sha256::digest(content)));
         if let Some(text) = same.and_then(|content| bytes::text(&self.file, &content).ok()) {
             report.texts.insert(Arc::clone(&self.file), text);
         }

@@ -5,6 +5,7 @@
 //! files need of each other is looked at last. Called by `reload`, the CLI and tests.
 
 mod definition;
+mod origin;
 mod own;
 mod scan;
 
@@ -30,6 +31,7 @@ use super::templates::Templates;
 
 use definition::Stamp;
 pub use definition::{Compiled, Definition};
+use origin::{Origins, Way};
 pub use scan::{Selection, select};
 
 /// The name of the gateway file in a deployment's directory.
@@ -69,12 +71,13 @@ impl Reading<'_> {
         let previous = self.previous.and_then(|last| last.gateway.as_ref());
         let gateway = selection.gateway.as_ref().map(|file| {
             let last = previous.filter(|last| last.file == *file);
-            self.one(file, last, &Templates::new())
+            self.one(file, &Way::Named(file), last, &Templates::new())
         });
         let mut scanned = scan::definitions(selection, gateway.as_deref());
         let reach = gateway.as_deref().map(reach_of);
         let bounded = Bounded { all: self.environment, reach: reach.as_ref() };
-        let integrations = Reading { environment: &bounded, ..*self }.all(&scanned.files);
+        let origins = Origins::new(&selection.files, &scanned, reach.as_ref());
+        let integrations = Reading { environment: &bounded, ..*self }.all(&scanned.files, &origins);
         catalogue::forget();
         let mut deployment = Deployment {
             gateway,
@@ -89,7 +92,7 @@ impl Reading<'_> {
     }
 
     /// Reads definitions on all cores.
-    fn all(&self, files: &[Arc<PathBuf>]) -> Vec<Arc<Definition<plan::Integration>>> {
+    fn all(&self, files: &[Arc<PathBuf>], origins: &Origins<'_>) -> Vec<Arc<Definition<plan::Integration>>> {
         let last = self.previous.iter().flat_map(|last| &last.integrations);
         let last: HashMap<&OsStr, _> = last.map(|last| (last.file.as_os_str(), last)).collect();
         let templates = Templates::new();
@@ -98,7 +101,12 @@ impl Reading<'_> {
         let work = || {
             let mut done = Vec::new();
             while let Some((place, file)) = take(&next, files) {
-                done.push((place, self.one(file, last.get(file.as_os_str()).copied(), &templates)));
+                let last = last.get(file.as_os_str()).copied();
+                let read = match origins.way(file) {
+                    Ok(way) => self.one(file, &way, last, &templates),
+                    Err(problem) => Arc::new(Definition::unread(file, *problem, last.map(|last| &**last))),
+                };
+                done.push((place, read));
             }
             done
         };
@@ -123,6 +131,7 @@ impl Reading<'_> {
     fn one<T: Compiled>(
         &self,
         file: &Arc<PathBuf>,
+        way: &Way<'_>,
         last: Option<&Arc<Definition<T>>>,
         templates: &Templates,
     ) -> Arc<Definition<T>> {
@@ -130,7 +139,7 @@ impl Reading<'_> {
         if let Some(last) = last.filter(|last| last.is_same_file(stamp) && self.suffices(last)) {
             return Arc::clone(last);
         }
-        let content = match bytes::read(file) {
+        let content = match way.read(file) {
             Ok(content) => content,
             Err(problem) => return Arc::new(Definition::unread(file, *problem, last.map(|last| &**last))),
         };

@@ -56,6 +56,11 @@ pub fn select(paths: &[PathBuf]) -> Vec<Selection> {
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
     pub files: Vec<Arc<PathBuf>>,
+    /// Those that are links.
+    pub links: Vec<Arc<PathBuf>>,
+    /// The directories that are named, as they are named.
+    pub roots: Vec<PathBuf>,
+    /// Those and the ones below them.
     pub directories: BTreeSet<PathBuf>,
     pub unreadable: Vec<PathBuf>,
     pub problems: HashMap<Arc<PathBuf>, Vec<Problem>>,
@@ -67,16 +72,21 @@ pub(super) fn definitions(selection: &Selection, gateway: Option<&Definition<Gat
     if let Some(gateway) = gateway {
         let home = gateway.file.parent().unwrap_or(Path::new(""));
         for (name, place) in &gateway.directories {
-            scan(&tidy(&home.join(name)), place, 0, &mut scanned);
+            root(tidy(&home.join(name)), place, &mut scanned);
         }
     }
     for directory in &selection.directories {
-        scan(directory, &Place::file(Arc::new(directory.clone())), 0, &mut scanned);
+        root(directory.clone(), &Place::file(Arc::new(directory.clone())), &mut scanned);
     }
     // By bytes: comparing paths part by part takes long with many.
     scanned.files.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     scanned.files.dedup();
     scanned
+}
+
+fn root(directory: PathBuf, named_at: &Place, scanned: &mut Scanned) {
+    scan(&directory, named_at, 0, scanned);
+    scanned.roots.push(directory);
 }
 
 /// Collects the definitions of a directory and of the real directories below it. Names that begin with
@@ -110,7 +120,11 @@ fn scan(directory: &Path, named_at: &Place, depth: usize, scanned: &mut Scanned)
             if scanned.files.len() >= MAX_FILES {
                 return refuse(scanned, format!("there are more than {MAX_FILES} definitions"));
             }
-            scanned.files.push(Arc::new(path));
+            let file = Arc::new(path);
+            if kind.is_none_or(|kind| kind.is_symlink()) {
+                scanned.links.push(Arc::clone(&file));
+            }
+            scanned.files.push(file);
         }
     }
 }
