@@ -14,6 +14,9 @@ use serde_json::Value;
 use crate::base::span::{Position, Span};
 use crate::definition::problem::Place;
 
+/// The columns of the sign between a key and its value.
+const COLON: usize = 2;
+
 /// A resolved document: references expanded, `extends` merged.
 #[derive(Clone)]
 pub struct Document {
@@ -100,6 +103,23 @@ impl Document {
         let key_above =
             spot.key.filter(|key| !matches!(spot.below, Below::Nothing) && key.start.line < spot.span.start.line);
         Place { file: Arc::clone(&spot.file), span: key_above.unwrap_or(spot.span), pointer: pointer.to_owned() }
+    }
+
+    /// All that is written at `pointer`, for what is not to be shown: the value itself, and what stands between it and its key,
+    /// such as an anchor.
+    pub fn stretch(&self, pointer: &str) -> Place {
+        let (spot, exact) = self.places.find(pointer);
+        let mut span = spot.span;
+        if let Some(key) = spot.key.filter(|key| exact && key.end <= span.start) {
+            let value = Position { column: key.end.column + COLON, ..key.end };
+            // Of nothing that stands there nobody can say where it ends.
+            if self.value.pointer(pointer).is_some_and(Value::is_null) {
+                span = Span { start: value, end: Position { column: usize::MAX, ..value } };
+            } else if value < span.start {
+                span.start = value;
+            }
+        }
+        Place { file: Arc::clone(&spot.file), span, pointer: pointer.to_owned() }
     }
 
     /// The place of the key at `pointer`, for a problem about a name.
@@ -195,6 +215,15 @@ mod tests {
         assert_eq!(document.place("/auth").span, at(1, 1));
         assert_eq!(document.key_place("/api/a~1b").span, at(2, 3));
         assert_eq!(document.key_place("/api/gone").span, at(2, 3));
+    }
+
+    #[test]
+    fn what_is_not_shown_begins_behind_its_key() {
+        let document = document();
+        let span = document.stretch("/api/a~1b").span;
+        let [start, end] = [Position { line: 2, column: 6 }, Position { line: 2, column: 10 }];
+        assert_eq!(span, Span { start, end }, "an anchor may stand before the value");
+        assert_eq!(document.stretch("/api").span, at(2, 3));
     }
 
     #[test]

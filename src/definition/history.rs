@@ -14,7 +14,7 @@ use super::assemble::index;
 use super::live::{FileState, Generation};
 use super::load::bytes;
 use super::render::redact;
-use super::workspace::Deployment;
+use super::workspace::{Content, Deployment};
 use crate::base::clock::Timestamp;
 
 /// Generations that are remembered.
@@ -91,7 +91,7 @@ impl History {
     /// file that does not fit there is no text, and so nothing to compare. Returns how many did not. Waits for the disk.
     pub fn look(&self, deployment: &Deployment, most: usize) -> u64 {
         let mut left_out = 0;
-        for (file, digest, secrets) in deployment.contents() {
+        for Content { file, digest, secrets, known: how_well } in deployment.contents() {
             let known = self.lock().files.get(file).map(|(digest, _)| *digest);
             if known == Some(digest) {
                 continue;
@@ -102,7 +102,7 @@ impl History {
                 continue;
             }
             let Ok(text) = bytes::text(file, &content) else { continue };
-            let text: Arc<str> = redact::text(&text, &secrets).into();
+            let text: Arc<str> = redact::text(&text, &secrets, how_well).into();
             let mut state = self.lock();
             let fits = state.bytes.saturating_add(text.len()) <= most;
             if fits {

@@ -4,6 +4,7 @@
 //! Every step tells all it finds. A step that needs sound input works on what the steps before left
 //! sound, so that a bad template is told beside an unknown field. Called by `workspace`.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -18,10 +19,12 @@ use super::load::tree::parse;
 use super::load::visit::says_who;
 use super::problem::{Code, Place, Problem, Severity};
 use super::raw::gateway::UNEXPANDED;
-use super::render::redact::is_telling;
+use super::render::known;
+use super::render::redact::{Known, is_name, is_telling};
 use super::schema;
 use super::suggest::nearest;
 use super::validate::Schema;
+use crate::base::span::Position;
 
 /// A file as far as it could be read.
 #[derive(Debug, Default)]
@@ -78,6 +81,7 @@ pub fn resolve(kind: Kind, file: &Arc<PathBuf>, text: &str, environment: &dyn En
     let parsed = parse(file, text);
     let mut problems = parsed.problems;
     let Some(mut document) = parsed.document else {
+        say_nothing_of(&[], &mut problems);
         return Resolved { problems, ..Resolved::default() };
     };
     let schema = kind.schema();
@@ -93,9 +97,32 @@ pub fn resolve(kind: Kind, file: &Arc<PathBuf>, text: &str, environment: &dyn En
     let sound = (!is_sound).then(|| sound(&document, &faults, &problems));
     let mut hidden = expanded.hidden;
     let secret = faults.iter().filter(|fault| may_show_a_secret(fault, &document));
-    hidden.extend(secret.map(|fault| document.place(&fault.place.pointer)));
+    hidden.extend(secret.map(|fault| document.stretch(&fault.place.pointer)));
+    let odd = |fault: &&Problem| fault.code == Code::UnknownField && !is_name(&last_token(&fault.place.pointer));
+    hidden.extend(faults.iter().filter(odd).map(|fault| fault.place.clone()));
+    say_nothing_of(&hidden, &mut problems);
     problems.extend(faults);
     Resolved { document: Some(document), sound, problems, dependencies: expanded.dependencies, hidden }
+}
+
+/// Takes values that may be secret out of what reading the text said of them; all values, where it is not known which are.
+fn say_nothing_of(hidden: &[Place], problems: &mut [Problem]) {
+    let all = known(problems.iter()) == Known::Little;
+    let hidden: HashSet<Position> = hidden.iter().map(|place| place.span.end).collect();
+    for problem in problems.iter_mut().filter(|problem| all || hidden.contains(&problem.place.span.end)) {
+        let message = match problem.code {
+            Code::AmbiguousScalar => "this value reads as something else in YAML 1.1",
+            Code::OutOfRange => "this is a number that cannot be held exactly",
+            _ => continue,
+        };
+        message.clone_into(&mut problem.message);
+        problem.help = Some("Quote it when it is meant as text.".to_owned());
+    }
+}
+
+/// The name that a pointer ends with.
+fn last_token(pointer: &str) -> String {
+    pointer.rsplit('/').next().unwrap_or_default().replace("~1", "/").replace("~0", "~")
 }
 
 /// Whether what stands at a fault may be a secret that nothing else knows to be one: what is under a name that the schema

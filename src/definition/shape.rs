@@ -117,6 +117,19 @@ impl Shape {
     }
 }
 
+impl Shape {
+    /// Whether values of a subschema, of whatever type, are secrets or have nothing but secrets in them.
+    fn hides(&self, id: usize, seen: &mut Vec<usize>) -> bool {
+        if seen.contains(&id) {
+            return false;
+        }
+        seen.push(id);
+        let node = &self.nodes[id];
+        let inside = node.items.iter().chain(&node.additional);
+        node.secret || node.also.iter().chain(&node.either).chain(inside).any(|next| self.hides(*next, seen))
+    }
+}
+
 impl Node {
     fn admits(&self, kind: &str) -> bool {
         self.types.is_empty() || self.types.iter().any(|known| fits(known, kind))
@@ -191,6 +204,27 @@ impl<'a> View<'a> {
     /// Whether the value, or an item of a list that may stand in its place, is a secret.
     pub fn is_secret(&self) -> bool {
         self.nodes().any(|node| node.secret)
+    }
+
+    /// Whether a secret or several are what stands in a field, whatever stands there.
+    pub fn hides_field(&self, name: &str) -> bool {
+        let of = |node: &'a Node| node.properties.get(name).copied().or(node.additional);
+        self.nodes().filter_map(of).any(|id| self.shape.hides(id, &mut Vec::new()))
+    }
+
+    /// Whether a secret or several are what an item is, whatever stands there.
+    pub fn hides_item(&self) -> bool {
+        self.nodes().filter_map(|node| node.items).any(|id| self.shape.hides(id, &mut Vec::new()))
+    }
+
+    /// Whether it says nothing at all: there can be no such value.
+    pub fn is_unknown(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Whether it says what may stand in the value.
+    pub fn knows_inside(&self) -> bool {
+        self.nodes().any(|node| !node.properties.is_empty() || node.additional.is_some() || node.items.is_some())
     }
 
     /// How a text there is read as a template. A text where any value may stand is a template text.
@@ -338,6 +372,16 @@ mod tests {
         assert!(at("/tree/x/secrets").is_secret());
         assert_eq!(at("/auth").choices(), ["basic", "key"]);
         assert_eq!(at("/auth").field_description("key"), Some("A key."));
+    }
+
+    #[test]
+    fn the_place_of_a_secret_hides_whatever_stands_there() {
+        let shape = shape();
+        let document = json!({ "secrets": { "a": "b" }, "auth": { "key": [1] } });
+        let root = shape.root(&document);
+        assert!(root.hides_field("secrets") && !root.hides_field("auth") && !root.hides_field("json"));
+        let odd = root.field("secrets", &document["secrets"]);
+        assert!(!odd.knows_inside() && root.field("secrets", &json!(["a"])).knows_inside());
     }
 
     #[test]

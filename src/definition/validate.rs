@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::document::{Document, Spot, push_token};
 use super::problem::{Code, MOST_OF_FILE, Problem};
+use super::render::redact::is_name;
 use super::shape::{Shape, View, type_of};
 use super::suggest::nearest;
 
@@ -97,7 +98,8 @@ impl<'a> Judge<'a> {
         let at = child(pointer, name);
         let owner = owner(pointer);
         let what = if view.is_choice() { "kind" } else { "field" };
-        let message = format!("`{name}` is not a {what} of {owner}");
+        let shown = if is_name(name) { format!("`{name}`") } else { "this name".to_owned() };
+        let message = format!("{shown} is not a {what} of {owner}");
         let mut problem = Problem::error(Code::UnknownField, self.document.key_place(&at), message)
             .suggestion(nearest(name, names.iter().copied()));
         if problem.suggestion.is_none() {
@@ -182,6 +184,7 @@ impl<'a> Judge<'a> {
             Value::String(text) if (expects("integer") || expects("number")) && text.parse::<f64>().is_ok() => {
                 Some("Remove the quotes.".to_owned())
             }
+            Value::Number(_) | Value::Bool(_) if expects("string") && self.is_secret(pointer, value) => None,
             Value::Number(_) | Value::Bool(_) if expects("string") => Some(format!("Quote it: \"{value}\".")),
             Value::String(text) if expects("object") => self.long_form(pointer, text),
             Value::String(_) | Value::Object(_) if expects("array") => Some("Write it as a list: `[…]`.".to_owned()),

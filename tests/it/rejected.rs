@@ -86,6 +86,67 @@ fn no_secret_is_shown_in_any_form() {
     }
 }
 
+/// Files with a gateway's secret at `§`, some of them no YAML.
+const GATEWAYS: [&str; 20] = [
+    "callers: [{ id: a, key: [§] }]",
+    "callers: [{ id: a, key: { v: § } }]",
+    "callers:\n  - id: a\n    key:\n      - §\n      - x: §",
+    "callers: [{ id: a, key: { §: x } }]",
+    "callers: [{ id: a, key: {§}, nope: 1 }]",
+    "admin: { token: &§ }",
+    "admin:\n  token: &§\n  nope: 1",
+    "admin:\n  token: !§ x",
+    "admin:\n\ttoken: §",
+    "admin: { token: \"§ }",
+    "admin:\n  token: \"a\" §",
+    "admin:\n  token: \"${env:CALLER_KEY}\" #§\n  oops: [",
+    "callers:\n  - id: a\n    key:\n      \"§\n    allow: []",
+    "callers:\n  - id: a\n    key:\n      §: [",
+    "callers:\n  - id: a\n    key: §\n    key: \"${env:CALLER_KEY}\"",
+    "destinations:\n  app:\n    url: http://x/\n    headers: { Authorization: \"Bearer § }",
+    "destinations: { app: { url: http://x/, signing_secret: { a: [{ b: § }] } } }",
+    "secrets: { key: { transi: § } }",
+    "DB_PASSWORD=§",
+    "db:x:§:\n  - [",
+];
+
+/// The same in a definition.
+const DEFINITIONS: [&str; 12] = [
+    "connections: [{ id: default, api_key: [§] }]",
+    "connections: [{ id: default, api_key: { v: § } }]",
+    "connections:\n  - id: default\n    api_key:\n      - §\n    nope: 1",
+    "connections:\n  - id: default\n    api_key: \"a\" §",
+    "connections:\n  - id: default\n    api_key: &§\n",
+    "webhook:\n  secrets: { a: § }",
+    "webhook:\n  secrets: [[§]]",
+    "webhook:\n  secrets:\n    - v: §",
+    "webhook:\n  secrets:\n    - \"§",
+    "webhook:\n  secrets:\n    -\t§: [",
+    "# a note\rconnections: [{ id: default, api_key: §, nope: 1 }]",
+    "KEY_OF_IT = §",
+];
+
+#[test]
+fn no_secret_is_shown_whatever_stands_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = "trunkline: 1\nmode: development\npublic_url: http://localhost:8080\n";
+    let definition = "trunkline: 1\nid: shop\nauth: { api_key: {} }\napi: { base_url: https://a.example.com }\n";
+    let cases = GATEWAYS.iter().map(|case| ("trunkline.yaml", gateway, case));
+    for (file, head, case) in cases.chain(DEFINITIONS.iter().map(|case| ("shop.yaml", definition, case))) {
+        // Where the secret is the name of a key, a number is told not to be one.
+        let is_name = case.contains("§:") || case.contains("{§}");
+        let secrets = [CANARIES[0], "correcthorsebattery", "918273645", "0918273645", "99918273645918273645"];
+        for secret in secrets.into_iter().take(if is_name { 2 } else { 5 }) {
+            let path = dir.path().join(file);
+            std::fs::write(&path, format!("{head}{}\n", case.replace('§', secret))).unwrap();
+            let report = check(&path);
+            assert!(report.count(Severity::Error) > 0, "{case} is taken");
+            let shown = [report.text(false), report.json().to_string(), report.sarif().to_string()].concat();
+            assert!(!shown.contains(secret.trim_start_matches('0')), "{case}\n{shown}");
+        }
+    }
+}
+
 #[test]
 fn a_file_of_ten_megabytes_is_refused_without_being_read() {
     let dir = tempfile::tempdir().unwrap();

@@ -76,7 +76,7 @@ pub fn expand(document: &mut Document, shape: &Shape, later: &[&str], environmen
     let view = shape.root(&document.value);
     visit(&document.value, &view, &mut |visited| {
         if visited.is_hidden() {
-            hidden.push(document.place(visited.pointer));
+            hidden.push(document.stretch(visited.pointer));
         }
         if visited.is_credential_header() {
             written.push(visited.pointer.to_owned());

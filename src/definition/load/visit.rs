@@ -1,4 +1,5 @@
-//! The scalars of a document, each with its place and what the schema says of it.
+//! The scalars of a document, each with its place and what the schema says of it; and what else stands in the place of a
+//! secret.
 //!
 //! Called by `expand`, and by `workspace` for what a gateway file names.
 
@@ -9,26 +10,25 @@ use crate::definition::document::push_token;
 use crate::definition::render::redact::is_telling;
 use crate::definition::shape::View;
 
-/// A scalar, and what the schema says of it.
+/// A scalar, and what the schema says of it; or nothing, a map or a list in the place of a secret.
 pub struct Visited<'a> {
     /// Where it stands.
     pub pointer: &'a str,
-    /// The scalar.
+    /// The value.
     pub value: &'a Value,
     /// What the schema says of it.
     pub view: &'a View<'a>,
-    /// Whether it stands in a block that is or may be a secret.
+    /// Whether its place is that of a secret, or is in a block that is or may be one.
     in_secret: bool,
 }
 
 impl Visited<'_> {
-    /// Whether it may be a secret written out: it is one, or stands in the place of one in a form that
-    /// nobody knows.
+    /// Whether it may be a secret written out: it is one, or stands in the place of one, in whatever form.
     pub fn is_hidden(&self) -> bool {
-        let unknown = self.view.nodes().next().is_none();
+        let unknown = self.view.is_unknown();
         let telling = self.pointer.rsplit('/').next().is_some_and(is_telling);
         let by_reference = self.value.as_str().is_some_and(|text| !says_itself(text));
-        let hidden = self.view.is_secret() || (unknown && (self.in_secret || telling)) || self.is_credential_header();
+        let hidden = self.view.is_secret() || self.in_secret || (unknown && telling) || self.is_credential_header();
         hidden && !by_reference
     }
 
@@ -58,30 +58,43 @@ const SCHEMES: [&str; 3] = ["bearer ", "basic ", "token "];
 const CREDENTIALS: [&str; 7] =
     ["authorization", "proxy-authorization", "x-api-key", "api-key", "apikey", "x-auth-token", "cookie"];
 
-/// Visits every scalar of a value.
+/// Visits every scalar of a value, and what stands in the place of a secret without being one.
 pub fn visit(value: &Value, view: &View<'_>, see: &mut dyn FnMut(&Visited<'_>)) {
     below(value, view, false, &mut String::new(), see);
 }
 
 fn below(value: &Value, view: &View<'_>, in_secret: bool, pointer: &mut String, see: &mut dyn FnMut(&Visited<'_>)) {
     let length = pointer.len();
-    let inside = in_secret || view.is_secret();
+    // Where it is known what stands inside, each part says for itself what it is.
+    let inside = in_secret && !view.knows_inside();
     match value {
         Value::Array(items) => {
+            if inside {
+                see(&Visited { pointer, value, view, in_secret });
+            }
+            let hides = inside || view.hides_item();
             for (place, item) in items.iter().enumerate() {
                 push_token(pointer, &place.to_string());
-                below(item, &view.item(item), inside, pointer, see);
+                let of_item = view.item(item);
+                below(item, &of_item, hides || in_secret && of_item.is_unknown(), pointer, see);
                 pointer.truncate(length);
             }
         }
         Value::Object(map) => {
+            if inside {
+                see(&Visited { pointer, value, view, in_secret });
+            }
             for (key, item) in map {
                 push_token(pointer, key);
-                below(item, &view.field(key, item), inside, pointer, see);
+                let of_field = view.field(key, item);
+                let hides = inside || view.hides_field(key) || in_secret && of_field.is_unknown();
+                below(item, &of_field, hides, pointer, see);
                 pointer.truncate(length);
             }
         }
-        Value::Null => {}
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => see(&Visited { pointer, value, view, in_secret }),
+        Value::Null if !in_secret => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            see(&Visited { pointer, value, view, in_secret });
+        }
     }
 }

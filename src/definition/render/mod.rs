@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub use json::ProblemShown;
 
-use super::problem::{Place, Problem, Severity, settle};
+use super::problem::{Code, Place, Problem, Severity, settle};
 
 /// The texts of files, for excerpts.
 pub type Texts = HashMap<Arc<PathBuf>, Arc<str>>;
@@ -62,6 +62,14 @@ impl Report {
     pub fn sarif(&self) -> serde_json::Value {
         sarif::render(self)
     }
+}
+
+/// How well it is known what is secret in a file with these problems: one that is not YAML to its end, or of which something
+/// was passed over, does not tell.
+pub fn known<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> redact::Known {
+    let passes_over = |code| matches!(code, Code::Syntax | Code::UnsupportedYaml | Code::DuplicateKey | Code::TooLarge);
+    let little = problems.into_iter().any(|problem| passes_over(problem.code));
+    if little { redact::Known::Little } else { redact::Known::All }
 }
 
 /// One problem as the JSON of [`Report::json`] has it.

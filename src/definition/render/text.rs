@@ -1,12 +1,15 @@
 //! Problems as text with excerpts, carets and help.
 
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fmt::{self, Write};
 use std::ops::Range;
+use std::rc::Rc;
 
-use super::Report;
-use super::redact::{self, Known};
+use super::redact::{self, Line, Page};
+use super::{Report, known};
 use crate::base::span::Span;
-use crate::definition::problem::{Code, Problem, Severity};
+use crate::definition::problem::{Code, Place, Problem, Severity};
 
 /// The widest excerpt; longer lines are cut around the caret.
 const WIDTH: usize = 110;
@@ -32,9 +35,10 @@ pub(super) fn render(report: &Report, colours: bool) -> String {
         .problems
         .iter()
         .partition(|problem| problem.severity == Severity::Notice && problem.code == Code::NotYetRun);
+    let mut sources = Sources::of(report);
     for problem in problems {
         // Writing to a string cannot fail.
-        let written = one(&mut out, report, problem, &paint);
+        let written = one(&mut out, &mut sources, problem, &paint);
         debug_assert!(written.is_ok());
     }
     for of_file in notices.chunk_by(|a, b| a.place.file == b.place.file) {
@@ -74,7 +78,7 @@ fn not_yet(out: &mut String, notices: &[&Problem], paint: &Paint) -> fmt::Result
     Ok(())
 }
 
-fn one(out: &mut String, report: &Report, problem: &Problem, paint: &Paint) -> fmt::Result {
+fn one(out: &mut String, sources: &mut Sources<'_>, problem: &Problem, paint: &Paint) -> fmt::Result {
     let (word, colour) = match problem.severity {
         Severity::Error => ("error", "1;31"),
         Severity::Warning => ("warning", "1;33"),
@@ -88,8 +92,8 @@ fn one(out: &mut String, report: &Report, problem: &Problem, paint: &Paint) -> f
     out.push('\n');
     paint.write(out, BLUE, format_args!("{margin}-->"))?;
     writeln!(out, " {}:{}", place.file.display(), place.span.start)?;
-    if let Some(line) = line_of(report, problem) {
-        let excerpt = Excerpt::new(line, place.span, &secrets_on_line(report, problem), how_well(report, problem));
+    if let Some(line) = sources.line(place) {
+        let excerpt = Excerpt::new(&line, place.span);
         paint.write(out, BLUE, format_args!("{margin} |"))?;
         out.push('\n');
         paint.write(out, BLUE, format_args!("{number} |"))?;
@@ -115,27 +119,57 @@ fn one(out: &mut String, report: &Report, problem: &Problem, paint: &Paint) -> f
     Ok(())
 }
 
-/// The line a problem begins on, when there is something to point at.
-fn line_of<'a>(report: &'a Report, problem: &Problem) -> Option<&'a str> {
-    let whole_file = problem.place.span.start == problem.place.span.end && problem.place.pointer.is_empty();
-    let text = report.texts.get(&problem.place.file).filter(|_| !whole_file)?;
-    text.lines().nth(problem.place.span.start.line.checked_sub(1)?)
+/// The lines that problems begin on. Each file is looked through once, and each line once for all problems on it.
+struct Sources<'a> {
+    files: HashMap<&'a OsStr, Source<'a>>,
+    /// The line that was asked for last, with its file: problems come in order.
+    last: Option<(&'a OsStr, usize, Rc<Line>)>,
 }
 
-/// The literal secrets on a problem's first line, in characters from zero.
-fn secrets_on_line(report: &Report, problem: &Problem) -> Vec<Range<usize>> {
-    let number = problem.place.span.start.line;
-    let literal = report.problems.iter().filter(|other| other.code == Code::LiteralSecret).map(|other| &other.place);
-    let known = report.hidden.iter().chain(literal).filter(|secret| secret.file == problem.place.file);
-    known.filter_map(|secret| redact::stretch(secret, number)).collect()
+struct Source<'a> {
+    page: Page<'a>,
+    /// The secrets on the lines that problems begin on, in characters from zero.
+    secrets: BTreeMap<usize, Vec<Range<usize>>>,
 }
 
-/// In a file that could not be read as YAML, or in which a value was passed over, the document does not
-/// tell all secrets.
-fn how_well(report: &Report, problem: &Problem) -> Known {
-    let passes_over = |code| matches!(code, Code::Syntax | Code::UnsupportedYaml | Code::DuplicateKey | Code::TooLarge);
-    let unread = |other: &Problem| passes_over(other.code) && other.place.file == problem.place.file;
-    if report.problems.iter().any(unread) { Known::Some } else { Known::All }
+impl<'a> Sources<'a> {
+    fn of(report: &'a Report) -> Self {
+        let mut of_files: HashMap<&OsStr, Vec<&Problem>> = HashMap::new();
+        for problem in &report.problems {
+            of_files.entry(problem.place.file.as_os_str()).or_default().push(problem);
+        }
+        let mut hidden: HashMap<&OsStr, Vec<&Place>> = HashMap::new();
+        let literal = report.problems.iter().filter(|problem| problem.code == Code::LiteralSecret);
+        for place in report.hidden.iter().chain(literal.map(|problem| &problem.place)) {
+            hidden.entry(place.file.as_os_str()).or_default().push(place);
+        }
+        let texts = report.texts.iter().map(|(file, text)| (file.as_os_str(), text));
+        let files = texts.filter_map(|(file, text)| {
+            let problems = of_files.get(file)?;
+            let lines = problems.iter().filter(|problem| !is_whole_file(&problem.place));
+            let mut secrets = lines.map(|problem| (problem.place.span.start.line, Vec::new())).collect();
+            redact::spread(hidden.get(file).into_iter().flatten().copied(), &mut secrets);
+            let page = Page::new(text, known(problems.iter().copied()));
+            Some((file, Source { page, secrets }))
+        });
+        Self { files: files.collect(), last: None }
+    }
+
+    /// The line a problem begins on, when there is something to point at.
+    fn line(&mut self, place: &Place) -> Option<Rc<Line>> {
+        let number = place.span.start.line;
+        let (file, source) = self.files.get_key_value(place.file.as_os_str()).filter(|_| !is_whole_file(place))?;
+        if let Some((_, _, line)) = self.last.as_ref().filter(|(last, line, _)| last == file && *line == number) {
+            return Some(Rc::clone(line));
+        }
+        let line = Rc::new(source.page.line(number, source.secrets.get(&number)?)?);
+        self.last = Some((*file, number, Rc::clone(&line)));
+        Some(line)
+    }
+}
+
+fn is_whole_file(place: &Place) -> bool {
+    place.span.start == place.span.end && place.pointer.is_empty()
 }
 
 /// A line that is safe to show and fits, and where the carets stand in it.
@@ -145,16 +179,13 @@ struct Excerpt {
 }
 
 impl Excerpt {
-    fn new(line: &str, span: Span, secrets: &[Range<usize>], known: Known) -> Self {
-        let length = line.chars().count();
-        let secrets: Vec<_> = secrets.iter().map(|range| range.start.min(length)..range.end.min(length)).collect();
-        let safe = redact::line(line.trim_end(), &secrets, known);
+    fn new(safe: &Line, span: Span) -> Self {
         let width = safe.text.chars().count();
         let start = safe.column(span.start.column.saturating_sub(1));
         let end = if span.end.line > span.start.line { width } else { safe.column(span.end.column.saturating_sub(1)) };
         let end = end.min(width).max(start + 1);
         if width <= WIDTH {
-            return Self { text: safe.text, carets: start..end };
+            return Self { text: safe.text.clone(), carets: start..end };
         }
         let from = start.saturating_sub(WIDTH / 3);
         let shown: String = safe.text.chars().skip(from).take(WIDTH).collect();

@@ -13,7 +13,8 @@ use crate::definition::load::reach::Own;
 use crate::definition::plan;
 use crate::definition::plan::gateway::Gateway;
 use crate::definition::problem::{Code, Place, Problem, of_file};
-use crate::definition::render::Report;
+use crate::definition::render::redact::Known;
+use crate::definition::render::{self, Report};
 use crate::definition::resolve::{Kind, Resolved, id_place};
 use crate::definition::scope::{self, GatewayOutline, Link, Outline};
 use crate::definition::templates::Templates;
@@ -38,6 +39,19 @@ impl Stamp {
         let (modified, changed) = ((of.mtime(), of.mtime_nsec()), (of.ctime(), of.ctime_nsec()));
         Some(Self { device: of.dev(), inode: of.ino(), size: of.size(), modified, changed })
     }
+}
+
+/// The content of a file, as what is shown of it is made from it.
+#[derive(Debug)]
+pub struct Content<'a> {
+    /// The file.
+    pub file: &'a Arc<PathBuf>,
+    /// The digest of its content.
+    pub digest: [u8; 32],
+    /// Where secrets stand in it.
+    pub secrets: Vec<&'a Place>,
+    /// How well that is known.
+    pub known: Known,
 }
 
 /// One file as it stands, read.
@@ -236,11 +250,18 @@ impl<T> Definition<T> {
         }
     }
 
-    /// The file, the digest of its content and the places of the secrets in it, where it could be read.
-    pub(super) fn content(&self) -> Option<(&Arc<PathBuf>, [u8; 32], Vec<&Place>)> {
+    /// The file and what of it may be shown, where it could be read. One with more faults than are listed is something else.
+    pub(super) fn content(&self) -> Option<Content<'_>> {
+        let digest = self.digest.filter(|_| !self.problems.iter().any(|problem| problem.code == Code::TooLarge))?;
         let literal = self.problems.iter().filter(|problem| problem.code == Code::LiteralSecret);
         let secrets = self.hidden.iter().chain(literal.map(|problem| &problem.place));
-        Some((&self.file, self.digest?, secrets.filter(|place| place.file == self.file).collect()))
+        let secrets = secrets.filter(|place| place.file == self.file).collect();
+        // What is in comments no document tells.
+        let known = match render::known(self.problems.iter()) {
+            Known::All => Known::Most,
+            known => known,
+        };
+        Some(Content { file: &self.file, digest, secrets, known })
     }
 
     /// The secrets that its references name, by their paths.

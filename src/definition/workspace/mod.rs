@@ -30,7 +30,7 @@ use super::scope::{Outline, Scope};
 use super::templates::Templates;
 
 use definition::Stamp;
-pub use definition::{Compiled, Definition};
+pub use definition::{Compiled, Content, Definition};
 use origin::{Origins, Way};
 pub use scan::{Selection, select};
 
@@ -250,8 +250,8 @@ impl Deployment {
         problems.into()
     }
 
-    /// The files that were read, each with the digest of its content and the places of the secrets in it.
-    pub fn contents(&self) -> impl Iterator<Item = (&Arc<PathBuf>, [u8; 32], Vec<&Place>)> {
+    /// The files that were read, each with what of it may be shown.
+    pub fn contents(&self) -> impl Iterator<Item = Content<'_>> {
         let integrations = self.integrations.iter().filter_map(|read| read.content());
         integrations.chain(self.gateway.iter().filter_map(|read| read.content()))
     }

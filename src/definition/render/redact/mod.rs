@@ -2,8 +2,12 @@
 //!
 //! Secrets are known from the problems themselves (a literal secret's place), from what stands under a
 //! key that sounds like one, and from what looks like one anywhere. The last two matter in files that
-//! cannot be parsed, where nobody can say what is what; there, too much is hidden rather than too little.
+//! cannot be parsed, where nobody can say what is what; there, too much is hidden rather than too little
+//! ([`behind`]).
 
+mod behind;
+
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -47,53 +51,112 @@ impl Line {
     }
 }
 
-/// Whether a document says what is secret, or the text alone must do.
+/// How well it is known what is secret in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// All secrets of the line are among those given.
+    /// All secrets are among those given.
     All,
-    /// There may be more.
-    Some,
+    /// All but what comments and the like may have: values under telling keys are hidden besides.
+    Most,
+    /// The text is not YAML to its end, or part of it was passed over: what follows a telling key is hidden, on its line and
+    /// below it, whatever it looks like.
+    Little,
 }
 
-/// A line without what is known to be secret (in characters from zero) and what looks it.
-pub fn line(original: &str, known: &[Range<usize>], how_well: Known) -> Line {
-    let mut hidden = known.to_vec();
-    let characters = |at: usize| original.get(..at).map_or(0, |head| head.chars().count());
-    let to_characters = |bytes: Range<usize>| characters(bytes.start)..characters(bytes.end);
-    if how_well == Known::Some {
-        hidden.extend(under_telling_keys(original).into_iter().map(to_characters));
+/// A text of which lines are shown.
+#[derive(Debug)]
+pub struct Page<'a> {
+    lines: Vec<&'a str>,
+    known: Known,
+    /// From which byte on each line is hidden, where little is known.
+    hidden_from: Vec<Option<usize>>,
+}
+
+impl<'a> Page<'a> {
+    /// Looks through a text once.
+    pub fn new(text: &'a str, known: Known) -> Self {
+        let lines = lines(text);
+        let hidden_from = if known == Known::Little { behind::hidden_from(&lines) } else { Vec::new() };
+        Self { lines, known, hidden_from }
     }
-    let userinfo = USERINFO.captures_iter(original).filter_map(|found| found.get(1));
-    hidden.extend(userinfo.map(|found| to_characters(found.range())));
-    hidden.extend(LOOKS_SECRET.find_iter(original).filter(looks_random).map(|found| to_characters(found.range())));
-    let hidden = joined(hidden);
-    let mut text = String::with_capacity(original.len());
-    for (at, character) in original.chars().enumerate() {
-        match hidden.iter().find(|range| range.contains(&at)) {
-            Some(range) if range.start == at => text.push_str(MASK),
-            Some(_) => {}
-            None => text.push(if is_plain(character) { character } else { ' ' }),
+
+    /// A line, from one, without what is known to be secret (in characters from zero) and what looks it.
+    pub fn line(&self, number: usize, secrets: &[Range<usize>]) -> Option<Line> {
+        let at = number.checked_sub(1)?;
+        let original = self.lines.get(at)?.trim_end();
+        let mut hidden = to_bytes(original, secrets);
+        hidden.extend(self.hidden_from.get(at).copied().flatten().map(|from| from.min(original.len())..original.len()));
+        if self.known == Known::Most {
+            hidden.extend(under_telling_keys(original));
         }
+        hidden.extend(USERINFO.captures_iter(original).filter_map(|found| found.get(1)).map(|found| found.range()));
+        hidden.extend(LOOKS_SECRET.find_iter(original).filter(looks_random).map(|found| found.range()));
+        Some(masked(original, joined(hidden)))
     }
-    Line { text, hidden }
+}
+
+/// The lines of a text as YAML counts them (1.2, section 5.4): a carriage return ends one as well.
+pub fn lines(text: &str) -> Vec<&str> {
+    let (mut lines, mut rest) = (Vec::new(), text);
+    while let Some(end) = rest.find(['\n', '\r']) {
+        let (line, after) = rest.split_at(end);
+        lines.push(line);
+        rest = after.strip_prefix("\r\n").unwrap_or_else(|| after.get(1..).unwrap_or_default());
+    }
+    lines.extend((!rest.is_empty()).then_some(rest));
+    lines
 }
 
 /// A whole text without what is known to be secret and what looks it.
-pub fn text(original: &str, secrets: &[&Place]) -> String {
-    let safe = |(place, whole): (usize, &str)| {
-        let known: Vec<_> = secrets.iter().filter_map(|secret| stretch(secret, place + 1)).collect();
-        line(whole, &known, Known::Some).text
-    };
-    original.lines().enumerate().map(safe).fold(String::new(), |text, line| text + &line + "\n")
+pub fn text(original: &str, secrets: &[&Place], known: Known) -> String {
+    let page = Page::new(original, known);
+    let mut on_lines: BTreeMap<usize, Vec<Range<usize>>> = (1..=page.lines.len()).map(|line| (line, vec![])).collect();
+    spread(secrets.iter().copied(), &mut on_lines);
+    let shown = on_lines.iter().filter_map(|(number, secrets)| page.line(*number, secrets));
+    shown.fold(String::with_capacity(original.len()), |text, line| text + &line.text + "\n")
 }
 
-/// The part of a line (from one) that a place takes, in characters from zero.
-pub fn stretch(place: &Place, number: usize) -> Option<Range<usize>> {
-    let Span { start, end } = place.span;
-    let from = if start.line == number { start.column.saturating_sub(1) } else { 0 };
-    let to = if end.line == number { end.column.saturating_sub(1) } else { usize::MAX };
-    (start.line..=end.line).contains(&number).then_some(from..to)
+/// Puts the stretches that places take of the lines which are asked for, in characters from zero, to those lines.
+pub fn spread<'a>(places: impl IntoIterator<Item = &'a Place>, lines: &mut BTreeMap<usize, Vec<Range<usize>>>) {
+    // Aliases repeat places.
+    let spans: HashSet<Span> = places.into_iter().map(|place| place.span).collect();
+    for Span { start, end } in spans.into_iter().filter(|span| span.start <= span.end) {
+        for (line, stretches) in lines.range_mut(start.line..=end.line) {
+            let from = if start.line == *line { start.column.saturating_sub(1) } else { 0 };
+            let to = if end.line == *line { end.column.saturating_sub(1) } else { usize::MAX };
+            stretches.push(from..to);
+        }
+    }
+}
+
+/// Stretches in characters as stretches in bytes.
+fn to_bytes(line: &str, stretches: &[Range<usize>]) -> Vec<Range<usize>> {
+    if stretches.is_empty() {
+        return Vec::new();
+    }
+    let places: Vec<usize> = line.char_indices().map(|(at, _)| at).collect();
+    let byte = |character: usize| places.get(character).copied().unwrap_or(line.len());
+    stretches.iter().map(|stretch| byte(stretch.start)..byte(stretch.end)).collect()
+}
+
+/// A line without some stretches of it, in bytes and in order.
+fn masked(original: &str, stretches: Vec<Range<usize>>) -> Line {
+    let (mut text, mut hidden) = (String::with_capacity(original.len()), Vec::with_capacity(stretches.len()));
+    let (mut at, mut characters) = (0, 0);
+    let show = |part: &str, text: &mut String| {
+        text.extend(part.chars().map(|character| if is_plain(character) { character } else { ' ' }));
+        part.chars().count()
+    };
+    for stretch in stretches {
+        characters += show(original.get(at..stretch.start).unwrap_or_default(), &mut text);
+        text.push_str(MASK);
+        let length = original.get(stretch.clone()).map_or(0, |part| part.chars().count());
+        hidden.push(characters..characters + length);
+        characters += length;
+        at = stretch.end;
+    }
+    show(original.get(at..).unwrap_or_default(), &mut text);
+    Line { text, hidden }
 }
 
 fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
@@ -112,6 +175,12 @@ fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
 /// Whether a key sounds as if a secret stood under it.
 pub fn is_telling(key: &str) -> bool {
     TELLING_KEY.find(&format!("{key}: ")).is_some_and(|found| found.start() == 0)
+}
+
+/// Whether a name of a field may be shown as it is: one that is none may be a line of something else, or a secret.
+pub fn is_name(name: &str) -> bool {
+    let is_like_one = name.chars().count() <= 80 && !name.contains([':', '=', '@']);
+    is_like_one && !LOOKS_SECRET.find_iter(name).any(|found| looks_random(&found))
 }
 
 /// What stands under keys that sound like secrets, unless it is a reference or template. In bytes.
@@ -197,7 +266,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        line(text, &[], Known::Some).text
+        Page::new(text, Known::Most).line(1, &[]).map(|line| line.text).unwrap_or_default()
     }
 
     #[test]
@@ -248,8 +317,18 @@ mod tests {
 
     #[test]
     fn columns_follow_what_was_hidden() {
-        let line = line("a: 0123456789 b", std::slice::from_ref(&(3..13)), Known::All);
+        let page = Page::new("a: 0123456789 b", Known::All);
+        let line = page.line(1, std::slice::from_ref(&(3..13))).expect("a line");
         assert_eq!(line.text, "a: •••••• b");
         assert_eq!([line.column(0), line.column(3), line.column(7), line.column(14)], [0, 3, 3, 10]);
+    }
+
+    #[test]
+    fn lines_are_those_of_yaml_and_places_are_hidden_on_each_of_theirs() {
+        assert_eq!(lines("a\r\nb\rc\n\nd"), ["a", "b", "c", "", "d"]);
+        let at = |line, column| crate::base::span::Position { line, column };
+        let span = Span { start: at(1, 4), end: at(2, 6) };
+        let place = Place { span, ..Place::file(std::sync::Arc::default()) };
+        assert_eq!(text("a: \u{e9}x\r  y\u{e9}z w\n", &[&place, &place], Known::All), "a: ••••••\n•••••• w\n");
     }
 }

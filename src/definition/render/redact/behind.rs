@@ -1,0 +1,239 @@
+//! What follows telling keys in a text that is not YAML: a quote was forgotten, a bracket is open, or it is another kind
+//! of file. Nobody can say where a value ends there, so all that follows on the line is hidden, and what stands below the
+//! key as far as it may belong to it. Only references are shown.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+/// What names have in them under which secrets stand.
+const NAMES: &str =
+    "secret|secert|secrt|passw|passphrase|pwd|key|token|bearer|credential|cookie|authorization|signature|headers";
+
+/// A telling name with its sign; one that begins an entry, without; a variable of an environment file; a scheme of
+/// `Authorization`. What follows is secret.
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static TELLING: LazyLock<Regex> = LazyLock::new(|| {
+    let name = format!(r"(?:[\w.-]*?(?:{NAMES})[\w-]*|pass)");
+    let with_sign = format!(r#"\b{name}["']?\s*[:=]"#);
+    let without = format!(r#"(?:^|[{{\[,])[\s\-"'?]*{name}(?:["']|\s|$)"#);
+    let variable = r#"^[\s\-"'#]*(?:export\s+)?[\w.-]+\s*="#;
+    Regex::new(&format!(r"(?i){with_sign}|{without}|{variable}|\b(?:bearer|basic)\s")).expect("a pattern")
+});
+
+/// The beginning of a line that is the next entry of a map, or closes one.
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static ENTRY: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r#"^(?:(?:-\s+)*["']?[\w.$/-]+["']?\s*:(?:\s|$)|[\]}][\]},\s]*$)"#).expect("a pattern")
+});
+
+/// The next entry of a map in braces.
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static NEXT: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"^,\s*["']?[\w.$/-]+["']?\s*:(?:\s|$)"#).expect("a pattern"));
+
+/// What may stand before a reference that is all there is on a line.
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static BEFORE: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"^(?:-\s+)*(?:["']?[\w.$/-]+["']?\s*:\s+)?(?:-\s+)*["'\[]*"#).expect("a pattern"));
+
+/// From which byte on each line is hidden; `None` for lines without a telling key before them.
+pub(super) fn hidden_from(lines: &[&str]) -> Vec<Option<usize>> {
+    let mut open: Option<Open> = None;
+    let look = |line: &&str| {
+        let content = line.trim_start();
+        if content.is_empty() {
+            return None;
+        }
+        let start = line.len() - content.len();
+        if open.as_ref().is_some_and(|open| open.holds(columns(line, start), content)) {
+            return (!is_reference_alone(content)).then_some(start);
+        }
+        let (from, next) = on_line(line);
+        open = next;
+        from
+    };
+    lines.iter().map(look).collect()
+}
+
+/// A telling key whose value may go on below it.
+struct Open {
+    /// The key's column.
+    column: usize,
+    /// Whether its value is a reference: only what is indented more can belong to it.
+    whole: bool,
+}
+
+impl Open {
+    /// Whether a line may belong to the value.
+    fn holds(&self, indentation: usize, content: &str) -> bool {
+        let is_item =
+            || content.strip_prefix('-').is_some_and(|rest| rest.trim_start().len() < rest.len() || rest.is_empty());
+        let is_below = indentation > self.column;
+        is_below || !self.whole && (indentation == self.column && is_item() || !ENTRY.is_match(content))
+    }
+}
+
+/// From which byte on a line is hidden, and the telling key that is open at its end.
+fn on_line(line: &str) -> (Option<usize>, Option<Open>) {
+    let (mut at, mut open) = (0, None);
+    while let Some(found) = TELLING.find_at(line, at) {
+        let name = found.as_str().trim_start_matches(|c: char| c.is_whitespace() || "{[,-\"'?#".contains(c));
+        let name = found.end() - name.len();
+        let head = line.get(..name).unwrap_or_default();
+        let in_block = head.chars().all(|c| c.is_whitespace() || "-\"'?".contains(c));
+        let indentation = line.len() - line.trim_start().len();
+        let column = columns(line, if in_block { head.trim_end_matches(['"', '\'']).len() } else { indentation });
+        let value = found.end();
+        match behind(line.get(value..).unwrap_or_default()) {
+            Behind::Nothing => return (None, Some(Open { column, whole: false })),
+            Behind::Secret(skipped) => return (Some(value + skipped), Some(Open { column, whole: false })),
+            Behind::Reference => return (None, Some(Open { column, whole: true })),
+            Behind::Entry(skipped) => {
+                at = value + skipped;
+                open = Some(Open { column, whole: true });
+            }
+        }
+    }
+    (None, open)
+}
+
+/// What follows a telling key on its line.
+enum Behind {
+    Nothing,
+    /// What may be a secret, from this byte on.
+    Secret(usize),
+    /// References to its end.
+    Reference,
+    /// References, and at this byte the next entry of a map in braces.
+    Entry(usize),
+}
+
+fn behind(rest: &str) -> Behind {
+    let mut value = trimmed(rest);
+    loop {
+        let at = rest.len() - value.len();
+        let Some(after) = after_reference(value) else {
+            return if value.trim().is_empty() { Behind::Nothing } else { Behind::Secret(at) };
+        };
+        let after = after.trim_start_matches(['"', '\'', ']', '}', ' ', '\t']);
+        match after.strip_prefix(',') {
+            None if after.is_empty() => return Behind::Reference,
+            None => return Behind::Secret(rest.len() - after.len()),
+            Some(_) if NEXT.is_match(after) => return Behind::Entry(rest.len() - after.len()),
+            Some(next) => value = trimmed(next),
+        }
+    }
+}
+
+fn trimmed(value: &str) -> &str {
+    value.trim_start_matches([' ', '\t', '[', '"', '\''])
+}
+
+/// What follows a reference without a default, at the beginning of a value.
+fn after_reference(value: &str) -> Option<&str> {
+    let (inner, after) = value.strip_prefix("${")?.split_once('}')?;
+    let has_default = inner.split_once(":-").is_some_and(|(_, default)| !default.is_empty());
+    (!has_default).then_some(after)
+}
+
+fn is_reference_alone(content: &str) -> bool {
+    let value = BEFORE.find(content).and_then(|before| content.get(before.end()..)).unwrap_or(content);
+    after_reference(value).is_some_and(|after| after.chars().all(|c| "\"']}, \t".contains(c)))
+}
+
+fn columns(line: &str, byte: usize) -> usize {
+    line.get(..byte).map_or(0, |head| head.chars().count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Known, text};
+
+    /// The text with `§` for the secret must not show it.
+    fn hides(written: &str) {
+        for secret in ["hunter2Zq9-tango", "correcthorsebattery", "a_word", "xY\"z", "/a/path", "https://a.example/x"] {
+            let shown = text(&written.replace('§', secret), &[], Known::Little);
+            assert!(!shown.contains(secret), "{written}\n{shown}");
+        }
+    }
+
+    #[test]
+    fn all_that_follows_a_telling_key_is_hidden() {
+        for written in [
+            "key: \"§",
+            "token: \"§",
+            "\ttoken: §",
+            "admin: { token: \"§ }",
+            "token: \"a\" §",
+            "api_key: \"a\" §",
+            "token: &§",
+            "api_key: &§ x",
+            "token: *§",
+            "token: !§ x",
+            "token: \"${env:A}\" #§",
+            "token: ${env:A}§",
+            "token: ${env:A:-§}",
+            "vault: { url: http://x, token: \"§ }",
+            "headers: { Authorization: \"Bearer § }",
+            "X: \"Bearer §",
+            "headers: { x-api: \"§ }",
+            "key §",
+            "key:§",
+            "key=§",
+            "- key \"§\"",
+            "\"key\": §",
+            "DB_PASSWORD=§",
+            "export A=§",
+            "  aws_secret_access_key = §",
+            "SMTP = §",
+            "secrets: [\"${env:A}\", \"§\"]",
+            "{ id: a, secret: \"${env:A}\", key: §",
+            "call: \"shop.x?key=§\"",
+            "# api_key: §",
+            "clientSecret: §",
+        ] {
+            hides(written);
+        }
+    }
+
+    #[test]
+    fn what_stands_below_a_telling_key_is_hidden() {
+        for written in [
+            "a:\n  - id: a\n    key:\n      \"§\n    allow: []\n",
+            "secrets:\n  - \"§\n",
+            "secrets:\n- §\n- [\n",
+            "secrets:\n-\t§: [\n",
+            "key: |\n  §\n  §\nx: 1\n",
+            "token: \"abc\n    §\n",
+            "token: \"abc\n§\n",
+            "key:\n\n  # why\n  §: [\n",
+            "api_key: ok\n      §\n",
+            "api_key: \"${env:A}\"\n    §\n",
+            "a: [{ id: a, key:\n  \"§\n",
+            "{\n\"key\":\n\"§\n",
+            "headers:\n  X-A: §\n",
+            "secrets:\n  key: \"${env:A}\"\n  vault: { url: x, other: § }\n",
+        ] {
+            hides(written);
+        }
+    }
+
+    #[test]
+    fn the_rest_stays_readable() {
+        for written in [
+            "title: \"Acme\n",
+            "api:\n  base_url: https://a.example\n",
+            "secrets: [\"${env:A}\"]\ntitle: `x`\n",
+            "secrets:\n  key: \"${env:A}\"\nlisten: { x\n",
+            "callers:\n  - id: a\n    key: ${env:A}\n    allow: [\n",
+            "client: { id: a, secret: \"${env:A}\", scope: x\n",
+            "auth: { oauth2: { authorize: https://a.example\n",
+            "key:\nallow: [x\n",
+        ] {
+            assert_eq!(text(written, &[], Known::Little), written);
+        }
+        let written = "key: \"abc\n  def\nallow: [x\n";
+        assert_eq!(text(written, &[], Known::Little), "key: \"••••••\n  ••••••\nallow: [x\n");
+    }
+}
