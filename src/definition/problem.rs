@@ -86,6 +86,12 @@ pub fn settle(problems: &mut Vec<Problem>) {
 /// How many problems of one file are listed: more are those of a file that is something else.
 pub const MOST_OF_FILE: usize = 1_000;
 
+/// Whether errors enough were found in a file: no more are looked for, because that takes long in a file that is something
+/// else.
+pub fn are_enough(problems: &[Problem]) -> bool {
+    problems.iter().filter(|problem| problem.is_error()).nth(MOST_OF_FILE).is_some()
+}
+
 /// Puts the problems of one file in order, as [`settle`] does. Of very many the errors are listed first, and the file is
 /// said to have more.
 pub fn of_file(mut problems: Vec<Problem>) -> Vec<Problem> {

@@ -4,7 +4,7 @@
 //! Every step tells all it finds. A step that needs sound input works on what the steps before left
 //! sound, so that a bad template is told beside an unknown field. Called by `workspace`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -17,14 +17,14 @@ use super::load::expand::{Dependency, expand};
 use super::load::extends::merge;
 use super::load::tree::parse;
 use super::load::visit::says_who;
-use super::problem::{Code, Place, Problem, Severity};
+use super::problem::{Code, Place, Problem, Severity, are_enough};
 use super::raw::gateway::UNEXPANDED;
 use super::render::known;
 use super::render::redact::{Known, is_name, is_telling};
 use super::schema;
 use super::suggest::nearest;
 use super::validate::Schema;
-use crate::base::span::Position;
+use crate::base::span::{Position, Span};
 
 /// A file as far as it could be read.
 #[derive(Debug, Default)]
@@ -89,10 +89,11 @@ pub fn resolve(kind: Kind, file: &Arc<PathBuf>, text: &str, environment: &dyn En
     let later: &[&str] = if kind == Kind::Gateway { &UNEXPANDED } else { &[] };
     let expanded = expand(&mut document, schema.shape(), later, environment);
     problems.extend(expanded.problems);
-    let mut faults = schema.judge(&document);
+    let mut faults = if are_enough(&problems) { Vec::new() } else { schema.judge(&document) };
     // Without the entry it starts from, nobody can say what is missing.
     faults.retain(|fault| !(base_is_missing && fault.code == Code::MissingField));
-    problems.retain(|problem| !is_told_better(problem, &faults));
+    let told: HashSet<Span> = faults.iter().map(|fault| fault.place.span).collect();
+    problems.retain(|problem| !is_told_better(problem, &told));
     let is_sound = !faults.iter().chain(&problems).any(Problem::is_error);
     let sound = (!is_sound).then(|| sound(&document, &faults, &problems));
     let mut hidden = expanded.hidden;
@@ -167,8 +168,8 @@ fn lay_over_catalogue(document: &mut Document, schema: &Schema, problems: &mut V
 }
 
 /// A warning about a word's older meaning says nothing new where the word is an error anyway.
-fn is_told_better(problem: &Problem, faults: &[Problem]) -> bool {
-    problem.severity == Severity::Warning && faults.iter().any(|fault| fault.place.span == problem.place.span)
+fn is_told_better(problem: &Problem, told: &HashSet<Span>) -> bool {
+    problem.severity == Severity::Warning && told.contains(&problem.place.span)
 }
 
 /// Takes out what is faulty. A map that lacks something keeps the rest; a list loses no item, because that
@@ -176,16 +177,21 @@ fn is_told_better(problem: &Problem, faults: &[Problem]) -> bool {
 fn sound(document: &Document, faults: &[Problem], read: &[Problem]) -> Sound {
     let mut sound = Sound { document: document.clone(), faulty: Vec::new() };
     let is_whole = |fault: &&Problem| fault.is_error() && fault.code != Code::MissingField;
+    let mut faulty: HashMap<&str, HashSet<String>> = HashMap::new();
     for fault in faults.iter().chain(read).filter(is_whole) {
         let at = fault.place.pointer.as_str();
         let Some((parent, key)) = at.rsplit_once('/') else { continue };
-        if let Some(Value::Object(map)) = sound.document.value.pointer_mut(parent) {
-            map.shift_remove(&key.replace("~1", "/").replace("~0", "~"));
-        }
+        faulty.entry(parent).or_default().insert(key.replace("~1", "/").replace("~0", "~"));
         sound.faulty.push(at.to_owned());
         // A field whose name has a slip is not missing.
         let meant = fault.suggestion.as_ref().filter(|_| fault.code == Code::UnknownField);
         sound.faulty.extend(meant.map(|meant| format!("{parent}/{meant}")));
+    }
+    // A map at once: taking out one field moves all that follow.
+    for (parent, keys) in faulty {
+        if let Some(Value::Object(map)) = sound.document.value.pointer_mut(parent) {
+            map.retain(|key, _| !keys.contains(key));
+        }
     }
     sound.faulty.extend(faulty_spots(document));
     if let Value::Object(root) = &mut sound.document.value {

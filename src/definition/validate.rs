@@ -44,6 +44,10 @@ impl Schema {
         }
         let mut judge = Judge { document, shape: &self.shape, problems: Vec::new(), told: HashSet::new() };
         for error in self.validator.iter_errors(&document.value) {
+            // One more than are listed tells that there are more.
+            if judge.problems.len() > MOST_OF_FILE {
+                break;
+            }
             judge.tell(&error);
         }
         judge.without_consequences()
@@ -66,12 +70,8 @@ impl<'a> Judge<'a> {
         if self.is_known_faulty(pointer) {
             return;
         }
-        if self.problems.len() > MOST_OF_FILE {
-            return;
-        }
         match error.kind() {
             Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-                // One more than are listed tells that there are more.
                 for name in unexpected.iter().take(MOST_OF_FILE + 1) {
                     self.unknown_field(pointer, value, name);
                 }
@@ -118,7 +118,8 @@ impl<'a> Judge<'a> {
             self.view(at, value).field_names().contains(&name).then(|| at.to_owned())
         };
         let ancestors = std::iter::successors(Some(pointer), |at| at.rsplit_once('/').map(|(parent, _)| parent));
-        let below = self.document.value.pointer(pointer)?.as_object()?.keys().map(|key| child(pointer, key));
+        let blocks = self.document.value.pointer(pointer)?.as_object()?.iter().filter(|(_, value)| value.is_object());
+        let below = blocks.take(LOOKED_AROUND).map(|(key, _)| child(pointer, key));
         let found =
             ancestors.skip(1).find_map(has).or_else(|| below.collect::<Vec<_>>().iter().find_map(|at| has(at)))?;
         Some(format!("`{name}` is a field of {}: check the indentation.", owner(&found)))
@@ -426,7 +427,7 @@ fn child(pointer: &str, key: &str) -> String {
     at
 }
 
-/// For how many faults of a file is told whether a field is known elsewhere in it.
+/// For how many faults of a file is told whether a field is known elsewhere in it, and in how many blocks is looked.
 const LOOKED_AROUND: usize = 50;
 
 /// What to say of a field that only a gateway's settings have, in a file that is not read as such.

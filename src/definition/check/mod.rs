@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use super::document::{Document, push_token};
 use super::not_yet::{self, Effect, Part};
-use super::problem::{Code, Problem};
+use super::problem::{Code, MOST_OF_FILE, Problem};
 use super::raw;
 use super::schema;
 use super::templates::Templates;
@@ -31,6 +31,9 @@ use readable::LeftOut;
 pub fn integration(document: &Document, faulty: &[String], templates: &Templates) -> Vec<Problem> {
     let mut found = Findings::new(document, faulty);
     walk(schema::integration(), &mut found, templates);
+    if found.is_full() {
+        return found.told();
+    }
     if let Some(raw) = found.left_out.read::<raw::integration::Integration>(&document.value) {
         about::check(&raw, &mut found);
         conflicts::check(&raw, &mut found);
@@ -47,6 +50,9 @@ pub fn integration(document: &Document, faulty: &[String], templates: &Templates
 pub fn gateway(document: &Document, faulty: &[String], templates: &Templates) -> Vec<Problem> {
     let mut found = Findings::new(document, faulty);
     walk(schema::gateway(), &mut found, templates);
+    if found.is_full() {
+        return found.told();
+    }
     if let Some(raw) = found.left_out.read::<raw::gateway::Gateway>(&document.value) {
         gateway::check(&raw, &mut found);
     }
@@ -58,6 +64,9 @@ fn walk(schema: &Value, found: &mut Findings<'_>, templates: &Templates) {
     let document = found.document;
     let inputs = declared_inputs(found);
     schema::walk::walk(schema, &document.value, &mut |visit| {
+        if found.is_full() {
+            return;
+        }
         templates::check(visit, inputs.as_deref(), found, templates);
         values::check(visit, found);
     });
@@ -96,11 +105,18 @@ struct Findings<'a> {
     document: &'a Document,
     left_out: LeftOut,
     problems: Vec<Problem>,
+    /// How many of them are errors.
+    errors: usize,
 }
 
 impl<'a> Findings<'a> {
     fn new(document: &'a Document, faulty: &[String]) -> Self {
-        Self { document, left_out: LeftOut::new(faulty), problems: Vec::new() }
+        Self { document, left_out: LeftOut::new(faulty), problems: Vec::new(), errors: 0 }
+    }
+
+    /// Whether errors enough were found: no more are looked for, one more than are listed tells that there are more.
+    fn is_full(&self) -> bool {
+        self.errors > MOST_OF_FILE
     }
 
     /// What was found, without what may only follow from a fault that was told already.
@@ -123,6 +139,7 @@ impl<'a> Findings<'a> {
 
     fn push(&mut self, problem: Problem) -> &mut Problem {
         let last = self.problems.len();
+        self.errors += usize::from(problem.is_error());
         self.problems.push(problem);
         &mut self.problems[last]
     }

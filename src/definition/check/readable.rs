@@ -11,6 +11,10 @@ use serde_json::Value;
 
 use crate::definition::raw;
 
+/// How much is left out of one document. Each time all of it is read again; what is wrong with more was told already, and
+/// the rest is told once that is mended.
+const MOST_LEFT_OUT: usize = 100;
+
 /// What was left out of a document.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
@@ -26,20 +30,21 @@ impl LeftOut {
         Self { pointers: faulty.to_vec(), kept: HashMap::new() }
     }
 
-    /// The document as its type. `None` when not even an empty one could be read.
+    /// The document as its type. `None` when not even an empty one could be read, or too much would be left out.
     pub fn read<T: for<'de> Deserialize<'de>>(&mut self, document: &Value) -> Option<T> {
         let mut fault = match raw::read(document) {
             Ok(read) => return Some(read),
             Err(fault) => fault,
         };
         let mut rest = document.clone();
-        loop {
+        for _ in 0..MOST_LEFT_OUT {
             self.leave_out(&mut rest, &fault.pointer)?;
             match raw::read(&rest) {
                 Ok(read) => return Some(read),
                 Err(next) => fault = next,
             }
         }
+        None
     }
 
     /// The pointer in the file of what stands at a pointer of the shortened document.

@@ -34,6 +34,7 @@ pub(super) fn check(visit: &Visit<'_>, inputs: Option<&[String]>, found: &mut Fi
 
 fn tree(value: &Value, pointer: &str, view: &View<'_>, found: &mut Findings<'_>, templates: &Templates) {
     match value {
+        _ if found.is_full() => {}
         Value::String(source) => text(source, pointer, view, found, templates),
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
@@ -130,6 +131,9 @@ fn names(reads: &[Name], pointer: &str, view: &View<'_>, found: &mut Findings<'_
         return;
     }
     for name in reads {
+        if found.is_full() {
+            return;
+        }
         let mut parts = name.path.split('.');
         let root = parts.next().unwrap_or_default();
         let place = || found.document.place_within(pointer, name.range.clone());

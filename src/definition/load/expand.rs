@@ -15,7 +15,7 @@ use super::reference::{Part, Reference, has_dollar_form, parts, says_itself};
 use super::trouble::{Trouble, broken, missing_file, missing_secret, missing_variable};
 use super::visit::{Visited, visit};
 use crate::definition::document::{Below, Document, Spot};
-use crate::definition::problem::{Code, Place, Problem};
+use crate::definition::problem::{Code, MOST_OF_FILE, Place, Problem};
 use crate::definition::shape::{Shape, TemplateKind};
 
 /// Something outside a file that its meaning depends on.
@@ -86,11 +86,18 @@ pub fn expand(document: &mut Document, shape: &Shape, later: &[&str], environmen
     found.retain(|text| !later.contains(&text.pointer.as_str()) || !has_reference(document, &text.pointer));
     let mut expanded = Expanded { hidden, ..Expanded::default() };
     for pointer in written {
-        expanded.problems.push(literal_secret(document, &pointer));
+        if expanded.problems.len() <= MOST_OF_FILE {
+            expanded.problems.push(literal_secret(document, &pointer));
+        }
         mark_faulty(document, &pointer);
     }
     for text in found {
-        one(document, &text, environment, &mut expanded);
+        // All of these are errors: of so many the rest is left as it is, and not told.
+        if expanded.problems.len() > MOST_OF_FILE {
+            mark_faulty(document, &text.pointer);
+        } else {
+            one(document, &text, environment, &mut expanded);
+        }
     }
     expanded
 }

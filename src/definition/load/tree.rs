@@ -15,7 +15,7 @@ use super::scalar::{self, Meaning};
 use super::syntax;
 use crate::base::span::{Position, Span};
 use crate::definition::document::{Below, Document, Spot};
-use crate::definition::problem::{Code, Place, Problem};
+use crate::definition::problem::{Code, MOST_OF_FILE, Place, Problem};
 
 /// How deep maps and lists may stand inside each other.
 pub const MAX_DEPTH: usize = 64;
@@ -38,6 +38,7 @@ pub fn parse(file: &Arc<PathBuf>, text: &str) -> Parsed {
     let mut builder = Builder {
         file: Arc::clone(file),
         problems: Vec::new(),
+        errors: 0,
         stack: Vec::new(),
         anchors: HashMap::new(),
         values: 0,
@@ -63,6 +64,8 @@ pub fn parse(file: &Arc<PathBuf>, text: &str) -> Parsed {
 struct Builder {
     file: Arc<PathBuf>,
     problems: Vec<Problem>,
+    /// How many of them are errors.
+    errors: usize,
     stack: Vec<Frame>,
     anchors: HashMap<usize, Node>,
     values: usize,
@@ -180,7 +183,7 @@ impl Builder {
                     _ => format!("Write the number you mean in full, or quote the text: \"{text}\"."),
                 };
                 let place = self.place(spot.span);
-                self.problems.push(Problem::warning(Code::AmbiguousScalar, place, message).help(help));
+                self.tell(Problem::warning(Code::AmbiguousScalar, place, message).help(help));
                 value
             }
             Meaning::Unholdable => {
@@ -188,7 +191,7 @@ impl Builder {
                 let message = format!("`{text}` is a number that cannot be held exactly");
                 let help = "Quote it when it is meant as text.";
                 let problem = Problem::error(Code::OutOfRange, self.place(spot.span), message).help(help);
-                self.problems.push(problem);
+                self.tell(problem);
                 Value::String(text.to_owned())
             }
         }
@@ -223,7 +226,7 @@ impl Builder {
                 let message = format!("`{text}` stands twice in this map");
                 let help = format!("The first one is at {}; keep one of them.", first.start);
                 let problem = Problem::error(Code::DuplicateKey, self.place(span), message);
-                self.problems.push(problem.label("the second one").help(help));
+                self.tell(problem.label("the second one").help(help));
                 self.set_key(Key::Dropped);
             }
             None => self.set_key(Key::Name(text.to_owned(), span)),
@@ -254,7 +257,7 @@ impl Builder {
                 Place { span: Span { start: parent.start, end: span.end }, ..Place::file(Arc::clone(&self.file)) };
             let message = "a text that begins with `{{` must be quoted";
             let help = "Write it as \"{{ … }}\": without quotes YAML reads a map.";
-            self.problems.push(Problem::error(Code::Syntax, place, message).help(help));
+            self.tell(Problem::error(Code::Syntax, place, message).help(help));
         } else if !parent.faulty {
             self.refuse(span, "a map or list cannot be a key", "A map's keys are texts.");
         }
@@ -322,7 +325,7 @@ impl Builder {
         if self.values > MAX_VALUES {
             let message = format!("the file holds more than {MAX_VALUES} values");
             let problem = Problem::error(Code::TooLarge, self.place(node.spot.span), message);
-            self.problems.push(problem.help("Divide it into several definitions."));
+            self.tell(problem.help("Divide it into several definitions."));
             return Err(Stop);
         }
         let Node { value, mut spot, values, text } = node;
@@ -370,7 +373,7 @@ impl Builder {
 
     fn refuse(&mut self, span: Span, message: &str, help: &str) {
         let problem = Problem::error(Code::UnsupportedYaml, self.place(span), message);
-        self.problems.push(problem.help(help));
+        self.tell(problem.help(help));
     }
 
     fn syntax_error(&mut self, error: &ScanError, text: &str) {
@@ -380,7 +383,17 @@ impl Builder {
         let (message, help) = syntax::explain(error.info(), at);
         let mut problem = Problem::error(Code::Syntax, self.place(span), message);
         problem.help = help;
-        self.problems.push(problem);
+        self.tell(problem);
+    }
+
+    /// One more of each kind than are listed tells that there are more.
+    fn tell(&mut self, problem: Problem) {
+        let errors = usize::from(problem.is_error());
+        let told = if problem.is_error() { self.errors } else { self.problems.len() - self.errors };
+        if told <= MOST_OF_FILE {
+            self.errors += errors;
+            self.problems.push(problem);
+        }
     }
 
     fn place(&self, span: Span) -> Place {

@@ -12,7 +12,7 @@ use crate::definition::load::expand::{Dependency, Source};
 use crate::definition::load::reach::Own;
 use crate::definition::plan;
 use crate::definition::plan::gateway::Gateway;
-use crate::definition::problem::{Code, Place, Problem, of_file};
+use crate::definition::problem::{Code, Place, Problem, are_enough, of_file};
 use crate::definition::render::redact::Known;
 use crate::definition::render::{self, Report};
 use crate::definition::resolve::{Kind, Resolved, id_place};
@@ -179,6 +179,7 @@ impl<T: Compiled> Definition<T> {
         let Resolved { document, sound, mut problems, dependencies, hidden } = resolved;
         let complete = document.is_some() && !problems.iter().any(scope::may_hide);
         match (&sound, &document) {
+            _ if are_enough(&problems) => {}
             (Some(sound), _) => problems.extend(T::check(&sound.document, &sound.faulty, templates)),
             (None, Some(document)) => problems.extend(T::check(document, &[], templates)),
             (None, None) => {}
