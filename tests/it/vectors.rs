@@ -20,8 +20,9 @@ use trunkline::definition::load::tree;
 use trunkline::definition::plan::Integration;
 use trunkline::definition::plan::webhook::Verify;
 use trunkline::definition::templates::Templates;
+use trunkline::template::payload::Numbers;
 use trunkline::webhook::door::RequestHead;
-use trunkline::webhook::scope::{Scope, wanted};
+use trunkline::webhook::scope::{Came, Scope, wanted};
 use trunkline::webhook::verify::{Failure, Request, precheck, verify};
 use url::{Position, Url};
 
@@ -82,7 +83,8 @@ impl Sent {
 
     fn verified(&self, integration: &Integration) -> Result<(), Failure> {
         let webhook = integration.webhook.as_ref().unwrap();
-        let scope = Scope::of(&self.head, &self.body, &wanted(webhook));
+        let came = Came { head: &self.head, body: &self.body };
+        let scope = Scope::of(came, &wanted(webhook), Numbers::Values);
         let request = Request {
             head: &self.head,
             body: &self.body,
