@@ -115,7 +115,7 @@ mod tests {
         for source in [
             "body.ok",
             "body.data[-1].id",
-            "body.team.name ~ '/' ~ body.team",
+            "body.team.name ~ '/' ~ (body.team | tojson)",
             "not body.pull_request.draft",
             "body.type == 'url_verification'",
             "body['odd name'].x[0].email",

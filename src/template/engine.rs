@@ -195,6 +195,7 @@ pub(super) fn translate(error: &Error, written: impl Fn(Range<usize>) -> Range<u
         _ => TemplateErrorKind::Failed,
     };
     let message = match (kind, error.detail()) {
+        (TemplateErrorKind::OutOfFuel, Some(detail)) if detail.starts_with("the loop") => detail.to_owned(),
         (TemplateErrorKind::OutOfFuel, _) => format!("takes more than {} steps", LIMITS.fuel),
         (TemplateErrorKind::TooLarge, _) => format!("makes more than {} bytes", LIMITS.output),
         (_, Some(detail)) => detail.to_owned(),

@@ -1,20 +1,35 @@
-//! What the engine does without a bound is kept from lists and maps: it repeats lists lazily (`*`), and writes lists and
-//! maps out whole where a text is wanted (`~`, `upper`…), none of which costs fuel.
+//! What the engine does without a bound is kept from lists and maps: it repeats lists lazily (`*`), writes lists and maps
+//! out whole where a text is wanted (`~`, `upper`…), and compares what is nested, none of which costs fuel. A loop has a
+//! time, so that what one turn of it does cannot be done ten thousand times.
 //!
 //! Operators cannot be replaced in the engine, so their operands are: each becomes the argument of a function that lets
 //! through what may stand there. What is compiled is longer than what was written for it; [`Guarded`] knows by what.
 
 use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use minijinja::machinery::ast::{BinOp, BinOpKind, Expr, Spanned};
+use minijinja::machinery::ast::{BinOp, BinOpKind, Expr, ForLoop, Spanned};
 use minijinja::machinery::{Span, Token};
-use minijinja::value::{Rest, Value, ValueKind};
+use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, filters, tests};
+
+use crate::base::clock::{Clock, SystemClock};
 
 /// The function around an operand of `*`.
 const MULTIPLIED: &str = "_multiplied";
 /// The function around an operand of `~`.
 const JOINED: &str = "_joined";
+/// The function around what a loop goes over.
+const WATCHED: &str = "_watched";
+/// How long a loop may take. What fuel allows takes a fiftieth of it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The most items of which a loop can take any: each turn takes fuel.
+const ITEMS: usize = 100_001;
+/// The most values inside of the items that a filter or a test compares.
+const COMPARED: usize = 1_000;
+
+static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::default);
 
 /// What is compiled in place of a source.
 #[derive(Debug, Clone)]
@@ -75,6 +90,22 @@ impl Guards {
         }
     }
 
+    /// Has a loop watched.
+    pub fn watch(&mut self, each: &ForLoop<'_>, tokens: &[(Token<'_>, Span)]) {
+        let behind = |end: u32| tokens.partition_point(|(_, token)| token.start_offset < end);
+        let mut target = tokens.get(behind(each.target.span().end_offset)..).unwrap_or_default().iter();
+        let begin = target.find(|(token, _)| matches!(token, Token::Ident("in")));
+        let mut over = tokens.get(behind(each.iter.span().end_offset)..).unwrap_or_default().iter();
+        let end = over.find(|(token, _)| !matches!(token, Token::ParenClose));
+        match (begin, end) {
+            (Some((_, begin)), Some((_, end))) => {
+                self.inserted.push((begin.end_offset as usize, " _watched("));
+                self.inserted.push((end.start_offset as usize, ") "));
+            }
+            _ => self.is_lost = true,
+        }
+    }
+
     /// What is compiled; `None` where an operator's operands were not found.
     pub fn put_into(mut self, source: &str) -> Option<Guarded> {
         // Stable, so that what opens at one place and what closes there stand as they were found: the outer first where
@@ -101,6 +132,11 @@ pub(super) fn is_guarded(binary: &BinOp<'_>) -> bool {
         other => !needs(other, binary.op),
     };
     holds(&binary.left) && holds(&binary.right)
+}
+
+/// Whether a loop is watched.
+pub(super) fn is_watched(each: &ForLoop<'_>) -> bool {
+    matches!(&each.iter, Expr::Call(call) if matches!(&call.expr, Expr::Var(var) if var.id == WATCHED))
 }
 
 fn of(operator: BinOpKind) -> Option<(&'static str, Token<'static>)> {
@@ -139,6 +175,13 @@ pub(super) fn add(env: &mut Environment<'static>) {
         let message = "`~` joins texts: put `| tojson` behind a list or a map";
         if is_container(&value) { Err(refused(message)) } else { Ok(value) }
     });
+    env.add_function(WATCHED, |value: Value| -> Result<Value, Error> {
+        if !is_container(&value) {
+            return Ok(value);
+        }
+        let items = value.try_iter()?.take(ITEMS).collect();
+        Ok(Value::from_object(Watched { items, ends: CLOCK.monotonic().saturating_add(PATIENCE) }))
+    });
     for (name, filter) in [
         ("upper", Value::from_function(filters::upper)),
         ("lower", Value::from_function(filters::lower)),
@@ -150,19 +193,29 @@ pub(super) fn add(env: &mut Environment<'static>) {
         ("attr", Value::from_function(filters::attr)),
     ] {
         let all = usize::from(name == "attr");
-        env.add_filter(name, move |state: &mut State<'_, '_>, arguments: Rest<Value>| {
+        env.add_filter(name, move |state: &mut State<'_, '_>, arguments: Rest<Value>, named: Kwargs| {
             // What `attr` looks into is a map; what it looks for is not.
             texts_only(arguments.iter().skip(all))?;
-            filter.call(state, &arguments)
+            filter.call(state, &with_named(&arguments, named))
         });
     }
+    add_comparing(env);
     let join = Value::from_function(filters::join);
-    env.add_filter("join", move |state: &mut State<'_, '_>, arguments: Rest<Value>| {
+    env.add_filter("join", move |state: &mut State<'_, '_>, arguments: Rest<Value>, named: Kwargs| {
         if let Some(list) = arguments.first().filter(|list| is_container(list)) {
-            let items: Vec<Value> = list.try_iter()?.collect();
+            let attribute = match arguments.get(2) {
+                Some(positional) => positional.as_str().map(str::to_owned),
+                None => named.peek::<Option<String>>("attribute").ok().flatten(),
+            };
+            let part = |item: Value| match &attribute {
+                Some(path) => path.split('.').try_fold(item, |item, name| item.get_attr(name)).unwrap_or_default(),
+                None => item,
+            };
+            let items: Vec<Value> = list.try_iter()?.take(ITEMS).map(part).collect();
             texts_only(&items)?;
         }
-        join.call(state, &arguments)
+        texts_only(arguments.iter().skip(1).take(1))?;
+        join.call(state, &with_named(&arguments, named))
     });
     for (name, test) in [
         ("startingwith", Value::from_function(tests::is_startingwith)),
@@ -172,6 +225,89 @@ pub(super) fn add(env: &mut Environment<'static>) {
             texts_only(arguments.iter())?;
             test.call(state, &arguments).map(|held| held.is_true())
         });
+    }
+}
+
+/// Filters and tests that compare: the engine counts what they compare, and not what is inside of it.
+fn add_comparing(env: &mut Environment<'static>) {
+    for (name, filter) in [
+        ("max", Value::from_function(filters::max)),
+        ("min", Value::from_function(filters::min)),
+        ("sort", Value::from_function(filters::sort)),
+        ("unique", Value::from_function(filters::unique)),
+    ] {
+        env.add_filter(name, move |state: &mut State<'_, '_>, arguments: Rest<Value>, named: Kwargs| {
+            few_inside(arguments.first())?;
+            filter.call(state, &with_named(&arguments, named))
+        });
+    }
+    env.add_test("eq", |one: &Value, other: &Value| -> Result<bool, Error> {
+        few_inside([one, other])?;
+        Ok(one == other)
+    });
+}
+
+/// All arguments of a filter, those with names as the engine hands them on.
+fn with_named(arguments: &Rest<Value>, named: Kwargs) -> Vec<Value> {
+    let has_named = named.args().next().is_some();
+    let named = has_named.then(|| Value::from(named));
+    arguments.iter().cloned().chain(named).collect()
+}
+
+/// Whether lists and maps have few values inside of their items; items that are neither count for nothing.
+fn few_inside<'a>(values: impl IntoIterator<Item = &'a Value>) -> Result<(), Error> {
+    let mut left = COMPARED;
+    for value in values.into_iter().filter(|value| is_container(value)) {
+        for item in parts(value)?.take(ITEMS) {
+            count(&item, &mut left)?;
+        }
+    }
+    Ok(())
+}
+
+fn count(value: &Value, left: &mut usize) -> Result<(), Error> {
+    if !is_container(value) {
+        return Ok(());
+    }
+    for item in parts(value)? {
+        let Some(fewer) = left.checked_sub(1) else {
+            return Err(refused("lists and maps inside of others have too many values to be compared"));
+        };
+        *left = fewer;
+        count(&item, left)?;
+    }
+    Ok(())
+}
+
+/// The items of a list, or the values of a map.
+fn parts(value: &Value) -> Result<Box<dyn Iterator<Item = Value> + '_>, Error> {
+    let is_map = value.kind() == ValueKind::Map;
+    let items = value.try_iter()?;
+    Ok(if is_map { Box::new(items.filter_map(|key| value.get_item(&key).ok())) } else { Box::new(items) })
+}
+
+/// What a loop goes over: a list that ends in an error when it takes too long.
+#[derive(Debug)]
+struct Watched {
+    items: Vec<Value>,
+    ends: Duration,
+}
+
+impl Object for Watched {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let item = self.items.get(key.as_usize()?)?;
+        if CLOCK.monotonic() > self.ends {
+            return Some(Value::from(Error::new(ErrorKind::OutOfFuel, "the loop takes too long")));
+        }
+        Some(item.clone())
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Seq(self.items.len())
     }
 }
 

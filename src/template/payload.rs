@@ -137,13 +137,22 @@ pub fn read(content_type: Option<&str>, body: &[u8], wanted: &Wanted) -> Result<
     std::str::from_utf8(body).map(Value::from).map_err(|_| PayloadError::Binary)
 }
 
+/// Whether a body that [`read`] reads as JSON has a number that no double holds, so that it is read otherwise by
+/// [`Numbers::Digits`].
+pub fn is_rounded(body: &[u8]) -> bool {
+    // Most bodies have no number with so many digits, which is seen faster than read.
+    let many = body.windows(2).any(|two| two[0] == b'.' && two[1].is_ascii_digit())
+        || body.windows(2).any(|two| matches!(two[0], b'e' | b'E') && two[1].is_ascii_digit());
+    many && matches!((json::exact(body, false), json::exact(body, true)), (plain, digits) if plain != digits)
+}
+
 fn read_form(body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
     let pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = url::form_urlencoded::parse(body).collect();
     if let [(name, value)] = &*pairs
         && name == "payload"
-        && value.trim_start().starts_with(['{', '['])
+        && value.trim_start_matches('\u{feff}').trim_start().starts_with(['{', '['])
     {
-        return read_json(value.as_bytes(), wanted);
+        return read_json(value.trim_start_matches('\u{feff}').as_bytes(), wanted);
     }
     let mut fields: HashMap<&str, &str> = HashMap::new();
     for (name, value) in &pairs {

@@ -11,7 +11,7 @@ use minijinja::machinery::{Span, Token, parse, parse_expr, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
 use super::engine::{FILTERS, FUNCTIONS, LIMITS, TESTS, translate};
-use super::guard::{Guarded, Guards, is_guarded};
+use super::guard::{Guarded, Guards, is_guarded, is_watched};
 use super::weight;
 use super::{TemplateError, TemplateErrorKind};
 
@@ -45,7 +45,7 @@ pub(super) fn blocks(source: &str) -> Result<(Vec<Name>, Guarded), TemplateError
     let mut walk = Walk::over(&tokens);
     walk.statement(&parsed);
     if let Some((message, span)) = weight::too_much(&parsed) {
-        walk.refuse(message.to_owned(), span);
+        walk.refuse(message, span);
     }
     let (names, guarded) = walk.end(source)?;
     let mut again = Walk::checking();
@@ -74,7 +74,9 @@ fn tokens(source: &str, bare: bool) -> Result<Vec<(Token<'_>, Span)>, TemplateEr
 fn unguarded() -> TemplateError {
     TemplateError {
         kind: TemplateErrorKind::Failed,
-        message: "has a `*` or a `~` whose operands are not understood: put them in parentheses".to_owned(),
+        message:
+            "is nested too deeply, or has a `*` or a `~` whose operands are not understood: take it apart with `set`"
+                .to_owned(),
         range: None,
     }
 }
@@ -161,6 +163,11 @@ impl<'a, 't> Walk<'a, 't> {
     }
 
     fn each(&mut self, each: &ast::ForLoop<'a>) {
+        match self.tokens {
+            Some(tokens) => self.guards.watch(each, tokens),
+            None if is_watched(each) => {}
+            None => _ = self.fault.get_or_insert_with(unguarded),
+        }
         self.expression(&each.iter);
         let locals = self.locals.len();
         self.locals.push("loop");
