@@ -357,6 +357,7 @@ fn work(
     seams: &Seams,
 ) -> queue::Parts {
     queue::Parts {
+        clocks: Arc::default(),
         live: Arc::clone(live),
         events: Arc::clone(store) as _,
         work: Arc::clone(store) as _,

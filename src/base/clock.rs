@@ -222,6 +222,11 @@ impl ManualClock {
         self.elapsed.fetch_add(millis_of(by), Ordering::SeqCst);
     }
 
+    /// Sets the wall clock forward, and not the one that nobody sets.
+    pub fn set_forward(&self, by: Duration) {
+        self.now.fetch_add(millis_of(by), Ordering::SeqCst);
+    }
+
     /// Sets the wall clock back, and not the one that nobody sets.
     pub fn set_back(&self, by: Duration) {
         self.now.fetch_sub(millis_of(by), Ordering::SeqCst);

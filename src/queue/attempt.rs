@@ -107,6 +107,7 @@ impl One<'_> {
                 };
                 let gateway = &task.generation.gateway;
                 let retry = task.action().map_or(gateway.durable_calls, |action| retry_of(action, gateway));
+                self.parts.look_at_the_clocks().await;
                 let (now, leased) = (self.parts.clock.now(), self.leased);
                 let verdict =
                     schedule::verdict(&report, (leased.attempt, leased.since), &retry, now, &*self.parts.random);

@@ -12,7 +12,7 @@ use crate::definition::plan::Integration;
 use crate::definition::plan::webhook::Webhook;
 use crate::store::model::Event;
 use crate::template::Expr;
-use crate::template::payload::Numbers;
+use crate::template::payload::{self, Numbers};
 
 /// The type of a stored event whose definition could not tell what it is.
 pub const UNTOLD: &str = "trunkline.untold";
@@ -44,8 +44,11 @@ pub struct Untold {
 ///
 /// # Errors
 /// When one of them fails.
-pub fn ask(webhook: &Webhook, one: impl Fn(&Expr, Numbers) -> Result<Option<String>, String>) -> Result<Told, Untold> {
-    let delivery_id = webhook.delivery_id.as_ref().map_or(Ok(None), |expr| told_by(expr, &one));
+pub fn ask(
+    (webhook, body): (&Webhook, &[u8]),
+    one: impl Fn(&Expr, Numbers) -> Result<Option<String>, String>,
+) -> Result<Told, Untold> {
+    let delivery_id = webhook.delivery_id.as_ref().map_or(Ok(None), |expr| told_by((expr, body), &one));
     let event_type = one(&webhook.event, Numbers::Values);
     let why = |field: &str, why: &String| format!("`webhook.{field}` cannot be told: {why}");
     match (event_type, delivery_id) {
@@ -62,16 +65,15 @@ pub fn ask(webhook: &Webhook, one: impl Fn(&Expr, Numbers) -> Result<Option<Stri
 
 /// An id that is a number is told by the digits that were sent: two that are one double are not one delivery.
 fn told_by(
-    expr: &Expr,
+    (expr, body): (&Expr, &[u8]),
     one: &impl Fn(&Expr, Numbers) -> Result<Option<String>, String>,
 ) -> Result<Option<String>, String> {
     let told = one(expr, Numbers::Values)?;
-    let may_be_rounded = told.as_deref().is_some_and(|id| {
-        let signs = id.as_bytes().windows(3);
-        signs.into_iter().any(|signs| matches!(signs, [b'0'..=b'9', b'.', b'0'..=b'9']))
-    });
+    if told.is_none() || !payload::is_rounded(body) {
+        return Ok(told);
+    }
     // What reckons with numbers fails with digits, and is as exact as it reckons.
-    if may_be_rounded { Ok(one(expr, Numbers::Digits).unwrap_or(told)) } else { Ok(told) }
+    Ok(one(expr, Numbers::Digits).unwrap_or(told))
 }
 
 /// A stored event as the definition in force tells it: itself, unless nobody could tell what it is when it came.
@@ -83,7 +85,7 @@ pub fn of_stored(integration: &Integration, event: &Arc<Event>) -> Result<Arc<Ev
         return Ok(Arc::clone(event));
     }
     let webhook = integration.webhook.as_ref().ok_or("the definition no longer takes webhooks")?;
-    let told = ask(webhook, |expr, numbers| {
+    let told = ask((webhook, &event.body), |expr, numbers| {
         let seen = Seen::reading(event, expr.names(), numbers);
         let told = expr.text(&seen.context.clone().with("method", "POST")).map_err(|error| seen.explain(&error))?;
         seen.unread().map_or(Ok(told), |unread| Err(unread.to_string()))

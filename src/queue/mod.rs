@@ -18,9 +18,10 @@ pub mod matching;
 pub mod schedule;
 pub mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::Random;
 use crate::definition::live::Live;
 use crate::store::{Events, Work};
@@ -59,4 +60,36 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// What both clocks said at the last look.
+    pub clocks: Arc<Clocks>,
+}
+
+/// The least that the wall clock is set by to count: less is lost in the pauses between tries.
+const STEP: Duration = Duration::from_secs(2);
+
+/// What the wall clock and the one that nobody sets said last.
+#[derive(Debug, Default)]
+pub struct Clocks(Mutex<Option<(Timestamp, Duration)>>);
+
+impl Parts {
+    /// Whether the wall clock was set since the last look, which the one that nobody sets tells: work that waits is due,
+    /// and leases last, as was meant. To be asked before a lease is looked at and before a due time is reckoned.
+    pub(crate) async fn look_at_the_clocks(&self) {
+        let (wall, monotonic) = (self.clock.now(), self.clock.monotonic());
+        let last = self.clocks.0.lock().unwrap_or_else(PoisonError::into_inner).replace((wall, monotonic));
+        let Some((before, then)) = last else { return };
+        let expected = before.after(monotonic.saturating_sub(then));
+        let (back, forward) = (expected.since(wall), wall.since(expected));
+        if back >= STEP {
+            let seconds = back.as_secs();
+            tracing::warn!(
+                "the clock was set back by {seconds} s: what waits to be tried again is due by the new time"
+            );
+            self.work.step_back(back, wall).await;
+        }
+        if forward >= STEP {
+            tracing::warn!("the clock was set forward by {} s: what is under way goes on", forward.as_secs());
+            self.work.step_forward(forward).await;
+        }
+    }
 }

@@ -16,7 +16,6 @@ use tokio_util::task::AbortOnDropHandle;
 use super::attempt::{self, Ended};
 use super::lanes::{Lanes, Look};
 use super::{Parts, group};
-use crate::base::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::model::{Claim, Item, Lane, Lease};
 
@@ -25,8 +24,6 @@ use crate::store::model::{Claim, Item, Lane, Lease};
 const LEASE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(20));
 /// The shortest and longest sleeps between looks. The longest bounds what a jump of the wall clock does.
 const SLEEP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(15));
-/// The least that the wall clock is set back by to count: less is lost in the pauses between tries.
-const STEP: Duration = Duration::from_secs(2);
 /// The pause after the store refused.
 const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 
@@ -64,7 +61,6 @@ impl Running {
 pub fn start(parts: Parts) -> Running {
     let (stop, cut, look) = (CancellationToken::new(), CancellationToken::new(), Arc::new(Notify::new()));
     let wake = parts.work.wake();
-    let clocks = (parts.clock.now(), parts.clock.monotonic());
     let claimer = Claimer {
         parts: Arc::new(parts),
         lanes: Lanes::default(),
@@ -76,7 +72,6 @@ pub fn start(parts: Parts) -> Running {
         stop: stop.clone(),
         cut: cut.clone(),
         look: Arc::clone(&look),
-        clocks,
     };
     Running { stop, cut, look, task: AbortOnDropHandle::new(tokio::spawn(claimer.run())) }
 }
@@ -92,8 +87,6 @@ struct Claimer {
     stop: CancellationToken,
     cut: CancellationToken,
     look: Arc<Notify>,
-    /// Both clocks at the last look.
-    clocks: (Timestamp, Duration),
 }
 
 impl Claimer {
@@ -101,7 +94,7 @@ impl Claimer {
         loop {
             self.wake.borrow_and_update();
             self.configure();
-            self.look_at_the_clock().await;
+            self.parts.look_at_the_clocks().await;
             self.extend().await;
             self.gather();
             if self.stop.is_cancelled() && self.running.is_empty() {
@@ -117,20 +110,6 @@ impl Claimer {
             };
             self.measure();
             self.wait(pause).await;
-        }
-    }
-
-    /// Whether the wall clock was set back since the last look, which is told by the one that nobody sets.
-    async fn look_at_the_clock(&mut self) {
-        let (wall, monotonic) = (self.parts.clock.now(), self.parts.clock.monotonic());
-        let (before, then) = std::mem::replace(&mut self.clocks, (wall, monotonic));
-        let step = before.after(monotonic.saturating_sub(then)).since(wall);
-        if step >= STEP {
-            tracing::warn!(
-                "the clock was set back by {} s: what waits to be tried again is due by the new time",
-                step.as_secs()
-            );
-            self.parts.work.step_back(step, wall).await;
         }
     }
 

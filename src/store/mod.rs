@@ -111,6 +111,9 @@ pub trait Work: Backlog {
     /// memory alone; a start looks by itself for what was planned in a time that has not come yet.
     async fn step_back(&self, step: Duration, now: Timestamp);
 
+    /// The wall clock was set forward by so much: leases last as long as was meant.
+    async fn step_forward(&self, step: Duration);
+
     /// Changes whenever an item may have become due sooner than was known; a worker that waits on it
     /// and on [`Self::next_due`] misses nothing.
     fn wake(&self) -> watch::Receiver<u64>;

@@ -380,7 +380,9 @@ fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, 
     let row = index.delivery(key)?.ok_or_else(missing)?;
     let due = match row.stand {
         // Where the clock was set back since it was planned, it waits as long as was meant then.
-        Stand::Ready(due) => due.before(planned(&row, due).since(now)),
+        Stand::Ready(due) => {
+            due.before(Some(planned(&row, due).since(now)).filter(|step| *step >= STEP).unwrap_or_default())
+        }
         Stand::Done | Stand::Dead => now,
     };
     let (rule, tries, since) = (Arc::from(row.rule.as_str()), row.tries, Some(due));
@@ -388,6 +390,9 @@ fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, 
     let item = NewItem { key, lane: row.lane, rule, action: row.action, attempts, due, since, suspect };
     Ok((item, tries))
 }
+
+/// The least that the clock was set back by to count.
+const STEP: Duration = Duration::from_secs(2);
 
 /// The moment at which it was said when a delivery is due, by the clock of then.
 fn planned(row: &DeliveryRow, due: Timestamp) -> Timestamp {

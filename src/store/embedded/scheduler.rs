@@ -209,16 +209,23 @@ impl Scheduler {
     pub fn step_back(&mut self, step: Duration, now: Timestamp) {
         for (key, entry) in &mut self.items {
             let State::Ready { due } = entry.state else { continue };
-            // What is due sooner than that was planned after the step.
-            if due.since(now) < step {
-                continue;
-            }
-            let sooner = due.before(step);
+            let sooner = due.before(step).max(now.min(due));
             if let Some(ready) = self.lanes.get_mut(&entry.lane)
                 && ready.remove(&(due, *key))
             {
                 ready.insert((sooner, *key));
                 entry.state = State::Ready { due: sooner };
+            }
+        }
+    }
+
+    /// The wall clock was set forward by so much: no lease ends because of it.
+    pub fn step_forward(&mut self, step: Duration) {
+        self.leased.clear();
+        for (key, entry) in &mut self.items {
+            if let State::Leased { until, .. } = &mut entry.state {
+                *until = until.after(step);
+                self.leased.insert((*until, *key));
             }
         }
     }

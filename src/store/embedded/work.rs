@@ -320,6 +320,10 @@ impl Work for Embedded {
         self.scheduler().step_back(step, now);
     }
 
+    async fn step_forward(&self, step: Duration) {
+        self.scheduler().step_forward(step);
+    }
+
     async fn next_due(&self, busy: &[Lane]) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.scheduler().next_due(busy))
     }

@@ -206,6 +206,7 @@ impl Station {
             activity: Arc::default(),
         });
         let workers = queue::start(queue::Parts {
+            clocks: Arc::default(),
             holds,
             live: Arc::clone(&live),
             events: Arc::clone(&store) as Arc<dyn Events>,

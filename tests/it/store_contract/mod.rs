@@ -243,6 +243,7 @@ macro_rules! contract_of {
                 each_filter_narrows_the_list,
             }
             work {
+                no_lease_ends_because_the_clock_is_set_forward,
                 what_waits_does_not_wait_for_the_step_of_a_clock_that_is_set_back,
                 a_claim_takes_the_oldest_due_first_and_at_most_max,
                 a_claim_takes_at_most_per_lane_of_a_lane,
