@@ -114,16 +114,41 @@ impl<W> Gate<W> {
         let general: Vec<_> = limits.iter().filter(|limit| !limit.is_special()).collect();
         let all = !general.is_empty() && general.iter().all(|limit| limit.per == Scope::Integration);
         let special = limits.iter().map(|limit| limit.per == Scope::Integration);
-        let keeps = before.is_some_and(|gate| gate.limits.iter().map(|counter| &counter.limit).eq(limits));
+        let shared: Vec<bool> = std::iter::once(all).chain(special).collect();
         Self {
             limits: limits.iter().map(counter).collect(),
-            counts: before.filter(|_| keeps).map(|gate| gate.counts.clone()).unwrap_or_default(),
+            counts: before.map(|gate| gate.counts_of(limits, &shared)).unwrap_or_default(),
             sweep_at: Duration::ZERO,
-            shared: std::iter::once(all).chain(special).collect(),
+            shared,
             reserve,
             queue: Queue::default(),
             nobody: Arc::from(""),
         }
+    }
+
+    /// What is known of the service's counts, by the places of other limits: the general ones, and those of special limits
+    /// that are among these. Where all share one now that each connection had, the first is as good as any.
+    fn counts_of(&self, limits: &[Limit], shared: &[bool]) -> Map<(usize, Arc<str>), Learned> {
+        let mut counts = Map::default();
+        for ((count, whose), learned) in &self.counts {
+            let place = match count.checked_sub(1) {
+                None => Some(0),
+                Some(place) => {
+                    let same = self.limits.get(place).map(|counter| &counter.limit);
+                    limits.iter().position(|limit| Some(limit) == same).map(|place| place + 1)
+                }
+            };
+            let Some(place) = place else { continue };
+            let is_shared = shared.get(place).copied().unwrap_or_default();
+            let whose = if is_shared { Arc::clone(&self.nobody) } else { Arc::clone(whose) };
+            counts.entry((place, whose)).or_insert_with(|| learned.clone());
+        }
+        counts
+    }
+
+    /// Lets all who wait go without a turn.
+    pub fn dismiss(&mut self) {
+        self.queue = Queue::default();
     }
 
     /// When a call could go: `None` is now.

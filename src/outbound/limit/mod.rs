@@ -75,6 +75,8 @@ type Turn = oneshot::Sender<Vec<Standing>>;
 #[derive(Debug)]
 struct State {
     gate: Gate<Turn>,
+    /// What is in its place since a reload: whoever comes here or waits here goes on there.
+    successor: Option<Arc<Limiter>>,
     /// Whether a task looks after those who wait.
     is_driven: bool,
     ids: u64,
@@ -153,6 +155,7 @@ impl Why {
 }
 
 enum Entered {
+    Moved(Arc<Limiter>),
     Go(Vec<Standing>),
     Wait(u64, oneshot::Receiver<Vec<Standing>>, Duration),
     Full(Full),
@@ -173,21 +176,27 @@ impl Limiter {
         {
             return Arc::clone(before);
         }
-        let known = before.map(|before| before.lock());
+        // Nothing is taken of the budgets while they change hands.
+        let mut known = before.map(|before| before.lock());
         let gate = Gate::new(limits, reserve, known.as_deref().map(|state| &state.gate));
-        drop(known);
         let policies: Vec<_> = limits.iter().map(policy_of).collect();
-        Arc::new(Self {
+        let limiter = Arc::new(Self {
             limits: limits.to_vec(),
             reserve,
-            state: Mutex::new(State { gate, is_driven: false, ids: 0 }),
+            state: Mutex::new(State { gate, successor: None, is_driven: false, ids: 0 }),
             news: Notify::new(),
             waiting,
             clock: Arc::clone(clock),
             nobody: Arc::from(""),
             policy: HeaderValue::try_from(policies.join(", ")).ok(),
             policies,
-        })
+        });
+        if let Some(state) = &mut known {
+            state.successor = Some(Arc::clone(&limiter));
+            // Those who wait learn it by this, and wait there.
+            state.gate.dismiss();
+        }
+        limiter
     }
 
     /// Takes what a call needs, at once or when it is its turn; `most` is how many may wait in all. Dropping the
@@ -196,13 +205,36 @@ impl Limiter {
     /// # Errors
     /// When the call may not go.
     pub async fn admit(self: &Arc<Self>, ask: &Ask<'_>, most: usize) -> Result<Permit, Full> {
-        let claim = self.claim(ask);
-        let standing = match self.enter(&claim, ask.until, most) {
-            Entered::Go(standing) => standing,
-            Entered::Full(full) => return Err(full),
-            Entered::Wait(id, turn, wait) => self.wait(&claim, (id, turn), wait).await?,
-        };
-        Ok(Permit { limiter: Arc::clone(self), claim, standing, is_open: true })
+        let mut limiter = Arc::clone(self);
+        loop {
+            let claim = limiter.claim(ask);
+            let entered = match limiter.enter(&claim, ask.until, most) {
+                Entered::Wait(id, turn, wait) => limiter.wait(&claim, (id, turn), wait).await,
+                entered => entered,
+            };
+            match entered {
+                Entered::Go(standing) => return Ok(Permit { limiter, claim, standing, is_open: true }),
+                Entered::Full(full) => return Err(full),
+                Entered::Moved(successor) => limiter = successor,
+                // Nobody waits a second time without a word.
+                Entered::Wait(..) => {}
+            }
+        }
+    }
+
+    /// The limits in force, and what a claim is by them: of limits that are the same.
+    fn newest(self: &Arc<Self>, claim: &Claim) -> (Arc<Self>, Claim) {
+        let (mut limiter, mut claim) = (Arc::clone(self), claim.clone());
+        loop {
+            let Some(next) = limiter.lock().successor.clone() else { return (limiter, claim) };
+            let same = |place: usize| {
+                let limit = limiter.limits.get(place)?;
+                next.limits.iter().position(|other| other == limit)
+            };
+            claim.limits = claim.limits.iter().filter_map(|place| same(*place)).collect();
+            claim.count = claim.count.checked_sub(1).and_then(same).map_or(0, |place| place + 1);
+            limiter = next;
+        }
     }
 
     /// What is known of the service's counts, those with the least left first.
@@ -261,6 +293,9 @@ impl Limiter {
     fn enter(self: &Arc<Self>, claim: &Claim, until: Option<Duration>, most: usize) -> Entered {
         let now = self.clock.monotonic();
         let mut state = self.lock();
+        if let Some(successor) = &state.successor {
+            return Entered::Moved(Arc::clone(successor));
+        }
         if state.gate.waiting() > 0 && claim.lane == Lane::Turn {
             // What has come free meanwhile is for those who came before.
             state.gate.release(now, take_turn);
@@ -294,22 +329,25 @@ impl Limiter {
         claim: &Claim,
         (id, turn): (u64, oneshot::Receiver<Vec<Standing>>),
         wait: Duration,
-    ) -> Result<Vec<Standing>, Full> {
+    ) -> Entered {
         let mut place = Place { limiter: self, claim, id, turn };
         self.waiting.inc();
         let why = match timeout(wait, &mut place.turn).await {
-            Ok(Ok(standing)) => return Ok(standing),
+            Ok(Ok(standing)) => return Entered::Go(standing),
             Ok(Err(_refused)) => Why::Crowded,
             Err(_elapsed) => Why::Waited,
         };
         if let Ok(standing) = place.turn.try_recv() {
-            return Ok(standing);
+            return Entered::Go(standing);
         }
         drop(place);
         let now = self.clock.monotonic();
         let mut state = self.lock();
+        if let Some(successor) = state.successor.as_ref().filter(|_| why == Why::Crowded) {
+            return Entered::Moved(Arc::clone(successor));
+        }
         let later = state.gate.look(claim, now).unwrap_or(Later { at: now, limit: None, wait });
-        Err(self.full(&mut state, claim, later, (why, now)))
+        Entered::Full(self.full(&mut state, claim, later, (why, now)))
     }
 
     fn full(&self, state: &mut State, claim: &Claim, later: Later, (why, now): (Why, Duration)) -> Full {
@@ -418,21 +456,24 @@ impl Permit {
     /// Nothing was sent: what was taken is given back.
     pub fn unsent(mut self) {
         self.is_open = false;
-        self.limiter.lock().gate.give_back(&self.claim);
-        self.limiter.news.notify_one();
+        let (limiter, claim) = self.limiter.newest(&self.claim);
+        limiter.lock().gate.give_back(&claim);
+        limiter.news.notify_one();
     }
 
     fn close(&mut self, report: Option<Report>) {
         if !std::mem::take(&mut self.is_open) {
             return;
         }
-        let now = self.limiter.clock.monotonic();
-        let mut state = self.limiter.lock();
-        state.gate.learn(&self.claim, report, now);
+        // What a call learns that began before a reload is for those after it.
+        let (limiter, claim) = self.limiter.newest(&self.claim);
+        let now = limiter.clock.monotonic();
+        let mut state = limiter.lock();
+        state.gate.learn(&claim, report, now);
         let news = state.gate.waiting() > 0;
         drop(state);
         if news {
-            self.limiter.news.notify_one();
+            limiter.news.notify_one();
         }
     }
 }
@@ -470,6 +511,65 @@ mod tests {
     fn over(limit: Limit, clock: &Arc<dyn Clock>) -> Arc<Limiter> {
         let gauge = IntGauge::new("waiting", "Waiting.").expect("a gauge");
         Limiter::of((&[limit], 0), None, gauge, clock)
+    }
+
+    /// The same limiter after a reload that changed another limit.
+    fn reloaded(before: &Arc<Limiter>, burst: u32) -> Arc<Limiter> {
+        let other = Limit { name: "other".into(), methods: vec![Method::TRACE], burst, ..limit(1_000, Duration::ZERO) };
+        let gauge = IntGauge::new("waiting", "Waiting.").expect("a gauge");
+        let limits = [before.limits.first().cloned().expect("one"), other];
+        Limiter::of((&limits, 0), Some(before), gauge, &before.clock)
+    }
+
+    #[tokio::test]
+    async fn what_the_service_asked_for_is_kept_although_another_limit_changes() {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1)));
+        let pause = || Report { refused: true, retry_after: Some(Duration::from_mins(1)), ..Report::default() };
+        let before = limiter(limit(1_000, Duration::ZERO), &clock);
+        admit(&before, "app", None).await.expect("room").answered(pause());
+        let after = reloaded(&before, 2);
+        assert_eq!(admit(&after, "app", None).await.map(drop).map_err(|full| full.why), Err(Why::Quota));
+        clock.advance(Duration::from_mins(2));
+        // One that began before is answered after.
+        let late = admit(&after, "app", None).await.expect("the pause is over");
+        let newest = reloaded(&reloaded(&after, 3), 4);
+        late.answered(pause());
+        for old in [&before, &after, &newest] {
+            assert_eq!(admit(old, "app", None).await.map(drop).map_err(|full| full.why), Err(Why::Quota));
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_go_no_faster_because_another_limit_changes() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let mut limiter = over(limit(20, Duration::from_secs(10)), &clock);
+        let begun = clock.monotonic();
+        let mut calls = tokio::task::JoinSet::new();
+        for round in 0..3 {
+            for _ in 0..10 {
+                let limiter = Arc::clone(&limiter);
+                calls.spawn(async move {
+                    let (connection, caller, place) = (Arc::from("default"), Arc::from("app"), Arc::from("https://a"));
+                    let ask = Ask {
+                        connection: &connection,
+                        caller: Some(&caller),
+                        endpoint: None,
+                        method: &Method::GET,
+                        path: "/",
+                        place: &place,
+                        until: None,
+                        lane: Lane::Turn,
+                    };
+                    let permit = limiter.admit(&ask, 100).await.expect("its turn");
+                    permit.answered(Report::default());
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            limiter = reloaded(&limiter, round + 2);
+        }
+        assert_eq!(calls.join_all().await.len(), 30);
+        let took = clock.monotonic().saturating_sub(begun);
+        assert!(took >= Duration::from_millis(1_400), "30 calls at 20 a second with a burst of one took {took:?}");
     }
 
     async fn admit(limiter: &Arc<Limiter>, caller: &str, until: Option<Duration>) -> Result<Permit, Full> {
