@@ -14,12 +14,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::filter::contains;
 use crate::base::id::ActivityId;
 use crate::base::redact::REDACTED;
-use crate::base::sensitive::{Form, is_sensitive, scrubbed};
+use crate::base::sensitive::{is_sensitive, scrubbed};
 
 /// The most headers of a message that are kept.
 const HEADERS: usize = 64;
 /// The most bytes of one header's value that are kept.
-const VALUE: usize = 1_024;
+const VALUE: usize = 512;
+/// The most bytes of all values of a message that are looked through.
+const VALUES: usize = 8 << 10;
 
 /// What a call carried. Holds no secret that is known, and nothing under a name of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +105,7 @@ impl Message {
     /// A message without secrets: `plain` takes out those that are known.
     pub fn of(headers: &HeaderMap, body: &Beginning, plain: &dyn Fn(&str) -> String) -> Self {
         let (body, cut) = match text_of(headers, body) {
-            Some((text, cut)) => (Some(plain(&scrubbed(&text, form_of(headers)))), cut),
+            Some((text, cut)) => (Some(scrubbed(&plain(&text)).into_owned()), cut),
             None => (None, false),
         };
         Self { headers: shown(headers, plain), body: body.map(String::into_boxed_str), cut }
@@ -116,11 +118,20 @@ fn shown(headers: &HeaderMap, plain: &dyn Fn(&str) -> String) -> Vec<(Box<str>, 
             return REDACTED.into();
         }
         let text = String::from_utf8_lossy(value.as_bytes());
-        let mut text = plain(&text);
-        text.truncate(text.floor_char_boundary(VALUE));
-        text.into()
+        // More than is shown is looked through, so that a secret across its end is found, and not more than that.
+        let text = text.get(..text.floor_char_boundary(2 * VALUE)).unwrap_or_default();
+        let clean = plain(text);
+        // An address in one may have a query.
+        let mut clean = scrubbed(&clean).into_owned();
+        clean.truncate(clean.floor_char_boundary(VALUE));
+        clean.into()
     };
-    headers.iter().take(HEADERS).map(|(name, of)| (name.as_str().into(), value(name, of))).collect()
+    let mut looked = 0;
+    let few = headers.iter().take(HEADERS).take_while(|(_, of)| {
+        looked += of.len().min(2 * VALUE);
+        looked <= VALUES
+    });
+    few.map(|(name, of)| (name.as_str().into(), value(name, of))).collect()
 }
 
 /// The beginning of a body as text, without compression, and whether there is more.
@@ -181,16 +192,6 @@ fn media_of(headers: &HeaderMap) -> String {
 fn is_not_text(headers: &HeaderMap) -> bool {
     let media = media_of(headers);
     ["multipart/", "image/", "audio/", "video/", "font/"].iter().any(|kind| media.starts_with(kind))
-}
-
-fn form_of(headers: &HeaderMap) -> Form {
-    let media = media_of(headers);
-    match media.as_str() {
-        "application/x-www-form-urlencoded" => Form::Pairs,
-        media if media.contains("xml") || media.contains("html") => Form::Markup,
-        // What says nothing of itself is mostly JSON, and nothing else reads as names and values of it.
-        _ => Form::Json,
-    }
 }
 
 /// What is kept of a call beside its entry, as long as there is room for it.
@@ -325,7 +326,7 @@ mod tests {
 
     #[test]
     fn what_is_compressed_is_read_also_where_it_is_cut() {
-        let text: String = (0..2_000).map(|number| format!("{{\"line\":{number}}}\n")).collect();
+        let text = (0..2_000).map(|number| format!("{{\"line\":{number}}}")).collect::<Vec<_>>().join("\n");
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         packed.write_all(text.as_bytes()).expect("memory");
         let packed = packed.finish().expect("memory");

@@ -223,7 +223,7 @@ impl Activity {
     pub fn open(place: Place, usage: Usage, (settings, now): (Settings, Timestamp)) -> io::Result<Self> {
         let activity = Self { usage: Arc::new(usage), ..Self::default() };
         activity.apply(settings);
-        let wanted = (settings.keep, settings.content.memory);
+        let wanted = (settings.keep, activity.wanted.memory.load(Ordering::Relaxed));
         let (files, entries) = Files::open(place, wanted, now.before(settings.retain))?;
         let (mut newest, mut contents) = (Ring::default(), Contents::default());
         for mut entry in entries {
@@ -251,7 +251,9 @@ impl Activity {
         let (wanted, content) = (&self.wanted, settings.content);
         wanted.of.store(content.of as u8, Ordering::Relaxed);
         wanted.bytes.store(content.bytes, Ordering::Relaxed);
-        wanted.memory.store(content.memory, Ordering::Relaxed);
+        // Where none is wanted, none that there was is shown either.
+        let memory = if content.of == ContentOf::None { 0 } else { content.memory };
+        wanted.memory.store(memory, Ordering::Relaxed);
         wanted.rate.store(content.rate, Ordering::Relaxed);
     }
 
@@ -270,11 +272,13 @@ impl Activity {
     /// Whether the content of a call is kept that has ended so: where it is wanted, and where there were not too many in
     /// this second. Each is to be told at most once of a call.
     pub fn keeps_content(&self, has_failed: bool) -> bool {
-        if !self.wants_content(has_failed) {
+        if !self.wants_content(has_failed) || !has_failed && !self.is_next_sampled() {
             return false;
         }
-        let left = &self.wanted.left;
-        let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        // What succeeds leaves half of the second's to what fails.
+        let spared = if has_failed { 0 } else { self.wanted.rate.load(Ordering::Relaxed) / 2 };
+        let one = |left: u32| left.checked_sub(1).filter(|after| *after >= spared);
+        let taken = self.wanted.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one).is_ok();
         if !taken {
             self.wanted.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -344,11 +348,16 @@ impl Activity {
 
     /// Whether the next call that succeeds is remembered: evenly spread, without chance.
     fn is_sampled(&self) -> bool {
+        self.sample.load(Ordering::Relaxed) >= WHOLE || self.samples(self.succeeded.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Whether it would be, if it ended now. Where several end at once one may be taken for another.
+    fn is_next_sampled(&self) -> bool {
+        self.sample.load(Ordering::Relaxed) >= WHOLE || self.samples(self.succeeded.load(Ordering::Relaxed))
+    }
+
+    fn samples(&self, number: u64) -> bool {
         let share = self.sample.load(Ordering::Relaxed);
-        if share >= WHOLE {
-            return true;
-        }
-        let number = self.succeeded.fetch_add(1, Ordering::Relaxed);
         let until = |count: u64| u128::from(count) * u128::from(share) / u128::from(WHOLE);
         until(number.wrapping_add(1)) > until(number)
     }

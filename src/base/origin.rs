@@ -101,7 +101,10 @@ pub fn is_plain_path(path: &str) -> bool {
         let decoded = percent_encoding::percent_decode_str(segment).collect::<Vec<u8>>();
         !matches!(&*decoded, b"" | b"." | b"..") && !decoded.iter().any(|b| matches!(b, b'/' | b'\\' | 0..=0x1f))
     };
-    path.is_empty() || path.bytes().all(plain) && path.split('/').skip(1).all(segment)
+    let encoded =
+        |after: &str| after.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    path.is_empty()
+        || path.bytes().all(plain) && path.split('%').skip(1).all(encoded) && path.split('/').skip(1).all(segment)
 }
 
 /// The address that a host is, written as addresses are in URLs. Other spellings (`0x7f.1`, `017.0.0.1`)
@@ -122,12 +125,14 @@ pub fn is_localhost(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
 }
 
-/// Whether a text is a host name: letters, digits, hyphens and underscores in labels, and not a number
-/// at its end, which other software would read as an address.
+/// Whether a text is a host name: letters, digits, hyphens and underscores in labels, hyphens at neither end of one
+/// (RFC 1123, section 2.1), and not a number at its end, which other software would read as an address.
 pub fn is_name(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let label = |label: &str| {
         (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
     let last = name.rsplit('.').next().unwrap_or_default();

@@ -160,7 +160,12 @@ pub fn backup(common: &Common, backup: &Backup, output: &mut Output) -> anyhow::
             Err(error) => Err(error.into()),
         };
     }
-    let report = match maintenance::backup(&backup.place.options(common)?, &backup.directory) {
+    let options = backup.place.options(common)?;
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if absolute(&backup.directory).starts_with(absolute(&options.directory)) {
+        bail!("{} is within the state that is backed up: write to another directory", backup.directory.display());
+    }
+    let report = match maintenance::backup(&options, &backup.directory) {
         Ok(report) => report,
         Err(error @ StoreError::Damaged { .. }) => return Ok(no(&error, output)),
         Err(error) => return Err(error.into()),

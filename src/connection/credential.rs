@@ -10,7 +10,6 @@ use minijinja::value::Value;
 use super::directory::DEFAULT;
 use super::grant::{Grant, Issued};
 use crate::base::clock::Timestamp;
-use crate::base::redact::redact;
 use crate::base::secret::Secret;
 use crate::definition::plan::sigv4::{KEY_SECRET, KEY_SESSION};
 use crate::definition::plan::{Auth, DeclaredCredential, Integration};
@@ -149,9 +148,10 @@ impl Credential {
         URL_SAFE_NO_PAD.encode(hash.finish())
     }
 
-    /// `text` without any part of the credential: services repeat what they were sent in their errors.
-    pub fn redact(&self, text: &str) -> String {
-        redact(text, self.secrets())
+    /// Name and password as `Authorization: Basic` has them before they are encoded, where it is a pair.
+    pub fn pair(&self) -> Option<Secret> {
+        let Self::Basic { username, password } = self else { return None };
+        Some(Secret::new(format!("{}:{}", username.expose(), password.expose())))
     }
 
     /// What it lacks to sign anybody in; `None` where it lacks nothing.
@@ -255,6 +255,7 @@ impl From<&DeclaredCredential> for Credential {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::redact::redact;
     use crate::template::Expr;
 
     fn tokens(of: &[(&str, &str, Option<&str>)]) -> Tokens {
@@ -298,7 +299,7 @@ mod tests {
         let kept = held.renewed(&grant(tokens(&[("default", "access-2", None)])));
         let rotated = kept.renewed(&grant(tokens(&[("user", "user-2", Some("refresh-v"))])));
         let text = "access-1 access-2 refresh-1 user-1 user-2 refresh-u refresh-v";
-        let clean = Credential::Tokens(rotated).redact(text);
+        let clean = redact(text, Credential::Tokens(rotated).secrets());
         assert_eq!(clean, "access-1 [redacted] [redacted] user-1 [redacted] refresh-u [redacted]");
     }
 

@@ -96,6 +96,7 @@ pub fn integration(id: &str, auth: Auth) -> Integration {
         webhook: None,
         prompts: crate::definition::plan::Prompts::default(),
         rules: Vec::new(),
+        referenced: Vec::new(),
     }
 }
 

@@ -126,6 +126,9 @@ fn last_token(pointer: &str) -> String {
     pointer.rsplit('/').next().unwrap_or_default().replace("~1", "/").replace("~0", "~")
 }
 
+/// Blocks that have secrets in them: where one is of another kind than it should be, all of it is hidden.
+const HOLDERS: [&str; 6] = ["callers", "people", "headers", "destinations", "connections", "admin"];
+
 /// Whether what stands at a fault may be a secret that nothing else knows to be one: what is under a name that the schema
 /// does not know, unless it is a slip of one that is no secret's, and what is under a secret's in a form that it does not
 /// have.
@@ -137,7 +140,7 @@ fn may_show_a_secret(fault: &Problem, document: &Document) -> bool {
         _ if is_empty(value) => false,
         (Code::UnknownField, None) => true,
         (Code::UnknownField, Some(meant)) => sounds_secret(name) || sounds_secret(meant) || says_so(value),
-        (Code::WrongType, _) => fault.place.pointer.split('/').any(is_telling),
+        (Code::WrongType, _) => fault.place.pointer.split('/').any(|name| is_telling(name) || HOLDERS.contains(&name)),
         _ => false,
     }
 }
@@ -177,18 +180,18 @@ fn is_told_better(problem: &Problem, told: &HashSet<Span>) -> bool {
 fn sound(document: &Document, faults: &[Problem], read: &[Problem]) -> Sound {
     let mut sound = Sound { document: document.clone(), faulty: Vec::new() };
     let is_whole = |fault: &&Problem| fault.is_error() && fault.code != Code::MissingField;
-    let mut faulty: HashMap<&str, HashSet<String>> = HashMap::new();
+    let mut marked: HashMap<&str, HashSet<String>> = HashMap::new();
     for fault in faults.iter().chain(read).filter(is_whole) {
         let at = fault.place.pointer.as_str();
         let Some((parent, key)) = at.rsplit_once('/') else { continue };
-        faulty.entry(parent).or_default().insert(key.replace("~1", "/").replace("~0", "~"));
+        marked.entry(parent).or_default().insert(key.replace("~1", "/").replace("~0", "~"));
         sound.faulty.push(at.to_owned());
         // A field whose name has a slip is not missing.
         let meant = fault.suggestion.as_ref().filter(|_| fault.code == Code::UnknownField);
         sound.faulty.extend(meant.map(|meant| format!("{parent}/{meant}")));
     }
     // A map at once: taking out one field moves all that follow.
-    for (parent, keys) in faulty {
+    for (parent, keys) in marked {
         if let Some(Value::Object(map)) = sound.document.value.pointer_mut(parent) {
             map.retain(|key, _| !keys.contains(key));
         }

@@ -164,6 +164,9 @@ impl Clients {
     async fn send_once(&self, outgoing: &Outgoing) -> Result<Received, (Reason, Sent)> {
         let unsent = |reason| (reason, Sent::Nothing);
         let request = self.request(outgoing, url_of(outgoing).map_err(unsent)?).map_err(unsent)?;
+        if !self.answers.has_room(outgoing.limit.bytes) {
+            return Err(unsent(Reason::NoRoom));
+        }
         self.check_literal(outgoing).await.map_err(unsent)?;
         let client = self.client(outgoing).await.map_err(unsent)?;
         let head = outgoing.timeouts.connect.saturating_add(outgoing.timeouts.response);
@@ -346,7 +349,7 @@ async fn read(
                 }
             }
         }
-        part.reach(body.len() + chunk.len())?;
+        part.reach(body.len() + chunk.len(), status.as_u16())?;
         body.extend_from_slice(&chunk);
     }
     Ok(Received { status, headers, body: part.hold(Bytes::from(body)), framed, led: false })

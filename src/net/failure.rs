@@ -80,9 +80,15 @@ pub enum Reason {
         /// The status of the answer.
         status: u16,
     },
-    /// The answers that are being read take all the memory there is for them.
+    /// The answers that are being read take all the memory there is for them, so the call was not made.
     #[error("the answers that are being read take all the memory there is for them (`limits.whole_answer_bytes`)")]
     NoRoom,
+    /// The call was answered, and the answer found no room.
+    #[error("the service answered {status}, and there was no room to read the answer (`limits.whole_answer_bytes`)")]
+    Unread {
+        /// The status of the answer.
+        status: u16,
+    },
     /// The answer leads on more often than is followed.
     #[error("the answer is the end of more than {0} redirects")]
     Redirects(u8),
@@ -118,7 +124,7 @@ impl Reason {
             Self::Timeout(Phase::Total) => "timeout_total",
             Self::Reset => "reset",
             Self::TooLarge { .. } => "too_large",
-            Self::NoRoom => "no_room",
+            Self::NoRoom | Self::Unread { .. } => "no_room",
             Self::Redirects(_) => "redirects",
             Self::Held { .. } => "redirect_held",
             Self::Malformed(_) => "malformed",
@@ -136,7 +142,9 @@ impl Failure {
             Reason::Connect(_) | Reason::Tls(_) | Reason::Reset => Refusal::ServiceUnreachable,
             Reason::Untrusted(_) | Reason::NoRoots => Refusal::ServiceUntrusted,
             Reason::Timeout(_) => Refusal::ServiceTimeout,
-            Reason::TooLarge { .. } | Reason::Redirects(_) | Reason::Malformed(_) => Refusal::ServiceAnswerInvalid,
+            Reason::TooLarge { .. } | Reason::Unread { .. } | Reason::Redirects(_) | Reason::Malformed(_) => {
+                Refusal::ServiceAnswerInvalid
+            }
             Reason::NoRoom => Refusal::Unavailable,
             Reason::Held { refusal, .. } => *refusal,
             Reason::Unsendable(_) => Refusal::DefinitionFailed,
@@ -147,7 +155,10 @@ impl Failure {
     /// question: see [`Self::sent`].
     pub fn passing(&self) -> bool {
         match &self.reason {
-            Reason::Dial(DialError::Forbidden { .. }) | Reason::TooLarge { .. } | Reason::Unsendable(_) => false,
+            Reason::Dial(DialError::Forbidden { .. })
+            | Reason::TooLarge { .. }
+            | Reason::Unread { .. }
+            | Reason::Unsendable(_) => false,
             Reason::Dial(DialError::Unresolved { .. } | DialError::Egress(_))
             | Reason::Egress(_)
             | Reason::Connect(_)

@@ -37,6 +37,18 @@ impl Answers {
         Self { held: AtomicUsize::new(0), bound: Some(bound) }
     }
 
+    /// Whether there is room for an answer of at most so many bytes, or a quarter of all where that is less: asked before a
+    /// call goes, so that one that would be made for nothing is not made.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let Some(Bound { live, metrics }) = &self.bound else { return true };
+        let most = live.load().gateway.limits.whole_answer_bytes;
+        let has_room = self.held.load(Ordering::Relaxed).saturating_add(bytes.min(most / 4)) <= most;
+        if !has_room {
+            metrics.whole_answers_refused.with_label_values::<&str>(&[]).inc();
+        }
+        has_room
+    }
+
     fn take(&self, more: usize) -> bool {
         let Some(Bound { live, metrics }) = &self.bound else { return true };
         let most = live.load().gateway.limits.whole_answer_bytes;
@@ -81,10 +93,10 @@ impl Part {
     ///
     /// # Errors
     /// When there is no room for it.
-    pub fn reach(&mut self, length: usize) -> Result<(), Reason> {
+    pub fn reach(&mut self, length: usize, status: u16) -> Result<(), Reason> {
         let more = length.saturating_sub(UNCOUNTED).saturating_sub(self.taken);
         if more > 0 && !self.answers.take(more) {
-            return Err(Reason::NoRoom);
+            return Err(Reason::Unread { status });
         }
         self.taken += more;
         Ok(())

@@ -99,6 +99,18 @@ impl PlaceError {
 }
 
 impl Placed {
+    /// What of it is secret as it is sent, without the word of a scheme before it.
+    pub(super) fn secrets(&self) -> Vec<Secret> {
+        let without_scheme = |text: &str| Secret::from(text.split_once(' ').map_or(text, |(_, rest)| rest));
+        let header = self.header.iter().filter_map(|(_, value)| value.to_str().ok()).map(without_scheme);
+        let query = self
+            .query
+            .iter()
+            .filter_map(|(_, pair)| pair.expose().split_once('=').map(|(_, value)| Secret::from(value)));
+        let body = self.body.iter().map(|(_, value)| Secret::from(value.expose().as_str()));
+        header.chain(query).chain(body).collect()
+    }
+
     /// A connection's credential in the place that the API wants, by the named token where one is named.
     ///
     /// # Errors

@@ -157,7 +157,9 @@ impl Cause {
             }
             Reason::Untrusted(_) | Reason::NoRoots | Reason::Tls(_) => Self::Tls,
             Reason::Timeout(_) => Self::Timeout,
-            Reason::TooLarge { .. } | Reason::Redirects(_) | Reason::Malformed(_) => Self::AnswerInvalid,
+            Reason::TooLarge { .. } | Reason::Unread { .. } | Reason::Redirects(_) | Reason::Malformed(_) => {
+                Self::AnswerInvalid
+            }
             Reason::Held { .. } | Reason::NoRoom => Self::Held,
             Reason::Unsendable(_) => Self::Definition,
         }

@@ -318,6 +318,7 @@ impl Pass {
             | Reason::Dial(DialError::Egress(_) | DialError::Forbidden { .. })
             | Reason::NoRoots
             | Reason::NoRoom
+            | Reason::Unread { .. }
             | Reason::TooLarge { .. }
             | Reason::Redirects(_)
             | Reason::Held { .. }

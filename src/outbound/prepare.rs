@@ -20,6 +20,7 @@ use crate::connection::health::{Health, Key, Trouble};
 use crate::connection::{Connection, Credential, Need, Status};
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
+use crate::definition::plan::api::Api;
 use crate::definition::plan::auth::Auth;
 use crate::definition::plan::gateway::Gateway;
 use crate::net::{Base, BaseError, Reach};
@@ -309,13 +310,21 @@ impl Prepared {
         let retries =
             api.policy.retry.iter().chain(api.endpoints.iter().filter_map(|endpoint| endpoint.retry.as_ref()));
         let keys = retries.filter_map(|retry| retry.idempotency_key.clone()).collect();
-        let fixed = api.headers.iter().filter(|(name, _)| per_call.iter().all(|made| made.name != *name));
-        let headers = api_headers(fixed, &connection).map_err(|(header, reason)| OutboundError::Header {
+        let unchanged = fixed(api, &per_call);
+        let headers = api_headers(unchanged, &connection).map_err(|(header, reason)| OutboundError::Header {
             integration: id(),
             header,
             reason,
         })?;
-        let others = Secrets::of_client(integration).and_inputs(integration, &connection.inputs);
+        let mut others = Secrets::of_client(integration).and_inputs(integration, &connection.inputs);
+        others = others.and_referenced(integration);
+        for ((_, text), (_, value)) in fixed(api, &per_call).zip(&headers) {
+            if let Ok(value) = value.to_str()
+                && tells_secrets(text, integration)
+            {
+                others.add(value);
+            }
+        }
         let gateway = Arc::clone(gateway);
         let place = Arc::from(base.origin.to_string());
         Ok(Self {
@@ -405,19 +414,57 @@ impl Prepared {
     /// `text` without any secret that a call may have carried: the credential, what was made of it, secret inputs and the
     /// application's secret.
     pub fn redact(&self, text: &str) -> String {
-        self.redactor.get_or_init(|| Redactor::of(self.secrets())).redact(text)
+        self.redactor().redact(text)
     }
 
     /// The same of a text that is known to be whole: what it ends with stays.
     pub fn redact_whole(&self, text: &str) -> String {
-        self.redactor.get_or_init(|| Redactor::of(self.secrets())).redact_whole(text)
+        self.redactor().redact_whole(text)
     }
 
-    fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        let made = self.made.as_ref().and_then(|made| made.credential.as_ref());
-        let of_credentials = [Some(&self.connection.credential), Some(&self.resolved.credential), made];
-        of_credentials.into_iter().flatten().flat_map(Credential::secrets).chain(self.others.all())
+    fn redactor(&self) -> &Redactor {
+        self.redactor.get_or_init(|| {
+            let made = self.made.as_ref().and_then(|made| made.credential.as_ref());
+            let all = [Some(&self.connection.credential), Some(&self.resolved.credential), made];
+            // In base 64 the name of a pair would stay, although the password is found.
+            let pairs: Vec<Secret> = all.into_iter().flatten().filter_map(Credential::pair).collect();
+            // What is sent may be made of a secret and be none that is kept: a digest of it.
+            let placed = self.credential.secrets();
+            let secrets = all.into_iter().flatten().flat_map(Credential::secrets);
+            let known: Vec<&Secret> = secrets.chain(self.others.all()).chain(&pairs).chain(&placed).collect();
+            let members: Vec<Secret> = known.iter().flat_map(|secret| members(secret)).collect();
+            Redactor::of(known.into_iter().chain(&members))
+        })
     }
+}
+
+/// The fewest bytes of a text in a secret that is JSON by which it is a secret of its own.
+const MEMBER: usize = 12;
+
+/// The texts in a secret that is JSON, such as a service account's key: a service may write it out in another way.
+fn members(secret: &Secret) -> Vec<Secret> {
+    let text = secret.expose();
+    let Some(Ok(json)) = text.starts_with('{').then(|| serde_json::from_str::<serde_json::Value>(text)) else {
+        return Vec::new();
+    };
+    let texts = json.as_object().into_iter().flatten().filter_map(|(_, value)| value.as_str());
+    texts.filter(|text| text.len() >= MEMBER).map(Secret::from).collect()
+}
+
+/// The headers of an API that are the same for all calls of a connection.
+fn fixed<'a>(api: &'a Api, per_call: &'a [PerCall]) -> impl Iterator<Item = &'a (HeaderName, Text)> {
+    api.headers.iter().filter(|(name, _)| per_call.iter().all(|made| made.name != *name))
+}
+
+/// Whether a text is made of what is secret.
+fn tells_secrets(text: &Text, integration: &Integration) -> bool {
+    let secret = |name: &str| match name.split_once('.') {
+        Some(("input", field)) => integration.inputs.iter().any(|input| input.secret && *input.name == *field),
+        root => {
+            matches!(root.map_or(name, |(root, _)| root), "api_key" | "token" | "password" | "client" | "assertion")
+        }
+    };
+    text.names().iter().any(|name| secret(name))
 }
 
 fn api_headers<'a>(

@@ -10,6 +10,7 @@ use pingora::http::ResponseHeader;
 use super::ProxyDoor;
 use super::context::Context;
 use crate::activity::content::{Beginning, Content, Message};
+use crate::queue::apart;
 use crate::respond::{Answer, Refusal};
 
 /// What a call carries.
@@ -69,9 +70,9 @@ pub fn whole(
     // An answer of ours is no service's.
     let response = answer.filter(|answer| Refusal::of(answer).is_none()).map(|answer| {
         let headers = answer.headers.iter().cloned().collect();
-        Message::of(&headers, &Beginning::of(&answer.body, most), plain)
+        apart(|| Message::of(&headers, &Beginning::of(&answer.body, most), plain))
     });
-    Some(Box::new(Content { request: Message::of(from, &Beginning::of(body, most), plain), response }))
+    Some(Box::new(Content { request: apart(|| Message::of(from, &Beginning::of(body, most), plain)), response }))
 }
 
 /// Notes what is kept of a call that was made whole.
@@ -91,7 +92,10 @@ pub fn content(door: &ProxyDoor, from: &HeaderMap, context: &mut Context) -> Opt
     }
     let Carried { request, response, .. } = carried.map(|carried| *carried).unwrap_or_default();
     let plain = |text: &str| call.ready.common.redact(text);
-    let request = Message::of(from, &request.unwrap_or_default(), &plain);
-    let response = response.map(|(headers, body)| Message::of(&headers, &body, &plain));
-    Some(Box::new(Content { request, response }))
+    // What others wrote may take a while to be looked through: nobody waits for it.
+    Some(apart(|| {
+        let request = Message::of(from, &request.unwrap_or_default(), &plain);
+        let response = response.map(|(headers, body)| Message::of(&headers, &body, &plain));
+        Box::new(Content { request, response })
+    }))
 }

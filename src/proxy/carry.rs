@@ -48,7 +48,8 @@ impl Forward {
     ) -> pingora::Result<Answer> {
         let (method, from) = (session.req_header().method.clone(), session.req_header().headers.clone());
         context.known.place = Some(call.place());
-        let body = match intake::whole_body(session, call.max_body(), self.door.room()).await {
+        let caller = call.caller.clone().unwrap_or_default();
+        let body = match intake::whole_body(session, call.max_body(), self.door.room(&caller)).await {
             Ok(body) => body,
             Err(refused) => return Ok(refused),
         };
@@ -66,7 +67,7 @@ impl Forward {
 
     /// Runs an endpoint by name.
     pub(super) async fn named(&self, session: &mut Session, call: &NamedCall) -> pingora::Result<Answer> {
-        let body = match intake::whole_body(session, MAX_INPUT, self.door.room()).await {
+        let body = match intake::whole_body(session, MAX_INPUT, self.door.room(&call.caller)).await {
             Ok(body) => body,
             Err(refused) => return Ok(refused),
         };
@@ -77,7 +78,7 @@ impl Forward {
     /// Takes a durable call in.
     pub(super) async fn accept(&self, session: &mut Session, submission: Submission) -> Answer {
         let (method, from) = (session.req_header().method.clone(), session.req_header().headers.clone());
-        match intake::whole_body(session, submission.max_body, self.door.room()).await {
+        match intake::whole_body(session, submission.max_body, self.door.room(&submission.caller)).await {
             Ok(body) => durable::accept(&self.door, submission, (method, &from), body).await,
             Err(refused) => refused,
         }

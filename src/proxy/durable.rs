@@ -56,7 +56,7 @@ pub struct Submission {
     generation: Arc<Generation>,
     integration: Arc<Integration>,
     connection: Arc<str>,
-    caller: Arc<str>,
+    pub(super) caller: Arc<str>,
     /// The token that it carries, where it is not the default one.
     token: Option<String>,
     path: String,

@@ -35,8 +35,8 @@ pub fn declared_length(session: &Session) -> Option<u64> {
 /// The answer to give instead: 413, 408, 400 or 503, each of which closes the connection.
 pub async fn whole_body(session: &mut Session, max: u64, part: Part) -> Result<Bytes, Answer> {
     // A session of HTTP/2 is one of ours, whose head says HTTP/1.1 (see `server::streams`).
-    let mut part = part.among_others(session.is_custom());
     let declared = declared_length(session);
+    let mut part = part.among_others(session.is_custom()).of_length(declared);
     if declared.is_some_and(|length| length > max) {
         return Err(too_large(max));
     }

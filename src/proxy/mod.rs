@@ -179,9 +179,9 @@ pub(crate) enum Admitted {
 }
 
 impl ProxyDoor {
-    /// What the body of a request that is read whole may take.
-    fn room(&self) -> Part {
-        Part::of(&self.room, self.parts.live.load().gateway.limits.whole_bytes)
+    /// What the body of a request of an application that is read whole may take.
+    fn room(&self, caller: &Arc<str>) -> Part {
+        Part::of(&self.room, self.parts.live.load().gateway.limits.whole_bytes, caller)
     }
 
     /// A door of these parts.

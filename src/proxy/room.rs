@@ -1,7 +1,7 @@
 //! The memory for bodies that are read whole: what all of a door's requests together may hold.
 //!
 //! Each body has a bound of its own, and a connection has one body; but ten thousand senders that never end theirs would
-//! hold ten thousand times that. Where anybody may send, small bodies have one half of the room and large ones the other,
+//! hold ten thousand times that. Of what is left by the others one application has half. Where anybody may send, small bodies have one half of the room and large ones the other,
 //! and of what is left of a half one address has a quarter: the fuller it is, the less anybody gets, so that nobody keeps
 //! the others out. Called by [`super::intake`].
 
@@ -24,6 +24,8 @@ const UNCOUNTED: usize = 16 << 10;
 const LARGE: usize = 256 << 10;
 /// The part of what is left of a half that the bodies of one address may take.
 const OF_ADDRESS: usize = 4;
+/// The part of what the others leave that the bodies of one application may take.
+const OF_CALLER: usize = 2;
 
 /// What the bodies at one door hold.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Room {
 struct Taken {
     /// By those who are known.
     known: usize,
+    /// The same of each application.
+    callers: HashMap<Arc<str>, usize>,
     /// By strangers, in small bodies and in large ones.
     strangers: [usize; 2],
     /// The same of each address.
@@ -60,16 +64,40 @@ impl Room {
 }
 
 impl Taken {
+    /// Takes for a body of an application what it needs.
+    fn take_known(&mut self, part: &Part, caller: &Arc<str>, need: usize) -> bool {
+        let own = self.callers.get(caller).copied().unwrap_or_default();
+        let left = part.most.saturating_sub(self.known - own);
+        // One body where there is no other may be as large as it may be.
+        let alone = if self.known == part.taken { part.most } else { 0 };
+        let fits = own + need <= (left / OF_CALLER).max(alone) && self.known + need <= part.most;
+        if fits {
+            self.known += need;
+            *self.callers.entry(Arc::clone(caller)).or_default() += need;
+        }
+        fits
+    }
+
+    fn give_back_known(&mut self, caller: &Arc<str>, bytes: usize) {
+        self.known = self.known.saturating_sub(bytes);
+        if let Some(own) = self.callers.get_mut(caller) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                self.callers.remove(caller);
+            }
+        }
+    }
+
     /// Takes for a stranger's body what it needs in the half of its kind.
     fn take(&mut self, part: &Part, address: IpAddr, (kind, need): (usize, usize)) -> bool {
         let half = part.most / 2;
         let own = self.addresses.get(&address).copied().unwrap_or_default();
         let (used, mine) = (self.strangers[kind], own[kind]);
         let left = half.saturating_sub(used - mine);
-        // All that it has there is this body, which may be as large as it may be where nobody else is; else half of what is
-        // left is for those who come after it.
+        // All that it has there is this body, which may be as large as it may be where nobody else is; else two thirds of what
+        // is left are for those who come after it.
         let alone = if mine == part.taken_in(kind) { part.alone(kind) } else { 0 };
-        let alone = if used == mine { alone } else { alone.min(left / 2) };
+        let alone = if used == mine { alone } else { alone.min(left / 3) };
         let fits = mine + need <= (left / OF_ADDRESS).max(alone) && used + need <= half.max(alone).min(part.most);
         if fits {
             self.strangers[kind] += need;
@@ -89,24 +117,37 @@ impl Taken {
     }
 }
 
+/// Whose body it is.
+#[derive(Debug)]
+enum Holder {
+    /// An application's.
+    Caller(Arc<str>),
+    /// A stranger's, at this address.
+    Address(IpAddr),
+    /// That of somebody who came by a Unix socket, of whom nothing is known.
+    Local,
+}
+
 /// One body's part of a room of `most` bytes.
 #[derive(Debug)]
 pub struct Part {
     room: Arc<Room>,
     most: usize,
     taken: usize,
-    /// The address of a stranger.
-    address: Option<IpAddr>,
+    holder: Holder,
     /// What the body may have.
     bound: usize,
     /// What of it is not counted.
     uncounted: usize,
+    /// How long it says that it is.
+    declared: usize,
 }
 
 impl Part {
-    /// Nothing yet, for somebody who is known.
-    pub fn of(room: &Arc<Room>, most: usize) -> Self {
-        Self { room: Arc::clone(room), most, taken: 0, address: None, bound: 0, uncounted: UNCOUNTED }
+    /// Nothing yet, for an application.
+    pub fn of(room: &Arc<Room>, most: usize, caller: &Arc<str>) -> Self {
+        let holder = Holder::Caller(Arc::clone(caller));
+        Self { room: Arc::clone(room), most, taken: 0, holder, bound: 0, uncounted: UNCOUNTED, declared: 0 }
     }
 
     /// Nothing yet, for somebody of whom nothing is known but an address, and whose body may have `bytes` at most.
@@ -116,9 +157,10 @@ impl Part {
             room: Arc::clone(room),
             most,
             taken: 0,
-            address: address.map(budgets::source),
+            holder: address.map_or(Holder::Local, |address| Holder::Address(budgets::source(address))),
             bound,
             uncounted: UNCOUNTED,
+            declared: 0,
         }
     }
 
@@ -129,6 +171,18 @@ impl Part {
             self.uncounted = 0;
         }
         self
+    }
+
+    /// The same for a body that says how long it is: by that it is a small or a large one from its beginning.
+    #[must_use]
+    pub fn of_length(mut self, declared: Option<u64>) -> Self {
+        self.declared = usize::try_from(declared.unwrap_or_default()).unwrap_or(usize::MAX);
+        self
+    }
+
+    /// Which half a body of so many bytes is in: that of the small ones, or of the large.
+    fn kind(&self, taken: usize) -> usize {
+        usize::from(taken.max(self.declared) > LARGE)
     }
 
     /// Takes what a body of `length` bytes needs.
@@ -151,14 +205,15 @@ impl Part {
 
     fn take(&self, more: usize) -> bool {
         let mut held = self.room.held();
-        let fits = match self.address {
-            None => {
+        let fits = match &self.holder {
+            Holder::Local => {
                 let fits = held.known.checked_add(more).is_some_and(|known| known <= self.most);
                 held.known += if fits { more } else { 0 };
                 fits
             }
-            Some(address) => {
-                let (before, after) = (kind(self.taken), kind(self.taken + more));
+            Holder::Caller(caller) => held.take_known(self, caller, more),
+            &Holder::Address(address) => {
+                let (before, after) = (self.kind(self.taken), self.kind(self.taken + more));
                 let need = if before == after { more } else { self.taken + more };
                 let fits = held.take(self, address, (after, need));
                 if fits && before != after {
@@ -173,7 +228,7 @@ impl Part {
 
     /// What it has taken in a half.
     fn taken_in(&self, half: usize) -> usize {
-        if kind(self.taken) == half { self.taken } else { 0 }
+        if self.kind(self.taken) == half { self.taken } else { 0 }
     }
 
     /// What it may take in a half at most.
@@ -187,20 +242,16 @@ impl Part {
     }
 }
 
-/// Which half a stranger's body of so many bytes is in: that of the small ones, or of the large.
-fn kind(taken: usize) -> usize {
-    usize::from(taken > LARGE)
-}
-
 impl Drop for Part {
     fn drop(&mut self) {
         if self.taken == 0 {
             return;
         }
         let mut held = self.room.held();
-        match self.address {
-            None => held.known = held.known.saturating_sub(self.taken),
-            Some(address) => held.give_back(address, (kind(self.taken), self.taken)),
+        match &self.holder {
+            Holder::Local => held.known = held.known.saturating_sub(self.taken),
+            Holder::Caller(caller) => held.give_back_known(caller, self.taken),
+            &Holder::Address(address) => held.give_back(address, (self.kind(self.taken), self.taken)),
         }
         self.room.show(&held);
     }
@@ -240,16 +291,31 @@ mod tests {
                     held.push(part);
                 }
             }
-            let taken = held.iter().filter(|part| part.address == Some(address(0))).count() * size;
+            let taken =
+                held.iter().filter(|part| matches!(part.holder, Holder::Address(is) if is == address(0))).count()
+                    * size;
             assert!((7 << 20..9 << 20).contains(&taken), "one address has a quarter of a half: {taken}");
             for host in 100..103 {
                 let (mut large, mut small) = (of(host), of(host));
-                assert!(large.reach(2 << 20).is_ok() && small.reach(LARGE).is_ok(), "{size}: the others have room");
+                assert!(large.reach(1 << 20).is_ok() && small.reach(LARGE).is_ok(), "{size}: the others have room");
                 held.extend([large, small]);
             }
         }
         let empty = room.held();
         assert_eq!((empty.known, empty.strangers, empty.addresses.len()), (0, [0, 0], 0));
+    }
+
+    #[test]
+    fn a_large_body_needs_no_room_among_the_small_ones() {
+        let room = Room::new("public", Arc::new(Metrics::new().expect("unique names")));
+        let of = |host: u8| Part::of_stranger(&room, 8 << 20, (Some(address(host)), 1 << 20));
+        let mut held = Vec::new();
+        for host in 0..60 {
+            let mut part = of(host);
+            part.reach(200 << 10).is_ok().then(|| held.push(part));
+        }
+        assert!(of(99).reach(200 << 10).is_err(), "the half for small ones is full");
+        assert!(of(99).of_length(Some(300 << 10)).reach(60 << 10).is_ok());
     }
 
     #[test]
@@ -277,7 +343,7 @@ mod tests {
     #[test]
     fn what_comes_on_one_connection_counts_whole() {
         let room = Room::new("public", Arc::new(Metrics::new().expect("unique names")));
-        let mut part = Part::of(&room, 1 << 20).among_others(true);
+        let mut part = Part::of(&room, 1 << 20, &Arc::from("app")).among_others(true);
         assert!(part.reach(UNCOUNTED).is_ok());
         assert_eq!(room.held().known, UNCOUNTED);
     }
@@ -294,11 +360,31 @@ mod tests {
     }
 
     #[test]
+    fn no_application_takes_the_room_of_the_others() {
+        let room = Room::new("proxy", Arc::new(Metrics::new().expect("unique names")));
+        let of = |caller: &str| Part::of(&room, 64 << 20, &Arc::from(caller));
+        let mut held = Vec::new();
+        loop {
+            let mut part = of("greedy");
+            if part.reach(4 << 20).is_err() {
+                break;
+            }
+            held.push(part);
+        }
+        assert_eq!(held.len(), 8, "half of what nobody else has");
+        let mut other = of("other");
+        assert!(other.reach(15 << 20).is_ok() && of("third").reach(8 << 20).is_ok());
+        drop((held, other));
+        assert!(of("greedy").reach(60 << 20).is_ok(), "one body alone may have it all");
+        assert!(room.held().callers.is_empty() && room.held().known == 0);
+    }
+
+    #[test]
     fn what_bodies_hold_has_a_bound_and_comes_back() {
         let room = Room::new("proxy", Arc::new(Metrics::new().expect("unique names")));
         let most = 100_000;
         let body = |length: usize| {
-            let mut part = Part::of(&room, most);
+            let mut part = Part::of(&room, most, &Arc::from("app"));
             part.reach(length / 2)?;
             part.reach(length).map(|()| part.hold(Bytes::from(vec![0; length])))
         };

@@ -103,7 +103,7 @@ metrics! {
     door_connections: gauge "trunkline_door_connections" "Open connections at a door." ["door"];
     door_connections_refused: counter "trunkline_door_connections_refused_total" "Connections closed at once because a cap was reached: total, source." ["door", "reason"];
     door_connections_broken: counter "trunkline_door_connections_broken_total" "Connections ended by what came on them: `proxy_protocol` (no header, or a wrong one), tls (no handshake), timeout (neither in time), flood (HTTP/2 frames that carry nothing)." ["door", "reason"];
-    whole_body_bytes: gauge "trunkline_whole_body_bytes" "Bytes of the bodies of requests that are read whole, beyond the first 16 KiB of each." ["door"];
+    whole_body_bytes: gauge "trunkline_whole_body_bytes" "Bytes of the bodies of requests that are read whole, beyond the first 16 KiB of each over HTTP/1.1." ["door"];
     whole_answer_bytes: gauge "trunkline_whole_answer_bytes" "Memory that answers take which are read whole, but for the first 16 KiB of each." [];
     whole_answers_refused: counter "trunkline_whole_answers_refused_total" "Calls whose answers were not read because such answers take all of `limits.whole_answer_bytes`." [];
     whole_bodies_refused: counter "trunkline_whole_bodies_refused_total" "Requests refused because such bodies take all of `limits.whole_bytes`." ["door"];

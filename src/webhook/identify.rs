@@ -37,7 +37,7 @@ pub fn identify(
     (came, scope): (Came<'_>, &Scope),
     verified: &Verified,
 ) -> Result<Identity, PayloadError> {
-    let told = identity::ask(webhook, |expr, numbers| {
+    let told = identity::ask((webhook, came.body), |expr, numbers| {
         if numbers == Numbers::Values {
             let told = expr.text(&scope.context).map_err(|error| error.to_string());
             if scope.fault().is_none() {

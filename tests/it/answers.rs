@@ -34,7 +34,9 @@ fn all_together_have_a_bound_and_a_call_beyond_it_is_refused() {
     for _ in 0..5 {
         assert_eq!((read(150_000).status, read(150_000).json()), (200, Value::from(150_000)));
         let refused = read(400_000);
-        assert_eq!((refused.status, &refused.json()["code"]), (503, &Value::from("unavailable")), "{}", refused.json());
+        let told = refused.json();
+        assert_eq!((refused.status, &told["code"]), (502, &Value::from("service_answer_invalid")), "{told}");
+        assert!(told.to_string().contains("answered 200"), "the service has the call: {told}");
         assert!(refused.json().to_string().contains("limits.whole_answer_bytes"), "{}", refused.json());
     }
     assert!(metrics().contains("trunkline_whole_answers_refused_total 5\n"), "{}", metrics());

@@ -75,10 +75,7 @@ fn a_call_that_failed_is_shown_with_what_it_carried_and_without_secrets() {
     let request = body_of(&entry["request"]);
     assert_eq!(request, r#"{"name":"bolt","password":"[redacted]","note":"[redacted]"}"#);
     let answer = body_of(&entry["response"]);
-    assert!(
-        answer.contains("Utrecht") && answer.contains("hunter2-secret"),
-        "what is in a text of JSON is the text's: {answer}"
-    );
+    assert!(answer.contains("Utrecht") && !answer.contains("hunter2-secret"), "{answer}");
     assert!(answer.contains(r#""key":"[redacted]""#) && answer.contains(r#""refresh_token":"[redacted]""#), "{answer}");
     let value = |way: &str, name: &str| {
         let headers = entry[way]["content"]["headers"].as_array().unwrap().clone();
@@ -143,7 +140,10 @@ fn the_settings_say_of_which_calls_and_how_much() {
     let long = format!(r#"{{"name":"{}"}}"#, "é".repeat(200));
     assert_eq!(desk.send("POST", "/things/201", &[json], &long).status, 201);
     let entry = desk.newest(1, "outcome=success");
-    assert_eq!((body_of(&entry["request"]), &entry["request"]["content"]["cut"]), (&long[..63], &json!(true)));
+    assert_eq!(
+        (body_of(&entry["request"]), &entry["request"]["content"]["cut"]),
+        (long.get(..63).unwrap(), &json!(true))
+    );
     assert_eq!(entry["request"]["bytes"].as_u64(), Some(long.len() as u64));
 
     let path = desk.deployment.path().join("trunkline.yaml");

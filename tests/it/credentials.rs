@@ -72,6 +72,7 @@ fn generation() -> Generation {
         webhook: None,
         prompts: trunkline::definition::plan::Prompts::default(),
         rules: Vec::new(),
+        referenced: Vec::new(),
     };
     Generation {
         number: 1,

@@ -244,8 +244,8 @@ async fn what_waits_is_bounded_and_what_a_service_repeats_of_the_credential_is_n
         let seen = service.seen();
         assert!(seen.last().is_some_and(|head| head.contains("accept-encoding: identity")), "{seen:?}");
         let place = desk.accepted("POST", "/shop/v1/names", &[], b"{}");
-        let names = desk.until(&place, "done");
-        for told in [whole, named, escaped, names] {
+        let as_name = desk.until(&place, "done");
+        for told in [whole, named, escaped, as_name] {
             let text = told.to_string();
             assert!(text.contains("[redacted]") && !text.contains("shop-key"), "{text}");
         }

@@ -153,9 +153,10 @@ fn no_secret_is_shown_whatever_stands_in_its_place() {
 fn a_file_of_very_many_faults_is_read_in_good_time() {
     let dir = tempfile::tempdir().unwrap();
     let head = "trunkline: 1\nid: other\napi: { base_url: https://a.example.com }\n";
-    let fields: String = (0..20_000).map(|at| format!("k{at}: 1\n")).collect();
+    let fields: String = (0..20_000).map(|at| format!("k{at}: 1\n")).collect::<Vec<_>>().concat();
     let slots = format!("rules:\n  - {{ id: r, when: '*', do: [{{ log: \"{}\" }}] }}\n", "{{ nope.a }}".repeat(12_000));
-    let references: String = (0..20_000).map(|at| format!("    X-{at}: ${{env:GONE_{at}}}\n")).collect();
+    let references: String =
+        (0..20_000).map(|at| format!("    X-{at}: ${{env:GONE_{at}}}\n")).collect::<Vec<_>>().concat();
     let references = format!("webhook:\n  headers:\n{references}");
     for more in [fields, slots, references] {
         let path = dir.path().join("other.yaml");

@@ -55,6 +55,7 @@ fn integration(verify: Verify, secret: &str) -> Integration {
         webhook: Some(webhook),
         prompts: trunkline::definition::plan::Prompts::default(),
         rules: Vec::new(),
+        referenced: Vec::new(),
     }
 }
 

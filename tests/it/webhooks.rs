@@ -79,7 +79,9 @@ impl World {
         let sum = mac.finalize().into_bytes().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         let (_, place) = url.split_once("/webhooks/").unwrap();
         let path = format!("/webhooks/{place}");
-        Client::new(self.deployment.public).send("POST", &path, &[("x-sig", &sum)], body).unwrap()
+        Client::new(self.deployment.public)
+            .send("POST", &path, &[("x-sig", &sum), ("content-type", "application/json")], body)
+            .unwrap()
     }
 
     fn state(&self, event: &Value) -> String {
@@ -182,6 +184,14 @@ fn ids_that_are_numbers_are_told_apart_by_their_digits() {
         assert_eq!(post(id)["result"], "accepted", "{id}");
         assert_eq!(post(id)["result"], "duplicate", "{id}");
     }
+    let digests = HUB.replace("delivery_id: body.id", "delivery_id: \"body | tojson | sha256\"");
+    let digests = World::start(&digests);
+    let hashed = digests.create(&json!({}));
+    for id in ["1700000000.1234567890", "1700000000.1234567899"] {
+        let body = format!(r#"{{"type":"thing.made","id":{id}}}"#);
+        let taken = digests.post_body(field(&hashed, "url"), field(&hashed, "secret"), body.as_bytes());
+        assert_eq!(taken.json()["result"], "accepted", "{id}");
+    }
     let event = post("98765432109876543210987")["event"].clone();
     let (_, shown) = world.ask("GET", &format!("/api/events/{}", event.as_str().unwrap()), &Value::Null);
     assert_eq!(shown["body"]["json"]["id"], "98765432109876543210987", "no reader rounds it");
@@ -199,6 +209,8 @@ fn no_secret_ends_before_it_was_said_to() {
     }
     let (status, words) = world.ask("POST", &format!("/api/webhooks/{id}/rotate"), &json!({ "overlap": "1h" }));
     assert!(status == 409 && words.to_string().contains("four secrets"), "{status} {words}");
+    let (status, _) = world.ask("POST", &format!("/api/webhooks/{id}/rotate"), &json!({ "overlap": "1m" }));
+    assert_eq!(status, 409, "none of those that count would end before");
     for (number, secret) in secrets.iter().enumerate() {
         let taken = world.post(field(&made, "url"), secret, (&number.to_string(), "thing.made"));
         assert_eq!(taken.status, 202, "secret {number}");

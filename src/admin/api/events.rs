@@ -265,7 +265,8 @@ fn whole(event: &Event, deliveries: &[Delivery]) -> Whole {
 
 fn body(bytes: &[u8]) -> Body {
     // Numbers that a reader would round are shown as texts, so that no id is another one.
-    let exact = json::exact(bytes, true);
+    let unmarked = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let exact = json::exact(unmarked, true);
     match (serde_json::from_slice::<Value>(&exact), std::str::from_utf8(bytes)) {
         (Ok(value), _) => Body::Json(value),
         (Err(_), Ok(text)) => Body::Text(text.to_owned()),

@@ -135,11 +135,13 @@ impl Endpoint {
         self.event_types.is_empty() || self.event_types.iter().any(|glob| glob.matches(event_type))
     }
 
-    /// When there is room for one more secret, where there is none now: those there are count until `ends`, or less.
+    /// Until when there is no room for one more secret, where there is none: as many count as may, those before the newest
+    /// until `ends` at most.
     pub fn crowded_until(&self, ends: Timestamp, now: Timestamp) -> Option<Timestamp> {
-        let left = self.secrets.iter().map(|secret| secret.expires_at.map_or(ends, |end| end.min(ends)));
-        let left: Vec<_> = left.filter(|end| *end > now).collect();
-        left.iter().min().copied().filter(|_| left.len() >= record::SECRETS)
+        let left = |end: Option<Timestamp>| end.map_or(ends, |end| end.min(ends)) > now;
+        let count = self.secrets.iter().filter(|secret| left(secret.expires_at)).count();
+        let first = self.secrets.iter().filter_map(|secret| secret.expires_at).filter(|end| *end > now).min();
+        first.filter(|_| count >= record::SECRETS)
     }
 
     /// When the last of its former secrets ends, while one counts.

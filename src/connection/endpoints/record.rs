@@ -54,6 +54,12 @@ impl Record {
         self.rotated_at = Some(now);
     }
 
+    /// Whether as many secrets count as may, those before the newest until `others_end` at most.
+    pub fn is_crowded(&self, others_end: Timestamp, now: Timestamp) -> bool {
+        let left = |end: Option<Timestamp>| end.map_or(others_end, |end| end.min(others_end)) > now;
+        self.secrets.iter().filter(|other| left(other.expires_at)).count() >= SECRETS
+    }
+
     /// Puts the secret that the service made in place of ours.
     pub fn take_secret(&mut self, secret: Secret, now: Timestamp) {
         self.replace(secret, now, now);

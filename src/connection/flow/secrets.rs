@@ -40,6 +40,15 @@ impl Secrets {
         self
     }
 
+    /// With what references brought into what an integration's calls carry.
+    #[must_use]
+    pub fn and_referenced(mut self, integration: &Integration) -> Self {
+        for secret in &integration.referenced {
+            self.add(secret.expose());
+        }
+        self
+    }
+
     /// Each of them.
     pub fn all(&self) -> impl Iterator<Item = &Secret> {
         self.0.iter()

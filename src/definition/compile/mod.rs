@@ -39,6 +39,7 @@ use super::problem::{Code, Problem};
 use super::raw;
 use super::raw::form::OneOrMany;
 use super::templates::Templates;
+use crate::base::secret::Secret;
 use place::Place;
 
 pub use admin::OPERATOR;
@@ -77,9 +78,53 @@ pub fn integration(document: &Document, templates: &Templates) -> Result<Integra
         api,
         webhook: raw.webhook.as_ref().map(|webhook| webhook::compile(webhook, &place.at("webhook"))).transpose()?,
         rules: rule::compile_all(&raw.rules, &place.at("rules"))?,
+        referenced: referenced(document),
         inputs,
         id,
     })
+}
+
+/// What references brought into what calls carry. Where they go and whom they trust is no secret.
+fn referenced(document: &Document) -> Vec<Secret> {
+    let mut found = Vec::new();
+    for block in ["api", "auth"] {
+        let Some(value) = document.value.get(block) else { continue };
+        below(document, value, &mut format!("/{block}"), &mut found);
+    }
+    found
+}
+
+fn below(document: &Document, value: &Value, pointer: &mut String, found: &mut Vec<Secret>) {
+    let length = pointer.len();
+    let mut into = |token: &str, value: &Value, pointer: &mut String| {
+        pointer.push('/');
+        pointer.push_str(&token.replace('~', "~0").replace('/', "~1"));
+        below(document, value, pointer, found);
+        pointer.truncate(length);
+    };
+    match value {
+        Value::Object(map) => {
+            let open = ["base_url", "hosts", "ca"];
+            let fields = map.iter().filter(|(name, _)| pointer != "/api" || !open.contains(&name.as_str()));
+            for (name, value) in fields.collect::<Vec<_>>() {
+                into(name, value, pointer);
+            }
+        }
+        Value::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                into(&index.to_string(), value, pointer);
+            }
+        }
+        Value::String(text) => {
+            let Some(written) = document.written(pointer) else { return };
+            // What was written around the references is known to everybody.
+            let before = written.find("${").unwrap_or_default();
+            let after = written.rfind('}').map_or(0, |end| written.len() - end - 1);
+            let inner = text.get(before..text.len().saturating_sub(after)).unwrap_or(text);
+            found.push(Secret::from(inner));
+        }
+        _ => {}
+    }
 }
 
 /// Reads a document into its type.

@@ -64,6 +64,8 @@ pub struct Integration {
     pub webhook: Option<Webhook>,
     /// What happens because of its events.
     pub rules: Vec<Rule>,
+    /// What references (`${env:…}`) brought into what its calls carry: secrets of the deployment.
+    pub referenced: Vec<Secret>,
 }
 
 impl Integration {
@@ -81,6 +83,7 @@ impl Integration {
             connections: Vec::new(),
             webhook: None,
             rules,
+            referenced: Vec::new(),
         }
     }
 

@@ -9,6 +9,7 @@ mod subscribe;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -341,18 +342,26 @@ impl Managed {
         };
         let now = self.parts.clock.now();
         let ends = now.after(overlap);
-        if let Some(first) = endpoint.crowded_until(ends, now) {
-            let words = format!(
-                "four secrets count at once, and there are four: the first ends at {first}; rotate again then, or with an \
-                 `overlap` that ends before"
-            );
-            return Err(ManagedError::Conflict(words));
+        let crowded = |endpoint: &Endpoint| {
+            let first = endpoint.crowded_until(ends, now)?;
+            Some(ManagedError::Conflict(format!(
+                "four secrets count at once, and there are four: the first ends at {first}; rotate again then, or with \
+                 `overlap: 0s`, which ends all former ones now"
+            )))
+        };
+        if let Some(refused) = crowded(&endpoint) {
+            return Err(refused);
         }
-        let detail = json!({ "former_until": ends.to_string() });
+        let (is_rotated, detail) = (AtomicBool::new(false), json!({ "former_until": ends.to_string() }));
         let changed = self.parts.endpoints.change(id, Deed { actor, action: "webhook.rotate" }, detail, |record| {
-            record.rotate(secret, ends, now);
+            // Where others rotated meanwhile, none of theirs ends before its time.
+            if !record.is_crowded(ends, now) {
+                record.rotate(secret, ends, now);
+                is_rotated.store(true, Ordering::Relaxed);
+            }
         });
-        Ok(changed.await?)
+        let changed = changed.await?;
+        crowded(&changed).filter(|_| !is_rotated.load(Ordering::Relaxed)).map_or(Ok(changed), Err)
     }
 
     /// Shows an endpoint's newest secret, after the audit log has it that it was shown.

@@ -136,6 +136,7 @@ impl Setting {
             webhook: None,
             prompts: trunkline::definition::plan::Prompts::default(),
             rules: Vec::new(),
+            referenced: Vec::new(),
         };
         Generation {
             number: 1,

@@ -81,6 +81,7 @@ pub fn service(base_url: &str) -> Integration {
         webhook: None,
         prompts: trunkline::definition::plan::Prompts::default(),
         rules: Vec::new(),
+        referenced: Vec::new(),
     }
 }
 
