@@ -208,10 +208,6 @@ impl Kept {
         self.read.clone().or_else(|| self.here.upgrade())
     }
 
-    fn is_gone(&self) -> bool {
-        self.get().is_none()
-    }
-
     /// Leaves what was read from a file to whoever keeps it.
     pub(super) fn take(&mut self) -> Option<Arc<Content>> {
         let read = self.read.take()?;
@@ -221,7 +217,7 @@ impl Kept {
 
     /// For files: nothing where there is nothing.
     pub(super) fn is_left_out(kept: &Self) -> bool {
-        kept.is_gone()
+        kept.get().is_none()
     }
 }
 

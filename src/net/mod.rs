@@ -27,4 +27,5 @@ pub use failure::{Failure, Phase, Reason, Sent};
 pub use follow::redirected;
 pub use guard::Reach;
 pub use origin::{Base, BaseError, Origin, Scheme};
+pub use room::holding;
 pub use trust::Trust;

@@ -104,7 +104,7 @@ impl Part {
 
     /// The body, which holds its part as long as anything of it is there.
     pub fn hold(self, body: Bytes) -> Bytes {
-        if self.taken == 0 { body } else { Bytes::from_owner(Held { body, _part: self }) }
+        if self.taken == 0 { body } else { holding(body, self) }
     }
 }
 
@@ -116,12 +116,17 @@ impl Drop for Part {
     }
 }
 
-struct Held {
-    body: Bytes,
-    _part: Part,
+/// A body that holds something for as long as anything of it is there.
+pub fn holding<T: Send + 'static>(body: Bytes, held: T) -> Bytes {
+    Bytes::from_owner(Holding { body, _held: held })
 }
 
-impl AsRef<[u8]> for Held {
+struct Holding<T> {
+    body: Bytes,
+    _held: T,
+}
+
+impl<T> AsRef<[u8]> for Holding<T> {
     fn as_ref(&self) -> &[u8] {
         &self.body
     }

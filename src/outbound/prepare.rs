@@ -316,15 +316,7 @@ impl Prepared {
             header,
             reason,
         })?;
-        let mut others = Secrets::of_client(integration).and_inputs(integration, &connection.inputs);
-        others = others.and_referenced(integration);
-        for ((_, text), (_, value)) in fixed(api, &per_call).zip(&headers) {
-            if let Ok(value) = value.to_str()
-                && tells_secrets(text, integration)
-            {
-                others.add(value);
-            }
-        }
+        let others = others((integration, &connection), fixed(api, &per_call).zip(&headers));
         let gateway = Arc::clone(gateway);
         let place = Arc::from(base.origin.to_string());
         Ok(Self {
@@ -449,6 +441,20 @@ fn members(secret: &Secret) -> Vec<Secret> {
     };
     let texts = json.as_object().into_iter().flatten().filter_map(|(_, value)| value.as_str());
     texts.filter(|text| text.len() >= MEMBER).map(Secret::from).collect()
+}
+
+/// Secrets that calls may carry beside the credential: `headers` are the texts of those of the API, and what they are.
+fn others<'a>(
+    (integration, connection): (&Integration, &Connection),
+    headers: impl Iterator<Item = (&'a (HeaderName, Text), &'a (HeaderName, HeaderValue))>,
+) -> Secrets {
+    let known = Secrets::of_client(integration).and_inputs(integration, &connection.inputs);
+    let mut known = known.and_referenced(integration);
+    let made = headers.filter(|((_, text), _)| tells_secrets(text, integration));
+    for value in made.filter_map(|(_, (_, value))| value.to_str().ok()) {
+        known.add(value);
+    }
+    known
 }
 
 /// The headers of an API that are the same for all calls of a connection.

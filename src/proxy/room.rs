@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::budgets;
+use crate::net::holding;
 use crate::respond::{Answer, Refusal};
 use crate::telemetry::metrics::Metrics;
 
@@ -238,7 +239,7 @@ impl Part {
 
     /// The body, which holds its part as long as anything of it is there.
     pub fn hold(self, body: Bytes) -> Bytes {
-        if self.taken == 0 { body } else { Bytes::from_owner(Held { body, _part: self }) }
+        if self.taken == 0 { body } else { holding(body, self) }
     }
 }
 
@@ -254,17 +255,6 @@ impl Drop for Part {
             &Holder::Address(address) => held.give_back(address, (self.kind(self.taken), self.taken)),
         }
         self.room.show(&held);
-    }
-}
-
-struct Held {
-    body: Bytes,
-    _part: Part,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.body
     }
 }
 

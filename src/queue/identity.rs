@@ -69,7 +69,8 @@ fn told_by(
     one: &impl Fn(&Expr, Numbers) -> Result<Option<String>, String>,
 ) -> Result<Option<String>, String> {
     let told = one(expr, Numbers::Values)?;
-    if told.is_none() || !payload::is_rounded(body) {
+    let reads_body = || expr.reads().iter().any(|name| name.path.starts_with("body"));
+    if told.is_none() || !reads_body() || !payload::is_rounded(body) {
         return Ok(told);
     }
     // What reckons with numbers fails with digits, and is as exact as it reckons.

@@ -200,6 +200,20 @@ pub(super) fn add(env: &mut Environment<'static>) {
         });
     }
     add_comparing(env);
+    add_join(env);
+    for (name, test) in [
+        ("startingwith", Value::from_function(tests::is_startingwith)),
+        ("endingwith", Value::from_function(tests::is_endingwith)),
+    ] {
+        env.add_test(name, move |state: &mut State<'_, '_>, arguments: Rest<Value>| {
+            texts_only(arguments.iter())?;
+            test.call(state, &arguments).map(|held| held.is_true())
+        });
+    }
+}
+
+/// `join`, whose items are texts.
+fn add_join(env: &mut Environment<'static>) {
     let join = Value::from_function(filters::join);
     env.add_filter("join", move |state: &mut State<'_, '_>, arguments: Rest<Value>, named: Kwargs| {
         if let Some(list) = arguments.first().filter(|list| is_container(list)) {
@@ -217,15 +231,6 @@ pub(super) fn add(env: &mut Environment<'static>) {
         texts_only(arguments.iter().skip(1).take(1))?;
         join.call(state, &with_named(&arguments, named))
     });
-    for (name, test) in [
-        ("startingwith", Value::from_function(tests::is_startingwith)),
-        ("endingwith", Value::from_function(tests::is_endingwith)),
-    ] {
-        env.add_test(name, move |state: &mut State<'_, '_>, arguments: Rest<Value>| {
-            texts_only(arguments.iter())?;
-            test.call(state, &arguments).map(|held| held.is_true())
-        });
-    }
 }
 
 /// Filters and tests that compare: the engine counts what they compare, and not what is inside of it.

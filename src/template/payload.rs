@@ -140,10 +140,11 @@ pub fn read(content_type: Option<&str>, body: &[u8], wanted: &Wanted) -> Result<
 /// Whether a body that [`read`] reads as JSON has a number that no double holds, so that it is read otherwise by
 /// [`Numbers::Digits`].
 pub fn is_rounded(body: &[u8]) -> bool {
-    // Most bodies have no number with so many digits, which is seen faster than read.
-    let many = body.windows(2).any(|two| two[0] == b'.' && two[1].is_ascii_digit())
-        || body.windows(2).any(|two| matches!(two[0], b'e' | b'E') && two[1].is_ascii_digit());
-    many && matches!((json::exact(body, false), json::exact(body, true)), (plain, digits) if plain != digits)
+    match json::exact(body, true) {
+        Cow::Borrowed(_) => false,
+        // A large whole number is a text in either way.
+        Cow::Owned(digits) => *json::exact(body, false) != *digits,
+    }
 }
 
 fn read_form(body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
