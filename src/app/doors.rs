@@ -10,6 +10,7 @@ use crate::activity::Activity;
 use crate::admin::readiness::Readiness;
 use crate::admin::sign_in::{self, SignIn};
 use crate::admin::{self, Reload};
+use crate::base::random::RandomUnavailable;
 use crate::connection::connect::{self, Calls, Connect, Reception, Revocations};
 use crate::connection::endpoints::{self, Endpoints};
 use crate::connection::flow::{self, TokenCalls};
@@ -68,12 +69,7 @@ pub async fn open(
     // Doors are bound before anything is made, so that a port in use is told at once.
     let listeners = Listeners::bind(&gateway.fixed)?;
     let connections = Arc::new(connections(&gateway, seams, &store, secrets).await?);
-    let redirect = options.mock.map(|address| Redirect { address });
-    let resolver = Resolver::new(Arc::clone(&seams.lookup), Arc::clone(&seams.clock));
-    let dialer = Arc::new(Dialer::new(resolver, redirect).leaving_by(gateway.fixed.egress.clone()));
-    dialer.guard().set_own(listeners.addresses());
-    let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone()).tracing(&seams.metrics.traces);
-    let clients = clients.bounded(live, &seams.metrics);
+    let (dialer, clients) = outward(options, live, &listeners);
     let activity = Arc::new(state::activity(&gateway, seams).await);
     let policies = Arc::new(Policies::new(Arc::clone(&seams.clock), Arc::clone(&seams.metrics)));
     let (tokens, legs) = signing_in(&clients, &policies, (&connections, &activity), seams);
@@ -81,18 +77,7 @@ pub async fn open(
     let refresher = Arc::new(refresher(live, (&connections, revocations.as_ref()), &tokens, seams)?);
     let parts = way_out((&connections, refresher), &clients, &activity, seams);
     let outbound = Arc::new(Outbound::sharing(parts, policies, Some(Arc::clone(&tokens) as _)));
-    let door = proxy::Parts {
-        live: Arc::clone(live),
-        outbound: Arc::clone(&outbound),
-        clients: clients.clone(),
-        dialer,
-        metrics: Arc::clone(&seams.metrics),
-        clock: Arc::clone(&seams.clock),
-        random: Arc::clone(&seams.random),
-        events: Arc::clone(&store) as _,
-        backlog: Arc::clone(&store) as _,
-    };
-    let door = Arc::new(ProxyDoor::new(door)?);
+    let door = Arc::new(proxy_door(live, &store, (&outbound, &clients, dialer), seams)?);
     let (endpoints, tallies, holds) = endpoints(&connections, &store, seams).await?;
     let receiver = Arc::new(receiver(live, (&store, &activity), (&endpoints, &tallies), seams));
     let (refused, silence) = (receiver.refused(), receiver.silence());
@@ -110,13 +95,9 @@ pub async fn open(
     };
     let webhooks = managed(live, (endpoints, tallies), (&connections, &outbound), seams);
     let samples = samples(live, listeners.public.address().clone(), seams);
+    let reception = Arc::new(Reception(Arc::clone(&connect)));
     Ok(Opened {
-        public: server::open_public(
-            listeners.public,
-            shared.clone(),
-            receiver,
-            Arc::new(Reception(Arc::clone(&connect))),
-        ),
+        public: server::open_public(listeners.public, shared.clone(), receiver, reception),
         proxy: server::open_proxy(listeners.proxy, shared, door),
         admin: listeners.admin,
         workers: queue::start(work(live, &store, (actions, holds), seams)),
@@ -133,6 +114,38 @@ pub async fn open(
         secrets: secrets.cloned(),
         sign_in: Arc::new(sign_in(&store, seams)),
         store,
+    })
+}
+
+/// What dials, and what sends our own calls by it.
+fn outward(options: &Options, live: &Arc<Live>, listeners: &Listeners) -> (Arc<Dialer>, Clients) {
+    let seams = &options.seams;
+    let redirect = options.mock.map(|address| Redirect { address });
+    let resolver = Resolver::new(Arc::clone(&seams.lookup), Arc::clone(&seams.clock));
+    let egress = live.load().gateway.fixed.egress.clone();
+    let dialer = Arc::new(Dialer::new(resolver, redirect).leaving_by(egress));
+    dialer.guard().set_own(listeners.addresses());
+    let clients = Clients::new(Arc::clone(&dialer), seams.trust.clone()).tracing(&seams.metrics.traces);
+    (dialer, clients.bounded(live, &seams.metrics))
+}
+
+/// The proxy door.
+fn proxy_door(
+    live: &Arc<Live>,
+    store: &Arc<Embedded>,
+    (outbound, clients, dialer): (&Arc<Outbound>, &Clients, Arc<Dialer>),
+    seams: &Seams,
+) -> Result<ProxyDoor, RandomUnavailable> {
+    ProxyDoor::new(proxy::Parts {
+        live: Arc::clone(live),
+        outbound: Arc::clone(outbound),
+        clients: clients.clone(),
+        dialer,
+        metrics: Arc::clone(&seams.metrics),
+        clock: Arc::clone(&seams.clock),
+        random: Arc::clone(&seams.random),
+        events: Arc::clone(store) as _,
+        backlog: Arc::clone(store) as _,
     })
 }
 

@@ -22,13 +22,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::activity::Activity;
 use crate::activity::keep::Keeper;
 use crate::admin::guard::is_open;
 use crate::admin::readiness::{Phase, Readiness};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::random::{Random, SystemRandom};
+use crate::connection::connect::Connect;
 use crate::definition::live::{Generation, Live};
 use crate::definition::load::environment::{Environment, ProcessEnvironment};
 use crate::definition::plan::gateway::{DoorName, Listen, Mode};
@@ -40,7 +43,10 @@ use crate::secrets::{Outside, SecretStore};
 use crate::server::Shared;
 use crate::server::tls::Certificates;
 use crate::store::disk::{Disk, SystemDisk};
+use crate::store::embedded::Embedded;
 use crate::telemetry::metrics::Metrics;
+
+use doors::Opened;
 
 pub use error::StartError;
 pub use running::Running;
@@ -134,15 +140,7 @@ impl App {
         let generation = live.load();
         check_mode(&options, &generation)?;
         check_runnable(&generation)?;
-        let store = state::open(&generation.gateway, &seams).await?;
-        let opened = doors::open(&options, &live, Arc::clone(&store), secrets.as_ref()).await;
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                store.close().await;
-                return Err(error);
-            }
-        };
+        let (store, opened) = open(&options, &live, secrets.as_ref()).await?;
         let readiness = Arc::new(Readiness::default());
         let (door, listener) = (opened.admin_parts(&live, &reloader, &readiness, &seams), opened.admin);
         let listen = door.listen.clone();
@@ -157,26 +155,18 @@ impl App {
         if let Some(secrets) = &secrets {
             drop(tokio::spawn(reload_with_secrets(Arc::clone(&reloader), secrets.changed(), stop.clone())));
         }
-        let keeper = Keeper {
-            activity: Arc::clone(&opened.activity),
-            live: Arc::clone(&live),
-            audit: Arc::clone(&store) as _,
-            metrics: Arc::clone(&seams.metrics),
-            clock: Arc::clone(&seams.clock),
-        };
-        let upkeep = upkeep::Upkeep::start(&opened.outbound, keeper, &opened.webhooks, &stop);
+        let upkeep = upkeep::Upkeep::start(
+            &opened.outbound,
+            keeper(&opened.activity, (&live, &store), &seams),
+            &opened.webhooks,
+            &stop,
+        );
         let exporting = exporting::Exporting::start(&generation.gateway, &opened.clients, &seams);
         let (found, about) = ((&live, &store), (&opened.connections, &opened.silence));
         let notices = telling::Telling::start(found, about, &seams, &stop);
-        // As above: what is not told yet is on disk, and is told after the next start.
-        let telling = Arc::clone(&opened.connect);
-        let until = stop.clone();
-        drop(tokio::spawn(async move { telling.tell_services(until).await }));
         let shown = [opened.public.certificates(), opened.proxy.certificates(), admin.certificates.as_ref()];
-        let shown: Vec<_> = shown.into_iter().flatten().cloned().collect();
-        drop(tokio::spawn(look_at_certificates(shown, stop.clone())));
-        let (awaiting, until) = (Arc::clone(&opened.connect), stop.clone());
-        let devices = tokio::spawn(async move { awaiting.await_devices(until).await });
+        drop(tokio::spawn(look_at_certificates(shown.into_iter().flatten().cloned().collect(), stop.clone())));
+        let devices = attend(&opened.connect, &stop);
         readiness.enter(Phase::Serving);
         describe(&seams.metrics, &generation, &listen);
         Ok(Running {
@@ -200,6 +190,42 @@ impl App {
             metrics: seams.metrics,
         })
     }
+}
+
+/// The store and the doors on it. A store whose doors do not open is closed again.
+async fn open(
+    options: &Options,
+    live: &Arc<Live>,
+    secrets: Option<&Arc<SecretStore>>,
+) -> Result<(Arc<Embedded>, Opened), StartError> {
+    let store = state::open(&live.load().gateway, &options.seams).await?;
+    match doors::open(options, live, Arc::clone(&store), secrets).await {
+        Ok(opened) => Ok((store, opened)),
+        Err(error) => {
+            store.close().await;
+            Err(error)
+        }
+    }
+}
+
+/// What keeps the activity in bounds.
+fn keeper(activity: &Arc<Activity>, (live, store): (&Arc<Live>, &Arc<Embedded>), seams: &Seams) -> Keeper {
+    Keeper {
+        activity: Arc::clone(activity),
+        live: Arc::clone(live),
+        audit: Arc::clone(store) as _,
+        metrics: Arc::clone(&seams.metrics),
+        clock: Arc::clone(&seams.clock),
+    }
+}
+
+/// Begins what the connect flow does by itself: services are told of what ended, devices are waited for. The latter's task.
+fn attend(connect: &Arc<Connect>, stop: &CancellationToken) -> JoinHandle<()> {
+    // It ends with the stop: what is not told yet is on disk, and is told after the next start.
+    let (telling, until) = (Arc::clone(connect), stop.clone());
+    drop(tokio::spawn(async move { telling.tell_services(until).await }));
+    let (awaiting, until) = (Arc::clone(connect), stop.clone());
+    tokio::spawn(async move { awaiting.await_devices(until).await })
 }
 
 /// The gateway file that the options mean.

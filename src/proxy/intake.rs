@@ -36,7 +36,7 @@ pub fn declared_length(session: &Session) -> Option<u64> {
 pub async fn whole_body(session: &mut Session, max: u64, part: Part) -> Result<Bytes, Answer> {
     // A session of HTTP/2 is one of ours, whose head says HTTP/1.1 (see `server::streams`).
     let declared = declared_length(session);
-    let mut part = part.among_others(session.is_custom()).of_length(declared);
+    let mut part = part.among_others(session.is_custom());
     if declared.is_some_and(|length| length > max) {
         return Err(too_large(max));
     }
@@ -45,7 +45,12 @@ pub async fn whole_body(session: &mut Session, max: u64, part: Part) -> Result<B
     }
     let mut body = Gathered { limit: usize::try_from(max).unwrap_or(usize::MAX), ..Gathered::default() };
     loop {
-        match session.read_request_body().await {
+        let piece = tokio::select! {
+            biased;
+            refused = part.given_up() => return Err(refused),
+            piece = session.read_request_body() => piece,
+        };
+        match piece {
             Ok(Some(piece)) => {
                 body.add(piece, declared, max)?;
                 part.reach(body.length())?;

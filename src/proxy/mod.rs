@@ -35,6 +35,7 @@ mod route;
 mod sign;
 pub mod socket;
 pub mod stream;
+mod strangers;
 mod traced;
 mod transform;
 pub mod underway;
@@ -194,7 +195,7 @@ impl ProxyDoor {
         let name = bytes.iter().fold(String::from("trunkline-"), |name, byte| format!("{name}{byte:02x}"));
         let via = HeaderValue::from_str(&format!("1.1 {name}")).map_err(|_| RandomUnavailable)?;
         let connections = ReadyConnections::new(Arc::clone(&parts.outbound));
-        let room = Room::new("proxy", Arc::clone(&parts.metrics));
+        let room = Room::new("proxy", Arc::clone(&parts.metrics), Arc::clone(&parts.clock));
         Ok(Self { parts, connections, pseudonym: name, room, via })
     }
 

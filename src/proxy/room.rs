@@ -1,19 +1,20 @@
 //! The memory for bodies that are read whole: what all of a door's requests together may hold.
 //!
 //! Each body has a bound of its own, and a connection has one body; but ten thousand senders that never end theirs would
-//! hold ten thousand times that. Of what is left by the others one application has half. Where anybody may send, small bodies have one half of the room and large ones the other,
-//! and of what is left of a half one address has a quarter: the fuller it is, the less anybody gets, so that nobody keeps
-//! the others out. Called by [`super::intake`].
+//! hold ten thousand times that. Of what is left by the others one application has half. Where anybody may send, whoever
+//! has held the most for the longest makes room for the others ([`strangers`](super::strangers)). Called by
+//! [`super::intake`].
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::net::IpAddr;
+use std::future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
-use crate::base::budgets;
+use super::strangers::Strangers;
+use crate::base::clock::Clock;
 use crate::net::holding;
 use crate::respond::{Answer, Refusal};
 use crate::telemetry::metrics::Metrics;
@@ -21,10 +22,6 @@ use crate::telemetry::metrics::Metrics;
 /// What of each body is not counted: as much as a connection takes anyhow.
 const UNCOUNTED: usize = 16 << 10;
 
-/// What a stranger's body holds at most before it counts as large.
-const LARGE: usize = 256 << 10;
-/// The part of what is left of a half that the bodies of one address may take.
-const OF_ADDRESS: usize = 4;
 /// The part of what the others leave that the bodies of one application may take.
 const OF_CALLER: usize = 2;
 
@@ -33,6 +30,7 @@ const OF_CALLER: usize = 2;
 pub struct Room {
     held: Mutex<Taken>,
     metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
     door: &'static str,
 }
 
@@ -42,16 +40,13 @@ struct Taken {
     known: usize,
     /// The same of each application.
     callers: HashMap<Arc<str>, usize>,
-    /// By strangers, in small bodies and in large ones.
-    strangers: [usize; 2],
-    /// The same of each address.
-    addresses: HashMap<IpAddr, [usize; 2]>,
+    strangers: Strangers,
 }
 
 impl Room {
     /// The room of a door, with nothing in it.
-    pub fn new(door: &'static str, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { held: Mutex::default(), metrics, door })
+    pub fn new(door: &'static str, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { held: Mutex::default(), metrics, clock, door })
     }
 
     fn held(&self) -> MutexGuard<'_, Taken> {
@@ -59,7 +54,7 @@ impl Room {
     }
 
     fn show(&self, taken: &Taken) {
-        let bytes = taken.known + taken.strangers.iter().sum::<usize>();
+        let bytes = taken.known + taken.strangers.bytes();
         self.metrics.whole_body_bytes.with_label_values(&[self.door]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
@@ -88,34 +83,6 @@ impl Taken {
             }
         }
     }
-
-    /// Takes for a stranger's body what it needs in the half of its kind.
-    fn take(&mut self, part: &Part, address: IpAddr, (kind, need): (usize, usize)) -> bool {
-        let half = part.most / 2;
-        let own = self.addresses.get(&address).copied().unwrap_or_default();
-        let (used, mine) = (self.strangers[kind], own[kind]);
-        let left = half.saturating_sub(used - mine);
-        // All that it has there is this body, which may be as large as it may be where nobody else is; else two thirds of what
-        // is left are for those who come after it.
-        let alone = if mine == part.taken_in(kind) { part.alone(kind) } else { 0 };
-        let alone = if used == mine { alone } else { alone.min(left / 3) };
-        let fits = mine + need <= (left / OF_ADDRESS).max(alone) && used + need <= half.max(alone).min(part.most);
-        if fits {
-            self.strangers[kind] += need;
-            self.addresses.entry(address).or_default()[kind] += need;
-        }
-        fits
-    }
-
-    fn give_back(&mut self, address: IpAddr, (kind, bytes): (usize, usize)) {
-        self.strangers[kind] = self.strangers[kind].saturating_sub(bytes);
-        if let Entry::Occupied(mut own) = self.addresses.entry(address) {
-            own.get_mut()[kind] = own.get()[kind].saturating_sub(bytes);
-            if *own.get() == [0, 0] {
-                own.remove();
-            }
-        }
-    }
 }
 
 /// Whose body it is.
@@ -123,10 +90,8 @@ impl Taken {
 enum Holder {
     /// An application's.
     Caller(Arc<str>),
-    /// A stranger's, at this address.
-    Address(IpAddr),
-    /// That of somebody who came by a Unix socket, of whom nothing is known.
-    Local,
+    /// A stranger's: its number among them, and what is told once it is given up.
+    Stranger(u64, Arc<Notify>),
 }
 
 /// One body's part of a room of `most` bytes.
@@ -136,33 +101,25 @@ pub struct Part {
     most: usize,
     taken: usize,
     holder: Holder,
-    /// What the body may have.
-    bound: usize,
     /// What of it is not counted.
     uncounted: usize,
-    /// How long it says that it is.
-    declared: usize,
 }
 
 impl Part {
     /// Nothing yet, for an application.
     pub fn of(room: &Arc<Room>, most: usize, caller: &Arc<str>) -> Self {
-        let holder = Holder::Caller(Arc::clone(caller));
-        Self { room: Arc::clone(room), most, taken: 0, holder, bound: 0, uncounted: UNCOUNTED, declared: 0 }
+        Self::held_by(room, most, Holder::Caller(Arc::clone(caller)))
     }
 
-    /// Nothing yet, for somebody of whom nothing is known but an address, and whose body may have `bytes` at most.
-    pub fn of_stranger(room: &Arc<Room>, most: usize, (address, bytes): (Option<IpAddr>, u64)) -> Self {
-        let bound = usize::try_from(bytes).unwrap_or(usize::MAX);
-        Self {
-            room: Arc::clone(room),
-            most,
-            taken: 0,
-            holder: address.map_or(Holder::Local, |address| Holder::Address(budgets::source(address))),
-            bound,
-            uncounted: UNCOUNTED,
-            declared: 0,
-        }
+    /// Nothing yet, for somebody of whom nothing is known.
+    pub fn of_stranger(room: &Arc<Room>, most: usize) -> Self {
+        let given_up = Arc::new(Notify::new());
+        let number = room.held().strangers.enter(Arc::clone(&given_up), room.clock.monotonic());
+        Self::held_by(room, most, Holder::Stranger(number, given_up))
+    }
+
+    fn held_by(room: &Arc<Room>, most: usize, holder: Holder) -> Self {
+        Self { room: Arc::clone(room), most, taken: 0, holder, uncounted: UNCOUNTED }
     }
 
     /// The same for a body that comes on a connection with others (HTTP/2): all of it counts.
@@ -172,18 +129,6 @@ impl Part {
             self.uncounted = 0;
         }
         self
-    }
-
-    /// The same for a body that says how long it is: by that it is a small or a large one from its beginning.
-    #[must_use]
-    pub fn of_length(mut self, declared: Option<u64>) -> Self {
-        self.declared = usize::try_from(declared.unwrap_or_default()).unwrap_or(usize::MAX);
-        self
-    }
-
-    /// Which half a body of so many bytes is in: that of the small ones, or of the large.
-    fn kind(&self, taken: usize) -> usize {
-        usize::from(taken.max(self.declared) > LARGE)
     }
 
     /// Takes what a body of `length` bytes needs.
@@ -196,63 +141,54 @@ impl Part {
             return Ok(());
         }
         if !self.take(more) {
-            self.room.metrics.whole_bodies_refused.with_label_values(&[self.room.door]).inc();
-            let words = "the bodies that are being read take all the memory there is for them (`limits.whole_bytes`)";
-            return Err(Refusal::Unavailable.answer_after(words, Duration::from_secs(1)).closing());
+            return Err(self.refused("the bodies that are being read take all the memory there is for them"));
         }
         self.taken += more;
         Ok(())
     }
 
+    /// Waits until the body is given up, so that others can be read.
+    pub async fn given_up(&self) -> Answer {
+        match &self.holder {
+            Holder::Caller(_) => future::pending().await,
+            Holder::Stranger(_, given_up) => given_up.notified().await,
+        }
+        self.refused("others need the memory that this body has held for long")
+    }
+
+    fn refused(&self, words: &str) -> Answer {
+        self.room.metrics.whole_bodies_refused.with_label_values(&[self.room.door]).inc();
+        Refusal::Unavailable.answer_after(&format!("{words} (`limits.whole_bytes`)"), Duration::from_secs(1)).closing()
+    }
+
     fn take(&self, more: usize) -> bool {
         let mut held = self.room.held();
         let fits = match &self.holder {
-            Holder::Local => {
-                let fits = held.known.checked_add(more).is_some_and(|known| known <= self.most);
-                held.known += if fits { more } else { 0 };
-                fits
-            }
             Holder::Caller(caller) => held.take_known(self, caller, more),
-            &Holder::Address(address) => {
-                let (before, after) = (self.kind(self.taken), self.kind(self.taken + more));
-                let need = if before == after { more } else { self.taken + more };
-                let fits = held.take(self, address, (after, need));
-                if fits && before != after {
-                    held.give_back(address, (before, self.taken));
-                }
-                fits
+            &Holder::Stranger(number, _) => {
+                let now = self.room.clock.monotonic();
+                held.strangers.take(number, more, (self.most, now))
             }
         };
         self.room.show(&held);
         fits
     }
 
-    /// What it has taken in a half.
-    fn taken_in(&self, half: usize) -> usize {
-        if self.kind(self.taken) == half { self.taken } else { 0 }
-    }
-
-    /// What it may take in a half at most.
-    fn alone(&self, half: usize) -> usize {
-        if half == 0 { self.bound.min(LARGE) } else { self.bound }
-    }
-
     /// The body, which holds its part as long as anything of it is there.
     pub fn hold(self, body: Bytes) -> Bytes {
+        if let Holder::Stranger(number, _) = self.holder {
+            self.room.held().strangers.was_read(number);
+        }
         if self.taken == 0 { body } else { holding(body, self) }
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if self.taken == 0 {
-            return;
-        }
         let mut held = self.room.held();
         match &self.holder {
-            Holder::Local => held.known = held.known.saturating_sub(self.taken),
             Holder::Caller(caller) => held.give_back_known(caller, self.taken),
-            &Holder::Address(address) => held.give_back(address, (self.kind(self.taken), self.taken)),
+            &Holder::Stranger(number, _) => held.strangers.leave(number),
         }
         self.room.show(&held);
     }
@@ -261,97 +197,51 @@ impl Drop for Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::{ManualClock, Timestamp};
+    use futures_util::FutureExt as _;
 
-    fn address(host: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, host])
+    fn room(door: &'static str) -> (Arc<Room>, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(0)));
+        (Room::new(door, Arc::new(Metrics::new().expect("unique names")), Arc::clone(&clock) as Arc<dyn Clock>), clock)
     }
 
-    #[test]
-    fn no_stranger_takes_the_room_of_the_others() {
-        let room = Room::new("public", Arc::new(Metrics::new().expect("unique names")));
-        let of = |host: u8| Part::of_stranger(&room, 64 << 20, (Some(address(host)), 2 << 20));
-        for size in [200 << 10, 2 << 20] {
-            let mut held = Vec::new();
-            for host in 0..6 {
-                loop {
-                    let mut part = of(host);
-                    if part.reach(size).is_err() {
-                        break;
-                    }
-                    held.push(part);
-                }
-            }
-            let taken =
-                held.iter().filter(|part| matches!(part.holder, Holder::Address(is) if is == address(0))).count()
-                    * size;
-            assert!((7 << 20..9 << 20).contains(&taken), "one address has a quarter of a half: {taken}");
-            for host in 100..103 {
-                let (mut large, mut small) = (of(host), of(host));
-                assert!(large.reach(1 << 20).is_ok() && small.reach(LARGE).is_ok(), "{size}: the others have room");
-                held.extend([large, small]);
-            }
-        }
-        let empty = room.held();
-        assert_eq!((empty.known, empty.strangers, empty.addresses.len()), (0, [0, 0], 0));
-    }
-
-    #[test]
-    fn a_large_body_needs_no_room_among_the_small_ones() {
-        let room = Room::new("public", Arc::new(Metrics::new().expect("unique names")));
-        let of = |host: u8| Part::of_stranger(&room, 8 << 20, (Some(address(host)), 1 << 20));
+    #[tokio::test]
+    async fn a_few_senders_that_do_not_end_keep_nobody_out() {
+        let (room, clock) = room("public");
+        let of = || Part::of_stranger(&room, 64 << 20);
         let mut held = Vec::new();
-        for host in 0..60 {
-            let mut part = of(host);
-            part.reach(200 << 10).is_ok().then(|| held.push(part));
+        loop {
+            let mut part = of();
+            if part.reach(25 << 20).is_err() {
+                break;
+            }
+            held.push(part);
         }
-        assert!(of(99).reach(200 << 10).is_err(), "the half for small ones is full");
-        assert!(of(99).of_length(Some(300 << 10)).reach(60 << 10).is_ok());
-    }
-
-    #[test]
-    fn a_few_addresses_with_one_large_body_each_leave_room_for_the_others() {
-        let room = Room::new("public", Arc::new(Metrics::new().expect("unique names")));
-        let of = |host: u8| Part::of_stranger(&room, 256 << 20, (Some(address(host)), 25 << 20));
-        let held: Vec<_> = (0..8)
-            .map(|host| {
-                let mut part = of(host);
-                while part.reach(part.taken + (64 << 10)).is_ok() {}
-                part
-            })
-            .collect();
-        for size in [300 << 10, 1 << 20] {
-            assert!(
-                of(99).reach(size).is_ok(),
-                "{size} beside {} bytes",
-                held.iter().map(|part| part.taken).sum::<usize>()
-            );
+        assert_eq!(held.len(), 2, "there is no more room");
+        clock.advance(Duration::from_secs(2));
+        for size in [1 << 20, 25 << 20] {
+            let mut part = of();
+            assert!(part.reach(size).is_ok(), "{size}");
+            part.hold(Bytes::from(vec![0; size]));
         }
+        let answer = held[0].given_up().now_or_never().or_else(|| held[1].given_up().now_or_never());
+        assert!(answer.is_some_and(|answer| answer.status == 503));
         drop(held);
-        assert!(of(99).reach(25 << 20).is_ok());
+        let empty = room.held();
+        assert_eq!((empty.known, empty.strangers.bytes()), (0, 0));
     }
 
     #[test]
     fn what_comes_on_one_connection_counts_whole() {
-        let room = Room::new("public", Arc::new(Metrics::new().expect("unique names")));
+        let (room, _) = room("public");
         let mut part = Part::of(&room, 1 << 20, &Arc::from("app")).among_others(true);
         assert!(part.reach(UNCOUNTED).is_ok());
         assert_eq!(room.held().known, UNCOUNTED);
     }
 
     #[test]
-    fn a_body_that_may_be_larger_than_a_part_finds_room_when_it_is_alone() {
-        let room = Room::new("public", Arc::new(Metrics::new().expect("unique names")));
-        let of = |host: u8| Part::of_stranger(&room, 8 << 20, (Some(address(host)), 6 << 20));
-        let mut first = of(1);
-        assert!((1..7).all(|mib: usize| first.reach(mib << 20).is_ok()), "it grows to its bound");
-        assert!(of(2).reach(3 << 20).is_err(), "and the next one waits");
-        drop(first);
-        assert!(of(2).reach(6 << 20).is_ok());
-    }
-
-    #[test]
     fn no_application_takes_the_room_of_the_others() {
-        let room = Room::new("proxy", Arc::new(Metrics::new().expect("unique names")));
+        let (room, _) = room("proxy");
         let of = |caller: &str| Part::of(&room, 64 << 20, &Arc::from(caller));
         let mut held = Vec::new();
         loop {
@@ -371,7 +261,7 @@ mod tests {
 
     #[test]
     fn what_bodies_hold_has_a_bound_and_comes_back() {
-        let room = Room::new("proxy", Arc::new(Metrics::new().expect("unique names")));
+        let (room, _) = room("proxy");
         let most = 100_000;
         let body = |length: usize| {
             let mut part = Part::of(&room, most, &Arc::from("app"));

@@ -43,7 +43,7 @@ pub struct Context {
 impl PublicDoor {
     /// A door that hands webhooks to `receiver` and people to `welcome`.
     pub fn new(shared: Shared, receiver: Arc<dyn Receive>, welcome: Arc<dyn Welcome>) -> Self {
-        let room = Room::new("public", Arc::clone(&shared.metrics));
+        let room = Room::new("public", Arc::clone(&shared.metrics), Arc::clone(&shared.clock));
         Self { shared, behind: Arc::default(), room, receiver, welcome }
     }
 
@@ -66,7 +66,7 @@ impl PublicDoor {
             Err(refused) => return refused,
         };
         context.integration = Arc::clone(&admission.integration.id);
-        let part = Part::of_stranger(&self.room, gateway.limits.whole_bytes, (behind.or(peer), admission.max_body));
+        let part = Part::of_stranger(&self.room, gateway.limits.whole_bytes);
         match intake::whole_body(session, admission.max_body, part).await {
             Ok(body) => self.receiver.receive(admission, head, body).await,
             Err(refused) => refused,
@@ -96,7 +96,7 @@ impl PublicDoor {
         }
         let source = self.source(session);
         let most = self.shared.live.load().gateway.limits.whole_bytes;
-        let part = Part::of_stranger(&self.room, most, (source, MAX_FORM));
+        let part = Part::of_stranger(&self.room, most);
         let body = match intake::whole_body(session, MAX_FORM, part).await {
             Ok(body) => body,
             Err(refused) => return refused,

@@ -7,7 +7,7 @@
 //! allow); the default is small enough for a busy machine.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -96,6 +96,40 @@ fn slow_clients_are_held_or_shed_and_good_ones_go_on() {
         assert!(within(Duration::from_secs(20), || open_connections(&deployment, name) <= 3.0), "{name}");
     }
     assert!(gateway.is_ready(), "{}", deployment.log_tail());
+}
+
+#[test]
+fn bodies_that_do_not_end_make_room_for_those_that_do() {
+    const SLOW: usize = 900_000;
+    let sink = Sink::start(Mood::Well);
+    let deployment = Deployment::new(&[("sink", sink.url())], None);
+    let mut file = fs::OpenOptions::new().append(true).open(deployment.path().join("trunkline.yaml")).unwrap();
+    file.write_all(b"limits: { whole_bytes: 4MiB }\n").unwrap();
+    let _gateway = deployment.start();
+    let head = format!(
+        "POST /webhooks/load HTTP/1.1\r\nHost: a\r\nX-Signature: sha256={}\r\nContent-Length: {}\r\n\r\n",
+        "0".repeat(64),
+        SLOW + 1
+    );
+    let held: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(deployment.public).unwrap();
+            stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![b' '; SLOW])).unwrap();
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(3));
+    let reply = Ledger::default().send_one(&mut Client::new(deployment.public), 800_000).unwrap();
+    assert_eq!(reply.status, 202, "{}", String::from_utf8_lossy(&reply.body));
+    let given_up = held
+        .into_iter()
+        .filter_map(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).ok().map(|()| String::from_utf8_lossy(&answer).into_owned())
+        })
+        .collect::<Vec<_>>();
+    assert_eq!(given_up, ["HTTP/1.1 503"], "one is given up, and no more than is needed");
 }
 
 impl Tally {

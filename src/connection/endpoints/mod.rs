@@ -138,10 +138,9 @@ impl Endpoint {
     /// Until when there is no room for one more secret, where there is none: as many count as may, those before the newest
     /// until `ends` at most.
     pub fn crowded_until(&self, ends: Timestamp, now: Timestamp) -> Option<Timestamp> {
-        let left = |end: Option<Timestamp>| end.map_or(ends, |end| end.min(ends)) > now;
-        let count = self.secrets.iter().filter(|secret| left(secret.expires_at)).count();
-        let first = self.secrets.iter().filter_map(|secret| secret.expires_at).filter(|end| *end > now).min();
-        first.filter(|_| count >= record::SECRETS)
+        let all = || self.secrets.iter().map(|secret| secret.expires_at);
+        let first = all().flatten().filter(|end| *end > now).min();
+        first.filter(|_| record::are_crowded(all(), ends, now))
     }
 
     /// When the last of its former secrets ends, while one counts.

@@ -47,6 +47,15 @@ pub(super) struct KeptSecret {
     pub expires_at: Option<Timestamp>,
 }
 
+/// Whether of secrets that end then, `others_end` at the latest, as many count as may.
+pub(super) fn are_crowded(
+    ends: impl Iterator<Item = Option<Timestamp>>,
+    others_end: Timestamp,
+    now: Timestamp,
+) -> bool {
+    ends.filter(|end| end.map_or(others_end, |end| end.min(others_end)) > now).count() >= SECRETS
+}
+
 impl Record {
     /// Puts a secret before the others, which count until `others_end`. Those that have ended are forgotten.
     pub fn rotate(&mut self, secret: Secret, others_end: Timestamp, now: Timestamp) {
@@ -56,8 +65,7 @@ impl Record {
 
     /// Whether as many secrets count as may, those before the newest until `others_end` at most.
     pub fn is_crowded(&self, others_end: Timestamp, now: Timestamp) -> bool {
-        let left = |end: Option<Timestamp>| end.map_or(others_end, |end| end.min(others_end)) > now;
-        self.secrets.iter().filter(|other| left(other.expires_at)).count() >= SECRETS
+        are_crowded(self.secrets.iter().map(|secret| secret.expires_at), others_end, now)
     }
 
     /// Puts the secret that the service made in place of ours.

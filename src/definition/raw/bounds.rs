@@ -103,8 +103,8 @@ pub struct Limits {
     /// The memory for bodies of requests that are read whole, at each of the public and the proxy door: webhooks, durable
     /// calls, endpoints by name, calls that are changed or signed. The first 16 KiB of each over HTTP/1.1 are not
     /// counted. Where it is used up, a request with such a body is refused with 503 (`unavailable`). At the proxy door
-    /// one application has half of what the others leave. At the public door bodies over 256 KiB have half of it, and one
-    /// address has a quarter of what the others leave. Default 256MiB.
+    /// one application has half of what the others leave. At the public door the body that has held the most for the longest
+    /// is given up for one that comes later. Default 256MiB.
     pub whole_bytes: Option<SizeText>,
     /// The memory for answers that are read whole: of endpoints by name, durable calls, calls that are changed or signed, pages of
     /// collections, deliveries and calls for tokens. The first 16 KiB of each are not counted. Where it is used up, the call has
