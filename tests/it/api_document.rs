@@ -8,25 +8,74 @@ use trunkline::admin::api::document;
 use crate::outside::gateway::Deployment;
 use crate::outside::http::Client;
 
-/// Every operation of the document, as `GET /api/config`.
-fn operations() -> BTreeSet<String> {
+/// Which door answers a path.
+#[derive(Clone, Copy, PartialEq)]
+enum Door {
+    Admin,
+    /// Its paths name a server of their own.
+    Public,
+}
+
+/// Every operation of the document at a door, as `GET /api/config`.
+fn operations(door: Door) -> BTreeSet<String> {
     let document: Value = serde_json::from_str(document::text()).unwrap();
     let paths = document["paths"].as_object().unwrap().iter();
+    let paths = paths.filter(|(_, item)| item.get("servers").is_some() == (door == Door::Public));
     let operations = paths.flat_map(|(path, item)| {
-        let methods = item.as_object().unwrap().keys();
+        let methods = item.as_object().unwrap().keys().filter(|name| *name != "servers");
         methods.map(move |method| format!("{} {path}", method.to_uppercase())).collect::<Vec<_>>()
     });
     operations.collect()
 }
 
+/// The routes that a part of the manual has a row for.
+fn rows(part: &str) -> BTreeSet<String> {
+    let rows = part.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    rows.map(|(route, _)| route.to_owned()).collect()
+}
+
 #[test]
 fn the_manual_has_every_route_and_no_other() {
     let manual = include_str!("../../docs/API.md");
-    let (_, door) = manual.split_once("## The admin door").unwrap();
-    let rows = door.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
-    let routes: BTreeSet<String> = rows.map(|(route, _)| route.to_owned()).collect();
+    let (rest, admin) = manual.split_once("## The admin door").unwrap();
     let open = ["GET /metrics", "GET /livez", "GET /readyz", "GET /healthz"].map(str::to_owned);
-    assert_eq!(routes, operations().into_iter().chain(open).collect());
+    assert_eq!(rows(admin), operations(Door::Admin).into_iter().chain(open).collect());
+    let (_, public) = rest.split_once("## The public door").unwrap();
+    assert_eq!(rows(public), operations(Door::Public));
+}
+
+/// Each method that the document has for a path about connecting is taken there, and no other; what is answered, and of
+/// what kind, is in the document.
+#[test]
+fn the_public_door_answers_about_connecting_as_the_document_says() {
+    let deployment = Deployment::of(&[]);
+    let _gateway = deployment.start();
+    let mut client = Client::new(deployment.public);
+    let document: Value = serde_json::from_str(document::text()).unwrap();
+    let operations = operations(Door::Public);
+    let paths: BTreeSet<&str> =
+        operations.iter().filter_map(|name| name.split_once(' ')).map(|(_, path)| path).collect();
+    assert_eq!((operations.len(), paths.len()), (9, 7), "{operations:?}");
+    for path in paths {
+        let target = path.replace("{provider}", "shop").replace("{file}", "connect.css");
+        for method in ["GET", "POST", "PUT", "DELETE"] {
+            let reply = client.send(method, &target, &[("accept", "text/html")], b"").unwrap();
+            let operation = &document["paths"][path][method.to_lowercase()];
+            assert_eq!(reply.status == 405, operation.is_null(), "{method} {path}: {}", reply.status);
+            if operation.is_null() {
+                continue;
+            }
+            let content = &operation["responses"][reply.status.to_string()]["content"];
+            let kind = reply.header("content-type").unwrap().split(';').next().unwrap();
+            assert!(content.get(kind).is_some(), "{method} {path}: {} {kind}: {content}", reply.status);
+        }
+    }
+    let reply = client.send("GET", "/api/connect/shop?id=x", &[("accept", "text/plain")], b"").unwrap();
+    let refused = &document["paths"]["/api/connect/{provider}"]["get"]["responses"]["400"];
+    assert_eq!((reply.status, reply.header("content-type")), (400, Some("application/problem+json")));
+    let code = reply.json()["code"].clone();
+    let codes = &refused["headers"]["Trunkline-Error"]["schema"]["enum"];
+    assert!(codes.as_array().unwrap().contains(&code), "{code}: {codes}");
 }
 
 #[test]
@@ -34,7 +83,7 @@ fn the_door_has_every_route_of_the_document_and_serves_it() {
     let deployment = Deployment::of(&[]);
     let _gateway = deployment.start();
     let mut client = Client::new(deployment.admin);
-    for operation in operations() {
+    for operation in operations(Door::Admin) {
         let (method, path) = operation.split_once(' ').unwrap();
         // A path that no id fits, so that nothing is changed and no stream is begun.
         let path = path.replace("{id}", "%00").replace("{result}", "%00");

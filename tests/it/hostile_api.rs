@@ -25,10 +25,12 @@ struct Route {
     methods: Vec<String>,
 }
 
-/// Every route, from the table that the router is made of; but streams, whose answers have no end.
+/// Every route, from the table that the router is made of; but streams, whose answers have no end. Paths with a server of
+/// their own are the public door's.
 fn routes() -> Vec<Route> {
     let document: Value = serde_json::from_str(document::text()).unwrap();
-    let of_api = document["paths"].as_object().unwrap().iter().filter(|(path, _)| !path.ends_with("/stream"));
+    let of_api = document["paths"].as_object().unwrap().iter();
+    let of_api = of_api.filter(|(path, item)| !path.ends_with("/stream") && item.get("servers").is_none());
     let of_api = of_api.map(|(path, item)| Route {
         path: path.replace("{id}", "{}").replace("{result}", "{}"),
         methods: item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect(),

@@ -1,5 +1,5 @@
 //! `/api/openapi.json`: the API described for programs (OpenAPI 3.1), made of the routes and of the types that they
-//! take and answer with.
+//! take and answer with, and of the table of what the public door answers about connecting.
 //!
 //! A handler names its good answers by type, and under each other status the codes of `respond` that it gives itself.
 //! What any route may answer, because of who asks or how, is added here, and each code becomes a problem document.
@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use utoipa::IntoResponses;
 use utoipa::openapi::{RefOr, ResponseBuilder};
 
+use super::connect_pages;
 use crate::respond::{Document, Refusal};
 
 /// What any request may be refused with.
@@ -106,7 +107,8 @@ fn whole() -> Value {
     document["info"] = json!({
         "title": "Trunkline",
         "version": env!("CARGO_PKG_VERSION"),
-        "description": "The API of the admin door. What the gateway refuses is a problem document (RFC 9457) with a \
+        "description": "The API of the admin door, and what the public door answers about connecting: those paths name a \
+            server of their own. What the gateway refuses is a problem document (RFC 9457) with a \
             stable `code`. Before a route sees a request, it can also be refused with 408, 414 or 431. Lists are arrays; \
             `Link` says where the next page is (RFC 8288). Times are RFC 3339 in UTC where they are texts.",
         "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
@@ -124,6 +126,7 @@ fn whole() -> Value {
         components.insert("responses".to_owned(), Value::Object(shared));
         components.insert("headers".to_owned(), shared_headers());
     }
+    connect_pages::add(&mut document);
     document
 }
 
@@ -233,7 +236,7 @@ fn told(status: &str, mut answer: Value, pages: bool) -> Value {
 }
 
 /// Codes by their status.
-fn by_status(refusals: impl Iterator<Item = Refusal>) -> BTreeMap<u16, BTreeSet<&'static str>> {
+pub(super) fn by_status(refusals: impl Iterator<Item = Refusal>) -> BTreeMap<u16, BTreeSet<&'static str>> {
     refusals.fold(BTreeMap::new(), |mut all, refusal| {
         all.entry(refusal.status()).or_insert_with(BTreeSet::new).insert(refusal.code());
         all
@@ -241,7 +244,7 @@ fn by_status(refusals: impl Iterator<Item = Refusal>) -> BTreeMap<u16, BTreeSet<
 }
 
 /// The answer that has one of these codes.
-fn problem(status: u16, codes: &BTreeSet<&str>) -> Value {
+pub(super) fn problem(status: u16, codes: &BTreeSet<&str>) -> Value {
     let refusals = Refusal::ALL.iter().filter(|refusal| codes.contains(refusal.code()));
     let lines: Vec<_> = refusals.map(|refusal| format!("`{}`: {}", refusal.code(), refusal.meaning().trim())).collect();
     let mut headers = json!({
@@ -267,7 +270,7 @@ mod tests {
     fn operations(document: &Value) -> impl Iterator<Item = (String, &Value)> {
         let paths = document["paths"].as_object().into_iter().flatten();
         paths.flat_map(|(path, item)| {
-            let item = item.as_object().into_iter().flatten();
+            let item = item.as_object().into_iter().flatten().filter(|(method, _)| *method != "servers");
             item.map(move |(method, operation)| (format!("{method} {path}"), operation))
         })
     }
@@ -307,7 +310,7 @@ mod tests {
             assert!(operation["summary"].as_str().is_some_and(|words| !words.is_empty()), "{name}");
             for (status, answer) in operation["responses"].as_object().expect("answers") {
                 let typed = answer.get("content").is_some() || answer.get("$ref").is_some();
-                assert!(typed || status == "304", "{name}: {status}");
+                assert!(typed || matches!(status.as_str(), "303" | "304"), "{name}: {status}");
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod breaker;
 mod conditional;
 pub mod config;
 pub mod connect_links;
+mod connect_pages;
 pub mod connections;
 pub mod deliveries;
 pub mod document;

@@ -72,7 +72,7 @@ pub use drawer::KeepError;
 pub use failure::{Failure, Told};
 pub use finish::{account_email_of, account_id_of, account_of};
 pub use removal::RemoveError;
-pub use result::Shown;
+pub use result::{Progress, Shown};
 pub use revocations::{Revocation, RevocationState, Revocations, What};
 
 /// The collection of the key that links are signed with.

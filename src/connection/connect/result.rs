@@ -51,6 +51,22 @@ pub struct Shown {
     pub again: bool,
 }
 
+/// What the page that opened the window is told of an outcome.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ConnectProgress)]
+pub struct Progress {
+    /// The result id.
+    pub result: String,
+    /// `waiting`, `started`, `choosing`, `connected`, `failed` or `expired`.
+    pub state: &'static str,
+    /// The code of a failure.
+    pub error: Option<String>,
+    /// Whether it failed, and the same browser may try again.
+    pub again: bool,
+    /// Whether this was waited for, where that was asked; if not, ask again later.
+    pub waited: bool,
+}
+
 impl Connect {
     /// How the link of a result id ended.
     ///
@@ -140,12 +156,10 @@ impl Connect {
         };
         let answer = match told {
             Ok(Some(shown)) if shown.integration.as_deref().is_none_or(|own| own == integration) => {
-                let code = shown.error.as_ref().and_then(|error| error.get("code"));
-                let told = json!({
-                    "result": shown.result, "state": shown.state, "error": code, "again": shown.again,
-                    "waited": place.is_some(),
-                });
-                Answer::json(StatusCode::OK, &told)
+                let error = shown.error.as_ref().and_then(|error| error.get("code")?.as_str());
+                let (error, waited) = (error.map(str::to_owned), place.is_some());
+                let Shown { result, state, again, .. } = shown;
+                Answer::json(StatusCode::OK, &json!(Progress { result, state, error, again, waited }))
             }
             Ok(_) => Refusal::NotFound.answer("there is no such result"),
             Err(refused) => refused.refusal().answer("the outcome cannot be read now"),

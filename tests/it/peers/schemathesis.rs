@@ -95,6 +95,8 @@ impl Known {
     /// the same.
     fn document(&self) -> Value {
         let mut document: Value = serde_json::from_str(document::text()).unwrap();
+        // Those of the public door are for people with a browser, and at another address.
+        document["paths"].as_object_mut().unwrap().retain(|_, item| item.get("servers").is_none());
         for (path, item) in document["paths"].as_object_mut().unwrap() {
             for (method, operation) in item.as_object_mut().unwrap() {
                 let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten();
