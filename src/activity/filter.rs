@@ -95,7 +95,7 @@ fn has(entry: &Entry, text: &str) -> bool {
 }
 
 /// Whether a text holds another, whatever case their ASCII letters have.
-pub(super) fn contains(text: &str, wanted: &str) -> bool {
+pub fn contains(text: &str, wanted: &str) -> bool {
     let (text, wanted) = (text.as_bytes(), wanted.as_bytes());
     let Some(first) = wanted.first() else { return true };
     // The first byte is looked at before the whole: most places end there.

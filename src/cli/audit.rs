@@ -45,6 +45,9 @@ pub struct List {
     /// Only this action, such as config.reload
     #[arg(long, value_name = "ACTION")]
     action: Option<String>,
+    /// Only those with this text in actor, action, target or details, in upper or lower case
+    #[arg(long, value_name = "TEXT")]
+    q: Option<String>,
     #[command(flatten)]
     gateway: Gateway,
 }
@@ -92,7 +95,7 @@ pub fn run(common: &Common, command: &Audit, output: &mut Output) -> anyhow::Res
 fn list(common: &Common, list: &List, output: &mut Output) -> anyhow::Result<Ended> {
     let mut query = Serializer::new(String::new());
     query.append_pair("from", &list.from.to_string()).append_pair("limit", &list.limit.to_string());
-    let filters = [("actor", &list.actor), ("action", &list.action)];
+    let filters = [("actor", &list.actor), ("action", &list.action), ("q", &list.q)];
     query.extend_pairs(filters.iter().filter_map(|(name, value)| Some((name, value.as_deref()?))));
     let path = format!("/api/audit?{}", query.finish());
     let answer = remote::block_on(Remote::find(common, &list.gateway)?.get(&path))??;

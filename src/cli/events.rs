@@ -42,6 +42,9 @@ pub struct Filter {
     /// Only before then
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
+    /// Only those that hold this text in type, ids, query, headers or body, in upper or lower case
+    #[arg(long, value_name = "TEXT")]
+    q: Option<String>,
     /// At most so many; a list shows 50, a replay takes all
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
@@ -124,6 +127,7 @@ impl Filter {
             ("type", self.event_type.as_deref()),
             ("since", self.since.as_deref()),
             ("until", self.until.as_deref()),
+            ("q", self.q.as_deref()),
             ("state", state),
         ];
         query.extend_pairs(filters.iter().filter_map(|(name, value)| Some((name, (*value)?))));
@@ -146,7 +150,9 @@ fn show(answer: &Answer, output: &mut Output, rows: Rows) -> anyhow::Result<Ende
         let (headings, rows) = rows(&list);
         output.table(headings, &rows)?;
     }
-    if answer.next().is_some() {
+    if answer.headers.get("trunkline-search").is_some_and(|how| how == "partial") {
+        output.note("The search read as many of the newest as one may: narrow it by --until, --since or --type.");
+    } else if answer.next().is_some() {
         output.note("There are more: raise --limit, or narrow the list.");
     }
     Ok(Ended::Done)
@@ -219,5 +225,24 @@ impl Replayed {
             ids => output.line(format_args!("replayed {} deliveries", ids.len()))?,
         }
         Ok(Ended::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_filtered_by_goes_along_to_the_gateway() {
+        let some = |text: &str| Some(text.to_owned());
+        let filter = Filter {
+            integration: None,
+            event_type: some("order.*"),
+            since: None,
+            until: some("2h"),
+            q: some("a b&c"),
+            limit: Some(3),
+        };
+        assert_eq!(filter.path("/api/events", None), "/api/events?type=order.*&until=2h&q=a+b%26c&limit=3");
     }
 }

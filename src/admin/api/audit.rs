@@ -9,12 +9,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::query::{Asked, link_next, rows};
+use crate::activity::filter::contains;
 use crate::admin::Parts;
 use crate::admin::refusal::Refused;
 use crate::respond::Refusal;
 use crate::store::StoreError;
 use crate::store::chain;
-use crate::store::model::AuditRecord;
+use crate::store::model::{AuditEntry, AuditRecord};
 
 /// The most entries that one request reads; a filter that selects few goes on with the next page.
 const READ: usize = 10_000;
@@ -47,6 +48,8 @@ pub struct Wanted {
     pub actor: Option<String>,
     /// What.
     pub action: Option<String>,
+    /// Only those with this text in actor, action, target or what else is known; upper and lower case are the same.
+    pub q: Option<String>,
     /// Which way. Default: oldest first.
     #[param(inline)]
     pub order: Option<Order>,
@@ -252,8 +255,17 @@ impl Wanted {
         let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
         let entry = &record.entry;
         let is_kind = self.only.is_none() || !ROUTINE.contains(&entry.action.as_str());
-        is_kind && fits(&self.actor, &entry.actor) && fits(&self.action, &entry.action)
+        is_kind
+            && fits(&self.actor, &entry.actor)
+            && fits(&self.action, &entry.action)
+            && self.q.as_deref().is_none_or(|text| has(entry, text))
     }
+}
+
+/// Whether an entry has a text in what its row shows, as the activity's `q` finds it.
+fn has(entry: &AuditEntry, text: &str) -> bool {
+    [&entry.actor, &entry.action, &entry.target].into_iter().any(|shown| contains(shown, text))
+        || (!entry.detail.is_null() && contains(&entry.detail.to_string(), text))
 }
 
 fn described(record: &AuditRecord, chained: bool) -> Row {
@@ -274,7 +286,6 @@ fn described(record: &AuditRecord, chained: bool) -> Row {
 mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
-    use crate::store::model::AuditEntry;
 
     fn log(length: u64) -> Vec<AuditRecord> {
         let mut log: Vec<AuditRecord> = Vec::new();
@@ -317,6 +328,22 @@ mod tests {
         log[3].entry.action = "calls".to_owned();
         let changes = Wanted { only: Some(Only::Changes), ..Wanted::default() };
         assert_eq!(sequences(&Page::back(&log, (1, 5), 9, &changes)), [5, 3, 2, 1]);
+    }
+
+    #[test]
+    fn a_text_is_found_in_all_that_a_row_shows_whatever_its_case() {
+        let mut log = log(4);
+        log[2].entry.detail = serde_json::json!({ "name": "Anna's Shop" });
+        let found = |text: &str| {
+            let wanted = Wanted { q: Some(text.to_owned()), ..Wanted::default() };
+            let page = Page::of(&log, 1, 9, &wanted);
+            assert_eq!(sequences(&Page::back(&log, (1, 4), 9, &wanted)).len(), page.rows.len(), "{text}");
+            sequences(&page)
+        };
+        assert_eq!(
+            ["anna's shop", "SYSTEM", "Config.Re", "GateWay", "", "null", "nobody"].map(found),
+            [vec![3], vec![2, 4], vec![1, 2, 3, 4], vec![1, 2, 3, 4], vec![1, 2, 3, 4], vec![], vec![]]
+        );
     }
 
     #[test]

@@ -220,12 +220,20 @@ async fn the_audit_log_is_read_in_pages_by_filters_and_checked_by_viewers_too() 
     assert!(all.find(">bob</a>") < all.find(">ada</a>"), "the newest come first: {all}");
     let changes = read("/audit?only=changes&actor=ada&limit=2");
     assert!(changes.contains("2 entries") && !changes.contains(">sign_in</a>"), "{changes}");
-    let next = Regex::new("rel=\"next\" href=\"([^\"]+)\"").unwrap();
-    let next = next.captures(&changes).unwrap()[1].replace("&amp;", "&");
+    let next_of = |page: &str| {
+        let next = Regex::new("rel=\"next\" href=\"([^\"]+)\"").unwrap();
+        next.captures(page).unwrap()[1].replace("&amp;", "&")
+    };
+    let next = next_of(&changes);
     assert!(next.contains("only=changes") && next.contains("actor=ada"), "{next}");
     let older = read(&next);
     assert!(older.contains("1 entry") && older.contains("First page"), "{older}");
     assert!(read("/audit?order=oldest&limit=1").contains(">sign_in</a>"));
+    let found = read("/audit?q=CONFIG.re&limit=2");
+    assert!(found.contains("2 entries") && found.contains("value=\"CONFIG.re\""), "{found}");
+    assert!(next_of(&found).contains("q=CONFIG.re"), "{found}");
+    assert_eq!(bob.get("/api/audit?q=CONFIG.re").json().as_array().unwrap().len(), 3);
+    assert!(read("/audit?q=nothing-like-it").contains("No entry fits"));
     let overview = read("/");
     assert!(overview.contains("What changed recently") && overview.contains(">config.reload</a>"), "{overview}");
     let checked = read("/audit/check");
