@@ -24,6 +24,8 @@ pub(super) struct Journey {
     began: Duration,
     place: Option<Place>,
     carried: Option<Carried>,
+    /// Bytes of the body that its last try was answered with.
+    heard: u64,
     /// How it goes.
     pub course: Course,
 }
@@ -50,6 +52,7 @@ impl Journey {
             began: parts.clock.monotonic(),
             place: None,
             carried: None,
+            heard: 0,
             course: Course::default(),
         }
     }
@@ -71,6 +74,7 @@ impl Journey {
 
     /// What that try was answered.
     pub fn hears(&mut self, parts: &Parts, answer: &Received) {
+        self.heard = answer.body.len() as u64;
         if let Some(carried) = &mut self.carried {
             let body = Beginning::of(&answer.body, parts.activity.content_bytes());
             carried.response = Some((answer.headers.clone(), body));
@@ -158,7 +162,8 @@ pub(super) fn ended(parts: &Parts, call: &Call<'_>, mut journey: Journey, result
         error: result.as_ref().err().map(|error| error.refusal().code()),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         sent_bytes: if journey.course.attempts == 0 { 0 } else { place.bytes as u64 },
-        received_bytes: result.as_ref().map_or(0, |outcome| outcome.body.len() as u64),
+        // What was answered was received, also where it is an error.
+        received_bytes: result.as_ref().map_or(journey.heard, |outcome| outcome.body.len() as u64),
         course: journey.course,
         told: Told { content, ..result.as_ref().err().map(|error| Told::of_error(error)).unwrap_or_default().traced() },
     });
@@ -187,7 +192,7 @@ pub(super) fn refreshed(
         status: sent.as_ref().ok().map(|received| received.status.as_u16()),
         error: sent.as_ref().err().map(|refusal| refusal.code()),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        sent_bytes: 0,
+        sent_bytes: if journey.course.attempts == 0 { 0 } else { place.bytes as u64 },
         received_bytes: sent.as_ref().map_or(0, |received| received.body.len() as u64),
         course: journey.course,
         told: Told::default(),

@@ -127,6 +127,10 @@ fn every_way_of_a_call_keeps_its_last_try() {
     assert!(!entry.to_string().contains(API_KEY), "{entry}");
     // Later.
     let later = [json, ("trunkline-async", "true")];
+    // What went and what came counts, also where it was refused.
+    let bytes = |way: &str| entry[way]["bytes"].as_u64().unwrap();
+    assert_eq!(bytes("request"), r#"{"item":"gear-of-mine","password":"gear-of-mine"}"#.len() as u64);
+    assert!(bytes("response") > 100, "{entry}");
     assert_eq!(desk.send("PUT", "/things/404", &later, r#"{"name":"cog"}"#).status, 202);
     let entry = desk.newest(1, "kind=delivery");
     assert_eq!(body_of(&entry["request"]), r#"{"name":"cog"}"#);

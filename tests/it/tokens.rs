@@ -58,6 +58,8 @@ async fn a_code_becomes_tokens_by_the_call_of_the_rfc() {
     assert_eq!(token.expires_at.unwrap().since(token.issued_at), Duration::from_hours(1));
     let record = world.activity.newest(1, |_| true).remove(0);
     assert_eq!((record.path.as_str(), record.status, record.endpoint.as_deref()), ("/token", Some(200), Some("token")));
+    assert_eq!(record.sent_bytes, body(&request).len() as u64);
+    assert!(record.received_bytes > 0, "{record:?}");
     let counted = world.metrics.token_calls.with_label_values(&["svc", "token", "ok"]).get();
     assert_eq!(counted, 1);
 }
