@@ -1,4 +1,4 @@
-//! The admin door's two joints: connections from `server`'s listener, reloads from `reload`.
+//! The admin door's joints: connections from `server`'s listener, reloads from `reload`, sessions that end with one.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,15 +13,16 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::admin::refusal::Refused;
 use crate::admin::serve::{Entrance, Io};
+use crate::admin::sign_in::SignIn;
 use crate::admin::{self, Parts, Reload, Reloaded, Source};
 use crate::base::clock::Timestamp;
 use crate::definition::history::History;
-use crate::definition::live::Live;
+use crate::definition::live::{Generation, Live};
 use crate::definition::plan::gateway::DoorName;
 use crate::definition::render::Report;
 use crate::page;
 use crate::proxy::socket::Socket;
-use crate::reload::{ReloadResult, Reloader};
+use crate::reload::{Follow, ReloadResult, Reloader};
 use crate::server::caps::{Doorkeeper, Place, Speaks};
 use crate::server::guarded::{self, Guarded};
 use crate::server::source;
@@ -56,6 +57,27 @@ pub fn serve(listener: Listener, parts: Parts, certificates: Option<Arc<Certific
     let keeper = Doorkeeper::new((DoorName::Admin, DoorName::Admin.as_str()), shared, speaks);
     let running = admin::serve::serve(Sockets { listener, certificates: certificates.clone(), keeper, live }, router);
     AdminDoor { address, running, certificates }
+}
+
+/// Ends the sessions of accounts that are not what they were, now and at each reload.
+pub async fn end_sessions(sign_in: &Arc<SignIn>, reloader: &Reloader) {
+    let sessions = Sessions(Arc::clone(sign_in));
+    sessions.came(&reloader.live().load()).await;
+    reloader.followed_by(Arc::new(sessions));
+}
+
+#[derive(Debug)]
+struct Sessions(Arc<SignIn>);
+
+#[async_trait]
+impl Follow for Sessions {
+    async fn came(&self, generation: &Generation) {
+        match self.0.end_of_others(&generation.gateway.admin).await {
+            Ok(0) => {}
+            Ok(ended) => tracing::info!(admin.sessions = ended, "{ended} sessions ended: their accounts changed"),
+            Err(error) => tracing::error!("sessions whose accounts changed may be there after a restart: {error}"),
+        }
+    }
 }
 
 /// Who a request comes from, where a trusted proxy says so.

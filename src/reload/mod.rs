@@ -9,9 +9,11 @@ mod add;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde::Serialize;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -49,6 +51,15 @@ pub struct Reloader {
     stalled: Mutex<Option<Timestamp>>,
     /// What was in force before.
     history: Arc<History>,
+    /// Who has something to end before the reload is over.
+    follower: OnceLock<Arc<dyn Follow>>,
+}
+
+/// Ends what a generation leaves behind, before the next one can come into force.
+#[async_trait]
+pub trait Follow: fmt::Debug + Send + Sync {
+    /// A generation came into force.
+    async fn came(&self, generation: &Generation);
 }
 
 /// What a reloader needs from outside.
@@ -135,7 +146,13 @@ impl Reloader {
         let live = Arc::new(Live::new(first));
         let last = Mutex::new(Arc::new(deployment));
         let (turn, stalled) = (tokio::sync::Mutex::default(), Mutex::default());
-        Ok((Self { live: Arc::clone(&live), selection, seams, last, turn, stalled, history }, live))
+        let follower = OnceLock::new();
+        Ok((Self { live: Arc::clone(&live), selection, seams, last, turn, stalled, history, follower }, live))
+    }
+
+    /// Tells `follower` of each generation from now on. The first one who asks for it has it.
+    pub fn followed_by(&self, follower: Arc<dyn Follow>) {
+        drop(self.follower.set(follower));
     }
 
     /// Whether a variable has a value that references get.
@@ -189,9 +206,21 @@ impl Reloader {
                 None => return self.unread(),
             }
         }
+        let before = self.live.load();
         let outcome = self.apply(&next);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        self.follow(&before).await;
         outcome
+    }
+
+    /// Has ended what another generation leaves behind. In a task of its own: whoever asked for the reload may leave, and a
+    /// store that does not answer holds no reload up for longer than files may.
+    async fn follow(&self, before: &Arc<Generation>) {
+        let now = self.live.load();
+        let Some(follower) = self.follower.get().filter(|_| !Arc::ptr_eq(before, &now)).cloned() else { return };
+        // A panic in it has been logged by the process's hook.
+        let ending = tokio::spawn(async move { follower.came(&now).await });
+        drop(tokio::time::timeout(self.time(), ending).await);
     }
 
     /// What the files say; `None` when they do not say it in time. That reading goes on, and is what the next call

@@ -28,8 +28,8 @@ use crate::base::secret::Secret;
 use crate::definition::password;
 use crate::definition::plan::gateway::{Account, Admin, Role};
 use crate::respond::Refusal;
-use crate::store::Store;
 use crate::store::model::AuditEntry;
+use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use lockout::{Lockout, Wrong};
 use once::Links;
@@ -140,13 +140,21 @@ impl SignIn {
     pub async fn of_session(&self, admin: &Admin, cookie: &str) -> Result<Option<Identity>, Refused> {
         let now = self.parts.clock.now();
         let Some(session) = self.sessions.find(cookie, admin.session, now).await? else { return Ok(None) };
-        let (name, role) = match admin.account(&session.account) {
-            Some(account) if fingerprint(account) == session.proof => (Arc::clone(&account.name), account.role),
-            // A link that the gateway printed counts while nobody else could sign in.
-            None if admin.accounts.is_empty() && session.proof.is_empty() => (Arc::from(LOCAL), Role::Operator),
-            _ => return Ok(None),
+        let Some((name, role)) = whose(admin, &session) else {
+            // Begun by what was in force before: it is over for good, as those are that a reload ends.
+            self.sessions.end(cookie).await?;
+            return Ok(None);
         };
         Ok(Some(Identity { name, role, proof: Proof::Session { form: form_word(cookie) } }))
+    }
+
+    /// Ends the sessions of accounts that are gone or have another password or token, for good: they do not come back
+    /// with the account. Called at the start and at each reload.
+    ///
+    /// # Errors
+    /// When the store fails; the sessions have then ended for this process.
+    pub async fn end_of_others(&self, admin: &Admin) -> Result<usize, StoreError> {
+        self.sessions.keep(|session| whose(admin, session).is_some()).await
     }
 
     /// Begins a session for who shows their password or token.
@@ -309,6 +317,16 @@ impl Drop for Guess<'_> {
                 tracing::error!(%error, "an abandoned sign-in could not be written to the audit log");
             }
         });
+    }
+}
+
+/// Who has a session, and what they may do; `None` where the account is gone, or is not as it was proved.
+fn whose(admin: &Admin, session: &Begun) -> Option<(Arc<str>, Role)> {
+    match admin.account(&session.account) {
+        Some(account) if fingerprint(account) == session.proof => Some((Arc::clone(&account.name), account.role)),
+        // A link that the gateway printed counts while nobody else could sign in.
+        None if admin.accounts.is_empty() && session.proof.is_empty() => Some((Arc::from(LOCAL), Role::Operator)),
+        _ => None,
     }
 }
 

@@ -88,7 +88,7 @@ impl Sessions {
             }
         };
         match write {
-            Some(session) => self.write(&key, &session).await?,
+            Some(session) => self.go_on(&key, &session).await?,
             None if found.is_none() => self.store.remove(&record(&key)).await?,
             None => {}
         }
@@ -121,6 +121,28 @@ impl Sessions {
             self.store.remove(&record(&gone)).await?;
         }
         Ok(Secret::new(cookie))
+    }
+
+    /// Tells the store that a session goes on. One that ended meanwhile is not to be there at the next start.
+    async fn go_on(&self, key: &str, session: &Session) -> Result<(), StoreError> {
+        self.write(key, session).await?;
+        if !self.lock().contains_key(key) {
+            self.store.remove(&record(key)).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends all sessions but those that count, for good; tells how many those were.
+    pub async fn keep(&self, counts: impl Fn(&Begun) -> bool) -> Result<usize, StoreError> {
+        self.read_all().await?;
+        let gone: Vec<_> = {
+            let mut known = self.lock();
+            known.extract_if(|_, session| !counts(&session.begun)).map(|(key, _)| key).collect()
+        };
+        for key in &gone {
+            self.store.remove(&record(key)).await?;
+        }
+        Ok(gone.len())
     }
 
     /// Ends a session.
@@ -193,5 +215,32 @@ mod tests {
             found.expect("the store works").is_some()
         };
         assert!(is_known(&ada).await && !is_known(&vic[0]).await && is_known(&vic[1]).await);
+    }
+
+    #[tokio::test]
+    async fn what_ended_is_in_the_store_no_more() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000)));
+        let store = embedded::open(&embedded::Options::new(directory.path(), Arc::clone(&clock))).expect("a store");
+        let (random, times, now) = (SeededRandom::new(1), gateway::Session::default(), Timestamp::from_seconds(1_100));
+        let sessions = Sessions::new(Arc::clone(&store) as Arc<dyn Store>);
+        let mut cookies = Vec::new();
+        for account in ["ada", "vic"] {
+            let (account, began) = (account.to_owned(), Timestamp::from_seconds(1_000));
+            let begun = Begun { account, proof: "p".to_owned(), began };
+            cookies.push(sessions.begin(begun, &random).await.expect("a session"));
+        }
+        let known = async |sessions: &Sessions| {
+            let mut known = Vec::new();
+            for cookie in &cookies {
+                known.push(sessions.find(cookie.expose(), times, now).await.expect("the store works").is_some());
+            }
+            known
+        };
+        // Those that the store has are read by whoever ends them, too.
+        let next = Sessions::new(Arc::clone(&store) as Arc<dyn Store>);
+        assert_eq!(next.keep(|session| session.account == "ada").await.expect("the store works"), 1);
+        assert_eq!(known(&next).await, [true, false]);
+        assert_eq!(known(&Sessions::new(store)).await, [true, false]);
     }
 }

@@ -139,6 +139,37 @@ async fn a_session_ends_by_itself_and_with_its_account() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_does_not_come_back_with_its_account_or_its_password() {
+    let house = House::open(&people()).await;
+    let file = house.directory.path().join("trunkline.yaml");
+    let settings = std::fs::read_to_string(&file).unwrap();
+    let (ada, bob) = (house.signed_in("ada", ADA), house.signed_in("bob", BOB));
+    let reload = async |settings: &str| {
+        std::fs::write(&file, settings).unwrap();
+        house.running.reloader().reload().await;
+    };
+    // Nobody asks with the session while the account is away, or has another password.
+    let away: String =
+        settings.lines().filter(|line| !line.trim().starts_with("bob:")).map(|line| format!("{line}\n")).collect();
+    reload(&away).await;
+    reload(&settings).await;
+    assert_eq!((bob.get("/events").status, ada.get("/events").status), (401, 200));
+    let bob = house.signed_in("bob", BOB);
+    let begin = settings.find("bob: { role: viewer, password_hash: \"").unwrap();
+    let (before, after) = settings.split_at(begin);
+    let other = trunkline::definition::password::hash(b"another password", &[9; 16]).unwrap();
+    reload(&format!("{before}{}", after.replacen(after.split('"').nth(1).unwrap(), &other, 1))).await;
+    reload(&settings).await;
+    assert_eq!((bob.get("/events").status, ada.get("/events").status), (401, 200));
+    // A role is one of the account as it is now.
+    let bob = house.signed_in("bob", BOB);
+    reload(&settings.replace("ada: { role: operator", "ada: { role: viewer")).await;
+    assert_eq!((bob.get("/events").status, ada.get("/events").status), (200, 200));
+    assert_eq!(ada.post("/configuration/reload", &[]).status, 403);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_at_rest_as_a_digest_and_outlives_the_process() {
     let house = House::open(&people()).await;
     let visitor = house.signed_in("ada", ADA);
