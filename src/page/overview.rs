@@ -1,6 +1,7 @@
 //! The overview, in the order of the questions people come with: is anything broken, is the configuration current, is
 //! traffic flowing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +14,14 @@ use super::shell::Shell;
 use crate::admin::Parts;
 use crate::admin::api::activity::{self, Wanted};
 use crate::admin::api::connections::{self, Wanted as Which};
-use crate::admin::api::{breaker, config, webhooks};
+use crate::admin::api::{breaker, config, integrations, webhooks};
 use crate::admin::refusal::Refused;
 use crate::base::clock::Timestamp;
 use crate::connection::Status;
 use crate::connection::endpoints::{Endpoint, Subscription};
 use crate::definition::live::FileState;
+use crate::definition::plan::Integration;
+use crate::definition::problem::Code;
 
 /// How many lines of one kind stand in the list of what needs attention.
 const LINES: usize = 5;
@@ -31,6 +34,7 @@ pub async fn show(State(parts): State<Arc<Parts>>, shell: Shell) -> Result<Respo
         store(&parts),
         stalled(&parts),
         files(&parts),
+        missing(&parts),
         accounts(&rows),
         endpoints(&parts),
         dead(&parts),
@@ -81,15 +85,44 @@ fn files(parts: &Parts) -> Vec<Value> {
     let generation = parts.live.load();
     let said = |file: &crate::definition::live::FileStatus| {
         let name = file.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let errors = || file.problems.iter().filter(|problem| problem.is_error());
+        // A variable or file that is not there is for the operator to give, and not for who wrote the definition.
+        let unset = errors().find(|problem| problem.code == Code::MissingReference);
+        let has = if unset.is_some() { "names secrets that are not there" } else { "has errors" };
         let what = match file.state {
-            FileState::Kept => format!("{name} has errors; its last good version is in force"),
-            _ => format!("{name} has errors and is not in force"),
+            FileState::Kept => format!("{name} {has}; its last good version is in force"),
+            _ => format!("{name} {has} and is not in force"),
         };
-        let first = file.problems.iter().find(|problem| problem.is_error()).map(crate::definition::render::line);
+        let first = unset.or_else(|| errors().next()).map(crate::definition::render::line);
         line("error", &what, first.as_deref(), "/configuration")
     };
     let others = |more: usize| line("error", &format!("{more} more files have errors"), None, "/configuration");
     first(generation.rejected().map(said).collect(), others)
+}
+
+/// What integrations in force lack before all of them works. An integration whose webhooks come to endpoints of
+/// connections' own needs no secret beside theirs.
+fn missing(parts: &Parts) -> Vec<Value> {
+    let generation = parts.live.load();
+    let own: HashSet<_> = parts.webhooks.endpoints().all().iter().map(|one| Arc::clone(&one.integration)).collect();
+    let said = |integration: &Arc<Integration>| {
+        let id = &integration.id;
+        let mut missing = integrations::missing(integration);
+        missing.retain(|one| one.r#where != "webhook.secrets" || !own.contains(id));
+        let what = format!("{id} lacks {}", missing.iter().map(|one| one.r#where).collect::<Vec<_>>().join(" and "));
+        let first = missing.first()?.what;
+        Some(line("warning", &what, Some(first), &format!("/integrations/{id}#missing")))
+    };
+    let mut all: Vec<_> = generation.integrations.values().collect();
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    let others = |more: usize| {
+        let what = format!("{more} more integrations lack secrets");
+        line("warning", &what, None, "/integrations?state=installed")
+    };
+    let of_all = first(all.into_iter().filter_map(said).collect(), others);
+    let key = integrations::missing_key(&generation);
+    let key = key.map(|key| line("warning", key.what, Some(key.r#where), "/configuration"));
+    key.into_iter().chain(of_all).collect()
 }
 
 fn accounts(rows: &[connections::Row]) -> Vec<Value> {

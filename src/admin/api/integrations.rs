@@ -118,7 +118,8 @@ pub fn one(parts: &Parts, id: &str) -> Result<Value, Refused> {
         map.insert("scopes".to_owned(), scopes(&integration.auth));
         map.insert("inputs".to_owned(), inputs(integration));
         map.insert("connect".to_owned(), Value::from(way_of_connecting(&integration.auth)));
-        map.insert("missing".to_owned(), missing(integration, &generation));
+        let all: Vec<_> = missing(integration).into_iter().chain(missing_key(&generation)).collect();
+        map.insert("missing".to_owned(), json!(all));
     }
     Ok(shown)
 }
@@ -194,39 +195,61 @@ fn way_of_connecting(auth: &Auth) -> &'static str {
     }
 }
 
-/// What the deployment has yet to give before everything of an integration works: where it goes, the lines that would give
-/// it from variables, and the path on the public door that the service has to be told.
-fn missing(integration: &Integration, generation: &Generation) -> Value {
+/// Something that a deployment has yet to give before everything of an integration works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// What it is.
+    pub what: &'static str,
+    /// Where it goes.
+    pub r#where: &'static str,
+    /// The lines that give it from variables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<String>,
+    /// The path on the public door that the service has to be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enter: Option<String>,
+}
+
+/// What all integrations lack where there is no master key.
+pub fn missing_key(generation: &Generation) -> Option<Missing> {
+    let (what, place) = ("A master key; without one no credential can be kept", "secrets.key in trunkline.yaml");
+    let missing = Missing { what, r#where: place, lines: None, enter: None };
+    (generation.gateway.fixed.key == KeySource::Missing).then_some(missing)
+}
+
+/// What the deployment has yet to give an integration.
+pub fn missing(integration: &Integration) -> Vec<Missing> {
     let id = &integration.id;
     let variable = |what: &str| super::install::variable(id, what);
     let client = |kind: &str| {
         let [name, secret] = ["CLIENT_ID", "CLIENT_SECRET"].map(variable);
         format!("auth:\n  {kind}:\n    client: {{ id: \"${{env:{name}}}\", secret: \"${{env:{secret}}}\" }}\n")
     };
-    let callback = format!("/api/auth/callback/{id}");
-    let mut missing = Vec::new();
-    match &integration.auth {
-        Auth::OAuth2(oauth) if oauth.grant.needs_client() && oauth.client.is_none() => missing.push(json!({
-            "what": "The application's client id and secret at the service", "where": "auth.oauth2.client",
-            "lines": client("oauth2"), "enter": callback,
-        })),
-        Auth::OAuth1(oauth) if oauth.client.is_none() => missing.push(json!({
-            "what": "The application's key and secret at the service", "where": "auth.oauth1.client",
-            "lines": client("oauth1"), "enter": callback,
-        })),
-        _ => {}
-    }
-    if integration.webhook.as_ref().is_some_and(|webhook| webhook.secrets.is_empty()) {
-        missing.push(json!({
-            "what": "A secret that proves webhooks; without one every webhook is refused", "where": "webhook.secrets",
-            "lines": format!("webhook:\n  secrets: [\"${{env:{}}}\"]\n", variable("WEBHOOK_SECRET")),
-            "enter": format!("/webhooks/{id}"),
-        }));
-    }
-    if generation.gateway.fixed.key == KeySource::Missing {
-        missing.push(json!({
-            "what": "A master key; without one no credential can be kept", "where": "secrets.key in trunkline.yaml",
-        }));
-    }
-    Value::from(missing)
+    let callback = || Some(format!("/api/auth/callback/{id}"));
+    let of_client = match &integration.auth {
+        // One that registers itself has none of its own.
+        Auth::OAuth2(oauth) if oauth.grant.needs_client() && oauth.client.is_none() && oauth.registration.is_none() => {
+            Some(Missing {
+                what: "The application's client id and secret at the service",
+                r#where: "auth.oauth2.client",
+                lines: Some(client("oauth2")),
+                enter: callback(),
+            })
+        }
+        Auth::OAuth1(oauth) if oauth.client.is_none() => Some(Missing {
+            what: "The application's key and secret at the service",
+            r#where: "auth.oauth1.client",
+            lines: Some(client("oauth1")),
+            enter: callback(),
+        }),
+        _ => None,
+    };
+    let unproved = integration.webhook.as_ref().is_some_and(|webhook| webhook.secrets.is_empty());
+    let of_webhook = unproved.then(|| Missing {
+        what: "A secret that proves webhooks; without one every webhook is refused",
+        r#where: "webhook.secrets",
+        lines: Some(format!("webhook:\n  secrets: [\"${{env:{}}}\"]\n", variable("WEBHOOK_SECRET"))),
+        enter: Some(format!("/webhooks/{id}")),
+    });
+    of_client.into_iter().chain(of_webhook).collect()
 }

@@ -410,6 +410,23 @@ async fn an_entry_of_the_catalogue_is_installed_by_a_file_and_stays_verified() {
         page.contains("What is missing") && page.contains("GITLAB_CLIENT_ID") && page.contains("Enter at the service"),
         "{page}"
     );
+    let overview = text(&ada.get("/"));
+    let lack = "href=\"/integrations/gitlab#missing\">gitlab lacks auth.oauth2.client and webhook.secrets</a>";
+    assert!(overview.contains(lack) && !overview.contains("keyed lacks"), "{overview}");
+    // A variable that is named and not there.
+    let unset = house.directory.path().join("integrations/unset.yaml");
+    let webhook =
+        "webhook: { verify: { token: { header: X-Token } }, secrets: [\"${env:UNSET_SECRET}\"], event: body.type }\n";
+    std::fs::write(
+        &unset,
+        format!("trunkline: 1\nid: unset\ntitle: Unset\nsummary: Unset.\nauth: {{ none: {{}} }}\n{webhook}"),
+    )
+    .unwrap();
+    assert_eq!(ada.post("/configuration/reload", &[]).status, 303);
+    let overview = text(&ada.get("/"));
+    assert!(overview.contains("unset.yaml names secrets that are not there and is not in force"), "{overview}");
+    assert!(overview.contains("UNSET_SECRET"), "{overview}");
+    std::fs::remove_file(&unset).unwrap();
     assert_eq!(ada.post("/integrations/gitlab/install", &[]).status, 409);
     // Whoever changes what the entry says of the service has another definition.
     let changed = std::fs::read_to_string(&file).unwrap() + "summary: Mine.\n";
