@@ -141,6 +141,7 @@ impl Outbound {
         let kept = match Box::pin(self.look(&underway, &mut outgoing)).await? {
             Looked::Given(received, how) => {
                 journey.course.cache = Some(how);
+                journey.hears(&self.parts, &received);
                 return underway.read(&context, Ok(received), &self.parts);
             }
             Looked::Sent(kept) => kept,

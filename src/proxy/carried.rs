@@ -1,7 +1,7 @@
 //! What a call through the door carries, gathered for the activity as it passes.
 //!
 //! Nothing is copied of a call that ends well unless the settings want that of all; then, and of bodies before it is
-//! known how a call ends, it is the beginning alone. Called by `forward`, `carry` and `durable`.
+//! known how a call ends, it is the beginning alone. Called by `forward`, `carry`, `pages` and `durable`.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -51,6 +51,15 @@ pub fn answered(door: &ProxyDoor, context: &mut Context, response: &ResponseHead
     if activity.wants_content(response.status.as_u16() >= 400) && !response.status.is_informational() {
         let body = Beginning::new(activity.content_bytes());
         context.carried.get_or_insert_default().response = Some((response.headers.clone(), body));
+    }
+}
+
+/// The caller gets what is kept in the place of an answer that says that it still holds.
+pub fn given(door: &ProxyDoor, context: &mut Context, kept: &Answer) {
+    let activity = door.parts.outbound.activity();
+    if activity.wants_content(kept.status.as_u16() >= 400) {
+        let body = Beginning::of(&kept.body, activity.content_bytes());
+        context.carried.get_or_insert_default().response = Some((kept.headers.iter().cloned().collect(), body));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header;
 use pingora::proxy::Session;
 
@@ -10,6 +11,7 @@ use super::depart::{Stopped, depart};
 use super::durable::Submission;
 use super::endpoint::{self, MAX_INPUT, NamedCall};
 use super::forward::Forward;
+use super::kept::FromKept;
 use super::whole::WholeCall;
 use super::{Call, carried, durable, intake, retry, whole};
 use crate::respond::{Answer, Refusal};
@@ -37,6 +39,19 @@ impl Forward {
             session.write_continue_response().await?;
         }
         Ok(false)
+    }
+
+    /// Answers a call from what is kept.
+    pub(super) fn from_kept(&self, session: &Session, context: &mut Context, kept: FromKept) -> Answer {
+        let FromKept { answer, verdict, behind, ready } = kept;
+        context.course.cache = Some(verdict);
+        let (from, plain) = (&session.req_header().headers, |text: &str| ready.common.redact(text));
+        let content = carried::whole(&self.door, (from, &Bytes::new()), Some(&answer), &plain);
+        carried::note(context, content);
+        if let Some(behind) = behind {
+            behind.begin(&self.door);
+        }
+        answer
     }
 
     /// Makes a call that is read whole.

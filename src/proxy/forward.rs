@@ -15,7 +15,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::context::{Context, Renewed, is_http_1_0, is_websocket};
 use super::depart;
-use super::kept::{FromKept, Instead};
+use super::kept::Instead;
 use super::record::{self, Ended};
 use super::traced::{self, Traced};
 use super::underway::watch;
@@ -85,20 +85,12 @@ impl ProxyHttp for Forward {
         let admitted = self.door.handle(&incoming, &mut context.known).await;
         let given = match admitted {
             Ok(Admitted::Forward(call)) => return self.forward(session, context, call).await,
-            Ok(Admitted::Kept(kept)) => {
-                let FromKept { answer, verdict, behind } = *kept;
-                context.course.cache = Some(verdict);
-                if let Some(behind) = behind {
-                    behind.begin(&self.door);
-                }
-                answer
-            }
+            Ok(Admitted::Kept(kept)) => self.from_kept(session, context, *kept),
             // Apart, because their futures are ten times as large as that of a call which passes.
             Ok(Admitted::Whole(call)) => within(place, Box::pin(self.whole(session, context, *call))).await?,
             Ok(Admitted::Pages(call)) => {
                 context.known.place = Some(call.place());
-                let told = (&context.id, &mut context.course);
-                match within(place, Box::pin(pages::run(&self.door, session, *call, told))).await? {
+                match within(place, Box::pin(pages::run(&self.door, session, *call, context))).await? {
                     Some(refused) => refused,
                     None => return Ok(true),
                 }
@@ -225,6 +217,7 @@ impl ProxyHttp for Forward {
             // connection to the service is kept.
             Err(Instead::Unchanged(kept)) => {
                 context.course.cache = Some("revalidated");
+                carried::given(&self.door, context, &kept);
                 return self.answer(session, context, *kept).await;
             }
             Err(Instead::Stale(kept)) => {

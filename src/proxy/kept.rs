@@ -56,6 +56,8 @@ pub struct FromKept {
     pub verdict: &'static str,
     /// The refresh of what it is, where it is stale.
     pub behind: Option<Behind>,
+    /// What the call would have been made with.
+    pub ready: Arc<Ready>,
 }
 
 /// Path and query as the service gets them, without a credential.
@@ -135,7 +137,8 @@ impl ProxyDoor {
                     renewed: Renewed::default(),
                 };
                 let behind = refresh.map(|turn| Behind::new(&Arc::new(call()), headers, turn));
-                Before::Answered(Box::new(FromKept { answer, verdict, behind }))
+                let ready = Arc::clone(ready);
+                Before::Answered(Box::new(FromKept { answer, verdict, behind, ready }))
             }
         }
     }

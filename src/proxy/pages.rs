@@ -21,7 +21,7 @@ use super::path::NormalPath;
 use super::ready::Ready;
 use super::route::Route;
 use super::whole::{self, Renewed, WholeCall};
-use super::{ProxyDoor, admit, caller, headers, path, transform};
+use super::{ProxyDoor, admit, caller, carried, context, headers, path, transform};
 use crate::activity::Course;
 use crate::connection::Need;
 use crate::definition::live::Generation;
@@ -155,25 +155,33 @@ pub async fn run(
     door: &Arc<ProxyDoor>,
     session: &mut Session,
     call: PagesCall,
-    (id, course): (&HeaderValue, &mut Course),
+    context: &mut context::Context,
 ) -> pingora::Result<Option<Answer>> {
     let from = session.req_header().headers.clone();
     let accepts = from.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let form = if accepts.contains(LINES) { Form::Lines } else { Form::Array };
     let integration = Arc::clone(&call.ready.integration.id);
     let count = |result: &str| door.parts.metrics.page_walks.with_label_values(&[&*integration, result]).inc();
-    let at = call.at.clone();
+    let (at, began) = (call.at.clone(), door.parts.clock.monotonic());
     let mut walk = Walk::new(door, call, &from);
-    let page = match Box::pin(walk.page(at)).await {
+    let first = Box::pin(walk.page(at)).await;
+    let took = door.parts.clock.monotonic().saturating_sub(began);
+    let of_service = |status: StatusCode, course: Course| (course.attempts > 0).then_some((took, status.as_u16()));
+    let page = match first {
         Ok(page) => page,
         Err(refused) => {
-            *course = walk.course;
+            context.course = walk.course;
             count("refused");
+            context.service = of_service(refused.status, walk.course).filter(|_| Refusal::of(&refused).is_none());
+            let plain = |text: &str| walk.call.ready.common.redact(text);
+            let kept = carried::whole(door, (&from, &Bytes::new()), Some(&refused), &plain);
+            carried::note(context, kept);
             return Ok(Some(refused));
         }
     };
-    let written = Box::pin(write(session, (&mut walk, page), form, id)).await;
-    *course = walk.course;
+    context.service = of_service(StatusCode::OK, walk.course);
+    let written = Box::pin(write(session, (&mut walk, page), form, &context.id)).await;
+    (context.course, context.error) = (walk.course, walk.broken);
     count(match &written {
         Ok(End::Whole) => "whole",
         Ok(End::Broken) => "broken",
@@ -203,10 +211,12 @@ async fn write(
         let Some(next) = page.next else { break };
         page = match Box::pin(walk.page(next)).await {
             Ok(page) => page,
-            Err(_) if form == Form::Array => {
-                return Err(Error::explain(ErrorType::Custom(BROKEN), "a later page failed"));
-            }
             Err(refused) => {
+                // A service's own answer is none here: nobody is given it.
+                walk.broken = Some(Refusal::of(&refused).unwrap_or(&Refusal::ServiceRefused));
+                if form == Form::Array {
+                    return Err(Error::explain(ErrorType::Custom(BROKEN), "a later page failed"));
+                }
                 let line = [&refused.body[..], b"\n"].concat();
                 session.write_response_body(Some(line.into()), true).await?;
                 return Ok(End::Broken);
@@ -267,6 +277,8 @@ struct Walk<'a> {
     until: Duration,
     /// How the calls for its pages went, together.
     course: Course,
+    /// Why a later page did not come.
+    broken: Option<&'static Refusal>,
 }
 
 impl<'a> Walk<'a> {
@@ -278,7 +290,8 @@ impl<'a> Walk<'a> {
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let until = door.parts.clock.monotonic().saturating_add(call.generation.gateway.limits.pages_time);
-        Self { door, call, headers, seen: HashSet::new(), bytes: 0, until, course: Course::default() }
+        let (seen, course) = (HashSet::new(), Course::default());
+        Self { door, call, headers, seen, bytes: 0, until, course, broken: None }
     }
 
     /// Fetches a page.

@@ -29,7 +29,9 @@ impl Desk {
             "trunkline: 1\nid: shop\ntitle: Shop\nsummary: Sells.\nauth: {{ api_key: {{}} }}\n\
              api:\n  base_url: \"http://{address}\"\n  credential: {{ header: X-Key, value: \"{{{{ api_key }}}}\" }}\n  \
              retry: {{ attempts: 2, statuses: [503], backoff: 10ms, idempotency_key: Idempotency-Key }}\n  \
-             endpoints:\n    - {{ id: order, request: POST /orders/422, json: {{ item: \"{{{{ input.item }}}}\", password: \"{{{{ input.item }}}}\" }} }}\n\
+             endpoints:\n    - {{ id: order, request: POST /orders/422, json: {{ item: \"{{{{ input.item }}}}\", password: \"{{{{ input.item }}}}\" }} }}\n    \
+             - {{ id: all, request: \"GET /pages/{{{{ input.status }}}}\", records: \"[body.city]\", page: {{ link: next }} }}\n    \
+             - {{ id: plan, request: GET /plans, cache: 10m }}\n\
              connections: [{{ id: main, api_key: \"${{file:key}}\" }}]\n"
         );
         let deployment = Deployment::with(&[("shop", shop)], more);
@@ -125,16 +127,36 @@ fn every_way_of_a_call_keeps_its_last_try() {
     assert_eq!(body_of(&entry["request"]), r#"{"item":"gear-of-mine","password":"[redacted]"}"#);
     assert!(body_of(&entry["response"]).contains("Utrecht"), "{entry}");
     assert!(!entry.to_string().contains(API_KEY), "{entry}");
-    // Later.
-    let later = [json, ("trunkline-async", "true")];
     // What went and what came counts, also where it was refused.
     let bytes = |way: &str| entry[way]["bytes"].as_u64().unwrap();
     assert_eq!(bytes("request"), r#"{"item":"gear-of-mine","password":"gear-of-mine"}"#.len() as u64);
     assert!(bytes("response") > 100, "{entry}");
+    // Later.
+    let later = [json, ("trunkline-async", "true")];
     assert_eq!(desk.send("PUT", "/things/404", &later, r#"{"name":"cog"}"#).status, 202);
     let entry = desk.newest(1, "kind=delivery");
     assert_eq!(body_of(&entry["request"]), r#"{"name":"cog"}"#);
     assert!(body_of(&entry["response"]).contains("Utrecht") && !entry.to_string().contains(API_KEY), "{entry}");
+}
+
+#[test]
+fn answers_from_the_cache_and_first_pages_that_are_refused_are_kept() {
+    let (desk, _gateway) = Desk::open("activity: { content: { of: all } }\n");
+    assert_eq!(desk.send("GET", "/pages/404?trunkline-page=all", &[("x-note", "mine")], "").status, 404);
+    let entry = desk.newest(1, "outcome=error");
+    assert_eq!(entry["response"]["status"], 404, "{entry}");
+    assert!(entry["request"]["content"].to_string().contains("x-note"), "{entry}");
+    assert!(body_of(&entry["response"]).contains("Utrecht") && !entry.to_string().contains(API_KEY), "{entry}");
+    // A walk that went well is a success.
+    let all = desk.send("GET", "/pages/200?trunkline-page=all", &[], "");
+    assert_eq!((all.status, String::from_utf8_lossy(&all.body).as_ref()), (200, r#"["Utrecht"]"#));
+    assert_eq!(desk.newest(1, "outcome=success")["response"]["status"], 200);
+    for (count, cache) in [(2, "miss"), (3, "hit")] {
+        assert_eq!(desk.send("GET", "/plans", &[], "").status, 200);
+        let entry = desk.newest(count, "outcome=success");
+        assert_eq!(entry["cache"], cache, "{entry}");
+        assert!(body_of(&entry["response"]).contains("Utrecht") && !entry.to_string().contains(API_KEY), "{entry}");
+    }
 }
 
 #[test]
