@@ -119,10 +119,14 @@ fn words(name: &str) -> Vec<String> {
 
 /// A text without what stands under names of secrets. It may be the beginning of a longer one.
 pub fn scrubbed(text: &str) -> Cow<'_, str> {
-    let mut found = Pairs::of(text);
-    found.extend(in_elements(text).into_iter().map(|range| (range, "")));
+    let unescaped = Unescaped::of(text);
+    let mut found = Pairs::of(&unescaped.text);
+    found.extend(in_elements(&unescaped.text).into_iter().map(|range| (range, "")));
     if found.is_empty() {
         return Cow::Borrowed(text);
+    }
+    for (range, _) in &mut found {
+        *range = unescaped.place(range.start)..unescaped.place(range.end);
     }
     found.sort_by_key(|(range, _)| (range.start, std::cmp::Reverse(range.end)));
     let (mut out, mut from) = (String::with_capacity(text.len()), 0);
@@ -142,6 +146,65 @@ pub fn scrubbed(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A text in which characters stand for themselves that JSON may write as numbers (`\u0070`, `\x70`): a name that is written
+/// so is that name, and some programs write `"`, `=` and `<` within texts no other way.
+struct Unescaped<'a> {
+    text: Cow<'a, str>,
+    /// Where the given text goes on behind such a character: the place here, and there.
+    places: Vec<(usize, usize)>,
+}
+
+impl<'a> Unescaped<'a> {
+    fn of(given: &'a str) -> Self {
+        let (mut text, mut places) = (String::new(), Vec::new());
+        let (mut from, mut at) = (0, 0);
+        while let Some(found) = given.get(at..).and_then(|rest| memchr::memchr(b'\\', rest.as_bytes())) {
+            let start = at + found;
+            let escapes = given.bytes().skip(start).take_while(|byte| *byte == b'\\').count();
+            at = start + escapes;
+            let Some((char, length)) = numbered(given, at) else { continue };
+            // A quote is one of the text within as many escapes; of anything else they are gone with the number, one in
+            // JSON and twice as many in each text of JSON around it. Others stand for themselves.
+            let kept = match char {
+                '"' | '\'' if escapes % 2 == 1 => escapes,
+                '"' | '\'' => continue,
+                _ if escapes.is_power_of_two() => 0,
+                _ => continue,
+            };
+            text.push_str(given.get(from..start + kept).unwrap_or_default());
+            text.push(char);
+            at += length;
+            from = at;
+            places.push((text.len(), from));
+        }
+        if places.is_empty() {
+            return Self { text: Cow::Borrowed(given), places };
+        }
+        text.push_str(given.get(from..).unwrap_or_default());
+        Self { text: Cow::Owned(text), places }
+    }
+
+    /// The place in the given text of one in this.
+    fn place(&self, at: usize) -> usize {
+        let before = self.places.partition_point(|(here, _)| *here <= at);
+        let behind = before.checked_sub(1).and_then(|before| self.places.get(before));
+        behind.map_or(at, |(here, there)| there + (at - here))
+    }
+}
+
+/// The visible character that a number behind escapes is, and how long it is written.
+fn numbered(text: &str, at: usize) -> Option<(char, usize)> {
+    let length = match text.as_bytes().get(at)? {
+        b'u' => 5,
+        b'x' => 3,
+        _ => return None,
+    };
+    let digits = text.get(at + 1..at + length)?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let char = char::from_u32(u32::from_str_radix(digits, 16).ok().filter(|_| is_number)?)?;
+    matches!(char, ' '..='~' if char != '\\').then_some((char, length))
+}
+
 /// A sign that quotes, in as many layers of escapes as it stands in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Quote {
@@ -153,15 +216,15 @@ struct Quote {
 struct Pairs<'a> {
     text: &'a str,
     bytes: &'a [u8],
-    found: Vec<(Range<usize>, &'a str)>,
+    found: Vec<(Range<usize>, &'static str)>,
     /// Whether the pair before said that a value beside it is secret.
     is_labelled: bool,
     /// The value before, which a label behind it may be about.
-    value: Option<(Range<usize>, &'a str)>,
+    value: Option<(Range<usize>, &'static str)>,
 }
 
 impl<'a> Pairs<'a> {
-    fn of(text: &'a str) -> Vec<(Range<usize>, &'a str)> {
+    fn of(text: &'a str) -> Vec<(Range<usize>, &'static str)> {
         let mut pairs = Self { text, bytes: text.as_bytes(), found: Vec::new(), is_labelled: false, value: None };
         let mut at = 0;
         while at < pairs.bytes.len() {
@@ -438,6 +501,24 @@ mod tests {
                 "<input type=\"password\" name=\"password\" value=\"x\">",
                 "<input type=\"password\" name=\"password\" value=\"[redacted]\">",
             ),
+            (r#"{"\u0070assword":"x","b":"\u0070"}"#, r#"{"\u0070assword":"[redacted]","b":"\u0070"}"#),
+            (r#"{"api\u005Fkey":"a\u0022b","c":1}"#, r#"{"api\u005Fkey":"[redacted]","c":1}"#),
+            (r#"{"\x74oken":1}"#, r#"{"\x74oken":"[redacted]"}"#),
+            (
+                r#"{"sent":"{\u0022password\u0022:\u0022hunter2\u0022,\u0022b\u0022:1}"}"#,
+                r#"{"sent":"{\u0022password\u0022:\u0022[redacted]\u0022,\u0022b\u0022:1}"}"#,
+            ),
+            (r#"{"sent":"{\"\\u0070assword\":\"hunter2\"}"}"#, r#"{"sent":"{\"\\u0070assword\":\"[redacted]\"}"}"#),
+            (
+                r#"{"url":"https://a/?access_token\u003dx\u0026b\u003dc"}"#,
+                r#"{"url":"https://a/?access_token\u003d[redacted]\u0026b\u003dc"}"#,
+            ),
+            (
+                r#"{"xml":"\u003cpassword\u003ex\u003c/password\u003e"}"#,
+                r#"{"xml":"\u003cpassword\u003e[redacted]\u003c/password\u003e"}"#,
+            ),
+            (r#"{"token":"a\\u0022b","c":1}"#, r#"{"token":"[redacted]","c":1}"#),
+            (r#"{"a":"\u00e9\ud83d\ude00","\u":1}"#, r#"{"a":"\u00e9\ud83d\ude00","\u":1}"#),
             ("nothing is here: 12:30, a=b", "nothing is here: 12:30, a=b"),
         ] {
             assert_eq!(scrubbed(text), clean, "{text}");
@@ -450,6 +531,18 @@ mod tests {
             let end = text.floor_char_boundary(cut);
             scrubbed(text.get(..end).unwrap_or_default());
             scrubbed(&text);
+        }
+
+        #[test]
+        fn a_name_is_the_same_however_it_is_written(written in proptest::collection::vec(0_u8..3, 8), value in "[a-z\"\\\\]{1,9}") {
+            let name: String = "password".chars().zip(written).map(|(char, how)| match how {
+                0 => char.to_string(),
+                1 => format!("\\u{:04x}", u32::from(char)),
+                _ => format!("\\u{:04X}", u32::from(char)),
+            }).collect();
+            let text = format!("{{\"a\":1,\"{name}\":{},\"z\":[2]}}", serde_json::json!(value));
+            let clean: serde_json::Value = serde_json::from_str(&scrubbed(&text)).expect("JSON");
+            prop_assert_eq!(clean, serde_json::json!({ "a": 1, "password": "[redacted]", "z": [2] }));
         }
 
         #[test]

@@ -160,6 +160,16 @@ fn answers_from_the_cache_and_first_pages_that_are_refused_are_kept() {
 }
 
 #[test]
+fn a_name_that_is_written_in_numbers_is_that_name() {
+    let (desk, _gateway) = Desk::open("");
+    let json = ("content-type", "application/json");
+    assert_eq!(desk.send("POST", "/things/422", &[json], r#"{"\u0070assword":"hunter2","a":"b"}"#).status, 422);
+    let entry = desk.newest(1, "outcome=error");
+    assert_eq!(body_of(&entry["request"]), r#"{"\u0070assword":"[redacted]","a":"b"}"#);
+    assert!(!entry.to_string().contains("hunter2"), "{entry}");
+}
+
+#[test]
 fn the_settings_say_of_which_calls_and_how_much() {
     let (desk, _gateway) = Desk::open("activity: { content: { of: all, bytes: 64B } }\n");
     let json = ("content-type", "application/json");
