@@ -45,7 +45,7 @@ impl From<StoreError> for Refused {
         match error {
             StoreError::NotFound(_) => Self::new(Refusal::NotFound, &detail),
             StoreError::Conflict(_) | StoreError::LeaseLost => Self::new(Refusal::Conflict, &detail),
-            StoreError::Full { .. } | StoreError::Unavailable(_) => {
+            StoreError::Full { .. } | StoreError::NoRoom { .. } | StoreError::Unavailable(_) => {
                 Self(Refusal::StoreUnavailable.answer_after(&detail, STORE_PAUSE))
             }
             _ => {

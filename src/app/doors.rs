@@ -96,6 +96,8 @@ pub async fn open(
     let webhooks = managed(live, (endpoints, tallies), (&connections, &outbound), seams);
     let samples = samples(live, listeners.public.address().clone(), seams);
     let reception = Arc::new(Reception(Arc::clone(&connect)));
+    // Nothing after this refuses the start.
+    state::begin(&store).await?;
     Ok(Opened {
         public: server::open_public(listeners.public, shared.clone(), receiver, reception),
         proxy: server::open_proxy(listeners.proxy, shared, door),

@@ -53,7 +53,10 @@ where
         let generation = live.load();
         let store = state::open(&generation.gateway, &options.seams).await?;
         let wrap = doors::wrap(&generation.gateway, secrets.as_ref());
-        let opened = opened(&options.seams, &generation, &store, wrap).await;
+        let opened = match opened(&options.seams, &generation, &store, wrap).await {
+            Ok(keys) => state::begin(&store).await.map(|()| keys),
+            refused => refused,
+        };
         let done = match opened {
             Ok(keys) => {
                 let offline = Offline { generation, store: Arc::clone(&store), keys };

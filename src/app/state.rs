@@ -12,11 +12,19 @@ use crate::definition::plan::gateway::{Gateway, State};
 use crate::store::embedded::{self, Embedded, Retention};
 use crate::usage::{self, Usage};
 
-/// Opens the store on a thread that may wait: recovery reads what was written since the last start.
+/// Opens the store on a thread that may wait: recovery reads what was written since the last start. It is in use only
+/// after [`begin`].
 pub async fn open(gateway: &Gateway, seams: &Seams) -> Result<Arc<Embedded>, StartError> {
     let options = options(gateway, seams)?;
-    let opened = tokio::task::spawn_blocking(move || embedded::open(&options)).await;
+    let opened = tokio::task::spawn_blocking(move || embedded::look_into(&options)).await;
     Ok(opened.map_err(|error| StartError::panicked(&error))??)
+}
+
+/// Begins to use the store, after all that can refuse the start: the version before may not read it any more.
+pub async fn begin(store: &Arc<Embedded>) -> Result<(), StartError> {
+    let store = Arc::clone(store);
+    let begun = tokio::task::spawn_blocking(move || store.begin()).await;
+    Ok(begun.map_err(|error| StartError::panicked(&error))??)
 }
 
 /// How the embedded store is opened.

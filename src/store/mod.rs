@@ -211,6 +211,12 @@ pub enum StoreError {
         /// Bytes below which nothing new is accepted.
         needed: u64,
     },
+    /// Something that cannot do without a write, such as the first start, has no room for it.
+    #[error("the disk that holds {path} is full, and this needs a write: make room there, or use another disk")]
+    NoRoom {
+        /// What was to be written.
+        path: String,
+    },
     /// A write or sync failed; nothing is acknowledged until the store has been reopened and checked.
     #[error("the store takes no writes: {0}")]
     Unavailable(Arc<str>),

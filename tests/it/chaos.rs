@@ -185,7 +185,7 @@ fn a_full_disk_is_refused_honestly_and_recovered_from() {
     };
     let sink = Sink::start(Mood::Well);
     let deployment = Deployment::new(&[("sink", sink.url())], Some(&disk.path().join("data")));
-    let _gateway = deployment.start();
+    let gateway = deployment.start();
     let (ledger, mut client) = (Ledger::default(), Client::new(deployment.public));
     assert_eq!(ledger.send_one(&mut client, 500).map(|reply| reply.status / 100), Some(2));
     disk.fill();
@@ -204,6 +204,13 @@ fn a_full_disk_is_refused_honestly_and_recovered_from() {
     assert!(last.flatten().is_some_and(|wait| wait.parse::<u64>().is_ok()), "with `Retry-After`");
     let proxied = Client::new(deployment.proxy).get("/nothing/here").expect("the proxy door lives");
     assert!((400..500).contains(&proxied.status), "{}", proxied.status);
+    // A gateway that is started on the full disk does the same.
+    gateway.kill();
+    let _gateway = deployment.spawn();
+    let lives = || Client::new(deployment.proxy).get("/nothing/here").is_ok_and(|reply| reply.status / 100 == 4);
+    assert!(within(Duration::from_secs(20), lives), "it must start\n{}", deployment.log_tail());
+    let mut client = Client::new(deployment.public);
+    assert!(refused(&ledger, &mut client).flatten().is_some(), "503 with `Retry-After`\n{}", deployment.log_tail());
     disk.empty();
     let recovered = || ledger.send_one(&mut client, 500).is_some_and(|reply| reply.status < 300);
     assert!(within(Duration::from_secs(10), recovered), "it must recover by itself\n{}", deployment.log_tail());

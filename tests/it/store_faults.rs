@@ -122,6 +122,46 @@ async fn a_full_disk_refuses_new_facts_and_recovers_without_a_restart() {
     store.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_opened_on_a_full_disk_and_comes_into_use_when_there_is_room() {
+    let (directory, disk) = (TempDir::new().unwrap(), FaultyDisk::default());
+    let store = open(faulty(&directory, &disk)).await.unwrap();
+    store.accept(event(1)).await.unwrap();
+    store.put(&key(1), Bytes::from_static(b"sealed"), None).await.unwrap();
+    store.close().await;
+    drop(store);
+    // The index is not behind the seam: this is what cannot be opened, as sled cannot without a write.
+    let (index, aside) = (directory.path().join("index"), directory.path().join("aside"));
+    std::fs::rename(&index, &aside).unwrap();
+    std::fs::write(&index, "").unwrap();
+    disk.set_free(0);
+    let store = open(faulty(&directory, &disk)).await.unwrap();
+    assert!(matches!(store.accept(event(2)).await, Err(StoreError::Full { free: 0, .. })));
+    assert!(matches!(store.writable(), Err(StoreError::Full { .. })));
+    assert_eq!(store.get(&key(1)).await.unwrap().map(|(value, _)| value), Some(Bytes::from_static(b"sealed")));
+    std::fs::remove_file(&index).unwrap();
+    std::fs::rename(&aside, &index).unwrap();
+    disk.set_free(1 << 40);
+    recovered(&store).await.unwrap();
+    assert_eq!(store.depth().ready, 1, "what waited before waits again");
+    assert_eq!(store.accept(event(1)).await.unwrap(), Accepted::Duplicate(event(1).id));
+    assert_eq!(store.accept(event(2)).await.unwrap(), Accepted::New);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_without_its_index_does_not_hide_what_else_is_wrong() {
+    let (directory, disk) = (TempDir::new().unwrap(), FaultyDisk::default());
+    open(faulty(&directory, &disk)).await.unwrap().close().await;
+    let index = directory.path().join("index");
+    std::fs::remove_dir_all(&index).unwrap();
+    std::fs::write(&index, "").unwrap();
+    assert!(
+        matches!(open(faulty(&directory, &disk)).await, Err(StoreError::Unavailable(_))),
+        "with room it is an error"
+    );
+}
+
 #[tokio::test]
 async fn a_second_opening_of_one_directory_is_refused_and_names_the_holder() {
     let (directory, clock) = (TempDir::new().unwrap(), Arc::new(ManualClock::at(NOW)));

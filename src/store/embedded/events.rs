@@ -84,6 +84,7 @@ impl Embedded {
 #[async_trait]
 impl Events for Embedded {
     async fn accept(&self, event: NewEvent) -> Result<Accepted, StoreError> {
+        self.beginning.state()?;
         self.applier.state()?;
         if self.scheduler().is_full() {
             let what = format!("{MAX_ITEMS} deliveries wait already");

@@ -106,15 +106,25 @@ impl Index {
     /// [`StoreError::Damaged`] when it does not read back as it was written; the caller may rebuild it
     /// from the journal. [`StoreError::Unavailable`] for any other reason.
     pub fn open(directory: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
-        let index = Self {
+        let index = Self::unopened(directory, cache_bytes);
+        index.reopen()?;
+        Ok(index)
+    }
+
+    /// An index that is to be opened later; until then it answers nothing.
+    pub fn unopened(directory: &Path, cache_bytes: u64) -> Self {
+        Self {
             directory: directory.to_owned(),
             cache_bytes,
             open: RwLock::new(None),
             suspect: AtomicBool::new(false),
             applied: AtomicU64::new(0),
-        };
-        index.reopen()?;
-        Ok(index)
+        }
+    }
+
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        self.get_open().is_ok()
     }
 
     /// Opens the index after it was closed or failed.

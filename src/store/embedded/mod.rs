@@ -10,6 +10,7 @@
 
 mod applier;
 mod audit;
+mod begin;
 mod dedupe;
 mod events;
 mod filter;
@@ -25,7 +26,7 @@ mod row;
 mod scheduler;
 mod work;
 
-pub use open::{Options, Retention, open};
+pub use open::{Options, Retention, look_into, open};
 pub use retire::Retired;
 
 use std::path::PathBuf;
@@ -62,6 +63,7 @@ pub struct Embedded {
     retention: open::Retention,
     /// Held while segments are retired.
     retiring: tokio::sync::Mutex<()>,
+    beginning: Arc<begin::Beginning>,
     lock: Arc<lock::Lock>,
 }
 
@@ -101,6 +103,9 @@ pub struct Stats {
 impl Embedded {
     /// Syncs everything and ends the store's threads. Calls after this are refused.
     pub async fn close(&self) {
+        let beginning = Arc::clone(&self.beginning);
+        // A panic in it has been reported by the panic hook.
+        drop(tokio::task::spawn_blocking(move || beginning.end()).await);
         self.events.close().await;
         self.records.close().await;
         self.audit.close().await;
@@ -150,6 +155,7 @@ impl Embedded {
 
 impl Store for Embedded {
     fn writable(&self) -> Result<(), StoreError> {
+        self.beginning.state()?;
         self.applier.state()?;
         self.events.state()?;
         self.records.state()?;

@@ -1,7 +1,8 @@
-//! Opening a store: lock, format, journals, index, scheduler.
+//! Opening a store: lock, format, journals, index, scheduler. What an opening writes is in [`super::begin`].
 
 use std::fs;
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,10 +12,11 @@ use tokio::sync::watch;
 
 use super::applier::{self, Applier, Surroundings};
 use super::audit::AuditLog;
+use super::begin::{Beginning, Left};
 use super::dedupe::Dedupe;
 use super::index::{Index, ItemKind};
 use super::lock::Lock;
-use super::op::{self, ItemKey, MATCH, Op};
+use super::op::{ItemKey, MATCH, Op};
 use super::records::Records;
 use super::row::{DeliveryRow, Stand, Tries};
 use super::scheduler::{NewItem, Scheduler};
@@ -24,7 +26,7 @@ use crate::base::units::Reserve;
 use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk, create_file, own_directory};
 use crate::store::journal::segment::{self, End};
-use crate::store::journal::{self, Durability, Journal, JournalOptions};
+use crate::store::journal::{self, Journal, JournalOptions};
 use crate::store::model::{Attempt, Lane};
 
 /// The newest format this version reads and the one it writes.
@@ -33,7 +35,7 @@ pub const FORMAT: u32 = 3;
 pub const JOURNALS: [&str; 3] = ["events", "records", "audit"];
 /// An item that this many processes held when they ended is given up. A process that is killed from
 /// outside looks the same as one that its work has ended, so the last of these must come after [`CALM`].
-const DEATHS: u8 = 3;
+pub(super) const DEATHS: u8 = 3;
 /// How long a process must have run before it tries an item that one less than [`DEATHS`] processes held
 /// when they ended. Processes that are killed at random are mostly killed sooner, or without it under way;
 /// an item that ends its process does so whenever it is tried.
@@ -113,21 +115,45 @@ impl Options {
     }
 }
 
-/// Opens a store, making an empty one in a directory that has none. Blocks; call it from a thread that
-/// may wait.
+/// Opens a store, making an empty one in a directory that has none, and begins to use it. Blocks; call it from a thread
+/// that may wait.
+///
+/// # Errors
+/// As [`look_into`] and [`Embedded::begin`].
+pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
+    let store = look_into(options)?;
+    store.begin()?;
+    Ok(store)
+}
+
+/// Opens a store without writing anything that the version before does not read, so that a start which is refused
+/// afterwards leaves the store to that. Until [`Embedded::begin`] it takes no events and gives no work. Blocks.
 ///
 /// # Errors
 /// [`StoreError::InUse`], [`StoreError::NewerFormat`], [`StoreError::Damaged`],
-/// [`StoreError::Unavailable`]. A damaged index alone is not an error: it is rebuilt.
-pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
+/// [`StoreError::Unavailable`]; [`StoreError::NoRoom`] where there is no room for a new store. A damaged index alone is
+/// not an error: it is rebuilt. Nor is a full disk: then the store is read as far as that goes, and what is missing is
+/// made good when there is room.
+pub fn look_into(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     let lock = Arc::new(Lock::take(&options.directory)?);
     super::maintenance::end_interrupted(&options.directory)?;
     let is_older = prepare(options)?;
     let surroundings = options.surroundings();
     let dedupe = Arc::clone(&surroundings.dedupe);
     let synced = Arc::clone(&surroundings.synced);
-    let (index, end) = caught_up(options, &surroundings)?;
-    let (found, interrupted) = scheduler(options, &index, end)?;
+    let mut left = Left::new(options, is_older);
+    let (index, end, found) = match caught_up(options, &surroundings) {
+        Ok((index, end)) => {
+            let (found, interrupted) = scheduler(options, &index, end)?;
+            left.take_up(interrupted);
+            (index, end, found)
+        }
+        Err(error) => {
+            left.waits_for_room(&error)?;
+            let end = journal_end(options)?;
+            (Index::unopened(&options.directory.join("index"), options.cache_bytes), end, Scheduler::default())
+        }
+    };
     let (index, scheduler) = (Arc::new(index), Arc::new(Mutex::new(found)));
     let wake = Arc::new(watch::Sender::new(0));
     let records = Arc::new(Records::open(options.journal("records"), Arc::clone(&lock))?);
@@ -136,7 +162,7 @@ pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
         .map_err(|error| unavailable(&options.directory, &error))?;
     let sink = sink(Arc::clone(&scheduler), Arc::clone(&wake), feed);
     let journal = JournalOptions { synced, ..options.journal("events") };
-    let store = Embedded {
+    Ok(Arc::new(Embedded {
         directory: options.directory.clone(),
         disk: Arc::clone(&options.disk),
         clock: Arc::clone(&options.clock),
@@ -150,68 +176,17 @@ pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
         audit,
         retention: options.retention,
         retiring: tokio::sync::Mutex::new(()),
+        beginning: Arc::new(Beginning::with(left)),
         lock,
-    };
-    if is_older {
-        // Only now: a store that does not open is left to the version before. From here on it holds what that does not
-        // know.
-        let written = write_format(&options.directory).and_then(|()| options.disk.sync_directory(&options.directory));
-        written.map_err(|error| unavailable(&options.directory, &error))?;
-    }
-    store.take_up(interrupted)?;
-    store.hold_restored()?;
-    Ok(Arc::new(store))
+    }))
 }
 
-impl Embedded {
-    /// Takes note of the items that the last process held when it ended, and gives up those that too
-    /// many before it held as well.
-    fn take_up(&self, interrupted: Vec<(ItemKey, u8)>) -> Result<(), StoreError> {
-        if interrupted.is_empty() {
-            return Ok(());
-        }
-        let op = Op::Interrupted { items: interrupted.iter().map(|(key, _)| *key).collect() };
-        self.events.append_blocking(op::encode(&op, &[])?, Entry::of(op), Durability::Written)?;
-        let poison = interrupted.into_iter().filter(|(_, deaths)| *deaths + 1 >= DEATHS);
-        for ((event, ordinal), _) in poison {
-            let id = crate::base::id::EventId::from_u128(event);
-            tracing::error!(event = %id, ordinal, "{DEATHS} processes ended while they tried this; it is given up");
-            self.condemn((event, ordinal), POISON, Durability::Synced)?;
-        }
-        Ok(())
-    }
-
-    /// Holds what was unfinished in the backup this store was made from: it may have been delivered
-    /// since, so it is sent only when a person replays it. A start that is cut off here is taken up by the
-    /// next.
-    fn hold_restored(&self) -> Result<(), StoreError> {
-        let marker = self.directory.join(RESTORED);
-        if !marker.exists() {
-            return Ok(());
-        }
-        let items = self.scheduler().unfinished();
-        for (place, key) in items.iter().enumerate() {
-            // One sync is enough for all of them: until the marker is gone the next start goes on.
-            let durability = if place + 1 == items.len() { Durability::Synced } else { Durability::Written };
-            self.condemn(*key, FROM_BACKUP, durability)?;
-        }
-        let gone = fs::remove_file(&marker).and_then(|()| self.disk.sync_directory(&self.directory));
-        gone.map_err(|error| unavailable(&marker, &error))?;
-        if !items.is_empty() {
-            tracing::warn!(
-                items = items.len(),
-                "what the backup had unfinished is in the dead-letter list: it may have been delivered since; replay \
-                 what is still to be sent"
-            );
-        }
-        Ok(())
-    }
+/// Where the events journal ends, of which no frame but those of the newest segment is read.
+fn journal_end(options: &Options) -> Result<End, StoreError> {
+    segment::walk(&*options.disk, &options.directory.join("events"), u64::MAX, &mut |_, _, _| {
+        Ok(ControlFlow::Continue(()))
+    })
 }
-
-/// Why an item is given up that ended its processes.
-const POISON: &str = "given up: the process ended each time this was tried; replay it when the cause is found";
-/// Why an item is given up that a backup had unfinished.
-const FROM_BACKUP: &str = "held: restored from a backup, so it may have been delivered since; replay it to send it";
 
 /// What written operations are told to: the scheduler, whoever waits for work, and the index.
 fn sink(scheduler: Arc<Mutex<Scheduler>>, wake: Arc<watch::Sender<u64>>, feed: applier::Feed) -> journal::Sink<Entry> {
@@ -329,13 +304,17 @@ pub(super) fn caught_up(options: &Options, from: &Surroundings) -> Result<(Index
     }
 }
 
-fn is_about(error: &StoreError, path: &Path) -> bool {
+pub(super) fn is_about(error: &StoreError, path: &Path) -> bool {
     matches!(error, StoreError::Damaged { place, .. } if place.starts_with(&*path.to_string_lossy()))
 }
 
 /// The scheduler as the index tells it, and what was held when the last process ended, with how many
 /// before it had.
-fn scheduler(options: &Options, index: &Index, end: End) -> Result<(Scheduler, Vec<(ItemKey, u8)>), StoreError> {
+pub(super) fn scheduler(
+    options: &Options,
+    index: &Index,
+    end: End,
+) -> Result<(Scheduler, Vec<(ItemKey, u8)>), StoreError> {
     let now = options.clock.now();
     let (mut scheduler, mut interrupted) = (Scheduler::beginning_at(end.sequence), Vec::new());
     for key in index.items(ItemKind::Active)? {
@@ -408,6 +387,9 @@ pub(super) fn bytes_of_journals(directory: &Path) -> u64 {
 }
 
 pub(super) fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        return StoreError::NoRoom { path: path.display().to_string() };
+    }
     StoreError::Unavailable(Arc::from(format!("{}: {error}", path.display())))
 }
 
@@ -497,5 +479,23 @@ mod tests {
         assert!(claim(&store).await.is_empty());
         let found = store.event(event(1).id).await.expect("reads").expect("is there");
         assert_eq!((found.head.state, found.body.len(), found.headers.len()), (EventState::Done, 1_000, 1));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_of_an_older_format_is_left_to_that_version_until_it_is_used() {
+        let directory = tempfile::tempdir().expect("a directory");
+        open(&options(directory.path())).expect("opens").close().await;
+        let format = directory.path().join("format");
+        let older = r#"{"format":2}"#;
+        fs::write(&format, older).expect("writes");
+        let store = look_into(&options(directory.path())).expect("opens");
+        assert!(matches!(store.accept(event(1)).await, Err(StoreError::Unavailable(_))), "it is not in use yet");
+        store.close().await;
+        drop(store);
+        assert_eq!(fs::read_to_string(&format).expect("reads"), older, "a refused start leaves it as it was");
+        let store = open(&options(directory.path())).expect("opens");
+        assert_eq!(store.accept(event(1)).await.expect("accepts"), Accepted::New);
+        assert_eq!(read_format(&fs::read(&format).expect("reads"), &format).expect("is one"), FORMAT);
+        store.close().await;
     }
 }

@@ -189,6 +189,7 @@ impl Embedded {
 
     /// Holds an event for a replay, with what is in the index of it up to date.
     async fn hold_for_replay(&self, event: EventId, items: &[ItemKey]) -> Result<Settling, StoreError> {
+        self.beginning.state()?;
         let conflict = || StoreError::Conflict(format!("{event} is still being worked on"));
         if !self.scheduler().hold(event.to_u128()) {
             return Err(conflict());
@@ -211,6 +212,9 @@ impl Backlog for Embedded {
 #[async_trait]
 impl Work for Embedded {
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Leased>, StoreError> {
+        if self.beginning.state().is_err() {
+            return Ok(Vec::new());
+        }
         let claimed = self.scheduler().claim(&claim);
         if claimed.is_empty() {
             return Ok(claimed);
@@ -325,6 +329,7 @@ impl Work for Embedded {
     }
 
     async fn next_due(&self, busy: &[Lane]) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.scheduler().next_due(busy))
+        // What wakes the workers then is sent when it begins.
+        Ok(self.beginning.state().ok().and_then(|()| self.scheduler().next_due(busy)))
     }
 }

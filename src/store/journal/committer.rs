@@ -129,9 +129,19 @@ pub struct Committer<T> {
 
 impl<T> Committer<T> {
     /// A committer that goes on after `end`, in a segment of its own. What a process before this one
-    /// wrote is synced first: it may have been killed between writing and syncing.
-    pub fn begin(options: JournalOptions, end: End, sink: Sink<T>, shared: Shared<T>) -> io::Result<Self> {
+    /// wrote is synced first: it may have been killed between writing and syncing. Where a full disk keeps it from that,
+    /// the error is given with it: it is to [`Self::run`] with that.
+    ///
+    /// # Errors
+    /// Any other, and a full disk where the journal never was.
+    pub fn begin(
+        options: JournalOptions,
+        end: End,
+        sink: Sink<T>,
+        shared: Shared<T>,
+    ) -> io::Result<(Self, Option<io::Error>)> {
         let mark = Mark::open(&*options.disk, &options.directory)?;
+        let was = mark.bounds().first > 0;
         let mut committer = Self {
             first: mark.bounds().first.max(1),
             shared,
@@ -147,12 +157,17 @@ impl<T> Committer<T> {
             unsynced_since: Duration::ZERO,
             options,
         };
-        committer.reopen()?;
-        Ok(committer)
+        match committer.reopen() {
+            Err(error) if was && error.kind() == io::ErrorKind::StorageFull => Ok((committer, Some(error))),
+            other => other.map(|()| (committer, None)),
+        }
     }
 
-    /// Writes until the queue is closed.
-    pub fn run(mut self) {
+    /// Writes until the queue is closed, beginning anew first where it could not begin.
+    pub fn run(mut self, full: Option<&io::Error>) {
+        if let Some(full) = full {
+            self.failed(full);
+        }
         loop {
             let patience = self.patience();
             let result = match self.shared.queue.take(patience, BATCH_BYTES, Request::weight) {

@@ -133,7 +133,8 @@ impl<T: Send + 'static> Journal<T> {
     /// journal's thread has ended.
     ///
     /// # Errors
-    /// When the tail cannot be cut or the first segment cannot be made.
+    /// When the tail cannot be cut or a segment cannot be made. A full disk is an error only where the journal never
+    /// was, [`StoreError::NoRoom`]; else it is opened, and takes entries once there is room.
     pub fn open(
         options: JournalOptions,
         end: End,
@@ -154,13 +155,20 @@ impl<T: Send + 'static> Journal<T> {
             counts: Arc::clone(&counts),
             watermark: Arc::clone(&watermark),
         };
-        let begun = Committer::begin(options, end, sink, shared).and_then(|committer| {
+        let directory = options.directory.display().to_string();
+        let begun = Committer::begin(options, end, sink, shared).and_then(|(committer, full)| {
+            if let Some(full) = &full {
+                *health.write().unwrap_or_else(PoisonError::into_inner) = Err(watermark.explain(full));
+            }
             std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
-                committer.run();
+                committer.run(full.as_ref());
                 drop(held);
             })
         });
-        let thread = begun.map_err(|error| watermark.explain(&error))?;
+        let thread = begun.map_err(|error| match error.kind() {
+            std::io::ErrorKind::StorageFull => StoreError::NoRoom { path: directory },
+            _ => watermark.explain(&error),
+        })?;
         let room = Semaphore::new(WAITING_BYTES);
         Ok(Self { queue, room, thread: Mutex::new(Some(thread)), counts, health, watermark })
     }
