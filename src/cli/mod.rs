@@ -160,6 +160,8 @@ pub enum Ended {
     Done,
     /// The answer is no.
     No,
+    /// Done, but for a part that could not be.
+    Partly,
 }
 
 /// Runs the program with these arguments, the program's name first.
@@ -176,6 +178,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(cli, &mut output) {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::No) => ExitCode::FAILURE,
+        Ok(Ended::Partly) => ExitCode::from(3),
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output.error(&error);

@@ -211,9 +211,17 @@ fn no(error: &StoreError, output: &mut Output) -> Ended {
 }
 
 fn tell(report: &BackupReport, output: &mut Output, what: std::fmt::Arguments<'_>) -> anyhow::Result<Ended> {
+    let lost: Vec<_> = report.journals.iter().flat_map(|journal| &journal.lost).collect();
+    let ended = if lost.is_empty() { Ended::Done } else { Ended::Partly };
     if output.json {
         output.value(report)?;
-        return Ok(Ended::Done);
+        return Ok(ended);
+    }
+    for lost in lost {
+        output.note(format_args!(
+            "not in it, because it cannot be read: {} entries of {} at byte {}",
+            lost.records, lost.file, lost.offset
+        ));
     }
     output.line(format_args!("{what}, as of {}", report.created_at))?;
     let rows: Vec<_> = report
@@ -225,5 +233,5 @@ fn tell(report: &BackupReport, output: &mut Output, what: std::fmt::Arguments<'_
         })
         .collect();
     output.table(&["JOURNAL", "FIRST", "LAST", "BYTES"], &rows)?;
-    Ok(Ended::Done)
+    Ok(ended)
 }

@@ -119,6 +119,19 @@ fn a_backup_is_verified_and_restored_and_nothing_is_sent_again_unasked() {
 }
 
 #[test]
+fn a_backup_that_is_not_complete_says_what_it_lacks() {
+    let yard = Yard::begin();
+    let path = segment(&yard.data().join("events"));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[36 + 16 + 20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let again = yard.backup.path().join("again");
+    let (told, code) = yard.run("backup", &[again.to_str().unwrap()]);
+    assert!(code == 3 && told.contains(path.to_str().unwrap()) && told.contains("1 entries"), "{told}");
+    assert_eq!(yard.run("backup", &["--verify", again.to_str().unwrap()]).1, 3);
+}
+
+#[test]
 fn a_restore_resends_when_it_is_asked_to_and_refuses_what_is_not_whole() {
     let yard = Yard::begin();
     let path = segment(&yard.backup().join("events"));

@@ -342,6 +342,47 @@ async fn a_backup_of_a_running_store_restores_to_the_same_and_sends_nothing_twic
 }
 
 #[tokio::test]
+async fn a_backup_of_a_damaged_store_has_what_can_be_read_and_names_the_rest() {
+    let lab = Lab::begin().await;
+    let lost = lab.accept().await;
+    lab.fill_segment().await;
+    lab.fill_segment().await;
+    let kept = lab.accept().await;
+    lab.store.close().await;
+    let damaged = lab.directory.path().join("events/00000000000000000001.journal");
+    let mut bytes = fs::read(&damaged).unwrap();
+    // The frame of the first event: behind the header of the segment, and its own.
+    bytes[36 + 16 + 20] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    let backup = TempDir::new().unwrap();
+    let made = maintenance::backup(&lab.options(), backup.path()).unwrap();
+    let told = maintenance::LostRecords { file: damaged.display().to_string(), offset: 36, records: 1 };
+    assert_eq!(made.journals[0].lost, [told]);
+    assert!(made.journals[1..].iter().all(|journal| journal.lost.is_empty()));
+    assert_eq!(maintenance::verify(backup.path()).unwrap(), made);
+    let target = TempDir::new().unwrap();
+    let options = Options { directory: target.path().join("state"), ..lab.options() };
+    maintenance::restore(backup.path(), &options, Unfinished::Resumed).unwrap();
+    let restored = Lab { store: open(options).await.unwrap(), ..lab };
+    assert_eq!((restored.state(lost).await, restored.state(kept).await), (None, Some(EventState::Queued)));
+    assert_eq!(restored.claim().await.item.event(), kept);
+    restored.store.close().await;
+}
+
+#[tokio::test]
+async fn a_store_of_which_nothing_can_be_read_has_no_backup() {
+    let lab = Lab::begin().await;
+    lab.accept().await;
+    lab.store.close().await;
+    let journal = lab.directory.path().join("events/00000000000000000001.journal");
+    let length = fs::read(&journal).unwrap().len();
+    fs::write(&journal, vec![0; length]).unwrap();
+    let backup = TempDir::new().unwrap();
+    let refused = maintenance::backup(&lab.options(), backup.path());
+    assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn what_a_backup_has_unfinished_is_held_by_a_restore_until_it_is_replayed() {
     let lab = filled().await;
     let (done, retried, queued) =

@@ -31,6 +31,14 @@ pub(super) struct Write {
     pub(super) value: Option<Vec<u8>>,
 }
 
+impl Write {
+    /// An entry that changes nothing.
+    pub(super) fn nothing() -> Self {
+        let key = RecordKey { collection: Arc::from(""), key: Arc::from("") };
+        Self { key, version: 0, value: None }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Place {
     pointer: Pointer,

@@ -16,6 +16,7 @@ pub mod committer;
 pub mod frame;
 pub mod mark;
 pub mod queue;
+pub mod salvage;
 pub mod segment;
 pub mod watermark;
 

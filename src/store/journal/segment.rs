@@ -19,7 +19,7 @@ use crate::store::disk::{Disk, DiskFile, read_all, read_exact_at};
 /// sequence number and length (zeros where there was none), CRC32C of all.
 pub const HEADER: u64 = 36;
 
-const HEADER_BYTES: usize = 36;
+pub(super) const HEADER_BYTES: usize = 36;
 const MAGIC: &[u8; 8] = b"TLJRNL\0\x02";
 const HELP: &str = "run `trunkline store check` to see what is left, and restore a backup if facts are missing";
 
@@ -58,6 +58,11 @@ pub fn create(disk: &dyn Disk, directory: &Path, first: u64) -> io::Result<Box<d
     file.sync_data()?;
     disk.sync_directory(directory)?;
     Ok(file)
+}
+
+/// The header of a segment that follows one of this first sequence number and length.
+pub fn header_after(first: u64, previous: Option<(u64, u64)>) -> Vec<u8> {
+    header(first, previous.map_or_else(Link::default, |(first, bytes)| Link { first, bytes }))
 }
 
 fn header(first: u64, previous: Link) -> Vec<u8> {

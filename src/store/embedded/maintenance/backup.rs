@@ -5,7 +5,7 @@
 //! their end, and what is taken of each journal is what was whole when it was read. What was delivered
 //! is in the journal as delivered, so a restored store does not send it again. What was unfinished may have
 //! been delivered after the backup was made; a restored store holds it in the dead-letter list unless
-//! [`Unfinished::Resumed`] is asked for.
+//! [`Unfinished::Resumed`] is asked for. Of a journal that is damaged, what can be read is taken: see [`super::salvage`].
 
 use std::fs;
 use std::io::Write as _;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::lock::Lock;
 use super::super::open::{FORMAT, JOURNALS, Options, RESTORED, unavailable, write_format};
+use super::salvage;
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk, create_file, make_directory};
@@ -50,6 +51,33 @@ pub struct JournalBackup {
     pub last: u64,
     /// Its segments, oldest first.
     pub segments: Vec<SegmentBackup>,
+    /// What could not be read of the journal, and is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostRecords>,
+}
+
+/// What could not be read at one place of a journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LostRecords {
+    /// The file, in the store that was backed up.
+    pub file: String,
+    /// The place in it.
+    pub offset: u64,
+    /// How many entries of the journal.
+    pub records: u64,
+}
+
+impl JournalBackup {
+    /// How many entries could not be read.
+    pub fn lost_records(&self) -> u64 {
+        self.lost.iter().map(|lost| lost.records).sum()
+    }
+
+    /// How many entries are in it.
+    fn read_records(&self) -> u64 {
+        (self.last + 1).saturating_sub(self.first).saturating_sub(self.lost_records())
+    }
 }
 
 /// A segment in a backup.
@@ -81,11 +109,12 @@ struct Manifest {
     crc32c: u32,
 }
 
-/// Writes a backup of a store, which may be in use, into a directory that is empty or not there.
+/// Writes a backup of a store, which may be in use, into a directory that is empty or not there. What cannot be read of
+/// its journals is left out, and the report names it.
 ///
 /// # Errors
 /// [`StoreError::NotFound`] when there is no store; [`StoreError::Conflict`] when the target is not
-/// empty; [`StoreError::Damaged`] when the store's journal is.
+/// empty; [`StoreError::Damaged`] when nothing of the store's journals can be read.
 pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> {
     if !options.directory.join("format").exists() {
         return Err(StoreError::NotFound(format!("a store at {}", options.directory.display())));
@@ -93,30 +122,50 @@ pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> 
     empty_directory(to)?;
     let created_at = options.clock.now();
     // The audit log is read last: it has what was done before, whatever the others have of the effects.
-    let journals = JOURNALS.iter().map(|name| copy_journal(options, name, to)).collect::<Result<Vec<_>, _>>()?;
+    let mut damage = None;
+    let journals = JOURNALS
+        .iter()
+        .map(|name| copy_journal(options, name, &to.join(name), &mut damage))
+        .collect::<Result<Vec<_>, _>>()?;
+    if let Some(damage) = damage.filter(|_| journals.iter().all(|journal| journal.read_records() == 0)) {
+        return Err(damage);
+    }
     let report = BackupReport { format: FORMAT, created_at, journals };
     write_manifest(&report, to).map_err(|error| unavailable(to, &error))?;
     verify(to)
 }
 
-fn copy_journal(options: &Options, name: &str, to: &Path) -> Result<JournalBackup, StoreError> {
-    let target = to.join(name);
-    for _ in 1..TRIES {
-        match copy_once(options, name, &target) {
+fn copy_journal(
+    options: &Options,
+    name: &str,
+    target: &Path,
+    damage: &mut Option<StoreError>,
+) -> Result<JournalBackup, StoreError> {
+    let mut tries = 1;
+    let error = loop {
+        match copy_once(options, name, target) {
             Ok(journal) => return Ok(journal),
+            Err(error) if tries == TRIES => break error,
             // Its oldest segment may have been removed between two looks at the directory.
             Err(error) => tracing::debug!(error = %error, journal = name, "the journal is copied again"),
         }
-        fs::remove_dir_all(&target).map_err(|error| unavailable(&target, &error))?;
+        tries += 1;
+        fs::remove_dir_all(target).map_err(|error| unavailable(target, &error))?;
+    };
+    if !matches!(error, StoreError::Damaged { .. } | StoreError::Read(_)) {
+        return Err(error);
     }
-    copy_once(options, name, &target)
+    fs::remove_dir_all(target).map_err(|error| unavailable(target, &error))?;
+    *damage = Some(error);
+    salvage::copy(options, name, target)
 }
 
 fn copy_once(options: &Options, name: &str, target: &Path) -> Result<JournalBackup, StoreError> {
     let (disk, directory) = (&*options.disk, options.directory.join(name));
     make_directory(target).map_err(|error| unavailable(target, &error))?;
     let end = segment::walk(disk, &directory, 0, &mut |_, _, _| Ok(ControlFlow::Continue(())))?;
-    let bounds = mark::read(disk, &directory).map_err(|error| unavailable(&directory, &error))?.unwrap_or_default();
+    let unmarked = |error: std::io::Error| StoreError::Read(Arc::from(format!("{}: {error}", directory.display())));
+    let bounds = mark::read(disk, &directory).map_err(unmarked)?.unwrap_or_default();
     let segments = segment::list(disk, &directory).map_err(|error| unavailable(&directory, &error))?;
     let mut copied = Vec::new();
     for first in segments.into_iter().filter(|first| *first >= bounds.first && Some(*first) <= end.segment) {
@@ -130,7 +179,7 @@ fn copy_once(options: &Options, name: &str, target: &Path) -> Result<JournalBack
     }
     let first = copied.first().map_or(1, |segment| segment.first);
     sync_directory(target)?;
-    Ok(JournalBackup { name: name.to_owned(), first, last: end.sequence, segments: copied })
+    Ok(JournalBackup { name: name.to_owned(), first, last: end.sequence, segments: copied, lost: Vec::new() })
 }
 
 /// Checks that a backup is whole: the manifest, each file's length and checksum, each frame.
@@ -220,13 +269,13 @@ fn checksum(report: &BackupReport) -> u32 {
     crc32c::crc32c(&serde_json::to_vec(report).unwrap_or_default())
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = create_file(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
-fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     SystemDisk.sync_directory(directory).map_err(|error| unavailable(directory, &error))
 }
 

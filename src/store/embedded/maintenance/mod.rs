@@ -5,6 +5,7 @@
 
 mod backup;
 mod check;
+mod salvage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::store::StoreError;
 use crate::store::journal::mark::{self, Bounds, Mark};
 use crate::store::journal::segment;
 
-pub use backup::{BackupReport, JournalBackup, Unfinished, backup, restore, verify};
+pub use backup::{BackupReport, JournalBackup, LostRecords, Unfinished, backup, restore, verify};
 pub use check::{Report, check};
 
 /// What making the index anew came to.
