@@ -343,7 +343,7 @@ async fn told(door: &ProxyDoor, event: &Event, call: &DurableCall) -> Result<Val
 fn next_try(delivery: &Delivery) -> Option<String> {
     match delivery.state {
         DeliveryState::Ready { due } => Some(due.to_string()),
-        DeliveryState::Leased { .. } | DeliveryState::Done | DeliveryState::Dead => None,
+        DeliveryState::Leased { .. } | DeliveryState::Done | DeliveryState::Dead | DeliveryState::Withdrawn => None,
     }
 }
 

@@ -103,7 +103,8 @@ pub trait Work: Backlog {
     async fn replay_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), StoreError>;
 
     /// Runs an event's rules anew: its previous deliveries are forgotten but for their attempts'
-    /// record, and the event is a match item again; durable when this returns. Answers as
+    /// record, those that were given up are withdrawn until the rules ask for them again, and the event is a match item
+    /// again; durable when this returns. Answers as
     /// [`Self::replay_delivery`] does.
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<(), StoreError>;
 

@@ -154,6 +154,8 @@ pub enum DeliveryState {
     Done,
     /// It was given up: the dead-letter list.
     Dead,
+    /// It was given up, and then its event was replayed, whose rules no longer ask for it.
+    Withdrawn,
 }
 
 /// The lane of matching, and what the lanes of endpoints begin with.

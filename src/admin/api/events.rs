@@ -105,7 +105,8 @@ pub struct DeliveryShown {
     pub action: u16,
     /// The action in words.
     pub summary: String,
-    /// `ready`, `leased`, `done` or `dead`.
+    /// `ready`, `leased`, `done`, `dead`, or `withdrawn`: given up, and then the event was replayed, whose rules no longer
+    /// ask for it.
     pub state: &'static str,
     /// When it is due, or its lease ends.
     #[schema(format = DateTime)]
@@ -281,6 +282,7 @@ pub fn delivery(delivery: &Delivery) -> DeliveryShown {
         DeliveryState::Leased { until } => ("leased", Some(until)),
         DeliveryState::Done => ("done", None),
         DeliveryState::Dead => ("dead", None),
+        DeliveryState::Withdrawn => ("withdrawn", None),
     };
     let attempt = |attempt: &Attempt| AttemptShown {
         number: attempt.number,

@@ -162,7 +162,7 @@ impl Fold<'_> {
     fn replayed(&mut self, event: u128) -> Result<(), StoreError> {
         let count = self.event(event)?.map_or(0, |row| row.deliveries);
         for ordinal in 0..count {
-            self.change_delivery((event, ordinal), |row| row.stand = Stand::Done)?;
+            self.change_delivery((event, ordinal), DeliveryRow::withdraw)?;
         }
         self.change_event(event, |row| {
             (row.state, row.given_up, row.tries) = (EventState::Queued, false, Tries::default());
@@ -223,7 +223,7 @@ impl Fold<'_> {
             match stand {
                 Some(Stand::Dead) => dead = true,
                 Some(Stand::Ready(_)) => open = true,
-                Some(Stand::Done) | None => {}
+                Some(Stand::Done | Stand::Withdrawn) | None => {}
             }
         }
         let state = match (open, dead) {

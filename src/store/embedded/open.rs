@@ -30,7 +30,7 @@ use crate::store::journal::{self, Journal, JournalOptions};
 use crate::store::model::{Attempt, Lane};
 
 /// The newest format this version reads and the one it writes.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// The journals, each a directory.
 pub const JOURNALS: [&str; 3] = ["events", "records", "audit"];
 /// An item that this many processes held when they ended is given up. A process that is killed from
@@ -260,7 +260,7 @@ pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<u32, StoreError> 
     let read: Format =
         serde_json::from_slice(bytes).map_err(|_| segment::damaged("the format file does not read", path, 0))?;
     match read.format {
-        2 | FORMAT => Ok(read.format),
+        2..=FORMAT => Ok(read.format),
         newer if newer > FORMAT => {
             let directory = path.parent().unwrap_or(path).display().to_string();
             Err(StoreError::NewerFormat { path: directory, found: newer, supported: FORMAT })
@@ -362,7 +362,7 @@ fn active_item(index: &Index, key: ItemKey, now: Timestamp) -> Result<(NewItem, 
         Stand::Ready(due) => {
             due.before(Some(planned(&row, due).since(now)).filter(|step| *step >= STEP).unwrap_or_default())
         }
-        Stand::Done | Stand::Dead => now,
+        Stand::Done | Stand::Dead | Stand::Withdrawn => now,
     };
     let (rule, tries, since) = (Arc::from(row.rule.as_str()), row.tries, Some(due));
     let (due, suspect, attempts) = (calm(tries, due), suspect(tries), tries.begun);

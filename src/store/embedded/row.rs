@@ -11,7 +11,9 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{DeliveryId, EventId};
 use crate::store::StoreError;
 use crate::store::journal::Pointer;
-use crate::store::model::{Attempt, Delivery, DeliveryState, EventHead, EventState, Lane, NewEvent, PlannedDelivery};
+use crate::store::model::{
+    Attempt, Delivery, DeliveryState, EventHead, EventState, Lane, NO_RULE, NewEvent, PlannedDelivery,
+};
 
 /// Attempts that are kept of a delivery.
 const ATTEMPTS: usize = 20;
@@ -127,6 +129,8 @@ pub enum Stand {
     Done,
     /// It was given up.
     Dead,
+    /// It was given up, and the event's rules were matched again since and do not ask for it.
+    Withdrawn,
 }
 
 impl From<Outcome> for Stand {
@@ -233,6 +237,12 @@ impl DeliveryRow {
         self.rule == planned.rule && self.summary == cut(&planned.summary, SUMMARY_BYTES)
     }
 
+    /// The event's rules are matched again: what was given up is withdrawn, until they ask for it. What only tells that
+    /// they were not matched has come to its end.
+    pub fn withdraw(&mut self) {
+        self.stand = if self.stand == Stand::Done || self.rule == NO_RULE { Stand::Done } else { Stand::Withdrawn };
+    }
+
     /// Adds an attempt, keeping the newest within bounds. One that was held back takes the place of the one before it
     /// that was held back for the same reason.
     pub fn record(&mut self, attempt: &Attempt, outcome: Outcome) {
@@ -262,6 +272,7 @@ impl DeliveryRow {
                 Stand::Ready(due) => DeliveryState::Ready { due },
                 Stand::Done => DeliveryState::Done,
                 Stand::Dead => DeliveryState::Dead,
+                Stand::Withdrawn => DeliveryState::Withdrawn,
             },
             attempts: self.attempts,
         }

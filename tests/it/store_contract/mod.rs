@@ -272,6 +272,7 @@ macro_rules! contract_of {
                 a_dead_delivery_is_ready_again_with_a_fresh_count,
                 a_done_delivery_can_be_replayed,
                 a_replayed_event_is_matched_anew,
+                what_no_rule_asks_for_any_more_is_withdrawn,
                 what_is_planned_anew_keeps_its_ids_and_another_gets_its_own,
                 a_replay_survives_a_crash,
                 what_is_unknown_cannot_be_replayed,

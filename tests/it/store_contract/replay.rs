@@ -2,7 +2,7 @@
 
 use trunkline::base::id::{DeliveryId, EventId};
 use trunkline::store::StoreError;
-use trunkline::store::model::{EventState, Item, Verdict};
+use trunkline::store::model::{DeliveryState, EventState, Item, Verdict};
 
 use super::{Engine, Lab};
 
@@ -37,6 +37,28 @@ pub async fn a_replayed_event_is_matched_anew<E: Engine>(lab: Lab<E>) {
         lab.finish(&leased, Verdict::Done).await;
     }
     assert_eq!(lab.state(id).await, EventState::Done);
+}
+
+pub async fn what_no_rule_asks_for_any_more_is_withdrawn<E: Engine>(lab: Lab<E>) {
+    let id = lab.planned(&["gone", "kept", "done"]).await;
+    for leased in lab.claim(10).await {
+        let verdict = if &*leased.lane.0 == "done" { Verdict::Done } else { Verdict::Dead };
+        lab.finish(&leased, verdict).await;
+    }
+    lab.store().replay_event(id, lab.now()).await.unwrap();
+    let matching = lab.claim_one().await;
+    lab.store().plan(matching.lease, vec![lab.plan(0, "kept")]).await.unwrap();
+    let again = lab.claim_one().await;
+    lab.finish(&again, Verdict::Done).await;
+    assert_eq!((lab.state(id).await, lab.store().depth().dead), (EventState::Done, 0));
+    let lab = lab.crash().await;
+    let told: Vec<_> = lab.store().deliveries(id).await.unwrap().into_iter().map(|delivery| delivery.state).collect();
+    assert_eq!(told, [DeliveryState::Withdrawn, DeliveryState::Done, DeliveryState::Done]);
+    lab.store().replay_event(id, lab.now()).await.unwrap();
+    let matching = lab.claim_one().await;
+    lab.store().plan(matching.lease, vec![lab.plan(0, "gone")]).await.unwrap();
+    let asked_for = lab.store().deliveries(id).await.unwrap().remove(0);
+    assert!(matches!(asked_for.state, DeliveryState::Ready { .. }), "{asked_for:?}");
 }
 
 pub async fn what_is_planned_anew_keeps_its_ids_and_another_gets_its_own<E: Engine>(lab: Lab<E>) {
