@@ -96,7 +96,7 @@ pub fn is_sensitive(name: &str) -> bool {
 }
 
 /// A name in words, in lower case. A run of capitals is a word, but for the last of it where a small letter follows.
-fn words(name: &str) -> Vec<String> {
+pub fn words(name: &str) -> Vec<String> {
     let chars: Vec<char> = name.chars().collect();
     let (mut words, mut word) = (Vec::new(), String::new());
     for (at, &char) in chars.iter().enumerate() {

@@ -1,24 +1,51 @@
 //! What follows telling keys in a text that is not YAML: a quote was forgotten, a bracket is open, or it is another kind
 //! of file. Nobody can say where a value ends there, so all that follows on the line is hidden, and what stands below the
-//! key as far as it may belong to it. Only references are shown.
+//! key as far as it may belong to it. Only references are shown, and below `headers` the names, and values that are one
+//! template.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// What names have in them under which secrets stand.
-const NAMES: &str =
-    "secret|secert|secrt|passw|passphrase|pwd|key|token|bearer|credential|cookie|authorization|signature|headers";
+use super::is_name;
+use crate::base::sensitive::words;
+
+/// What names have in them under which secrets stand. `key` and `token` are in other words as well: [`is_telling`].
+const STEMS: &str = "secret|secert|secrt|passw|passphrase|pwd|bearer|credential|cookie|authorization|signature|headers";
 
 /// A telling name with its sign; one that begins an entry, without; a variable of an environment file; a scheme of
 /// `Authorization`. What follows is secret.
 #[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
 static TELLING: LazyLock<Regex> = LazyLock::new(|| {
-    let name = format!(r"(?:[\w.-]*?(?:{NAMES})[\w-]*|pass)");
+    let name = format!(r"(?:[\w.-]*?(?:{STEMS}|key|token)[\w-]*|pass)");
     let with_sign = format!(r#"\b{name}["']?\s*[:=]"#);
     let without = format!(r#"(?:^|[{{\[,])[\s\-"'?]*{name}(?:["']|\s|$)"#);
     let variable = r#"^[\s\-"'#]*(?:export\s+)?[\w.-]+\s*="#;
     Regex::new(&format!(r"(?i){with_sign}|{without}|{variable}|\b(?:bearer|basic)\s")).expect("a pattern")
+});
+
+/// Words that end as names of secrets do.
+const OTHER_WORDS: [&str; 10] =
+    ["donkey", "flunkey", "hockey", "hotkey", "jockey", "lackey", "monkey", "turkey", "turnkey", "whiskey"];
+
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static STEM: LazyLock<Regex> = LazyLock::new(|| Regex::new(&format!("(?i){STEMS}")).expect("a pattern"));
+
+/// A variable of an environment file, up to its sign.
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static VARIABLE: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"(?i)^[\s\-"'#]*(?:export\s+)?[\w.-]+\s*=$"#).expect("a pattern"));
+
+/// A header's name with its sign and the blanks behind it.
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static HEADER: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"^(?:"([\w-]+)"|'([\w-]+)'|([\w-]+))\s*:(?:\s+|$)"#).expect("a pattern"));
+
+/// One template that has no text in it, with a scheme at most before it.
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static SLOT: LazyLock<Regex> = LazyLock::new(|| {
+    let path = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\s*\|\s*[a-z]\w*)*";
+    Regex::new(&format!(r"^(?:(?:Bearer|Basic|Token) )?\{{\{{\s*{path}\s*\}}\}}$")).expect("a pattern")
 });
 
 /// The beginning of a line that is the next entry of a map, or closes one.
@@ -46,8 +73,9 @@ pub(super) fn hidden_from(lines: &[&str]) -> Vec<Option<usize>> {
             return None;
         }
         let start = line.len() - content.len();
-        if open.as_ref().is_some_and(|open| open.holds(columns(line, start), content)) {
-            return (!is_reference_alone(content)).then_some(start);
+        let column = columns(line, start);
+        if let Some(open) = open.as_mut().filter(|open| open.holds(column, content)) {
+            return open.hidden_from(column, content.trim_end()).map(|from| start + from);
         }
         let (from, next) = on_line(line);
         open = next;
@@ -62,6 +90,16 @@ struct Open {
     column: usize,
     /// Whether its value is a reference: only what is indented more can belong to it.
     whole: bool,
+    /// What is shown of entries below it.
+    names: Names,
+}
+
+/// Whether the names of entries below a telling key are shown.
+#[derive(Clone, Copy)]
+enum Names {
+    Hidden,
+    /// Those of headers, at the column of the first: what is deeper belongs to a value.
+    Shown(Option<usize>),
 }
 
 impl Open {
@@ -72,6 +110,51 @@ impl Open {
         let is_below = indentation > self.column;
         is_below || !self.whole && (indentation == self.column && is_item() || !ENTRY.is_match(content))
     }
+
+    /// From which byte on a line is hidden that may belong to the value.
+    fn hidden_from(&mut self, column: usize, content: &str) -> Option<usize> {
+        let is_entry = matches!(self.names, Names::Shown(at) if at.is_none_or(|at| at == column));
+        let header = HEADER.captures(content).filter(|_| is_entry).filter(|header| {
+            let name = header.iter().skip(1).flatten().next();
+            name.is_some_and(|name| is_name(name.as_str()))
+        });
+        let from = header.and_then(|header| header.get(0)).map(|header| header.end());
+        let value = content.get(from.unwrap_or_default()..).unwrap_or_default();
+        if from.is_some() {
+            // In a value that goes on below, nobody knows what is a name.
+            self.names = if goes_on(value) { Names::Hidden } else { Names::Shown(Some(column)) };
+        }
+        let is_harmless =
+            is_reference_alone(content) || from.is_some() && (value.is_empty() || SLOT.is_match(inner(value)));
+        (!is_harmless).then_some(from.unwrap_or_default())
+    }
+}
+
+/// Whether a value does not end on its line: a quote or a bracket is open.
+fn goes_on(value: &str) -> bool {
+    let quote = value.chars().next().filter(|first| matches!(first, '"' | '\''));
+    let is_open = |quote: char| value.replace(r"\\", "").replace(r#"\""#, "").matches(quote).count() % 2 == 1;
+    quote.is_some_and(is_open) || value.starts_with(['[', '{', '&', '*', '!']) && !value.starts_with("{{")
+}
+
+/// A value without its quotes, where it has both.
+fn inner(value: &str) -> &str {
+    let within =
+        |quote: char| value.strip_prefix(quote)?.strip_suffix(quote).filter(|inner: &&str| !inner.contains(quote));
+    within('"').or_else(|| within('\'')).unwrap_or(value)
+}
+
+/// Whether a name is that of a secret: `key` and `token` are parts of other words as well
+/// (`keyword`, `monkey`), and count as words of their own, however joined, and at the end of one (`apikey`).
+fn is_telling(name: &str) -> bool {
+    let is_word = |word: &String| {
+        let word = word.trim_end_matches(|c: char| c.is_ascii_digit());
+        let word = word.strip_suffix('s').unwrap_or(word);
+        let ends = word.ends_with("key") || word.ends_with("token");
+        ends && !OTHER_WORDS.contains(&word) || word.starts_with("token") && !word.starts_with("tokeni")
+    };
+    let is_whole = ["pass", "basic"].iter().any(|known| name.eq_ignore_ascii_case(known));
+    is_whole || STEM.is_match(name) || words(name).iter().any(is_word)
 }
 
 /// From which byte on a line is hidden, and the telling key that is open at its end.
@@ -79,19 +162,29 @@ fn on_line(line: &str) -> (Option<usize>, Option<Open>) {
     let (mut at, mut open) = (0, None);
     while let Some(found) = TELLING.find_at(line, at) {
         let name = found.as_str().trim_start_matches(|c: char| c.is_whitespace() || "{[,-\"'?#".contains(c));
-        let name = found.end() - name.len();
+        let (written, name) = (name, found.end() - name.len());
+        let written = written.split(|c: char| !(c.is_alphanumeric() || "_.-".contains(c))).next().unwrap_or_default();
+        if !is_telling(written) && !line.get(..found.end()).is_some_and(|head| VARIABLE.is_match(head)) {
+            at = found.end();
+            continue;
+        }
         let head = line.get(..name).unwrap_or_default();
         let in_block = head.chars().all(|c| c.is_whitespace() || "-\"'?".contains(c));
         let indentation = line.len() - line.trim_start().len();
         let column = columns(line, if in_block { head.trim_end_matches(['"', '\'']).len() } else { indentation });
         let value = found.end();
+        let below = |whole, names| Some(Open { column, whole, names });
         match behind(line.get(value..).unwrap_or_default()) {
-            Behind::Nothing => return (None, Some(Open { column, whole: false })),
-            Behind::Secret(skipped) => return (Some(value + skipped), Some(Open { column, whole: false })),
-            Behind::Reference => return (None, Some(Open { column, whole: true })),
+            Behind::Nothing => {
+                let is_open = line.get(value..).is_some_and(|rest| !rest.trim().is_empty());
+                let is_headers = in_block && !is_open && written.eq_ignore_ascii_case("headers");
+                return (None, below(false, if is_headers { Names::Shown(None) } else { Names::Hidden }));
+            }
+            Behind::Secret(skipped) => return (Some(value + skipped), below(false, Names::Hidden)),
+            Behind::Reference => return (None, below(true, Names::Hidden)),
             Behind::Entry(skipped) => {
                 at = value + skipped;
-                open = Some(Open { column, whole: true });
+                open = below(true, Names::Hidden);
             }
         }
     }
@@ -192,6 +285,17 @@ mod tests {
             "call: \"shop.x?key=§\"",
             "# api_key: §",
             "clientSecret: §",
+            "apiKey: §",
+            "API-Key: §",
+            "x-api-key: §",
+            "secretKey: §",
+            "APIKEY: §",
+            "signingkey: §",
+            "keys: [§",
+            "key2: §",
+            "accessToken: §",
+            "monkey: a, key: §",
+            "MONKEY=§",
         ] {
             hides(written);
         }
@@ -213,6 +317,12 @@ mod tests {
             "a: [{ id: a, key:\n  \"§\n",
             "{\n\"key\":\n\"§\n",
             "headers:\n  X-A: §\n",
+            "headers:\n  X-A: \"§\n  §: b\"\n",
+            "headers:\n  X-A: |\n    §: b\n",
+            "headers:\n  X-A: \"{{ '§' }}\"\n",
+            "headers:\n  X-A: \"{{ a }} §\"\n",
+            "headers:\n  §\n",
+            "headers: \"\n  §: b\n",
             "secrets:\n  key: \"${env:A}\"\n  vault: { url: x, other: § }\n",
         ] {
             hides(written);
@@ -230,9 +340,14 @@ mod tests {
             "client: { id: a, secret: \"${env:A}\", scope: x\n",
             "auth: { oauth2: { authorize: https://a.example\n",
             "key:\nallow: [x\n",
+            "keyword: x\nmonkey: y\nkeyboard: [z\ntokenizer: a\n",
+            "headers:\n  Accept: \"{{ accept }}\"\n  Authorization: Bearer {{ api_key }}\n  X-Y: ${env:A}\nlisten: [x\n",
         ] {
             assert_eq!(text(written, &[], Known::Little), written);
         }
+        let written = "headers:\n  X-Api-Key: a b\n  'Accept': \"c\" # d\n  X-Next: e\nlisten: [x\n";
+        let shown = "headers:\n  X-Api-Key: ••••••\n  'Accept': ••••••\n  X-Next: ••••••\nlisten: [x\n";
+        assert_eq!(text(written, &[], Known::Little), shown);
         let written = "key: \"abc\n  def\nallow: [x\n";
         assert_eq!(text(written, &[], Known::Little), "key: \"••••••\n  ••••••\nallow: [x\n");
     }
