@@ -4,13 +4,15 @@
 //! offered by any file is a problem of the file that needs it. This is all that files know of each
 //! other, so a file that did not change is not read again because another one did.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::document::{Document, push_token};
-use super::problem::{Code, Place, Problem};
+use super::problem::{Code, MOST_OF_FILE, Place, Problem, Severity};
 use super::suggest::nearest;
 
 /// What a file offers to others.
@@ -155,6 +157,40 @@ fn items<'a>(value: &'a Value, list: &str) -> impl Iterator<Item = (String, &'a 
 }
 
 impl Scope {
+    /// What is wrong with the links of a file. Of very many the errors are told first, and how many more there are.
+    pub fn faults(&self, file: &Arc<PathBuf>, links: &[Link]) -> Vec<Problem> {
+        let severity = |link| Some((self.severity(link)?, link));
+        let mut wrong: Vec<(Severity, &Link)> = links.iter().filter_map(severity).collect();
+        wrong.sort_by_key(|(severity, _)| *severity);
+        let (told, more) = wrong.split_at(wrong.len().min(MOST_OF_FILE));
+        let mut faults: Vec<Problem> = told.iter().filter_map(|(_, link)| self.fault(link)).collect();
+        if let Some((severity, _)) = more.first() {
+            let message =
+                format!("{} more names of this file point at what is not there, and are not listed", more.len());
+            let more = Problem::error(Code::UnknownName, Place::file(Arc::clone(file)), message);
+            let more = Problem { severity: *severity, ..more };
+            faults.push(more.help("Correct the first ones, and look again."));
+        }
+        faults
+    }
+
+    /// Whether anything is wrong with a link, and how bad that is; without a look for what may have been meant.
+    fn severity(&self, link: &Link) -> Option<Severity> {
+        let is_wrong = |is_wrong: bool, severity| is_wrong.then_some(severity);
+        match &link.target {
+            Target::Endpoint(integration, endpoint) => match self.integrations.get(integration) {
+                None => is_wrong(self.complete, Severity::Error),
+                Some(outline) => is_wrong(outline.complete && !outline.endpoints.contains(endpoint), Severity::Error),
+            },
+            Target::Connection(..) => self.fault(link).map(|fault| fault.severity),
+            Target::Destination(id) => is_wrong(!self.gateway.as_ref()?.destinations.contains(id), Severity::Error),
+            Target::Plugin(name) => is_wrong(!self.gateway.as_ref()?.plugins.contains(name), Severity::Error),
+            Target::Integration(id) => {
+                is_wrong(self.complete && !self.integrations.contains_key(id), Severity::Warning)
+            }
+        }
+    }
+
     /// What is wrong with a link, if anything is.
     pub fn fault(&self, link: &Link) -> Option<Problem> {
         match &link.target {
@@ -162,17 +198,17 @@ impl Scope {
             Target::Connection(integration, connection) => self.connection_slip(&link.place, integration, connection),
             Target::Destination(id) => {
                 let offered = &self.gateway.as_ref()?.destinations;
-                let message = || format!("the gateway file has no destination `{id}`");
+                let message = || format!("the gateway file has no destination `{}`", brief(id));
                 (!offered.contains(id)).then(|| missing(&link.place, message(), id, offered, "It has"))
             }
             Target::Plugin(name) => {
                 let offered = &self.gateway.as_ref()?.plugins;
-                let message = || format!("the gateway file has no plugin `{name}`");
+                let message = || format!("the gateway file has no plugin `{}`", brief(name));
                 (!offered.contains(name)).then(|| missing(&link.place, message(), name, offered, "It has"))
             }
             Target::Integration(id) => {
                 let is_missing = self.complete && !self.integrations.contains_key(id);
-                let message = || format!("there is no integration `{id}` in this deployment");
+                let message = || format!("there is no integration `{}` in this deployment", brief(id));
                 let warn = || Problem::warning(Code::UnknownName, link.place.clone(), message());
                 is_missing.then(|| warn().suggestion(self.nearest_integration(id)))
             }
@@ -187,7 +223,7 @@ impl Scope {
             return None;
         }
         let near = nearest(connection, declared.iter().map(|known| &**known))?;
-        let message = format!("no file declares the connection `{connection}` of `{integration}`");
+        let message = format!("no file declares the connection `{}` of `{}`", brief(connection), brief(integration));
         let problem = Problem::warning(Code::UnknownName, place.clone(), message).suggestion(Some(near));
         Some(problem.help("One that is stored under this name is used; without one the action fails."))
     }
@@ -196,14 +232,14 @@ impl Scope {
         match self.integrations.get(integration) {
             None if !self.complete => None,
             None => {
-                let message = format!("there is no integration `{integration}` in this deployment");
-                let near = self.nearest_integration(integration).map(|id| format!("{id}.{endpoint}"));
+                let message = format!("there is no integration `{}` in this deployment", brief(integration));
+                let near = self.nearest_integration(integration).map(|id| format!("{id}.{}", brief(endpoint)));
                 Some(Problem::error(Code::UnknownName, place.clone(), message).suggestion(near))
             }
             Some(outline) if outline.complete && !outline.endpoints.iter().any(|known| &**known == endpoint) => {
-                let message = format!("`{integration}` has no endpoint `{endpoint}`");
+                let message = format!("`{}` has no endpoint `{}`", brief(integration), brief(endpoint));
                 let problem = missing(place, message, endpoint, &outline.endpoints, "It has");
-                let near = problem.suggestion.as_ref().map(|id| format!("{integration}.{id}"));
+                let near = problem.suggestion.as_ref().map(|id| format!("{}.{id}", brief(integration)));
                 Some(problem.suggestion(near))
             }
             Some(_) => None,
@@ -215,9 +251,20 @@ impl Scope {
     }
 }
 
+/// The most letters of a name that are told.
+const TOLD: usize = 80;
+
+/// The beginning of a name: what is longer than names are is known by it.
+pub fn brief(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(TOLD) {
+        Some((end, _)) => Cow::Owned(format!("{}…", name.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(name),
+    }
+}
+
 /// A name that is not among those offered.
 fn missing(place: &Place, message: String, name: &str, offered: &[Arc<str>], intro: &str) -> Problem {
-    let mut names: Vec<_> = offered.iter().take(24).map(|name| format!("`{name}`")).collect();
+    let mut names: Vec<_> = offered.iter().take(24).map(|name| format!("`{}`", brief(name))).collect();
     names.sort_unstable();
     let listed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     Problem::error(Code::UnknownName, place.clone(), message)
@@ -256,6 +303,30 @@ mod tests {
             "7:24 the gateway file has no plugin `x` ()",
         ];
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn of_very_many_faults_so_many_are_told_and_how_many_more() {
+        let scope = Scope { gateway: Some(GatewayOutline::default()), complete: true, ..Scope::default() };
+        let place = |line| {
+            let at = crate::base::span::Position { line, column: 1 };
+            let span = crate::base::span::Span { start: at, end: at };
+            Place { span, ..Place::file(Arc::default()) }
+        };
+        let long: Arc<str> = Arc::from("x".repeat(100_000));
+        let link = |line| {
+            let id = Arc::clone(&long);
+            let target = if line <= 1_500 { Target::Integration(id) } else { Target::Destination(id) };
+            Link { place: place(line), target }
+        };
+        let links: Vec<Link> = (1..=1_600).map(link).collect();
+        let told = scope.faults(&Arc::default(), &links);
+        assert_eq!((told.len(), told.iter().filter(|fault| fault.is_error()).count()), (MOST_OF_FILE + 1, 100));
+        let last = told.last().expect("a fault");
+        assert_eq!(last.message, "600 more names of this file point at what is not there, and are not listed");
+        let bytes: usize = told.iter().map(|fault| fault.message.len()).sum();
+        assert!(bytes < 200 * told.len(), "{bytes}");
+        assert_eq!(scope.faults(&Arc::default(), &links[..3]).len(), 3);
     }
 
     #[test]

@@ -1,8 +1,15 @@
 //! The nearest valid name to one that is not valid.
 
+/// The most bytes of a name for which another is looked for.
+const LONGEST: usize = 256;
+
 /// The candidate that a person who wrote `name` most likely meant, if any is near enough: one edit for
-/// short names, a third of the letters for longer ones. Case and `-` against `_` cost nothing.
+/// short names, a third of the letters for longer ones. Case and `-` against `_` cost nothing. What is longer than any name
+/// has none: the search takes the square of its length.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    if name.len() > LONGEST {
+        return None;
+    }
     let folded = fold(name);
     let most = (folded.chars().count() / 3).clamp(1, 4);
     let distance = |candidate: &str| strsim::damerau_levenshtein(&folded, &fold(candidate));
@@ -32,5 +39,7 @@ mod tests {
         assert_eq!(near("Time-Stamp").as_deref(), Some("timestamp"));
         assert_eq!(near("sign"), None);
         assert_eq!([near("headers"), near("x"), near("")], [None, None, None]);
+        let long = "x".repeat(1 << 20);
+        assert_eq!(nearest(&long, [&*format!("{long}y")]), None);
     }
 }

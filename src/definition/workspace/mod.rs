@@ -26,7 +26,7 @@ use super::plan::gateway::Gateway;
 use super::problem::{Code, Place, Problem, settle};
 use super::render::Report;
 use super::resolve::resolve;
-use super::scope::{Outline, Scope};
+use super::scope::{Outline, Scope, brief};
 use super::templates::Templates;
 
 use definition::Stamp;
@@ -211,7 +211,7 @@ impl Deployment {
         for definition in owners.into_iter().chain(others) {
             let Some((id, place)) = &definition.id else { continue };
             if let Some(earlier) = first.get(id) {
-                let message = format!("another file defines `{id}` as well");
+                let message = format!("another file defines `{}` as well", brief(id));
                 let at = format!("{}:{}", earlier.file.display(), earlier.span.start);
                 let problem = Problem::error(Code::DuplicateId, place.clone(), message);
                 let problem = problem.help(format!("It is {at}; give one of them another id."));
@@ -224,7 +224,7 @@ impl Deployment {
         let links = self.integrations.iter().map(|read| (&read.file, &read.links));
         let links = links.chain(self.gateway.iter().map(|read| (&read.file, &read.links)));
         for (file, links) in links {
-            let faults: Vec<Problem> = links.iter().filter_map(|link| scope.fault(link)).collect();
+            let faults = scope.faults(file, links);
             if !faults.is_empty() {
                 self.crossing.entry(Arc::clone(file)).or_default().extend(faults);
             }
