@@ -73,7 +73,8 @@ impl Problem {
 /// would act on is written out.
 pub fn settle(problems: &mut Vec<Problem>) {
     for problem in problems.iter_mut() {
-        let words = [Some(&mut problem.message), problem.label.as_mut(), problem.help.as_mut()];
+        let words =
+            [Some(&mut problem.message), problem.label.as_mut(), problem.help.as_mut(), problem.suggestion.as_mut()];
         words.into_iter().flatten().for_each(|words| *words = shown(words));
     }
     problems.sort_by(|a, b| {

@@ -16,6 +16,8 @@ use regex::Regex;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::base::plain::is_invisible;
+
 /// Lines that may wait to be written.
 const QUEUE: usize = 4_096;
 /// Libraries whose news is nothing an operator can act on. What `pingora_core::apps` calls an error is a client that does
@@ -71,13 +73,13 @@ impl Log {
         let lost = Arc::clone(&dropped);
         let thread =
             thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&lines, &lost, io::stderr()))?;
-        let queue = Queue { sender: sender.clone(), dropped: Arc::clone(&dropped) };
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(queue);
         let json = match format {
             Format::Auto => !terminal,
             Format::Text => false,
             Format::Json => true,
         };
+        let queue = Queue { sender: sender.clone(), dropped: Arc::clone(&dropped), json };
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(queue);
         let started = if json {
             builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
         } else {
@@ -127,6 +129,8 @@ fn write_all(lines: &Receiver<Vec<u8>>, lost: &AtomicU64, mut out: impl Write) {
 struct Queue {
     sender: SyncSender<Vec<u8>>,
     dropped: Arc<AtomicU64>,
+    /// Whether lines are JSON, which has escapes of its own.
+    json: bool,
 }
 
 impl<'a> MakeWriter<'a> for Queue {
@@ -140,7 +144,8 @@ impl<'a> MakeWriter<'a> for Queue {
 impl Write for Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        if self.sender.try_send(redact(&text).into_owned().into_bytes()).is_err() {
+        let text = redact(&text);
+        if self.sender.try_send(visible(&text, self.json).into_owned().into_bytes()).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -171,6 +176,28 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     SECRETS.replace_all(text, "${scheme}${field}${query}${prefix}…")
 }
 
+/// The text with what shows nothing, and may turn or hide what is around it, written out.
+fn visible(text: &str, json: bool) -> Cow<'_, str> {
+    if text.is_ascii() || !text.chars().any(is_invisible) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        match (is_invisible(letter), json) {
+            (false, _) => out.push(letter),
+            (true, false) => out.extend(letter.escape_unicode()),
+            (true, true) => {
+                let units = letter
+                    .encode_utf16(&mut [0; 2])
+                    .iter()
+                    .fold(String::new(), |all, unit| all + &format!("\\u{unit:04x}"));
+                out.push_str(&units);
+            }
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// A panic as a line in the log. A message that was put together at run time may hold anything and is not
 /// shown; the place is.
 pub fn on_panic(info: &PanicHookInfo<'_>) {
@@ -183,6 +210,16 @@ pub fn on_panic(info: &PanicHookInfo<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_turns_text_is_written_out() {
+        let text = "a\u{202e}b\u{2066}c\u{e0041} Zo\u{eb} \u{1b}[1m";
+        assert_eq!(visible(text, false), "a\\u{202e}b\\u{2066}c\\u{e0041} Zo\u{eb} \u{1b}[1m");
+        let line = format!("{{\"message\":\"{}\"}}", visible("a\u{202e}b\u{e0041}", true));
+        assert!(line.is_ascii(), "{line}");
+        let read: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(read["message"], "a\u{202e}b\u{e0041}");
+    }
 
     #[test]
     fn credentials_and_queries_do_not_pass() {
@@ -215,7 +252,7 @@ mod tests {
     fn a_full_queue_drops_and_counts() {
         let (sender, lines) = sync_channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
-        let mut queue = Queue { sender, dropped: Arc::clone(&dropped) };
+        let mut queue = Queue { sender, dropped: Arc::clone(&dropped), json: false };
         for _ in 0..3 {
             queue.write_all(b"line\n").expect("never fails");
         }

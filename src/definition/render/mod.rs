@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub use json::ProblemShown;
 
 use super::problem::{Code, Place, Problem, Severity, settle};
+use crate::base::plain;
 
 /// The texts of files, for excerpts.
 pub type Texts = HashMap<Arc<PathBuf>, Arc<str>>;
@@ -81,5 +82,6 @@ pub fn problem_shown(problem: &Problem) -> ProblemShown {
 pub fn line(problem: &Problem) -> String {
     let place = &problem.place;
     let suggestion = problem.suggestion.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-    format!("{}:{}: {}{suggestion}", place.file.display(), place.span.start, problem.message)
+    let file = place.file.display().to_string();
+    format!("{}:{}: {}{suggestion}", plain::shown(&file), place.span.start, problem.message)
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::redact::{self, Line, Page};
 use super::{Report, known};
+use crate::base::plain;
 use crate::base::span::Span;
 use crate::definition::problem::{Code, Place, Problem, Severity};
 
@@ -54,7 +55,7 @@ pub(super) fn render(report: &Report, colours: bool) -> String {
 fn not_yet(out: &mut String, notices: &[&Problem], paint: &Paint) -> fmt::Result {
     let Some(first) = notices.first() else { return Ok(()) };
     paint.write(out, "1;36", format_args!("notice[{}]", first.code))?;
-    paint.write(out, BOLD, format_args!(": {}", first.place.file.display()))?;
+    paint.write(out, BOLD, format_args!(": {}", path(&first.place)))?;
     out.push('\n');
     // By what follows from them, each said once.
     let mut helps: Vec<Option<&str>> = Vec::new();
@@ -91,7 +92,7 @@ fn one(out: &mut String, sources: &mut Sources<'_>, problem: &Problem, paint: &P
     let margin = " ".repeat(number.len());
     out.push('\n');
     paint.write(out, BLUE, format_args!("{margin}-->"))?;
-    writeln!(out, " {}:{}", place.file.display(), place.span.start)?;
+    writeln!(out, " {}:{}", path(place), place.span.start)?;
     if let Some(line) = sources.line(place) {
         let excerpt = Excerpt::new(&line, place.span);
         paint.write(out, BLUE, format_args!("{margin} |"))?;
@@ -117,6 +118,11 @@ fn one(out: &mut String, sources: &mut Sources<'_>, problem: &Problem, paint: &P
     }
     out.push('\n');
     Ok(())
+}
+
+/// A file's name as a terminal can show it: whoever names it may put into it what turns the line around.
+fn path(place: &Place) -> String {
+    plain::shown(&place.file.display().to_string()).into_owned()
 }
 
 /// The lines that problems begin on. Each file is looked through once, and each line once for all problems on it.
@@ -252,6 +258,13 @@ mod tests {
         let text = report("{ a: swordfis, c: d }", &problems).text(false);
         assert!(!text.contains("swordfis"), "{text}");
         assert!(text.contains("1 | { a: ••••••, c: d }\n  |                 ^ here"), "{text}");
+    }
+
+    #[test]
+    fn a_files_name_does_not_turn_its_line() {
+        let mut report = report("a: 1\n", &[(Code::WrongType, 1, 4..5)]);
+        report.problems[0].place.file = Arc::new(PathBuf::from("a\u{202e}lmay.b"));
+        assert!(report.text(false).contains("--> a\\u{202e}lmay.b:1:4"), "{}", report.text(false));
     }
 
     #[test]
