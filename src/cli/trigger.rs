@@ -18,6 +18,7 @@ use crate::base::random::Random;
 use crate::definition::live::Generation;
 use crate::definition::plan::Integration;
 use crate::definition::plan::gateway::{DoorName, Listen};
+use crate::definition::suggest::nearest;
 use crate::mock::trigger::Trigger;
 use crate::net::{Clients, Received};
 
@@ -77,6 +78,12 @@ pub async fn run(
 ) -> anyhow::Result<bool> {
     let integration = find(generation, &args.integration)?;
     let Some(event) = &args.event else { return list(integration, output).map(|()| true) };
+    if let Some(meant) = meant(integration, event) {
+        output.note(format_args!(
+            "the definition of `{}` lists no event `{event}`; did you mean `{meant}`?",
+            integration.id
+        ));
+    }
     let body = match &args.body {
         Some(path) => Some(Bytes::from(std::fs::read(path).with_context(|| path.display().to_string())?)),
         None => None,
@@ -124,6 +131,14 @@ fn find<'a>(generation: &'a Generation, id: &str) -> anyhow::Result<&'a Arc<Inte
         Some(nearest) => bail!("there is no integration `{id}`; did you mean `{nearest}`?"),
         None => bail!("there is no integration `{id}`; there are: {}", known.join(", ")),
     }
+}
+
+/// The listed event that one which is not listed looks like. Services send more than definitions list, so that it is sent
+/// all the same.
+fn meant(integration: &Integration, event: &str) -> Option<String> {
+    let events = &integration.webhook.as_ref()?.events;
+    let listed = events.iter().map(|event| &**event);
+    if listed.clone().any(|known| known == event) { None } else { nearest(event, listed) }
 }
 
 fn list(integration: &Integration, output: &mut Output) -> anyhow::Result<()> {

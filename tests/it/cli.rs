@@ -130,6 +130,19 @@ fn a_trigger_without_an_event_takes_nothing_that_needs_one() {
     }
 }
 
+#[test]
+fn a_trigger_of_an_event_that_is_not_listed_says_which_was_meant() {
+    let quickstart = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart");
+    let values = std::fs::read_to_string(quickstart.join("demo.env")).unwrap();
+    let variables = values.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+    for (event, meant) in [("pull_request.openned", true), ("pull_request.opened", false), ("of.our_own", false)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+        command.args(["trigger", "github", event, "--to", "http://127.0.0.1:1/x", "--dir"]).arg(&quickstart);
+        let said = text(&command.envs(variables.clone()).output().unwrap().stderr);
+        assert_eq!(said.contains("did you mean `pull_request.opened`?"), meant, "{event}: {said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_tells_what_was_accepted_what_was_known_and_what_was_refused() {
     let house = House::open(&people()).await;
