@@ -80,7 +80,7 @@ impl Wanted {
 /// Why a body has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
-    /// It says that it is JSON, and is not.
+    /// It says that it is JSON, or begins like it and says nothing, and is not.
     #[error("the body is not JSON: line {line}, column {column}")]
     NotJson {
         /// Where reading stopped, from one.
@@ -107,8 +107,8 @@ pub enum PayloadError {
 /// - `application/x-www-form-urlencoded` gives a map of texts. A form whose only field is `payload`
 ///   and holds a JSON object or list gives that JSON, because services that offer both forms (GitHub,
 ///   Slack) mean the same document.
-/// - JSON media types give the JSON value. So does any other body that begins like a JSON object or
-///   list and is one.
+/// - JSON media types give the JSON value, and so does a body without a type that begins like a JSON object or list. Any
+///   other body that begins like one gives the value where it is one.
 /// - All else is one text. An empty body is none.
 ///
 /// A number that 64 bits and a double would round is the text of its digits, so that no two ids become one.
@@ -130,7 +130,7 @@ pub fn read(content_type: Option<&str>, body: &[u8], wanted: &Wanted) -> Result<
     }
     if matches!(body.iter().find(|byte| !byte.is_ascii_whitespace()), Some(b'{' | b'[')) {
         match read_json(body, wanted) {
-            Err(PayloadError::NotJson { .. }) => {}
+            Err(PayloadError::NotJson { .. }) if !media.is_empty() => {}
             read => return read,
         }
     }
@@ -379,6 +379,9 @@ mod tests {
         let text = |content_type, body: &str| read(content_type, body.as_bytes(), &all).map(|value| written(&value));
         assert_eq!(text(None, "{\"a\":1}").as_deref(), Ok("{\"a\":1}"));
         assert_eq!(text(Some("text/plain"), "{ no").as_deref(), Ok("\"{ no\""));
+        assert_eq!(text(None, "{ no"), Err(PayloadError::NotJson { line: 1, column: 3 }));
+        assert_eq!(text(None, "[1,").map_err(|_| ()), Err(()));
+        assert_eq!(text(None, "no {").as_deref(), Ok("\"no {\""));
         assert_eq!(text(Some("application/vnd.x+json"), "no"), Err(PayloadError::NotJson { line: 1, column: 2 }));
         assert_eq!(text(Some("application/json"), "{} x").map_err(|_| ()), Err(()));
         assert_eq!(read(None, b"\xff\xfe", &all), Err(PayloadError::Binary));
