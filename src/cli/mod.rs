@@ -2,7 +2,8 @@
 //!
 //! Results go to standard output and nothing else does; logs, progress and errors go to standard error.
 //! Exit codes: 0 done; 1 the answer is no (faulty files, a damaged store, an unhealthy gateway, a refused
-//! request); 2 it could not be done (wrong usage, an unreadable file, an unreachable gateway).
+//! request); 2 it could not be done (wrong usage, an unreadable file, an unreachable gateway); 3 it is done but for a part (a
+//! backup of a damaged store).
 //! Called by `main`.
 
 mod audit;
@@ -49,7 +50,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  the answer is no: faulty files, a damaged store, an unhealthy gateway, a refused request
-  2  it could not be done: wrong usage, an unreadable file, an unreachable gateway";
+  2  it could not be done: wrong usage, an unreadable file, an unreachable gateway
+  3  it is done, but for a part that could not be: a backup of a damaged store";
 
 /// A declarative integration gateway: connects accounts, takes webhooks in, carries calls out.
 #[derive(Debug, Parser)]
