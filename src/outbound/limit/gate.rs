@@ -17,6 +17,9 @@ use crate::outbound::quota::{Asker, Learned, Report, Told};
 const BUDGETS: usize = 65_536;
 /// The most counts of the service that are kept; beyond that, unknown ones are not learned.
 const COUNTS: usize = 16_384;
+/// Of those before a call every second may go away, or be held up by what does not hold up others, before it is said
+/// that its turn cannot come.
+const STEADY: u32 = 2;
 /// How often it is looked for what can be forgotten, where there is no room: every one of them is looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -87,11 +90,34 @@ struct Counter {
     sweep_at: Duration,
 }
 
+/// A call that waits.
 #[derive(Debug)]
-struct Waiting<W> {
-    id: u64,
-    claim: Claim,
-    call: W,
+pub struct Waiting<W> {
+    /// Its number.
+    pub id: u64,
+    /// What it needs.
+    pub claim: Claim,
+    /// When it leaves without a turn.
+    pub until: Duration,
+    /// The call.
+    pub call: W,
+}
+
+/// What a call takes its turn from, as it stands before those who wait.
+struct Prospect {
+    budgets: Vec<(Shape, Bucket)>,
+    /// The service's count: how many calls go before the next of its windows, and when that begins.
+    count: Option<(u64, Duration)>,
+    now: Duration,
+}
+
+impl Prospect {
+    /// When the turn comes of the one after this many.
+    fn after(&self, others: u32) -> Duration {
+        let ready = self.budgets.iter().map(|(shape, bucket)| bucket.ready_after(*shape, others, self.now)).max();
+        let spent = self.count.filter(|(left, _)| u64::from(others) >= *left);
+        ready.max(spent.map(|(_, full)| full)).unwrap_or(self.now)
+    }
 }
 
 impl<W> Gate<W> {
@@ -266,27 +292,89 @@ impl<W> Gate<W> {
         self.queue.len()
     }
 
-    /// How long one place in the queue of a limit lasts.
-    pub fn interval(&self, limit: Option<usize>) -> Duration {
-        limit.and_then(|place| self.limits.get(place)).map_or(Duration::ZERO, |counter| counter.shape.interval())
+    /// When the turn of a call that comes now could come at the soonest, behind those who wait: before then it cannot
+    /// come unless more of them go away than every second. `later` is what [`Self::look`] says of it.
+    pub fn soonest(&self, claim: &Claim, later: Later, now: Duration) -> Duration {
+        if claim.lane != Lane::Turn {
+            return later.at;
+        }
+        let prospect = self.prospect(claim, None, now);
+        self.turn(claim, (&prospect, STEADY), |other| self.goes_as(claim, other)).max(later.at)
+    }
+
+    /// When the turn of a call that comes now is to be expected, should nobody go away.
+    pub fn expected(&self, claim: &Claim, later: Later, now: Duration) -> Duration {
+        let prospect = self.prospect(claim, later.limit, now);
+        let counter = later.limit.and_then(|place| Some((place, self.limits.get(place)?)));
+        let turn = match counter {
+            Some((place, counter)) => self.turn(claim, (&prospect, 1), |other| {
+                other.limits.contains(&place) && counter.whose(other) == counter.whose(claim)
+            }),
+            None => self.turn(claim, (&prospect, 1), |other| self.goes_as(claim, other)),
+        };
+        turn.max(later.at)
+    }
+
+    fn turn(&self, claim: &Claim, (prospect, steady): (&Prospect, u32), is_alike: impl Fn(&Claim) -> bool) -> Duration {
+        let mut turns = 0;
+        self.queue.ahead(
+            &claim.caller,
+            |other| is_alike(&other.claim),
+            |other| {
+                let takes = prospect.after(turns / steady) <= other.until;
+                turns += u32::from(takes);
+                takes
+            },
+        );
+        prospect.after(turns / steady)
+    }
+
+    /// What a claim takes from: of one limit, or of all of them and the service's count.
+    fn prospect(&self, claim: &Claim, limit: Option<usize>, now: Duration) -> Prospect {
+        let places = claim.limits.iter().filter(|place| limit.is_none_or(|limit| limit == **place));
+        let budget = |counter: &Counter| (counter.shape, counter.bucket(claim).copied().unwrap_or_default());
+        let budgets = places.filter_map(|place| self.limits.get(*place)).map(budget).collect();
+        let count = self.counts.get(&self.count_key(claim)).filter(|_| limit.is_none());
+        Prospect { budgets, count: count.and_then(Learned::until_full), now }
+    }
+
+    /// Whether another call can go whenever one could, because it draws from the very same.
+    fn goes_as(&self, claim: &Claim, other: &Claim) -> bool {
+        let own = |place: &usize| self.limits.get(*place).is_some_and(|counter| counter.limit.per == Scope::Caller);
+        let same = (&claim.connection, &claim.endpoint, &claim.limits, claim.count)
+            == (&other.connection, &other.endpoint, &other.limits, other.count);
+        let is_gateway = |claim: &Claim| claim.caller.is_empty();
+        let free = other.lane == Lane::First || is_gateway(claim) == is_gateway(other);
+        same && (claim.caller == other.caller || free && !claim.limits.iter().any(own))
+    }
+
+    /// Lets those go without a turn who wait for one that comes after they must leave.
+    pub fn give_up(&mut self, now: Duration) {
+        let mut queue = std::mem::take(&mut self.queue);
+        let gate = std::cell::RefCell::new(&mut *self);
+        queue.retain(|waiting| {
+            let later = gate.borrow_mut().look(&waiting.claim, now);
+            later.is_none_or(|later| later.at <= waiting.until)
+        });
+        self.queue = queue;
     }
 
     /// Queues a call up. At most `most` wait: beyond that the newest of the longest line is given back to be
     /// refused, or this one, where its own caller has as many as anyone.
-    pub fn wait(&mut self, (id, claim, call): (u64, Claim, W), most: usize) -> Option<W> {
+    pub fn wait(&mut self, waiting: Waiting<W>, most: usize) -> Option<W> {
         let mut refused = None;
-        if claim.lane == Lane::First {
-            self.queue.push_first(Waiting { id, claim, call });
+        if waiting.claim.lane == Lane::First {
+            self.queue.push_first(waiting);
             return None;
         }
         if self.queue.len() >= most {
-            match self.queue.yield_by_longest(&claim.caller) {
+            match self.queue.yield_by_longest(&waiting.claim.caller) {
                 Some(newest) => refused = Some(newest.call),
-                None => return Some(call),
+                None => return Some(waiting.call),
             }
         }
-        let caller = Arc::clone(&claim.caller);
-        self.queue.push(&caller, Waiting { id, claim, call }, |one, other| one.claim == other.claim);
+        let caller = Arc::clone(&waiting.claim.caller);
+        self.queue.push(&caller, waiting, |one, other| one.claim == other.claim);
         refused
     }
 
@@ -342,13 +430,18 @@ impl Counter {
         }
     }
 
-    fn bucket(&self, claim: &Claim) -> Option<&Bucket> {
-        let key = match self.limit.per {
+    /// Whose budget a claim draws from.
+    fn whose<'a>(&self, claim: &'a Claim) -> &'a str {
+        match self.limit.per {
             Scope::Integration => "",
             Scope::Connection => &claim.connection,
             Scope::Caller => &claim.caller,
             Scope::Endpoint => &claim.endpoint,
-        };
+        }
+    }
+
+    fn bucket(&self, claim: &Claim) -> Option<&Bucket> {
+        let key = self.whose(claim);
         let shared = || (self.budgets.len() >= BUDGETS).then(|| self.budgets.get("")).flatten();
         self.budgets.get(key).or_else(shared)
     }
@@ -403,6 +496,10 @@ mod tests {
         Duration::from_millis(1_000_000 + millis)
     }
 
+    fn waiting<W>(id: u64, claim: Claim, call: W) -> Waiting<W> {
+        Waiting { id, claim, until: Duration::MAX, call }
+    }
+
     fn goes(gate: &mut Gate<usize>, claim: &Claim, now: Duration) -> bool {
         let free = gate.look(claim, now).is_none();
         if free {
@@ -450,7 +547,7 @@ mod tests {
         for (number, _) in served.iter().enumerate() {
             for _ in 0..=number {
                 id += 1;
-                let refused = gate.wait((id, claim(&number.to_string(), "one", &[0]), number), 10_000);
+                let refused = gate.wait(waiting(id, claim(&number.to_string(), "one", &[0]), number), 10_000);
                 assert_eq!(refused, None);
             }
         }
@@ -464,7 +561,7 @@ mod tests {
             for number in gone {
                 served[number] += 1;
                 id += 1;
-                gate.wait((id, claim(&number.to_string(), "one", &[0]), number), 10_000);
+                gate.wait(waiting(id, claim(&number.to_string(), "one", &[0]), number), 10_000);
             }
             now = next.expect("somebody waits").max(now + Duration::from_millis(1));
         }
@@ -479,7 +576,7 @@ mod tests {
         let mut gate = Gate::new(&[limit(Scope::Connection, 1)], 0, None);
         assert!(goes_of(&mut gate, "a"));
         for (id, connection) in [(1, "a"), (2, "a"), (3, "b")] {
-            gate.wait((id, claim("app", connection, &[0]), connection), 10);
+            gate.wait(waiting(id, claim("app", connection, &[0]), connection), 10);
         }
         let mut gone = Vec::new();
         let next = gate.release(at(0), |connection, _| {
@@ -500,7 +597,7 @@ mod tests {
     fn a_caller_that_went_away_costs_no_token() {
         let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
         for id in 0..3 {
-            gate.wait((id, claim(&id.to_string(), "a", &[0]), id), 10);
+            gate.wait(waiting(id, claim(&id.to_string(), "a", &[0]), id), 10);
         }
         assert!(gate.leave(1) && !gate.leave(1));
         let mut asked = Vec::new();
@@ -515,11 +612,80 @@ mod tests {
     fn the_queue_is_bounded_and_its_room_goes_to_those_who_have_less() {
         let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
         for id in 0..4 {
-            assert_eq!(gate.wait((id, claim("greedy", "a", &[0]), id), 4), None);
+            assert_eq!(gate.wait(waiting(id, claim("greedy", "a", &[0]), id), 4), None);
         }
-        assert_eq!(gate.wait((4, claim("greedy", "a", &[0]), 4), 4), Some(4));
-        assert_eq!(gate.wait((5, claim("modest", "a", &[0]), 5), 4), Some(3), "the newest of the longest line");
+        assert_eq!(gate.wait(waiting(4, claim("greedy", "a", &[0]), 4), 4), Some(4));
+        assert_eq!(gate.wait(waiting(5, claim("modest", "a", &[0]), 5), 4), Some(3), "the newest of the longest line");
         assert_eq!(gate.waiting(), 4);
+    }
+
+    /// When the turn of another call could come, and is to be expected.
+    fn foreseen(gate: &mut Gate<u64>, claim: &Claim, now: Duration) -> (Duration, Duration) {
+        let later = gate.look(claim, now).expect("it has to wait");
+        (gate.soonest(claim, later, now), gate.expected(claim, later, now))
+    }
+
+    #[test]
+    fn a_turn_is_foreseen_by_those_who_wait_before_it() {
+        let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
+        let (app, other) = (claim("app", "a", &[0]), claim("other", "a", &[0]));
+        gate.take(&app, at(0));
+        assert_eq!(foreseen(&mut gate, &app, at(0)), (at(100), at(100)));
+        for id in 0..10 {
+            gate.wait(waiting(id, app.clone(), id), 100);
+        }
+        assert_eq!(foreseen(&mut gate, &app, at(0)), (at(600), at(1_100)), "every second may go away");
+        assert_eq!(foreseen(&mut gate, &other, at(0)), (at(100), at(100)), "another caller has its turn next");
+        for id in 10..14 {
+            gate.wait(waiting(id, other.clone(), id), 100);
+        }
+        assert_eq!(foreseen(&mut gate, &other, at(0)), (at(500), at(900)));
+        let elsewhere = claim("app", "b", &[0]);
+        let (soonest, expected) = foreseen(&mut gate, &elsewhere, at(0));
+        assert_eq!(soonest, at(100), "what may be held up by something else does not count");
+        assert!(expected > at(1_100), "but is to be expected before it");
+        let mut sign_in = claim("", "a", &[0]);
+        sign_in.lane = Lane::First;
+        assert_eq!(foreseen(&mut gate, &sign_in, at(0)).0, at(100));
+    }
+
+    #[test]
+    fn who_leaves_before_its_turn_is_not_before_another() {
+        let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
+        let app = claim("app", "a", &[0]);
+        gate.take(&app, at(0));
+        for id in 0..10 {
+            gate.wait(Waiting { until: at(300), ..waiting(id, app.clone(), id) }, 100);
+        }
+        assert_eq!(foreseen(&mut gate, &app, at(0)).1, at(400), "three have their turns, seven leave");
+    }
+
+    #[test]
+    fn a_window_of_the_service_that_is_used_up_by_those_before_is_foreseen() {
+        let mut gate = Gate::new(&[limit(Scope::Connection, 1)], 0, None);
+        let app = claim("app", "a", &[0]);
+        gate.take(&app, at(0));
+        let resets_in = Some(Duration::from_mins(1));
+        let report = Report { left: Some(3), limit: Some(10), resets_in, ..Report::default() };
+        gate.learn(&app, Some(report), at(0));
+        for id in 0..6 {
+            gate.wait(waiting(id, app.clone(), id), 100);
+        }
+        assert_eq!(foreseen(&mut gate, &app, at(0)).0, at(60_000), "half of them use up what is left");
+    }
+
+    #[test]
+    fn who_waits_for_what_cannot_come_any_more_is_let_go() {
+        let mut gate = Gate::new(&[limit(Scope::Connection, 1)], 0, None);
+        let app = claim("app", "a", &[0]);
+        gate.take(&app, at(0));
+        for (id, until) in [(0, at(5_000)), (1, at(30_000))] {
+            gate.wait(Waiting { until, ..waiting(id, app.clone(), id) }, 100);
+        }
+        let report = Report { refused: true, retry_after: Some(Duration::from_secs(9)), ..Report::default() };
+        gate.learn(&app, Some(report), at(0));
+        gate.give_up(at(0));
+        assert!(gate.waiting() == 1 && gate.leave(1));
     }
 
     #[test]

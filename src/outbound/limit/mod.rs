@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::quota::{Report, Told};
 use crate::base::clock::Clock;
 use crate::definition::plan::policy::Limit;
-use gate::{Claim, Gate, Later, Standing};
+use gate::{Claim, Gate, Later, Standing, Waiting};
 
 /// What a call is, as far as limits are concerned.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +151,13 @@ impl Why {
             Self::Waited => "waited",
             Self::Crowded => "crowded",
         }
+    }
+}
+
+impl Later {
+    /// Why a call is refused that does not wait for so long.
+    const fn why(self) -> Why {
+        if self.limit.is_some() { Why::Rate } else { Why::Quota }
     }
 }
 
@@ -305,14 +312,13 @@ impl Limiter {
             return Entered::Go(state.gate.standing(claim, now));
         };
         let end = now.saturating_add(later.wait).min(until.unwrap_or(Duration::MAX));
-        if later.at > end {
-            let why = if later.limit.is_some() { Why::Rate } else { Why::Quota };
-            return Entered::Full(self.full(&mut state, claim, later, (why, now)));
+        if state.gate.soonest(claim, later, now) > end {
+            return Entered::Full(self.full(&mut state, claim, later, (later.why(), now)));
         }
         let (turn, receiver) = oneshot::channel();
         let id = state.ids;
         state.ids += 1;
-        if let Some(refused) = state.gate.wait((id, claim.clone(), turn), most) {
+        if let Some(refused) = state.gate.wait(Waiting { id, claim: claim.clone(), until: end, call: turn }, most) {
             // Its receiver learns it by this; it may be this very call's.
             drop(refused);
         }
@@ -331,6 +337,7 @@ impl Limiter {
         wait: Duration,
     ) -> Entered {
         let mut place = Place { limiter: self, claim, id, turn };
+        let end = self.clock.monotonic().saturating_add(wait);
         self.waiting.inc();
         let why = match timeout(wait, &mut place.turn).await {
             Ok(Ok(standing)) => return Entered::Go(standing),
@@ -347,15 +354,18 @@ impl Limiter {
             return Entered::Moved(Arc::clone(successor));
         }
         let later = state.gate.look(claim, now).unwrap_or(Later { at: now, limit: None, wait });
+        let why = match why {
+            // What was learned meanwhile holds it up for longer than it waits.
+            Why::Crowded if later.at > end => later.why(),
+            why => why,
+        };
         Entered::Full(self.full(&mut state, claim, later, (why, now)))
     }
 
     fn full(&self, state: &mut State, claim: &Claim, later: Later, (why, now): (Why, Duration)) -> Full {
-        let ahead = u32::try_from(state.gate.waiting()).unwrap_or(u32::MAX);
-        let queued = state.gate.interval(later.limit).saturating_mul(ahead);
+        let after = state.gate.expected(claim, later, now).saturating_sub(now);
         let standing = state.gate.standing(claim, now);
         let name = later.limit.and_then(|place| self.name(place));
-        let after = later.at.saturating_sub(now).saturating_add(queued);
         Full { why, limit: name, after, fields: self.fields(&standing), waited: Duration::ZERO }
     }
 
@@ -471,6 +481,9 @@ impl Permit {
         let mut state = limiter.lock();
         state.gate.learn(&claim, report, now);
         let news = state.gate.waiting() > 0;
+        if news && report.is_some_and(|report| report.refused || report.left == Some(0)) {
+            state.gate.give_up(now);
+        }
         drop(state);
         if news {
             limiter.news.notify_one();
@@ -573,6 +586,18 @@ mod tests {
     }
 
     async fn admit(limiter: &Arc<Limiter>, caller: &str, until: Option<Duration>) -> Result<Permit, Full> {
+        asked(limiter, caller, (until, 2)).await
+    }
+
+    async fn admit_among(limiter: &Arc<Limiter>, caller: &str, most: usize) -> Result<Permit, Full> {
+        asked(limiter, caller, (None, most)).await
+    }
+
+    async fn asked(
+        limiter: &Arc<Limiter>,
+        caller: &str,
+        (until, most): (Option<Duration>, usize),
+    ) -> Result<Permit, Full> {
         let (connection, caller, place) = (Arc::from("default"), Arc::from(caller), Arc::from("https://a"));
         let ask = Ask {
             connection: &connection,
@@ -584,7 +609,7 @@ mod tests {
             until,
             lane: Lane::Turn,
         };
-        limiter.admit(&ask, 2).await
+        limiter.admit(&ask, most).await
     }
 
     #[tokio::test]
@@ -663,6 +688,30 @@ mod tests {
         drop(admit(&limiter, "a", None).await.expect("the first"));
         let full = admit(&limiter, "a", Some(Duration::from_millis(900))).await.expect_err("it ends before its turn");
         assert_eq!((full.why, full.after), (Why::Rate, Duration::from_secs(1)));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_behind_more_than_can_go_in_time() {
+        let clock = Arc::new(ManualClock::at(Timestamp::default()));
+        let limiter = limiter(limit(1, Duration::from_secs(4)), &clock);
+        let permit = admit_among(&limiter, "a", 100).await.expect("the first");
+        let waits = [(); 8].map(|()| {
+            let limiter = Arc::clone(&limiter);
+            tokio::spawn(async move { admit_among(&limiter, "a", 100).await.map(|_permit| ()) })
+        });
+        while limiter.waiting.get() < 8 {
+            tokio::task::yield_now().await;
+        }
+        // Eight before it: even if every second went away, it would be the fifth, and only four go in time.
+        let full = admit_among(&limiter, "a", 100).await.expect_err("its turn cannot come");
+        assert_eq!((full.why, full.limit.as_deref(), full.waited), (Why::Rate, Some("connection"), Duration::ZERO));
+        assert_eq!(full.after, Duration::from_secs(5), "four of those before it have their turns");
+        let pause = Report { refused: true, retry_after: Some(Duration::from_mins(1)), ..Report::default() };
+        permit.answered(pause);
+        for call in waits {
+            let full = call.await.expect("no panic").expect_err("the pause is longer than it waits");
+            assert_eq!((full.why, full.after), (Why::Quota, Duration::from_mins(1)));
+        }
     }
 
     #[tokio::test]
