@@ -300,6 +300,27 @@ async fn many_who_ask_the_same_make_one_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_who_ask_for_a_few_variants_make_one_call_for_each() {
+    let shelf = Shelf::start(|request, _| ok("Vary: Accept\r\n", request.all("accept")[0])).await;
+    shelf.turns.forget_permits(1_000_000);
+    let doors = Arc::new(shelf.doors(hour()));
+    let asker = |number: usize| {
+        let (doors, accept) = (Arc::clone(&doors), ["a", "b", "c"][number % 3]);
+        tokio::spawn(async move { (accept, get(&doors, "/a", &format!("Accept: {accept}\r\n")).await.text()) })
+    };
+    let askers: Vec<_> = (0..12).map(asker).collect();
+    until("the first call", async || shelf.count() == 1).await;
+    // All have been let in; the first answer tells what the others are to be told apart by.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    shelf.turns.add_permits(20);
+    for asker in askers {
+        let (accept, text) = asker.await.unwrap();
+        assert_eq!(text, accept);
+    }
+    assert_eq!(shelf.count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_a_caller_who_left_or_a_call_that_failed() {
     // The first is never answered, the second breaks off.
     let shelf = Shelf::start(|_, number| if number == 2 { String::new() } else { ok("", &number.to_string()) }).await;

@@ -1,4 +1,5 @@
-//! One asks, the others wait: requests for the same thing at once become one call.
+//! One asks, the others wait: requests for the same thing at once become one call. What is the same is told by a
+//! [`Line`], which is finer once it is known what the service's answers differ by.
 //!
 //! Whoever leads holds a [`Lead`]. When it is dropped, for whatever reason, nobody waits any longer: its
 //! caller may go away, its call may fail, its answer may not be one to keep.
@@ -11,14 +12,24 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::key::Key;
+use super::key::{Chosen, Key};
 
 /// How long others wait for the rest of an answer whose head has come: its caller may read it slowly.
 const REST: Duration = Duration::from_secs(2);
 
+/// Requests that wait for each other: for what is of one key and, where `Vary` is known of an answer of that key, chosen
+/// by the same headers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Line {
+    /// What is asked for.
+    pub key: Key,
+    /// What chooses the answer; `None` while no answer has told.
+    pub chosen: Option<Chosen>,
+}
+
 /// Calls under way.
 #[derive(Debug, Default)]
-pub struct Flights(Mutex<HashMap<Key, watch::Receiver<Stage>>>);
+pub struct Flights(Mutex<HashMap<Line, watch::Receiver<Stage>>>);
 
 /// How far a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +52,7 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Lead {
     flights: Arc<Flights>,
-    key: Key,
+    line: Line,
     stage: watch::Sender<Stage>,
 }
 
@@ -50,7 +61,7 @@ pub struct Lead {
 pub struct Wait(watch::Receiver<Stage>);
 
 impl Flights {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Stage>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Line, watch::Receiver<Stage>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -58,13 +69,13 @@ impl Flights {
     ///
     /// # Errors
     /// The way to wait, where somebody leads already.
-    pub fn join(self: &Arc<Self>, key: &Key) -> Result<Lead, Wait> {
-        match self.lock().entry(key.clone()) {
+    pub fn join(self: &Arc<Self>, line: &Line) -> Result<Lead, Wait> {
+        match self.lock().entry(line.clone()) {
             Entry::Occupied(under_way) => Err(Wait(under_way.get().clone())),
             Entry::Vacant(free) => {
                 let (stage, seen) = watch::channel(Stage::Asking);
                 free.insert(seen);
-                Ok(Lead { flights: Arc::clone(self), key: key.clone(), stage })
+                Ok(Lead { flights: Arc::clone(self), line: line.clone(), stage })
             }
         }
     }
@@ -84,7 +95,7 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        self.flights.lock().remove(&self.key);
+        self.flights.lock().remove(&self.line);
     }
 }
 

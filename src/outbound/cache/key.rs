@@ -113,11 +113,11 @@ impl Key {
 }
 
 /// The headers of a request by which `Vary` chose an answer, as the service got them from the caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Chosen(Box<[Line]>);
 
 /// A header and what a request said in it, if it said anything.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct Line {
     name: HeaderName,
     value: Option<Box<[u8]>>,
@@ -143,11 +143,20 @@ impl Chosen {
             }
         }
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        Some(Self::by(names.into_iter(), request))
+    }
+
+    /// What the same headers choose for another request.
+    pub fn of_request(&self, request: &HeaderMap) -> Self {
+        Self::by(self.0.iter().map(|line| line.name.clone()), request)
+    }
+
+    fn by(names: impl Iterator<Item = HeaderName>, request: &HeaderMap) -> Self {
         let with_value = |name: HeaderName| {
             let value = joined(request, &name);
             Line { name, value }
         };
-        Some(Self(names.into_iter().map(with_value).collect()))
+        Self(names.map(with_value).collect())
     }
 
     /// Whether a request has the same values.
@@ -187,6 +196,8 @@ mod tests {
         let chosen = Chosen::of(&headers(&[("vary", "Accept, X-None")]), &asked).expect("no star");
         assert!(chosen.matches(&asked));
         assert!(chosen.matches(&headers(&[("accept", "a,b"), ("x-tenant", "2")])));
+        assert_eq!(chosen.of_request(&headers(&[("accept", "a,b"), ("x-tenant", "2")])), chosen);
+        assert_ne!(chosen.of_request(&headers(&[("accept", "b")])), chosen);
         assert!(chosen.matches(&headers(&[("accept", "a"), ("accept", "b")])));
         assert!(!chosen.matches(&headers(&[("accept", "b, a")])));
         assert!(!chosen.matches(&headers(&[("accept", "a, b"), ("x-none", "1")])));

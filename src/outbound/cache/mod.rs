@@ -36,7 +36,7 @@ use crate::definition::plan::api::Cache as Rule;
 use crate::respond::{Answer, Refusal};
 use crate::telemetry::metrics::Metrics;
 use directives::{Directives, texts};
-use flight::{Ended, Flights, Lead};
+use flight::{Ended, Flights, Lead, Line};
 pub use given::{CACHE_STATUS, listed};
 pub use key::Key;
 use store::Store;
@@ -46,6 +46,10 @@ pub use turn::{Next, Recording, Turn, of_answer};
 /// Refreshes behind an answer that are made at once for one integration; where there are more, the stale answer is given
 /// and nothing is asked. Each has its own, so that a service that hangs holds up no other's.
 const REFRESHES: usize = 16;
+
+/// In how many lines a request waits before it asks by itself: in one for all that ask for the same, and in one for those
+/// that the answer of that one does not tell apart.
+const LINES: usize = 2;
 
 /// The kept answers of all connections.
 #[derive(Debug)]
@@ -118,17 +122,18 @@ impl Cache {
     pub async fn look(self: &Arc<Self>, asked: Asked<'_>) -> Look {
         let said = Directives::of_request(asked.headers);
         let began = self.clock.monotonic();
-        let mut waited = false;
+        // Those that it waited in: the first answer of all may tell what the others differ by.
+        let mut waited: Vec<Line> = Vec::new();
         loop {
             let now = self.now();
-            let (entry, others) = self.store.find(&asked.key, asked.headers);
+            let (entry, newest) = self.store.find(&asked.key, asked.headers);
             let why = match entry.as_deref().map(|entry| worth(entry, &said, &asked.rule, now.monotonic)) {
-                None if others => "vary-miss",
+                None if newest.is_some() => "vary-miss",
                 None => "uri-miss",
                 Some(Worth::Asked(why)) => why,
                 Some(worth) => {
                     let Some(entry) = entry else { continue };
-                    return Look::Given(Box::new(self.give(&asked, &entry, &worth, waited)));
+                    return Look::Given(Box::new(self.give(&asked, &entry, &worth, !waited.is_empty())));
                 }
             };
             if said.only_if_cached {
@@ -137,18 +142,24 @@ impl Cache {
                 let answer = Refusal::NotCached.answer(words);
                 return Look::Given(Box::new(Given { answer, verdict: "refused", refresh: None }));
             }
-            let alone = waited || said.no_store || said.no_cache || *asked.method == Method::HEAD;
+            let alone = said.no_store || said.no_cache || *asked.method == Method::HEAD || waited.len() >= LINES;
             let alone =
                 alone || asked.headers.contains_key(header::RANGE) || self.store.is_unkept(&asked.key, now.monotonic);
             let ask = |lead| Look::Ask(Box::new(Turn::new(self, &asked, &said, (entry.clone(), lead), why)));
             if alone {
                 return ask(None);
             }
-            match self.flights.join(&asked.key) {
+            let line = line(&asked, newest.as_deref());
+            if waited.contains(&line) {
+                return ask(None);
+            }
+            match self.flights.join(&line) {
                 Ok(lead) => return ask(Some(lead)),
                 Err(other) => {
                     let spent = now.monotonic.saturating_sub(began);
-                    waited = other.ended(asked.patience.saturating_sub(spent)).await == Ended::Done;
+                    if other.ended(asked.patience.saturating_sub(spent)).await == Ended::Done {
+                        waited.push(line);
+                    }
                 }
             }
         }
@@ -175,7 +186,8 @@ impl Cache {
     /// The turn of a refresh that nobody waits for, where none is under way.
     fn turn_behind(self: &Arc<Self>, asked: &Asked<'_>, entry: &Arc<Stored>) -> Option<Turn> {
         let permit = self.room_to_refresh(asked.key.integration())?;
-        let lead = self.flights.join(&asked.key).ok()?;
+        let line = Line { key: asked.key.clone(), chosen: Some(entry.chosen.of_request(asked.headers)) };
+        let lead = self.flights.join(&line).ok()?;
         let unsaid = Directives::default();
         Some(Turn::new(self, asked, &unsaid, (Some(Arc::clone(entry)), Some(lead)), "stale").behind(permit))
     }
@@ -218,6 +230,12 @@ impl Cache {
     fn save(&self, key: &Key, by: &str) {
         self.metrics.cache_calls_saved.with_label_values(&[&**key.integration(), by]).inc();
     }
+}
+
+/// With which others a request waits: as long as nothing is known of what answers differ by, with all that ask for the same.
+fn line(asked: &Asked<'_>, newest: Option<&Stored>) -> Line {
+    let chosen = newest.map(|newest| newest.chosen.of_request(asked.headers));
+    Line { key: asked.key.clone(), chosen }
 }
 
 /// Whether a method may change what is kept (RFC 9110 §9.2.1).

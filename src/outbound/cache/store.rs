@@ -65,13 +65,13 @@ impl Store {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer of a key that fits a request's headers, and whether there are others.
-    pub fn find(&self, key: &Key, request: &HeaderMap) -> (Option<Arc<Stored>>, bool) {
+    /// The answer of a key that fits a request's headers, and the newest, whether it fits or not.
+    pub fn find(&self, key: &Key, request: &HeaderMap) -> (Option<Arc<Stored>>, Option<Arc<Stored>>) {
         let mut state = self.lock();
-        let Some(variants) = state.kept.get(key) else { return (None, false) };
+        let Some(variants) = state.kept.get(key) else { return (None, None) };
         // The newest first, for a service that changes its mind about `Vary`.
         let found = variants.iter().rev().find(|stored| stored.chosen.matches(request));
-        (found.cloned(), !variants.is_empty())
+        (found.cloned(), variants.last().cloned())
     }
 
     /// Keeps an answer in place of one that the same headers chose, unless the key was made invalid after
