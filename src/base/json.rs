@@ -6,6 +6,10 @@
 //! of others.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// The most values that are read of one document, and the most that one template makes. A value takes 100 to 250
 /// bytes of memory, so this bounds what one document can take to about 100 MiB.
@@ -37,6 +41,68 @@ pub fn lossless(document: &[u8]) -> Result<Cow<'_, [u8]>, TooMany> {
 /// those are strings as well that have more digits than a double keeps.
 pub fn exact(document: &[u8], fractions: bool) -> Cow<'_, [u8]> {
     walk(document, fractions, || Ok::<(), std::convert::Infallible>(())).unwrap_or_else(|never| match never {})
+}
+
+/// Whether a document is JSON of which a reader keeps every member: one in which no object has a name twice.
+pub fn has_distinct_names(document: &[u8]) -> bool {
+    serde_json::from_slice::<Distinct>(document).is_ok()
+}
+
+/// Any JSON value whose objects have no name twice.
+struct Distinct;
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Distinct {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value without a name twice")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if !names.insert(name) {
+                return Err(A::Error::custom("a name stands twice"));
+            }
+            members.next_value::<Self>()?;
+        }
+        Ok(self)
+    }
 }
 
 /// Goes over a document, calls `another` where one more value begins, and puts what would be rounded into quotes.
@@ -174,6 +240,16 @@ mod tests {
         assert_eq!(lossless(format!("[{}0]", "0,".repeat(VALUES)).as_bytes()), Err(TooMany));
         assert_eq!(lossless("[".repeat(VALUES).as_bytes()), Err(TooMany));
         assert!(lossless(format!("\"{}\"", ",".repeat(VALUES)).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_found_however_it_is_written() {
+        for distinct in ["[1,-1,1.5,\"a\",null,true]", r#"{"a":{"a":[{"a":1},{"a":1}]},"b":{"a":1}}"#, "{}"] {
+            assert!(has_distinct_names(distinct.as_bytes()), "{distinct}");
+        }
+        for twice in [r#"{"a":1,"a":1}"#, r#"[[{"b":{"a":1,"x":[],"\u0061":2}}]]"#, "{", ""] {
+            assert!(!has_distinct_names(twice.as_bytes()), "{twice}");
+        }
     }
 
     proptest! {

@@ -39,9 +39,10 @@ pub fn answered(whole: &WholeCall, answer: Answer) -> Answered {
     Answered { status, headers, body }
 }
 
-/// A body that is JSON with `plain` texts, numbers and names; `None` where it is none.
+/// A body that is JSON with `plain` texts, numbers and names; `None` where it is none, or has a name twice: then what was
+/// taken out of its text stands.
 fn in_json(body: &[u8], plain: &dyn Fn(&str) -> Option<String>) -> Option<Vec<u8>> {
-    let readable = json::lossless(body).ok()?;
+    let readable = json::lossless(body).ok().filter(|readable| json::has_distinct_names(readable))?;
     let value: Value = serde_json::from_slice(&readable).ok()?;
     serde_json::to_vec(&cleaned(value, plain)).ok()
 }

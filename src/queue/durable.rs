@@ -202,8 +202,9 @@ fn answer(answer: &Answered) -> Value {
         .iter()
         .map(|(name, value)| json!({ "name": name.as_str(), "value": String::from_utf8_lossy(value.as_bytes()) }))
         .collect();
-    // What would become other numbers is kept as it came.
-    let is_exact = matches!(base::json::lossless(&answer.body), Ok(Cow::Borrowed(_)));
+    // What would become other numbers, or lose a member whose name stands twice, is kept as it came.
+    let is_exact = matches!(base::json::lossless(&answer.body), Ok(Cow::Borrowed(_)))
+        && base::json::has_distinct_names(&answer.body);
     let read = is_exact.then(|| serde_json::from_slice::<Value>(&answer.body).ok()).flatten();
     let (kind, body) = match (read, str::from_utf8(&answer.body)) {
         (Some(read), _) => ("json", read),
@@ -382,6 +383,15 @@ mod tests {
         assert_eq!(outcome_of(&event), Some(ID));
         assert_eq!(plan(&event, NOW).expect("a plan")[0].lane.0.as_ref(), "destination:backend");
         assert!(DurableCall::of(&event).is_none());
+    }
+
+    #[test]
+    fn an_answer_that_reading_would_change_is_kept_as_it_came() {
+        for body in [r#"{"id":1,"id":2}"#, r#"[{"a":{"b":1,"b":1}}]"#, r#"{"id":12345678901234567890123}"#] {
+            let answered =
+                Answered { status: StatusCode::OK, headers: Vec::new(), body: Bytes::from_static(body.as_bytes()) };
+            assert_eq!(answer(&answered)["body"], json!({ "text": body }));
+        }
     }
 
     #[test]
