@@ -331,6 +331,10 @@ async fn read(
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
     let framed = framing(&response, &headers)?;
+    // Over HTTP/2 a service may send a body where none belongs.
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return Ok(Received { status, headers, body: Bytes::new(), framed, led: false });
+    }
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if limit.excess == Excess::Refuse && declared.is_some_and(|declared| declared > limit.bytes as u64) {
         return Err(Reason::TooLarge { most: limit.bytes, status: status.as_u16() });

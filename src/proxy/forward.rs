@@ -259,6 +259,10 @@ impl ProxyHttp for Forward {
         end: bool,
         context: &mut Context,
     ) -> pingora::Result<Option<Duration>> {
+        // HTTP/2 lets a service send what belongs to no answer of this kind (RFC 9110 sections 15.3.5 and 15.4.5).
+        if context.service.is_some_and(|(_, status)| matches!(status, 204 | 304)) {
+            *body = None;
+        }
         if let (Some(piece), Some(carried)) = (&*body, &mut context.carried) {
             carried.hears(piece);
         }

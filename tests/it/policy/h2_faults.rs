@@ -37,6 +37,8 @@ enum Fault {
     GoAway(Reason),
     /// The connection is sent away, and what is under way is answered.
     GoAwayGently,
+    /// An answer that has no body comes with one.
+    BodyOfNone,
 }
 
 /// A stream of which one direction ends early.
@@ -105,6 +107,10 @@ async fn converse(stream: TlsStream<TcpStream>, fault: Option<Fault>, reached: A
             Some(Fault::ResetAfterHead) => {
                 let head = http::Response::builder().header("content-length", 4).body(()).unwrap();
                 respond.send_response(head, false).unwrap().send_reset(Reason::INTERNAL_ERROR);
+            }
+            Some(Fault::BodyOfNone) => {
+                let head = http::Response::builder().status(204).body(()).unwrap();
+                respond.send_response(head, false).unwrap().send_data("HTTP/1.1 200 OK".into(), true).unwrap();
             }
             Some(Fault::GoAway(reason)) => connection.abrupt_shutdown(reason),
             Some(Fault::GoAwayGently) => {
@@ -202,5 +208,16 @@ async fn what_ends_over_http_2_before_the_answers_head_is_done_in_the_end_where_
         let (text, reached) = calling(&acceptor, &authority, "GET", fault).await;
         assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("done"), "{fault:?}: {text}");
         assert!((1..=2).contains(&reached), "{fault:?}: {reached}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_a_body_stays_without_one() {
+    let authority = Authority::new();
+    let acceptor = authority.acceptor("localhost", &["h2"]);
+    for whole in [false, true] {
+        let (text, reached) = calling_by(&acceptor, &authority, ("POST", Fault::BodyOfNone), whole).await;
+        assert!(text.starts_with("HTTP/1.1 204") && text.ends_with("\r\n\r\n"), "{whole}: {text}");
+        assert_eq!((reached, text.matches("HTTP/1.1").count()), (1, 1), "{whole}: {text}");
     }
 }
