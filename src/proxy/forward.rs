@@ -52,6 +52,18 @@ impl Forward {
         self.door.parts.clock.monotonic()
     }
 
+    /// HTTP/2 of the service that a call went to was at fault.
+    fn distrust(&self, context: &Context) {
+        let Ok(call) = context.call() else { return };
+        if self.door.distrust.note(call.ready.pool, self.now()) {
+            let integration = &*call.ready.integration.id;
+            tracing::warn!(
+                integration,
+                "`{integration}` answered HTTP/2 with a fault: it is spoken to in HTTP/1.1 for the next ten minutes"
+            );
+        }
+    }
+
     /// Sends an answer of our own, marked with the request's id.
     pub(super) async fn answer(
         &self,
@@ -115,9 +127,11 @@ impl ProxyHttp for Forward {
         let tries = way.route.addresses().count().saturating_sub(context.tries).max(1);
         let share = left / u32::try_from(tries).unwrap_or(1);
         let connect = share.max(LEAST_TRY).min(left.max(Duration::from_millis(1)));
-        let http_one = call.ready.http_one || is_websocket(session) || is_http_1_0(session);
+        let (pool, distrusted) = self.door.distrust.pool(call.ready.pool, self.now());
+        let http_one = call.ready.http_one || distrusted || is_websocket(session) || is_http_1_0(session);
         let redirected = self.door.parts.dialer.redirect().is_some();
         let mut peer = peer::peer((call, &way.route), context.tries, connect, http_one, redirected);
+        peer.group_key = pool;
         if context.closed {
             // Another kept connection may be closed as well, so this one comes from no pool that anybody has put one into.
             peer.group_key = NEVER_KEPT.fetch_add(1, Ordering::Relaxed) ^ !peer.group_key;
@@ -321,6 +335,9 @@ impl ProxyHttp for Forward {
         context: &mut Context,
         reused: bool,
     ) -> Box<Error> {
+        if matches!(error.etype, ErrorType::H2Downgrade | ErrorType::InvalidH2) {
+            self.distrust(context);
+        }
         if context.renewed == Renewed::Again {
             context.renewed = Renewed::Done;
             error.set_retry(true);

@@ -14,6 +14,7 @@ pub mod chunks;
 mod context;
 mod depart;
 mod dial;
+mod distrust;
 mod durable;
 pub mod endpoint;
 pub mod forward;
@@ -59,6 +60,7 @@ use crate::outbound::{Outbound, SignedOut};
 use crate::respond::Answer;
 use crate::store::{Backlog, Events};
 use crate::telemetry::metrics::Metrics;
+use distrust::Distrust;
 use durable::Submission;
 use endpoint::NamedCall;
 use kept::{FromKept, Kept};
@@ -97,6 +99,8 @@ pub struct ProxyDoor {
     pseudonym: String,
     room: Arc<Room>,
     via: HeaderValue,
+    /// Services whose HTTP/2 was at fault.
+    distrust: Distrust,
 }
 
 /// A request as the stages see it.
@@ -196,7 +200,7 @@ impl ProxyDoor {
         let via = HeaderValue::from_str(&format!("1.1 {name}")).map_err(|_| RandomUnavailable)?;
         let connections = ReadyConnections::new(Arc::clone(&parts.outbound));
         let room = Room::new("proxy", Arc::clone(&parts.metrics), Arc::clone(&parts.clock));
-        Ok(Self { parts, connections, pseudonym: name, room, via })
+        Ok(Self { parts, connections, pseudonym: name, room, via, distrust: Distrust::default() })
     }
 
     /// After the service refused a call for its token: the connection with another one. `None` where there

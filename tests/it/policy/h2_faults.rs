@@ -3,23 +3,25 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::SendResponse;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use trunkline::base::clock::{Clock, ManualClock, Timestamp};
 use trunkline::definition::plan::api::{Endpoint, Errors, Transform};
 
 use super::retries::{conversation, named, retry};
 use crate::support::doors::{Doors, Setup, service};
-use crate::support::origin::serve;
+use crate::support::origin::{read_head, serve};
 use crate::support::tls::Authority;
 
 /// What happens to the first connection, or to the first request.
@@ -220,4 +222,44 @@ async fn an_answer_without_a_body_stays_without_one() {
         assert!(text.starts_with("HTTP/1.1 204") && text.ends_with("\r\n\r\n"), "{whole}: {text}");
         assert_eq!((reached, text.matches("HTTP/1.1").count()), (1, 1), "{whole}: {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_2_is_tried_again_some_time_after_a_fault() {
+    let authority = Authority::new();
+    let acceptor = authority.acceptor("localhost", &["h2", "http/1.1"]);
+    let spoken = Arc::<Mutex<Vec<bool>>>::default();
+    let seen = Arc::clone(&spoken);
+    let address = serve(move |stream| {
+        let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
+        async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(&b"h2"[..]);
+            let is_first = {
+                let mut seen = seen.lock().unwrap();
+                seen.push(is_http_2);
+                seen.len() == 1
+            };
+            if is_http_2 {
+                let fault = is_first.then_some(Fault::Reset(Reason::INTERNAL_ERROR));
+                return converse(stream, fault, Arc::default()).await;
+            }
+            while read_head(&mut stream).await.is_some() {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").await.unwrap();
+            }
+        }
+    })
+    .await;
+    let mut integration = service(&format!("https://localhost:{}", address.port()));
+    let api = integration.api.as_mut().unwrap();
+    (api.transport.ca, api.transport.allow_private) = (Some(authority.trusted()), true);
+    let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000)));
+    let names = vec![("localhost", vec!["127.0.0.1"])];
+    let doors = Doors::start(Setup { names, clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Setup::of(integration) });
+    for pause in [0, 1, 600] {
+        clock.advance(Duration::from_secs(pause));
+        let text = conversation(&doors, "GET", "").await;
+        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("done"), "after {pause} s: {text}");
+    }
+    assert_eq!(*spoken.lock().unwrap(), [true, false, false, true]);
 }
