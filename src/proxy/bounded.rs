@@ -2,7 +2,7 @@
 //!
 //! Under HTTP/1.1 the connection itself ends a wait that lasts too long ([`super::stream::DoorStream`]). Here many
 //! requests share one connection, so each ends its own: whoever waits for the client, for its body or for its
-//! leaving, is told what [`super::watch`] says of service and client. Everything else is Pingora's HTTP/2 session.
+//! leaving, is told what [`super::watch`] says of service and client; and whoever writes, when the client reads too slowly. Everything else is Pingora's HTTP/2 session.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -49,6 +49,8 @@ struct Ending {
     due: Option<Pin<Box<Sleep>>>,
 }
 
+/// How long a part of an answer may wait for its client besides what it takes at the least rate.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// As many parts as leave room for the end behind them.
 const FEW: u8 = 2;
 /// How long the end waits.
@@ -108,6 +110,18 @@ impl Bounds {
             ready!(self.tick.as_mut().poll(cx));
             self.tick.set(tokio::time::sleep(TICK));
         }
+    }
+
+    /// What is written, within the time that a client which reads at the least rate takes for so many bytes. HTTP/2 has a
+    /// window of each stream's own, which a client may open byte by byte.
+    async fn write<T>(&self, bytes: usize, writing: impl Future<Output = Result<T>>) -> Result<T> {
+        let Stream { watch, minimum_rate, .. } = &*self.stream;
+        let seconds = (bytes as u64).div_ceil((*minimum_rate).max(1));
+        let written = tokio::time::timeout(PATIENCE.saturating_add(Duration::from_secs(seconds)), writing).await;
+        written.unwrap_or_else(|_elapsed| {
+            watch.end(Overdue::ClientReading);
+            Err(Error::explain(ErrorType::WriteTimedout, "the client reads too slowly").into_down())
+        })
     }
 
     /// What is read, within the bounds.
@@ -174,7 +188,7 @@ impl Session for BoundedSession {
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        self.session.write_body(data, end).await
+        self.bounds.write(data.len(), self.session.write_body(data, end)).await
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
@@ -182,7 +196,12 @@ impl Session for BoundedSession {
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        self.session.response_duplex_vec(tasks).await
+        let of = |task: &HttpTask| match task {
+            HttpTask::Body(data, _) => data.as_ref().map_or(0, Bytes::len),
+            _ => 0,
+        };
+        let bytes = tasks.iter().map(of).sum();
+        self.bounds.write(bytes, self.session.response_duplex_vec(tasks)).await
     }
 
     async fn finish(&mut self) -> Result<()> {

@@ -233,6 +233,37 @@ async fn a_body_that_trickles_in_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_its_client_does_not_read_is_ended() {
+    let origin = serve(|mut stream| async move {
+        read_head(&mut stream).await;
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", 1 << 20, "x".repeat(1 << 20));
+        // It breaks off where the gateway gives up.
+        drop(stream.write_all(answer.as_bytes()).await);
+    })
+    .await;
+    let mut setup = Setup::of(service(&format!("http://{origin}")));
+    setup.limits = Limits { idle_timeout: Duration::from_hours(1), min_body_rate: 1 << 20, ..setup.limits };
+    let secure = Secure::over(setup);
+    let (sender, _driver) = connect(&secure, secure.doors.proxy).await;
+    let mut sender = sender.ready().await.unwrap();
+    let (answer, _) = sender.send_request(get("/svc/a").body(()).unwrap(), true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let reading = async {
+        // Nothing of what came is let go of, so the window does not open again.
+        while let Some(piece) = body.data().await {
+            if let Err(error) = piece {
+                return Some(error);
+            }
+        }
+        None
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(40), reading).await.expect("the door waits");
+    assert!(ended.is_some_and(|error| error.is_reset()), "the stream is ended");
+    let (status, ..) = ask(&sender, get("/nowhere/a").body(()).unwrap(), None).await;
+    assert_eq!(status.as_u16(), 404, "others go on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_is_closed_also_before_its_first_request() {
     let mut setup = Setup::of(service("https://unused.example"));
     setup.limits =
