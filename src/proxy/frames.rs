@@ -2,7 +2,7 @@
 //!
 //! The HTTP/2 library bounds what it keeps, not what it does: a client that opens and resets streams without
 //! end (CVE-2023-44487), or sends settings, pings, empty data or continuations, makes work that no limit of
-//! its own counts. Here such frames cost a token each, which come back slowly; one too many ends the
+//! its own counts. So do frames of kinds that nobody knows. Here such frames cost a token each, which come back slowly; one too many ends the
 //! connection. Only frame heads are read, whatever pieces they come in. Called by [`super::stream`].
 
 use std::time::Duration;
@@ -15,11 +15,12 @@ const HEAD: usize = 9;
 const REFILL: f64 = 0.1;
 
 const DATA: u8 = 0;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
+const HEADERS: u8 = 1;
+const WINDOW_UPDATE: u8 = 8;
+/// The flag of a frame that ends in bytes that mean nothing.
+const PADDED: u8 = 8;
+/// What a padded frame may have and carry nothing.
+const ALL_PADDING: usize = 256;
 
 /// The budget of one connection.
 #[derive(Debug)]
@@ -57,13 +58,15 @@ impl FrameBudget {
     }
 
     fn count(&mut self, now: Duration) -> bool {
-        let [a, b, c, kind, ..] = self.head;
+        let [a, b, c, kind, flags, ..] = self.head;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.read = 0;
         let costs = match kind {
-            PRIORITY | RST_STREAM | SETTINGS | PING | CONTINUATION => true,
-            DATA => self.skip == 0,
-            _ => false,
+            DATA => self.skip == 0 || flags & PADDED != 0 && self.skip <= ALL_PADDING,
+            // A request, and the room for an answer, are bounded by what they are for.
+            HEADERS | WINDOW_UPDATE => false,
+            // RST_STREAM, PING, SETTINGS, PRIORITY and CONTINUATION; what no client may send, or nobody knows.
+            _ => true,
         };
         if !costs {
             return true;
@@ -79,6 +82,10 @@ impl FrameBudget {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
 
     fn frame(kind: u8, length: usize) -> Vec<u8> {
         let mut frame = vec![0, u8::try_from(length >> 8).expect("short"), u8::try_from(length & 255).expect("a byte")];
@@ -108,6 +115,21 @@ mod tests {
         budget.read(&[0; PREFACE], second(0));
         assert!(budget.read(&frame(DATA, 5).repeat(1_000), second(0)));
         assert!(!budget.read(&frame(DATA, 0).repeat(21), second(0)));
+    }
+
+    #[test]
+    fn frames_of_no_known_kind_cost_and_padding_is_nothing() {
+        let lasts =
+            |frames: Vec<u8>| FrameBudget::new(20, second(0)).read(&[vec![0; PREFACE], frames].concat(), second(0));
+        let padded = |length| {
+            let mut frame = frame(DATA, length);
+            frame[4] = PADDED;
+            frame
+        };
+        assert!(!lasts(frame(0x42, 100).repeat(21)), "of no known kind");
+        assert!(!lasts(padded(256).repeat(21)), "nothing but padding");
+        assert!(lasts(padded(257).repeat(1_000)), "a part of it carries something");
+        assert!(lasts(frame(WINDOW_UPDATE, 4).repeat(1_000)));
     }
 
     proptest! {

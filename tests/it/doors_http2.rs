@@ -347,7 +347,7 @@ async fn floods_of_frames_end_the_connection_and_take_no_memory() {
     let origin = serve(|mut stream| async move { until_closed(&mut stream).await }).await;
     let secure = Secure::over(Setup::of(service(&format!("http://{origin}"))));
     let headers = |round: u32, flags| frame(1, flags, 2 * round + 1, &block());
-    let floods: [(&str, Frames, u32); 6] = [
+    let floods: [(&str, Frames, u32); 7] = [
         (
             "rapid reset",
             Box::new(move |round| [headers(round, 5), frame(3, 0, 2 * round + 1, &[0, 0, 0, 8])].concat()),
@@ -355,6 +355,7 @@ async fn floods_of_frames_end_the_connection_and_take_no_memory() {
         ),
         ("ping", Box::new(|_| frame(6, 0, 0, &[0; 8])), 5_000),
         ("settings", Box::new(|_| frame(4, 0, 0, b"")), 5_000),
+        ("no known kind", Box::new(|_| frame(0x42, 0, 0, &[0; 8])), 5_000),
         ("priority", Box::new(|_| frame(2, 0, 1, &[0, 0, 0, 0, 1])), 5_000),
         (
             "continuation",
