@@ -109,6 +109,15 @@ impl Clients {
         Self { answers: Arc::new(Answers::within(live, metrics)), ..self }
     }
 
+    /// What was made of an answer, counted among the answers for as long as anything of it is there; `None` where there is no
+    /// room for it.
+    pub fn hold(&self, made: Bytes) -> Option<Bytes> {
+        let mut part = Part::of(&self.answers);
+        // The status is for the words of a failure, and this is told in others.
+        part.reach(made.len(), 0).ok()?;
+        Some(part.hold(made))
+    }
+
     /// Where people reach the simulated service of an integration, under `serve --mock`: scheme, host and
     /// the first segment of the path. `None` where services are the real ones.
     pub fn simulated(&self, integration: &str) -> Option<String> {

@@ -1,5 +1,7 @@
 //! The memory for answers that are read whole: what those of all calls together may hold (`limits.whole_answer_bytes`).
 //!
+//! What is made of an answer counts likewise, when it is unpacked or changed and waits for whoever asked.
+//!
 //! Each answer has a bound of its own, but sixty calls at once for eight megabytes each hold half a gigabyte. What is
 //! streamed is not counted, and of each answer the beginning is not: token answers and the like always find room.
 //! Called by [`super::client`].

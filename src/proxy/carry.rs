@@ -87,7 +87,14 @@ impl Forward {
             Err(refused) => return Ok(refused),
         };
         let run = endpoint::run(&self.door.parts.outbound, call, &body);
-        unless_gone(session, run).await.map_or_else(retry::left, Ok)
+        let Some(given) = unless_gone(session, run).await else { return retry::left() };
+        let Answer { body, .. } = &given;
+        Ok(match self.door.parts.clients.hold(body.clone()) {
+            Some(body) => Answer { body, ..given },
+            None => {
+                Refusal::ServiceAnswerInvalid.answer(&format!("the endpoint's result is not given: {}", whole::NO_ROOM))
+            }
+        })
     }
 
     /// Takes a durable call in.

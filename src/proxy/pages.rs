@@ -207,7 +207,11 @@ async fn write(
     write_head(session, form, id).await?;
     let mut writing = Writing { form, before: if form == Form::Array { "[" } else { "" } };
     loop {
-        session.write_response_body(Some(writing.records(&page.records)), false).await?;
+        let text = writing.records(&std::mem::take(&mut page.records));
+        let Some(text) = walk.door.parts.clients.hold(text) else {
+            return Err(Error::explain(ErrorType::Custom(BROKEN), "there is no room for a page"));
+        };
+        session.write_response_body(Some(text), false).await?;
         let Some(next) = page.next else { break };
         page = match Box::pin(walk.page(next)).await {
             Ok(page) => page,

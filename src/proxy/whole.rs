@@ -30,6 +30,9 @@ use crate::request::fill::FRAMING;
 use crate::respond::{Answer, Refusal};
 use crate::template::Context;
 
+/// What is told of an answer of which too much was made.
+pub(super) const NO_ROOM: &str = "there is no room for what is made of it (`limits.whole_answer_bytes`)";
+
 /// A call that is read whole, admitted.
 pub struct WholeCall {
     pub(super) generation: Arc<Generation>,
@@ -526,6 +529,7 @@ fn sign(
 /// What the caller gets: the answer as the endpoint's transform makes it.
 fn answer(door: &ProxyDoor, call: &WholeCall, received: Received) -> Result<Answer, TransformError> {
     let headers = headers::kept_of_answer(&received.headers);
+    let came = received.body.clone();
     let received = Received { headers, ..received };
     let received = match (call.endpoint(), call.ready.integration.api.as_ref()) {
         (Some(endpoint), Some(api)) => {
@@ -534,6 +538,10 @@ fn answer(door: &ProxyDoor, call: &WholeCall, received: Received) -> Result<Answ
         _ => received,
     };
     let Received { status, mut headers, body, .. } = received;
+    // What came holds its part already, and what was made of it waits for the caller in its place.
+    let is_made = (came.as_ptr(), came.len()) != (body.as_ptr(), body.len());
+    drop(came);
+    let body = if is_made { door.parts.clients.hold(body).ok_or(TransformError::Unreadable(NO_ROOM))? } else { body };
     without_framing(&mut headers);
     Ok(Answer { status, headers: listed(headers).collect(), body, close: false })
 }

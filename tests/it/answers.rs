@@ -44,3 +44,44 @@ fn all_together_have_a_bound_and_a_call_beyond_it_is_refused() {
     // What is streamed is not counted.
     assert_eq!(deployment.call("shop", "main", "/400000").unwrap().status, 200);
 }
+
+#[test]
+fn what_is_made_of_an_answer_counts_as_well() {
+    let address = service::start(|asked| {
+        let bytes = if asked.path() == "/fits" { 7_000 } else { 15_000 };
+        (200, format!("{{\"text\":\"{}\"}}", "x".repeat(bytes)))
+    });
+    let changed = |id: &str| {
+        let text = "{{ body.text }}".repeat(20);
+        format!(
+            "    - {{ id: {id}, request: GET /{id}, result: \"{text}\", transform: {{ response: {{ json: {{ text: \"{text}\" }} }} }} }}\n"
+        )
+    };
+    let shop = format!(
+        "trunkline: 1\nid: shop\ntitle: Shop\nsummary: Sells.\nauth: {{ none: {{}} }}\n\
+         api:\n  base_url: \"http://{address}\"\n  endpoints:\n{}{}connections: [{{ id: main }}]\n",
+        changed("fits"),
+        changed("exceeds")
+    );
+    let deployment = Deployment::with(&[("shop", shop)], "limits: { whole_answer_bytes: 200KiB }\n");
+    let _gateway = deployment.start();
+    let named = |id: &str| {
+        let headers = [
+            ("authorization", "Bearer caller-key-0123456789abcdef01234"),
+            ("trunkline-connection", "main"),
+            ("content-type", "application/json"),
+        ];
+        Client::new(deployment.proxy).send("POST", &format!("/shop/-/{id}"), &headers, b"{}").unwrap()
+    };
+    for _ in 0..3 {
+        assert_eq!(deployment.call("shop", "main", "/fits").unwrap().json()["text"], "x".repeat(140_000));
+        assert_eq!(named("fits").json(), Value::from("x".repeat(140_000)));
+        for refused in [deployment.call("shop", "main", "/exceeds").unwrap(), named("exceeds")] {
+            let told = refused.json();
+            assert_eq!((refused.status, &told["code"]), (502, &Value::from("service_answer_invalid")), "{told:.300}");
+            assert!(told.to_string().contains("limits.whole_answer_bytes"), "{told:.300}");
+        }
+    }
+    let metrics = || String::from_utf8_lossy(&deployment.ask("GET", "/metrics", &Value::Null).body).into_owned();
+    assert!(within(PATIENCE, || metrics().contains("trunkline_whole_answer_bytes 0\n")), "what was made is given back");
+}
