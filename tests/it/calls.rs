@@ -116,6 +116,35 @@ async fn a_credential_never_follows_a_redirect_to_another_origin() {
 }
 
 #[tokio::test]
+async fn a_redirect_has_its_own_query_and_the_credential_once_and_only_where_it_belongs() {
+    let second = Service::start(|_| Answer::json(200, "{}")).await;
+    let elsewhere = format!("http://files.example:{}/end?page=2", second.port());
+    let cases = [
+        ("/v1/end?page=2&x=a%2Fb+c#part", "/v1/end?page=2&x=a%2Fb+c&key=canary-credential"),
+        ("/v1/end", "/v1/end?key=canary-credential"),
+        ("/v1/end?", "/v1/end?key=canary-credential"),
+        ("?end=1", "/v1/x?end=1&key=canary-credential"),
+        ("/v1/end?key=canary-credential", "/v1/end?key=canary-credential"),
+        (elsewhere.as_str(), "/end?page=2"),
+    ];
+    for (location, expected) in cases {
+        let target = location.to_owned();
+        let first = Service::start(move |seen| {
+            let is_end = seen.lines().next().unwrap().contains("end");
+            if is_end { Answer::json(200, "{}") } else { Answer::of(302, &[("location", &target)], "") }
+        })
+        .await;
+        let value = Text::compile("{{ api_key }}").unwrap();
+        let hosts = ["svc.example", "files.example"].into_iter().filter_map(HostPattern::parse).collect();
+        let placement = Placement::Query { name: "key".into(), value };
+        Setting { placement, hosts, ..plain(&first) }.world().get("/x").await.unwrap();
+        let seen = [first.seen(), second.seen()].concat();
+        let line = seen.iter().rev().find_map(|seen| seen.lines().next().filter(|line| line.contains("end")));
+        assert_eq!(line, Some(format!("GET {expected} HTTP/1.1").as_str()), "{location}");
+    }
+}
+
+#[tokio::test]
 async fn within_one_origin_reads_go_on_and_changes_are_never_sent_twice() {
     let answer = |seen: &str| match seen.split(' ').nth(1).unwrap() {
         "/v1/end" => Answer::json(200, r#"{"end": true}"#),

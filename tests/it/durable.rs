@@ -474,6 +474,100 @@ async fn it_carries_the_token_that_it_names_and_none_that_there_is_not() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_was_renewed_under_way_is_not_in_what_is_kept_of_it() {
+    const RENEWED: &str = "renewed-canary-0123456789abcdef";
+    let answer = |head: &str| {
+        if head.starts_with("POST /t ") {
+            return Answer::json(
+                200,
+                &json!({ "access_token": RENEWED, "token_type": "Bearer", "expires_in": 3600 }).to_string(),
+            );
+        }
+        if !head.contains(RENEWED) {
+            return Answer::json(401, "{}");
+        }
+        Answer::json(200, &json!({ "seen": format!("Bearer {RENEWED}"), RENEWED: 1 }).to_string())
+    };
+    let service = Arc::new(Service::start(answer).await);
+    aside(move || {
+        let url = format!("http://{}", service.address);
+        let definition = format!(
+            "trunkline: 1\nid: hub\ntitle: Hub\nsummary: A service that ends tokens.\n\
+             auth:\n  oauth2: {{ authorize: \"{url}/a\", token: \"{url}/t\", \
+             client: {{ id: app, secret: \"${{env:SERVICE_SECRET}}\" }} }}\n\
+             api:\n  base_url: \"{url}\"\n  endpoints:\n    \
+             - {{ id: read, request: GET /read, result: {{ said: \"{{{{ body.seen }}}}\" }} }}\n"
+        );
+        let deployment = Deployment::of(&[("hub", definition)]);
+        let _gateway = deployment.start();
+        let token =
+            json!({ "access": "first-canary-0123456789abcdef", "refresh": "refresh-canary-01", "issued_at": 1 });
+        let issued = |name: &str| (name.to_owned(), json!({ "issued": { "default": token } }));
+        deployment.import("hub", &[issued("streamed"), issued("named")]);
+        let key = ("authorization", "Bearer caller-key-0123456789abcdef01234");
+        for (connection, method, target, body) in
+            [("streamed", "PUT", "/hub/x", &b"x"[..]), ("named", "POST", "/hub/-/read", &b"{}"[..])]
+        {
+            let headers = [key, ("trunkline-connection", connection), ASYNC];
+            let reply = Client::new(deployment.proxy).send(method, target, &headers, body).unwrap();
+            assert_eq!(reply.status, 202, "{}", deployment.log_tail());
+            let place = reply.header("location").unwrap().to_owned();
+            let mut told = Value::Null;
+            let done = within(PATIENCE, || {
+                told = Client::new(deployment.proxy).send("GET", &place, &[key], b"").unwrap().json();
+                told["state"] == "done"
+            });
+            assert!(done, "{connection}: {told}\n{}", deployment.log_tail());
+            let text = told.to_string();
+            assert!(text.contains("[redacted]") && !text.contains("canary"), "{connection}: {text}");
+        }
+        let renewals = service.seen().iter().filter(|head| head.starts_with("POST /t ")).count();
+        assert_eq!(renewals, 2, "each was renewed under way");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_by_name_has_its_callers_budget_and_the_time_of_one_call() {
+    let slow = |head: &str| {
+        if head.contains("slow") { Answer::Hang(Vec::new()) } else { Answer::json(201, "{\"id\":\"o-1\"}") }
+    };
+    let (service, app) = (Service::start(slow).await, Service::start(takes_everything()).await);
+    let (service, app) = (Arc::new(service), Arc::new(app));
+    aside(move || {
+        let mut desk = Desk::open(&service, &app);
+        desk.gateway.take().unwrap().stop();
+        let path = desk.deployment.path().join("integrations/shop.yaml");
+        let more = "  timeouts: { total: 1s }\n  limits:\n    - { per: caller, rate: 2/h, burst: 2, wait: 0s }\n";
+        let file = fs::read_to_string(&path).unwrap().replace("connections:\n", &format!("{more}connections:\n"));
+        fs::write(&path, file).unwrap();
+        desk.start();
+        let place = desk.accepted("POST", "/shop/-/order", &[], b"{\"item\":\"slow\"}");
+        let told = desk.until(&place, "dead");
+        let attempts = told["attempts"].as_array().unwrap();
+        let took = attempts[0]["duration_ms"].as_u64().unwrap();
+        assert!(attempts.len() == 1 && (900..10_000).contains(&took), "one second is its time: {told}");
+        let place = desk.accepted("POST", "/shop/-/order", &[], b"{\"item\":\"tea\"}");
+        desk.until(&place, "done");
+        let held = desk.accepted("POST", "/shop/-/order", &[], b"{\"item\":\"milk\"}");
+        let sample = "trunkline_calls_held_total{integration=\"shop\",reason=\"rate\"} 1\n";
+        let metrics = || Client::new(desk.deployment.admin).get("/metrics").unwrap().body;
+        assert!(
+            within(PATIENCE, || String::from_utf8_lossy(&metrics()).contains(sample)),
+            "{}",
+            desk.deployment.log_tail()
+        );
+        let told = desk.until(&held, "queued");
+        assert_eq!(service.seen().len(), 2, "the budget is used up: {told}");
+        let other = [("authorization", "Bearer key-of-another-application-1"), ASYNC];
+        let reply = Client::new(desk.deployment.proxy).send("POST", "/shop/v1/orders", &other, b"{}").unwrap();
+        assert_eq!(reply.status, 202);
+        assert!(within(PATIENCE, || service.seen().len() == 3), "another caller has its own");
+    })
+    .await;
+}
+
 /// A webhook's id that looks like a caller's key is another thing, in either order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_id_of_a_webhook_does_not_take_an_idempotency_key() {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use trunkline::base::clock::SystemClock;
+use trunkline::connection::grant::TokenErrorKind;
 use trunkline::definition::compile::exempt;
 use trunkline::definition::plan::api::{Timeouts, Transport};
 use trunkline::definition::plan::egress::Egress;
@@ -18,9 +20,10 @@ use trunkline::definition::plan::gateway::{Mode, Network};
 use trunkline::net::client::Clients;
 use trunkline::net::resolve::{Found, Lookup, Resolver, Unresolved};
 use trunkline::net::trust::Trust;
-use trunkline::net::{Base, BodyLimit, Dialer, Failure, Outgoing, Reach, Received, Towards};
+use trunkline::net::{Base, BodyLimit, Dialer, Failure, Outgoing, Reach, Received, Sent, Towards};
 use trunkline::respond::Refusal;
 
+use crate::calls::world::Setting;
 use crate::outside::gateway::Deployment;
 use crate::outside::http::Client;
 use crate::outside::sender::Ledger;
@@ -31,6 +34,7 @@ use crate::support::forward_proxy::ForwardProxy;
 use crate::support::origin::{Recorder, counting, serve};
 use crate::support::raw::call;
 use crate::support::tls::Authority;
+use crate::tokens::world::{held, world_at};
 
 /// Counts what is asked, and knows nothing.
 #[derive(Debug, Default)]
@@ -185,6 +189,34 @@ async fn through_a_proxy_addresses_are_judged_as_ever() {
         assert_eq!(failure.refusal(), Refusal::AddressForbidden, "{host}");
     }
     assert_eq!(proxy.lines(), [""; 0]);
+}
+
+/// Where clouds hand credentials out, by address and by names that lead there.
+const METADATA: [&str; 4] = ["169.254.169.254", "[fd00:ec2::254]", "metadata.test", "metadata6.test"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_kind_of_call_reaches_a_metadata_service_whatever_networks_are_allowed() {
+    let networks = || {
+        let of = |address: &str, prefix| Network { address: address.parse().unwrap(), prefix };
+        vec![of("169.254.0.0", 16), of("fd00::", 8), of("127.0.0.0", 8)]
+    };
+    for host in METADATA {
+        let base = format!("http://{host}");
+        let mut integration = service(&base);
+        let transport = &mut integration.api.as_mut().unwrap().transport;
+        (transport.allow_private, transport.allow_plain_http) = (true, true);
+        let names = vec![("metadata.test", vec!["169.254.169.254"]), ("metadata6.test", vec!["fd00:ec2::254"])];
+        let doors = Doors::start(Setup { names, private_networks: networks(), ..Setup::of(integration) });
+        assert_eq!(call(doors.proxy, "GET /svc/a", "", "").await.code(), Some("address_forbidden"), "{host}");
+        let world = Setting { private_networks: networks(), ..Setting::at(base.as_str()) }.world();
+        let error = world.get("/x").await.expect_err(host);
+        assert_eq!((error.refusal(), error.sent()), (Refusal::AddressForbidden, Sent::Nothing), "{host}: {error}");
+        let oauth2 = json!({ "token": "SVC/token", "client": { "id": "app", "secret": "canary-secret" } });
+        let renewed = world_at(&base, &oauth2, &json!({})).renew("default", &held("old", Some("rt"))).await;
+        let error = renewed.map(drop).expect_err(host);
+        assert_eq!(error.kind, TokenErrorKind::Misconfigured, "{host}: {error}");
+        assert!(error.to_string().contains("may not dial"), "{host}: {error}");
+    }
 }
 
 /// Each line is a host that must never be dialled: an address in some spelling, or a name and what DNS says of it.

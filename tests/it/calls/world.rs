@@ -39,6 +39,7 @@ impl Lookup for Names {
         let address = match name {
             "private.test" => IpAddr::from([10, 0, 0, 1]),
             "metadata.test" => IpAddr::from([169, 254, 169, 254]),
+            "metadata6.test" => "fd00:ec2::254".parse().unwrap(),
             "mapped.test" => "::ffff:127.0.0.1".parse().unwrap(),
             "nowhere.test" => return Err(Unresolved::NoAddress),
             _ => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -8,13 +8,18 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use trunkline::base::clock::SystemClock;
-use trunkline::definition::plan::api::{Cache, Endpoint, Errors, Transform};
+use trunkline::definition::plan::api::{Cache, Endpoint, Errors, HostPattern, Transform};
 use trunkline::definition::plan::path::PathGlob;
 use trunkline::definition::plan::policy::{Breaker, BreakerGroup, Policy};
+use trunkline::definition::plan::request::{Request, Target};
+use trunkline::respond::Refusal;
 use trunkline::store::Audit;
 use trunkline::store::embedded::Options;
+use trunkline::template::Text;
 
 use super::{Origin, answer, until};
+use crate::calls::service::{Answer, Service};
+use crate::calls::world::{Setting, request};
 use crate::outside::gateway::Deployment;
 use crate::outside::http::Client;
 use crate::outside::service;
@@ -51,6 +56,31 @@ async fn failures_open_it_and_the_answer_says_when_to_come_again() {
     assert_eq!((named.status, origin.count()), (503, 2));
     until(&doors, OPEN, 1.0).await;
     assert!((doors.metric("trunkline_calls_held_total{integration=\"svc\",reason=\"open\"}") - 2.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn of_several_hosts_only_the_one_that_fails_is_left_alone() {
+    let failing = Service::start(|_| Answer::json(500, "{}")).await;
+    let sound = Service::start(|_| Answer::json(200, "{}")).await;
+    let mut setting = Setting::at(format!("http://svc.example:{}", sound.port()));
+    setting.hosts = ["svc.example", "files.example"].into_iter().filter_map(HostPattern::parse).collect();
+    setting.policy = breaker(Duration::from_mins(5));
+    let world = setting.world();
+    let at = |host: &str, port: u16| Request {
+        target: Target::Url(Text::compile(&format!("http://{host}:{port}/x")).unwrap()),
+        ..request(Method::GET, "/")
+    };
+    let there = at("files.example", failing.port());
+    for _ in 0..2 {
+        assert_eq!(world.run(&there).await.expect_err("a failure").status(), Some(500));
+    }
+    let held = world.run(&there).await.expect_err("its circuit is open");
+    assert_eq!((held.refusal(), failing.seen().len()), (Refusal::ServiceHeld, 2), "{held}");
+    for other in [at("svc.example", sound.port()), at("files.example", sound.port()), request(Method::GET, "/x")] {
+        world.run(&other).await.unwrap();
+    }
+    let other_name = world.run(&at("svc.example", failing.port())).await.expect_err("a place of its own");
+    assert_eq!((other_name.status(), failing.seen().len(), sound.seen().len()), (Some(500), 3, 3));
 }
 
 #[tokio::test]
