@@ -13,7 +13,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::context::{Context, Renewed, is_http_1_0, is_websocket};
+use super::context::{Context, Renewed, is_http_1_0, is_websocket, needs_http_one};
 use super::depart;
 use super::kept::Instead;
 use super::record::{self, Ended};
@@ -128,7 +128,7 @@ impl ProxyHttp for Forward {
         let share = left / u32::try_from(tries).unwrap_or(1);
         let connect = share.max(LEAST_TRY).min(left.max(Duration::from_millis(1)));
         let (pool, distrusted) = self.door.distrust.pool(call.ready.pool, self.now());
-        let http_one = call.ready.http_one || distrusted || is_websocket(session) || is_http_1_0(session);
+        let http_one = call.ready.http_one || distrusted || needs_http_one(session);
         let redirected = self.door.parts.dialer.redirect().is_some();
         let mut peer = peer::peer((call, &way.route), context.tries, connect, http_one, redirected);
         peer.group_key = pool;

@@ -18,6 +18,9 @@ const POOLED: Duration = Duration::from_secs(45);
 /// Added to the limit per read, which is only the second line of defence: the client's connection keeps
 /// the exact ones.
 const SLACK: Duration = Duration::from_secs(5);
+/// The same over HTTP/2, where the limit begins with the request's head: the longest body that goes this way
+/// ([`super::context::SHORT`]) takes so long at the least rate that a client may send at.
+const SLACK_H2: Duration = Duration::from_secs(75);
 
 /// The peer to dial for a call by a route.
 ///
@@ -42,7 +45,8 @@ pub fn peer(
     options.custom_l4 = Some(Arc::new(dial));
     options.connection_timeout = Some(connect);
     options.total_connection_timeout = Some(connect);
-    options.read_timeout = Some(timeouts.response.max(timeouts.idle) + SLACK);
+    let slack = if http_one { SLACK } else { SLACK_H2 };
+    options.read_timeout = Some(timeouts.response.max(timeouts.idle) + slack);
     options.write_timeout = Some(timeouts.idle);
     options.idle_timeout = Some(POOLED);
     options.max_h2_streams = STREAMS;

@@ -78,8 +78,8 @@ pub struct Limits {
     #[schemars(range(min = 1, max = 10_000))]
     pub http2_streams: Option<u32>,
     /// HTTP/2 frames in a row that ask for work and carry nothing (`RST_STREAM`, `PING`, `SETTINGS`, `PRIORITY`,
-    /// `CONTINUATION`, empty `DATA`); a tenth of them comes back each second, and a connection that sends more is
-    /// closed. Default 200.
+    /// `CONTINUATION`, `DATA` that is empty or may be all padding, kinds that nobody knows); a tenth of them comes back
+    /// each second, and a connection that sends more is closed. Default 200.
     #[schemars(range(min = 20, max = 100_000))]
     pub http2_control_frames: Option<u32>,
     /// The largest answer that a call of the gateway's own takes (an endpoint by name, an action, a test); a

@@ -11,16 +11,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::SendResponse;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use trunkline::base::clock::{Clock, ManualClock, Timestamp};
+use trunkline::definition::plan::Integration;
 use trunkline::definition::plan::api::{Endpoint, Errors, Transform};
 
 use super::retries::{conversation, named, retry};
-use crate::support::doors::{Doors, Setup, service};
+use crate::support::doors::{Doors, KEY, Setup, service};
 use crate::support::origin::{read_head, serve};
 use crate::support::tls::Authority;
 
@@ -224,9 +225,8 @@ async fn an_answer_without_a_body_stays_without_one() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http_2_is_tried_again_some_time_after_a_fault() {
-    let authority = Authority::new();
+/// A service of both versions, whose first connection has a fault; which of them each connection spoke.
+async fn of_both(authority: &Authority, fault: Option<Fault>) -> (Integration, Arc<Mutex<Vec<bool>>>) {
     let acceptor = authority.acceptor("localhost", &["h2", "http/1.1"]);
     let spoken = Arc::<Mutex<Vec<bool>>>::default();
     let seen = Arc::clone(&spoken);
@@ -241,10 +241,15 @@ async fn http_2_is_tried_again_some_time_after_a_fault() {
                 seen.len() == 1
             };
             if is_http_2 {
-                let fault = is_first.then_some(Fault::Reset(Reason::INTERNAL_ERROR));
-                return converse(stream, fault, Arc::default()).await;
+                return converse(stream, fault.filter(|_| is_first), Arc::default()).await;
             }
-            while read_head(&mut stream).await.is_some() {
+            while let Some(head) = read_head(&mut stream).await {
+                let length = head
+                    .to_lowercase()
+                    .split("content-length: ")
+                    .nth(1)
+                    .map(|rest| rest.lines().next().unwrap().parse::<usize>().unwrap());
+                stream.read_exact(&mut vec![0; length.unwrap_or(0)]).await.unwrap();
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").await.unwrap();
             }
         }
@@ -253,13 +258,47 @@ async fn http_2_is_tried_again_some_time_after_a_fault() {
     let mut integration = service(&format!("https://localhost:{}", address.port()));
     let api = integration.api.as_mut().unwrap();
     (api.transport.ca, api.transport.allow_private) = (Some(authority.trusted()), true);
+    (integration, spoken)
+}
+
+fn names() -> Vec<(&'static str, Vec<&'static str>)> {
+    vec![("localhost", vec!["127.0.0.1"])]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_2_is_tried_again_some_time_after_a_fault() {
+    let authority = Authority::new();
+    let (integration, spoken) = of_both(&authority, Some(Fault::Reset(Reason::INTERNAL_ERROR))).await;
     let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000)));
-    let names = vec![("localhost", vec!["127.0.0.1"])];
-    let doors = Doors::start(Setup { names, clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Setup::of(integration) });
+    let doors =
+        Doors::start(Setup { names: names(), clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Setup::of(integration) });
     for pause in [0, 1, 600] {
         clock.advance(Duration::from_secs(pause));
         let text = conversation(&doors, "GET", "").await;
         assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("done"), "after {pause} s: {text}");
     }
     assert_eq!(*spoken.lock().unwrap(), [true, false, false, true]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_takes_as_long_as_it_makes_progress() {
+    const PIECES: usize = 10;
+    let authority = Authority::new();
+    let (mut integration, spoken) = of_both(&authority, None).await;
+    let timeouts = &mut integration.api.as_mut().unwrap().timeouts;
+    (timeouts.response, timeouts.idle) = (Duration::from_secs(2), Duration::from_secs(2));
+    let doors = Doors::start(Setup { names: names(), ..Setup::of(integration) });
+    assert!(conversation(&doors, "POST", "short").await.ends_with("done"));
+    let mut wire = Wire::open(doors.proxy).await;
+    let length = PIECES * 8_000;
+    wire.send(format!("POST /svc/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")).await;
+    // Longer than both of its limits and what is added to them.
+    for _ in 0..PIECES {
+        wire.send(vec![b'x'; 8_000]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let mut text = String::new();
+    wire.0.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("done"), "{text}");
+    assert_eq!(*spoken.lock().unwrap(), [true, false], "what is short goes over HTTP/2");
 }
