@@ -249,6 +249,7 @@ fn signing_in(
         clock: Arc::clone(&seams.clock),
         random: Arc::clone(&seams.random),
         metrics: Arc::clone(&seams.metrics),
+        activity: Arc::clone(activity),
         turns: Arc::clone(policies) as _,
     });
     (Arc::new(tokens.keeping(Arc::clone(connections))), legs)

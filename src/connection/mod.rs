@@ -23,6 +23,7 @@ pub mod rotation;
 pub mod sign;
 pub mod sign_in;
 pub mod stored;
+mod told;
 pub mod transfer;
 pub mod turn;
 mod upkeep;

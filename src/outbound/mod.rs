@@ -109,6 +109,7 @@ impl Outbound {
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
             metrics: Arc::clone(&parts.metrics),
+            activity: Arc::clone(&parts.activity),
             turns: Arc::clone(&policies) as _,
         });
         let logins = match grants {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use trunkline::activity::{Activity, Asker};
 use trunkline::base::clock::{Clock, SystemClock, Timestamp};
 use trunkline::base::random::SystemRandom;
 use trunkline::base::secret::Secret;
@@ -423,14 +424,17 @@ async fn a_token_got_elsewhere_is_carried_as_it_is() {
     assert_eq!(origin.last().all("authorization"), ["Bearer elsewhere"]);
 }
 
-/// What three legs need, over names that lead nowhere but to this machine's addresses.
-fn three_legs() -> ThreeLegs {
+/// Three legs and where their calls are told, over names that lead nowhere but to this machine's addresses.
+fn three_legs() -> (ThreeLegs, Arc<Activity>) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let resolver = Resolver::new(Arc::new(SystemDns::new().unwrap()), Arc::clone(&clock));
     let clients = Clients::new(Arc::new(Dialer::new(resolver, None)), Trust::of(&[]));
     let (turns, random, metrics) =
         (turns(&clock), Arc::new(SystemRandom::default()), Arc::new(Metrics::new().unwrap()));
-    ThreeLegs::new(sign_in::Parts { clients, clock, random, metrics, turns })
+    let activity = Arc::<Activity>::default();
+    let legs =
+        ThreeLegs::new(sign_in::Parts { clients, clock, random, metrics, activity: Arc::clone(&activity), turns });
+    (legs, activity)
 }
 
 fn three_legged(service: &Service) -> Value {
@@ -456,7 +460,7 @@ async fn the_three_legs_of_oauth_1_bring_a_token_that_signs() {
     })
     .await;
     let generation = generation(Setup::of(definition(&three_legged(&service))));
-    let (legs, none) = (three_legs(), serde_json::Map::new());
+    let ((legs, activity), none) = (three_legs(), serde_json::Map::new());
     let integration = generation.integration("svc").unwrap();
     let account = Account { generation: &generation, integration, connection: "default", inputs: &none, saved: &none };
     let callback = "https://gateway.example/api/auth/callback/svc?state=a%20b";
@@ -471,6 +475,17 @@ async fn the_three_legs_of_oauth_1_bring_a_token_that_signs() {
     let seen: Vec<Got> = service.seen().iter().map(|text| Got::of_text(text)).collect();
     assert!(fits(&seen[0], None) && params(&seen[0])["oauth_callback"] == callback);
     assert!(fits(&seen[1], Some((&temporary.token, &temporary.secret))) && params(&seen[1])["oauth_verifier"] == "v+1");
+    let told = activity.newest(3, |_| true);
+    let calls: Vec<_> = told.iter().map(|call| (call.endpoint.as_deref(), &*call.path, call.status)).collect();
+    assert_eq!(
+        calls,
+        [(Some("access_token"), "/access_token", Some(200)), (Some("request_token"), "/request_token", Some(200))]
+    );
+    assert!(
+        told.iter()
+            .all(|call| call.asker == Asker::SignIn && call.received_bytes > 0 && &*call.connection == "default")
+    );
+    assert!(!format!("{told:?}").contains("secret") && !format!("{told:?}").contains("v+1"), "{told:?}");
 }
 
 #[tokio::test]
@@ -488,7 +503,7 @@ async fn a_service_that_does_not_confirm_the_callback_or_says_no_gets_nobody_sen
         let (integration, none) = (generation.integration("svc").unwrap(), serde_json::Map::new());
         let account =
             Account { generation: &generation, integration, connection: "default", inputs: &none, saved: &none };
-        let error = three_legs().begin(account, "https://gateway.example/").await.unwrap_err();
+        let error = three_legs().0.begin(account, "https://gateway.example/").await.unwrap_err();
         assert_eq!((error.kind, service.seen().len()), (kind, 1), "{answer}: {error}");
         assert!(!error.to_string().contains("app-secret"));
     }
@@ -505,10 +520,14 @@ async fn login_service(refusing: bool) -> Service {
 }
 
 fn login(url: &str) -> (Doors, Arc<Connections>) {
+    login_at(url, "/login")
+}
+
+fn login_at(url: &str, path: &str) -> (Doors, Arc<Connections>) {
     let auth = json!({ "login": {
         "fields": { "username": {}, "password": { "secret": true } },
         "steps": {
-            "request": format!("POST {url}/login"),
+            "request": format!("POST {url}{path}"),
             "json": { "u": "{{ input.username }}", "p": "{{ input.password }}" },
             "save": { "site": "body.site" },
         },
@@ -553,4 +572,22 @@ async fn a_refused_login_is_not_tried_again_at_once_and_tells_no_password() {
     let health = connections.health("svc", "default").await;
     assert_eq!(health.status(), Status::NeedsReconnect);
     assert!(health.last_error.is_some_and(|trouble| !trouble.what.contains("canary-password")));
+}
+
+#[tokio::test]
+async fn a_login_is_told_as_a_call_without_what_it_signs_in_with() {
+    let service = Service::start(|_| Answer::json(401, r#"{"message": "not canary-password"}"#)).await;
+    let (doors, _) = login_at(&format!("http://{}", service.address), "/login/{{ input.password }}");
+    assert!(own(doors.proxy, "get").await.status >= 400);
+    let told = doors.activity.newest(10, |entry| entry.asker == Asker::SignIn);
+    let seen = service.seen().remove(0);
+    assert!(seen.starts_with("POST /login/canary-password "), "{seen}");
+    let (_, body) = seen.split_once("\r\n\r\n").unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let call = &told[0];
+    assert_eq!((call.endpoint.as_deref(), &*call.path, call.status), (Some("steps"), "/login/[redacted]", Some(401)));
+    assert_eq!((call.sent_bytes, call.received_bytes, call.attempts), (body.len() as u64, 34, 1));
+    assert_eq!(doors.metrics.upstream_requests.with_label_values(&["svc", "401"]).get(), 1);
+    let all = format!("{:?}", doors.activity.newest(10, |_| true));
+    assert!(!all.contains("canary-password"), "{all}");
 }

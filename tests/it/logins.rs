@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use trunkline::activity::Activity;
+use trunkline::activity::{Activity, Asker};
 use trunkline::base::clock::{Clock, ManualClock, Timestamp};
 use trunkline::base::random::SystemRandom;
 use trunkline::connection::connect::{self, Calls, Connect, RevocationState, Revocations};
@@ -158,6 +158,7 @@ async fn world_that(renews: Renews) -> World {
         clock: clock.clone(),
         random: random.clone(),
         metrics: metrics.clone(),
+        activity: activity.clone(),
         turns: turns.clone(),
     };
     let tokens = Arc::new(TokenCalls::new(flow::Parts {
@@ -413,4 +414,29 @@ async fn a_renewal_that_is_refused_is_followed_by_a_sign_in_at_once() {
         // Both were sessions of their own: the service is told of the first.
         world.kept(|kept| kept.len() == 1 && kept[0].state == RevocationState::Pending).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_call_for_a_session_has_an_entry_and_is_counted() {
+    let world = world_that(Renews::Yes).await;
+    assert_eq!(world.session("stored").await.as_deref(), Ok("s1"));
+    world.clock.advance(Duration::from_mins(60));
+    assert_eq!(world.session("stored").await.as_deref(), Ok("n1"));
+    world.wake().await;
+    world.logouts(1).await;
+    let told = || world.doors.activity.newest(10, |entry| entry.asker == Asker::SignIn);
+    // With the two calls that used the session.
+    let counted = || world.doors.metrics.upstream_requests.with_label_values(&["svc", "200"]).get();
+    let mut looks = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..3_000 {
+        looks.tick().await;
+        if told().len() >= 3 && counted() >= 5 {
+            break;
+        }
+    }
+    let told = told();
+    let calls: Vec<_> = told.iter().map(|call| (call.endpoint.as_deref().unwrap(), &*call.path)).collect();
+    assert_eq!(calls, [("logout", "/session"), ("refresh", "/renew"), ("steps", "/login")]);
+    assert!(told.iter().all(|call| call.status == Some(200) && &*call.connection == "stored"), "{told:?}");
+    assert_eq!(counted(), 5);
 }

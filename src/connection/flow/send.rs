@@ -5,7 +5,6 @@
 //! or a refresh token may be good for one call only. Called by every stage of `flow` that asks a service.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 use percent_encoding::utf8_percent_encode;
@@ -13,10 +12,10 @@ use percent_encoding::utf8_percent_encode;
 use super::scene::{Scene, misconfigured};
 use super::token_params::scene_header;
 use super::{Parts, Stage};
-use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::secret::Secret;
 use crate::connection::grant::{TokenError, TokenErrorKind};
 use crate::connection::sign::seen_request;
+use crate::connection::told::{Books, Called, Leaving};
 use crate::connection::turn;
 use crate::definition::plan::api::{Placement, Timeouts, Transport};
 use crate::definition::plan::oauth2::ClientAuth;
@@ -47,10 +46,12 @@ pub(super) async fn send(parts: &Parts, scene: &Scene<'_>, step: Step<'_>) -> Re
     let mut outgoing = outgoing(scene, &context, step.request, filled)?;
     (step.finish)(&mut outgoing.headers);
     let entered = turn::enter((&parts.turns, &parts.clock), scene.account, &context, &mut outgoing).await?;
-    let started = Started::of(parts, &outgoing);
+    let books = Books { clock: &parts.clock, metrics: &parts.metrics, activity: &parts.activity };
+    let called = Called { field: step.stage.field(), secrets: &scene.secrets };
+    let leaving = Leaving::now(books, &scene.account, called, &outgoing);
     let sent = Box::pin(parts.clients.send(outgoing)).await;
     entered.ended(&sent);
-    started.ended(parts, scene, step.stage, &sent);
+    leaving.ended(&sent);
     sent.map_err(|failure| of_failure(&failure, scene))
 }
 
@@ -164,61 +165,4 @@ fn header_value(text: &Text, context: &Context) -> Result<HeaderValue, TokenErro
         HeaderValue::from_str(value.expose()).map_err(|_| misconfigured("a header's value fits no header"))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// What is known of a call before it is sent.
-struct Started {
-    record: CallRecord,
-    monotonic: Duration,
-}
-
-impl Started {
-    fn of(parts: &Parts, outgoing: &Outgoing) -> Self {
-        let record = CallRecord {
-            at: parts.clock.now(),
-            generation: 0,
-            integration: Arc::from(""),
-            connection: Arc::from(""),
-            asker: Asker::SignIn,
-            endpoint: None,
-            method: outgoing.method.clone(),
-            origin: Arc::from(outgoing.origin.to_string()),
-            path: outgoing.path.clone(),
-            status: None,
-            error: None,
-            duration_ms: 0,
-            sent_bytes: outgoing.body.len() as u64,
-            received_bytes: 0,
-            course: Course::ONCE,
-            told: Told::default(),
-        };
-        Self { record, monotonic: parts.clock.monotonic() }
-    }
-
-    fn ended(self, parts: &Parts, scene: &Scene<'_>, stage: Stage, sent: &Result<Received, Failure>) {
-        let took = parts.clock.monotonic().saturating_sub(self.monotonic);
-        let account = &scene.account;
-        let id = &account.integration.id;
-        let status = sent.as_ref().ok().map(|received| received.status.as_u16());
-        let code = status.map_or_else(|| "error".to_owned(), |status| status.to_string());
-        parts.metrics.upstream_requests.with_label_values(&[&**id, &code]).inc();
-        match sent {
-            Ok(_) => parts.metrics.upstream_request_duration.with_label_values(&[&**id]).observe(took.as_secs_f64()),
-            Err(failure) => {
-                parts.metrics.upstream_errors.with_label_values(&[&**id, failure.reason.word()]).inc();
-            }
-        }
-        parts.activity.record(CallRecord {
-            generation: account.generation.number,
-            integration: Arc::clone(id),
-            connection: Arc::from(account.connection),
-            endpoint: Some(Arc::from(stage.field())),
-            status,
-            error: sent.as_ref().err().map(|failure| failure.refusal().code()),
-            told: sent.as_ref().err().map(|failure| Told::of_error(failure)).unwrap_or_default().traced(),
-            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            received_bytes: sent.as_ref().map_or(0, |received| received.body.len() as u64),
-            ..self.record
-        });
-    }
 }

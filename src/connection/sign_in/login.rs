@@ -25,6 +25,7 @@ use crate::connection::directory::DEFAULT;
 use crate::connection::flow::Secrets;
 use crate::connection::flow::token_reply::{self, Tokens, Wanted};
 use crate::connection::grant::{Account, Grant, Grants, Issued, TokenError, TokenErrorKind};
+use crate::connection::told::Called;
 use crate::connection::{Connection, Credential};
 use crate::definition::plan::Integration;
 use crate::definition::plan::auth::Auth;
@@ -206,7 +207,8 @@ impl Logins {
         for request in &login.logout {
             let now_account = Account { saved: &saved, ..account };
             let context = send::context(&now_account, &self.parts).with_json("token", &token);
-            match Box::pin(send::send(&self.parts, &now_account, (request, &context), &|_| Ok(()))).await {
+            let called = Called { field: "logout", secrets: &secrets };
+            match Box::pin(send::send(&self.parts, &now_account, (request, &context), called, &|_| Ok(()))).await {
                 Ok(outcome) => saved.extend(outcome.saved),
                 Err(TokenError { status: Some(401 | 404 | 410), .. }) => return Ok(true),
                 Err(error) => return Err(redacted(error, &secrets)),
@@ -232,7 +234,8 @@ impl Logins {
             let now_account = Account { saved: &saved, ..account };
             let context = send::context(&now_account, &self.parts);
             let sign = |outgoing: &mut Outgoing| key::sign(&self.parts, &now_account, (own, &context), outgoing);
-            let received = send::received(&self.parts, &now_account, (&step.request, &context), &sign).await;
+            let called = Called { field: field(&account), secrets: &secrets };
+            let received = send::received(&self.parts, &now_account, (&step.request, &context), called, &sign).await;
             let received = received.map_err(|error| redacted(error, &secrets))?;
             let wanted = if index == last { Tokens::Issued } else { Tokens::Any };
             let wanted = Wanted { tokens: wanted, separator: " ", now: self.parts.clock.now() };
@@ -267,7 +270,8 @@ impl Logins {
         let mut secrets = secrets_of(&account);
         let token = shown(&held.0, &mut secrets);
         let context = send::context(&account, &self.parts).with_json("token", &token);
-        let received = send::received(&self.parts, &account, (&call.request, &context), &|_| Ok(())).await;
+        let called = Called { field: "refresh", secrets: &secrets };
+        let received = send::received(&self.parts, &account, (&call.request, &context), called, &|_| Ok(())).await;
         let wanted = Wanted { tokens: Tokens::Issued, separator: " ", now: self.parts.clock.now() };
         let reply = received.and_then(|received| token_reply::read(call, (&context, &secrets), received, wanted));
         let reply = match reply {
@@ -340,6 +344,14 @@ fn plan<'a>(account: &Account<'a>) -> Result<&'a Login, TokenError> {
         _ => None,
     };
     login.ok_or_else(|| misconfigured(format!("`{}` does not sign in by requests of its own", account.integration.id)))
+}
+
+/// The field of the definition's `auth` that describes the calls that sign in.
+fn field(account: &Account<'_>) -> &'static str {
+    match &account.integration.auth {
+        Auth::SigV4(_) => "session",
+        _ => "steps",
+    }
 }
 
 /// Whatever a connection tells may be what it signs in with.

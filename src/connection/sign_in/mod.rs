@@ -10,6 +10,7 @@ mod send;
 
 use std::sync::Arc;
 
+use crate::activity::Activity;
 use crate::base::clock::Clock;
 use crate::base::random::Random;
 use crate::connection::turn::Turnstile;
@@ -29,4 +30,6 @@ pub struct Parts {
     pub turns: Arc<dyn Turnstile>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What happened.
+    pub activity: Arc<Activity>,
 }

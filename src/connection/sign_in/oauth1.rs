@@ -21,6 +21,7 @@ use crate::connection::flow::Secrets;
 use crate::connection::grant::{Account, Grant, Issued, TokenError, TokenErrorKind};
 use crate::connection::sign::oauth1::{Signatory, authorization};
 use crate::connection::sign::{Body, Unsigned};
+use crate::connection::told::Called;
 use crate::definition::plan::auth::Auth;
 use crate::definition::plan::oauth1::{Consumer, OAuth1};
 use crate::definition::plan::request::Request;
@@ -142,12 +143,14 @@ impl ThreeLegs {
         };
         let request = leg.request(plan);
         let finish = |outgoing: &mut Outgoing| self.sign(outgoing, signatory, more);
-        let received = send::received(&self.parts, account, (request, &context), &finish).await;
+        let secrets = secrets_of(client, held).and_inputs(account.integration, account.inputs);
+        let called = Called { field: leg.field(), secrets: &secrets };
+        let received = send::received(&self.parts, account, (request, &context), called, &finish).await;
         let received = received.map_err(|error| leg.failed(error))?;
         let said = said(&received.body);
         let outcome = send::read(request, &context, received, self.parts.clock.now());
         let outcome = outcome.map_err(|error| {
-            let words = error.words.or(said).map(|words| secrets_of(client, held).redact(&words));
+            let words = error.words.or(said).map(|words| secrets.redact(&words));
             leg.failed(TokenError { words, ..error })
         })?;
         let fields = form_of(&outcome.body);
@@ -199,13 +202,21 @@ impl Leg {
         }
     }
 
+    /// The field of `auth.oauth1` that describes it.
+    const fn field(self) -> &'static str {
+        match self {
+            Self::RequestToken => "request_token",
+            Self::AccessToken => "access_token",
+        }
+    }
+
     /// The same error with the call's name before its words.
     fn failed(self, error: TokenError) -> TokenError {
-        let name = match self {
-            Self::RequestToken => "`auth.oauth1.request_token`",
-            Self::AccessToken => "`auth.oauth1.access_token`",
+        let name = format!("`auth.oauth1.{}`", self.field());
+        let words = match error.words {
+            Some(words) => format!("{name}: {words}"),
+            None => name,
         };
-        let words = error.words.map_or_else(|| name.to_owned(), |words| format!("{name}: {words}"));
         TokenError { words: Some(words), ..error }
     }
 }

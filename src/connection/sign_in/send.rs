@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 use super::Parts;
 use crate::base::clock::Timestamp;
 use crate::connection::grant::{Account, TokenError, TokenErrorKind};
+use crate::connection::told::{Books, Called, Leaving};
 use crate::connection::turn;
 use crate::definition::plan::api::{Api, Timeouts};
 use crate::definition::plan::request::Request;
@@ -40,9 +41,10 @@ pub(super) async fn send(
     parts: &Parts,
     account: &Account<'_>,
     (request, context): (&Request, &Context),
+    called: Called<'_>,
     finish: Finish<'_>,
 ) -> Result<Outcome, TokenError> {
-    let received = received(parts, account, (request, context), finish).await?;
+    let received = received(parts, account, (request, context), called, finish).await?;
     read(request, context, received, parts.clock.now())
 }
 
@@ -67,6 +69,7 @@ pub(super) async fn received(
     parts: &Parts,
     account: &Account<'_>,
     (request, context): (&Request, &Context),
+    called: Called<'_>,
     finish: Finish<'_>,
 ) -> Result<Received, TokenError> {
     let api = account.integration.api.as_ref();
@@ -74,12 +77,12 @@ pub(super) async fn received(
     let mut outgoing = outgoing(account, api, request, context)?;
     finish(&mut outgoing)?;
     let entered = turn::enter((&parts.turns, &parts.clock), *account, context, &mut outgoing).await?;
+    let books = Books { clock: &parts.clock, metrics: &parts.metrics, activity: &parts.activity };
+    let leaving = Leaving::now(books, account, called, &outgoing);
     let sent = Box::pin(parts.clients.send(outgoing)).await;
     entered.ended(&sent);
-    sent.map_err(|failure| {
-        parts.metrics.upstream_errors.with_label_values(&[&*account.integration.id, failure.reason.word()]).inc();
-        of_failure(&failure)
-    })
+    leaving.ended(&sent);
+    sent.map_err(|failure| of_failure(&failure))
 }
 
 fn outgoing(account: &Account<'_>, api: &Api, request: &Request, context: &Context) -> Result<Outgoing, TokenError> {

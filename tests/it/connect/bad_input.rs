@@ -64,8 +64,8 @@ pub fn calls(clock: &Arc<dyn Clock>, mock: Option<SocketAddr>) -> Calls {
         activity: Arc::new(Activity::default()),
         turns: turns(clock),
     };
-    let (metrics, turns) = (Arc::clone(&parts.metrics), turns(clock));
-    let signing = sign_in::Parts { clients, clock: Arc::clone(clock), random, metrics, turns };
+    let (metrics, activity, turns) = (Arc::clone(&parts.metrics), Arc::clone(&parts.activity), turns(clock));
+    let signing = sign_in::Parts { clients, clock: Arc::clone(clock), random, metrics, activity, turns };
     let logins = Arc::new(sign_in::login::Logins::new(signing.clone()));
     Calls { tokens: Arc::new(TokenCalls::new(parts)), legs: ThreeLegs::new(signing), logins }
 }
