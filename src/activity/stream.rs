@@ -86,7 +86,7 @@ impl Drop for Seat {
 enum Farewell {
     /// The viewer went, or the process did: nothing is told.
     None,
-    /// Its time is over; ask again.
+    /// Its time is over, or it may not look any more: who asks again is judged again.
     Renew,
     /// It took nothing for too long.
     Slow,
@@ -100,6 +100,8 @@ pub struct Wanted {
     pub after: Option<ActivityId>,
     /// How an entry is written.
     pub render: Box<dyn Fn(&Entry) -> String + Send + Sync>,
+    /// Whether the viewer may still look. Asked at each look, so it must not wait for anything.
+    pub may_look: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// A stream of events (`text/event-stream`) for one viewer: an entry each, with its id; an id alone, at the beginning and
@@ -166,7 +168,7 @@ impl Viewer {
         if !self.give(greeting).await {
             return;
         }
-        for _ in 0..LOOKS {
+        'looks: for _ in 0..LOOKS {
             tokio::select! {
                 _ = looks.tick() => {}
                 () = self.chunks.closed() => return,
@@ -175,7 +177,11 @@ impl Viewer {
                 return;
             }
             quiet += 1;
-            while let Some(shown) = self.look() {
+            loop {
+                if !(self.wanted.may_look)() {
+                    break 'looks;
+                }
+                let Some(shown) = self.look() else { break };
                 quiet = 0;
                 if !self.give(shown).await {
                     return;
@@ -264,6 +270,7 @@ fn write_event(out: &mut String, id: ActivityId, data: &str) {
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
+    use std::sync::atomic::AtomicBool;
 
     use futures_util::StreamExt as _;
 
@@ -274,7 +281,8 @@ mod tests {
 
     fn wanted(after: Option<ActivityId>, failed: Option<bool>) -> Wanted {
         let filter = Filter { failed, ..Filter::default() };
-        Wanted { filter, after, render: Box::new(|entry| format!("{}\n{}", entry.at.seconds(), entry.path)) }
+        let render = Box::new(|entry: &Entry| format!("{}\n{}", entry.at.seconds(), entry.path));
+        Wanted { filter, after, render, may_look: Box::new(|| true) }
     }
 
     async fn next(stream: &mut Pin<Box<impl Stream<Item = Result<Bytes, std::io::Error>>>>) -> String {
@@ -355,6 +363,24 @@ mod tests {
         }
         assert!(all.ends_with("event: slow\ndata: too little was taken; ask again to go on\n\n"), "{all}");
         assert!(all.matches("id: ").count() < 19, "it had no room for all");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_not_look_any_more_is_shown_nothing_further() {
+        let activity = Arc::new(Activity::default());
+        let may = Arc::new(AtomicBool::new(true));
+        let asked = Arc::clone(&may);
+        let may_look = Box::new(move || asked.load(Ordering::Relaxed));
+        let mut stream = Box::pin(open(&activity, Wanted { may_look, ..wanted(None, None) }).expect("room"));
+        next(&mut stream).await;
+        activity.record(call(1));
+        assert!(next(&mut stream).await.ends_with("data: 1\ndata: /\n\n"));
+        may.store(false, Ordering::Relaxed);
+        activity.record(call(2));
+        let rest = tokio::time::timeout(LOOK * 2, stream.collect::<Vec<_>>()).await.expect("it ends soon");
+        let rest: Vec<_> = rest.into_iter().map(|chunk| chunk.expect("infallible")).collect();
+        let rest = String::from_utf8(rest.concat()).expect("text");
+        assert!(!rest.contains("data: 2") && rest.contains("event: renew\n"), "{rest}");
     }
 
     #[tokio::test(start_paused = true)]

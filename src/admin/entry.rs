@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 use super::refusal::Refused;
 use super::sign_in::cookie::Way;
@@ -147,6 +147,24 @@ async fn own_form(request: Request, expected: &str, most: usize) -> Result<Reque
         return Err(foreign());
     }
     Ok(Request::from_parts(head, Body::from(body)))
+}
+
+/// Whether who made a request may still be shown what it asked for, for answers that go on: not once their session has
+/// ended, their account is gone or has another password or token, or the door is not open any more.
+pub fn lasting(parts: &Arc<Parts>, entered: &Entered, head: &HeaderMap) -> impl Fn() -> bool + Send + Sync + use<> {
+    let cookie = entered.way.and_then(|way| way.read(head));
+    let known = entered.who.as_ref();
+    let standing = known.and_then(|who| parts.sign_in.standing(&entered.gateway.admin, who, cookie));
+    // Who looks on does not keep the program's parts when it ends.
+    let parts = Arc::downgrade(parts);
+    move || {
+        let Some(parts) = parts.upgrade() else { return false };
+        let gateway = Arc::clone(&parts.live.load().gateway);
+        match &standing {
+            Some(standing) => parts.sign_in.still_stands(&gateway.admin, standing),
+            None => guard::is_open(&gateway, &parts.listen),
+        }
+    }
 }
 
 /// Lets through who may use the API.

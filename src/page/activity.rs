@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
@@ -12,10 +13,10 @@ use super::render;
 use super::shell::Shell;
 use crate::activity::Asker;
 use crate::activity::entry::{Entry, Kind};
-use crate::admin::Parts;
 use crate::admin::api::activity::{Wanted, count, describe, describe_whole, one, page, stream};
 use crate::admin::api::query::{Asked, Named};
 use crate::admin::refusal::Refused;
+use crate::admin::{Entered, Parts};
 use crate::base::clock::Timestamp;
 use crate::base::id::ActivityId;
 use crate::definition::plan::gateway::{ContentOf, DoorName, Listen};
@@ -63,12 +64,13 @@ async fn show_list(parts: &Parts, shell: &Shell, (wanted, path): (&Wanted, &str)
 /// Rows of the list as they come.
 pub async fn rows(
     State(parts): State<Arc<Parts>>,
+    Extension(entered): Extension<Entered>,
     shell: Shell,
     head: HeaderMap,
     Asked(wanted): Asked<Wanted>,
 ) -> Result<Response, Refused> {
     let (base, clock) = (shell.address(""), Arc::clone(&parts.clock));
-    stream::open(&parts, (&head, &wanted), move |entry| {
+    stream::open(&parts, (&entered, &head), &wanted, move |entry| {
         render::part(
             "activity_row.html",
             json!({ "row": describe(entry), "shell": { "base": base, "now": clock.now().to_string() } }),

@@ -281,6 +281,31 @@ async fn what_happens_while_a_stream_without_rows_is_away_is_shown_when_it_comes
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_soon_after_the_session_that_asked_for_it() {
+    let (house, ada) = house("").await;
+    let activity = house.running.activity();
+    let again = house.signed_in("ada", ADA);
+    let mut stays = Watch::open(&again, "/api/activity/stream", "");
+    let mut watches = ["/api/activity/stream", "/activity/stream"].map(|path| Watch::open(&ada, path, ""));
+    watches.iter_mut().chain([&mut stays]).for_each(|watch| _ = watch.until(": the activity"));
+    assert_eq!(ada.post("/sign-out", &[]).status, 303);
+    activity.record(call("/later"));
+    for watch in &mut watches {
+        assert!(!watch.until("event: renew").contains("later"), "{}", watch.seen);
+    }
+    assert_eq!(ada.send("GET", "/api/activity/stream", &[], "").status, 401);
+    stays.until("/later");
+    // The other ends with the account.
+    let file = house.directory.path().join("trunkline.yaml");
+    let settings = fs::read_to_string(&file).unwrap();
+    fs::write(&file, settings.replacen("ada:", "eve:", 1)).unwrap();
+    house.running.reloader().reload().await;
+    stays.until("event: renew");
+    drop((watches, stays));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_more_watch_than_may_and_strangers_and_other_sites_do_not() {
     let (house, ada) = house("activity: { viewers: 1 }\n").await;
     let mut first = Watch::open(&ada, "/api/activity/stream", "");

@@ -85,6 +85,15 @@ pub enum Proof {
     },
 }
 
+/// What someone was known by, to see later whether it still counts.
+#[derive(Debug, Clone)]
+pub enum Standing {
+    /// A token of this account, as the account was then.
+    Account(Arc<str>, String),
+    /// The session of this digest of a cookie.
+    Session(String),
+}
+
 /// What someone shows who wants to sign in.
 pub struct Attempt<'a> {
     /// Their name.
@@ -146,6 +155,30 @@ impl SignIn {
             return Ok(None);
         };
         Ok(Some(Identity { name, role, proof: Proof::Session { form: form_word(cookie) } }))
+    }
+
+    /// What someone is known by; `cookie` is what their browser shows. `None` where there is nothing that could end but
+    /// the door's being open.
+    pub fn standing(&self, admin: &Admin, who: &Identity, cookie: Option<&str>) -> Option<Standing> {
+        match &who.proof {
+            Proof::Near => None,
+            Proof::Token => {
+                let proof = admin.account(&who.name).map(fingerprint).unwrap_or_default();
+                Some(Standing::Account(Arc::clone(&who.name), proof))
+            }
+            Proof::Session { .. } => Some(Standing::Session(sessions::key(cookie.unwrap_or_default()))),
+        }
+    }
+
+    /// Whether someone is still known by that. A session that is only looked at so is not seen: it does not go on by it.
+    pub fn still_stands(&self, admin: &Admin, standing: &Standing) -> bool {
+        match standing {
+            Standing::Account(name, proof) => admin.account(name).is_some_and(|account| fingerprint(account) == *proof),
+            Standing::Session(key) => {
+                let session = self.sessions.look_at(key, admin.session, self.parts.clock.now());
+                session.is_some_and(|session| whose(admin, &session).is_some())
+            }
+        }
     }
 
     /// Ends the sessions of accounts that are gone or have another password or token, for good: they do not come back

@@ -51,6 +51,12 @@ struct Session {
     written: Option<Timestamp>,
 }
 
+impl Session {
+    fn is_over(&self, times: gateway::Session, now: Timestamp) -> bool {
+        now.since(self.seen) >= times.idle || now.since(self.begun.began) >= times.lifetime
+    }
+}
+
 /// All sessions, by the digest of their number.
 pub struct Sessions {
     store: Arc<dyn Store>,
@@ -76,8 +82,7 @@ impl Sessions {
         let (found, write) = {
             let mut known = self.lock();
             let Some(session) = known.get_mut(&key) else { return Ok(None) };
-            let over = now.since(session.seen) >= times.idle || now.since(session.begun.began) >= times.lifetime;
-            if over {
+            if session.is_over(times, now) {
                 known.remove(&key);
                 (None, None)
             } else {
@@ -93,6 +98,12 @@ impl Sessions {
             None => {}
         }
         Ok(found)
+    }
+
+    /// The session of a cookie's digest, which is not marked as seen by this, of those that were read.
+    pub fn look_at(&self, key: &str, times: gateway::Session, now: Timestamp) -> Option<Begun> {
+        let known = self.lock();
+        known.get(key).filter(|session| !session.is_over(times, now)).map(|session| session.begun.clone())
     }
 
     /// Begins a session and returns its cookie's value.
@@ -183,7 +194,7 @@ fn record(key: &str) -> RecordKey {
 }
 
 /// What a cookie's value is kept as.
-fn key(cookie: &str) -> String {
+pub(super) fn key(cookie: &str) -> String {
     super::hex(digest(&SHA256, cookie.as_bytes()).as_ref())
 }
 

@@ -1,9 +1,11 @@
 //! `/api/activity/stream`: what is wanted, as it happens, by server-sent events.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Wanted, describe, within};
@@ -12,6 +14,7 @@ use crate::activity::stream;
 use crate::admin::Parts;
 use crate::admin::api::Shared;
 use crate::admin::api::query::{Asked, Named};
+use crate::admin::entry::{Entered, lasting};
 use crate::admin::refusal::Refused;
 use crate::base::id::{ActivityId, ConnectionId};
 use crate::respond::Refusal;
@@ -26,8 +29,13 @@ const PAUSE: Duration = Duration::from_secs(5);
     responses((status = 200, body = String, content_type = "text/event-stream",
         description = "Server-sent events: the id of each is an entry's, its data the entry as JSON; \
             one without data tells the place alone")))]
-pub async fn live(State(parts): Shared, head: HeaderMap, Asked(wanted): Asked<Wanted>) -> Result<Response, Refused> {
-    open(&parts, (&head, &wanted), as_json)
+pub async fn live(
+    State(parts): Shared,
+    Extension(entered): Extension<Entered>,
+    head: HeaderMap,
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Response, Refused> {
+    open(&parts, (&entered, &head), &wanted, as_json)
 }
 
 /// The same of one connection, by its id.
@@ -39,12 +47,13 @@ pub async fn live(State(parts): Shared, head: HeaderMap, Asked(wanted): Asked<Wa
         (status = 404, description = "connection_unknown"), (status = 503, description = "connection_unusable")))]
 pub async fn of_connection(
     State(parts): Shared,
+    Extension(entered): Extension<Entered>,
     head: HeaderMap,
     Named(id): Named<ConnectionId>,
     Asked(wanted): Asked<Wanted>,
 ) -> Result<Response, Refused> {
     let wanted = within(&parts, id, wanted).await?;
-    open(&parts, (&head, &wanted), as_json)
+    open(&parts, (&entered, &head), &wanted, as_json)
 }
 
 /// Where a browser goes on.
@@ -62,13 +71,14 @@ fn as_json(entry: &Entry) -> String {
 }
 
 /// A stream of what is wanted, each entry written by `render`. It begins after the entry that `Last-Event-ID` or `after`
-/// tells, or with what happens next.
+/// tells, or with what happens next, and ends soon after whoever asked may not see it any more.
 ///
 /// # Errors
 /// When a parameter is not right, or too many look already.
 pub fn open(
-    parts: &Parts,
-    (head, wanted): (&HeaderMap, &Wanted),
+    parts: &Arc<Parts>,
+    (entered, head): (&Entered, &HeaderMap),
+    wanted: &Wanted,
     render: impl Fn(&Entry) -> String + Send + Sync + 'static,
 ) -> Result<Response, Refused> {
     let refuse = |detail: &str| Refused::new(Refusal::InvalidInput, detail);
@@ -80,7 +90,8 @@ pub fn open(
         Some(text) => Some(text.parse::<ActivityId>().map_err(|error| refuse(&format!("`Last-Event-ID`: {error}")))?),
     };
     let filter = wanted.filter(parts.clock.now())?;
-    let wanted = stream::Wanted { filter, after: last, render: Box::new(render) };
+    let may_look = Box::new(lasting(parts, entered, head));
+    let wanted = stream::Wanted { filter, after: last, render: Box::new(render), may_look };
     let Some(events) = stream::open(&parts.activity, wanted) else {
         let detail = "as many look at the live activity as `activity.viewers` allows";
         return Err(Refusal::RateLimited.answer_after(detail, PAUSE).into());
