@@ -109,6 +109,8 @@ pub struct Course {
     /// How often it was tried, tries of which nothing was sent among them; zero for a call that was answered or
     /// refused here.
     pub attempts: u32,
+    /// Of how many of these tries nothing was sent; streamed calls of the proxy door do not tell.
+    pub unsent: u32,
     /// How long it waited: for its turns under the limits, and between tries.
     pub waited: Duration,
     /// What the cache made of it, where its answer may be kept: a word of `trunkline_cache_requests_total`.
@@ -117,7 +119,12 @@ pub struct Course {
 
 impl Course {
     /// Of a call that was tried once.
-    pub const ONCE: Self = Self { attempts: 1, waited: Duration::ZERO, cache: None };
+    pub const ONCE: Self = Self { attempts: 1, unsent: 0, waited: Duration::ZERO, cache: None };
+
+    /// How many bytes it sent, whose body has so many.
+    pub const fn sent_of(&self, body: u64) -> u64 {
+        if self.attempts > self.unsent { body } else { 0 }
+    }
 }
 
 /// Who asked for a call.
@@ -525,7 +532,8 @@ pub(super) mod tests {
     #[test]
     fn a_record_is_shown_in_full() {
         let activity = Activity::default();
-        let course = Course { attempts: 2, waited: Duration::from_millis(30), cache: Some("miss") };
+        let course =
+            Course { attempts: 2, waited: Duration::from_millis(30), cache: Some("miss"), ..Course::default() };
         activity.record(CallRecord { course, ..call(1) });
         let kept = activity.newest(1, |_| true);
         let shown = serde_json::to_value(&*kept[0]).expect("JSON");

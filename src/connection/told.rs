@@ -9,7 +9,7 @@ use super::flow::Secrets;
 use super::grant::Account;
 use crate::activity::{Activity, Asker, CallRecord, Course, Told};
 use crate::base::clock::Clock;
-use crate::net::{Failure, Outgoing, Received};
+use crate::net::{Failure, Outgoing, Received, heard, is_unsent};
 use crate::telemetry::metrics::Metrics;
 
 /// Where it is told.
@@ -87,7 +87,8 @@ impl<'a> Leaving<'a> {
             status: sent.as_ref().ok().map(|received| received.status.as_u16()),
             error: sent.as_ref().err().map(|failure| failure.refusal().code()),
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            received_bytes: sent.as_ref().map_or(0, |received| received.body.len() as u64),
+            sent_bytes: if is_unsent(sent) { 0 } else { record.sent_bytes },
+            received_bytes: heard(sent),
             told: told.traced(),
             ..record
         });

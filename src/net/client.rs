@@ -6,6 +6,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -165,12 +166,17 @@ impl Clients {
     }
 
     async fn send_in_time(&self, outgoing: Outgoing) -> Result<Received, Failure> {
-        let answered = timeout(outgoing.timeouts.total, Box::pin(self.send_once(&outgoing))).await;
+        let heard = AtomicU64::new(0);
+        let answered = timeout(outgoing.timeouts.total, Box::pin(self.send_once(&outgoing, &heard))).await;
         let answered = answered.unwrap_or(Err((Reason::Timeout(Phase::Total), Sent::Maybe)));
-        answered.map_err(|(reason, sent)| Failure { origin: outgoing.origin.to_string(), reason, sent })
+        answered.map_err(|(reason, sent)| {
+            let (origin, heard) = (outgoing.origin.to_string(), heard.load(Ordering::Relaxed));
+            Failure { origin, reason, sent, heard }
+        })
     }
 
-    async fn send_once(&self, outgoing: &Outgoing) -> Result<Received, (Reason, Sent)> {
+    /// Tells `heard` how much of the answer's body was read, also where it is given up.
+    async fn send_once(&self, outgoing: &Outgoing, heard: &AtomicU64) -> Result<Received, (Reason, Sent)> {
         let unsent = |reason| (reason, Sent::Nothing);
         let request = self.request(outgoing, url_of(outgoing).map_err(unsent)?).map_err(unsent)?;
         if !self.answers.has_room(outgoing.limit.bytes) {
@@ -190,7 +196,8 @@ impl Clients {
             return Err((Reason::Egress("it wants other credentials (407)".to_owned()), Sent::Nothing));
         }
         let part = Part::of(&self.answers);
-        read(response, (outgoing.limit, part), outgoing.timeouts.idle).await.map_err(|reason| (reason, Sent::Maybe))
+        let read = read(response, (outgoing.limit, part), outgoing.timeouts.idle, heard).await;
+        read.map_err(|reason| (reason, Sent::Maybe))
     }
 
     fn proxy(&self, outgoing: &Outgoing) -> Option<&Arc<Proxy>> {
@@ -336,6 +343,7 @@ async fn read(
     mut response: reqwest::Response,
     (limit, mut part): (BodyLimit, Part),
     idle: Duration,
+    heard: &AtomicU64,
 ) -> Result<Received, Reason> {
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
@@ -352,6 +360,7 @@ async fn read(
     loop {
         let chunk = timeout(idle, response.chunk()).await.map_err(|_elapsed| Reason::Timeout(Phase::Idle))?;
         let Some(chunk) = chunk.map_err(|error| classify(&error, Through::Nothing).0)? else { break };
+        heard.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         let room = limit.bytes - body.len();
         if chunk.len() > room {
             match limit.excess {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 
+use super::failure::{Failure, Sent};
 use super::guard::Reach;
 use super::origin::Origin;
 use crate::base::secret::Secret;
@@ -115,6 +116,16 @@ pub struct Received {
     /// Whether it is the answer of a place that another answer led to: what it says is of that place, and the call before
     /// it was carried out.
     pub led: bool,
+}
+
+/// How many bytes of an answer's body were read, also where it was given up.
+pub fn heard(sent: &Result<Received, Failure>) -> u64 {
+    sent.as_ref().map_or_else(|failure| failure.heard, |received| received.body.len() as u64)
+}
+
+/// Whether certainly nothing of a call was sent.
+pub fn is_unsent(sent: &Result<Received, Failure>) -> bool {
+    sent.as_ref().is_err_and(|failure| failure.sent == Sent::Nothing)
 }
 
 /// Whether an answer's body comes in chunks; `None` where its end is in doubt, because it has a transfer coding that is

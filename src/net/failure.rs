@@ -16,6 +16,8 @@ pub struct Failure {
     pub reason: Reason,
     /// Whether the other side may have seen the call.
     pub sent: Sent,
+    /// How many bytes of an answer's body were read before it failed.
+    pub heard: u64,
 }
 
 /// Whether the other side may have seen a call.

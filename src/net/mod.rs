@@ -22,7 +22,7 @@ pub mod tunnel;
 
 pub use client::Clients;
 pub use dial::{Addresses, DialError, Dialer, Redirect, Route};
-pub use exchange::{BodyLimit, Excess, Follow, Outgoing, Received, Towards};
+pub use exchange::{BodyLimit, Excess, Follow, Outgoing, Received, Towards, heard, is_unsent};
 pub use failure::{Failure, Phase, Reason, Sent};
 pub use follow::redirected;
 pub use guard::Reach;

@@ -193,10 +193,12 @@ impl Outbound {
             Ok(signed) => signed,
             Err(unsigned) => {
                 pass.unsent();
+                journey.course.unsent += 1;
                 return Err(unsigned);
             }
         };
         let (sent, asked) = way.send(pass, outgoing, &mut journey.course.waited).await;
+        journey.comes_to(&sent);
         if let Ok(received) = &sent {
             journey.hears(&self.parts, received);
             self.hear_clock(underway.call.integration, prepared, (received.status.as_u16(), &received.headers));

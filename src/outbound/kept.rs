@@ -117,6 +117,7 @@ impl Outbound {
                 Ok((pass, outgoing)) => {
                     journey.tries(pass.waited());
                     let (sent, _) = Box::pin(way.send(pass, outgoing, &mut journey.course.waited)).await;
+                    journey.comes_to(&sent);
                     sent.map_err(|failure| failure.refusal())
                 }
                 Err(held) => {

@@ -13,7 +13,7 @@ use crate::activity::content::{Beginning, Content, Message};
 use crate::activity::{Asker, CallRecord, Course, Told};
 use crate::base::clock::Timestamp;
 use crate::connection::Connection;
-use crate::net::{Failure, Outgoing, Received};
+use crate::net::{Failure, Outgoing, Received, heard, is_unsent};
 use crate::request::Outcome;
 use crate::respond::Refusal;
 use crate::telemetry::trace::{Kind, Span};
@@ -24,7 +24,7 @@ pub(super) struct Journey {
     began: Duration,
     place: Option<Place>,
     carried: Option<Carried>,
-    /// Bytes of the body that its last try was answered with.
+    /// Bytes that were read of the body that its last try was answered with.
     heard: u64,
     /// How it goes.
     pub course: Course,
@@ -87,6 +87,12 @@ impl Journey {
         let kept = parts.activity.keeps_content(has_failed);
         let message = |(headers, body)| Message::of(&headers, &body, &|text| prepared.redact(text));
         kept.then(|| Box::new(Content { request: message(request), response: response.map(message) }))
+    }
+
+    /// A try that was sent, or was to be, has come to this.
+    pub fn comes_to(&mut self, sent: &Result<Received, Failure>) {
+        self.heard = heard(sent);
+        self.course.unsent += u32::from(is_unsent(sent));
     }
 
     /// Another try goes, after it waited for its turn.
@@ -161,7 +167,7 @@ pub(super) fn ended(parts: &Parts, call: &Call<'_>, mut journey: Journey, result
         status,
         error: result.as_ref().err().map(|error| error.refusal().code()),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        sent_bytes: if journey.course.attempts == 0 { 0 } else { place.bytes as u64 },
+        sent_bytes: journey.course.sent_of(place.bytes as u64),
         // What was answered was received, also where it is an error.
         received_bytes: result.as_ref().map_or(journey.heard, |outcome| outcome.body.len() as u64),
         course: journey.course,
@@ -192,8 +198,8 @@ pub(super) fn refreshed(
         status: sent.as_ref().ok().map(|received| received.status.as_u16()),
         error: sent.as_ref().err().map(|refusal| refusal.code()),
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        sent_bytes: if journey.course.attempts == 0 { 0 } else { place.bytes as u64 },
-        received_bytes: sent.as_ref().map_or(0, |received| received.body.len() as u64),
+        sent_bytes: journey.course.sent_of(place.bytes as u64),
+        received_bytes: journey.heard,
         course: journey.course,
         told: Told::default(),
     });

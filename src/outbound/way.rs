@@ -66,9 +66,10 @@ impl Way<'_> {
                 .zip(sent.as_ref().ok())
                 .and_then(|((follow, trail), received)| Some((redirected(&trail, follow, received)?, follow.hops)));
             let Some((next, most)) = next else { return (sent, asked) };
+            let heard = sent.as_ref().map_or(0, |received| received.body.len() as u64);
             let origin = next.origin.to_string();
             if hops == most {
-                return (Err(self.goes_no_further(origin, Reason::Redirects(hops))), None);
+                return (Err(self.goes_no_further(origin, Reason::Redirects(hops), heard)), None);
             }
             hops += 1;
             (pass, outgoing) = match self.admit(next).await {
@@ -76,18 +77,19 @@ impl Way<'_> {
                 Err(held) => {
                     *waited = waited.saturating_add(held.waited());
                     let reason = Reason::Held { refusal: held.refusal(), why: held.to_string() };
-                    return (Err(self.goes_no_further(origin, reason)), None);
+                    return (Err(self.goes_no_further(origin, reason, heard)), None);
                 }
             };
             *waited = waited.saturating_add(pass.waited());
         }
     }
 
-    /// Why a call does not go on to where it was led. What was sent before may have done its work.
-    fn goes_no_further(&self, origin: String, reason: Reason) -> Failure {
+    /// Why a call does not go on to where it was led. What was sent before may have done its work, and was answered with
+    /// a body of `heard` bytes.
+    fn goes_no_further(&self, origin: String, reason: Reason, heard: u64) -> Failure {
         let labels = [&*self.prepared.connection.integration, reason.word()];
         self.parts.metrics.upstream_errors.with_label_values(&labels).inc();
-        Failure { origin, reason, sent: Sent::Maybe }
+        Failure { origin, reason, sent: Sent::Maybe, heard }
     }
 
     /// `led` says that a redirect led here.

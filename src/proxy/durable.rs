@@ -468,8 +468,8 @@ impl ProxyDoor {
                 status,
                 error,
                 duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-                sent_bytes: call.body.len() as u64,
-                received_bytes: made.as_ref().map_or(0, |answer| answer.body.len() as u64),
+                sent_bytes: course.sent_of(call.body.len() as u64),
+                received_bytes: made.as_ref().map_or_else(Unmade::heard, |answer| answer.body.len() as u64),
                 course,
                 told: Told { content, ..Told::default().traced() },
             },
@@ -495,7 +495,7 @@ impl ProxyDoor {
             }
             Err(Unmade::Failed(failure)) => Report::from(&tried(Why::Failure(failure))),
             Err(Unmade::Refused(refused)) => of_refusal(&refused),
-            Err(Unmade::Unreadable(refused)) => {
+            Err(Unmade::Unreadable(refused, _)) => {
                 let unknown = "the service may have carried the call out";
                 Report::failed(None, format!("{}; {unknown}", words(&refused)), Again::Never)
             }

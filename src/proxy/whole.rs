@@ -137,23 +137,32 @@ pub enum Unmade {
     Refused(Answer),
     /// It failed on its way.
     Failed(Failure),
-    /// The service answered what cannot be passed on.
-    Unreadable(Answer),
+    /// The service answered what cannot be passed on; and how many bytes its body had.
+    Unreadable(Answer, u64),
 }
 
 impl Unmade {
     /// What the caller gets.
     pub fn into_answer(self) -> Answer {
         match self {
-            Self::Refused(answer) | Self::Unreadable(answer) => answer,
+            Self::Refused(answer) | Self::Unreadable(answer, _) => answer,
             Self::Failed(failure) => failure.refusal().answer(&failure.to_string()),
+        }
+    }
+
+    /// How many bytes were read of the body of the service's answer.
+    pub const fn heard(&self) -> u64 {
+        match self {
+            Self::Refused(_) => 0,
+            Self::Failed(failure) => failure.heard,
+            Self::Unreadable(_, heard) => *heard,
         }
     }
 
     /// The gateway's code for it.
     pub fn code(&self) -> Option<&'static str> {
         match self {
-            Self::Refused(answer) | Self::Unreadable(answer) => Refusal::of(answer).map(|refusal| refusal.code()),
+            Self::Refused(answer) | Self::Unreadable(answer, _) => Refusal::of(answer).map(|refusal| refusal.code()),
             Self::Failed(failure) => Some(failure.refusal().code()),
         }
     }
@@ -195,7 +204,8 @@ pub async fn make(
     let message = Message { headers: &headers, body, ends: call.ends(door) };
     let tried = renewing(door, call, method, message, course).await?;
     let received = noted(door, call, method, tried.received);
-    answer(door, call, received).map_err(|error| Unmade::Unreadable(call.refused(&error)))
+    let heard = received.body.len() as u64;
+    answer(door, call, received).map_err(|error| Unmade::Unreadable(call.refused(&error), heard))
 }
 
 /// An answer, and how the limits stood when its call went.
@@ -417,6 +427,7 @@ async fn once(
         Ok(outgoing) => outgoing,
         Err(refused) => {
             pass.unsent();
+            course.unsent += 1;
             return Err(Unmade::Refused(refused));
         }
     };
@@ -430,6 +441,7 @@ async fn once(
         }
         Err(failure) => {
             pass.failed(&failure);
+            course.unsent += u32::from(failure.sent == Sent::Nothing);
             Err(Unmade::Failed(failure))
         }
     }

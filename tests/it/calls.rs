@@ -1,5 +1,6 @@
 //! The gateway's own calls over real sockets: where credentials go, what is dialled, what is believed.
 
+mod counted;
 pub mod service;
 pub mod world;
 

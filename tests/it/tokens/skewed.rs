@@ -143,3 +143,21 @@ async fn an_answer_to_a_sign_in_has_a_limit_with_a_name_that_is_counted() {
     assert!(error.to_string().contains("more than 4096 bytes"), "{error}");
     assert_eq!(world.metrics.upstream_errors.with_label_values(&["svc", "too_large"]).get(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_of_a_token_answer_counts_and_what_was_not_sent_does_not() {
+    let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}", "x".repeat(5_000));
+    let service = Service::start(move |_| Answer::Bytes(answer.clone().into_bytes())).await;
+    let oauth2 = json!({ "grant": "client_credentials", "client": super::client(), "token": "SVC/token" });
+    let mut gateway = super::world::reachable();
+    gateway.limits.sign_in_answer_bytes = 4_096;
+    let gateway = Arc::new(gateway);
+    // Nobody listens at the other's port.
+    let worlds = [world(&service, &oauth2), super::world::world_at("http://svc.example:1", &oauth2, &json!({}))];
+    for (mut world, (sends, read)) in worlds.into_iter().zip([(true, 4_097..=5_000), (false, 0..=0)]) {
+        world.generation.gateway = Arc::clone(&gateway);
+        world.obtain(Purpose::ClientCredentials).await.unwrap_err();
+        let told = world.activity.newest(1, |_| true).remove(0);
+        assert!((told.sent_bytes > 0) == sends && read.contains(&told.received_bytes), "{told:?}");
+    }
+}
