@@ -23,6 +23,7 @@ use trunkline::definition::plan::api::{Endpoint, Errors, Transform};
 use super::retries::{conversation, named, retry};
 use crate::support::doors::{Doors, KEY, Setup, service};
 use crate::support::origin::{read_head, serve};
+use crate::support::raw::Wire;
 use crate::support::tls::Authority;
 
 /// What happens to the first connection, or to the first request.
