@@ -53,7 +53,7 @@ pub async fn whole_body(session: &mut Session, max: u64, part: Part) -> Result<B
         match piece {
             Ok(Some(piece)) => {
                 body.add(piece, declared, max)?;
-                part.reach(body.length())?;
+                part.reach(body.held())?;
             }
             Ok(None) => {
                 if let Some(watch) = underway::watch(session) {
@@ -79,6 +79,11 @@ impl Gathered {
         self.first.len() + self.rest.len()
     }
 
+    /// The memory it takes.
+    fn held(&self) -> usize {
+        self.first.len() + self.rest.capacity()
+    }
+
     fn add(&mut self, piece: Bytes, declared: Option<u64>, max: u64) -> Result<(), Answer> {
         let length = self.length() + piece.len();
         if length > self.limit {
@@ -92,11 +97,13 @@ impl Gathered {
             self.first = piece;
             return Ok(());
         }
-        if self.rest.is_empty() {
-            let declared = usize::try_from(declared.unwrap_or_default()).unwrap_or(FIRST);
-            self.rest.reserve(declared.clamp(length, FIRST.max(length)));
-            self.rest.extend_from_slice(&self.first);
-            self.first = Bytes::new();
+        if self.rest.capacity() < length {
+            // What has come is doubled, and no more set aside than is declared.
+            let declared = declared.and_then(|length| usize::try_from(length).ok()).unwrap_or(self.limit);
+            let mut grown = BytesMut::with_capacity(FIRST.max(2 * length).min(declared).max(length));
+            grown.extend_from_slice(&self.first);
+            grown.extend_from_slice(&self.rest);
+            (self.first, self.rest) = (Bytes::new(), grown);
         }
         self.rest.extend_from_slice(&piece);
         Ok(())

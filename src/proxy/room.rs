@@ -2,7 +2,7 @@
 //!
 //! Each body has a bound of its own, and a connection has one body; but ten thousand senders that never end theirs would
 //! hold ten thousand times that. Of what is left by the others one application has half. Where anybody may send, whoever
-//! has held the most for the longest makes room for the others ([`strangers`](super::strangers)). Called by
+//! sends the slowest makes room for the others ([`strangers`](super::strangers)). Called by
 //! [`super::intake`].
 
 use std::collections::HashMap;
@@ -153,7 +153,7 @@ impl Part {
             Holder::Caller(_) => future::pending().await,
             Holder::Stranger(_, given_up) => given_up.notified().await,
         }
-        self.refused("others need the memory that this body has held for long")
+        self.refused("others need the memory that this body holds, which comes too slowly")
     }
 
     fn refused(&self, words: &str) -> Answer {

@@ -1,8 +1,8 @@
 //! The bodies of strangers: which one is given up when all of them together need more than there is.
 //!
 //! An address says little of who sends: one sender has many, and many share one. What tells a body that keeps others out
-//! from one that will soon be done is how much memory it has held for how long. So where there is no room, the body that
-//! has held the most for the longest goes, unless it is the one that asks. Called by [`super::room`].
+//! from one that will soon be done is how fast it comes. So where there is no room, the body that comes the slowest goes,
+//! unless it is the one that asks. Called by [`super::room`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// A body is not given up before it has had this long.
+/// A body is not given up before it has had this long; and one of which nothing came for so long has come to a halt.
 const UNDISTURBED: Duration = Duration::from_secs(1);
 
 /// What strangers' bodies hold.
@@ -21,10 +21,21 @@ pub(super) struct Strangers {
     bytes: usize,
 }
 
+/// A moment, and how much there was of a body then.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    at: Duration,
+    bytes: usize,
+}
+
 #[derive(Debug)]
 struct Body {
     bytes: usize,
     since: Duration,
+    /// When the last of it came.
+    heard: Duration,
+    /// Two moments, a second or more apart: how fast it comes is measured from the first of them.
+    marks: [Mark; 2],
     /// Tells its reader that it is given up.
     given_up: Arc<Notify>,
     /// Whether it is still being read: one that is there whole is soon done with.
@@ -32,9 +43,22 @@ struct Body {
 }
 
 impl Body {
-    /// Bytes it has held, times milliseconds.
-    fn cost(&self, now: Duration) -> u128 {
-        self.bytes as u128 * now.saturating_sub(self.since).as_millis()
+    fn grow(&mut self, more: usize, now: Duration) {
+        if now.saturating_sub(self.marks[1].at) >= UNDISTURBED {
+            self.marks = [self.marks[1], Mark { at: now, bytes: self.bytes }];
+        }
+        self.bytes += more;
+        self.heard = now;
+    }
+
+    /// Bytes a second in the last one or two; `u128::MAX` of one that has just begun.
+    fn pace(&self, now: Duration) -> u128 {
+        let [first, _] = self.marks;
+        match now.saturating_sub(self.since) {
+            age if age < UNDISTURBED => u128::MAX,
+            _ if now.saturating_sub(self.heard) >= UNDISTURBED => 0,
+            _ => (self.bytes - first.bytes) as u128 * 1_000 / now.saturating_sub(first.at).as_millis().max(1),
+        }
     }
 }
 
@@ -47,46 +71,48 @@ impl Strangers {
     /// A body that begins to be read, and its number. `given_up` is told once it is given up.
     pub(super) fn enter(&mut self, given_up: Arc<Notify>, now: Duration) -> u64 {
         self.last += 1;
-        self.bodies.insert(self.last, Body { bytes: 0, since: now, given_up, read: false });
+        let marks = [Mark { at: now, bytes: 0 }; 2];
+        self.bodies.insert(self.last, Body { bytes: 0, since: now, heard: now, marks, given_up, read: false });
         self.last
     }
 
-    /// Takes `more` bytes for a body, of `most` for all. Whether there is room for them; none if it was given up.
+    /// Takes `more` bytes that have come of a body, of `most` for all. Whether there is room for them; none if it was given
+    /// up.
     pub(super) fn take(&mut self, number: u64, more: usize, (most, now): (usize, Duration)) -> bool {
-        let Some(cost) = self.bodies.get(&number).map(|body| body.cost(now)) else {
+        let Some(body) = self.bodies.get_mut(&number) else {
             return false;
         };
-        let lacking = self.bytes.saturating_add(more).saturating_sub(most);
-        if lacking > 0 && !self.make_room(lacking, cost, now) {
-            return false;
+        body.grow(more, now);
+        let pace = body.pace(now);
+        self.bytes += more;
+        let lacking = self.bytes.saturating_sub(most);
+        let fits = lacking == 0 || self.make_room(lacking, pace, now);
+        if !fits {
+            self.leave(number);
         }
-        if let Some(body) = self.bodies.get_mut(&number) {
-            body.bytes += more;
-            self.bytes += more;
-        }
-        true
+        fits
     }
 
-    /// Gives up those that cost more than `cost`, the costliest first, until `lacking` bytes are free; none if all of them
-    /// together do not hold as much.
-    fn make_room(&mut self, lacking: usize, cost: u128, now: Duration) -> bool {
-        let held_long = |body: &Body| now.saturating_sub(body.since) >= UNDISTURBED;
-        let mut costly: Vec<_> = self
+    /// Gives up those that come slower than `pace`, the slowest and of those the largest first, until `lacking` bytes are
+    /// free; none if all of them together do not hold as much.
+    fn make_room(&mut self, lacking: usize, pace: u128, now: Duration) -> bool {
+        let mut slow: Vec<_> = self
             .bodies
             .iter()
-            .filter(|(_, body)| !body.read && held_long(body) && body.cost(now) > cost)
-            .map(|(&number, body)| (body.cost(now), number, body.bytes))
+            .filter(|(_, body)| !body.read && body.bytes > 0)
+            .map(|(&number, body)| (body.pace(now), usize::MAX - body.bytes, number))
+            .filter(|(other, ..)| *other < pace)
             .collect();
-        costly.sort_unstable_by(|one, other| other.cmp(one));
+        slow.sort_unstable();
         let mut free = 0;
-        let enough = costly.iter().position(|&(_, _, bytes)| {
-            free += bytes;
+        let enough = slow.iter().position(|&(_, rest, _)| {
+            free += usize::MAX - rest;
             free >= lacking
         });
         let Some(last) = enough else {
             return false;
         };
-        for &(_, number, _) in costly.iter().take(last + 1) {
+        for &(_, _, number) in slow.iter().take(last + 1) {
             if let Some(body) = self.bodies.get(&number) {
                 body.given_up.notify_one();
             }
@@ -126,13 +152,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_held_the_most_for_the_longest_is_given_up_for_who_comes_now() {
+    async fn what_has_come_to_a_halt_is_given_up_the_largest_first() {
         let mut all = Strangers::default();
         let (small, _) = enter(&mut all, 0);
         let (large, told) = enter(&mut all, 0);
         assert!(all.take(small, 100, at(0)) && all.take(large, 900, at(0)));
-        let (late, _) = enter(&mut all, 900);
-        assert!(!all.take(late, 10, at(900)), "nobody has had a second yet");
+        let (early, _) = enter(&mut all, 900);
+        assert!(!all.take(early, 10, at(900)), "nobody has had a second yet");
+        let (late, _) = enter(&mut all, 1000);
         assert!(all.take(late, 10, at(1100)), "the large one is given up");
         told.notified().await;
         assert_eq!(all.bytes(), 110);
@@ -144,16 +171,31 @@ mod tests {
     }
 
     #[test]
-    fn who_would_be_given_up_itself_is_refused_and_gives_up_nobody() {
+    fn who_makes_progress_stays_whatever_it_holds() {
+        let mut all = Strangers::default();
+        let (good, _) = enter(&mut all, 0);
+        for piece in 0..60_u64 {
+            assert!(all.take(good, 10, at(piece * 100)), "100 bytes a second, at {piece}");
+            // Again and again somebody sends more at once, and then nothing more.
+            let (burst, _) = enter(&mut all, piece * 100);
+            all.take(burst, 40, at(piece * 100));
+        }
+        assert!(all.bodies.contains_key(&good) && all.bytes() <= MOST);
+    }
+
+    #[test]
+    fn who_comes_slower_than_the_others_is_refused_and_gives_up_nobody() {
         let mut all = Strangers::default();
         let (slow, _) = enter(&mut all, 0);
-        let (quick, _) = enter(&mut all, 4000);
-        assert!(all.take(slow, 500, at(0)) && all.take(quick, 400, at(4000)));
-        assert!(!all.take(slow, 200, at(5000)), "the slow one costs the most");
-        assert!(!all.take(quick, 700, at(5000)), "not even without the slow one there is room");
-        assert_eq!(all.bytes(), 900, "so it is not given up");
-        assert!(all.take(quick, 200, at(5000)));
-        assert_eq!(all.bytes(), 600);
+        let (quick, _) = enter(&mut all, 0);
+        for second in 0..4 {
+            assert!(all.take(slow, 50, at(second * 900)) && all.take(quick, 180, at(second * 900)));
+        }
+        assert!(!all.take(slow, 200, at(3_600)));
+        assert_eq!(all.bytes(), 720, "what the slow one held is free");
+        let (late, _) = enter(&mut all, 3_600);
+        assert!(!all.take(late, MOST + 1, at(3_600)), "not even without the others there is room");
+        assert_eq!(all.bytes(), 720, "so none is given up");
     }
 
     #[test]
