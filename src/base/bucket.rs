@@ -39,12 +39,6 @@ impl Bucket {
         self.full_at.saturating_add(shape.interval).saturating_sub(shape.room).max(now)
     }
 
-    /// When there is one to take after `others` have been taken as soon as they were there: `now`, or later.
-    pub fn ready_after(self, shape: Shape, others: u32, now: Duration) -> Duration {
-        let taken = self.full_at.max(now).saturating_add(shape.interval.saturating_mul(others));
-        Self { full_at: taken }.ready_at(shape, now)
-    }
-
     /// Takes one, whether it is there or not; see [`Self::ready_at`].
     pub fn take(&mut self, shape: Shape, now: Duration) {
         self.full_at = self.full_at.max(now).saturating_add(shape.interval);
@@ -94,28 +88,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_turn_is_foreseen_as_it_comes(
-            count in 1_u32..200, burst in 1_u32..50, before in 0_u32..60, others in 0_u32..60, at in 0_u64..2_000,
-        ) {
-            let (mut bucket, shape) = (Bucket::default(), shape(count, burst));
-            let take = |bucket: &mut Bucket, mut now: Duration| {
-                now = bucket.ready_at(shape, now);
-                bucket.take(shape, now);
-                now
-            };
-            let mut last = Duration::ZERO;
-            for _ in 0..before {
-                last = take(&mut bucket, last);
-            }
-            let mut now = last + Duration::from_millis(at);
-            let foreseen = bucket.ready_after(shape, others, now);
-            for _ in 0..others {
-                now = take(&mut bucket, now);
-            }
-            prop_assert_eq!(foreseen, bucket.ready_at(shape, now));
-        }
-
         #[test]
         fn never_more_goes_than_the_burst_and_what_refilled(
             count in 1_u32..200, burst in 1_u32..50, steps in prop::collection::vec(0_u64..40, 1..300),

@@ -178,6 +178,7 @@ impl OutboundError {
         match self {
             Self::Connection(error) => error.passing(),
             Self::Held { .. } => true,
+            Self::Tried(tried) => matches!(&tried.reason, Why::Failure(failure) if failure.was_held()),
             _ => false,
         }
     }

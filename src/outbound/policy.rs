@@ -97,8 +97,11 @@ impl Policies {
             kept.generation = generation.number;
             kept.policies.retain(|id, _| generation.integration(id).is_some());
         }
+        // A call that began before the reload does not bring back what it ended: it goes by what is in force.
+        if let Some(policy) = kept.policies.get(&integration.id).filter(|_| generation.number < kept.generation) {
+            return Arc::clone(policy);
+        }
         let policy = Arc::new(self.make(integration, kept.policies.get(&integration.id)));
-        // A call that began before the reload does not bring back what it ended.
         if kept.generation == generation.number {
             kept.policies.insert(Arc::clone(&integration.id), Arc::clone(&policy));
         }
@@ -510,6 +513,18 @@ mod tests {
         assert!(goes(&stray).await, "it began anew");
         let kept = policies.kept.read().expect("no panic");
         assert!(kept.policies.get("svc").is_some_and(|kept| !Arc::ptr_eq(&kept.integration, &old)));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_began_before_a_reload_goes_by_the_limits_in_force() {
+        let (policies, _) = policies();
+        let (old, new) = (integration(&json!([{ "rate": "1000/s" }])), integration(&json!([{ "rate": "1/h" }])));
+        let generations = [generation(1, &[Arc::clone(&old)]), generation(2, &[Arc::clone(&new)])];
+        assert!(goes(&policies.of(&generations[0], &old)).await);
+        let in_force = policies.of(&generations[1], &new);
+        assert!(goes(&in_force).await);
+        assert!(!goes(&policies.of(&generations[0], &old)).await, "it began before, and is one too many");
+        assert!(!goes(&in_force).await && !goes(&policies.of(&generations[1], &new)).await);
     }
 
     #[tokio::test]

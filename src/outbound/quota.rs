@@ -112,13 +112,6 @@ impl Learned {
         }
     }
 
-    /// How many calls may go at most until the count is full again, and when that is; `None` where it is not known.
-    pub fn until_full(&self) -> Option<(u64, Duration)> {
-        let left = self.left.filter(|_| !self.probing)?;
-        // Those whose answers are out are taken as not counted yet: they may be.
-        Some((left.saturating_add(u64::from(self.out)), self.resets?))
-    }
-
     /// When a call may go: `now`, or later.
     pub fn ready_at(&mut self, asker: Asker, reserve: u32, now: Duration) -> Duration {
         self.turn_over(now);

@@ -17,9 +17,6 @@ use crate::outbound::quota::{Asker, Learned, Report, Told};
 const BUDGETS: usize = 65_536;
 /// The most counts of the service that are kept; beyond that, unknown ones are not learned.
 const COUNTS: usize = 16_384;
-/// Of those before a call every second may go away, or be held up by what does not hold up others, before it is said
-/// that its turn cannot come.
-const STEADY: u32 = 2;
 /// How often it is looked for what can be forgotten, where there is no room: every one of them is looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -101,23 +98,6 @@ pub struct Waiting<W> {
     pub until: Duration,
     /// The call.
     pub call: W,
-}
-
-/// What a call takes its turn from, as it stands before those who wait.
-struct Prospect {
-    budgets: Vec<(Shape, Bucket)>,
-    /// The service's count: how many calls go before the next of its windows, and when that begins.
-    count: Option<(u64, Duration)>,
-    now: Duration,
-}
-
-impl Prospect {
-    /// When the turn comes of the one after this many.
-    fn after(&self, others: u32) -> Duration {
-        let ready = self.budgets.iter().map(|(shape, bucket)| bucket.ready_after(*shape, others, self.now)).max();
-        let spent = self.count.filter(|(left, _)| u64::from(others) >= *left);
-        ready.max(spent.map(|(_, full)| full)).unwrap_or(self.now)
-    }
 }
 
 impl<W> Gate<W> {
@@ -292,70 +272,22 @@ impl<W> Gate<W> {
         self.queue.len()
     }
 
-    /// When the turn of a call that comes now could come at the soonest, behind those who wait: before then it cannot
-    /// come unless more of them go away than every second. `later` is what [`Self::look`] says of it.
-    pub fn soonest(&self, claim: &Claim, later: Later, now: Duration) -> Duration {
-        if claim.lane != Lane::Turn {
+    /// When the turn of a call that comes now is to be expected, should all go who wait for the budget that holds it up.
+    /// `later` is what [`Self::look`] says of it.
+    pub fn expected(&self, claim: &Claim, later: Later) -> Duration {
+        let Some((place, counter)) = later.limit.and_then(|place| Some((place, self.limits.get(place)?))) else {
             return later.at;
-        }
-        let prospect = self.prospect(claim, None, now);
-        self.turn(claim, (&prospect, STEADY), |other| self.goes_as(claim, other)).max(later.at)
-    }
-
-    /// When the turn of a call that comes now is to be expected, should nobody go away.
-    pub fn expected(&self, claim: &Claim, later: Later, now: Duration) -> Duration {
-        let prospect = self.prospect(claim, later.limit, now);
-        let counter = later.limit.and_then(|place| Some((place, self.limits.get(place)?)));
-        let turn = match counter {
-            Some((place, counter)) => self.turn(claim, (&prospect, 1), |other| {
-                other.limits.contains(&place) && counter.whose(other) == counter.whose(claim)
-            }),
-            None => self.turn(claim, (&prospect, 1), |other| self.goes_as(claim, other)),
         };
-        turn.max(later.at)
-    }
-
-    fn turn(&self, claim: &Claim, (prospect, steady): (&Prospect, u32), is_alike: impl Fn(&Claim) -> bool) -> Duration {
-        let mut turns = 0;
-        self.queue.ahead(
-            &claim.caller,
-            |other| is_alike(&other.claim),
-            |other| {
-                let takes = prospect.after(turns / steady) <= other.until;
-                turns += u32::from(takes);
-                takes
-            },
-        );
-        prospect.after(turns / steady)
-    }
-
-    /// What a claim takes from: of one limit, or of all of them and the service's count.
-    fn prospect(&self, claim: &Claim, limit: Option<usize>, now: Duration) -> Prospect {
-        let places = claim.limits.iter().filter(|place| limit.is_none_or(|limit| limit == **place));
-        let budget = |counter: &Counter| (counter.shape, counter.bucket(claim).copied().unwrap_or_default());
-        let budgets = places.filter_map(|place| self.limits.get(*place)).map(budget).collect();
-        let count = self.counts.get(&self.count_key(claim)).filter(|_| limit.is_none());
-        Prospect { budgets, count: count.and_then(Learned::until_full), now }
-    }
-
-    /// Whether another call can go whenever one could, because it draws from the very same.
-    fn goes_as(&self, claim: &Claim, other: &Claim) -> bool {
-        let own = |place: &usize| self.limits.get(*place).is_some_and(|counter| counter.limit.per == Scope::Caller);
-        let same = (&claim.connection, &claim.endpoint, &claim.limits, claim.count)
-            == (&other.connection, &other.endpoint, &other.limits, other.count);
-        let is_gateway = |claim: &Claim| claim.caller.is_empty();
-        let free = other.lane == Lane::First || is_gateway(claim) == is_gateway(other);
-        same && (claim.caller == other.caller || free && !claim.limits.iter().any(own))
+        let is_alike = |other: &Claim| other.limits.contains(&place) && counter.whose(other) == counter.whose(claim);
+        let before = self.queue.iter().filter(|waiting| is_alike(&waiting.claim)).count();
+        let turns = counter.shape.interval().saturating_mul(u32::try_from(before).unwrap_or(u32::MAX));
+        later.at.saturating_add(turns)
     }
 
     /// Lets those go without a turn who wait for one that comes after they must leave.
     pub fn give_up(&mut self, now: Duration) {
         let mut queue = std::mem::take(&mut self.queue);
-        let gate = std::cell::RefCell::new(&mut *self);
-        queue.retain(|waiting| {
-            let later = gate.borrow_mut().look(&waiting.claim, now);
-            later.is_none_or(|later| later.at <= waiting.until)
-        });
+        queue.retain(|waiting| self.look(&waiting.claim, now).is_none_or(|later| later.at <= waiting.until));
         self.queue = queue;
     }
 
@@ -461,273 +393,4 @@ impl Counter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::units::Rate;
-
-    const LIMIT: Rate = Rate { count: 10, period: Duration::from_secs(1) };
-
-    fn limit(per: Scope, burst: u32) -> Limit {
-        Limit {
-            name: "x".into(),
-            rate: LIMIT,
-            burst,
-            per,
-            endpoint: None,
-            paths: Vec::new(),
-            methods: Vec::new(),
-            wait: Duration::from_secs(30),
-        }
-    }
-
-    fn claim(caller: &str, connection: &str, limits: &[usize]) -> Claim {
-        Claim {
-            connection: connection.into(),
-            caller: caller.into(),
-            endpoint: "".into(),
-            limits: limits.to_vec(),
-            count: 0,
-            is_patient: true,
-            lane: Lane::Turn,
-        }
-    }
-
-    fn at(millis: u64) -> Duration {
-        Duration::from_millis(1_000_000 + millis)
-    }
-
-    fn waiting<W>(id: u64, claim: Claim, call: W) -> Waiting<W> {
-        Waiting { id, claim, until: Duration::MAX, call }
-    }
-
-    fn goes(gate: &mut Gate<usize>, claim: &Claim, now: Duration) -> bool {
-        let free = gate.look(claim, now).is_none();
-        if free {
-            gate.take(claim, now);
-        }
-        free
-    }
-
-    #[test]
-    fn a_call_takes_from_all_its_budgets_or_from_none() {
-        let limits = [limit(Scope::Integration, 3), limit(Scope::Connection, 1)];
-        let mut gate = Gate::<usize>::new(&limits, 0, None);
-        let a = claim("app", "a", &[0, 1]);
-        assert!(goes(&mut gate, &a, at(0)));
-        for _ in 0..10 {
-            assert!(!goes(&mut gate, &a, at(0)), "its own is used up");
-        }
-        let all = [claim("app", "b", &[0, 1]), claim("app", "c", &[0, 1])];
-        assert!(all.iter().all(|claim| goes(&mut gate, claim, at(0))), "the refusals took nothing of the common one");
-        let later = gate.look(&claim("app", "d", &[0, 1]), at(0)).expect("three have gone");
-        assert_eq!((later.at, later.limit), (at(100), Some(0)));
-    }
-
-    #[test]
-    fn what_did_not_go_is_given_back() {
-        let mut gate = Gate::<usize>::new(&[limit(Scope::Caller, 1)], 0, None);
-        let a = claim("app", "a", &[0]);
-        assert!(goes(&mut gate, &a, at(0)) && !goes(&mut gate, &a, at(0)));
-        gate.give_back(&a);
-        assert!(goes(&mut gate, &a, at(0)));
-        assert!(goes(&mut gate, &claim("other", "a", &[0]), at(0)), "another caller has its own");
-    }
-
-    /// Jain's index: one when all get the same, one of n when one gets all.
-    fn fairness(shares: &[f64; 50]) -> f64 {
-        let sum: f64 = shares.iter().sum();
-        sum * sum / (50.0 * shares.iter().map(|share| share * share).sum::<f64>())
-    }
-
-    #[test]
-    fn fifty_callers_at_one_limited_service_get_the_same() {
-        let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
-        let (mut served, mut id) = ([0_u32; 50], 0);
-        // Caller number n always has n + 1 calls waiting: the greediest has fifty times what the first has.
-        for (number, _) in served.iter().enumerate() {
-            for _ in 0..=number {
-                id += 1;
-                let refused = gate.wait(waiting(id, claim(&number.to_string(), "one", &[0]), number), 10_000);
-                assert_eq!(refused, None);
-            }
-        }
-        let mut now = at(0);
-        for _ in 0..2_000 {
-            let mut gone = Vec::new();
-            let next = gate.release(now, |number, _| {
-                gone.push(number);
-                true
-            });
-            for number in gone {
-                served[number] += 1;
-                id += 1;
-                gate.wait(waiting(id, claim(&number.to_string(), "one", &[0]), number), 10_000);
-            }
-            now = next.expect("somebody waits").max(now + Duration::from_millis(1));
-        }
-        let shares = served.map(f64::from);
-        let total: f64 = shares.iter().sum();
-        assert!((1_990.0..=2_010.0).contains(&total), "one in 100 ms: {total}");
-        assert!(fairness(&shares) >= 0.999, "{} {served:?}", fairness(&shares));
-    }
-
-    #[test]
-    fn one_used_up_connection_does_not_hold_up_another_of_the_same_caller() {
-        let mut gate = Gate::new(&[limit(Scope::Connection, 1)], 0, None);
-        assert!(goes_of(&mut gate, "a"));
-        for (id, connection) in [(1, "a"), (2, "a"), (3, "b")] {
-            gate.wait(waiting(id, claim("app", connection, &[0]), connection), 10);
-        }
-        let mut gone = Vec::new();
-        let next = gate.release(at(0), |connection, _| {
-            gone.push(connection);
-            true
-        });
-        assert_eq!((gone, next, gate.waiting()), (vec!["b"], Some(at(100)), 2));
-    }
-
-    fn goes_of(gate: &mut Gate<&str>, connection: &str) -> bool {
-        let claim = claim("app", connection, &[0]);
-        let free = gate.look(&claim, at(0)).is_none();
-        gate.take(&claim, at(0));
-        free
-    }
-
-    #[test]
-    fn a_caller_that_went_away_costs_no_token() {
-        let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
-        for id in 0..3 {
-            gate.wait(waiting(id, claim(&id.to_string(), "a", &[0]), id), 10);
-        }
-        assert!(gate.leave(1) && !gate.leave(1));
-        let mut asked = Vec::new();
-        gate.release(at(0), |id, _| {
-            asked.push(id);
-            id != 0
-        });
-        assert_eq!(asked, [0, 2], "the first is gone, and what it took went to the next");
-    }
-
-    #[test]
-    fn the_queue_is_bounded_and_its_room_goes_to_those_who_have_less() {
-        let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
-        for id in 0..4 {
-            assert_eq!(gate.wait(waiting(id, claim("greedy", "a", &[0]), id), 4), None);
-        }
-        assert_eq!(gate.wait(waiting(4, claim("greedy", "a", &[0]), 4), 4), Some(4));
-        assert_eq!(gate.wait(waiting(5, claim("modest", "a", &[0]), 5), 4), Some(3), "the newest of the longest line");
-        assert_eq!(gate.waiting(), 4);
-    }
-
-    /// When the turn of another call could come, and is to be expected.
-    fn foreseen(gate: &mut Gate<u64>, claim: &Claim, now: Duration) -> (Duration, Duration) {
-        let later = gate.look(claim, now).expect("it has to wait");
-        (gate.soonest(claim, later, now), gate.expected(claim, later, now))
-    }
-
-    #[test]
-    fn a_turn_is_foreseen_by_those_who_wait_before_it() {
-        let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
-        let (app, other) = (claim("app", "a", &[0]), claim("other", "a", &[0]));
-        gate.take(&app, at(0));
-        assert_eq!(foreseen(&mut gate, &app, at(0)), (at(100), at(100)));
-        for id in 0..10 {
-            gate.wait(waiting(id, app.clone(), id), 100);
-        }
-        assert_eq!(foreseen(&mut gate, &app, at(0)), (at(600), at(1_100)), "every second may go away");
-        assert_eq!(foreseen(&mut gate, &other, at(0)), (at(100), at(100)), "another caller has its turn next");
-        for id in 10..14 {
-            gate.wait(waiting(id, other.clone(), id), 100);
-        }
-        assert_eq!(foreseen(&mut gate, &other, at(0)), (at(500), at(900)));
-        let elsewhere = claim("app", "b", &[0]);
-        let (soonest, expected) = foreseen(&mut gate, &elsewhere, at(0));
-        assert_eq!(soonest, at(100), "what may be held up by something else does not count");
-        assert!(expected > at(1_100), "but is to be expected before it");
-        let mut sign_in = claim("", "a", &[0]);
-        sign_in.lane = Lane::First;
-        assert_eq!(foreseen(&mut gate, &sign_in, at(0)).0, at(100));
-    }
-
-    #[test]
-    fn who_leaves_before_its_turn_is_not_before_another() {
-        let mut gate = Gate::new(&[limit(Scope::Integration, 1)], 0, None);
-        let app = claim("app", "a", &[0]);
-        gate.take(&app, at(0));
-        for id in 0..10 {
-            gate.wait(Waiting { until: at(300), ..waiting(id, app.clone(), id) }, 100);
-        }
-        assert_eq!(foreseen(&mut gate, &app, at(0)).1, at(400), "three have their turns, seven leave");
-    }
-
-    #[test]
-    fn a_window_of_the_service_that_is_used_up_by_those_before_is_foreseen() {
-        let mut gate = Gate::new(&[limit(Scope::Connection, 1)], 0, None);
-        let app = claim("app", "a", &[0]);
-        gate.take(&app, at(0));
-        let resets_in = Some(Duration::from_mins(1));
-        let report = Report { left: Some(3), limit: Some(10), resets_in, ..Report::default() };
-        gate.learn(&app, Some(report), at(0));
-        for id in 0..6 {
-            gate.wait(waiting(id, app.clone(), id), 100);
-        }
-        assert_eq!(foreseen(&mut gate, &app, at(0)).0, at(60_000), "half of them use up what is left");
-    }
-
-    #[test]
-    fn who_waits_for_what_cannot_come_any_more_is_let_go() {
-        let mut gate = Gate::new(&[limit(Scope::Connection, 1)], 0, None);
-        let app = claim("app", "a", &[0]);
-        gate.take(&app, at(0));
-        for (id, until) in [(0, at(5_000)), (1, at(30_000))] {
-            gate.wait(Waiting { until, ..waiting(id, app.clone(), id) }, 100);
-        }
-        let report = Report { refused: true, retry_after: Some(Duration::from_secs(9)), ..Report::default() };
-        gate.learn(&app, Some(report), at(0));
-        gate.give_up(at(0));
-        assert!(gate.waiting() == 1 && gate.leave(1));
-    }
-
-    #[test]
-    fn a_429_pauses_the_count_it_is_about_and_no_other() {
-        let mut search = limit(Scope::Connection, 9);
-        search.paths = vec![crate::definition::plan::path::PathGlob::new("/search*")];
-        let mut gate = Gate::<usize>::new(&[limit(Scope::Connection, 9), search], 0, None);
-        let special = Claim { count: 2, ..claim("app", "a", &[0, 1]) };
-        gate.take(&special, at(0));
-        let report = Report { refused: true, retry_after: Some(Duration::from_secs(9)), ..Report::default() };
-        gate.learn(&special, Some(report), at(0));
-        assert_eq!(gate.look(&special, at(1)).map(|later| later.at), Some(at(9_000)));
-        assert_eq!(gate.look(&claim("app", "a", &[0]), at(1)), None, "other paths go on");
-        assert_eq!(gate.look(&Claim { count: 2, ..claim("app", "b", &[0, 1]) }, at(1)), None, "other accounts too");
-    }
-
-    #[test]
-    fn a_reload_keeps_what_is_still_the_same() {
-        let same = limit(Scope::Integration, 1);
-        let mut gate = Gate::<usize>::new(&[same.clone(), limit(Scope::Connection, 1)], 0, None);
-        let a = claim("app", "a", &[0, 1]);
-        assert!(goes(&mut gate, &a, at(0)));
-        let mut next = Gate::new(&[limit(Scope::Connection, 2), same], 0, Some(&gate));
-        assert!(next.look(&claim("app", "a", &[0]), at(0)).is_none(), "a changed limit begins anew");
-        assert!(next.look(&claim("app", "b", &[1]), at(0)).is_some(), "an unchanged one goes on, wherever it stands");
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let mut gate = Gate::<usize>::new(&[limit(Scope::Connection, 1)], 0, None);
-        for number in 0..BUDGETS + 100 {
-            let claim = claim("app", &number.to_string(), &[0]);
-            gate.take(&claim, at(0));
-            gate.learn(
-                &claim,
-                Some(Report { left: Some(1), resets_in: Some(Duration::from_secs(9)), ..Report::default() }),
-                at(0),
-            );
-        }
-        assert!(gate.limits[0].budgets.len() <= BUDGETS + 1, "{}", gate.limits[0].budgets.len());
-        assert_eq!(gate.counts.len(), COUNTS);
-        gate.take(&claim("app", "late", &[0]), at(100_000));
-        assert_eq!((gate.limits[0].budgets.len(), gate.counts.len()), (1, 1));
-    }
-}
+mod tests;

@@ -34,13 +34,6 @@ impl<W> Default for Queue<W> {
     }
 }
 
-impl<W> Line<W> {
-    /// The calls that `is_alike` knows, those of one row in their order.
-    fn calls<'a>(&'a self, is_alike: &'a impl Fn(&W) -> bool) -> impl Iterator<Item = &'a W> {
-        self.rows.iter().flat_map(|row| &row.calls).filter(move |call| is_alike(call))
-    }
-}
-
 impl<W> Queue<W> {
     /// How many wait.
     pub fn len(&self) -> usize {
@@ -72,31 +65,19 @@ impl<W> Queue<W> {
         self.first.push_back(call);
     }
 
-    /// Goes over those who have their turns before a call of `caller` that comes now, as things stand: all that go first,
-    /// and for each of the caller's own calls one of every other caller. Only those count that `is_alike` knows, which
-    /// draw from what it draws from; `takes` says of each whether it takes a turn, or will have left before.
-    pub fn ahead(&self, caller: &str, is_alike: impl Fn(&W) -> bool, mut takes: impl FnMut(&W) -> bool) {
-        for call in self.first.iter().filter(|call| is_alike(call)) {
-            takes(call);
-        }
-        let Some(own) = self.lines.iter().find(|line| *line.caller == *caller) else { return };
-        let others = self.lines.iter().filter(|line| *line.caller != *caller);
-        let mut others: Vec<_> = others.map(|line| line.calls(&is_alike)).collect();
-        for call in own.calls(&is_alike) {
-            if takes(call) {
-                // Of each other caller the next that has not left by then.
-                for other in &mut others {
-                    other.find(|call| takes(call));
-                }
-            }
-        }
+    /// All who wait, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &W> {
+        let rows = self.lines.iter().flat_map(|line| &line.rows);
+        self.first.iter().chain(rows.flat_map(|row| &row.calls))
     }
 
     /// Keeps only the calls that `stays` knows.
-    pub fn retain(&mut self, stays: impl Fn(&W) -> bool) {
-        self.first.retain(&stays);
+    pub fn retain(&mut self, mut stays: impl FnMut(&W) -> bool) {
+        self.first.retain(&mut stays);
         for line in &mut self.lines {
-            line.rows.iter_mut().for_each(|row| row.calls.retain(&stays));
+            for row in &mut line.rows {
+                row.calls.retain(&mut stays);
+            }
             line.rows.retain(|row| !row.calls.is_empty());
         }
         self.lines.retain(|line| !line.rows.is_empty());
@@ -243,30 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn those_before_a_call_are_its_callers_own_and_as_many_of_every_other() {
-        let calls = [("a", "x"), ("a", "x"), ("b", "x"), ("b", "x"), ("b", "x"), ("b", "y"), ("c", "x")];
-        let mut queue = queue(&calls);
-        let ahead = |queue: &Queue<(String, String, usize)>, caller: &str, gone: &[usize]| {
-            let mut turns = Vec::new();
-            queue.ahead(
-                caller,
-                |call| call.1 == "x",
-                |call| {
-                    let stays = !gone.contains(&call.2);
-                    turns.extend(stays.then_some(call.2));
-                    stays
-                },
-            );
-            turns
-        };
-        assert_eq!(ahead(&queue, "a", &[]), [0, 2, 6, 1, 3]);
-        assert_eq!(ahead(&queue, "b", &[]), [2, 0, 6, 3, 1, 4]);
-        assert_eq!(ahead(&queue, "new", &[]), [0; 0], "whoever has none waiting may be the next");
-        assert_eq!(ahead(&queue, "a", &[0, 2]), [1, 3, 6], "who leaves is no call before it");
+    fn who_does_not_stay_is_gone_from_everywhere() {
+        let mut queue = queue(&[("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")]);
         queue.push_first((String::new(), "x".to_owned(), 9));
-        assert_eq!(ahead(&queue, "new", &[]), [9]);
+        assert_eq!(queue.iter().count(), 5);
         queue.retain(|call| call.1 == "y");
-        assert_eq!((queue.len(), released(&mut queue, |_| true)), (1, vec![5]));
+        assert_eq!((queue.len(), released(&mut queue, |_| true)), (2, vec![1, 3]));
     }
 
     #[test]

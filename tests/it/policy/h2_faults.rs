@@ -269,7 +269,7 @@ fn names() -> Vec<(&'static str, Vec<&'static str>)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_2_is_tried_again_some_time_after_a_fault() {
     let authority = Authority::new();
-    let (integration, spoken) = of_both(&authority, Some(Fault::Reset(Reason::INTERNAL_ERROR))).await;
+    let (integration, spoken) = of_both(&authority, Some(Fault::Reset(Reason::HTTP_1_1_REQUIRED))).await;
     let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000)));
     let doors =
         Doors::start(Setup { names: names(), clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Setup::of(integration) });
