@@ -41,7 +41,8 @@ pub async fn run(clients: &Clients, clock: &dyn Clock, task: &Task, what: &What)
     match clients.send(outgoing).await {
         Ok(received) => answered(id, &received, clock),
         Err(failure) if failure.passing() => {
-            Report::failed(None, format!("destination `{id}`: {failure}"), Again::Scheduled)
+            let again = if failure.was_held() { Again::Held(None) } else { Again::Scheduled };
+            Report::failed(None, format!("destination `{id}`: {failure}"), again)
         }
         Err(failure) => Report::failed(None, format!("destination `{id}`: {failure}"), Again::Never),
     }

@@ -14,10 +14,11 @@ pub mod keep;
 pub mod ring;
 pub mod stream;
 pub mod tally;
+mod wanted;
 pub mod write;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
 use crate::base::id::ActivityId;
-use crate::definition::plan::gateway::{Activity as Settings, ContentOf};
+use crate::definition::plan::gateway::Activity as Settings;
 use crate::telemetry::trace::{self, TraceId};
 use crate::usage::Usage;
 use content::{Content, Contents};
@@ -34,6 +35,7 @@ use entry::Entry;
 use files::{Bounds, Files, Place};
 use ring::{Ring, Snapshot};
 use tally::Tally;
+use wanted::Wanted;
 use write::{Settled, Standing, Writer};
 
 /// The share that is all.
@@ -170,7 +172,7 @@ impl CallRecord {
 pub struct Activity {
     newest: Mutex<Ring>,
     contents: Mutex<Contents>,
-    wanted: ContentWanted,
+    wanted: Wanted,
     writer: RwLock<Option<Writer>>,
     tally: Tally,
     keep: AtomicUsize,
@@ -184,26 +186,12 @@ pub struct Activity {
     usage: Arc<Usage>,
 }
 
-/// Of which calls the content is kept, and how much.
-#[derive(Debug, Default)]
-struct ContentWanted {
-    /// A [`ContentOf`].
-    of: AtomicU8,
-    bytes: AtomicUsize,
-    memory: AtomicUsize,
-    /// How many a second, and how many more in this one.
-    rate: AtomicU32,
-    left: AtomicU32,
-    /// Those that were too many.
-    dropped: AtomicU64,
-}
-
 impl Default for Activity {
     fn default() -> Self {
         let activity = Self {
             newest: Mutex::default(),
             contents: Mutex::default(),
-            wanted: ContentWanted::default(),
+            wanted: Wanted::default(),
             writer: RwLock::default(),
             tally: Tally::default(),
             keep: AtomicUsize::new(0),
@@ -230,7 +218,7 @@ impl Activity {
     pub fn open(place: Place, usage: Usage, (settings, now): (Settings, Timestamp)) -> io::Result<Self> {
         let activity = Self { usage: Arc::new(usage), ..Self::default() };
         activity.apply(settings);
-        let wanted = (settings.keep, activity.wanted.memory.load(Ordering::Relaxed));
+        let wanted = (settings.keep, activity.wanted.memory());
         let (files, entries) = Files::open(place, wanted, now.before(settings.retain))?;
         let (mut newest, mut contents) = (Ring::default(), Contents::default());
         for mut entry in entries {
@@ -255,58 +243,41 @@ impl Activity {
         self.bytes.store(settings.bytes, Ordering::Relaxed);
         self.sample.store(u64::from(settings.sample_millionths), Ordering::Relaxed);
         self.viewers.apply(settings.viewers, settings.viewer_timeout);
-        let (wanted, content) = (&self.wanted, settings.content);
-        wanted.of.store(content.of as u8, Ordering::Relaxed);
-        wanted.bytes.store(content.bytes, Ordering::Relaxed);
-        // Where none is wanted, none that there was is shown either.
-        let memory = if content.of == ContentOf::None { 0 } else { content.memory };
-        wanted.memory.store(memory, Ordering::Relaxed);
-        wanted.rate.store(content.rate, Ordering::Relaxed);
+        self.wanted.apply(settings.content);
     }
 
     /// How many bytes of a body are gathered for a call that may end in a way of which the content is kept; zero where
     /// none is.
     pub fn content_bytes(&self) -> usize {
-        if self.wants_content(true) { self.wanted.bytes.load(Ordering::Relaxed) } else { 0 }
+        if self.wants_content(true) { self.wanted.bytes() } else { 0 }
     }
 
     /// Whether the settings want the content of calls that end so.
     pub fn wants_content(&self, has_failed: bool) -> bool {
-        let of = self.wanted.of.load(Ordering::Relaxed);
-        of == ContentOf::All as u8 || has_failed && of == ContentOf::Errors as u8
+        self.wanted.of(has_failed)
     }
 
     /// Whether the content of a call is kept that has ended so: where it is wanted, and where there were not too many in
     /// this second. Each is to be told at most once of a call.
     pub fn keeps_content(&self, has_failed: bool) -> bool {
-        if !self.wants_content(has_failed) || !has_failed && !self.is_next_sampled() {
-            return false;
-        }
-        // What succeeds leaves half of the second's to what fails.
-        let spared = if has_failed { 0 } else { self.wanted.rate.load(Ordering::Relaxed) / 2 };
-        let one = |left: u32| left.checked_sub(1).filter(|after| *after >= spared);
-        let taken = self.wanted.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one).is_ok();
-        if !taken {
-            self.wanted.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        taken
+        self.wants_content(has_failed) && (has_failed || self.is_next_sampled()) && self.wanted.take(has_failed)
     }
 
     /// Another second has begun: as many contents as the settings say may be kept in it.
     pub fn begin_second(&self) {
-        self.wanted.left.store(self.wanted.rate.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.wanted.begin_second();
     }
 
     /// How many contents were left out since this was last asked, because there were too many in a second; and bytes of
     /// all in memory.
     pub fn contents(&self) -> (u64, usize) {
         let bytes = self.contents.lock().unwrap_or_else(PoisonError::into_inner).bytes();
-        (self.wanted.dropped.swap(0, Ordering::Relaxed), bytes)
+        (self.wanted.dropped(), bytes)
     }
 
     /// Lets go of contents that have no room, or no entry any more.
     fn keep_contents(&self, contents: &mut Contents, gone: ActivityId) -> Vec<Arc<Content>> {
-        contents.keep(self.wanted.memory.load(Ordering::Relaxed), gone)
+        contents.keep(self.wanted.memory(), gone)
     }
 
     fn bounds(&self) -> Bounds {

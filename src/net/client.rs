@@ -112,8 +112,8 @@ impl Clients {
 
     /// What was made of an answer, counted among the answers for as long as anything of it is there; `None` where there is no
     /// room for it.
-    pub fn hold(&self, made: Bytes) -> Option<Bytes> {
-        let mut part = Part::of(&self.answers);
+    pub fn hold(&self, integration: &Arc<str>, made: Bytes) -> Option<Bytes> {
+        let mut part = Part::of(&self.answers, integration);
         // The status is for the words of a failure, and this is told in others.
         part.reach(made.len(), 0).ok()?;
         Some(part.hold(made))
@@ -179,7 +179,8 @@ impl Clients {
     async fn send_once(&self, outgoing: &Outgoing, heard: &AtomicU64) -> Result<Received, (Reason, Sent)> {
         let unsent = |reason| (reason, Sent::Nothing);
         let request = self.request(outgoing, url_of(outgoing).map_err(unsent)?).map_err(unsent)?;
-        if !self.answers.has_room(outgoing.limit.bytes) {
+        let owner = outgoing.towards.owner();
+        if !self.answers.has_room(owner, outgoing.limit.bytes) {
             return Err(unsent(Reason::NoRoom));
         }
         self.check_literal(outgoing).await.map_err(unsent)?;
@@ -195,7 +196,7 @@ impl Clients {
             // Plain HTTP goes through the proxy without a tunnel, and this answer is always the proxy's own.
             return Err((Reason::Egress("it wants other credentials (407)".to_owned()), Sent::Nothing));
         }
-        let part = Part::of(&self.answers);
+        let part = Part::of(&self.answers, owner);
         let read = read(response, (outgoing.limit, part), outgoing.timeouts.idle, heard).await;
         read.map_err(|reason| (reason, Sent::Maybe))
     }
@@ -273,9 +274,11 @@ impl Clients {
         if let Some(proxy) = proxy {
             builder = builder.proxy(way_through(&proxy)?);
         }
-        if key.http == HttpVersions::One {
-            builder = builder.http1_only();
-        }
+        let builder = match key.http {
+            HttpVersions::Best => builder,
+            HttpVersions::One => builder.http1_only(),
+            HttpVersions::Two => builder.http2_prior_knowledge(),
+        };
         builder.build().map_err(|_| Reason::Unsendable("no client could be made for it"))
     }
 

@@ -31,6 +31,15 @@ pub enum Towards {
     },
 }
 
+impl Towards {
+    /// The id of the integration or of the destination.
+    pub(super) const fn owner(&self) -> &Arc<str> {
+        match self {
+            Self::Service { integration: id, .. } | Self::Destination { id } => id,
+        }
+    }
+}
+
 /// A call, complete but for what the transport adds: `Host`, `Content-Length`, `User-Agent`.
 #[derive(Clone)]
 pub struct Outgoing {

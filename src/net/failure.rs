@@ -153,6 +153,11 @@ impl Failure {
         }
     }
 
+    /// Whether the other side was not asked at all, because there was no room for its answer.
+    pub const fn was_held(&self) -> bool {
+        matches!(self.reason, Reason::NoRoom)
+    }
+
     /// Whether the same call may fare better later. Whether it may be sent again at all is another
     /// question: see [`Self::sent`].
     pub fn passing(&self) -> bool {

@@ -79,6 +79,7 @@ impl Trust {
         config.alpn_protocols = match transport.http {
             HttpVersions::Best => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             HttpVersions::One => vec![b"http/1.1".to_vec()],
+            HttpVersions::Two => vec![b"h2".to_vec()],
         };
         Ok(config)
     }

@@ -7,7 +7,6 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
 use super::carried::Carried;
-use super::intake::declared_length;
 use super::kept::Kept;
 use super::retry::Again;
 use super::stream::DoorStream;
@@ -18,9 +17,6 @@ use crate::base::clock::Timestamp;
 use crate::outbound::Pass;
 use crate::respond::{Answer, Refusal};
 use crate::telemetry::trace::TraceContext;
-
-/// The longest body that goes over HTTP/2: as long as what a service takes without a word, so that nothing of it waits.
-pub(super) const SHORT: u64 = 64 << 10;
 
 /// What is remembered of one request.
 pub struct Context {
@@ -162,13 +158,6 @@ pub(super) async fn unless_gone<T>(session: &Session, work: impl Future<Output =
         done = work => Some(done),
         () = gone(session) => None,
     }
-}
-
-/// Whether only HTTP/1.1 carries a request as it should: WebSocket is not of HTTP/2 here, HTTP/1.0 knows no interim answers,
-/// and of an HTTP/2 request Pingora bounds the time from its head to the answer's, so that a long upload would be cut off.
-pub(super) fn needs_http_one(session: &Session) -> bool {
-    let is_long = declared_length(session).is_none_or(|length| length > SHORT);
-    is_long || is_websocket(session) || is_http_1_0(session)
 }
 
 /// Whether the caller asks for a WebSocket.

@@ -13,7 +13,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::context::{Context, Renewed, is_http_1_0, is_websocket, needs_http_one};
+use super::context::{Context, Renewed, is_http_1_0, is_websocket};
 use super::depart;
 use super::kept::Instead;
 use super::record::{self, Ended};
@@ -128,9 +128,9 @@ impl ProxyHttp for Forward {
         let share = left / u32::try_from(tries).unwrap_or(1);
         let connect = share.max(LEAST_TRY).min(left.max(Duration::from_millis(1)));
         let (pool, distrusted) = self.door.distrust.pool(call.ready.pool, self.now());
-        let http_one = call.ready.http_one || distrusted || needs_http_one(session);
+        let offer = peer::Offer::of(call, session, distrusted);
         let redirected = self.door.parts.dialer.redirect().is_some();
-        let mut peer = peer::peer((call, &way.route), context.tries, connect, http_one, redirected);
+        let mut peer = peer::peer((call, &way.route), context.tries, connect, offer, redirected);
         peer.group_key = pool;
         if context.closed {
             // Another kept connection may be closed as well, so this one comes from no pool that anybody has put one into.

@@ -32,8 +32,8 @@ pub struct Ready {
     pub pool: u64,
     /// Where the service answered last.
     pub last: Arc<Last>,
-    /// Whether only HTTP/1.1 is offered to the service.
-    pub http_one: bool,
+    /// What is offered to the service; without TLS that is HTTP/1.1.
+    pub http: HttpVersions,
     /// Certificates that are trusted instead of the system's.
     pub ca: Option<Arc<CaType>>,
     /// What is shown to a service that asks who connects.
@@ -99,7 +99,7 @@ impl Ready {
             timeouts: api.timeouts,
             pool: pool_of(api, &common),
             last: Arc::default(),
-            http_one: api.transport.http == HttpVersions::One || common.base.origin.scheme == Scheme::Http,
+            http: if common.base.origin.scheme == Scheme::Http { HttpVersions::One } else { api.transport.http },
             ca: api.transport.ca.as_deref().map(trusted),
             identity: api.transport.identity.as_deref().map(shown),
             common,
@@ -142,7 +142,7 @@ fn pool_of(api: &Api, common: &Prepared) -> u64 {
     let mut hasher = DefaultHasher::new();
     let connection = &common.connection;
     (&*connection.integration, &*connection.id, &common.base.origin).hash(&mut hasher);
-    (api.transport.http == HttpVersions::One, &api.transport.ca).hash(&mut hasher);
+    (api.transport.http as u8, &api.transport.ca).hash(&mut hasher);
     api.transport.identity.as_ref().map(|identity| &identity.chain).hash(&mut hasher);
     hasher.finish()
 }

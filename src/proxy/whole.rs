@@ -553,7 +553,8 @@ fn answer(door: &ProxyDoor, call: &WholeCall, received: Received) -> Result<Answ
     // What came holds its part already, and what was made of it waits for the caller in its place.
     let is_made = (came.as_ptr(), came.len()) != (body.as_ptr(), body.len());
     drop(came);
-    let body = if is_made { door.parts.clients.hold(body).ok_or(TransformError::Unreadable(NO_ROOM))? } else { body };
+    let hold = |body| door.parts.clients.hold(&call.ready.integration.id, body);
+    let body = if is_made { hold(body).ok_or(TransformError::Unreadable(NO_ROOM))? } else { body };
     without_framing(&mut headers);
     Ok(Answer { status, headers: listed(headers).collect(), body, close: false })
 }

@@ -180,6 +180,7 @@ fn transport(api: &raw::Api, auth: Option<&Auth>, place: &Place<'_>) -> Result<T
         http: match api.http {
             None | Some(raw::HttpVersion::Best) => HttpVersions::Best,
             Some(raw::HttpVersion::One) => HttpVersions::One,
+            Some(raw::HttpVersion::Two) => HttpVersions::Two,
         },
     })
 }

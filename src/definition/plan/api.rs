@@ -355,6 +355,8 @@ pub enum HttpVersions {
     Best,
     /// HTTP/1.1 only.
     One,
+    /// HTTP/2 only.
+    Two,
 }
 
 #[cfg(test)]

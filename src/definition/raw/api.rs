@@ -62,7 +62,8 @@ pub struct Api {
     pub body_limit: Option<SizeText>,
     /// How the service's certificate is trusted.
     pub tls: Option<Tls>,
-    /// HTTP versions offered: `best` (HTTP/2 where the service takes it) or `1.1`.
+    /// HTTP versions offered over TLS: `best` (HTTP/2 where the service takes it), `1.1`, or `2` for services that speak
+    /// nothing else, such as those of gRPC.
     pub http: Option<HttpVersion>,
     /// Whether private, loopback and link-local addresses may be dialled. The gateway file's
     /// `private_networks` must contain them as well.
@@ -181,4 +182,7 @@ pub enum HttpVersion {
     /// HTTP/1.1 only.
     #[serde(rename = "1.1")]
     One,
+    /// HTTP/2 only.
+    #[serde(rename = "2")]
+    Two,
 }

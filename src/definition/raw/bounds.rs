@@ -103,12 +103,13 @@ pub struct Limits {
     /// The memory for bodies of requests that are read whole, at each of the public and the proxy door: webhooks, durable
     /// calls, endpoints by name, calls that are changed or signed. The first 16 KiB of each over HTTP/1.1 are not
     /// counted. Where it is used up, a request with such a body is refused with 503 (`unavailable`). At the proxy door
-    /// one application has half of what the others leave. At the public door the body that has held the most for the longest
-    /// is given up for one that comes later. Default 256MiB.
+    /// one application has half of what the others leave. At the public door the body that comes the slowest is given up.
+    /// Default 256MiB.
     pub whole_bytes: Option<SizeText>,
     /// The memory for answers that are read whole: of endpoints by name, durable calls, calls that are changed or signed, pages of
-    /// collections, deliveries and calls for tokens. The first 16 KiB of each are not counted. Where it is used up, the call has
-    /// no answer (503, `unavailable`), and the service may have carried it out. Default 256MiB.
+    /// collections, deliveries and calls for tokens. The first 16 KiB of each are not counted. Beyond its first answer an
+    /// integration has half of what the others leave. Where there is no room, a call is not made; where an answer outgrows it,
+    /// it is not given (503, `unavailable`), and the service may have carried the call out. Default 256MiB.
     pub whole_answer_bytes: Option<SizeText>,
     /// How many redirects such a call follows; one more fails it. Each counts against the limits as a call. Default 5.
     #[schemars(range(min = 0, max = 20))]
