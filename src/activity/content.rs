@@ -14,7 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::filter::contains;
 use crate::base::id::ActivityId;
 use crate::base::redact::REDACTED;
-use crate::base::sensitive::{is_sensitive, scrubbed};
+use crate::base::scrub::scrubbed;
+use crate::base::sensitive::is_sensitive;
 
 /// The most headers of a message that are kept.
 const HEADERS: usize = 64;

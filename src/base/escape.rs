@@ -1,6 +1,6 @@
 //! Texts as they are read when their escapes are taken for characters: those of JSON, URLs, HTML and XML, in one layer or
 //! several, each byte with the place in the text that it stands for. Called by [`super::redact`], which must find a secret
-//! however a service repeats it.
+//! however a service repeats it, and by [`super::scrub`], which must read a name however it is written.
 
 /// How many layers of escapes are looked through: a JSON text in a field of JSON in a form has three.
 const LAYERS: usize = 6;
@@ -13,6 +13,10 @@ pub struct Reading {
     pub bytes: Vec<u8>,
     /// For each byte where what stands for it begins in the text, and behind the last where that ends.
     places: Vec<u32>,
+    /// Which bytes, each alone, were an escape in the layer before.
+    new: Vec<u32>,
+    /// Whether this is the text as it stands.
+    is_plain: bool,
 }
 
 /// What an escape stands for.
@@ -27,7 +31,7 @@ impl Reading {
     /// The text as it stands.
     fn plain(text: &str) -> Self {
         let end = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        Self { bytes: text.as_bytes().to_vec(), places: (0..=end).collect() }
+        Self { bytes: text.as_bytes().to_vec(), places: (0..=end).collect(), new: Vec::new(), is_plain: true }
     }
 
     /// Where in the text a stretch of the bytes stands.
@@ -36,12 +40,18 @@ impl Reading {
         place(from)..place(to)
     }
 
+    /// Whether a byte means what it does since this layer, and was part of an escape in those before.
+    pub fn is_new(&self, at: usize) -> bool {
+        self.is_plain || u32::try_from(at).is_ok_and(|at| self.new.binary_search(&at).is_ok())
+    }
+
     /// The same with one layer of escapes read, of whatever kind each is; `None` where there are none. One that the text
     /// ends within is left out where the text `may_be_cut`.
     fn read(&self, may_be_cut: bool) -> Option<Self> {
         let mut at = memchr::memchr3(b'\\', b'%', b'&', &self.bytes)?;
         let room = self.bytes.len();
-        let mut read = Self { bytes: Vec::with_capacity(room), places: Vec::with_capacity(room + 1) };
+        let (bytes, places) = (Vec::with_capacity(room), Vec::with_capacity(room + 1));
+        let mut read = Self { bytes, places, new: Vec::new(), is_plain: false };
         let (mut copied, mut any) = (0, false);
         loop {
             let rest = self.bytes.get(at..).unwrap_or_default();
@@ -49,6 +59,9 @@ impl Reading {
                 Some(Escape::Of(said, count, taken)) => {
                     read.copy(self, copied..at);
                     let place = self.places.get(at).copied().unwrap_or_default();
+                    if count == 1 {
+                        read.new.extend(u32::try_from(read.bytes.len()));
+                    }
                     read.bytes.extend(said.iter().take(count));
                     read.places.extend(std::iter::repeat_n(place, count));
                     (at, any) = (at + taken, true);
@@ -87,7 +100,7 @@ impl Reading {
         });
         let (bytes, mut places): (Vec<u8>, Vec<u32>) = kept.map(|(byte, place)| (*byte, *place)).unzip();
         places.extend(self.places.last());
-        Some(Self { bytes, places })
+        Some(Self { bytes, places, new: Vec::new(), is_plain: false })
     }
 }
 

@@ -17,6 +17,7 @@ pub mod plain;
 pub mod random;
 pub mod redact;
 pub mod rsa_sha1;
+pub mod scrub;
 pub mod secret;
 pub mod sensitive;
 pub mod signing_key;
