@@ -1,7 +1,7 @@
 //! `trunkline audit`: who did what at a running gateway, and whether the record of it is whole.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -55,7 +55,8 @@ pub struct List {
 /// Where to.
 #[derive(Debug, Args)]
 pub struct Export {
-    /// The file to write; an existing one is never overwritten. Default: the standard output
+    /// The file to write, which is there when the export is whole; an existing one is never overwritten. Default: the
+    /// standard output
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
     #[command(flatten)]
@@ -130,10 +131,26 @@ fn export(common: &Common, export: &Export, output: &mut Output) -> anyhow::Resu
         return each(&gateway, output, &mut |entry, output| Ok(output.raw(line(entry).as_bytes())?));
     };
     let name = || path.display().to_string();
-    let mut file = File::create_new(path).with_context(name)?;
-    let ended = each(&gateway, output, &mut |entry, _| Ok(file.write_all(line(entry).as_bytes())?));
-    file.sync_all().with_context(name)?;
+    if path.symlink_metadata().is_ok() {
+        return Err(io::Error::from(io::ErrorKind::AlreadyExists)).with_context(name);
+    }
+    let partial = path.with_extension(format!("partial-{}", std::process::id()));
+    let mut file = File::create(&partial).with_context(name)?;
+    let ended = each(&gateway, output, &mut |entry, _| file.write_all(line(entry).as_bytes()).with_context(name));
+    let is_whole = matches!(ended, Ok(Ended::Done));
+    let placed = if is_whole { file.sync_all().and_then(|()| place(&partial, path)) } else { Ok(()) };
+    // It is gone where it was moved.
+    drop(fs::remove_file(&partial));
+    placed.with_context(name)?;
     ended
+}
+
+/// Gives a file its name, which must not be taken: it is moved only where the file system has no links.
+fn place(partial: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(partial, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::rename(partial, path),
+        linked => linked,
+    }
 }
 
 /// An entry as a line of an export. Whether it is chained is for whoever reads it to find out.

@@ -239,6 +239,27 @@ fn what_was_done_to_an_exported_audit_log_is_found_and_located() {
 }
 
 #[test]
+fn an_export_that_is_refused_leaves_no_file() {
+    let audited = Audited::begin();
+    let gateway = audited.deployment.start();
+    let file = audited.deployment.path().join("again.ndjson");
+    let export = ["audit", "export", "--to", file.to_str().unwrap()];
+    let mut refused = audited.deployment.command(export[0]);
+    let refused = refused.args(&export[1..]).env("TRUNKLINE_ADMIN_TOKEN", "wrong").output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    let left = || {
+        let files = fs::read_dir(audited.deployment.path()).unwrap().map(|file| file.unwrap().file_name());
+        files.filter(|name| name.to_string_lossy().starts_with("again")).collect::<Vec<_>>()
+    };
+    assert!(left().is_empty(), "{:?}", left());
+    assert_eq!(audited.run(&export), (String::new(), 0));
+    let (told, code) = audited.run(&export);
+    assert!(code == 2 && told.contains("again.ndjson"), "{told}");
+    assert_eq!(left(), ["again.ndjson"]);
+    gateway.kill();
+}
+
+#[test]
 fn an_audit_entry_that_was_changed_on_disk_is_found_and_located() {
     let audited = Audited::begin();
     let file = segment(&audited.deployment.path().join("data/audit"));
