@@ -68,8 +68,11 @@ pub struct List {
 /// What to replay.
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// An event (`evt_…`) or a delivery (`evt_….0`)
-    #[arg(required_unless_present = "dead")]
+    /// An event (`evt_…`) or a delivery (`evt_….0`); it is not looked at through filters
+    #[arg(
+        required_unless_present = "dead",
+        conflicts_with_all = ["integration", "event_type", "since", "until", "q", "limit"]
+    )]
     id: Option<String>,
     /// All deliveries that were given up and that the filters select
     #[arg(long, conflicts_with = "id")]
@@ -231,6 +234,38 @@ impl Replayed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+    use clap::error::ErrorKind;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        _events: Events,
+    }
+
+    #[test]
+    fn what_would_not_be_looked_at_is_refused() {
+        let read = |words: &[&str]| Line::try_parse_from([&["events", "replay"][..], words].concat()).map(drop);
+        let refused = |words: &[&str]| read(words).map_err(|error| error.kind());
+        let filters = [
+            ["--integration", "a"],
+            ["--type", "a"],
+            ["--since", "1h"],
+            ["--until", "1h"],
+            ["--q", "a"],
+            ["--limit", "1"],
+        ];
+        for filter in filters {
+            assert_eq!(
+                refused(&[&["evt_1"][..], &filter[..]].concat()),
+                Err(ErrorKind::ArgumentConflict),
+                "{filter:?}"
+            );
+            assert_eq!(refused(&[&["--dead"][..], &filter[..]].concat()), Ok(()), "{filter:?}");
+        }
+        assert_eq!(refused(&["evt_1"]), Ok(()));
+        assert_eq!(refused(&["evt_1", "--dead"]), Err(ErrorKind::ArgumentConflict));
+    }
 
     #[test]
     fn what_is_filtered_by_goes_along_to_the_gateway() {
