@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
@@ -139,9 +140,8 @@ impl Mock {
     fn find(&self, parts: &http::request::Parts) -> Option<(&Service, String, String)> {
         let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let authority = text("host");
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).to_ascii_lowercase();
         let path = parts.uri.path();
-        if let Some(service) = self.by_id(text(MOCK_HEADER)).or_else(|| self.by_host(&host)) {
+        if let Some(service) = self.by_id(text(MOCK_HEADER)).or_else(|| self.by_host(authority)) {
             return Some((service, path.to_owned(), format!("https://{authority}")));
         }
         let (id, rest) = path.strip_prefix('/')?.split_once('/').unwrap_or((path.strip_prefix('/')?, ""));
@@ -153,9 +153,21 @@ impl Mock {
         self.services.iter().find(|service| service.id == id)
     }
 
-    fn by_host(&self, host: &str) -> Option<&Service> {
-        let best = self.services.iter().rev().max_by_key(|service| service.claims(host))?;
-        (best.claims(host) > 0).then_some(best)
+    fn by_host(&self, authority: &str) -> Option<&Service> {
+        let authority: Authority = authority.parse().ok()?;
+        let (host, port) = (authority.host().to_ascii_lowercase(), authority.port_u16());
+        if self.is_here(&host, port) {
+            return None;
+        }
+        let best = self.services.iter().rev().max_by_key(|service| service.claims(&host, port))?;
+        (best.claims(&host, port) > 0).then_some(best)
+    }
+
+    /// Whether this is the mock's own address, under which people find all services by their ids: a service on the same
+    /// machine does not take it over.
+    fn is_here(&self, host: &str, port: Option<u16>) -> bool {
+        let is_near = host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        is_near && self.here.get().is_some_and(|here| here.port() == port.unwrap_or(80))
     }
 
     fn remember(&self, integration: &str, shown: &Value, status: StatusCode) {

@@ -29,8 +29,8 @@ use crate::template::{Expr, Segment, Text};
 pub(super) struct Service {
     /// The integration's id.
     pub id: String,
-    /// Hosts that the definition names outright.
-    hosts: Vec<String>,
+    /// Hosts that the definition names outright, with the port where it names one.
+    hosts: Vec<Host>,
     /// Hosts that it allows by pattern.
     patterns: Vec<HostPattern>,
     /// The segments of the path of the API's base URL; one with a slot may be anything.
@@ -47,6 +47,9 @@ pub(super) struct Service {
     created: AtomicU64,
 }
 
+/// A host's name, and the port where one is named with it.
+type Host = (String, Option<u16>);
+
 impl Service {
     /// The service that a definition describes. `consent` is what becomes of those who sign in.
     pub fn new(simulated: &Simulated, consent: Consent) -> Self {
@@ -54,8 +57,8 @@ impl Service {
         let api = integration.api.as_ref();
         let base = api.and_then(|api| Url::parse(&leading(&api.base_url)).ok());
         let oauth = OAuthSide::new(integration, consent);
-        let mut hosts: Vec<String> =
-            base.iter().filter_map(|url| url.host_str().map(str::to_ascii_lowercase)).collect();
+        let mut hosts: Vec<_> =
+            base.iter().filter_map(|url| Some((url.host_str()?.to_ascii_lowercase(), url.port()))).collect();
         named_hosts(resolved, &mut hosts);
         let test = api.and_then(|api| api.test.as_ref());
         let read = |of: fn(&Request) -> Option<&Expr>, general: Option<&Expr>| {
@@ -78,9 +81,11 @@ impl Service {
         }
     }
 
-    /// How surely a call to this host is for this service: 2 by name, 1 by pattern, 0 not.
-    pub fn claims(&self, host: &str) -> u8 {
-        if self.hosts.iter().any(|known| known == host) {
+    /// How surely a call to this host and port is for this service: 2 by name, 1 by pattern, 0 not. A port that the
+    /// definition does not name may be any: the mock has one of its own.
+    pub fn claims(&self, host: &str, port: Option<u16>) -> u8 {
+        let is_it = |(known, at): &Host| known == host && at.is_none_or(|at| Some(at) == port);
+        if self.hosts.iter().any(is_it) {
             2
         } else {
             u8::from(self.patterns.iter().any(|pattern| pattern.matches(host)))
@@ -294,14 +299,15 @@ fn routes(integration: &Integration, oauth: Option<&OAuthSide>, resolved: &Value
 }
 
 /// Literal hosts of the URLs that a definition asks, anywhere in its `auth` and `syncs`.
-fn named_hosts(resolved: &Value, hosts: &mut Vec<String>) {
-    fn walk(value: &Value, hosts: &mut Vec<String>) {
+fn named_hosts(resolved: &Value, hosts: &mut Vec<Host>) {
+    fn walk(value: &Value, hosts: &mut Vec<Host>) {
         match value {
             Value::String(text) => {
                 let rest = text.split_once("://").map(|(_, rest)| rest);
                 let host = rest.and_then(|rest| rest.split(['/', '?']).next()).map(str::to_ascii_lowercase);
                 // A slot in the host's place is text that no host has.
-                hosts.extend(host.filter(|host| HostPattern::parse(host).is_some() && host.contains('.')));
+                let host = host.filter(|host| HostPattern::parse(host).is_some() && host.contains('.'));
+                hosts.extend(host.map(|host| (host, None)));
             }
             Value::Array(items) => items.iter().for_each(|item| walk(item, hosts)),
             Value::Object(map) => map.values().for_each(|item| walk(item, hosts)),

@@ -148,6 +148,34 @@ fn a_service_is_found_by_its_host_and_by_the_gateways_header() {
 }
 
 #[test]
+fn a_service_on_the_same_machine_takes_over_no_other() {
+    let resolved = json!({
+        "trunkline": 1, "id": "near", "title": "Near", "auth": { "api_key": {} },
+        "api": {
+            "base_url": "http://127.0.0.1:15500", "credential": { "header": "x-key", "value": "{{ api_key }}" },
+            "endpoints": [{ "id": "x", "request": "GET /x" }],
+        },
+    });
+    let document = Document::unplaced("near.yaml".into(), resolved.clone());
+    let integration = Arc::new(compile::integration(&document, &Templates::new()).unwrap());
+    let services = [Simulated { integration, resolved }, simulated("stripe")];
+    let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_769_853_600)));
+    let mock = Arc::new(Mock::new(&services, Controls::default(), clock, Arc::new(SeededRandom::new(1))));
+    let address = serve(mock);
+    let asked = |host: &str, target: &str| {
+        let mut client = Client::for_host(address, host);
+        client.send("GET", target, &[BEARER], b"").unwrap()
+    };
+    for host in [address.to_string(), format!("localhost:{}", address.port()), format!("[::1]:{}", address.port())] {
+        assert_eq!(asked(&host, "/stripe/v1/balance").json()["object"], "balance", "{host}");
+        assert_eq!(asked(&host, "/x").json()["mock"], "trunkline", "{host}");
+    }
+    let near = asked("127.0.0.1:15500", "/x");
+    assert!(near.status == 401 && String::from_utf8_lossy(&near.body).contains("x-key"), "{near:?}");
+    assert_eq!(asked("api.stripe.com", "/v1/balance").json()["object"], "balance");
+}
+
+#[test]
 fn a_missing_or_misshapen_credential_is_refused_in_the_services_manner() {
     let mut client = mock(&CATALOGUE);
     let slack = client.send("POST", "/slack/auth.test", &[], b"").unwrap();
