@@ -62,6 +62,8 @@ fn the_public_door_answers_about_connecting_as_the_document_says() {
             let reply = client.send(method, &target, &[("accept", "text/html")], b"").unwrap();
             let operation = &document["paths"][path][method.to_lowercase()];
             assert_eq!(reply.status == 405, operation.is_null(), "{method} {path}: {}", reply.status);
+            let allowed = reply.header("allow").map(|methods| methods.split(", ").any(|known| known == "GET"));
+            assert_eq!(allowed, operation.is_null().then_some(true), "{method} {path}: {:?}", reply.headers);
             if operation.is_null() {
                 continue;
             }
@@ -94,6 +96,26 @@ fn the_door_has_every_route_of_the_document_and_serves_it() {
     let served = deployment.ask("GET", "/api/openapi.json", &Value::Null);
     assert_eq!(served.header("content-type"), Some("application/json"));
     assert_eq!(String::from_utf8_lossy(&served.body), document::text());
+}
+
+/// What is refused before a route sees it is in the document as well, at both doors.
+#[test]
+fn targets_and_heads_that_are_too_long_are_refused_as_the_document_says() {
+    let deployment = Deployment::of(&[]);
+    let _gateway = deployment.start();
+    let document: Value = serde_json::from_str(document::text()).unwrap();
+    let (long, large) = ("a".repeat(9_000), "a".repeat(17_000));
+    for (door, path) in [(deployment.admin, "/api/events"), (deployment.public, "/api/connect/{provider}")] {
+        let target = path.replace("{provider}", "shop");
+        let answers = &document["paths"][path]["get"]["responses"];
+        for (target, headers, status) in
+            [(format!("{target}?q={long}"), vec![], 414), (target.clone(), vec![("x-large", large.as_str())], 431)]
+        {
+            let reply = Client::new(door).send("GET", &target, &headers, b"").unwrap();
+            assert_eq!(reply.status, status, "{path}: {:?}", reply.headers);
+            assert!(answers.get(status.to_string()).is_some(), "{path} {status}: {answers}");
+        }
+    }
 }
 
 /// Nothing is routed beside the table that router and document are made of.

@@ -14,8 +14,12 @@ use crate::connection::connect::Progress;
 use crate::respond::Refusal;
 
 /// What any of these requests may be refused with.
-const ALWAYS: [Refusal; 6] = [
+const ALWAYS: [Refusal; 9] = [
+    // Before anything else is looked at.
     Refusal::MalformedRequest,
+    Refusal::RequestTimeout,
+    Refusal::UriTooLong,
+    Refusal::HeadersTooLarge,
     Refusal::NotFound,
     Refusal::BodyTooLarge,
     Refusal::RateLimited,

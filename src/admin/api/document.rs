@@ -17,8 +17,12 @@ use super::connect_pages;
 use crate::respond::{Document, Refusal};
 
 /// What any request may be refused with.
-const ALWAYS: [Refusal; 8] = [
+const ALWAYS: [Refusal; 11] = [
+    // Before a route sees it.
     Refusal::MalformedRequest,
+    Refusal::RequestTimeout,
+    Refusal::UriTooLong,
+    Refusal::HeadersTooLarge,
     Refusal::AdminUnknown,
     Refusal::AdminClosed,
     Refusal::Misdirected,
@@ -109,8 +113,8 @@ fn whole() -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "description": "The API of the admin door, and what the public door answers about connecting: those paths name a \
             server of their own. What the gateway refuses is a problem document (RFC 9457) with a \
-            stable `code`. Before a route sees a request, it can also be refused with 408, 414 or 431. Lists are arrays; \
-            `Link` says where the next page is (RFC 8288). Times are RFC 3339 in UTC where they are texts.",
+            stable `code`. Lists are arrays; `Link` says where the next page is (RFC 8288). Times are RFC 3339 in UTC \
+            where they are texts.",
         "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
     });
     // Relative to where the document is served, so that it holds below any path.

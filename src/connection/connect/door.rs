@@ -70,6 +70,16 @@ impl<'a> Place<'a> {
             | Self::Result(id) => Some(id),
         }
     }
+
+    /// The methods that it is asked by, as `Allow` says them.
+    pub const fn methods(self) -> &'static str {
+        match self {
+            Self::Permission(_) | Self::Choose(_) => "GET, HEAD, POST",
+            // Not by HEAD: whoever only looks must not use up the state.
+            Self::Callback(_) | Self::Result(_) => "GET",
+            Self::Asset(_) | Self::Outcome(_) | Self::Device(_) => "GET, HEAD",
+        }
+    }
 }
 
 /// The place of a path; `None` when there is nothing.

@@ -411,7 +411,9 @@ impl Connect {
                 Box::pin(self.choose(integration, &visit)).await
             }
             Place::Result(integration) if visit.method == Method::GET => self.result(integration, &visit).await,
-            _ => Refusal::MethodNotAllowed.answer("this page is not asked for like that"),
+            _ => Refusal::MethodNotAllowed
+                .answer("this page is not asked for like that")
+                .with(header::ALLOW, HeaderValue::from_static(place.methods())),
         }
     }
 }
