@@ -256,3 +256,27 @@ fn a_connect_link_is_a_page_for_people_and_an_address_for_programs() {
     let page = open(&format!("{target}x"), "text/html");
     assert!(page.status == 400 && page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
 }
+
+#[test]
+fn an_empty_filter_selects_as_none_and_changes_nothing() {
+    let deployment = Deployment::of(&[]);
+    let _gateway = deployment.start();
+    deployment.ask("POST", "/api/reload", &Value::Null);
+    for target in [
+        "/api/activity?q=&integration=&connection=&kind=&outcome=&direction=",
+        "/api/audit?q=&actor=&action=&only=&order=&from=",
+        "/api/events?state=&type=&since=&limit=&after=",
+        "/api/connections?integration=&status=&q=",
+        "/api/deliveries?state=dead&integration=&q=&limit=",
+        "/api/webhooks?integration=&connection=",
+        "/api/usage?from=&to=&step=&compare=",
+        "/api/integrations/marketplace?q=&category=&state=&only=",
+    ] {
+        assert_eq!(deployment.ask("GET", target, &Value::Null).status, 200, "{target}");
+    }
+    let rows = |target: &str| deployment.ask("GET", target, &Value::Null).json().as_array().map(Vec::len);
+    assert!(rows("/api/audit?actor=") > Some(0), "an empty one selected nothing");
+    assert_eq!(code(&deployment.ask("GET", "/api/events?wrod=", &Value::Null)).0, 400);
+    let replay = deployment.ask("POST", "/api/deliveries/replay?state=dead&limit=", &Value::Null);
+    assert_eq!(code(&replay), (400, Some("invalid_input".to_owned())));
+}

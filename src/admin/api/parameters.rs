@@ -14,8 +14,28 @@ use serde::{de, forward_to_deserialize_any};
 /// # Errors
 /// When one is not known, comes twice, has a value that is not one, or is missing.
 pub fn read<T: de::DeserializeOwned>(query: &str) -> Result<T, String> {
-    let pairs: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
-    let fault = match T::deserialize(of(&pairs)) {
+    taken(&url::form_urlencoded::parse(query.as_bytes()).collect::<Vec<_>>())
+}
+
+/// The parameters of a query that selects: an empty one is none, as in what a form of a page sends.
+///
+/// # Errors
+/// As [`read`], also when an empty one is not known.
+pub fn filters<T: de::DeserializeOwned>(query: &str) -> Result<T, String> {
+    let all = url::form_urlencoded::parse(query.as_bytes());
+    let (empty, given): (Vec<_>, Vec<_>) = all.partition(|(_, value)| value.is_empty());
+    let unknown = empty.iter().find_map(|pair| match T::deserialize(of(std::slice::from_ref(pair))) {
+        Err(fault @ Fault::Unknown { .. }) => Some(fault),
+        _ => None,
+    });
+    match unknown {
+        Some(fault) => Err(fault.to_string()),
+        None => taken(&given),
+    }
+}
+
+fn taken<T: de::DeserializeOwned>(pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> Result<T, String> {
+    let fault = match T::deserialize(of(pairs)) {
         Ok(read) => return Ok(read),
         Err(fault) => fault,
     };
@@ -193,6 +213,17 @@ mod tests {
         assert_eq!(read("word=a+b%26c&state=in_play&limit=3&from=7&all=true"), Ok(wanted));
         assert_eq!(read(""), Ok(Wanted { word: None, state: None, limit: None, from: 0, all: false }));
         assert_eq!(read::<Wanted>("word=").map(|wanted| wanted.word), Ok(Some(String::new())));
+    }
+
+    #[test]
+    fn an_empty_filter_is_none_and_an_unknown_one_is_refused() {
+        let wanted = Wanted { word: None, state: Some(State::Done), limit: None, from: 0, all: false };
+        assert_eq!(filters("word=&state=done&limit=&from=&all="), Ok(wanted));
+        let told = "there is no parameter `wrod` here; there are word, state, limit, from, all";
+        assert_eq!(filters::<Wanted>("state=done&wrod="), Err(told.to_owned()));
+        assert_eq!(filters::<Needs>("word=").expect_err("nothing"), "`word` is missing");
+        let told = "`state`: `over` is not one of done, in_play";
+        assert_eq!(filters::<Wanted>("word=&state=over"), Err(told.to_owned()));
     }
 
     #[test]
