@@ -261,6 +261,11 @@ fn exported(file: &Path, verify: &Verify, found: &mut Found) -> anyhow::Result<E
         if names != Some(true) || line(entry.clone()).trim_end() != text {
             bail!("{}: this is not how an export writes an entry: names twice, unknown ones, or spaces", place());
         }
+        // Its hash has the moment, however that is written.
+        let at = entry["at"].as_str().unwrap_or_default();
+        if Timestamp::parse_rfc3339(at).is_some_and(|moment| moment.to_string() != at) {
+            bail!("{}: this is not how an export writes a time: `{at}`", place());
+        }
         found.take(&entry, verify).with_context(place)?;
     }
     if found.reading.read == 0 {

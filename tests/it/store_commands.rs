@@ -232,6 +232,8 @@ fn what_was_done_to_an_exported_audit_log_is_found_and_located() {
     told(&|lines| drop(lines.remove(2)), "entry 4 stands where entry 3 should be");
     told(&|lines| lines.swap(1, 2), "entry 3 stands where entry 2 should be");
     told(&|lines| drop(lines.remove(0)), "entry 2 stands where entry 1 should be");
+    let (told, code) = audited.changed(|lines| lines[2] = lines[2].replacen("Z\"", "999Z\"", 1), &[]);
+    assert!(code == 2 && told.contains(":3: this is not how an export writes a time"), "{told}");
     let cut = |lines: &mut Vec<String>| drop(lines.pop());
     assert_eq!(audited.changed(cut, &[]).1, 0, "an end that is cut off is told by what was noted alone");
     let (told, code) = audited.changed(cut, &["--known", &end]);
