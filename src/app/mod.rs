@@ -141,6 +141,7 @@ impl App {
         check_mode(&options, &generation)?;
         check_runnable(&generation)?;
         let (store, opened) = open(&options, &live, secrets.as_ref()).await?;
+        reloader.recorded_in(Arc::clone(&store) as _).await;
         admin::end_sessions(&opened.sign_in, &reloader).await;
         let readiness = Arc::new(Readiness::default());
         let (door, listener) = (opened.admin_parts(&live, &reloader, &readiness, &seams), opened.admin);

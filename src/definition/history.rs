@@ -69,6 +69,8 @@ pub struct Changes {
     pub changed: Vec<Arc<str>>,
     /// Integrations that are gone.
     pub removed: Vec<Arc<str>>,
+    /// Files whose content is not what it was; those that are new or gone as well.
+    pub files: Vec<String>,
 }
 
 type Digested = [u8; 32];

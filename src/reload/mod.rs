@@ -6,6 +6,7 @@
 //! `app` (to start and to watch) and by the admin door (to reload by hand).
 
 mod add;
+mod record;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ use crate::definition::plan::limits::Limits;
 use crate::definition::problem::{Problem, Severity};
 use crate::definition::render::{self, Report};
 use crate::definition::workspace::{Deployment, Reading, Selection};
+use crate::store::Audit;
+use crate::store::model::AuditEntry;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notice::{Kind, Notice, Wanted};
 
@@ -37,7 +40,6 @@ pub use watch::{Events, Timing, watch};
 const ABSENCE: Duration = Duration::from_millis(50);
 
 /// The way from files to what is in force.
-#[derive(Debug)]
 pub struct Reloader {
     live: Arc<Live>,
     selection: Selection,
@@ -53,6 +55,8 @@ pub struct Reloader {
     history: Arc<History>,
     /// Who has something to end before the reload is over.
     follower: OnceLock<Arc<dyn Follow>>,
+    /// Where each generation is written down before it comes into force.
+    audit: OnceLock<Arc<dyn Audit>>,
 }
 
 /// Ends what a generation leaves behind, before the next one can come into force.
@@ -104,6 +108,13 @@ pub enum ReloadResult {
     Stalled,
 }
 
+impl Outcome {
+    fn changes(&self, before: &Deployment, next: &Deployment) -> Changes {
+        let (added, changed, removed) = (self.added.clone(), self.changed.clone(), self.removed.clone());
+        Changes { added, changed, removed, files: record::files(before, next) }
+    }
+}
+
 impl ReloadResult {
     fn label(self) -> &'static str {
         match self {
@@ -126,6 +137,12 @@ pub struct RejectedFile {
     pub problems: Vec<String>,
 }
 
+impl fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloader").field("selection", &self.selection).finish_non_exhaustive()
+    }
+}
+
 impl Reloader {
     /// Reads a deployment for the first time. Files with faults do not keep the others from starting.
     ///
@@ -146,8 +163,22 @@ impl Reloader {
         let live = Arc::new(Live::new(first));
         let last = Mutex::new(Arc::new(deployment));
         let (turn, stalled) = (tokio::sync::Mutex::default(), Mutex::default());
-        let follower = OnceLock::new();
-        Ok((Self { live: Arc::clone(&live), selection, seams, last, turn, stalled, history, follower }, live))
+        let (follower, audit) = (OnceLock::new(), OnceLock::new());
+        Ok((Self { live: Arc::clone(&live), selection, seams, last, turn, stalled, history, follower, audit }, live))
+    }
+
+    /// Writes down what is in force, and from now on each generation before it comes into force. The first log that is
+    /// given has them.
+    pub async fn recorded_in(&self, audit: Arc<dyn Audit>) {
+        drop(self.audit.set(audit));
+        self.record(record::entry(None, &self.live.load(), &Changes::default())).await;
+    }
+
+    /// Writes an entry, where there is a log. One that does not answer holds no reload up for longer than files may.
+    async fn record(&self, entry: AuditEntry) {
+        if let Some(audit) = self.audit.get() {
+            record::write(audit, entry, self.time()).await;
+        }
     }
 
     /// Tells `follower` of each generation from now on. The first one who asks for it has it.
@@ -206,8 +237,8 @@ impl Reloader {
                 None => return self.unread(),
             }
         }
-        let before = self.live.load();
-        let outcome = self.apply(&next);
+        let (read, before) = (before, self.live.load());
+        let outcome = self.apply(&read, &next).await;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = next;
         self.follow(&before).await;
         outcome
@@ -280,7 +311,8 @@ impl Reloader {
         Outcome { result, ..outcome(&now, &now) }
     }
 
-    fn apply(&self, deployment: &Deployment) -> Outcome {
+    /// Puts what was read into force, where it differs from what was read before.
+    async fn apply(&self, before: &Deployment, deployment: &Deployment) -> Outcome {
         let metrics = &self.seams.metrics;
         let previous = self.live.load();
         let now = self.seams.clock.now();
@@ -291,6 +323,11 @@ impl Reloader {
         };
         let outcome = outcome(&previous, &next);
         let same = next.fingerprint == previous.fingerprint && same_files(&next, &previous);
+        let changes = (!same).then(|| outcome.changes(before, deployment));
+        // Before anything else: whoever asked may leave while it is written, and then nothing has happened yet.
+        if let Some(changes) = &changes {
+            self.record(record::entry(Some(&previous), &next, changes)).await;
+        }
         // A comment is another text in the same generation.
         self.history.note(if same { &previous } else { &next }, now);
         metrics.config_reloads.with_label_values(&[outcome.result.label()]).inc();
@@ -298,16 +335,13 @@ impl Reloader {
             let seconds = i64::try_from(now.seconds()).unwrap_or(i64::MAX);
             metrics.config_last_success.with_label_values::<&str>(&[]).set(seconds);
         }
-        if same {
-            return Outcome { generation: previous.number, ..outcome };
-        }
+        let Some(changes) = changes else { return Outcome { generation: previous.number, ..outcome } };
         if previous.gateway.fixed != next.gateway.fixed {
             warn!("settings changed that take effect when the gateway is started again");
         }
         tell(Some(&previous), &next, deployment, metrics);
         notify(Some(&previous), &next, (metrics, now));
-        let (added, changed, removed) = (outcome.added.clone(), outcome.changed.clone(), outcome.removed.clone());
-        self.history.came(&next, Changes { added, changed, removed });
+        self.history.came(&next, changes);
         self.live.swap(next);
         outcome
     }

@@ -7,3 +7,4 @@ mod lists;
 mod screens;
 mod search;
 mod sign_in;
+mod standing;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use trunkline::base::clock::SystemClock;
 use trunkline::definition::live::{FileState, Live};
@@ -14,6 +15,8 @@ use trunkline::definition::load::environment::{Environment, FileFault, VariableE
 use trunkline::definition::plan::Integration;
 use trunkline::definition::workspace::select;
 use trunkline::reload::{Events, Outcome, ReloadResult, Reloader, Seams, Timing, watch};
+use trunkline::store::model::{AuditEntry, AuditRecord};
+use trunkline::store::{Audit, StoreError};
 use trunkline::telemetry::metrics::Metrics;
 
 const GATEWAY: &str =
@@ -92,6 +95,54 @@ async fn an_edit_replaces_one_integration_and_leaves_the_others_as_they_are() {
     assert_eq!((outcome.result, ids(&outcome.changed), outcome.generation), (ReloadResult::Applied, vec!["a"], 2));
     assert_eq!(deployment.title("a").as_deref(), Some("Second"));
     assert!(Arc::ptr_eq(&other, &deployment.get("b").unwrap()), "an unchanged file keeps its compiled definition");
+}
+
+/// An audit log that keeps what it was given, with the generation that was in force then, and may refuse it.
+struct Notes {
+    live: Arc<Live>,
+    kept: Mutex<Vec<(u64, AuditEntry)>>,
+    refuses: bool,
+}
+
+#[async_trait]
+impl Audit for Notes {
+    async fn append(&self, entry: AuditEntry) -> Result<AuditRecord, StoreError> {
+        self.kept.lock().unwrap().push((self.live.load().number, entry.clone()));
+        if self.refuses {
+            return Err(StoreError::Read("the log is full".into()));
+        }
+        Ok(AuditRecord { sequence: 1, entry, hash: String::new() })
+    }
+
+    async fn read(&self, _: u64, _: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn newest(&self) -> u64 {
+        0
+    }
+}
+
+#[tokio::test]
+async fn a_generation_is_written_down_before_it_comes_into_force_and_comes_also_where_that_is_refused() {
+    for refuses in [false, true] {
+        let deployment = start(|_| {});
+        let notes = Arc::new(Notes { live: Arc::clone(&deployment.live), kept: Mutex::default(), refuses });
+        deployment.reloader.recorded_in(Arc::clone(&notes) as _).await;
+        deployment.reload().await;
+        deployment.write("a", &definition("a", "Second"));
+        deployment.write("c", &definition("c", "First"));
+        fs::remove_file(deployment.path("b")).unwrap();
+        assert_eq!(deployment.reload().await.generation, 2);
+        assert_eq!(deployment.title("a").as_deref(), Some("Second"));
+        let kept = notes.kept.lock().unwrap();
+        let detail = |place: usize| &kept[place].1.detail;
+        assert_eq!((kept.len(), &detail(0)["generation"], &detail(1)["generation"]), (2, &1.into(), &2.into()));
+        assert_eq!((kept[1].0, &*kept[1].1.actor, &*kept[1].1.action), (1, "system", "config.applied"));
+        let named = ["added", "changed", "removed", "refused"].map(|kind| detail(1)[kind].to_string());
+        assert_eq!(named, ["[\"c\"]", "[\"a\"]", "[\"b\"]", "[]"]);
+        assert_eq!(detail(1)["files"].as_array().unwrap().len(), 3, "{}", detail(1));
+    }
 }
 
 #[tokio::test]

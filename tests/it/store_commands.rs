@@ -179,7 +179,7 @@ fn what_the_operator_did_is_listed_and_verified() {
     gateway.kill();
 }
 
-/// A deployment with some entries in its audit log, and its export.
+/// A deployment with six entries in its audit log (what was in force, and five reloads), and its export.
 struct Audited {
     _sink: Sink,
     deployment: Deployment,
@@ -222,7 +222,7 @@ impl Audited {
 fn what_was_done_to_an_exported_audit_log_is_found_and_located() {
     let audited = Audited::begin();
     let (whole, code) = audited.changed(|_| {}, &[]);
-    assert!(code == 0 && whole.contains("5 entries: the chain is whole"), "{whole}");
+    assert!(code == 0 && whole.contains("6 entries: the chain is whole"), "{whole}");
     let end = whole.trim().rsplit(' ').next().unwrap().to_owned();
     let told = |change: &dyn Fn(&mut Vec<String>), words: &str| {
         let (told, code) = audited.changed(change, &[]);
@@ -237,7 +237,7 @@ fn what_was_done_to_an_exported_audit_log_is_found_and_located() {
     let cut = |lines: &mut Vec<String>| drop(lines.pop());
     assert_eq!(audited.changed(cut, &[]).1, 0, "an end that is cut off is told by what was noted alone");
     let (told, code) = audited.changed(cut, &["--known", &end]);
-    assert!(code == 1 && told.contains("entry 5 with the known hash is not in it"), "{told}");
+    assert!(code == 1 && told.contains("entry 6 with the known hash is not in it"), "{told}");
 }
 
 #[test]

@@ -1,0 +1,36 @@
+//! What stands here: what files bring into force.
+
+use serde_json::json;
+
+use super::house::{ADA, House, Visitor, people, text};
+
+/// Writes a file of the deployment whole at once, because the gateway may read it at any moment, and has it read.
+fn write(house: &House, ada: &Visitor, file: &str, content: &str) {
+    let draft = house.directory.path().join("draft");
+    std::fs::write(&draft, content).unwrap();
+    std::fs::rename(&draft, house.directory.path().join(file)).unwrap();
+    assert_eq!(ada.post("/configuration/reload", &[]).status, 303);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_files_bring_is_in_the_audit_log_with_whose_roles_they_change() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let applied = || ada.get("/api/audit?action=config.applied&order=newest").json();
+    let first = applied()[0].clone();
+    assert_eq!((&first["actor"], &first["detail"]["generation"]), (&json!("system"), &json!(1)), "{first}");
+    assert!(first["detail"]["refused"].to_string().contains("broken.yaml"), "{first}");
+    let settings = std::fs::read_to_string(house.directory.path().join("trunkline.yaml")).unwrap();
+    let promoted = settings.replace("bob: { role: viewer", "bob: { role: operator");
+    // The watch may be there first: whoever reloads has no other entry for it.
+    write(&house, &ada, "trunkline.yaml", &promoted);
+    let all = applied();
+    let newest = &all[0]["detail"];
+    assert_eq!((all.as_array().unwrap().len(), &newest["generation"]), (2, &json!(2)), "{all}");
+    assert_eq!(newest["accounts"], json!([{ "name": "bob", "from": "viewer", "to": "operator" }]));
+    assert_eq!((&newest["changed"], newest["files"].as_array().map(Vec::len)), (&json!([]), Some(1)), "{newest}");
+    assert!(newest["files"][0].as_str().unwrap().ends_with("trunkline.yaml"), "{newest}");
+    assert!(!all.to_string().contains("argon2"), "{all}");
+    assert!(text(&ada.get("/")).contains(">config.applied</a>"));
+    house.close().await;
+}
