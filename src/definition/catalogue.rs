@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::document::Document;
 use super::load::tree::parse;
+use super::not_yet;
 
 #[derive(Embed)]
 #[folder = "integrations/"]
@@ -75,6 +76,8 @@ impl<'a> Listing<'a> {
         };
         let auth = value.get("auth").and_then(Value::as_object).and_then(|kinds| kinds.keys().next());
         let auth = auth.map_or("none", String::as_str);
+        let offered: Vec<&str> = texts("/features", "");
+        let (features, not_yet) = offered.into_iter().partition(|feature| not_yet::is_run(feature, value));
         let grant = match (auth, text("/auth/oauth2/grant")) {
             ("oauth2", "") => Some("authorization_code"),
             ("oauth2", grant) => Some(grant),
@@ -85,7 +88,8 @@ impl<'a> Listing<'a> {
             title: text("/title"),
             summary: text("/summary"),
             category: text("/category"),
-            features: texts("/features", ""),
+            features,
+            not_yet,
             pricing: value.get("pricing").and_then(Value::as_str),
             featured: value.get("featured").and_then(Value::as_bool).unwrap_or_default(),
             docs: text("/docs"),
@@ -113,6 +117,9 @@ pub struct Listing<'a> {
     pub category: &'a str,
     /// What it offers.
     pub features: Vec<&'a str>,
+    /// What it would offer, and this version does not run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_yet: Vec<&'a str>,
     /// What it costs: `free`, `freemium` or `paid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pricing: Option<&'a str>,
@@ -144,7 +151,7 @@ impl Listing<'_> {
     pub fn has(&self, word: &str) -> bool {
         let word = word.to_lowercase();
         let texts = [self.id, self.title, self.summary, self.category, self.auth, self.grant.unwrap_or_default()];
-        texts.iter().chain(&self.features).any(|text| text.to_lowercase().contains(&word))
+        texts.iter().chain(&self.features).chain(&self.not_yet).any(|text| text.to_lowercase().contains(&word))
     }
 }
 
@@ -160,7 +167,8 @@ static DIGESTS: LazyLock<std::collections::BTreeSet<&'static str>> = LazyLock::n
     ENTRIES.iter().filter(|(id, entry)| listed(id, entry)).map(|(id, _)| &**id).collect()
 });
 
-/// Whether the entry with this id is the one that passed its simulated run.
+/// Whether the entry with this id is the one that passed its simulated run. Whether this version takes its webhooks is
+/// another question ([`not_yet`]).
 pub fn is_verified(id: &str) -> bool {
     DIGESTS.contains(id)
 }

@@ -106,6 +106,28 @@ pub const INTEGRATION: &[Part] = &[
     refuses("/rules/*/do/*/run"),
 ];
 
+/// What definitions call blocks of the grammar under `features`.
+const FEATURES: &[(&str, &[&str])] = &[
+    (
+        "/webhook",
+        &[
+            "Webhooks",
+            "Event webhook",
+            "Event hooks",
+            "Events API",
+            "EventSub",
+            "SNS",
+            "Interactions",
+            "Connect",
+            "Log streams",
+            "Push channels",
+            "Change notifications",
+            "Account Activity",
+        ],
+    ),
+    ("/syncs", &["Sync"]),
+];
+
 /// Parts of the gateway file.
 pub const GATEWAY: &[Part] = &[refuses("/state/postgres"), rests("/plugins"), refuses("/rules/*/do/*/run")];
 
@@ -176,6 +198,13 @@ pub fn first_refusal(document: &Value, below: &str) -> Option<String> {
     refusing.filter(|part| !part.uses(document).is_empty()).map(Part::name).next()
 }
 
+/// Whether this version runs what a definition calls by this name under `features`.
+pub fn is_run(feature: &str, document: &Value) -> bool {
+    let named = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(feature.trim()));
+    let mut blocks = FEATURES.iter().filter(|(_, names)| named(names)).map(|(block, _)| *block);
+    blocks.all(|block| INTEGRATION.iter().all(|part| part.pointer != block) && first_refusal(document, block).is_none())
+}
+
 /// The parts of a gateway file without which the program would do something else than the file says, so
 /// that it does not start.
 pub fn gateway_refusals(document: &Value) -> Vec<String> {
@@ -208,6 +237,24 @@ mod tests {
             Some("webhook.verify.hmac.signed")
         );
         assert_eq!(webhook(json!({ "jwt": {} })).as_deref(), Some("webhook.verify.jwt"));
+    }
+
+    #[test]
+    fn a_feature_is_run_where_the_block_that_it_names_is() {
+        let jwt = json!({ "webhook": { "verify": { "jwt": {} } } });
+        let hmac = json!({ "webhook": { "verify": { "hmac": {} } } });
+        let run = |document: &Value| ["OAuth", "Webhooks", "webhooks", "Sync"].map(|name| is_run(name, document));
+        assert_eq!((run(&jwt), run(&hmac)), ([true, false, false, false], [true, true, true, false]));
+    }
+
+    #[test]
+    fn an_entry_whose_webhooks_are_not_taken_has_a_feature_that_says_so() {
+        use crate::definition::catalogue::{Listing, entry, ids};
+        for document in ids().filter_map(entry).map(|entry| entry.document()) {
+            let (listing, refused) = (Listing::of(&document), first_refusal(&document.value, "/webhook"));
+            let told = listing.not_yet.iter().any(|feature| *feature != "Sync");
+            assert_eq!(refused.is_some(), told, "{listing:?}: {refused:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::base::clock::Timestamp;
 use crate::connection::Status;
 use crate::connection::endpoints::{Endpoint, Subscription};
 use crate::definition::live::FileState;
-use crate::definition::plan::Integration;
+use crate::definition::plan::{Integration, NotYet};
 use crate::definition::problem::Code;
 
 /// How many lines of one kind stand in the list of what needs attention.
@@ -101,27 +101,33 @@ fn files(parts: &Parts) -> Vec<Value> {
 }
 
 /// What integrations in force lack before all of them works. An integration whose webhooks come to endpoints of
-/// connections' own needs no secret beside theirs.
+/// connections' own needs no secret beside theirs; nothing that is set lets this version take webhooks that it does not run.
 fn missing(parts: &Parts) -> Vec<Value> {
     let generation = parts.live.load();
     let own: HashSet<_> = parts.webhooks.endpoints().all().iter().map(|one| Arc::clone(&one.integration)).collect();
     let said = |integration: &Arc<Integration>| {
-        let id = &integration.id;
+        let (id, untaken) = (&integration.id, integrations::untaken(integration));
         let mut missing = integrations::missing(integration);
         missing.retain(|one| one.r#where != "webhook.secrets" || !own.contains(id));
-        let what = format!("{id} lacks {}", missing.iter().map(|one| one.r#where).collect::<Vec<_>>().join(" and "));
-        let first = missing.first()?.what;
-        Some(line("warning", &what, Some(first), &format!("/integrations/{id}#missing")))
+        missing.retain(|one| untaken.is_none_or(|part| part.part != one.r#where));
+        let path = format!("/integrations/{id}#missing");
+        let places: Vec<_> = missing.iter().map(|one| one.r#where.as_str()).collect();
+        let lacks = || line("warning", &format!("{id} lacks {}", places.join(" and ")), Some(missing[0].what), &path);
+        let not_taken = |part: &NotYet| {
+            let what = format!("Webhooks of {id} are not taken yet");
+            line("warning", &what, Some(&part.to_string()), &path)
+        };
+        (!missing.is_empty()).then(lacks).into_iter().chain(untaken.map(not_taken)).collect::<Vec<_>>()
     };
     let mut all: Vec<_> = generation.integrations.values().collect();
     all.sort_by(|a, b| a.id.cmp(&b.id));
     let others = |more: usize| {
-        let what = format!("{more} more integrations lack secrets");
+        let what = format!("{more} more warnings about integrations");
         line("warning", &what, None, "/integrations?state=installed")
     };
-    let of_all = first(all.into_iter().filter_map(said).collect(), others);
+    let of_all = first(all.into_iter().flat_map(said).collect(), others);
     let key = integrations::missing_key(&generation);
-    let key = key.map(|key| line("warning", key.what, Some(key.r#where), "/configuration"));
+    let key = key.map(|key| line("warning", key.what, Some(&key.r#where), "/configuration"));
     key.into_iter().chain(of_all).collect()
 }
 

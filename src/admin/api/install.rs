@@ -17,6 +17,7 @@ use super::query::Named;
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts};
 use crate::definition::catalogue::{self, Listing};
+use crate::definition::not_yet;
 use crate::definition::plan::gateway::KeySource;
 use crate::respond::Refusal;
 
@@ -135,7 +136,10 @@ pub fn plan(parts: &Parts, id: &str) -> Result<Installation, Refused> {
     if matches!(listing.grant, Some("authorization_code")) || listing.auth == "oauth1" {
         needs.push(to_enter("Redirect URL, to enter at the service", format!("{public_url}/api/auth/callback/{id}")));
     }
-    if !listing.events.is_empty() {
+    if not_yet::first_refusal(&document.value, "/webhook").is_some() {
+        let what = "Nothing for its webhooks: this version does not take them yet";
+        needs.push(Need { what, variable: None, text: None, set: None });
+    } else if !listing.events.is_empty() {
         let secret = variable(id, "WEBHOOK_SECRET");
         needs.push(of_variable(
             parts,

@@ -17,7 +17,7 @@ use crate::definition::plan::gateway::KeySource;
 use crate::definition::plan::policy::{Limit, Scope};
 use crate::definition::plan::request::Target;
 use crate::definition::plan::webhook::Verify;
-use crate::definition::plan::{Auth, Input, Integration, oauth2};
+use crate::definition::plan::{Auth, Input, Integration, NotYet, oauth2};
 use crate::respond::Refusal;
 
 /// An integration in force.
@@ -49,6 +49,8 @@ pub struct LoadedWebhook {
     pub path: String,
     /// The grammar's word for how it is verified.
     pub verify: String,
+    /// Whether this version takes what comes; else each is refused, and `verify` says why.
+    pub taken: bool,
     /// How many secrets there are to verify it with.
     pub secrets: usize,
     /// The types of events that the definition lists.
@@ -89,6 +91,7 @@ fn describe(integration: &Integration) -> Loaded {
             Verify::Basic { .. } => "basic".to_owned(),
             Verify::NotYet(part) => part.to_string(),
         },
+        taken: untaken(integration).is_none(),
         secrets: webhook.secrets.len(),
         events: webhook.events.clone(),
     });
@@ -201,7 +204,7 @@ pub struct Missing {
     /// What it is.
     pub what: &'static str,
     /// Where it goes.
-    pub r#where: &'static str,
+    pub r#where: String,
     /// The lines that give it from variables.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lines: Option<String>,
@@ -213,7 +216,7 @@ pub struct Missing {
 /// What all integrations lack where there is no master key.
 pub fn missing_key(generation: &Generation) -> Option<Missing> {
     let (what, place) = ("A master key; without one no credential can be kept", "secrets.key in trunkline.yaml");
-    let missing = Missing { what, r#where: place, lines: None, enter: None };
+    let missing = Missing { what, r#where: place.to_owned(), lines: None, enter: None };
     (generation.gateway.fixed.key == KeySource::Missing).then_some(missing)
 }
 
@@ -231,25 +234,43 @@ pub fn missing(integration: &Integration) -> Vec<Missing> {
         Auth::OAuth2(oauth) if oauth.grant.needs_client() && oauth.client.is_none() && oauth.registration.is_none() => {
             Some(Missing {
                 what: "The application's client id and secret at the service",
-                r#where: "auth.oauth2.client",
+                r#where: "auth.oauth2.client".to_owned(),
                 lines: Some(client("oauth2")),
                 enter: callback(),
             })
         }
         Auth::OAuth1(oauth) if oauth.client.is_none() => Some(Missing {
             what: "The application's key and secret at the service",
-            r#where: "auth.oauth1.client",
+            r#where: "auth.oauth1.client".to_owned(),
             lines: Some(client("oauth1")),
             enter: callback(),
         }),
         _ => None,
     };
-    let unproved = integration.webhook.as_ref().is_some_and(|webhook| webhook.secrets.is_empty());
-    let of_webhook = unproved.then(|| Missing {
+    of_client.into_iter().chain(of_webhook(integration)).collect()
+}
+
+/// What a webhook lacks. A secret would not help one that this version does not take.
+fn of_webhook(integration: &Integration) -> Option<Missing> {
+    let webhook = integration.webhook.as_ref()?;
+    if let Some(part) = untaken(integration) {
+        let what =
+            "A version that takes these webhooks; this one refuses each, because it does not run a part of them yet";
+        return Some(Missing { what, r#where: part.part.clone(), lines: None, enter: None });
+    }
+    let variable = super::install::variable(&integration.id, "WEBHOOK_SECRET");
+    webhook.secrets.is_empty().then(|| Missing {
         what: "A secret that proves webhooks; without one every webhook is refused",
-        r#where: "webhook.secrets",
-        lines: Some(format!("webhook:\n  secrets: [\"${{env:{}}}\"]\n", variable("WEBHOOK_SECRET"))),
-        enter: Some(format!("/webhooks/{id}")),
-    });
-    of_client.into_iter().chain(of_webhook).collect()
+        r#where: "webhook.secrets".to_owned(),
+        lines: Some(format!("webhook:\n  secrets: [\"${{env:{variable}}}\"]\n")),
+        enter: Some(format!("/webhooks/{}", integration.id)),
+    })
+}
+
+/// The part of an integration's webhook that this version does not run, where it has one: no webhook is taken then.
+pub fn untaken(integration: &Integration) -> Option<&NotYet> {
+    match &integration.webhook.as_ref()?.verify {
+        Verify::NotYet(part) => Some(part),
+        _ => None,
+    }
 }

@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
-use super::integrations::auth_word;
+use super::integrations::{auth_word, untaken};
 use super::query::Asked;
 use super::ratings;
 use crate::admin::Parts;
 use crate::admin::refusal::Refused;
 use crate::definition::catalogue::{self, Entry, Listing};
 use crate::definition::live::{FileStatus, Generation};
+use crate::definition::not_yet;
 use crate::definition::plan::Integration;
 use crate::definition::render;
 use crate::definition::suggest::nearest;
@@ -47,7 +48,7 @@ pub struct Wanted {
 pub enum Mark {
     /// It stands on the first shelf.
     Featured,
-    /// It is the catalogue's entry, unchanged.
+    /// It is the catalogue's entry, unchanged, and this version takes its webhooks.
     Verified,
     /// Someone of this deployment has rated it.
     Rated,
@@ -101,6 +102,8 @@ pub struct Row {
     pub auth_type: String,
     /// What it offers.
     pub features: Vec<String>,
+    /// What its definition says that it offers, and this version does not run.
+    pub not_yet: Vec<String>,
     /// What it costs: `free`, `freemium` or `paid`, where the definition says.
     pub pricing: Option<String>,
     /// Connections of it in this deployment.
@@ -111,7 +114,8 @@ pub struct Row {
     pub rating: Option<f64>,
     /// How many there are.
     pub ratings: usize,
-    /// Whether it is the catalogue's entry, unchanged, as it passed its simulated run.
+    /// Whether it is the catalogue's entry, unchanged, as it passed its simulated run, and this version takes its webhooks
+    /// where it has any.
     pub verified: bool,
     /// How it stands here.
     pub state: Standing,
@@ -188,8 +192,10 @@ pub async fn shelf(parts: &Parts, wanted: &Wanted) -> Result<Shelf, Refused> {
 /// What is looked for instead of words of which some are found nowhere: the nearest that are. `None` where each is found,
 /// or one is near to nothing.
 fn mended(q: &str, all: &[Row]) -> Option<String> {
-    let texts =
-        |row: &Row| [row.id.clone(), row.name.clone(), row.category.clone()].into_iter().chain(row.features.clone());
+    let texts = |row: &Row| {
+        let shown = [row.id.clone(), row.name.clone(), row.category.clone()];
+        shown.into_iter().chain(row.features.clone()).chain(row.not_yet.clone())
+    };
     let known: BTreeSet<String> = all
         .iter()
         .flat_map(texts)
@@ -252,12 +258,15 @@ fn installed(generation: &Generation, integration: &Arc<Integration>) -> Row {
         logo: about.logo.as_ref().map(|_| format!("/integrations/{}/logo.svg", integration.id)),
         auth_type: auth_word(&integration.auth).to_owned(),
         features: about.features.clone(),
+        not_yet: about.not_yet.clone(),
         pricing: about.pricing.map(str::to_owned),
         installs: 0,
         featured: about.featured,
         rating: None,
         ratings: 0,
-        verified: problems.is_empty() && about.entry.as_deref().is_some_and(catalogue::is_verified),
+        verified: problems.is_empty()
+            && untaken(integration).is_none()
+            && about.entry.as_deref().is_some_and(catalogue::is_verified),
         state: if problems.is_empty() { Standing::Installed } else { Standing::Broken },
         docs: about.docs.clone(),
         file: file.map(|file| file.file.display().to_string()),
@@ -281,6 +290,7 @@ fn rejected(generation: &Generation) -> impl Iterator<Item = Row> {
             logo: None,
             auth_type: "none".to_owned(),
             features: Vec::new(),
+            not_yet: Vec::new(),
             pricing: None,
             installs: 0,
             featured: false,
@@ -308,6 +318,8 @@ fn faults(file: &FileStatus) -> Vec<String> {
 fn available(entry: &Entry) -> Row {
     let document = entry.document();
     let listing = Listing::of(&document);
+    let owned = |features: &[&str]| features.iter().map(|feature| (*feature).to_owned()).collect();
+    let taken = not_yet::first_refusal(&document.value, "/webhook").is_none();
     Row {
         id: listing.id.to_owned(),
         name: listing.title.to_owned(),
@@ -316,13 +328,14 @@ fn available(entry: &Entry) -> Row {
         description: listing.summary.to_owned(),
         logo: None,
         auth_type: listing.auth.to_owned(),
-        features: listing.features.iter().map(|feature| (*feature).to_owned()).collect(),
+        features: owned(&listing.features),
+        not_yet: owned(&listing.not_yet),
         pricing: listing.pricing.map(str::to_owned),
         installs: 0,
         featured: listing.featured,
         rating: None,
         ratings: 0,
-        verified: catalogue::is_verified(listing.id),
+        verified: taken && catalogue::is_verified(listing.id),
         state: Standing::Available,
         docs: Some(listing.docs.to_owned()),
         file: None,
@@ -346,6 +359,6 @@ impl Wanted {
 impl Row {
     fn has(&self, word: &str) -> bool {
         let texts = [&self.id, &self.name, &self.description, &self.category, &self.auth_type];
-        texts.into_iter().chain(&self.features).any(|text| text.to_lowercase().contains(word))
+        texts.into_iter().chain(&self.features).chain(&self.not_yet).any(|text| text.to_lowercase().contains(word))
     }
 }

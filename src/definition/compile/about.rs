@@ -5,14 +5,17 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::definition::catalogue;
+use crate::definition::not_yet;
 use crate::definition::plan::about::About;
 use crate::definition::raw::integration::{Integration, Pricing};
 
 pub(super) fn compile(raw: &Integration, document: &Value) -> About {
+    let (features, not_yet) = raw.features.iter().cloned().partition(|feature| not_yet::is_run(feature, document));
     About {
         summary: raw.summary.clone(),
         category: raw.category.clone(),
-        features: raw.features.clone(),
+        features,
+        not_yet,
         docs: raw.docs.as_ref().map(|docs| docs.0.clone()),
         pricing: raw.pricing.map(|pricing| match pricing {
             Pricing::Free => "free",

@@ -11,6 +11,8 @@ pub struct About {
     pub category: Option<String>,
     /// What it offers.
     pub features: Vec<String>,
+    /// What it would offer, and this version does not run.
+    pub not_yet: Vec<String>,
     /// The address of its own documentation.
     pub docs: Option<String>,
     /// What it costs: `free`, `freemium` or `paid`.

@@ -1,6 +1,6 @@
-//! What stands here: what files bring into force.
+//! What stands here: what files bring into force, what is missing, what this version does not run.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::house::{ADA, House, Visitor, people, text};
 
@@ -32,5 +32,35 @@ async fn what_files_bring_is_in_the_audit_log_with_whose_roles_they_change() {
     assert!(newest["files"][0].as_str().unwrap().ends_with("trunkline.yaml"), "{newest}");
     assert!(!all.to_string().contains("argon2"), "{all}");
     assert!(text(&ada.get("/")).contains(">config.applied</a>"));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_that_this_version_does_not_take_are_not_promised() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let row = || {
+        let all = ada.get("/api/integrations/marketplace?q=notion").json();
+        all.as_array().unwrap().iter().find(|row| row["id"] == "notion").unwrap().clone()
+    };
+    let honest = |row: &Value, state: &str| {
+        assert_eq!((&row["state"], &row["verified"]), (&json!(state), &json!(false)), "{row}");
+        assert_eq!((&row["features"], &row["notYet"]), (&json!(["OAuth", "REST API"]), &json!(["Webhooks", "Sync"])));
+    };
+    honest(&row(), "available");
+    let plan = ada.get("/api/integrations/notion/install").json();
+    assert!(!plan.to_string().contains("WEBHOOK_SECRET") && plan["needs"].to_string().contains("not take them yet"));
+    write(&house, &ada, "integrations/notion.yaml", "trunkline: 1\nid: notion\nextends: notion\n");
+    honest(&row(), "installed");
+    let page = text(&ada.get("/integrations/notion"));
+    assert!(page.contains(">Not taken yet</span>") && !page.contains("A secret that proves webhooks"), "{page}");
+    assert!(!page.contains("http://localhost:8080/webhooks/notion"), "{page}");
+    assert!(
+        page.contains("A version that takes these webhooks") && page.contains("webhook.handshake.secret"),
+        "{page}"
+    );
+    let overview = text(&ada.get("/"));
+    assert!(overview.contains(">Webhooks of notion are not taken yet</a>"), "{overview}");
+    assert!(overview.contains(">notion lacks auth.oauth2.client</a>"), "{overview}");
     house.close().await;
 }
