@@ -41,7 +41,9 @@ pub async fn show(State(parts): State<Arc<Parts>>, shell: Shell) -> Result<Respo
         held(&parts),
         refused(&parts),
     ];
-    let attention: Vec<Value> = attention.into_iter().flatten().collect();
+    let mut attention: Vec<Value> = attention.into_iter().flatten().collect();
+    // What is broken comes before what was never set up; in one level the order above holds.
+    attention.sort_by_key(|line| line["level"] != "error");
     let view = json!({
         "attention": attention,
         "config": config::describe(&parts),
@@ -56,6 +58,11 @@ pub async fn show(State(parts): State<Arc<Parts>>, shell: Shell) -> Result<Respo
 /// Something that a person should look at: `error` when something does not work, else `warning`.
 fn line(level: &str, text: &str, detail: Option<&str>, path: &str) -> Value {
     json!({ "level": level, "text": text, "detail": detail, "path": path })
+}
+
+/// How many, with the word for one or for several.
+fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 /// The first lines of a kind, and one that counts the others.
@@ -96,7 +103,10 @@ fn files(parts: &Parts) -> Vec<Value> {
         let first = unset.or_else(|| errors().next()).map(crate::definition::render::line);
         line("error", &what, first.as_deref(), "/configuration")
     };
-    let others = |more: usize| line("error", &format!("{more} more files have errors"), None, "/configuration");
+    let others = |more: usize| {
+        let what = counted(more, "more file has errors", "more files have errors");
+        line("error", &what, None, "/configuration")
+    };
     first(generation.rejected().map(said).collect(), others)
 }
 
@@ -122,7 +132,7 @@ fn missing(parts: &Parts) -> Vec<Value> {
     let mut all: Vec<_> = generation.integrations.values().collect();
     all.sort_by(|a, b| a.id.cmp(&b.id));
     let others = |more: usize| {
-        let what = format!("{more} more warnings about integrations");
+        let what = counted(more, "more warning about integrations", "more warnings about integrations");
         line("warning", &what, None, "/integrations?state=installed")
     };
     let of_all = first(all.into_iter().flat_map(said).collect(), others);
@@ -141,7 +151,8 @@ fn accounts(rows: &[connections::Row]) -> Vec<Value> {
             line(level, &what, why, &format!("/connections/{}", row.id))
         };
         let others = |more: usize| {
-            let more = format!("{more} more connections: {}", status.replace('_', " "));
+            let more = counted(more, "more connection", "more connections");
+            let more = format!("{more}: {}", status.replace('_', " "));
             line(level, &more, None, &format!("/connections?status={status}"))
         };
         first(rows.iter().filter(|row| row.facts.status == wanted).map(said).collect(), others)
@@ -159,14 +170,17 @@ fn endpoints(parts: &Parts) -> Vec<Value> {
         let what = format!("Webhook of {} / {}: {what}", endpoint.integration, endpoint.connection);
         Some(line("error", &what, Some(why), &format!("/webhooks/{}", endpoint.id)))
     };
-    let others = |more: usize| line("error", &format!("{more} more webhook endpoints like that"), None, "/webhooks");
+    let others = |more: usize| {
+        let what = counted(more, "more webhook endpoint like that", "more webhook endpoints like that");
+        line("error", &what, None, "/webhooks")
+    };
     first(webhooks::troubled(parts).iter().filter_map(said).collect(), others)
 }
 
 fn dead(parts: &Parts) -> Vec<Value> {
     let count = parts.store.depth().dead;
-    let what =
-        if count == 1 { "1 delivery was given up".to_owned() } else { format!("{count} deliveries were given up") };
+    let deliveries = usize::try_from(count).unwrap_or(usize::MAX);
+    let what = counted(deliveries, "delivery was given up", "deliveries were given up");
     (count > 0).then(|| line("error", &what, None, "/dead-letters")).into_iter().collect()
 }
 
@@ -187,7 +201,10 @@ fn held(parts: &Parts) -> Vec<Value> {
         };
         Some(line("warning", &format!("Calls to {id} are held back {why}"), None, &format!("/integrations/{id}")))
     };
-    let others = |more: usize| line("warning", &format!("Calls to {more} more are held back"), None, "/integrations");
+    let others = |more: usize| {
+        let more = counted(more, "more integration", "more integrations");
+        line("warning", &format!("Calls to {more} are held back"), None, "/integrations")
+    };
     first(ids.iter().filter_map(said).collect(), others)
 }
 
@@ -196,7 +213,8 @@ fn refused(parts: &Parts) -> Vec<Value> {
     let recent = parts.clock.now().before(Duration::from_hours(24));
     let count = latest.iter().filter(|refused| refused.at >= recent).count();
     let said = || {
-        let what = format!("{count} webhooks could not be verified in the last 24 hours");
+        let what = counted(count, "webhook", "webhooks");
+        let what = format!("{what} could not be verified in the last 24 hours");
         let last = latest.first().map(|refused| format!("last for {}", refused.integration));
         line("warning", &what, last.as_deref(), "/integrations?state=installed")
     };

@@ -64,3 +64,15 @@ async fn webhooks_that_this_version_does_not_take_are_not_promised() {
     assert!(overview.contains(">notion lacks auth.oauth2.client</a>"), "{overview}");
     house.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_broken_comes_before_what_was_never_set_up() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    write(&house, &ada, "integrations/notion.yaml", "trunkline: 1\nid: notion\nextends: notion\n");
+    house.dead_letter(&ada, &json!({ "type": "rung", "id": "1" })).await;
+    let overview = text(&ada.get("/"));
+    let (broken, lacking) = (overview.find("1 delivery was given up"), overview.find("notion lacks"));
+    assert!(broken.is_some() && lacking.is_some() && broken < lacking, "{overview}");
+    house.close().await;
+}
