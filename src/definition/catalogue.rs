@@ -3,7 +3,7 @@
 //! [`forget`]: many definitions may extend one entry, and none needs it once it is compiled.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use rust_embed::Embed;
@@ -29,11 +29,14 @@ pub struct Entry {
     kept: Mutex<Option<Arc<Document>>>,
 }
 
+/// What the names of entries begin with in diagnostics.
+const PREFIX: &str = "catalogue:";
+
 static ENTRIES: LazyLock<BTreeMap<Box<str>, Entry>> = LazyLock::new(|| {
     let entry = |name: std::borrow::Cow<'static, str>| {
         let id = name.strip_suffix(".yaml")?;
         let text: Arc<str> = std::str::from_utf8(&Files::get(&name)?.data).ok()?.into();
-        let file = Arc::new(PathBuf::from(format!("catalogue:{name}")));
+        let file = Arc::new(PathBuf::from(format!("{PREFIX}{name}")));
         Some((id.into(), Entry { text, file, kept: Mutex::default() }))
     };
     Files::iter().filter_map(entry).collect()
@@ -176,6 +179,12 @@ pub fn is_verified(id: &str) -> bool {
 /// The entry with this id.
 pub fn entry(id: &str) -> Option<&'static Entry> {
     ENTRIES.get(id)
+}
+
+/// Whether a finding that stands in this file stands in an entry.
+pub fn is_entry(file: &Path) -> bool {
+    let name = file.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(".yaml"));
+    name.is_some_and(|id| ENTRIES.contains_key(id))
 }
 
 /// The ids of all entries, sorted.

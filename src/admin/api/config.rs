@@ -10,9 +10,11 @@ use super::Shared;
 use super::query::Asked;
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts, Reloaded};
+use crate::definition::catalogue;
 use crate::definition::history::Version;
 use crate::definition::live::{FileState, FileStatus};
 use crate::definition::plan::gateway::Mode;
+use crate::definition::problem::Problem;
 use crate::definition::render::{ProblemShown, Report, problem_shown};
 use crate::respond::Refusal;
 use crate::store::model::AuditEntry;
@@ -189,8 +191,11 @@ pub fn describe(parts: &Parts) -> Shown {
     }
 }
 
+/// A file, with all that was found in it: of one that extends an entry of the catalogue also what stands in the entry.
 fn describe_file(file: &FileStatus, report: &Report) -> FileShown {
-    let found: Vec<_> = report.problems.iter().filter(|problem| problem.place.file == file.file).cloned().collect();
+    let own = |problem: &&Problem| problem.place.file == file.file || catalogue::is_entry(&problem.place.file);
+    // Nothing is excerpted where no texts were read.
+    let found: Vec<_> = file.problems.iter().filter(own).filter(|_| !report.problems.is_empty()).cloned().collect();
     let text = || {
         Report { files: 1, problems: found.clone(), texts: report.texts.clone(), hidden: report.hidden.clone() }
             .text(false)

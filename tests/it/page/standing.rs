@@ -31,7 +31,10 @@ async fn what_files_bring_is_in_the_audit_log_with_whose_roles_they_change() {
     assert_eq!((&newest["changed"], newest["files"].as_array().map(Vec::len)), (&json!([]), Some(1)), "{newest}");
     assert!(newest["files"][0].as_str().unwrap().ends_with("trunkline.yaml"), "{newest}");
     assert!(!all.to_string().contains("argon2"), "{all}");
-    assert!(text(&ada.get("/")).contains(">config.applied</a>"));
+    let overview = text(&ada.get("/"));
+    assert!(overview.contains(">config.applied</a>"), "{overview}");
+    let page = text(&ada.get("/configuration"));
+    assert!(page.contains(">trunkline.yaml</a>"), "{page}");
     house.close().await;
 }
 
@@ -74,5 +77,17 @@ async fn what_is_broken_comes_before_what_was_never_set_up() {
     let overview = text(&ada.get("/"));
     let (broken, lacking) = (overview.find("1 delivery was given up"), overview.find("notion lacks"));
     assert!(broken.is_some() && lacking.is_some() && broken < lacking, "{overview}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn findings_in_an_entry_of_the_catalogue_are_shown_with_the_file_that_extends_it() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    write(&house, &ada, "integrations/notion.yaml", "trunkline: 1\nid: notion\nextends: notion\n");
+    let page = text(&ada.get("/configuration"));
+    let (_, findings) = page.split_once("/integrations/notion.yaml</code></h2>").unwrap_or_else(|| panic!("{page}"));
+    let (findings, _) = findings.split_once("</section>").unwrap();
+    assert!(findings.contains("catalogue:notion.yaml") && findings.contains("handshake"), "{findings}");
     house.close().await;
 }
