@@ -9,8 +9,9 @@ use serde_json::json;
 use super::shell::Shell;
 use crate::admin::Parts;
 use crate::admin::api::audit::{Only, Order, Row, Wanted, checked, page};
-use crate::admin::api::query::Asked;
+use crate::admin::api::query::{Asked, Named};
 use crate::admin::refusal::Refused;
+use crate::respond::Refusal;
 
 /// The most entries of the log that one screen looks at.
 const READ: usize = 10_000;
@@ -30,6 +31,21 @@ pub async fn list(
     let broken: Vec<_> = page.rows.iter().filter(|row| !row.chained).map(|row| row.sequence).collect();
     let view = json!({ "broken": broken, "rows": page.rows, "next": page.next });
     shell.page("audit.html", "Audit log", view).await
+}
+
+/// One entry, by its number.
+pub async fn show(
+    State(parts): State<Arc<Parts>>,
+    shell: Shell,
+    Named(sequence): Named<u64>,
+) -> Result<Response, Refused> {
+    let wanted = Wanted { from: Some(sequence), limit: Some(1), ..Wanted::default() };
+    let page = page(&parts, &wanted, 1).await?;
+    let unknown = || Refused::new(Refusal::NotFound, &format!("the audit log has no entry {sequence}"));
+    let row = page.rows.first().filter(|row| row.sequence == sequence).ok_or_else(unknown)?;
+    let detail = if row.detail.is_null() { None } else { serde_json::to_string_pretty(&row.detail).ok() };
+    let title = format!("Entry {sequence} of the audit log");
+    shell.page("audit_entry.html", &title, json!({ "row": row, "detail": detail, "next": page.next })).await
 }
 
 /// Whether the chain is whole.

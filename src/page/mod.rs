@@ -90,6 +90,7 @@ fn screens() -> Router<Arc<Parts>> {
         .route("/usage", get(usage::show))
         .route("/audit", get(audit::list))
         .route("/audit/check", get(audit::check))
+        .route("/audit/{sequence}", get(audit::show))
         .route("/configuration", get(configuration::show))
         .route("/configuration/diff", get(configuration::diff))
         .route("/configuration/reload", post(configuration::reload))

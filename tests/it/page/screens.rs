@@ -56,6 +56,7 @@ pub async fn paths(house: &House, visitor: &Visitor) -> Vec<String> {
         "/audit?only=changes&order=oldest&limit=2",
         "/audit?actor=nobody",
         "/audit/check",
+        "/audit/1",
         "/configuration",
     ];
     let webhook = webhook(visitor);

@@ -32,7 +32,7 @@ async fn what_files_bring_is_in_the_audit_log_with_whose_roles_they_change() {
     assert!(newest["files"][0].as_str().unwrap().ends_with("trunkline.yaml"), "{newest}");
     assert!(!all.to_string().contains("argon2"), "{all}");
     let overview = text(&ada.get("/"));
-    assert!(overview.contains(">config.applied</a>"), "{overview}");
+    assert!(overview.contains(">config.applied</a>") && overview.contains("bob: viewer → operator"), "{overview}");
     let page = text(&ada.get("/configuration"));
     assert!(page.contains(">trunkline.yaml</a>"), "{page}");
     house.close().await;
@@ -89,5 +89,26 @@ async fn findings_in_an_entry_of_the_catalogue_are_shown_with_the_file_that_exte
     let (_, findings) = page.split_once("/integrations/notion.yaml</code></h2>").unwrap_or_else(|| panic!("{page}"));
     let (findings, _) = findings.split_once("</section>").unwrap();
     assert!(findings.contains("catalogue:notion.yaml") && findings.contains("handshake"), "{findings}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_audit_entry_has_an_address_and_what_leads_out_of_its_row_keeps_the_filters() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    assert_eq!(ada.post("/configuration/reload", &[]).status, 303);
+    let list = text(&ada.get("/audit?only=changes&q=config"));
+    assert!(list.contains("data-row href=\"/audit/1\""), "{list}");
+    // The page writes what stands between parameters as HTML wants it.
+    let kept = list.replace("&amp;", "&");
+    let adds = |name: &str| {
+        let links = kept.split("href=\"/audit?").skip(1).map(|rest| rest.split('"').next().unwrap());
+        links.filter(|link| link.contains(name)).any(|link| link.contains("only=changes") && link.contains("q=config"))
+    };
+    assert!(adds("action=config.applied") && adds("actor=system"), "{list}");
+    let entry = text(&ada.get("/audit/1"));
+    assert!(entry.contains("<h1>Entry 1</h1>") && entry.contains("config.applied"), "{entry}");
+    assert!(entry.contains("broken.yaml") && entry.contains("rel=\"next\" href=\"/audit/2\""), "{entry}");
+    assert_eq!((ada.get("/audit/99").status, ada.get("/audit/0").status, ada.get("/audit/x").status), (404, 404, 400));
     house.close().await;
 }
