@@ -2,6 +2,7 @@
 (() => {
   "use strict";
 
+  const show = (id, shown) => document.getElementById(id)?.toggleAttribute("hidden", !shown);
   const typing = (element) => element.matches("input, textarea, select, [contenteditable]");
 
   // Moves the focus among the links that rows open by.
@@ -10,6 +11,31 @@
     const next = rows.indexOf(document.activeElement) + by;
     const row = rows[Math.max(0, Math.min(next, rows.length - 1))];
     if (row) row.focus();
+  }
+
+  // Keys of one letter would act on what is dictated: they can be turned off, in this browser and until they are wanted.
+  const KEPT = "trunkline.keys";
+  let acting = true;
+  try {
+    acting = localStorage.getItem(KEPT) !== "off";
+  } catch {
+    // A browser that keeps nothing has them.
+  }
+
+  function tellKeys() {
+    const box = document.getElementById("keys-act");
+    if (box) box.checked = acting;
+    show("keys-hint", acting);
+  }
+
+  function turnKeys(on) {
+    acting = on;
+    try {
+      localStorage.setItem(KEPT, on ? "on" : "off");
+    } catch {
+      // Then it holds for this page.
+    }
+    tellKeys();
   }
 
   const keys = {
@@ -21,7 +47,7 @@
   };
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
+    if (!acting || event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
     if (document.querySelector("dialog[open]")) return;
     const act = keys[event.key];
     if (!act) return;
@@ -37,7 +63,12 @@
     });
   }
 
+  document.addEventListener("change", (event) => {
+    if (event.target.id === "keys-act") turnKeys(event.target.checked);
+  });
+
   document.addEventListener("click", (event) => {
+    if (event.target.id === "keys-show") keys["?"]();
     const button = event.target.closest("[data-copy]");
     if (button) copy(button);
     if (event.target.matches("time") && !event.target.closest("a")) turnTimes();
@@ -75,7 +106,6 @@
   // The live list: what comes waits while someone reads, and a page that watches for days does not grow.
   const MOST = 500;
   const waiting = [];
-  const show = (id, shown) => document.getElementById(id)?.toggleAttribute("hidden", !shown);
 
   const isRead = (rows) =>
     rows.matches(":hover") || rows.contains(document.activeElement) || rows.getBoundingClientRect().top < 0;
@@ -122,6 +152,8 @@
     if (navigator.clipboard) root.querySelectorAll("[data-copy]").forEach((button) => (button.hidden = false));
   };
   reveal(document);
+  show("keys-show", true);
+  tellKeys();
   document.addEventListener("htmx:after:swap", () => {
     // Another filter is another stream.
     waiting.length = 0;

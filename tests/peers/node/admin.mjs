@@ -103,6 +103,19 @@ async function keyboard() {
   told.keys = await page.evaluate(() => document.getElementById('keys').open);
   await page.keyboard.press('Escape');
   told.closed = await page.evaluate(() => !document.getElementById('keys').open);
+  // Turned off, no letter acts, also on the next screen; the button still shows them, and turns them on.
+  await page.keyboard.press('?');
+  await page.locator('#keys-act').uncheck();
+  await page.keyboard.press('Escape');
+  await page.reload();
+  await page.keyboard.press('?');
+  told.off = await page.evaluate(() => !document.getElementById('keys').open);
+  await page.getByRole('button', { name: 'Keys', exact: true }).click();
+  await page.locator('#keys-act').check();
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('?');
+  told.on = await page.evaluate(() => document.getElementById('keys').open);
+  await page.keyboard.press('Escape');
   await page.goBack();
   told.back = new URL(page.url()).search;
   await context.close();
