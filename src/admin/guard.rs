@@ -31,9 +31,7 @@ pub fn judge(request: &Request, admin: &Admin) -> Result<String, Refused> {
             "name it under `admin: { hosts: […] }` in trunkline.yaml, or ask by address",
         ));
     }
-    if is_change(request.method()) {
-        refuse_foreign_pages(headers, admin)?;
-    }
+    refuse_foreign_pages(request, admin)?;
     Ok(host)
 }
 
@@ -172,10 +170,19 @@ fn is_ours(host: &str, admin: &Admin) -> bool {
 
 /// Browsers say which page a request comes from; other programs say nothing. A proxy may name this door by another
 /// `Host` than people do: the origin of `admin.url` is ours as well.
-fn refuse_foreign_pages(headers: &HeaderMap, admin: &Admin) -> Result<(), Refused> {
+///
+/// Links lead from elsewhere to screens, and to nothing else: the API is for programs and for our own pages, since what
+/// it answers may stay open for hours, or be written down under the name of whoever is signed in. Who follows a link
+/// sends no origin, and a browser that says nothing of how it asks is an old one.
+fn refuse_foreign_pages(request: &Request, admin: &Admin) -> Result<(), Refused> {
+    let headers = request.headers();
+    if *request.method() == Method::OPTIONS {
+        return Ok(());
+    }
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let site = headers.get("sec-fetch-site").map(http::HeaderValue::as_bytes);
-    let foreign_site = site.is_some_and(|site| site != b"same-origin" && site != b"none");
+    let is_followed = headers.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate") && is_screen(request);
+    let foreign_site = !is_followed && site.is_some_and(|site| site != b"same-origin" && site != b"none");
     let foreign_origin = headers.contains_key(header::ORIGIN) && {
         let authority =
             text(header::ORIGIN).and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
@@ -191,6 +198,12 @@ fn refuse_foreign_pages(headers: &HeaderMap, admin: &Admin) -> Result<(), Refuse
         return Err(Refused::with_help(Refusal::OriginForbidden, detail, help));
     }
     Ok(())
+}
+
+/// Whether a request only looks at what is for people.
+fn is_screen(request: &Request) -> bool {
+    let path = request.uri().path();
+    !is_change(request.method()) && !path.starts_with("/api/") && !path.ends_with("/stream")
 }
 
 #[cfg(test)]
@@ -249,6 +262,33 @@ mod tests {
         assert_eq!(through("https://ops.example.com"), 200);
         for origin in ["http://ops.example.com", "https://ops.example.com:8443", "https://evil.example", "null"] {
             assert_eq!(through(origin), 403, "{origin}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_sites_follow_links_to_screens_and_read_nothing_else() {
+        let access = Admin::default();
+        let asked = |path: &str, fields: &[(&str, &str)]| {
+            let request = get(path, "localhost:8082");
+            status(fields.iter().fold(request, |request, (name, value)| request.header(*name, *value)), &access)
+        };
+        let [cross, same] = ["cross-site", "same-site"].map(|site| ("sec-fetch-site", site));
+        let link = ("sec-fetch-mode", "navigate");
+        for path in ["/", "/events?state=dead", "/sign-in/link?t=x", "/metrics"] {
+            for fields in [&[][..], &[cross, link], &[same, link], &[cross]] {
+                assert_eq!(asked(path, fields), 200, "{path} {fields:?}");
+            }
+            for fields in [&[cross, ("sec-fetch-mode", "no-cors")][..], &[("origin", "http://evil.example")]] {
+                assert_eq!(asked(path, fields), 403, "{path} {fields:?}");
+            }
+        }
+        for path in ["/api/export", "/api/activity/stream", "/api/integrations/1/logs/stream", "/activity/stream"] {
+            for own in [&[][..], &[("sec-fetch-site", "same-origin")], &[("sec-fetch-site", "none"), link]] {
+                assert_eq!(asked(path, own), 200, "{path} {own:?}");
+            }
+            for fields in [&[cross, link][..], &[same], &[("origin", "null")], &[("origin", "http://localhost:9999")]] {
+                assert_eq!(asked(path, fields), 403, "{path} {fields:?}");
+            }
         }
     }
 

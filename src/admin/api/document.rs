@@ -17,7 +17,7 @@ use super::connect_pages;
 use crate::respond::{Document, Refusal};
 
 /// What any request may be refused with.
-const ALWAYS: [Refusal; 11] = [
+const ALWAYS: [Refusal; 12] = [
     // Before a route sees it.
     Refusal::MalformedRequest,
     Refusal::RequestTimeout,
@@ -26,16 +26,16 @@ const ALWAYS: [Refusal; 11] = [
     Refusal::AdminUnknown,
     Refusal::AdminClosed,
     Refusal::Misdirected,
+    Refusal::OriginForbidden,
     Refusal::RateLimited,
     Refusal::Internal,
     Refusal::Unavailable,
     Refusal::StoreUnavailable,
 ];
 /// What a request that may change something can be refused with as well.
-const CHANGES: [Refusal; 11] = [
+const CHANGES: [Refusal; 10] = [
     Refusal::RoleForbidden,
     Refusal::ReadOnly,
-    Refusal::OriginForbidden,
     Refusal::FormForeign,
     Refusal::BodyTooLarge,
     // What conditions and keys can be refused with.
