@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::shell::Shell;
+use super::webhooks;
 use crate::admin::api::connections::{self, Wanted as Which};
 use crate::admin::api::marketplace::{Standing, Wanted, one, shelf};
 use crate::admin::api::query::{Asked, Named};
@@ -52,6 +53,7 @@ pub async fn show(
             let wanted = Which { integration: Some(id.clone()), ..Which::default() };
             view.insert("one".to_owned(), loaded::one(&parts, &id)?);
             view.insert("connections".to_owned(), json!(connections::rows(&parts, &wanted).await?));
+            view.insert("refusals".to_owned(), json!(webhooks::refusals(&parts, &id, |_| true)));
             // One without an API has no circuits.
             view.insert("breaker".to_owned(), json!(breaker::conditions(&parts, &id).ok()));
         } else if row.state == Standing::Available {

@@ -1,7 +1,7 @@
 //! The overview, in the order of the questions people come with: is anything broken, is the configuration current, is
 //! traffic flowing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::connection::endpoints::{Endpoint, Subscription};
 use crate::definition::live::FileState;
 use crate::definition::plan::{Integration, NotYet};
 use crate::definition::problem::Code;
+use crate::webhook::refused::PER_INTEGRATION;
 
 /// How many lines of one kind stand in the list of what needs attention.
 const LINES: usize = 5;
@@ -209,16 +210,28 @@ fn held(parts: &Parts) -> Vec<Value> {
 }
 
 fn refused(parts: &Parts) -> Vec<Value> {
+    let (generation, recent) = (parts.live.load(), parts.clock.now().before(Duration::from_hours(24)));
     let latest = parts.refused.latest(None);
-    let recent = parts.clock.now().before(Duration::from_hours(24));
-    let count = latest.iter().filter(|refused| refused.at >= recent).count();
-    let said = || {
-        let what = counted(count, "webhook", "webhooks");
-        let what = format!("{what} could not be verified in the last 24 hours");
-        let last = latest.first().map(|refused| format!("last for {}", refused.integration));
-        line("warning", &what, last.as_deref(), "/integrations?state=installed")
+    let latest = latest.iter().filter(|one| one.at >= recent && generation.integration(&one.integration).is_some());
+    // The newest of each reason tells; the list of an integration is bounded, and may have had more.
+    let (mut kinds, mut kept) = (BTreeMap::new(), HashMap::new());
+    for one in latest {
+        kinds.entry((&one.integration, one.reason)).or_insert((0_usize, &one.detail)).0 += 1;
+        *kept.entry(&one.integration).or_insert(0_usize) += 1;
+    }
+    let said = |((integration, reason), (count, detail)): (&(&Arc<str>, &str), &(usize, &String))| {
+        let least = if kept.get(integration).is_some_and(|kept| *kept >= PER_INTEGRATION) { "At least " } else { "" };
+        let what = counted(*count, "webhook", "webhooks");
+        let were = if *count == 1 { "was" } else { "were" };
+        let why = reason.replace('_', " ");
+        let what = format!("{least}{what} for {integration} {were} refused in the last 24 hours: {why}");
+        line("warning", &what, Some(detail), &format!("/integrations/{integration}#refused"))
     };
-    (count > 0).then(said).into_iter().collect()
+    let others = |more: usize| {
+        let what = counted(more, "more reason why webhooks were refused", "more reasons why webhooks were refused");
+        line("warning", &what, None, "/integrations?state=installed")
+    };
+    first(kinds.iter().map(said).collect(), others)
 }
 
 async fn traffic(parts: &Parts) -> Result<Value, Refused> {

@@ -18,6 +18,7 @@ use crate::admin::{By, Parts};
 use crate::base::id::{ConnectionId, WebhookId};
 use crate::respond::Refusal;
 use crate::webhook::managed::ManagedError;
+use crate::webhook::refused;
 
 type Shared = State<Arc<Parts>>;
 type Fields = Form<Vec<(String, String)>>;
@@ -42,13 +43,39 @@ async fn detail(parts: &Parts, shell: &Shell, id: WebhookId, unsent: Option<Valu
     // Where the definition lists none that the endpoint takes, a test event has no type unless it is named.
     let usual = events.iter().find(|event| endpoint.takes(event));
     let tried = parts.tried.of(id).map(|(at, sent)| json!({ "at": at.to_string(), "sent": sent }));
-    let refused: Vec<_> = parts.refused.latest(Some(&webhook.integration));
-    let refused = refused.iter().filter(|refused| refused.webhook == Some(id)).take(10);
-    let refused: Vec<_> =
-        refused.map(|one| json!({ "at": one.at.to_string(), "reason": one.reason, "detail": one.detail })).collect();
+    let refused = refusals(parts, &webhook.integration, |one| one.webhook == Some(id));
     let view = json!({ "webhook": webhook, "events": events, "usual": usual, "tried": tried, "unsent": unsent,
         "refusals": refused });
     shell.page("webhook.html", &title, view).await
+}
+
+/// The newest webhooks that were refused for an integration, of those that are wanted.
+pub fn refusals(parts: &Parts, integration: &str, wanted: impl Fn(&refused::Refused) -> bool) -> Vec<Value> {
+    let shown = |one: &refused::Refused| {
+        json!({ "at": one.at.to_string(), "reason": one.reason, "detail": one.detail, "step": step(one.reason),
+            "webhook": one.webhook.map(|id| id.to_string()) })
+    };
+    parts.refused.latest(Some(integration)).iter().filter(|one| wanted(one)).take(10).map(shown).collect()
+}
+
+/// What someone can do about a webhook that was refused for this reason.
+fn step(reason: &str) -> &'static str {
+    match reason {
+        "not_yet_run" => "There is nothing to set: this version does not take these webhooks yet.",
+        "secret_missing" => "Give the gateway the secret that the service shows for this webhook.",
+        "mismatch" => {
+            "Compare the secret with the service's. Where they are the same, something on the way changes what is \
+             signed; or the sender is someone else."
+        }
+        "timestamp_stale" => {
+            "Compare the gateway's clock with the service's. What is sent again long after it was signed is refused \
+             as well."
+        }
+        _ => {
+            "Compare what the service sends with `webhook.verify` of the definition. Who sends none of it may be \
+             someone else."
+        }
+    }
 }
 
 /// Sends whoever comes to an address that a form posts to on to the endpoint: a secret or a test event is asked for by

@@ -10,7 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::WebhookId;
 
 /// How many are kept for one integration, so that a flood at one hides nothing of another.
-const PER_INTEGRATION: usize = 50;
+pub const PER_INTEGRATION: usize = 50;
 /// How many integrations are kept; the one whose newest refusal is oldest makes room.
 const INTEGRATIONS: usize = 256;
 

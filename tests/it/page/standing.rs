@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::house::{ADA, House, Visitor, people, text};
+use crate::outside::http::Client;
 
 /// Writes a file of the deployment whole at once, because the gateway may read it at any moment, and has it read.
 fn write(house: &House, ada: &Visitor, file: &str, content: &str) {
@@ -110,5 +111,23 @@ async fn each_audit_entry_has_an_address_and_what_leads_out_of_its_row_keeps_the
     assert!(entry.contains("<h1>Entry 1</h1>") && entry.contains("config.applied"), "{entry}");
     assert!(entry.contains("broken.yaml") && entry.contains("rel=\"next\" href=\"/audit/2\""), "{entry}");
     assert_eq!((ada.get("/audit/99").status, ada.get("/audit/0").status, ada.get("/audit/x").status), (404, 404, 400));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_was_refused_is_told_where_its_secret_is_looked_for() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    assert!(!text(&ada.get("/integrations/bell")).contains("Lately refused"));
+    let headers = [("x-token", "not the secret"), ("content-type", "application/json")];
+    let reply = Client::new(house.public).send("POST", "/webhooks/bell", &headers, b"{\"type\":\"rung\"}").unwrap();
+    assert_eq!(reply.status, 401);
+    let overview = text(&ada.get("/"));
+    let told = "/integrations/bell#refused\">1 webhook for bell was refused in the last 24 hours: mismatch</a>";
+    assert!(overview.contains(told), "{overview}");
+    let page = text(&ada.get("/integrations/bell"));
+    assert!(page.contains("<h2 id=\"refused\">Lately refused</h2>"), "{page}");
+    assert!(page.contains("<code>/webhooks/bell</code>") && page.contains("Mismatch: the signature"), "{page}");
+    assert!(page.contains("Compare the secret with the service") && !page.contains("not the secret"), "{page}");
     house.close().await;
 }
