@@ -13,6 +13,7 @@ use trunkline::base::id::{DeliveryId, EventId};
 use trunkline::base::random::SeededRandom;
 use trunkline::store::embedded::maintenance::Unfinished;
 use trunkline::store::embedded::{Embedded, Options, Retention, maintenance};
+use trunkline::store::journal::frame::{self, Read};
 use trunkline::store::model::{
     Accepted, Attempt, AuditEntry, Claim, DeliveryState, EventState, Lane, Leased, NO_RULE, NewEvent, PlannedDelivery,
     RecordKey, Verdict,
@@ -366,6 +367,38 @@ async fn a_backup_of_a_damaged_store_has_what_can_be_read_and_names_the_rest() {
     let restored = Lab { store: open(options).await.unwrap(), ..lab };
     assert_eq!((restored.state(lost).await, restored.state(kept).await), (None, Some(EventState::Queued)));
     assert_eq!(restored.claim().await.item.event(), kept);
+    restored.store.close().await;
+}
+
+#[tokio::test]
+async fn what_a_sender_wrote_into_a_body_is_not_taken_for_entries_of_the_journal() {
+    let first = |lab: &Lab| lab.directory.path().join("events/00000000000000000001.journal");
+    let donor = Lab { random: SeededRandom::new(6), ..Lab::begin().await };
+    let planted = donor.accept().await;
+    donor.store.close().await;
+    let bytes = fs::read(first(&donor)).unwrap();
+    let Read::Frame(accepted, _) = frame::decode(&bytes[36..]) else { panic!("no frame") };
+    let lab = Lab::begin().await;
+    let mut body = br#"{"type":"x","id":"attack"} "#.to_vec();
+    (1..5).for_each(|number| frame::encode(number, accepted.payload, &mut body));
+    body.extend_from_slice(b" trailing text");
+    lab.store.accept(NewEvent { body: body.into(), ..lab.event() }).await.unwrap();
+    let kept = [lab.accept().await, lab.accept().await];
+    lab.store.close().await;
+    let mut bytes = fs::read(first(&lab)).unwrap();
+    bytes[36 + 16 + 3] ^= 1;
+    fs::write(first(&lab), bytes).unwrap();
+    let backup = TempDir::new().unwrap();
+    let made = maintenance::backup(&lab.options(), backup.path()).unwrap();
+    assert_eq!(made.journals[0].lost_records(), 1);
+    let target = TempDir::new().unwrap();
+    let options = Options { directory: target.path().join("state"), ..lab.options() };
+    maintenance::restore(backup.path(), &options, Unfinished::Resumed).unwrap();
+    let restored = Lab { store: open(options).await.unwrap(), ..lab };
+    assert!(restored.store.event(planted).await.unwrap().is_none(), "what a sender made up is an event");
+    for id in kept {
+        assert_eq!(restored.state(id).await, Some(EventState::Queued));
+    }
     restored.store.close().await;
 }
 

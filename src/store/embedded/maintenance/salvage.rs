@@ -13,7 +13,7 @@ use super::backup::{JournalBackup, LostRecords, SegmentBackup, sync_directory, w
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::disk::{make_directory, read_all};
-use crate::store::journal::salvage::{Damaged, Lost};
+use crate::store::journal::salvage::{Damaged, Lost, Until};
 use crate::store::journal::{frame, mark, segment};
 use crate::store::model::{AuditEntry, AuditRecord};
 
@@ -49,8 +49,8 @@ pub fn copy(options: &Options, name: &str, target: &Path) -> Result<JournalBacku
         let path = segment::path(&directory, first);
         // What does not read at all is empty, and all of it lost.
         let bytes = disk.read(&path).and_then(|mut file| read_all(&mut file)).unwrap_or_default();
-        let until = following.unwrap_or(bounds.durable + 1);
-        let damaged = Damaged { bytes: &bytes, first, until, is_newest: following.is_none() };
+        let until = following.map_or(Until::AtLeast(bounds.durable + 1), Until::Exactly);
+        let damaged = Damaged { bytes: &bytes, first, until };
         let mut written = segment::header_after(first, copied.last());
         let (lost, next) = damaged.walk(|sequence, payload| match payload {
             Some(payload) => frame::encode(sequence, payload, &mut written),
