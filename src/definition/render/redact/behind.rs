@@ -24,9 +24,29 @@ static TELLING: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(&format!(r"(?i){with_sign}|{without}|{variable}|\b(?:bearer|basic)\s")).expect("a pattern")
 });
 
-/// Words that end as names of secrets do.
-const OTHER_WORDS: [&str; 10] =
-    ["donkey", "flunkey", "hockey", "hotkey", "jockey", "lackey", "monkey", "turkey", "turnkey", "whiskey"];
+/// Words that have `key` or `token` in them and are no names of secrets, without what makes them plural.
+const OTHER_WORDS: [&str; 20] = [
+    "donkey",
+    "flunkey",
+    "hockey",
+    "hotkey",
+    "jockey",
+    "keyboard",
+    "keynote",
+    "keypad",
+    "keystroke",
+    "keyword",
+    "lackey",
+    "monkey",
+    "tokenise",
+    "tokeniser",
+    "tokenization",
+    "tokenize",
+    "tokenizer",
+    "turkey",
+    "turnkey",
+    "whiskey",
+];
 
 #[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
 static STEM: LazyLock<Regex> = LazyLock::new(|| Regex::new(&format!("(?i){STEMS}")).expect("a pattern"));
@@ -144,17 +164,19 @@ fn inner(value: &str) -> &str {
     within('"').or_else(|| within('\'')).unwrap_or(value)
 }
 
-/// Whether a name is that of a secret: `key` and `token` are parts of other words as well
-/// (`keyword`, `monkey`), and count as words of their own, however joined, and at the end of one (`apikey`).
+/// Whether a name is that of a secret. `key` and `token` are parts of other words as well (`keyword`, `monkey`), which are
+/// known; all else that has one of them in it counts, since names are misspelt where nothing reads them (`keyy`, `kEy`).
 fn is_telling(name: &str) -> bool {
-    let is_word = |word: &String| {
+    let is_other = |word: &String| {
         let word = word.trim_end_matches(|c: char| c.is_ascii_digit());
-        let word = word.strip_suffix('s').unwrap_or(word);
-        let ends = word.ends_with("key") || word.ends_with("token");
-        ends && !OTHER_WORDS.contains(&word) || word.starts_with("token") && !word.starts_with("tokeni")
+        OTHER_WORDS.contains(&word.strip_suffix('s').unwrap_or(word))
+    };
+    let is_part = |part: &str| {
+        let joined: String = words(part).into_iter().filter(|word| !is_other(word)).collect();
+        joined.contains("key") || joined.contains("token")
     };
     let is_whole = ["pass", "basic"].iter().any(|known| name.eq_ignore_ascii_case(known));
-    is_whole || STEM.is_match(name) || words(name).iter().any(is_word)
+    is_whole || STEM.is_match(name) || name.split(|c: char| !c.is_alphanumeric()).any(is_part)
 }
 
 /// From which byte on a line is hidden, and the telling key that is open at its end.
@@ -295,6 +317,19 @@ mod tests {
             "key2: §",
             "accessToken: §",
             "monkey: a, key: §",
+            "  - { id: backend, keyy: \"§ }",
+            "kEy: §",
+            "keypair: §",
+            "keyvalue: a, keyvalue: §",
+            "APIKEYPROD: §",
+            "privatekeypem: §",
+            "authtokenvalue: §",
+            "licensekeyv2: §",
+            "keystore: §",
+            "xtokenid: §",
+            "mytokens2x: §",
+            "apikeyword: §",
+            "monkey_keys: §",
             "MONKEY=§",
         ] {
             hides(written);
@@ -340,7 +375,7 @@ mod tests {
             "client: { id: a, secret: \"${env:A}\", scope: x\n",
             "auth: { oauth2: { authorize: https://a.example\n",
             "key:\nallow: [x\n",
-            "keyword: x\nmonkey: y\nkeyboard: [z\ntokenizer: a\n",
+            "keyword: x\nmonkey: y\nkeyboard: [z\ntokenizer: a\nmaxKeywords: b\nKEYWORD2: c\n",
             "headers:\n  Accept: \"{{ accept }}\"\n  Authorization: Bearer {{ api_key }}\n  X-Y: ${env:A}\nlisten: [x\n",
         ] {
             assert_eq!(text(written, &[], Known::Little), written);
