@@ -138,6 +138,7 @@ async fn a_store_is_opened_on_a_full_disk_and_comes_into_use_when_there_is_room(
     let store = open(faulty(&directory, &disk)).await.unwrap();
     assert!(matches!(store.accept(event(2)).await, Err(StoreError::Full { free: 0, .. })));
     assert!(matches!(store.writable(), Err(StoreError::Full { .. })));
+    assert!(store.retire().await.is_err(), "nothing is removed by an index that is not open");
     assert_eq!(store.get(&key(1)).await.unwrap().map(|(value, _)| value), Some(Bytes::from_static(b"sealed")));
     std::fs::remove_file(&index).unwrap();
     std::fs::rename(&aside, &index).unwrap();

@@ -46,8 +46,10 @@ impl Embedded {
     /// To be called now and then; hourly is enough.
     ///
     /// # Errors
-    /// When writing or reading fails; what was done until then is consistent.
+    /// When writing or reading fails; what was done until then is consistent. While the store is not in use yet: its index
+    /// may know less than the journal, and what it does not know would be lost or undone.
     pub async fn retire(&self) -> Result<Retired, StoreError> {
+        self.beginning.state()?;
         let _alone = self.retiring.lock().await;
         let mut retired = Retired { record_segments: self.records.compact().await?, ..Retired::default() };
         while self.retire_oldest(&mut retired).await? {}
