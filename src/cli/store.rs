@@ -13,7 +13,7 @@ use super::{Common, Ended};
 use crate::base::clock::SystemClock;
 use crate::store::StoreError;
 use crate::store::embedded::Options;
-use crate::store::embedded::maintenance::{self, BackupReport, Unfinished};
+use crate::store::embedded::maintenance::{self, BackupReport, LostRecords, Unfinished};
 
 /// What to do with the store.
 #[derive(Debug, Subcommand)]
@@ -217,11 +217,16 @@ fn tell(report: &BackupReport, output: &mut Output, what: std::fmt::Arguments<'_
         output.value(report)?;
         return Ok(ended);
     }
-    for lost in lost {
-        output.note(format_args!(
-            "not in it, because it cannot be read: {} entries of {} at byte {}",
-            lost.records, lost.file, lost.offset
-        ));
+    for LostRecords { file, offset, records } in lost {
+        match records {
+            0 => output.note(format_args!(
+                "{file} cannot be read, and nothing else tells how many entries there were: more may be missing at the end"
+            )),
+            1 => output.note(format_args!("not in it, because it cannot be read: 1 entry of {file} at byte {offset}")),
+            _ => output.note(format_args!(
+                "not in it, because they cannot be read: {records} entries of {file} at byte {offset}"
+            )),
+        }
     }
     output.line(format_args!("{what}, as of {}", report.created_at))?;
     let rows: Vec<_> = report

@@ -127,7 +127,7 @@ fn a_backup_that_is_not_complete_says_what_it_lacks() {
     fs::write(&path, bytes).unwrap();
     let again = yard.backup.path().join("again");
     let (told, code) = yard.run("backup", &[again.to_str().unwrap()]);
-    assert!(code == 3 && told.contains(path.to_str().unwrap()) && told.contains("1 entries"), "{told}");
+    assert!(code == 3 && told.contains(path.to_str().unwrap()) && told.contains("1 entry"), "{told}");
     assert_eq!(yard.run("backup", &["--verify", again.to_str().unwrap()]).1, 3);
 }
 

@@ -371,6 +371,31 @@ async fn a_backup_of_a_damaged_store_has_what_can_be_read_and_names_the_rest() {
 }
 
 #[tokio::test]
+async fn a_backup_without_a_mark_has_what_is_behind_the_damaged_as_well() {
+    let lab = Lab::begin().await;
+    let lost = lab.accept().await;
+    let kept = lab.accept().await;
+    lab.store.close().await;
+    let events = lab.directory.path().join("events");
+    let (damaged, mark) = (events.join("00000000000000000001.journal"), events.join("mark"));
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[36 + 16 + 20] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    fs::write(&mark, [0x55; 130]).unwrap();
+    let backup = TempDir::new().unwrap();
+    let made = maintenance::backup(&lab.options(), backup.path()).unwrap();
+    let told =
+        |file: &Path, offset, records| maintenance::LostRecords { file: file.display().to_string(), offset, records };
+    assert_eq!(made.journals[0].lost, [told(&mark, 0, 0), told(&damaged, 36, 1)]);
+    let target = TempDir::new().unwrap();
+    let options = Options { directory: target.path().join("state"), ..lab.options() };
+    maintenance::restore(backup.path(), &options, Unfinished::Resumed).unwrap();
+    let restored = Lab { store: open(options).await.unwrap(), ..lab };
+    assert_eq!((restored.state(lost).await, restored.state(kept).await), (None, Some(EventState::Queued)));
+    restored.store.close().await;
+}
+
+#[tokio::test]
 async fn what_a_sender_wrote_into_a_body_is_not_taken_for_entries_of_the_journal() {
     let first = |lab: &Lab| lab.directory.path().join("events/00000000000000000001.journal");
     let donor = Lab { random: SeededRandom::new(6), ..Lab::begin().await };

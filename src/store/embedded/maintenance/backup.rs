@@ -64,7 +64,7 @@ pub struct LostRecords {
     pub file: String,
     /// The place in it.
     pub offset: u64,
-    /// How many entries of the journal.
+    /// How many entries of the journal. Zero for its mark, without which nothing tells how many there were.
     pub records: u64,
 }
 

@@ -33,7 +33,9 @@ pub fn copy(options: &Options, name: &str, target: &Path) -> Result<JournalBacku
         tracing::warn!(journal = name, error = %error, "nothing tells how far the journal went");
         copied.lose(&mark::path(&directory), Lost { offset: 0, records: 0 });
     }
-    let bounds = bounds.ok().flatten().unwrap_or_default();
+    let durable = bounds.as_ref().map(|bounds| bounds.unwrap_or_default().durable);
+    let newest = durable.map_or(Until::Unknown, |durable| Until::AtLeast(durable + 1));
+    let bounds = bounds.unwrap_or_default().unwrap_or_default();
     let mut segments = segment::list(disk, &directory)
         .map_err(|error| StoreError::Read(Arc::from(format!("{}: {error}", directory.display()))))?;
     segments.retain(|first| *first >= bounds.first);
@@ -49,7 +51,7 @@ pub fn copy(options: &Options, name: &str, target: &Path) -> Result<JournalBacku
         let path = segment::path(&directory, first);
         // What does not read at all is empty, and all of it lost.
         let bytes = disk.read(&path).and_then(|mut file| read_all(&mut file)).unwrap_or_default();
-        let until = following.map_or(Until::AtLeast(bounds.durable + 1), Until::Exactly);
+        let until = following.map_or(newest, Until::Exactly);
         let damaged = Damaged { bytes: &bytes, first, until };
         let mut written = segment::header_after(first, copied.last());
         let (lost, next) = damaged.walk(|sequence, payload| match payload {
