@@ -154,3 +154,63 @@ pub(crate) fn read_all(file: &mut File) -> io::Result<Vec<u8>> {
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
+
+/// What is read at once of a file that a disk may not read whole.
+const STRETCH: usize = 256 << 10;
+/// What is given up at once: what the system reads of a disk at least.
+const BLOCK: usize = 4 << 10;
+
+/// Reads as much of a file as the disk reads: zeros stand for the blocks that it does not.
+pub(crate) fn read_what_reads(file: &File) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    Ok(in_blocks(length, |bytes, offset| FileExt::read_exact_at(file, bytes, offset)))
+}
+
+fn in_blocks(length: usize, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    for (stretch, offset) in bytes.chunks_mut(STRETCH).zip((0_u64..).step_by(STRETCH)) {
+        if read(stretch, offset).is_ok() {
+            continue;
+        }
+        for (block, within) in stretch.chunks_mut(BLOCK).zip((0_u64..).step_by(BLOCK)) {
+            if read(block, offset + within).is_err() {
+                block.fill(0);
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_does_not_read_is_zeros_and_hides_no_other() {
+        let stored: Vec<u8> =
+            (0..STRETCH + 3 * BLOCK + 100).map(|at| u8::try_from(at % 251 + 1).expect("a byte")).collect();
+        for bad in [0, BLOCK, STRETCH - BLOCK, STRETCH, STRETCH + 3 * BLOCK] {
+            let read = in_blocks(stored.len(), |bytes, offset| {
+                let from = usize::try_from(offset).expect("a place");
+                // A disk may have read some of it before it fails.
+                bytes[0] = 9;
+                if from <= bad && bad < from + bytes.len() {
+                    return Err(io::Error::other("a bad sector"));
+                }
+                bytes.copy_from_slice(&stored[from..from + bytes.len()]);
+                Ok(())
+            });
+            let mut expected = stored.clone();
+            let end = (bad + BLOCK).min(stored.len());
+            expected[bad..end].fill(0);
+            assert!(read == expected, "block at {bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_to_its_end() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), b"all of it").expect("written");
+        assert_eq!(read_what_reads(&File::open(file.path()).expect("open")).expect("read"), b"all of it");
+    }
+}

@@ -12,7 +12,7 @@ use super::super::records::Write;
 use super::backup::{JournalBackup, LostRecords, SegmentBackup, sync_directory, write_file};
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
-use crate::store::disk::{make_directory, read_all};
+use crate::store::disk::{make_directory, read_what_reads};
 use crate::store::journal::salvage::{Damaged, Lost, Until};
 use crate::store::journal::{frame, mark, segment};
 use crate::store::model::{AuditEntry, AuditRecord};
@@ -49,8 +49,8 @@ pub fn copy(options: &Options, name: &str, target: &Path) -> Result<JournalBacku
     for (place, &first) in segments.iter().enumerate() {
         let following = segments.get(place + 1).copied();
         let path = segment::path(&directory, first);
-        // What does not read at all is empty, and all of it lost.
-        let bytes = disk.read(&path).and_then(|mut file| read_all(&mut file)).unwrap_or_default();
+        // What does not open is empty, and all of it lost.
+        let bytes = disk.read(&path).and_then(|file| read_what_reads(&file)).unwrap_or_default();
         let until = following.map_or(newest, Until::Exactly);
         let damaged = Damaged { bytes: &bytes, first, until };
         let mut written = segment::header_after(first, copied.last());
