@@ -60,7 +60,8 @@ impl Layer<'_> {
         let before = self.reading.bytes.get(..at).unwrap_or_default();
         let escapes = before.iter().rev().take_while(|byte| **byte == b'\\').count();
         // The escapes before a reference are not of the layer that the reference is of: some may be read already.
-        let counts = if self.is_reference(at) { escapes == 0 } else { self.reading.is_new(at) && escapes % 2 == 0 };
+        let counts =
+            if self.is_reference(at) { escapes == 0 } else { self.reading.is_new(at) && escapes.is_multiple_of(2) };
         counts && matches!(self.byte(at), Some(b'"' | b'\''))
     }
 

@@ -55,7 +55,7 @@ impl<'a> Pairs<'a> {
     fn step(&mut self, at: usize, byte: u8) -> usize {
         match byte {
             b'{' => self.maps.push(Beside::default()),
-            b'}' => drop(self.maps.pop()),
+            b'}' => _ = self.maps.pop(),
             b'>' => *self.beside() = Beside::default(),
             b'"' | b'\'' => return self.string(at, byte),
             byte if is_of_name(byte) => return self.bare(at),
