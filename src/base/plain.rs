@@ -24,9 +24,41 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(written).collect())
 }
 
+/// JSON as it can be shown: what is not plain in its texts is escaped, which reads as the same. Lines stay lines.
+pub fn in_json(json: &str) -> Cow<'_, str> {
+    let is_shown = |c: char| c == '\n' || is_plain(c);
+    if json.chars().all(is_shown) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_shown(c) {
+            out.push(c);
+        } else {
+            out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_reads_as_the_same_and_has_nothing_that_turns_text() {
+        let value = serde_json::json!({ "Zo\u{eb}": "a\u{202e}b\u{2066}\u{200b}\u{85}\u{9b}1m\u{2028}\u{7f}\u{e0041}\n", "n": [1] });
+        let text = serde_json::to_string_pretty(&value).expect("JSON");
+        let shown = in_json(&text);
+        assert!(shown.chars().all(|c| c == '\n' || is_plain(c)), "{shown}");
+        assert!(
+            shown.contains("Zo\u{eb}")
+                && shown.contains(r"a\u202eb\u2066\u200b\u0085\u009b1m\u2028\u007f\udb40\udc41\n"),
+            "{shown}"
+        );
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).expect("JSON"), value);
+        assert!(matches!(in_json("{\n}"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn what_turns_or_hides_text_is_not_plain_and_letters_of_all_scripts_are() {

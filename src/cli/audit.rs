@@ -13,6 +13,7 @@ use super::output::Output;
 use super::remote::{self, Gateway, Remote};
 use super::{Common, Ended};
 use crate::base::clock::Timestamp;
+use crate::base::plain::in_json;
 use crate::store::chain::Reading;
 use crate::store::model::{AuditEntry, AuditRecord};
 
@@ -128,7 +129,7 @@ fn rows(entries: &Value) -> Vec<Vec<String>> {
 fn export(common: &Common, export: &Export, output: &mut Output) -> anyhow::Result<Ended> {
     let gateway = Remote::find(common, &export.gateway)?;
     let Some(path) = &export.to else {
-        return each(&gateway, output, &mut |entry, output| Ok(output.raw(line(entry).as_bytes())?));
+        return each(&gateway, output, &mut |entry, output| Ok(output.raw(in_json(&line(entry)).as_bytes())?));
     };
     let name = || path.display().to_string();
     if path.symlink_metadata().is_ok() {

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use super::{Colours, Common};
+use crate::base::plain::in_json;
 
 /// A command's way out.
 pub struct Output {
@@ -52,13 +53,12 @@ impl Output {
         self.out.flush()
     }
 
-    /// The result as JSON.
+    /// The result as JSON, in which nothing turns or hides text: much of it is what others sent.
     ///
     /// # Errors
     /// When standard output is closed or full.
     pub fn value(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut self.out, value)?;
-        writeln!(self.out)
+        writeln!(self.out, "{}", in_json(&serde_json::to_string_pretty(value)?))
     }
 
     /// Rows under headings, in columns as wide as they need to be.
@@ -101,4 +101,35 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_others_sent_turns_no_text_of_a_result() {
+        let written = Written::default();
+        let mut output =
+            Output { out: Box::new(written.clone()), err: Box::new(io::sink()), json: true, colour: false };
+        output.value(&serde_json::json!({ "type": "a\u{202e}b\u{9b}" })).expect("written");
+        let bytes = written.0.lock().expect("no panic").clone();
+        assert_eq!(String::from_utf8_lossy(&bytes), "{\n  \"type\": \"a\\u202eb\\u009b\"\n}\n");
+    }
 }

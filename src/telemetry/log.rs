@@ -16,7 +16,7 @@ use regex::Regex;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::base::plain::is_invisible;
+use crate::base::plain::{self, is_invisible};
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 4_096;
@@ -181,21 +181,11 @@ fn visible(text: &str, json: bool) -> Cow<'_, str> {
     if text.is_ascii() || !text.chars().any(is_invisible) {
         return Cow::Borrowed(text);
     }
-    let mut out = String::with_capacity(text.len() + 16);
-    for letter in text.chars() {
-        match (is_invisible(letter), json) {
-            (false, _) => out.push(letter),
-            (true, false) => out.extend(letter.escape_unicode()),
-            (true, true) => {
-                let units = letter
-                    .encode_utf16(&mut [0; 2])
-                    .iter()
-                    .fold(String::new(), |all, unit| all + &format!("\\u{unit:04x}"));
-                out.push_str(&units);
-            }
-        }
+    if json {
+        return plain::in_json(text);
     }
-    Cow::Owned(out)
+    let written = |c: char| if is_invisible(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(written).collect())
 }
 
 /// A panic as a line in the log. A message that was put together at run time may hold anything and is not
