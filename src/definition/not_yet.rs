@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn an_entry_whose_webhooks_are_not_taken_has_a_feature_that_says_so() {
         use crate::definition::catalogue::{Listing, entry, ids};
-        for document in ids().filter_map(entry).map(|entry| entry.document()) {
+        for document in ids().filter_map(entry).map(super::super::catalogue::Entry::document) {
             let (listing, refused) = (Listing::of(&document), first_refusal(&document.value, "/webhook"));
             let told = listing.not_yet.iter().any(|feature| *feature != "Sync");
             assert_eq!(refused.is_some(), told, "{listing:?}: {refused:?}");

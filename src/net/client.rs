@@ -185,9 +185,9 @@ impl Clients {
         }
         self.check_literal(outgoing).await.map_err(unsent)?;
         let client = self.client(outgoing).await.map_err(unsent)?;
-        let head = outgoing.timeouts.connect.saturating_add(outgoing.timeouts.response);
+        let patience = outgoing.timeouts.connect.saturating_add(outgoing.timeouts.response);
         let through = if self.proxy(outgoing).is_some() { Through::Proxy } else { Through::Nothing };
-        let response = timeout(head, client.execute(request))
+        let response = timeout(patience, client.execute(request))
             .await
             .map_err(|_elapsed| (Reason::Timeout(Phase::Response), Sent::Maybe))?
             .map_err(|error| classify(&error, through))?;

@@ -42,12 +42,12 @@ impl Forward {
     }
 
     /// Answers a call from what is kept.
-    pub(super) fn from_kept(&self, session: &Session, context: &mut Context, kept: FromKept) -> Answer {
+    pub(super) fn answer_kept(&self, session: &Session, context: &mut Context, kept: FromKept) -> Answer {
         let FromKept { answer, verdict, behind, ready } = kept;
         context.course.cache = Some(verdict);
         let (from, plain) = (&session.req_header().headers, |text: &str| ready.common.redact(text));
-        let content = carried::whole(&self.door, (from, &Bytes::new()), Some(&answer), &plain);
-        carried::note(context, content);
+        let kept = carried::whole(&self.door, (from, &Bytes::new()), Some(&answer), &plain);
+        carried::note(context, kept);
         if let Some(behind) = behind {
             behind.begin(&self.door);
         }

@@ -97,7 +97,7 @@ impl ProxyHttp for Forward {
         let admitted = self.door.handle(&incoming, &mut context.known).await;
         let given = match admitted {
             Ok(Admitted::Forward(call)) => return self.forward(session, context, call).await,
-            Ok(Admitted::Kept(kept)) => self.from_kept(session, context, *kept),
+            Ok(Admitted::Kept(kept)) => self.answer_kept(session, context, *kept),
             // Apart, because their futures are ten times as large as that of a call which passes.
             Ok(Admitted::Whole(call)) => within(place, Box::pin(self.whole(session, context, *call))).await?,
             Ok(Admitted::Pages(call)) => {

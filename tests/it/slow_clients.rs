@@ -111,7 +111,7 @@ fn bodies_that_do_not_end_make_room_for_those_that_do() {
         "0".repeat(64),
         SLOW + 1
     );
-    let held: Vec<_> = (0..4)
+    let slow: Vec<_> = (0..4)
         .map(|_| {
             let mut stream = std::net::TcpStream::connect(deployment.public).unwrap();
             stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![b' '; SLOW])).unwrap();
@@ -121,7 +121,7 @@ fn bodies_that_do_not_end_make_room_for_those_that_do() {
     std::thread::sleep(Duration::from_secs(3));
     let reply = Ledger::default().send_one(&mut Client::new(deployment.public), 800_000).unwrap();
     assert_eq!(reply.status, 202, "{}", String::from_utf8_lossy(&reply.body));
-    let given_up = held
+    let given_up = slow
         .into_iter()
         .filter_map(|mut stream| {
             stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();

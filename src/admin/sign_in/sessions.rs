@@ -238,8 +238,8 @@ mod tests {
         let mut cookies = Vec::new();
         for account in ["ada", "vic"] {
             let (account, began) = (account.to_owned(), Timestamp::from_seconds(1_000));
-            let begun = Begun { account, proof: "p".to_owned(), began };
-            cookies.push(sessions.begin(begun, &random).await.expect("a session"));
+            let wanted = Begun { account, proof: "p".to_owned(), began };
+            cookies.push(sessions.begin(wanted, &random).await.expect("a session"));
         }
         let known = async |sessions: &Sessions| {
             let mut known = Vec::new();

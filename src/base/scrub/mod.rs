@@ -315,7 +315,7 @@ mod tests {
             let texts = texts.iter().map(|(before, word, behind)| format!("{before}{}{behind}", words[*word]));
             let texts: Vec<String> = texts.collect();
             let maps = texts.windows(2).map(|two| serde_json::json!({ &*two[0]: two[1], "value": { "raw": two[1] } }));
-            let text = serde_json::Value::from_iter(maps).to_string();
+            let text = maps.collect::<serde_json::Value>().to_string();
             let text = layers.iter().fold(text, |text, layer| written(&text, *layer));
             let clean = scrubbed(&text);
             prop_assert!(serde_json::from_str::<serde_json::Value>(&clean).is_ok(), "{text}: {clean}");

@@ -50,7 +50,7 @@ impl Damaged<'_> {
     /// sequence number behind the last. Where nothing tells how many are lost at the end, it is told as one.
     pub fn walk(&self, mut told: impl FnMut(u64, Option<&[u8]>)) -> (Vec<Lost>, u64) {
         let (mut at, mut next, mut lost) = (HEADER_BYTES.min(self.bytes.len()), self.first, Vec::new());
-        let mut lose = |at: usize, from: u64, to: u64, told: &mut dyn FnMut(u64, Option<&[u8]>)| {
+        let mut give_up = |at: usize, from: u64, to: u64, told: &mut dyn FnMut(u64, Option<&[u8]>)| {
             if from < to {
                 lost.push(Lost { offset: at as u64, records: to - from });
                 (from..to).for_each(|sequence| told(sequence, None));
@@ -68,15 +68,15 @@ impl Damaged<'_> {
                 Until::Unknown => next + u64::from(at < self.bytes.len()),
             };
             let found = if next < until {
-                self.behind(at, next, to_the_end.get_or_insert_with(|| self.to_the_end()))
+                self.behind(at, next, to_the_end.get_or_insert_with(|| self.chained_to_the_end()))
             } else {
                 None
             };
             let Some((place, sequence)) = found else {
-                lose(at, next, until, &mut told);
+                give_up(at, next, until, &mut told);
                 return (lost, next.max(until));
             };
-            lose(at, next, sequence, &mut told);
+            give_up(at, next, sequence, &mut told);
             (at, next) = (place, sequence);
         }
     }
@@ -133,7 +133,7 @@ impl Damaged<'_> {
     }
 
     /// The frames from which on all are whole up to the end, by their places.
-    fn to_the_end(&self) -> Vec<(usize, u64)> {
+    fn chained_to_the_end(&self) -> Vec<(usize, u64)> {
         let found = self.chained_to(self.bytes.len());
         if !found.is_empty() {
             return found;

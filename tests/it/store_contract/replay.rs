@@ -39,24 +39,27 @@ pub async fn a_replayed_event_is_matched_anew<E: Engine>(lab: Lab<E>) {
     assert_eq!(lab.state(id).await, EventState::Done);
 }
 
+/// Replays an event for which one delivery is planned then.
+async fn replayed<E: Engine>(lab: &Lab<E>, id: EventId, lane: &str) {
+    lab.store().replay_event(id, lab.now()).await.unwrap();
+    let matching = lab.claim_one().await;
+    lab.store().plan(matching.lease, vec![lab.plan(0, lane)]).await.unwrap();
+}
+
 pub async fn what_no_rule_asks_for_any_more_is_withdrawn<E: Engine>(lab: Lab<E>) {
     let id = lab.planned(&["gone", "kept", "done"]).await;
     for leased in lab.claim(10).await {
         let verdict = if &*leased.lane.0 == "done" { Verdict::Done } else { Verdict::Dead };
         lab.finish(&leased, verdict).await;
     }
-    lab.store().replay_event(id, lab.now()).await.unwrap();
-    let matching = lab.claim_one().await;
-    lab.store().plan(matching.lease, vec![lab.plan(0, "kept")]).await.unwrap();
+    replayed(&lab, id, "kept").await;
     let again = lab.claim_one().await;
     lab.finish(&again, Verdict::Done).await;
     assert_eq!((lab.state(id).await, lab.store().depth().dead), (EventState::Done, 0));
     let lab = lab.crash().await;
     let told: Vec<_> = lab.store().deliveries(id).await.unwrap().into_iter().map(|delivery| delivery.state).collect();
     assert_eq!(told, [DeliveryState::Withdrawn, DeliveryState::Done, DeliveryState::Done]);
-    lab.store().replay_event(id, lab.now()).await.unwrap();
-    let matching = lab.claim_one().await;
-    lab.store().plan(matching.lease, vec![lab.plan(0, "gone")]).await.unwrap();
+    replayed(&lab, id, "gone").await;
     let asked_for = lab.store().deliveries(id).await.unwrap().remove(0);
     assert!(matches!(asked_for.state, DeliveryState::Ready { .. }), "{asked_for:?}");
 }

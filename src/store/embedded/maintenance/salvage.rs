@@ -58,7 +58,9 @@ pub fn copy(options: &Options, name: &str, target: &Path) -> Result<JournalBacku
             Some(payload) => frame::encode(sequence, payload, &mut written),
             None => frame::encode(sequence, &filler(name, sequence, now), &mut written),
         });
-        lost.into_iter().for_each(|lost| copied.lose(&path, lost));
+        for one in lost {
+            copied.lose(&path, one);
+        }
         copied.next = next;
         write_file(&segment::path(target, first), &written).map_err(|error| unavailable(target, &error))?;
         copied.segments.push(SegmentBackup { first, bytes: written.len() as u64, crc32c: crc32c::crc32c(&written) });
