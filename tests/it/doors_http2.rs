@@ -248,8 +248,8 @@ async fn an_answer_that_its_client_does_not_read_is_ended() {
     let mut sender = sender.ready().await.unwrap();
     let (answer, _) = sender.send_request(get("/svc/a").body(()).unwrap(), true).unwrap();
     let mut body = answer.await.unwrap().into_body();
-    let reading = async {
-        // Nothing of what came is let go of, so the window does not open again.
+    let reading = async move {
+        // Nothing of what came is let go of before the end, so the window does not open again.
         while let Some(piece) = body.data().await {
             if let Err(error) = piece {
                 return Some(error);

@@ -558,7 +558,7 @@ async fn a_call_by_name_has_its_callers_budget_and_the_time_of_one_call() {
             "{}",
             desk.deployment.log_tail()
         );
-        let told = desk.until(&held, "queued");
+        let told = desk.until(&held, "delivering");
         assert_eq!(service.seen().len(), 2, "the budget is used up: {told}");
         let other = [("authorization", "Bearer key-of-another-application-1"), ASYNC];
         let reply = Client::new(desk.deployment.proxy).send("POST", "/shop/v1/orders", &other, b"{}").unwrap();

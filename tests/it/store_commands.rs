@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use trunkline::store::journal::frame;
 
-use crate::outside::gateway::Deployment;
+use crate::outside::gateway::{ADMIN_TOKEN, Deployment};
 use crate::outside::http::Client;
 use crate::outside::sender::Ledger;
 use crate::outside::sink::{Mood, Sink};
@@ -242,21 +242,24 @@ fn what_was_done_to_an_exported_audit_log_is_found_and_located() {
 
 #[test]
 fn an_export_that_is_refused_leaves_no_file() {
-    let audited = Audited::begin();
-    let gateway = audited.deployment.start();
-    let file = audited.deployment.path().join("again.ndjson");
-    let export = ["audit", "export", "--to", file.to_str().unwrap()];
-    let mut refused = audited.deployment.command(export[0]);
-    let refused = refused.args(&export[1..]).env("TRUNKLINE_ADMIN_TOKEN", "wrong").output().unwrap();
-    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
-    let left = || {
-        let files = fs::read_dir(audited.deployment.path()).unwrap().map(|file| file.unwrap().file_name());
-        files.filter(|name| name.to_string_lossy().starts_with("again")).collect::<Vec<_>>()
+    let deployment = Deployment::of(&[]);
+    let gateway = deployment.start();
+    let file = deployment.path().join("again.ndjson");
+    let export = |token: &str| {
+        let mut command = deployment.command("audit");
+        command.arg("export").arg("--to").arg(&file).env("TRUNKLINE_ADMIN_TOKEN", token);
+        let Output { status, stderr, .. } = command.output().unwrap();
+        (status.code(), String::from_utf8(stderr).unwrap())
     };
-    assert!(left().is_empty(), "{:?}", left());
-    assert_eq!(audited.run(&export), (String::new(), 0));
-    let (told, code) = audited.run(&export);
-    assert!(code == 2 && told.contains("again.ndjson"), "{told}");
+    let left = || {
+        let files = fs::read_dir(deployment.path()).unwrap().map(|file| file.unwrap().file_name());
+        files.filter(|name| name.to_string_lossy().contains("again")).collect::<Vec<_>>()
+    };
+    let (refused, told) = export("wrong");
+    assert_eq!((refused, left().len()), (Some(1), 0), "{told}: {:?}", left());
+    assert_eq!(export(ADMIN_TOKEN).0, Some(0));
+    let (refused, told) = export(ADMIN_TOKEN);
+    assert!(refused == Some(2) && told.contains("again.ndjson"), "{told}");
     assert_eq!(left(), ["again.ndjson"]);
     gateway.kill();
 }
