@@ -61,12 +61,12 @@ impl Room {
 
 impl Taken {
     /// Takes for a body of an application what it needs.
-    fn take_known(&mut self, part: &Part, caller: &Arc<str>, need: usize) -> bool {
+    fn take_known(&mut self, caller: &Arc<str>, (need, taken): (usize, usize), most: usize) -> bool {
         let own = self.callers.get(caller).copied().unwrap_or_default();
-        let left = part.most.saturating_sub(self.known - own);
+        let left = most.saturating_sub(self.known - own);
         // One body where there is no other may be as large as it may be.
-        let alone = if self.known == part.taken { part.most } else { 0 };
-        let fits = own + need <= (left / OF_CALLER).max(alone) && self.known + need <= part.most;
+        let alone = if self.known == taken { most } else { 0 };
+        let fits = own + need <= (left / OF_CALLER).max(alone) && self.known + need <= most;
         if fits {
             self.known += need;
             *self.callers.entry(Arc::clone(caller)).or_default() += need;
@@ -90,8 +90,9 @@ impl Taken {
 enum Holder {
     /// An application's.
     Caller(Arc<str>),
-    /// A stranger's: its number among them, and what is told once it is given up.
-    Stranger(u64, Arc<Notify>),
+    /// A stranger's: its number among them, and what is told once it is given up. None for one that needs nothing yet, as
+    /// most never do.
+    Stranger(Option<(u64, Arc<Notify>)>),
 }
 
 /// One body's part of a room of `most` bytes.
@@ -113,9 +114,7 @@ impl Part {
 
     /// Nothing yet, for somebody of whom nothing is known.
     pub fn of_stranger(room: &Arc<Room>, most: usize) -> Self {
-        let given_up = Arc::new(Notify::new());
-        let number = room.held().strangers.enter(Arc::clone(&given_up), room.clock.monotonic());
-        Self::held_by(room, most, Holder::Stranger(number, given_up))
+        Self::held_by(room, most, Holder::Stranger(None))
     }
 
     fn held_by(room: &Arc<Room>, most: usize, holder: Holder) -> Self {
@@ -150,8 +149,8 @@ impl Part {
     /// Waits until the body is given up, so that others can be read.
     pub async fn given_up(&self) -> Answer {
         match &self.holder {
-            Holder::Caller(_) => future::pending().await,
-            Holder::Stranger(_, given_up) => given_up.notified().await,
+            Holder::Caller(_) | Holder::Stranger(None) => future::pending().await,
+            Holder::Stranger(Some((_, given_up))) => given_up.notified().await,
         }
         self.refused("others need the memory that this body holds, which comes too slowly")
     }
@@ -161,23 +160,25 @@ impl Part {
         Refusal::Unavailable.answer_after(&format!("{words} (`limits.whole_bytes`)"), Duration::from_secs(1)).closing()
     }
 
-    fn take(&self, more: usize) -> bool {
-        let mut held = self.room.held();
-        let fits = match &self.holder {
-            Holder::Caller(caller) => held.take_known(self, caller, more),
-            &Holder::Stranger(number, _) => {
-                let now = self.room.clock.monotonic();
-                held.strangers.take(number, more, (self.most, now))
+    fn take(&mut self, more: usize) -> bool {
+        let Self { room, most, taken, holder, .. } = self;
+        let mut held = room.held();
+        let fits = match holder {
+            Holder::Caller(caller) => held.take_known(caller, (more, *taken), *most),
+            Holder::Stranger(place) => {
+                let now = room.clock.monotonic();
+                let (number, _) = place.get_or_insert_with(|| held.strangers.enter(now));
+                held.strangers.take(*number, more, (*most, now))
             }
         };
-        self.room.show(&held);
+        room.show(&held);
         fits
     }
 
     /// The body, which holds its part as long as anything of it is there.
     pub fn hold(self, body: Bytes) -> Bytes {
-        if let Holder::Stranger(number, _) = self.holder {
-            self.room.held().strangers.was_read(number);
+        if let Holder::Stranger(Some((number, _))) = &self.holder {
+            self.room.held().strangers.was_read(*number);
         }
         if self.taken == 0 { body } else { holding(body, self) }
     }
@@ -185,10 +186,17 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
+        if self.taken == 0 && !matches!(self.holder, Holder::Stranger(Some(_))) {
+            return;
+        }
         let mut held = self.room.held();
         match &self.holder {
             Holder::Caller(caller) => held.give_back_known(caller, self.taken),
-            &Holder::Stranger(number, _) => held.strangers.leave(number),
+            Holder::Stranger(place) => {
+                if let Some((number, _)) = place {
+                    held.strangers.leave(*number);
+                }
+            }
         }
         self.room.show(&held);
     }

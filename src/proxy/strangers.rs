@@ -68,12 +68,13 @@ impl Strangers {
         self.bytes
     }
 
-    /// A body that begins to be read, and its number. `given_up` is told once it is given up.
-    pub(super) fn enter(&mut self, given_up: Arc<Notify>, now: Duration) -> u64 {
+    /// A body that needs something for the first time: its number, and what is told once it is given up.
+    pub(super) fn enter(&mut self, now: Duration) -> (u64, Arc<Notify>) {
         self.last += 1;
-        let marks = [Mark { at: now, bytes: 0 }; 2];
+        let (marks, given_up) = ([Mark { at: now, bytes: 0 }; 2], Arc::new(Notify::new()));
+        let told = Arc::clone(&given_up);
         self.bodies.insert(self.last, Body { bytes: 0, since: now, heard: now, marks, given_up, read: false });
-        self.last
+        (self.last, told)
     }
 
     /// Takes `more` bytes that have come of a body, of `most` for all. Whether there is room for them; none if it was given
@@ -147,8 +148,7 @@ mod tests {
     }
 
     fn enter(strangers: &mut Strangers, millis: u64) -> (u64, Arc<Notify>) {
-        let given_up = Arc::new(Notify::new());
-        (strangers.enter(Arc::clone(&given_up), Duration::from_millis(millis)), given_up)
+        strangers.enter(Duration::from_millis(millis))
     }
 
     #[tokio::test]

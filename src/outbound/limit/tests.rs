@@ -63,19 +63,7 @@ async fn those_who_wait_go_no_faster_because_another_limit_changes() {
         for _ in 0..10 {
             let limiter = Arc::clone(&limiter);
             calls.spawn(async move {
-                let (connection, caller, place) = (Arc::from("default"), Arc::from("app"), Arc::from("https://a"));
-                let ask = Ask {
-                    connection: &connection,
-                    caller: Some(&caller),
-                    endpoint: None,
-                    method: &Method::GET,
-                    path: "/",
-                    place: &place,
-                    until: None,
-                    lane: Lane::Turn,
-                };
-                let permit = limiter.admit(&ask, 100).await.expect("its turn");
-                permit.answered(Report::default());
+                admit_among(&limiter, "app", 100).await.expect("its turn").answered(Report::default());
             });
         }
         tokio::time::sleep(Duration::from_millis(60)).await;
