@@ -14,8 +14,10 @@ use tokio::time::timeout;
 
 use super::key::{Chosen, Key};
 
-/// How long others wait for the rest of an answer whose head has come: its caller may read it slowly.
+/// How long others wait for the next [`PACE`] bytes of an answer whose body has begun to come: its caller may read it
+/// slowly. Before the body begins only the service can be slow.
 const REST: Duration = Duration::from_secs(2);
+const PACE: usize = 64 << 10;
 
 /// Requests that wait for each other: for what is of one key and, where `Vary` is known of an answer of that key, chosen
 /// by the same headers.
@@ -35,7 +37,8 @@ pub struct Flights(Mutex<HashMap<Line, watch::Receiver<Stage>>>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Asking,
-    Reading,
+    /// So many bytes of the body have come.
+    Reading(usize),
     Over(Ended),
 }
 
@@ -82,9 +85,9 @@ impl Flights {
 }
 
 impl Lead {
-    /// The head of an answer that is to be kept has come.
-    pub fn reads(&self) {
-        self.stage.send_replace(Stage::Reading);
+    /// So many bytes of the body of an answer that is to be kept have come.
+    pub fn has_read(&self, bytes: usize) {
+        self.stage.send_replace(Stage::Reading(bytes));
     }
 
     /// There is nothing more to wait for.
@@ -102,18 +105,64 @@ impl Drop for Lead {
 impl Wait {
     /// Waits for the end, at most for `patience` and not long for a slow reader.
     pub async fn ended(mut self, patience: Duration) -> Ended {
-        let past_asking = timeout(patience, self.0.wait_for(|stage| *stage != Stage::Asking)).await;
-        let stage = match past_asking.map(|told| told.map(|stage| *stage)) {
-            Ok(Ok(stage)) => stage,
-            Ok(Err(_)) => return Ended::Left,
-            Err(_) => return Ended::Done,
+        timeout(patience, self.end_of_reading()).await.unwrap_or(Ended::Done)
+    }
+
+    async fn end_of_reading(&mut self) -> Ended {
+        let Ok(stage) = self.0.wait_for(|stage| *stage != Stage::Asking).await.map(|stage| *stage) else {
+            return Ended::Left;
         };
-        if let Stage::Over(ended) = stage {
-            return ended;
+        let mut stage = stage;
+        while let Stage::Reading(bytes) = stage {
+            let enough = |stage: &Stage| !matches!(stage, Stage::Reading(now) if *now < bytes + PACE);
+            stage = match timeout(REST, self.0.wait_for(enough)).await.map(|told| told.map(|stage| *stage)) {
+                Ok(Ok(stage)) => stage,
+                Ok(Err(_)) => return Ended::Left,
+                Err(_) => return Ended::Done,
+            };
         }
-        match timeout(REST, self.0.wait_for(|stage| matches!(stage, Stage::Over(_)))).await {
-            Ok(Err(_)) => Ended::Left,
-            Ok(Ok(_)) | Err(_) => Ended::Done,
+        match stage {
+            Stage::Over(ended) => ended,
+            Stage::Asking | Stage::Reading(_) => Ended::Done,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Line {
+        Line { key: Key::for_test("/a"), chosen: None }
+    }
+
+    /// How a wait of ten seconds ends, and after how long, where this much of the body has come at each moment.
+    async fn waited(pieces: &[(u64, usize)], over_at: u64) -> (Ended, u64) {
+        let flights = Arc::new(Flights::default());
+        let lead = flights.join(&line()).unwrap();
+        let wait = flights.join(&line()).unwrap_err();
+        let began = tokio::time::Instant::now();
+        let waiting = tokio::spawn(async move {
+            let ended = wait.ended(Duration::from_secs(10)).await;
+            (ended, began.elapsed().as_secs())
+        });
+        for &(at, bytes) in pieces {
+            tokio::time::sleep_until(began + Duration::from_secs(at)).await;
+            lead.has_read(bytes);
+        }
+        tokio::time::sleep_until(began + Duration::from_secs(over_at)).await;
+        lead.ends();
+        waiting.await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_wait_for_a_slow_service_and_not_for_a_slow_reader() {
+        assert_eq!(waited(&[(5, 100)], 6).await, (Ended::Done, 6), "the body begins late");
+        let steady: Vec<_> = (1..8).map(|at| (at, at as usize * PACE)).collect();
+        assert_eq!(waited(&steady, 9).await, (Ended::Done, 9), "a long body at a good pace");
+        let trickle: Vec<_> = (1..8).map(|at| (at, at as usize * 1_000)).collect();
+        assert_eq!(waited(&trickle, 9).await, (Ended::Done, 3), "two seconds after the body began");
+        let endless: Vec<_> = (1..20).map(|at| (at, at as usize * PACE)).collect();
+        assert_eq!(waited(&endless, 30).await, (Ended::Done, 10), "no longer than the call may take");
     }
 }

@@ -180,6 +180,21 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
 }
 
 #[cfg(test)]
+impl Key {
+    /// Of what is at this path and query of one place.
+    pub(super) fn for_test(target: &str) -> Self {
+        Self::from(Parts {
+            integration: "svc".into(),
+            fingerprint: Fingerprint([0; 32]),
+            connection: "default".into(),
+            era: 1,
+            place: "https://api.example.com".into(),
+            target: target.into(),
+        })
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -209,14 +224,7 @@ mod tests {
 
     #[test]
     fn a_key_shows_no_target_and_follows_no_location_to_another_origin() {
-        let key = Key::from(Parts {
-            integration: "svc".into(),
-            fingerprint: Fingerprint([0; 32]),
-            connection: "default".into(),
-            era: 1,
-            place: "https://api.example.com".into(),
-            target: "/v1/a?secret=1".into(),
-        });
+        let key = Key::for_test("/v1/a?secret=1");
         assert_eq!(format!("{key:?}"), "Key(svc/default, …)");
         let target = |reference: &str| key.named_by(reference).map(|named| named.0.parts.target.to_string());
         assert_eq!(target("b?x=1"), Some("/v1/b?x=1".to_owned()));

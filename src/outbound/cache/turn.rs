@@ -149,9 +149,6 @@ impl Turn {
             self.unkept(status);
             return Next::Pass(self.told(status, ""));
         };
-        if let Some(lead) = &recording.lead {
-            lead.reads();
-        }
         let told = self.told(status, "; stored");
         Next::Keep(Box::new(recording), told)
     }
@@ -284,6 +281,9 @@ impl Recording {
     /// it drops it.
     pub fn push(&mut self, piece: &[u8]) -> bool {
         let length = self.body.len() + piece.len();
+        if let Some(lead) = self.lead.as_ref().filter(|_| !piece.is_empty()) {
+            lead.has_read(length);
+        }
         let reason = if length > self.max_body {
             "too_large"
         } else if length > self.body.capacity() {
