@@ -174,12 +174,12 @@ pub const DEDUPE_WINDOW: Duration = Duration::from_hours(72);
 pub enum StoreError {
     /// The data directory belongs to another running process.
     #[error(
-        "the store at {path} is in use by another process (lock held by pid {holder}): stop it, or give this one another `state` path"
+        "the store at {path} is in use by another process {holder}: stop it, or give this one another `state` path"
     )]
     InUse {
         /// The store's directory.
         path: String,
-        /// What the lock file says of its holder.
+        /// Which process has it, in words that follow "process".
         holder: String,
     },
     /// The store was written by a newer version.

@@ -169,7 +169,7 @@ async fn a_second_opening_of_one_directory_is_refused_and_names_the_holder() {
     let store = open(options(directory.path(), clock.clone())).await.unwrap();
     let second = trunkline::store::embedded::open(&options(directory.path(), clock.clone()));
     let Err(StoreError::InUse { holder, .. }) = second else { panic!("{second:?}") };
-    assert_eq!(holder, std::process::id().to_string());
+    assert_eq!(holder, format!("with pid {}", std::process::id()));
     store.close().await;
     open(options(directory.path(), clock)).await.unwrap().close().await;
 }

@@ -436,8 +436,11 @@ async fn a_store_of_which_nothing_can_be_read_has_no_backup() {
     let length = fs::read(&journal).unwrap().len();
     fs::write(&journal, vec![0; length]).unwrap();
     let backup = TempDir::new().unwrap();
-    let refused = maintenance::backup(&lab.options(), backup.path());
-    assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{refused:?}");
+    for again in [false, true] {
+        let refused = maintenance::backup(&lab.options(), backup.path());
+        assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{again}: {refused:?}");
+        assert_eq!(fs::read_dir(backup.path()).unwrap().count(), 0, "what is refused leaves nothing");
+    }
 }
 
 #[tokio::test]

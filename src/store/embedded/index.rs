@@ -357,7 +357,11 @@ impl Index {
 
     fn get_open(&self) -> Result<Arc<Open>, StoreError> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        open.clone().ok_or_else(|| StoreError::Unavailable(Arc::from("the index is being opened anew, or closed")))
+        open.clone().ok_or_else(|| {
+            StoreError::Unavailable(Arc::from(
+                "the index is not open: it is being opened anew, or waits for room on the disk",
+            ))
+        })
     }
 
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {

@@ -30,8 +30,9 @@ impl Lock {
             let mut holder = Vec::new();
             // What the file says only helps a person.
             drop(file.read_to_end(&mut holder));
-            let holder: String =
-                String::from_utf8_lossy(&holder).chars().filter(char::is_ascii_digit).take(20).collect();
+            let pid: String = String::from_utf8_lossy(&holder).chars().filter(char::is_ascii_digit).take(20).collect();
+            // The number is written after the lock is taken.
+            let holder = if pid.is_empty() { "that is just starting".to_owned() } else { format!("with pid {pid}") };
             return Err(StoreError::InUse { path: directory.display().to_string(), holder });
         }
         // Written as well as that goes: a full disk must not keep a gateway from starting, and this only helps a person.

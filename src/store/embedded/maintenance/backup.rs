@@ -101,6 +101,9 @@ pub enum Unfinished {
     Resumed,
 }
 
+/// The manifest's name.
+const MANIFEST: &str = "manifest.json";
+
 /// The manifest's file: the report, and the CRC32C of its JSON text.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,7 +113,7 @@ struct Manifest {
 }
 
 /// Writes a backup of a store, which may be in use, into a directory that is empty or not there. What cannot be read of
-/// its journals is left out, and the report names it.
+/// its journals is left out, and the report names it. One that fails leaves the directory empty.
 ///
 /// # Errors
 /// [`StoreError::NotFound`] when there is no store; [`StoreError::Conflict`] when the target is not
@@ -120,6 +123,16 @@ pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> 
         return Err(StoreError::NotFound(format!("a store at {}", options.directory.display())));
     }
     empty_directory(to)?;
+    let written = write_backup(options, to);
+    if written.is_err() {
+        // As well as that goes: the error is what counts.
+        JOURNALS.iter().for_each(|name| drop(fs::remove_dir_all(to.join(name))));
+        drop(fs::remove_file(to.join(MANIFEST)));
+    }
+    written
+}
+
+fn write_backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> {
     let created_at = options.clock.now();
     // The audit log is read last: it has what was done before, whatever the others have of the effects.
     let mut damage = None;
@@ -187,7 +200,7 @@ fn copy_once(options: &Options, name: &str, target: &Path) -> Result<JournalBack
 /// # Errors
 /// [`StoreError::Damaged`] says which file; [`StoreError::NewerFormat`].
 pub fn verify(from: &Path) -> Result<BackupReport, StoreError> {
-    let path = from.join("manifest.json");
+    let path = from.join(MANIFEST);
     let bytes = fs::read(&path).map_err(|error| damaged(&format!("the manifest cannot be read: {error}"), &path))?;
     let manifest: Manifest =
         serde_json::from_slice(&bytes).map_err(|_| damaged("the manifest does not read", &path))?;
@@ -261,7 +274,7 @@ fn empty_directory(directory: &Path) -> Result<(), StoreError> {
 
 fn write_manifest(report: &BackupReport, to: &Path) -> std::io::Result<()> {
     let manifest = Manifest { crc32c: checksum(report), backup: report.clone() };
-    write_file(&to.join("manifest.json"), &serde_json::to_vec_pretty(&manifest)?)?;
+    write_file(&to.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
     SystemDisk.sync_directory(to)
 }
 
