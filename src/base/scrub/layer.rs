@@ -146,6 +146,7 @@ impl Layer<'_> {
 
     /// A value without its quotes, and with them.
     pub fn value(&self, at: usize, name: &Name) -> (Range<usize>, Range<usize>) {
+        let at = at + self.prefix(at);
         if self.is_walled(name) && self.is_wall(at) {
             return (at..at, at..at);
         }
@@ -161,15 +162,25 @@ impl Layer<'_> {
         (at..end, at..end)
     }
 
+    /// How many letters stand before a quote that are of the string: Python writes `u'text'` and `rb'text'`.
+    fn prefix(&self, at: usize) -> usize {
+        let rest = self.reading.bytes.get(at..).unwrap_or_default();
+        let letters = rest.iter().take(3).take_while(|byte| byte.is_ascii_alphabetic()).count();
+        if letters < 3 && self.is_quote(at + letters) && !self.is_wall(at + letters) { letters } else { 0 }
+    }
+
     fn scalar_end(&self, at: usize, name: &Name) -> usize {
-        // A scheme stands before what it is a scheme of.
-        let has_blanks = self.said(name.range.clone()).to_ascii_lowercase().ends_with("authorization");
+        // A scheme stands before what it is a scheme of, and cookies stand in a row.
+        let said = self.said(name.range.clone()).to_ascii_lowercase();
+        let is_cookie = said.ends_with("cookie") && self.byte(name.sign) == Some(b':');
+        let has_blanks = is_cookie || said.ends_with("authorization");
         // In a value that is not percent-encoded, what is so is of the value.
         let is_percent = self.is_in(b'%', name.sign);
         let is_end = |at: usize, byte: u8| {
             let is_sign = match byte {
                 b' ' => !has_blanks,
-                b',' | b'&' | b';' | b'}' | b']' | b')' | b'<' | b'>' | b'"' | b'\'' | b'\\' => true,
+                b';' => !is_cookie,
+                b',' | b'&' | b'}' | b']' | b')' | b'<' | b'>' | b'"' | b'\'' | b'\\' => true,
                 byte => byte.is_ascii_whitespace(),
             };
             is_sign && (is_percent || !self.is_in(b'%', at))

@@ -114,6 +114,9 @@ mod tests {
             ),
             ("a=1&client%5Fsecret=x%26y&b=2&token", "a=1&client%5Fsecret=[redacted]&b=2&token"),
             ("Authorization: Bearer abc\nX: y", "Authorization: [redacted]\nX: y"),
+            ("Cookie: a=b; c=d\nX: y", "Cookie: [redacted]\nX: y"),
+            (r#"{"raw":"Set-Cookie: a=b; Path=/\nX: y"}"#, r#"{"raw":"Set-Cookie: [redacted]\nX: y"}"#),
+            ("{u'token': u'a\\'b', 'pin': b\"c\"}", "{u'token': u'[redacted]', 'pin': b\"[redacted]\"}"),
             (
                 "<a><w:Password Type=\"t\">x</w:Password><b apiKey='k' c=\"d\"/></a>",
                 "<a><w:Password Type=\"t\">[redacted]</w:Password><b apiKey='[redacted]' c=\"d\"/></a>",
