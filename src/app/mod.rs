@@ -138,8 +138,7 @@ impl App {
         let seams = options.seams.clone();
         let (reloader, live) = first_generation(&options).await?;
         let generation = live.load();
-        check_mode(&options, &generation)?;
-        check_runnable(&generation)?;
+        check(&options, &generation)?;
         let (store, opened) = open(&options, &live, secrets.as_ref()).await?;
         reloader.recorded_in(Arc::clone(&store) as _).await;
         admin::end_sessions(&opened.sign_in, &reloader).await;
@@ -276,17 +275,14 @@ async fn first_generation(options: &Options) -> Result<(Arc<Reloader>, Arc<Live>
     Ok((Arc::new(reloader), live))
 }
 
-fn check_mode(options: &Options, generation: &Generation) -> Result<(), StartError> {
-    if options.mock.is_some() && generation.gateway.fixed.mode != Mode::Development {
+/// Whether these options and this generation can be run. A setting that is not run must not be passed over: `tls` left
+/// out would be plain HTTP.
+fn check(options: &Options, generation: &Generation) -> Result<(), StartError> {
+    let fixed = &generation.gateway.fixed;
+    if options.mock.is_some() && fixed.mode != Mode::Development {
         return Err(StartError::MockInProduction);
     }
-    Ok(())
-}
-
-/// A setting that is not run must not be passed over: `tls` left out would be plain HTTP.
-fn check_runnable(generation: &Generation) -> Result<(), StartError> {
-    let part = generation.gateway.fixed.not_run.first();
-    part.map_or(Ok(()), |part| Err(StartError::NotYet(part.clone())))
+    fixed.not_run.first().map_or(Ok(()), |part| Err(StartError::NotYet(part.clone())))
 }
 
 fn describe(metrics: &Metrics, generation: &Generation, admin: &Listen) {

@@ -199,11 +199,7 @@ impl ProxyHttp for Forward {
         let idle = context.call()?.ready.timeouts.idle;
         let now = self.now();
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
-            context.interim += 1;
-            if context.interim > INTERIM {
-                return Err(Error::explain(ErrorType::InvalidHTTPHeader, "too many interim answers").into_up());
-            }
-            return headers::to_caller(response, context.call()?.ready.credential());
+            return interim(response, context);
         }
         traced::answered(&self.door, context, response.status.as_u16());
         if response.status == StatusCode::SWITCHING_PROTOCOLS && !is_websocket(session) {
@@ -464,4 +460,13 @@ impl ProxyHttp for Forward {
     ) -> bool {
         true
     }
+}
+
+/// An answer before the answer (RFC 9110 §15.2): it passes, and there are only so many.
+fn interim(response: &mut ResponseHeader, context: &mut Context) -> pingora::Result<()> {
+    context.interim += 1;
+    if context.interim > INTERIM {
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "too many interim answers").into_up());
+    }
+    headers::to_caller(response, context.call()?.ready.credential())
 }

@@ -6,6 +6,7 @@ use super::values::is_loopback;
 use super::{Findings, rules};
 use crate::definition::problem::Code;
 use crate::definition::raw::auth::Auth;
+use crate::definition::raw::connection::Connection;
 use crate::definition::raw::integration::Integration;
 use crate::definition::raw::oauth2::{Grant, OAuth2};
 use crate::definition::raw::request::Shape;
@@ -86,30 +87,35 @@ fn connections(raw: &Integration, found: &mut Findings<'_>) {
                 found.error(Code::MissingField, &at, format!("connection `{id}` has no `{field}`"));
             }
         }
-        for (name, input) in raw.inputs.iter() {
-            if connection.inputs.get(name).is_none() && input.default.is_none() && !input.optional {
-                let at = super::below(&format!("{at}/inputs"), name);
-                found.error(Code::MissingField, &at, format!("connection `{id}` does not tell `{name}`"));
-            }
+        told_inputs(raw, connection, &at, found);
+    }
+}
+
+/// Whether a connection tells the inputs that it must, and values that fit.
+fn told_inputs(raw: &Integration, connection: &Connection, at: &str, found: &mut Findings<'_>) {
+    let id = &connection.id.0;
+    for (name, input) in raw.inputs.iter() {
+        if connection.inputs.get(name).is_none() && input.default.is_none() && !input.optional {
+            let at = super::below(&format!("{at}/inputs"), name);
+            found.error(Code::MissingField, &at, format!("connection `{id}` does not tell `{name}`"));
         }
-        for (name, value) in connection.inputs.iter() {
-            let value_at = super::below(&format!("{at}/inputs"), name);
-            match raw.inputs.get(name) {
-                None if found.left_out.touches("/inputs") => {}
-                None => {
-                    let known = raw.inputs.iter().map(|(name, _)| name);
-                    let near = crate::definition::suggest::nearest(name, known);
-                    let problem =
-                        found.error(Code::UnknownName, &value_at, format!("`{name}` is not one of the `inputs`"));
-                    problem.suggestion = near;
-                }
-                Some(input) => {
-                    let pattern = input.pattern.as_deref().and_then(|pattern| regex::Regex::new(pattern).ok());
-                    let fits = pattern.is_none_or(|pattern| pattern.is_match(value))
-                        && (input.choices.is_empty() || input.choices.contains(value));
-                    if !fits {
-                        found.error(Code::BadFormat, &value_at, format!("this is not a value that `{name}` takes"));
-                    }
+    }
+    for (name, value) in connection.inputs.iter() {
+        let value_at = super::below(&format!("{at}/inputs"), name);
+        match raw.inputs.get(name) {
+            None if found.left_out.touches("/inputs") => {}
+            None => {
+                let known = raw.inputs.iter().map(|(name, _)| name);
+                let near = crate::definition::suggest::nearest(name, known);
+                let problem = found.error(Code::UnknownName, &value_at, format!("`{name}` is not one of the `inputs`"));
+                problem.suggestion = near;
+            }
+            Some(input) => {
+                let pattern = input.pattern.as_deref().and_then(|pattern| regex::Regex::new(pattern).ok());
+                let fits = pattern.is_none_or(|pattern| pattern.is_match(value))
+                    && (input.choices.is_empty() || input.choices.contains(value));
+                if !fits {
+                    found.error(Code::BadFormat, &value_at, format!("this is not a value that `{name}` takes"));
                 }
             }
         }

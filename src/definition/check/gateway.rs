@@ -29,6 +29,30 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
         }
     }
     secrets(raw, development, found);
+    callers(raw, development, found);
+    if let Some(raw) = &raw.admin {
+        admin::check(raw, found);
+    }
+    if let Some(trace) = &raw.trace {
+        match plain_address(&trace.otlp.endpoint) {
+            Ok(url) if url.query().is_none() => {}
+            Ok(_) => _ = found.error(Code::BadFormat, "/trace/otlp/endpoint", "this address has a query"),
+            Err(message) => _ = found.error(Code::BadFormat, "/trace/otlp/endpoint", message),
+        }
+    }
+    connect(raw, development, found);
+    rules::check(&raw.rules, found);
+    rules::own(&raw.rules, found);
+    private_networks(raw, found);
+    destinations(raw, found);
+    if raw.secrets.is_none() && !development {
+        let problem =
+            found.warning(Code::MissingField, "/secrets", "there is no master key, so no credential can be kept");
+        problem.help = Some("Make one with `trunkline keys generate`, and name it under `secrets.key`.".to_owned());
+    }
+}
+
+fn callers(raw: &Gateway, development: bool, found: &mut Findings<'_>) {
     found.duplicates("/callers", "callers", raw.callers.iter().map(|caller| caller.id.0.as_str()));
     for (index, caller) in raw.callers.iter().enumerate() {
         let at = format!("/callers/{index}");
@@ -44,19 +68,9 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
             );
         }
     }
-    if let Some(raw) = &raw.admin {
-        admin::check(raw, found);
-    }
-    if let Some(trace) = &raw.trace {
-        match plain_address(&trace.otlp.endpoint) {
-            Ok(url) if url.query().is_none() => {}
-            Ok(_) => _ = found.error(Code::BadFormat, "/trace/otlp/endpoint", "this address has a query"),
-            Err(message) => _ = found.error(Code::BadFormat, "/trace/otlp/endpoint", message),
-        }
-    }
-    connect(raw, development, found);
-    rules::check(&raw.rules, found);
-    rules::own(&raw.rules, found);
+}
+
+fn private_networks(raw: &Gateway, found: &mut Findings<'_>) {
     for (index, network) in raw.private_networks.iter().enumerate() {
         if read_network(&network.0).is_none() {
             let at = format!("/private_networks/{index}");
@@ -64,6 +78,9 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
             problem.help = Some("Write the first address and how many bits count, such as 10.0.0.0/8.".to_owned());
         }
     }
+}
+
+fn destinations(raw: &Gateway, found: &mut Findings<'_>) {
     for (id, destination) in raw.destinations.iter() {
         let at = below("/destinations", id);
         if let Err(message) = plain_address(&destination.url) {
@@ -74,11 +91,6 @@ pub(super) fn check(raw: &Gateway, found: &mut Findings<'_>) {
             let problem = found.warning(Code::MissingField, &at, format!("messages to `{id}` are not signed"));
             problem.help = Some("Give a `signing_secret`, so that the application knows who speaks.".to_owned());
         }
-    }
-    if raw.secrets.is_none() && !development {
-        let problem =
-            found.warning(Code::MissingField, "/secrets", "there is no master key, so no credential can be kept");
-        problem.help = Some("Make one with `trunkline keys generate`, and name it under `secrets.key`.".to_owned());
     }
 }
 
