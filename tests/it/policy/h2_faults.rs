@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 
 use trunkline::base::clock::{Clock, ManualClock, Timestamp};
 use trunkline::definition::plan::Integration;
-use trunkline::definition::plan::api::{Endpoint, Errors, Transform};
+use trunkline::definition::plan::api::{Endpoint, Errors, HttpVersions, Transform};
 
 use super::retries::{conversation, named, retry};
 use crate::support::doors::{Doors, KEY, Setup, service};
@@ -302,4 +302,59 @@ async fn an_upload_takes_as_long_as_it_makes_progress() {
     wire.0.read_to_string(&mut text).await.unwrap();
     assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("done"), "{text}");
     assert_eq!(*spoken.lock().unwrap(), [true, false], "what is short goes over HTTP/2");
+}
+
+/// A service that speaks HTTP/2 only, reads each body to its end, and answers with its length.
+async fn of_two(authority: &Authority) -> Integration {
+    let acceptor = authority.acceptor("localhost", &["h2"]);
+    let address = serve(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                tokio::spawn(async move {
+                    let (mut body, mut length) = (request.into_body(), 0);
+                    while let Some(piece) = body.data().await {
+                        let piece = piece.unwrap();
+                        length += piece.len();
+                        body.flow_control().release_capacity(piece.len()).unwrap();
+                    }
+                    let head = http::Response::builder().body(()).unwrap();
+                    let text = format!("{length} bytes");
+                    respond.send_response(head, false).unwrap().send_data(text.into(), true).unwrap();
+                });
+            }
+        }
+    })
+    .await;
+    let mut integration = service(&format!("https://localhost:{}", address.port()));
+    let api = integration.api.as_mut().unwrap();
+    (api.transport.ca, api.transport.allow_private) = (Some(authority.trusted()), true);
+    integration
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_of_http_2_only_gets_long_bodies_as_well_where_the_file_says_so() {
+    let authority = Authority::new();
+    for (http, takes_long) in [(HttpVersions::Two, true), (HttpVersions::Best, false)] {
+        let mut integration = of_two(&authority).await;
+        integration.api.as_mut().unwrap().transport.http = http;
+        let doors = Doors::start(Setup { names: names(), ..Setup::of(integration) });
+        for length in [0, 5, 200_000] {
+            let text = conversation(&doors, "POST", &"x".repeat(length)).await;
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            if length < 64 << 10 || takes_long {
+                assert!(
+                    head.starts_with("HTTP/1.1 200") && body.contains(&format!("{length} bytes")),
+                    "{http:?}: {text}"
+                );
+            } else {
+                assert!(
+                    head.starts_with("HTTP/1.1 502"),
+                    "it takes no HTTP/1.1, which is what long bodies go in: {text}"
+                );
+            }
+        }
+    }
 }
