@@ -165,7 +165,7 @@ async def view(admin, seen, place):
     writer.write(f"GET /api/activity/stream?path=/hit HTTP/1.1\r\nHost: 127.0.0.1:{admin}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
     assert b" 200 " in (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0]
     while line := await reader.readline():
-        seen[place] += line.startswith(b"id: ")
+        seen[place] += line.startswith(b"data: ")
         assert not line.startswith(b"event: "), line
 
 

@@ -115,11 +115,11 @@ pub fn journal_decode(bytes: &[u8]) {
     frame::encode(7, bytes, &mut framed);
     framed.extend_from_slice(bytes);
     let Read::Frame(found, _) = frame::decode(&framed) else { panic!("a frame does not read back") };
-    assert_eq!((found.sequence, found.payload), (7, bytes));
+    assert_eq!((found.number, found.payload), (7, bytes));
     let mut rest = bytes;
     while let Read::Frame(read, taken) = frame::decode(rest) {
         let mut again = Vec::new();
-        frame::encode(read.sequence, read.payload, &mut again);
+        frame::encode(read.number, read.payload, &mut again);
         assert_eq!(again, rest[..taken]);
         rest = &rest[taken..];
     }

@@ -285,10 +285,12 @@ fn rewrite(file: &Path, change: impl Fn(u64, String) -> String) {
     let begin = (0..bytes.len()).find(|at| matches!(frame::decode(&bytes[*at..]), frame::Read::Frame(..))).unwrap();
     made.extend_from_slice(&bytes[..begin]);
     at += begin;
+    let mut sequence: u64 = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
     while let frame::Read::Frame(found, taken) = frame::decode(&bytes[at..]) {
-        let payload = change(found.sequence, String::from_utf8(found.payload.to_vec()).unwrap());
-        frame::encode(found.sequence, payload.as_bytes(), &mut made);
+        let payload = change(sequence, String::from_utf8(found.payload.to_vec()).unwrap());
+        frame::encode(found.number, payload.as_bytes(), &mut made);
         at += taken;
+        sequence += 1;
     }
     made.extend_from_slice(&bytes[at..]);
     fs::write(file, made).unwrap();

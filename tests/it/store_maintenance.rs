@@ -23,6 +23,8 @@ use trunkline::store::{Audit, Backlog, Events, Records, StoreError, Work};
 use crate::support::store::{open, options};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+/// Bytes of a segment before its first frame.
+const HEADER: usize = 44;
 const WINDOW: Duration = Duration::from_hours(72);
 
 struct Lab {
@@ -353,11 +355,11 @@ async fn a_backup_of_a_damaged_store_has_what_can_be_read_and_names_the_rest() {
     let damaged = lab.directory.path().join("events/00000000000000000001.journal");
     let mut bytes = fs::read(&damaged).unwrap();
     // The frame of the first event: behind the header of the segment, and its own.
-    bytes[36 + 16 + 20] ^= 1;
+    bytes[HEADER + 16 + 20] ^= 1;
     fs::write(&damaged, bytes).unwrap();
     let backup = TempDir::new().unwrap();
     let made = maintenance::backup(&lab.options(), backup.path()).unwrap();
-    let told = maintenance::LostRecords { file: damaged.display().to_string(), offset: 36, records: 1 };
+    let told = maintenance::LostRecords { file: damaged.display().to_string(), offset: HEADER as u64, records: 1 };
     assert_eq!(made.journals[0].lost, [told]);
     assert!(made.journals[1..].iter().all(|journal| journal.lost.is_empty()));
     assert_eq!(maintenance::verify(backup.path()).unwrap(), made);
@@ -379,20 +381,49 @@ async fn a_backup_without_a_mark_has_what_is_behind_the_damaged_as_well() {
     let events = lab.directory.path().join("events");
     let (damaged, mark) = (events.join("00000000000000000001.journal"), events.join("mark"));
     let mut bytes = fs::read(&damaged).unwrap();
-    bytes[36 + 16 + 20] ^= 1;
+    bytes[HEADER + 16 + 20] ^= 1;
     fs::write(&damaged, bytes).unwrap();
     fs::write(&mark, [0x55; 130]).unwrap();
     let backup = TempDir::new().unwrap();
     let made = maintenance::backup(&lab.options(), backup.path()).unwrap();
     let told =
         |file: &Path, offset, records| maintenance::LostRecords { file: file.display().to_string(), offset, records };
-    assert_eq!(made.journals[0].lost, [told(&mark, 0, 0), told(&damaged, 36, 1)]);
+    assert_eq!(made.journals[0].lost, [told(&mark, 0, 0), told(&damaged, HEADER as u64, 1)]);
     let target = TempDir::new().unwrap();
     let options = Options { directory: target.path().join("state"), ..lab.options() };
     maintenance::restore(backup.path(), &options, Unfinished::Resumed).unwrap();
     let restored = Lab { store: open(options).await.unwrap(), ..lab };
     assert_eq!((restored.state(lost).await, restored.state(kept).await), (None, Some(EventState::Queued)));
     restored.store.close().await;
+}
+
+/// The first bytes of the segment that begins with a sequence number.
+fn magic(directory: &Path, first: u64) -> Vec<u8> {
+    fs::read(directory.join(format!("events/{first:020}.journal"))).unwrap()[..8].to_vec()
+}
+
+#[tokio::test]
+async fn a_store_of_the_format_without_salts_is_gone_on_with_and_has_them_from_the_next_start_on() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("format"), r#"{"format":4}"#).unwrap();
+    ["events", "records", "audit"].map(|part| fs::create_dir(directory.path().join(part)).unwrap());
+    let clock = Arc::new(ManualClock::at(NOW));
+    let store = open(small(directory.path(), &clock)).await.unwrap();
+    let lab = Lab { directory, clock, random: SeededRandom::new(5), store };
+    let before = lab.accept().await;
+    assert_eq!(magic(lab.directory.path(), 1), b"TLJRNL\0\x02");
+    let lab = lab.reopen().await;
+    let after = lab.accept().await;
+    let newest = fs::read_dir(lab.directory.path().join("events")).unwrap().map(|file| file.unwrap().file_name());
+    let newest = newest.filter_map(|name| name.to_str()?.strip_suffix(".journal")?.parse().ok()).max().unwrap();
+    assert!(newest > 1);
+    assert_eq!(magic(lab.directory.path(), newest), b"TLJRNL\0\x03");
+    let lab = lab.reopen().await;
+    for id in [before, after] {
+        assert_eq!(lab.state(id).await, Some(EventState::Queued));
+    }
+    lab.store.close().await;
+    assert!(maintenance::check(&lab.options()).unwrap().problems.is_empty());
 }
 
 #[tokio::test]
@@ -402,7 +433,7 @@ async fn what_a_sender_wrote_into_a_body_is_not_taken_for_entries_of_the_journal
     let planted = donor.accept().await;
     donor.store.close().await;
     let bytes = fs::read(first(&donor)).unwrap();
-    let Read::Frame(accepted, _) = frame::decode(&bytes[36..]) else { panic!("no frame") };
+    let Read::Frame(accepted, _) = frame::decode(&bytes[HEADER..]) else { panic!("no frame") };
     let lab = Lab::begin().await;
     let mut body = br#"{"type":"x","id":"attack"} "#.to_vec();
     (1..5).for_each(|number| frame::encode(number, accepted.payload, &mut body));
@@ -411,7 +442,7 @@ async fn what_a_sender_wrote_into_a_body_is_not_taken_for_entries_of_the_journal
     let kept = [lab.accept().await, lab.accept().await];
     lab.store.close().await;
     let mut bytes = fs::read(first(&lab)).unwrap();
-    bytes[36 + 16 + 3] ^= 1;
+    bytes[HEADER + 16 + 3] ^= 1;
     fs::write(first(&lab), bytes).unwrap();
     let backup = TempDir::new().unwrap();
     let made = maintenance::backup(&lab.options(), backup.path()).unwrap();

@@ -22,15 +22,17 @@ use super::row::{DeliveryRow, Stand, Tries};
 use super::scheduler::{NewItem, Scheduler};
 use super::{Embedded, Entry};
 use crate::base::clock::{Clock, Timestamp};
+use crate::base::random::SystemRandom;
 use crate::base::units::Reserve;
 use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk, create_file, own_directory};
+use crate::store::journal::salt::Salt;
 use crate::store::journal::segment::{self, End};
 use crate::store::journal::{self, Journal, JournalOptions};
 use crate::store::model::{Attempt, Lane};
 
 /// The newest format this version reads and the one it writes.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 /// The journals, each a directory.
 pub const JOURNALS: [&str; 3] = ["events", "records", "audit"];
 /// An item that this many processes held when they ended is given up. A process that is killed from
@@ -103,7 +105,7 @@ impl Options {
         }
     }
 
-    pub(super) fn journal(&self, name: &str) -> JournalOptions {
+    pub(super) fn journal(&self, name: &str, salt: Salt) -> JournalOptions {
         JournalOptions {
             directory: self.directory.join(name),
             segment_bytes: self.segment_bytes,
@@ -111,6 +113,7 @@ impl Options {
             disk: Arc::clone(&self.disk),
             clock: Arc::clone(&self.clock),
             synced: Arc::default(),
+            salt,
         }
     }
 }
@@ -124,6 +127,11 @@ pub fn open(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     let store = look_into(options)?;
     store.begin()?;
     Ok(store)
+}
+
+/// A salt for what is written from now on.
+pub(super) fn new_salt() -> Result<Salt, StoreError> {
+    Salt::new(&SystemRandom::default()).map_err(|error| StoreError::Unavailable(Arc::from(error.to_string())))
 }
 
 /// Opens a store without writing anything that the version before does not read, so that a start which is refused
@@ -156,12 +164,14 @@ pub fn look_into(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     };
     let (index, scheduler) = (Arc::new(index), Arc::new(Mutex::new(found)));
     let wake = Arc::new(watch::Sender::new(0));
-    let records = Arc::new(Records::open(options.journal("records"), Arc::clone(&lock))?);
-    let audit = Arc::new(AuditLog::open(options.journal("audit"), Arc::clone(&lock))?);
+    // Without one until the next start, where the version before may still have to read what is written.
+    let salt = if is_older { Salt::NONE } else { new_salt()? };
+    let records = Arc::new(Records::open(options.journal("records", salt), Arc::clone(&lock))?);
+    let audit = Arc::new(AuditLog::open(options.journal("audit", salt), Arc::clone(&lock))?);
     let (applier, feed) = Applier::start(Arc::clone(&index), surroundings, Arc::clone(&lock) as _)
         .map_err(|error| unavailable(&options.directory, &error))?;
     let sink = sink(Arc::clone(&scheduler), Arc::clone(&wake), feed);
-    let journal = JournalOptions { synced, ..options.journal("events") };
+    let journal = JournalOptions { synced, ..options.journal("events", salt) };
     Ok(Arc::new(Embedded {
         directory: options.directory.clone(),
         disk: Arc::clone(&options.disk),

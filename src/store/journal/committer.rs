@@ -295,7 +295,7 @@ impl<T> Committer<T> {
             let offset = self.offset + (self.unsynced.len() - begin) as u64;
             let length = u32::try_from(append.payload.len()).unwrap_or(u32::MAX);
             places.push(Appended { sequence, pointer: Pointer { segment: self.segment, offset, length } });
-            frame::encode(sequence, &append.payload, &mut self.unsynced);
+            frame::encode(self.options.salt.hide(sequence), &append.payload, &mut self.unsynced);
         }
         if begin == 0 {
             self.unsynced_since = self.options.clock.monotonic();
@@ -343,8 +343,10 @@ impl<T> Committer<T> {
     fn begin_segment(&mut self) -> io::Result<()> {
         self.file = None;
         let first = self.synced + 1;
-        self.file = Some(segment::create(&*self.options.disk, &self.options.directory, first)?);
-        (self.segment, self.offset, self.synced_offset) = (first, segment::HEADER, segment::HEADER);
+        let JournalOptions { disk, directory, salt, .. } = &self.options;
+        self.file = Some(segment::create(&**disk, directory, first, *salt)?);
+        let offset = segment::header_length(*salt) as u64;
+        (self.segment, self.offset, self.synced_offset) = (first, offset, offset);
         Ok(())
     }
 
@@ -432,14 +434,15 @@ impl<T> Committer<T> {
         if end.sequence != self.synced {
             return Err(io::Error::other(format!("it ends with {} instead of {}", end.sequence, self.synced)));
         }
-        let mut file = segment::create(&*disk, &directory, self.synced + 1)?;
+        let salt = self.options.salt;
+        let mut file = segment::create(&*disk, &directory, self.synced + 1, salt)?;
         if !self.unsynced.is_empty() {
             file.write_all(&self.unsynced)?;
             file.sync_data()?;
         }
         let length = self.unsynced.len() as u64;
         self.mark.write(Bounds { first: self.first, durable: self.written })?;
-        (self.segment, self.offset) = (self.synced + 1, segment::HEADER + length);
+        (self.segment, self.offset) = (self.synced + 1, segment::header_length(salt) as u64 + length);
         self.advance();
         self.file = Some(file);
         Ok(())

@@ -1,5 +1,6 @@
-//! Frames: `length u32 | crc32c u32 | sequence u64 | payload`, little-endian. The CRC covers the
-//! sequence number and the payload, so a frame in the wrong place does not pass.
+//! Frames: `length u32 | crc32c u32 | number u64 | payload`, little-endian. The number stands for the sequence number, as
+//! the [`Salt`](super::salt::Salt) of its segment hides it. The CRC covers it and the payload, so a frame in the wrong place
+//! does not pass.
 
 /// Bytes before a payload.
 pub const HEADER: usize = 16;
@@ -10,8 +11,8 @@ pub const MAX_PAYLOAD: usize = 26 << 20;
 /// A frame that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Its sequence number.
-    pub sequence: u64,
+    /// What stands for its sequence number.
+    pub number: u64,
     /// Its payload.
     pub payload: &'a [u8],
 }
@@ -28,11 +29,11 @@ pub enum Read<'a> {
 }
 
 /// Appends a frame to a buffer.
-pub fn encode(sequence: u64, payload: &[u8], out: &mut Vec<u8>) {
+pub fn encode(number: u64, payload: &[u8], out: &mut Vec<u8>) {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(&checksum(sequence, payload).to_le_bytes());
-    out.extend_from_slice(&sequence.to_le_bytes());
+    out.extend_from_slice(&checksum(number, payload).to_le_bytes());
+    out.extend_from_slice(&number.to_le_bytes());
     out.extend_from_slice(payload);
 }
 
@@ -41,7 +42,7 @@ pub fn decode(bytes: &[u8]) -> Read<'_> {
     if bytes.is_empty() {
         return Read::End;
     }
-    let (Some(length), Some(crc), Some(sequence)) = (u32_at(bytes, 0), u32_at(bytes, 4), u64_at(bytes, 8)) else {
+    let (Some(length), Some(crc), Some(number)) = (u32_at(bytes, 0), u32_at(bytes, 4), u64_at(bytes, 8)) else {
         return Read::Bad("a frame's header is cut short");
     };
     let length = length as usize;
@@ -51,14 +52,14 @@ pub fn decode(bytes: &[u8]) -> Read<'_> {
     let Some(payload) = bytes.get(HEADER..HEADER + length) else {
         return Read::Bad("a frame is cut short");
     };
-    if checksum(sequence, payload) != crc {
+    if checksum(number, payload) != crc {
         return Read::Bad("a frame's checksum does not match");
     }
-    Read::Frame(Frame { sequence, payload }, HEADER + length)
+    Read::Frame(Frame { number, payload }, HEADER + length)
 }
 
-fn checksum(sequence: u64, payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&sequence.to_le_bytes()), payload)
+fn checksum(number: u64, payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), payload)
 }
 
 /// The little-endian number at a place.
@@ -85,7 +86,7 @@ mod tests {
             }
             let (mut at, mut read) = (0, Vec::new());
             while let Read::Frame(frame, taken) = decode(&bytes[at..]) {
-                prop_assert_eq!(frame.sequence, read.len() as u64 + 7);
+                prop_assert_eq!(frame.number, read.len() as u64 + 7);
                 read.push(frame.payload.to_vec());
                 at += taken;
             }

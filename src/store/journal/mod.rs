@@ -1,7 +1,7 @@
 //! The journal: append-only segment files, the truth of the store.
 //!
-//! A segment is a header and frames. A frame is a length, a CRC32C, a sequence number and a payload;
-//! the payload is bytes to this room. One [`committer`] thread per journal groups what many callers
+//! A segment is a header and frames. A frame is a length, a CRC32C, a sequence number, hidden by the segment's [`salt`], and
+//! a payload; the payload is bytes to this room. One [`committer`] thread per journal groups what many callers
 //! append into one write and one `fdatasync`, and answers them only then. After a failed write or sync
 //! nothing is acknowledged until a new segment has been begun; the failed descriptor is never synced
 //! again, because a second sync may succeed without having written what the first lost.
@@ -16,6 +16,7 @@ pub mod committer;
 pub mod frame;
 pub mod mark;
 pub mod queue;
+pub mod salt;
 pub mod salvage;
 pub mod segment;
 pub mod watermark;
@@ -34,6 +35,7 @@ use crate::store::StoreError;
 use crate::store::disk::Disk;
 use committer::{Committer, Health, Request, Shared};
 use queue::Queue;
+use salt::Salt;
 use segment::End;
 use watermark::Watermark;
 
@@ -66,6 +68,8 @@ pub struct JournalOptions {
     pub clock: Arc<dyn Clock>,
     /// Where the journal tells the last sequence number that is durable.
     pub synced: Arc<AtomicU64>,
+    /// What hides the sequence numbers in the segments that are begun.
+    pub salt: Salt,
 }
 
 /// When an append is answered.

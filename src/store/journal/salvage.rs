@@ -1,17 +1,13 @@
 //! What is whole of a segment that is damaged.
 //!
-//! The length of a damaged frame is looked at first: where the next frame stands behind it, one frame is lost. Else the
-//! length may be what is damaged, and frames are looked for. A payload may hold what looks like frames, put there by
-//! whoever sent it, so only frames count that stand one behind the other, with numbers that go up by one, up to the end of
-//! the segment. What a sender put into the payload that is damaged does not lead there: behind it stands a frame with the
-//! number after the damaged one's, or text. Between two places at which a frame's length is lost nothing can tell true
-//! frames from others, and all is given up there. It is kept where several frames in a row are lost and the last payload
-//! of them ends in a frame with its own number, which its sender would have to know beforehand.
-
-use std::collections::HashMap;
+//! A payload may hold what looks like frames, put there by whoever sent it. No sender knows the segment's [`Salt`], so
+//! that a whole frame whose number stands for a sequence number which is due is a true one, wherever it is found. In a
+//! segment of a store format before 5, which has no salt, nothing tells the two apart: all behind the first damage is
+//! given up there.
 
 use super::frame::{self, Read};
-use super::segment::HEADER_BYTES;
+use super::salt::Salt;
+use super::segment;
 
 /// What cannot be read at one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,22 +39,24 @@ pub struct Damaged<'a> {
     pub first: u64,
     /// Where it ends.
     pub until: Until,
+    /// The salts of the journal's segments, one of which may be its own where its header is damaged.
+    pub salts: &'a [Salt],
 }
 
 impl Damaged<'_> {
     /// Tells each of its entries in order, `None` in the place of one that is lost. Answers what is lost, and the
     /// sequence number behind the last. Where nothing tells how many are lost at the end, it is told as one.
     pub fn walk(&self, mut told: impl FnMut(u64, Option<&[u8]>)) -> (Vec<Lost>, u64) {
-        let (mut at, mut next, mut lost) = (HEADER_BYTES.min(self.bytes.len()), self.first, Vec::new());
+        let salt = self.salt();
+        let (mut at, mut next, mut lost) = (segment::header_length(salt).min(self.bytes.len()), self.first, Vec::new());
         let mut give_up = |at: usize, from: u64, to: u64, told: &mut dyn FnMut(u64, Option<&[u8]>)| {
             if from < to {
                 lost.push(Lost { offset: at as u64, records: to - from });
                 (from..to).for_each(|sequence| told(sequence, None));
             }
         };
-        let mut to_the_end = None;
         loop {
-            if let Some(payload) = self.frame_at(at, next) {
+            if let Some(payload) = self.frame_at(at, next, salt) {
                 told(next, Some(payload));
                 (at, next) = (at + frame::HEADER + payload.len(), next + 1);
                 continue;
@@ -67,11 +65,7 @@ impl Damaged<'_> {
                 Until::Exactly(until) | Until::AtLeast(until) => until,
                 Until::Unknown => next + u64::from(at < self.bytes.len()),
             };
-            let found = if next < until {
-                self.behind(at, next, to_the_end.get_or_insert_with(|| self.chained_to_the_end()))
-            } else {
-                None
-            };
+            let found = if next < until { self.behind(at, next, salt) } else { None };
             let Some((place, sequence)) = found else {
                 give_up(at, next, until, &mut told);
                 return (lost, next.max(until));
@@ -81,120 +75,44 @@ impl Damaged<'_> {
         }
     }
 
-    /// The payload of the whole frame that stands at a place with this number.
-    fn frame_at(&self, at: usize, number: u64) -> Option<&[u8]> {
+    /// The segment's salt: as its header says, or its first frame, or another segment.
+    fn salt(&self) -> Salt {
+        if let Some(salt) = segment::salt_of(self.bytes, self.first) {
+            return salt;
+        }
+        let begin = segment::header_length(Salt::between(1, 0));
+        if let Some(Read::Frame(frame, _)) = self.bytes.get(begin..).map(frame::decode) {
+            return Salt::between(frame.number, self.first);
+        }
+        let fits = |salt: &&Salt| self.behind(begin, self.first, **salt).is_some();
+        self.salts.iter().find(fits).copied().unwrap_or_default()
+    }
+
+    /// The payload of the whole frame that stands at a place and is of this sequence number.
+    fn frame_at(&self, at: usize, sequence: u64, salt: Salt) -> Option<&[u8]> {
         match frame::decode(self.bytes.get(at..)?) {
-            Read::Frame(frame, _) if frame.sequence == number => Some(frame.payload),
+            Read::Frame(frame, _) if frame.number == salt.hide(sequence) => Some(frame.payload),
             Read::Frame(..) | Read::End | Read::Bad(_) => None,
         }
     }
 
-    /// The number that a header at a place has, whole or not, and where its frame ends.
-    fn header_at(&self, at: usize) -> Option<(u64, usize)> {
-        let sequence = frame::u64_at(self.bytes, at + 8)?;
-        // Most places are ruled out by the number alone.
-        let is_possible = sequence >= self.first && sequence - self.first <= (self.bytes.len() / frame::HEADER) as u64;
-        let length = frame::u32_at(self.bytes, at).filter(|_| is_possible)? as usize;
-        (length <= frame::MAX_PAYLOAD).then_some((sequence, at + frame::HEADER + length))
-    }
-
-    /// The next frame behind the one that is damaged, and its number.
-    fn behind(&self, at: usize, damaged: u64, to_the_end: &[(usize, u64)]) -> Option<(usize, u64)> {
-        let own = match self.by_lengths(at, damaged) {
-            Led::ToTheEnd => return None,
-            Led::To(place, sequence) => Some((place, sequence)),
-            Led::Nowhere => None,
+    /// The next whole frame from a place on that is of the sequence number `next` or a later one, and that number.
+    fn behind(&self, at: usize, next: u64, salt: Salt) -> Option<(usize, u64)> {
+        if salt == Salt::NONE {
+            return None;
+        }
+        let most = next.saturating_add((self.bytes.len() / frame::HEADER) as u64);
+        let end = match self.until {
+            Until::Exactly(until) => until.min(most),
+            Until::AtLeast(_) | Until::Unknown => most,
         };
-        let fits = |(place, sequence): &&(usize, u64)| *place > at && *sequence > damaged;
-        let found = to_the_end.iter().find(fits).copied().filter(|(_, sequence)| match self.until {
-            // A payload may end with the bytes, and what seems to stand behind the last durable frame is in it.
-            Until::AtLeast(until) => *sequence < until,
-            Until::Exactly(_) | Until::Unknown => true,
-        });
-        // A length that is damaged may lead to what a sender wrote: of two with one number the one is true that leads on.
-        own.filter(|(_, sequence)| found.is_none_or(|(_, other)| other != *sequence)).or(found)
+        (at..self.bytes.len()).find_map(|place| {
+            // Nearly all places are ruled out by the number, which costs no checksum.
+            let sequence = salt.show(frame::u64_at(self.bytes, place + 8)?);
+            let is_due = sequence >= next && sequence < end;
+            (is_due && self.frame_at(place, sequence, salt).is_some()).then_some((place, sequence))
+        })
     }
-
-    /// Where the length of a damaged frame leads, and those of the frames behind it as long as they are damaged as well.
-    fn by_lengths(&self, at: usize, damaged: u64) -> Led {
-        let Some(length) = frame::u32_at(self.bytes, at) else { return Led::Nowhere };
-        let (mut place, mut next) = (at + frame::HEADER + length as usize, damaged + 1);
-        loop {
-            if self.frame_at(place, next).is_some() {
-                return Led::To(place, next);
-            }
-            let is_end = place == self.bytes.len() && self.may_be_last(next - 1);
-            match self.header_at(place) {
-                _ if is_end => return Led::ToTheEnd,
-                Some((sequence, behind)) if sequence == next => (place, next) = (behind, next + 1),
-                _ => return Led::Nowhere,
-            }
-        }
-    }
-
-    /// The frames from which on all are whole up to the end, by their places.
-    fn chained_to_the_end(&self) -> Vec<(usize, u64)> {
-        let found = self.chained_to(self.bytes.len());
-        if !found.is_empty() {
-            return found;
-        }
-        self.torn_end().map(|end| self.chained_to(end)).unwrap_or_default()
-    }
-
-    /// The frames from which on all are whole up to a place at which the last one ends.
-    fn chained_to(&self, end: usize) -> Vec<(usize, u64)> {
-        let (mut chained, mut found) = (HashMap::new(), Vec::new());
-        for place in (HEADER_BYTES..end).rev() {
-            let Some((sequence, behind)) = self.header_at(place) else { continue };
-            let goes_on =
-                if behind == end { self.may_be_last(sequence) } else { chained.get(&behind) == Some(&(sequence + 1)) };
-            if goes_on && self.frame_at(place, sequence).is_some() {
-                chained.insert(place, sequence);
-                found.push((place, sequence));
-            }
-        }
-        found.reverse();
-        found
-    }
-
-    fn may_be_last(&self, sequence: u64) -> bool {
-        match self.until {
-            Until::Exactly(until) => sequence + 1 == until,
-            Until::AtLeast(until) => sequence + 1 >= until,
-            Until::Unknown => true,
-        }
-    }
-
-    /// Where the last whole frame ends before one that was being written, in a segment that nothing follows. None where
-    /// more than one place looks like that: one of them is in a payload.
-    fn torn_end(&self) -> Option<usize> {
-        let Until::AtLeast(_) = self.until else { return None };
-        let zeros = self.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let mut ends = (HEADER_BYTES..self.bytes.len()).filter_map(|place| {
-            let (sequence, behind) = self.header_at(place).filter(|(sequence, _)| self.may_be_last(*sequence))?;
-            let is_torn = behind >= zeros || self.is_cut(behind, sequence + 1);
-            let is_last = is_torn && self.frame_at(place, sequence).is_some();
-            is_last.then_some(behind)
-        });
-        let end = ends.next()?;
-        ends.all(|other| other == end).then_some(end)
-    }
-
-    /// Whether at a place only the beginning stands of the frame with this number.
-    fn is_cut(&self, at: usize, number: u64) -> bool {
-        let is_whole_header = at + frame::HEADER <= self.bytes.len();
-        !is_whole_header || self.header_at(at).is_some_and(|(found, end)| found == number && end > self.bytes.len())
-    }
-}
-
-/// Where the length of a damaged frame leads.
-enum Led {
-    /// To a whole frame with the number that is due.
-    To(usize, u64),
-    /// To the end of the bytes.
-    ToTheEnd,
-    /// To what is none.
-    Nowhere,
 }
 
 #[cfg(test)]
@@ -204,17 +122,25 @@ mod tests {
     const DAMAGED: usize = 1;
 
     fn segment(payloads: &[&[u8]]) -> (Vec<u8>, Vec<usize>) {
-        let (mut bytes, mut places) = (vec![0; HEADER_BYTES], Vec::new());
+        salted(payloads, salt())
+    }
+
+    fn salt() -> Salt {
+        Salt::from_stored(0x5a17_5a17_5a17_5a17)
+    }
+
+    fn salted(payloads: &[&[u8]], salt: Salt) -> (Vec<u8>, Vec<usize>) {
+        let (mut bytes, mut places) = (segment::header_after(1, None, salt), Vec::new());
         for (sequence, payload) in (1..).zip(payloads) {
             places.push(bytes.len());
-            frame::encode(sequence, payload, &mut bytes);
+            frame::encode(salt.hide(sequence), payload, &mut bytes);
         }
         (bytes, places)
     }
 
     fn read(bytes: &[u8], until: Until) -> (Vec<Option<Vec<u8>>>, Vec<Lost>, u64) {
         let mut told = Vec::new();
-        let damaged = Damaged { bytes, first: 1, until };
+        let damaged = Damaged { bytes, first: 1, until, salts: &[Salt::from_stored(7), salt()] };
         let (lost, next) = damaged.walk(|sequence, payload| {
             assert_eq!(sequence, told.len() as u64 + 1);
             told.push(payload.map(<[u8]>::to_vec));
@@ -350,17 +276,48 @@ mod tests {
 
     #[test]
     fn a_length_that_leads_into_the_payload_is_not_believed() {
-        let body = forged(3..4, b"a body of some bytes ", b" trailing text");
+        let body = forged(1..6, b"a body of some bytes ", b" trailing text");
         let (mut bytes, places) = segment(&[b"one", &body, b"three", b"four"]);
-        let inside = u32::try_from(b"a body of some bytes ".len()).expect("a length");
+        let inside = u32::try_from(b"a body of some bytes ".len() + 2 * (frame::HEADER + 6)).expect("a length");
         bytes[places[DAMAGED]..places[DAMAGED] + 4].copy_from_slice(&inside.to_le_bytes());
-        let (told, _, _) = read(&bytes, Until::Exactly(5));
-        assert_eq!(told[2].as_deref(), Some(&b"three"[..]));
-        // Where no length leads on, and the last is damaged as well, nothing leads to the end.
-        bytes[places[DAMAGED]] ^= 0xff;
         bytes[places[3]] ^= 1;
         let (told, lost, _) = read(&bytes, Until::Exactly(5));
-        assert_eq!(told, [Some(b"one".to_vec()), None, None, None]);
-        assert_eq!(lost, [Lost { offset: places[DAMAGED] as u64, records: 3 }]);
+        assert_eq!(told, [Some(b"one".to_vec()), None, Some(b"three".to_vec()), None]);
+        assert_eq!(lost.iter().map(|lost| lost.records).collect::<Vec<_>>(), [1, 1]);
+    }
+
+    #[test]
+    fn a_segment_that_is_cut_within_a_body_has_nothing_of_the_body() {
+        let body = forged(1..40, b"a body ", b" trailing text");
+        let (whole, places) = segment(&[b"one", &body, b"three", b"four"]);
+        for end in places[DAMAGED]..places[2] {
+            for until in [Until::Exactly(5), Until::AtLeast(5), Until::AtLeast(2), Until::Unknown] {
+                let (told, _, _) = read(&whole[..end], until);
+                assert_eq!(told.iter().flatten().count(), 1, "cut at {end}, {until:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_its_header_a_segment_is_read_by_its_first_frame_or_by_what_other_segments_have() {
+        let (whole, places) = segment(&[b"one", b"two", b"three"]);
+        for (damaged, kept) in
+            [(0..1, 3), (8..9, 3), (32..40, 3), (0..44, 3), (0..places[0] + 9, 2), (0..places[2] - 1, 1)]
+        {
+            let mut bytes = whole.clone();
+            bytes[damaged.clone()].fill(0xee);
+            let (told, _, next) = read(&bytes, Until::Exactly(4));
+            assert_eq!((told.iter().flatten().count(), next), (kept, 4), "{damaged:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_segment_without_a_salt_all_behind_the_first_damage_is_given_up() {
+        let (mut bytes, places) = salted(&[b"one", b"two", b"three"], Salt::NONE);
+        assert_eq!(read(&bytes, Until::Exactly(4)).0.iter().flatten().count(), 3);
+        bytes[places[DAMAGED] + frame::HEADER] ^= 1;
+        let (told, lost, next) = read(&bytes, Until::Exactly(4));
+        assert_eq!((told.iter().flatten().count(), next), (1, 4));
+        assert_eq!(lost, [Lost { offset: places[DAMAGED] as u64, records: 2 }]);
     }
 }

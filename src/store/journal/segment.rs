@@ -11,16 +11,18 @@ use std::sync::Arc;
 
 use super::frame::{self, Read};
 use super::mark::Bounds;
+use super::salt::Salt;
 use super::{Pointer, mark};
 use crate::store::StoreError;
 use crate::store::disk::{Disk, DiskFile, read_all, read_exact_at};
 
 /// Bytes before the first frame: magic, own first sequence number, the previous segment's first
-/// sequence number and length (zeros where there was none), CRC32C of all.
-pub const HEADER: u64 = 36;
-
-pub(super) const HEADER_BYTES: usize = 36;
-const MAGIC: &[u8; 8] = b"TLJRNL\0\x02";
+/// sequence number and length (zeros where there was none), the salt, CRC32C of all.
+const HEADER: usize = 44;
+const MAGIC: &[u8; 8] = b"TLJRNL\0\x03";
+/// The same of store formats before 5: without a salt.
+const OLD_HEADER: usize = 36;
+const OLD_MAGIC: &[u8; 8] = b"TLJRNL\0\x02";
 const HELP: &str = "run `trunkline store check` to see what is left, and restore a backup if facts are missing";
 
 /// The segment before another.
@@ -48,41 +50,67 @@ pub fn list(disk: &dyn Disk, directory: &Path) -> io::Result<Vec<u64>> {
 }
 
 /// Begins a segment: the file, its header, and its entry in the directory, all durable.
-pub fn create(disk: &dyn Disk, directory: &Path, first: u64) -> io::Result<Box<dyn DiskFile>> {
+pub fn create(disk: &dyn Disk, directory: &Path, first: u64, salt: Salt) -> io::Result<Box<dyn DiskFile>> {
     let previous = match list(disk, directory)?.into_iter().rfind(|other| *other < first) {
         Some(previous) => Link { first: previous, bytes: disk.read(&path(directory, previous))?.metadata()?.len() },
         None => Link::default(),
     };
     let mut file = disk.create(&path(directory, first))?;
-    file.write_all(&header(first, previous))?;
+    file.write_all(&header(first, previous, salt))?;
     file.sync_data()?;
     disk.sync_directory(directory)?;
     Ok(file)
 }
 
 /// The header of a segment that follows one of this first sequence number and length.
-pub fn header_after(first: u64, previous: Option<(u64, u64)>) -> Vec<u8> {
-    header(first, previous.map_or_else(Link::default, |(first, bytes)| Link { first, bytes }))
+pub fn header_after(first: u64, previous: Option<(u64, u64)>, salt: Salt) -> Vec<u8> {
+    header(first, previous.map_or_else(Link::default, |(first, bytes)| Link { first, bytes }), salt)
 }
 
-fn header(first: u64, previous: Link) -> Vec<u8> {
-    let mut header = Vec::with_capacity(HEADER_BYTES);
-    header.extend_from_slice(MAGIC);
-    for number in [first, previous.first, previous.bytes] {
+/// How long the header of a segment is.
+pub fn header_length(salt: Salt) -> usize {
+    if salt == Salt::NONE { OLD_HEADER } else { HEADER }
+}
+
+fn header(first: u64, previous: Link, salt: Salt) -> Vec<u8> {
+    let mut header = Vec::with_capacity(HEADER);
+    header.extend_from_slice(if salt == Salt::NONE { OLD_MAGIC } else { MAGIC });
+    let numbers = [first, previous.first, previous.bytes].into_iter();
+    for number in numbers.chain((salt != Salt::NONE).then(|| salt.stored())) {
         header.extend_from_slice(&number.to_le_bytes());
     }
     header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
     header
 }
 
-/// The link in a header that is whole and belongs to this segment.
-fn read_header(bytes: &[u8], first: u64) -> Option<Link> {
-    let covered = bytes.get(..HEADER_BYTES - 4)?;
-    let whole = covered.starts_with(MAGIC)
-        && frame::u64_at(bytes, 8) == Some(first)
-        && frame::u32_at(bytes, HEADER_BYTES - 4) == Some(crc32c::crc32c(covered));
+/// The link and the salt in a header that is whole and belongs to this segment.
+fn read_header(bytes: &[u8], first: u64) -> Option<(Link, Salt)> {
+    let salt = match bytes.get(..MAGIC.len())? {
+        magic if magic == MAGIC => Salt::from_stored(frame::u64_at(bytes, 32)?),
+        magic if magic == OLD_MAGIC => Salt::NONE,
+        _ => return None,
+    };
+    let covered = bytes.get(..header_length(salt) - 4)?;
+    let whole =
+        frame::u64_at(bytes, 8) == Some(first) && frame::u32_at(bytes, covered.len()) == Some(crc32c::crc32c(covered));
     let link = Link { first: frame::u64_at(bytes, 16)?, bytes: frame::u64_at(bytes, 24)? };
-    whole.then_some(link)
+    whole.then_some((link, salt))
+}
+
+/// The salt that the header of a segment tells, where it is whole.
+pub fn salt_of(bytes: &[u8], first: u64) -> Option<Salt> {
+    read_header(bytes, first).map(|(_, salt)| salt)
+}
+
+/// The same of a file.
+pub fn salt_in(disk: &dyn Disk, directory: &Path, first: u64) -> Option<Salt> {
+    salt_of(&read_head(disk, &path(directory, first)).ok()?, first)
+}
+
+fn read_head(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.read(path)?;
+    let length = usize::try_from(file.metadata()?.len()).map_or(HEADER, |length| length.min(HEADER));
+    read_exact_at(&file, 0, length)
 }
 
 /// What a walk over a journal found at its end.
@@ -159,8 +187,7 @@ fn chained(disk: &dyn Disk, directory: &Path, bounds: Bounds) -> Result<Vec<u64>
     for pair in segments.windows(2) {
         let &[previous, first] = pair else { continue };
         let (own, before) = (path(directory, first), path(directory, previous));
-        let head = disk.read(&own).and_then(|file| read_exact_at(&file, 0, HEADER_BYTES));
-        let Some(link) = head.ok().and_then(|head| read_header(&head, first)) else {
+        let Some((link, _)) = read_head(disk, &own).ok().and_then(|head| read_header(&head, first)) else {
             if segments.last() == Some(&first) && bounds.durable < first {
                 // A crash while the newest segment was begun: nothing acknowledged is in it.
                 continue;
@@ -189,30 +216,31 @@ struct Segment<'a> {
 
 impl Segment<'_> {
     fn walk(&self, visit: Visit<'_>) -> Result<ControlFlow<End, End>, StoreError> {
-        let before = End { sequence: self.first - 1, segment: Some(self.first), offset: HEADER, torn: 0 };
+        let before = End { sequence: self.first - 1, segment: Some(self.first), offset: 0, torn: 0 };
         let path = path(self.directory, self.first);
         let bytes = self
             .disk
             .read(&path)
             .and_then(|mut file| read_all(&mut file))
             .map_err(|error| StoreError::Read(Arc::from(format!("{}: {error}", path.display()))))?;
-        if read_header(&bytes, self.first).is_none() {
+        let Some(salt) = salt_of(&bytes, self.first) else {
             // A crash between creating the file and syncing its header leaves nothing acknowledged in it.
             if self.following.is_none() && self.durable < self.first {
-                return Ok(ControlFlow::Continue(End { offset: 0, torn: bytes.len() as u64, ..before }));
+                return Ok(ControlFlow::Continue(End { torn: bytes.len() as u64, ..before }));
             }
             return Err(damaged("its header is not whole", &path, 0));
-        }
-        let (mut at, mut end) = (HEADER_BYTES, before);
+        };
+        let mut at = header_length(salt);
+        let mut end = End { offset: at as u64, ..before };
         loop {
             match frame::decode(bytes.get(at..).unwrap_or_default()) {
                 Read::End => return self.complete(end).map(ControlFlow::Continue),
-                Read::Frame(frame, taken) if frame.sequence == end.sequence + 1 => {
+                Read::Frame(frame, taken) if salt.show(frame.number) == end.sequence + 1 => {
                     let length = u32::try_from(frame.payload.len()).unwrap_or(u32::MAX);
                     let pointer = Pointer { segment: self.first, offset: at as u64, length };
                     at += taken;
-                    end = End { sequence: frame.sequence, offset: at as u64, ..end };
-                    if frame.sequence >= self.from && visit(frame.sequence, pointer, frame.payload)?.is_break() {
+                    end = End { sequence: end.sequence + 1, offset: at as u64, ..end };
+                    if end.sequence >= self.from && visit(end.sequence, pointer, frame.payload)?.is_break() {
                         return Ok(ControlFlow::Break(end));
                     }
                 }

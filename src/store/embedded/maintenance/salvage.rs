@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::op::{self, Op};
-use super::super::open::{Options, unavailable};
+use super::super::open::{Options, new_salt, unavailable};
 use super::super::records::Write;
 use super::backup::{JournalBackup, LostRecords, SegmentBackup, sync_directory, write_file};
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::disk::{make_directory, read_what_reads};
+use crate::store::journal::salt::Salt;
 use crate::store::journal::salvage::{Damaged, Lost, Until};
 use crate::store::journal::{frame, mark, segment};
 use crate::store::model::{AuditEntry, AuditRecord};
@@ -45,18 +46,20 @@ pub fn copy(options: &Options, name: &str, target: &Path) -> Result<JournalBacku
         segments.insert(0, begin);
     }
     copied.next = begin;
-    let now = options.clock.now();
+    let (now, salt) = (options.clock.now(), new_salt()?);
+    let mut salts: Vec<Salt> = segments.iter().filter_map(|first| segment::salt_in(disk, &directory, *first)).collect();
+    salts.dedup();
     for (place, &first) in segments.iter().enumerate() {
         let following = segments.get(place + 1).copied();
         let path = segment::path(&directory, first);
         // What does not open is empty, and all of it lost.
         let bytes = disk.read(&path).and_then(|file| read_what_reads(&file)).unwrap_or_default();
         let until = following.map_or(newest, Until::Exactly);
-        let damaged = Damaged { bytes: &bytes, first, until };
-        let mut written = segment::header_after(first, copied.last());
+        let damaged = Damaged { bytes: &bytes, first, until, salts: &salts };
+        let mut written = segment::header_after(first, copied.last(), salt);
         let (lost, next) = damaged.walk(|sequence, payload| match payload {
-            Some(payload) => frame::encode(sequence, payload, &mut written),
-            None => frame::encode(sequence, &filler(name, sequence, now), &mut written),
+            Some(payload) => frame::encode(salt.hide(sequence), payload, &mut written),
+            None => frame::encode(salt.hide(sequence), &filler(name, sequence, now), &mut written),
         });
         for one in lost {
             copied.lose(&path, one);
