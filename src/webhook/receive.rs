@@ -31,7 +31,7 @@ use crate::connection::endpoints::{Endpoint, Endpoints};
 use crate::definition::live::Live;
 use crate::definition::plan::Integration;
 use crate::definition::plan::gateway::Mode;
-use crate::definition::plan::webhook::{Address, Webhook, WebhookSecret};
+use crate::definition::plan::webhook::{Address, Verify, Webhook, WebhookSecret};
 use crate::respond::{Answer, Refusal};
 use crate::store::model::{Accepted, NewEvent};
 use crate::store::{Events, StoreError};
@@ -276,6 +276,7 @@ impl Visit<'_> {
         let wanted = self.receiver.readings.of(self.admission, self.webhook);
         let came = scope::Came { head: self.head, body: &body };
         let scope = Scope::of(came, &wanted, Numbers::Values);
+        self.is_run(&body)?;
         if let Some(reply) = self.handshake_unverified(&scope)? {
             return Ok(reply);
         }
@@ -290,6 +291,15 @@ impl Visit<'_> {
             return Ok(passed_over);
         }
         self.accept(body, identity).await
+    }
+
+    /// A webhook of which a part is not run answers no handshake either: a provider would take it for set up, and a
+    /// key that comes once would be lost.
+    fn is_run(&self, body: &Bytes) -> Result<(), Answer> {
+        match &self.webhook.verify {
+            Verify::NotYet(part) => Err(self.unverified(&Failure::NotYet(part.clone()), Some(body))),
+            _ => Ok(()),
+        }
     }
 
     fn handshake_unverified(&self, scope: &Scope) -> Result<Option<Answer>, Answer> {
