@@ -199,6 +199,9 @@ pub fn restore(common: &Common, restore: &Restore, output: &mut Output) -> anyho
 
 /// A restore into the backup's own directory would make the backup unusable.
 fn refuse_within(backup: &Path, state: &Path) -> anyhow::Result<()> {
+    if !backup.is_dir() {
+        bail!("{} is not a directory: there is no backup to restore", backup.display());
+    }
     if state.starts_with(backup) {
         bail!("{} is within the backup: restore to another directory", state.display());
     }

@@ -235,7 +235,7 @@ pub enum StoreError {
     #[error("the lease was lost: the item has been claimed again")]
     LeaseLost,
     /// No such thing.
-    #[error("{0} is not in the store")]
+    #[error("{0}")]
     NotFound(String),
     /// The thing is not in the state the call needs.
     #[error("conflict: {0}")]

@@ -90,7 +90,7 @@ fn a_store_is_checked_and_its_index_made_anew() {
     assert!(code == 1 && told.contains(path.to_str().unwrap()) && told.contains("trunkline restore"), "{told}");
     let elsewhere = yard.deployment.path().join("nothing");
     let (none, code) = yard.run("store", &["check", "--state", elsewhere.to_str().unwrap()]);
-    assert!(code == 2 && none.contains("is not in the store") && !elsewhere.exists(), "{none}");
+    assert!(code == 2 && none.contains("there is no store at") && !elsewhere.exists(), "{none}");
 }
 
 #[test]
@@ -300,6 +300,9 @@ fn rewrite(file: &Path, change: impl Fn(u64, String) -> String) {
 fn a_backup_that_is_not_there_is_no_broken_one() {
     let deployment = Deployment::new(&[], None);
     let nowhere = deployment.path().join("nothing");
-    let output = deployment.command("backup").arg("--verify").arg(&nowhere).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    for command in [&["backup", "--verify"][..], &["restore"]] {
+        let output = deployment.command(command[0]).args(&command[1..]).arg(&nowhere).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && told.contains("there is no backup"), "{command:?}: {told}");
+    }
 }

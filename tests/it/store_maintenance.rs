@@ -20,6 +20,7 @@ use trunkline::store::model::{
 };
 use trunkline::store::{Audit, Backlog, Events, Records, StoreError, Work};
 
+use crate::support::disk::FaultyDisk;
 use crate::support::store::{open, options};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
@@ -373,6 +374,34 @@ async fn a_backup_of_a_damaged_store_has_what_can_be_read_and_names_the_rest() {
 }
 
 #[tokio::test]
+async fn a_journal_that_was_emptied_is_told_of_and_not_begun_anew() {
+    for journal in ["events", "records", "audit"] {
+        let lab = Lab::begin().await;
+        let kept = lab.accept().await;
+        lab.store.append(audit_entry()).await.unwrap();
+        lab.store.close().await;
+        let directory = lab.directory.path().join(journal);
+        fs::remove_dir_all(&directory).unwrap();
+        fs::create_dir(&directory).unwrap();
+        let told = maintenance::check(&lab.options()).unwrap().problems.join("\n");
+        assert!(told.contains("a journal is gone") && told.contains(journal), "{told}");
+        let refused = open(lab.options()).await;
+        assert!(matches!(&refused, Err(StoreError::Damaged { place, .. }) if place.contains(journal)), "{refused:?}");
+        let backup = TempDir::new().unwrap();
+        let made = maintenance::backup(&lab.options(), backup.path()).unwrap();
+        let lost: Vec<_> = made.journals.iter().filter(|journal| !journal.lost.is_empty()).collect();
+        assert!(lost.len() == 1 && lost[0].name == journal, "{lost:?}");
+        let target = TempDir::new().unwrap();
+        let options = Options { directory: target.path().join("state"), ..lab.options() };
+        maintenance::restore(backup.path(), &options, Unfinished::Resumed).unwrap();
+        let restored = Lab { store: open(options).await.unwrap(), ..lab };
+        let expected = (journal != "events").then_some(EventState::Queued);
+        assert_eq!(restored.state(kept).await, expected, "what is left is gone on with");
+        restored.store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_backup_without_a_mark_has_what_is_behind_the_damaged_as_well() {
     let lab = Lab::begin().await;
     let lost = lab.accept().await;
@@ -556,6 +585,26 @@ async fn a_steady_stream_of_work_is_synced_without_a_pause() {
 }
 
 #[tokio::test]
+async fn a_restore_that_did_not_end_is_no_store_and_one_that_failed_leaves_nothing() {
+    let lab = Lab::begin().await;
+    lab.accept().await;
+    let backup = TempDir::new().unwrap();
+    maintenance::backup(&lab.options(), backup.path()).unwrap();
+    lab.store.close().await;
+    let target = TempDir::new().unwrap();
+    fs::write(target.path().join("restoring"), "").unwrap();
+    let refused = open(Options { directory: target.path().to_path_buf(), ..lab.options() }).await;
+    assert!(matches!(&refused, Err(StoreError::Damaged { what, .. }) if what.contains("restore")), "{refused:?}");
+    let target = TempDir::new().unwrap();
+    let (state, disk) = (target.path().join("state"), FaultyDisk::default());
+    disk.set_broken(true);
+    let options = Options { directory: state.clone(), disk: Arc::new(disk), ..lab.options() };
+    maintenance::restore(backup.path(), &options, Unfinished::Held).unwrap_err();
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+    maintenance::restore(backup.path(), &Options { directory: state, ..lab.options() }, Unfinished::Held).unwrap();
+}
+
+#[tokio::test]
 async fn a_restore_refuses_a_full_directory_and_a_damaged_backup() {
     let lab = filled().await;
     let (backup, target) = (TempDir::new().unwrap(), TempDir::new().unwrap());
@@ -600,19 +649,22 @@ async fn an_index_that_is_lost_or_not_sleds_is_made_anew() {
     assert_eq!((lab.state(dead).await, lab.store.depth().dead), (Some(EventState::Dead), 1));
 }
 
-/// A store with a record, an audit entry and fourteen events, all done.
-async fn filled() -> Lab {
-    let lab = Lab::begin().await;
-    let key = RecordKey { collection: Arc::from("connections"), key: Arc::from("a") };
-    lab.store.put(&key, Bytes::from_static(b"sealed"), None).await.unwrap();
-    let entry = AuditEntry {
+fn audit_entry() -> AuditEntry {
+    AuditEntry {
         at: NOW,
         actor: "operator".to_owned(),
         action: "connection.put".to_owned(),
         target: "connection:a".to_owned(),
         detail: serde_json::Value::Null,
-    };
-    lab.store.append(entry).await.unwrap();
+    }
+}
+
+/// A store with a record, an audit entry and fourteen events, all done.
+async fn filled() -> Lab {
+    let lab = Lab::begin().await;
+    let key = RecordKey { collection: Arc::from("connections"), key: Arc::from("a") };
+    lab.store.put(&key, Bytes::from_static(b"sealed"), None).await.unwrap();
+    lab.store.append(audit_entry()).await.unwrap();
     lab.fill_segment().await;
     lab.ended(Verdict::Done).await;
     lab.ended(Verdict::Done).await;

@@ -47,7 +47,7 @@ impl Lock {
     pub fn take_existing(directory: &Path) -> Result<Self, StoreError> {
         let known = ["format", "events", "records", "audit"];
         if !known.iter().any(|part| directory.join(part).exists()) {
-            return Err(StoreError::NotFound(format!("a store at {}", directory.display())));
+            return Err(StoreError::NotFound(format!("there is no store at {}", directory.display())));
         }
         Self::take(directory)
     }

@@ -26,6 +26,7 @@ use crate::base::random::SystemRandom;
 use crate::base::units::Reserve;
 use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk, create_file, own_directory};
+use crate::store::journal::mark;
 use crate::store::journal::salt::Salt;
 use crate::store::journal::segment::{self, End};
 use crate::store::journal::{self, Journal, JournalOptions};
@@ -42,6 +43,8 @@ pub(super) const DEATHS: u8 = 3;
 /// when they ended. Processes that are killed at random are mostly killed sooner, or without it under way;
 /// an item that ends its process does so whenever it is tried.
 const CALM: Duration = Duration::from_secs(10);
+/// Stands in a directory for as long as a store is restored into it.
+pub(super) const RESTORING: &str = "restoring";
 /// Stands in a restored store until what was unfinished in the backup is held.
 pub(super) const RESTORED: &str = "restored";
 
@@ -235,6 +238,13 @@ fn prepare(options: &Options) -> Result<bool, StoreError> {
     let (directory, disk) = (&options.directory, &options.disk);
     let io = |error: std::io::Error| unavailable(directory, &error);
     let format = directory.join("format");
+    if directory.join(RESTORING).exists() {
+        return Err(StoreError::Damaged {
+            what: "a restore into this directory did not end".to_owned(),
+            place: directory.display().to_string(),
+            help: "empty the directory, and restore the backup again".to_owned(),
+        });
+    }
     let parts = JOURNALS.map(|part| directory.join(part));
     match fs::read(&format) {
         Ok(bytes) => {
@@ -244,7 +254,7 @@ fn prepare(options: &Options) -> Result<bool, StoreError> {
                 return Err(segment::damaged("a directory of the store is missing", part, 0));
             }
             parts.iter().try_for_each(|part| own_directory(part)).map_err(io)?;
-            Ok(found != FORMAT)
+            emptied(&**disk, directory).map_or(Ok(found != FORMAT), |part| Err(emptied_error(&part)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // The format is written last, before anything is in the journals.
@@ -264,6 +274,21 @@ fn prepare(options: &Options) -> Result<bool, StoreError> {
         }
         Err(error) => Err(io(error)),
     }
+}
+
+/// The journal that has nothing in it although another has entries: all of them are begun before anything is written.
+pub(super) fn emptied(disk: &dyn Disk, directory: &Path) -> Option<PathBuf> {
+    let parts = JOURNALS.map(|part| directory.join(part));
+    // One whose mark does not read is not empty, and is told of where it is read.
+    let bounds = parts.each_ref().map(|part| mark::read(disk, part));
+    let is_used = bounds.iter().any(|bounds| matches!(bounds, Ok(Some(bounds)) if bounds.durable > 0));
+    let empty = parts.into_iter().zip(bounds).find(|(_, bounds)| matches!(bounds, Ok(None)));
+    empty.filter(|_| is_used).map(|(part, _)| part)
+}
+
+/// What is told of such a journal.
+pub(super) fn emptied_error(part: &Path) -> StoreError {
+    segment::damaged("a journal is gone: others of the store have entries, and this one not even a beginning", part, 0)
 }
 
 pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<u32, StoreError> {

@@ -264,7 +264,7 @@ impl Work for Embedded {
     async fn replay_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), StoreError> {
         let key = (id.event.to_u128(), id.ordinal);
         let held = self.hold_for_replay(id.event, &[key, (key.0, MATCH)]).await?;
-        let unknown = || StoreError::NotFound(id.to_string());
+        let unknown = || StoreError::NotFound(format!("{id} is not in the store"));
         let event = self.index.event(key.0)?.filter(|event| key.1 < event.deliveries).ok_or_else(unknown)?;
         if event.given_up {
             return Err(StoreError::Conflict(format!("the rules of {} were not matched: replay the event", id.event)));
@@ -294,7 +294,7 @@ impl Work for Embedded {
         if self.scheduler().is_active(event) {
             return Err(StoreError::Conflict(format!("{id} is still being worked on")));
         }
-        let row = self.index.event(event)?.ok_or_else(|| StoreError::NotFound(id.to_string()))?;
+        let row = self.index.event(event)?.ok_or_else(|| StoreError::NotFound(format!("{id} is not in the store")))?;
         let mut revived = u64::from(row.given_up);
         for ordinal in 0..row.deliveries {
             let stand = self.index.delivery((event, ordinal))?.map(|delivery| delivery.stand);

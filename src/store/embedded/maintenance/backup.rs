@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::lock::Lock;
-use super::super::open::{FORMAT, JOURNALS, Options, RESTORED, unavailable, write_format};
+use super::super::open::{FORMAT, JOURNALS, Options, RESTORED, RESTORING, emptied, unavailable, write_format};
 use super::salvage;
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
@@ -64,7 +64,7 @@ pub struct LostRecords {
     pub file: String,
     /// The place in it.
     pub offset: u64,
-    /// How many entries of the journal. Zero for its mark, without which nothing tells how many there were.
+    /// How many entries of the journal. Zero for its mark, or for all of it, without which nothing tells how many there were.
     pub records: u64,
 }
 
@@ -120,7 +120,7 @@ struct Manifest {
 /// empty; [`StoreError::Damaged`] when nothing of the store's journals can be read.
 pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> {
     if !options.directory.join("format").exists() {
-        return Err(StoreError::NotFound(format!("a store at {}", options.directory.display())));
+        return Err(StoreError::NotFound(format!("there is no store at {}", options.directory.display())));
     }
     empty_directory(to)?;
     let written = write_backup(options, to);
@@ -136,12 +136,18 @@ fn write_backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError
     let created_at = options.clock.now();
     // The audit log is read last: it has what was done before, whatever the others have of the effects.
     let mut damage = None;
-    let journals = JOURNALS
+    let mut journals = JOURNALS
         .iter()
         .map(|name| copy_journal(options, name, &to.join(name), &mut damage))
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(damage) = damage.filter(|_| journals.iter().all(|journal| journal.read_records() == 0)) {
         return Err(damage);
+    }
+    if let Some(part) = emptied(&*options.disk, &options.directory) {
+        let gone = journals.iter_mut().filter(|journal| part.ends_with(&journal.name));
+        gone.for_each(|journal| {
+            journal.lost.push(LostRecords { file: part.display().to_string(), offset: 0, records: 0 })
+        });
     }
     let report = BackupReport { format: FORMAT, created_at, journals };
     write_manifest(&report, to).map_err(|error| unavailable(to, &error))?;
@@ -241,7 +247,30 @@ pub fn restore(from: &Path, options: &Options, unfinished: Unfinished) -> Result
     let report = verify(from)?;
     let directory = &options.directory;
     empty_directory(directory)?;
+    let restored = write_restored(from, &report, options, unfinished);
+    if restored.is_err() {
+        // As well as that goes; the first file of all goes last.
+        JOURNALS.iter().for_each(|name| drop(fs::remove_dir_all(directory.join(name))));
+        ["format", "format.new", RESTORED, "lock", RESTORING]
+            .iter()
+            .for_each(|name| drop(fs::remove_file(directory.join(name))));
+    }
+    restored.map(|()| report)
+}
+
+fn write_restored(
+    from: &Path,
+    report: &BackupReport,
+    options: &Options,
+    unfinished: Unfinished,
+) -> Result<(), StoreError> {
+    let directory = &options.directory;
     let _lock = Arc::new(Lock::take(directory)?);
+    let own = |error: std::io::Error| unavailable(directory, &error);
+    // Written first and taken away last: a restore that is cut off leaves a directory that is refused, not an empty store or
+    // half of one.
+    write_file(&directory.join(RESTORING), b"").map_err(own)?;
+    sync_directory(directory)?;
     for journal in &report.journals {
         let (source, target) = (from.join(&journal.name), directory.join(&journal.name));
         let failed = |error: std::io::Error| unavailable(&target, &error);
@@ -255,12 +284,12 @@ pub fn restore(from: &Path, options: &Options, unfinished: Unfinished) -> Result
         sync_directory(&target)?;
     }
     if unfinished == Unfinished::Held {
-        write_file(&directory.join(RESTORED), b"").map_err(|error| unavailable(directory, &error))?;
+        write_file(&directory.join(RESTORED), b"").map_err(own)?;
     }
-    // Written last: a restore that is cut off leaves a directory that is refused, not half a store.
-    write_format(directory).map_err(|error| unavailable(directory, &error))?;
+    write_format(directory).map_err(own)?;
     sync_directory(directory)?;
-    Ok(report)
+    fs::remove_file(directory.join(RESTORING)).map_err(own)?;
+    sync_directory(directory)
 }
 
 fn empty_directory(directory: &Path) -> Result<(), StoreError> {

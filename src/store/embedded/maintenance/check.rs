@@ -9,7 +9,7 @@ use super::super::audit;
 use super::super::index::{Index, ItemKind};
 use super::super::lock::Lock;
 use super::super::op::{self, MATCH, Op};
-use super::super::open::{JOURNALS, Options, read_format, unavailable};
+use super::super::open::{JOURNALS, Options, emptied, emptied_error, read_format, unavailable};
 use super::super::records::Write;
 use crate::base::id::EventId;
 use crate::store::journal::salt::Salt;
@@ -88,6 +88,9 @@ pub fn check(options: &Options) -> Result<Report, StoreError> {
     }
     for name in JOURNALS.iter().filter(|name| !options.directory.join(name).is_dir()) {
         report.tell(format!("the directory {} is missing", options.directory.join(name).display()));
+    }
+    if let Some(part) = emptied(&*options.disk, &options.directory) {
+        report.tell(emptied_error(&part).to_string());
     }
     let events = check_events(options, &mut report);
     check_records(options, &mut report);
