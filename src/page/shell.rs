@@ -21,7 +21,7 @@ use crate::admin::api::webhooks;
 use crate::admin::refusal::Refused;
 use crate::admin::sign_in::{Identity, Proof};
 use crate::connection::Status;
-use crate::definition::live::Generation;
+use crate::definition::live::{FileState, Generation};
 use crate::definition::plan::gateway::{Gateway, Mode, Role};
 use crate::definition::render::line;
 use crate::respond::{ERROR_HEADER, Refusal};
@@ -133,6 +133,7 @@ impl Shell {
             "fingerprint": self.generation.fingerprint.to_string().get(..12),
             "since": self.generation.since.to_string(),
             "faults": faults,
+            "unserved": self.generation.rejected().filter(|file| file.state == FileState::Rejected).count(),
             "development": self.generation.gateway.fixed.mode == Mode::Development,
             "now": self.parts.clock.now().to_string(),
             "told": self.told.as_ref().map(|told| told.0.as_str()),

@@ -85,7 +85,7 @@ fn percent(part: u64, all: u64) -> String {
 }
 
 /// Words that people write otherwise than the grammar does.
-const WRITTEN: [(&str, &str); 13] = [
+const WRITTEN: [(&str, &str); 14] = [
     ("ai", "AI"),
     ("api_key", "API key"),
     ("crm", "CRM"),
@@ -98,6 +98,7 @@ const WRITTEN: [(&str, &str); 13] = [
     ("oauth1", "OAuth 1.0a"),
     ("oauth2", "OAuth 2.0"),
     ("sigv4", "AWS Signature"),
+    ("unknown", "Not known"),
     ("basic", "Name and password"),
 ];
 

@@ -399,12 +399,14 @@ impl RejectedFile {
 
 /// Says in the log and the metrics what came into force. What is wrong with a file is told when it is new.
 fn tell(previous: Option<&Generation>, generation: &Generation, deployment: &Deployment, metrics: &Metrics) {
+    let of = |state: FileState| generation.files.iter().filter(|file| file.state == state).count();
     let rejected = generation.rejected().count();
-    let loaded = generation.files.len() - rejected;
     let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     metrics.config_generation.with_label_values::<&str>(&[]).set(i64::try_from(generation.number).unwrap_or(i64::MAX));
-    metrics.definitions.with_label_values(&["loaded"]).set(gauge(loaded));
-    metrics.definitions.with_label_values(&["rejected"]).set(gauge(rejected));
+    for (label, state) in [("loaded", FileState::Loaded), ("kept", FileState::Kept), ("rejected", FileState::Rejected)]
+    {
+        metrics.definitions.with_label_values(&[label]).set(gauge(of(state)));
+    }
     let known = previous.map(|last| assemble::index(&last.files)).unwrap_or_default();
     for status in generation.files.iter().filter(|status| !status.problems.is_empty()) {
         let told = known.get(status.file.as_os_str()).is_some_and(|before| {

@@ -92,7 +92,7 @@ metrics! {
     config_reloads: counter "trunkline_config_reloads_total" "Reloads by result: applied, unchanged, rejected, stalled (the files were not read within `limits.files_time`)." ["result"];
     config_last_success: gauge "trunkline_config_last_success_timestamp_seconds" "When a reload last ended without a rejected file." [];
     config_generation: gauge "trunkline_config_generation" "The number of the generation in force." [];
-    definitions: gauge "trunkline_definitions" "Definitions by state: loaded, rejected." ["state"];
+    definitions: gauge "trunkline_definitions" "Definitions by state: loaded; kept, of which an older version is in force; rejected, of which none is." ["state"];
     http_requests: counter "trunkline_http_requests_total" "Requests at a door." ["door", "integration", "code"];
     sign_ins: counter "trunkline_sign_ins_total" "Sign-ins at the admin door: `signed_in`, refused, locked (not even compared), abandoned (left before the answer), out." ["result"];
     http_request_duration: histogram "trunkline_http_request_duration_seconds" "Time from a request's head to the end of its answer." ["door", "integration"];

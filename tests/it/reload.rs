@@ -211,7 +211,9 @@ async fn a_file_that_is_broken_from_the_start_keeps_nothing_from_starting() {
     assert_eq!(deployment.state("c"), Some(FileState::Rejected));
     assert!(deployment.get("a").is_some() && deployment.get("c").is_none());
     let text = String::from_utf8(deployment.metrics.render().unwrap()).unwrap();
-    assert!(text.contains("trunkline_definitions{state=\"rejected\"} 1"), "{text}");
+    for told in ["{state=\"rejected\"} 1", "{state=\"kept\"} 0"] {
+        assert!(text.contains(&format!("trunkline_definitions{told}")), "{text}");
+    }
 }
 
 #[tokio::test]

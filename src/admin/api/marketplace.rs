@@ -98,7 +98,7 @@ pub struct Row {
     pub description: String,
     /// Where its logo is, on the page's own path; `None` where the definition has none.
     pub logo: Option<String>,
-    /// How connections sign in.
+    /// How connections sign in; `unknown` where no version of the file is in force.
     pub auth_type: String,
     /// What it offers.
     pub features: Vec<String>,
@@ -288,7 +288,7 @@ fn rejected(generation: &Generation) -> impl Iterator<Item = Row> {
             category: "other".to_owned(),
             description: String::new(),
             logo: None,
-            auth_type: "none".to_owned(),
+            auth_type: "unknown".to_owned(),
             features: Vec::new(),
             not_yet: Vec::new(),
             pricing: None,

@@ -27,6 +27,8 @@ const UNSYNCED_BYTES: usize = 4 << 20;
 /// write: under a steady stream that asks for none, a journal that waits for a pause would never sync, and
 /// the index, which follows what is synced, would fall behind without bound.
 const UNSYNCED_AGE: Duration = Duration::from_millis(200);
+/// How often it is said again that nothing can be written, as on a full disk.
+const SAID_AGAIN: Duration = Duration::from_mins(1);
 /// How long a failed journal waits before it tries again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
@@ -373,7 +375,7 @@ impl<T> Committer<T> {
         self.shared.counts.failures.fetch_add(1, Ordering::Relaxed);
         let mut told = self.shared.watermark.explain(error);
         self.tell(Err(told.clone()));
-        let mut closed = false;
+        let (mut closed, mut said) = (false, self.options.clock.monotonic());
         while !closed {
             closed = self.refuse_for(REOPEN_PAUSE, &told);
             match self.reopen() {
@@ -383,7 +385,11 @@ impl<T> Committer<T> {
                     return;
                 }
                 Err(again) => {
-                    tracing::warn!(error = %again, journal = directory, "the journal still takes no writes");
+                    let now = self.options.clock.monotonic();
+                    if now.saturating_sub(said) >= SAID_AGAIN {
+                        tracing::warn!(error = %again, journal = directory, "the journal still takes no writes");
+                        said = now;
+                    }
                     told = self.shared.watermark.explain(&again);
                     self.tell(Err(told.clone()));
                 }
