@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -59,6 +59,50 @@ pub struct Scope {
     pub complete: bool,
     /// What the gateway file offers; `None` when there is none to tell.
     pub gateway: Option<GatewayOutline>,
+    /// What was looked for among the names of others.
+    pub search: Search,
+}
+
+/// The search for what may have been meant by names that are nowhere. One definition that is missing may be named by
+/// thousands of files, so what was found for a name is kept, and of very many names it is looked for the first only.
+#[derive(Debug, Default)]
+pub struct Search(Mutex<Searched>);
+
+#[derive(Debug, Default)]
+struct Searched {
+    /// With how many names others were compared.
+    compared: usize,
+    /// The integrations that were meant by names.
+    integrations: HashMap<Arc<str>, Option<String>>,
+}
+
+/// With how many names others are compared in one look at all files: some tenths of a second.
+const COMPARED: usize = 100_000;
+
+impl Search {
+    fn lock(&self) -> MutexGuard<'_, Searched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The nearest of these names, as long as not too many were compared.
+    fn nearest<'a>(&self, name: &str, known: impl ExactSizeIterator<Item = &'a str>) -> Option<String> {
+        let mut searched = self.lock();
+        if searched.compared >= COMPARED {
+            return None;
+        }
+        searched.compared += known.len();
+        drop(searched);
+        nearest(name, known)
+    }
+
+    fn nearest_integration(&self, id: &Arc<str>, known: &HashMap<Arc<str>, Outline>) -> Option<String> {
+        if let Some(found) = self.lock().integrations.get(id) {
+            return found.clone();
+        }
+        let found = self.nearest(id, known.keys().map(|known| &**known));
+        self.lock().integrations.insert(Arc::clone(id), found.clone());
+        found
+    }
 }
 
 /// What a gateway file offers to definitions.
@@ -199,12 +243,12 @@ impl Scope {
             Target::Destination(id) => {
                 let offered = &self.gateway.as_ref()?.destinations;
                 let message = || format!("the gateway file has no destination `{}`", brief(id));
-                (!offered.contains(id)).then(|| missing(&link.place, message(), id, offered, "It has"))
+                (!offered.contains(id)).then(|| self.missing(&link.place, message(), id, offered))
             }
             Target::Plugin(name) => {
                 let offered = &self.gateway.as_ref()?.plugins;
                 let message = || format!("the gateway file has no plugin `{}`", brief(name));
-                (!offered.contains(name)).then(|| missing(&link.place, message(), name, offered, "It has"))
+                (!offered.contains(name)).then(|| self.missing(&link.place, message(), name, offered))
             }
             Target::Integration(id) => {
                 let is_missing = self.complete && !self.integrations.contains_key(id);
@@ -222,13 +266,13 @@ impl Scope {
         if declared.iter().any(|known| &**known == connection) {
             return None;
         }
-        let near = nearest(connection, declared.iter().map(|known| &**known))?;
+        let near = self.search.nearest(connection, declared.iter().map(|known| &**known))?;
         let message = format!("no file declares the connection `{}` of `{}`", brief(connection), brief(integration));
         let problem = Problem::warning(Code::UnknownName, place.clone(), message).suggestion(Some(near));
         Some(problem.help("One that is stored under this name is used; without one the action fails."))
     }
 
-    fn endpoint_fault(&self, place: &Place, integration: &str, endpoint: &str) -> Option<Problem> {
+    fn endpoint_fault(&self, place: &Place, integration: &Arc<str>, endpoint: &str) -> Option<Problem> {
         match self.integrations.get(integration) {
             None if !self.complete => None,
             None => {
@@ -238,7 +282,7 @@ impl Scope {
             }
             Some(outline) if outline.complete && !outline.endpoints.iter().any(|known| &**known == endpoint) => {
                 let message = format!("`{}` has no endpoint `{}`", brief(integration), brief(endpoint));
-                let problem = missing(place, message, endpoint, &outline.endpoints, "It has");
+                let problem = self.missing(place, message, endpoint, &outline.endpoints);
                 let near = problem.suggestion.as_ref().map(|id| format!("{}.{id}", brief(integration)));
                 Some(problem.suggestion(near))
             }
@@ -246,8 +290,18 @@ impl Scope {
         }
     }
 
-    fn nearest_integration(&self, id: &str) -> Option<String> {
-        nearest(id, self.integrations.keys().map(|known| &**known))
+    fn nearest_integration(&self, id: &Arc<str>) -> Option<String> {
+        self.search.nearest_integration(id, &self.integrations)
+    }
+
+    /// A name that is not among those offered.
+    fn missing(&self, place: &Place, message: String, name: &str, offered: &[Arc<str>]) -> Problem {
+        let mut names: Vec<_> = offered.iter().take(24).map(|name| format!("`{}`", brief(name))).collect();
+        names.sort_unstable();
+        let listed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Problem::error(Code::UnknownName, place.clone(), message)
+            .suggestion(self.search.nearest(name, offered.iter().map(|offer| &**offer)))
+            .help(format!("It has {listed}."))
     }
 }
 
@@ -260,16 +314,6 @@ pub fn brief(name: &str) -> Cow<'_, str> {
         Some((end, _)) => Cow::Owned(format!("{}…", name.get(..end).unwrap_or_default())),
         None => Cow::Borrowed(name),
     }
-}
-
-/// A name that is not among those offered.
-fn missing(place: &Place, message: String, name: &str, offered: &[Arc<str>], intro: &str) -> Problem {
-    let mut names: Vec<_> = offered.iter().take(24).map(|name| format!("`{}`", brief(name))).collect();
-    names.sort_unstable();
-    let listed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    Problem::error(Code::UnknownName, place.clone(), message)
-        .suggestion(nearest(name, offered.iter().map(|offer| &**offer)))
-        .help(format!("{intro} {listed}."))
 }
 
 #[cfg(test)]
@@ -289,6 +333,7 @@ mod tests {
             integrations: HashMap::from([("slack".into(), outline(&slack, true))]),
             gateway: Some(GatewayOutline { destinations: vec!["app".into()], plugins: Vec::new() }),
             complete: true,
+            search: Search::default(),
         };
         let rules = document(
             "rules:\n  - do:\n      - call: slack.post_mesage\n      - call: slak.post_message\n      - deliver: ap\n      \
@@ -337,7 +382,7 @@ mod tests {
                 "auth: {{ {kind}: {{}} }}\nconnections: [{{ id: main }}]\napi: {{ endpoints: [{{ id: e }}] }}\n"
             );
             let integrations = [("a".into(), outline(&document(&text), true))];
-            let scope = Scope { integrations: integrations.into(), complete: true, gateway: None };
+            let scope = Scope { integrations: integrations.into(), complete: true, ..Scope::default() };
             let rules =
                 "rules: [{ do: [{ call: a.e }, { call: a.e, connection: main }, { call: a.e, connection: mian }] }]\n";
             let told: Vec<_> = links(&document(rules)).iter().filter_map(|link| scope.fault(link)).collect();
@@ -352,8 +397,24 @@ mod tests {
             integrations: HashMap::from([("slack".into(), outline(&document("id: slack\n"), false))]),
             gateway: None,
             complete: true,
+            search: Search::default(),
         };
         let rules = document("rules: [{ do: [{ call: slack.post_message }, { deliver: app }] }]\n");
         assert!(links(&rules).iter().all(|link| scope.fault(link).is_none()));
+    }
+
+    #[test]
+    fn one_name_is_looked_for_once_and_of_very_many_the_first_only() {
+        let ids = (0..5_000).map(|number| (Arc::from(format!("tenant-{number:04}")), Outline::default()));
+        let scope = Scope { integrations: ids.collect(), complete: true, ..Scope::default() };
+        let fault = |id: &str| {
+            let target = Target::Integration(id.into());
+            scope.fault(&Link { place: Place::file(Arc::default()), target }).expect("a fault").suggestion
+        };
+        assert!((0..1_000).all(|_| fault("tenant-00x0").is_some()));
+        assert_eq!(scope.search.lock().compared, 5_000);
+        let told = (0..1_000).filter(|number| fault(&format!("tenant-{number:03}x")).is_some()).count();
+        assert_eq!((told, scope.search.lock().compared), (19, COMPARED));
+        assert!(fault("tenant-00x0").is_some(), "what was found is kept");
     }
 }
