@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::EventId;
@@ -140,17 +141,17 @@ fn event(gateway: &Gateway, told: &Told, (id, now): (EventId, Timestamp)) -> New
         received_at: now,
         query: String::new(),
         headers: vec![("content-type".to_owned(), Bytes::from_static(b"application/json"))],
-        body: Bytes::from(body(gateway, told).to_string()),
+        body: Bytes::from(body(gateway.admin.url.as_ref(), told).to_string()),
     }
 }
 
 /// What an own event says: the fields that `docs/NOTIFICATIONS.md` promises. Its texts come from rooms that keep
 /// secrets out of them; they are searched once more all the same.
-fn body(gateway: &Gateway, told: &Told) -> Value {
+fn body(url: Option<&Url>, told: &Told) -> Value {
     let Notice { kind, integration, connection, what, why, since, step, page, about, .. } = &told.notice;
     let about: Map<String, Value> =
         about.iter().map(|(name, value)| ((*name).to_owned(), Value::from(plain(value)))).collect();
-    let link = gateway.admin.url.as_ref().map(|url| format!("{}{page}", url.as_str().trim_end_matches('/')));
+    let link = url.map(|url| format!("{}{page}", url.as_str().trim_end_matches('/')));
     json!({
         "type": kind.word(),
         "what": plain(what),
@@ -168,4 +169,60 @@ fn body(gateway: &Gateway, told: &Told) -> Value {
 
 fn plain(text: &str) -> String {
     redact(text).chars().take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::notice::Kind;
+    use crate::template::{Context, Text};
+
+    const MANUAL: &str = include_str!("../../docs/NOTIFICATIONS.md");
+
+    /// The texts with slots in a value.
+    fn texts(value: &Value, found: &mut Vec<Text>) {
+        match value {
+            Value::String(text) if text.contains("{{") => found.push(Text::compile(text).expect(text)),
+            Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+            Value::Object(fields) => fields.values().for_each(|field| texts(field, found)),
+            _ => {}
+        }
+    }
+
+    /// What the rules of the manual's example tell.
+    fn told_by_the_manual() -> Vec<Text> {
+        let example = MANUAL.split("```").find_map(|block| block.strip_prefix("yaml\n")).expect("an example");
+        let example: Value = serde_yaml::from_str(example).expect("YAML");
+        let mut found = Vec::new();
+        texts(&example["rules"], &mut found);
+        assert!(found.len() >= 2, "{found:?}");
+        found
+    }
+
+    /// Notices of a kind: with all that one may have, and with no more than each has.
+    fn notices(kind: Kind) -> [Notice; 2] {
+        let bare = Notice::new(kind, Timestamp::from_seconds(1), "It happened.", "Look at it.");
+        let integration = Arc::from("shop");
+        let full = bare.clone().of(&integration).because("it failed").with("place", "here");
+        [bare, Notice { connection: Some(Arc::from("main")), ..full }]
+    }
+
+    #[test]
+    fn the_example_of_the_manual_can_tell_every_event_with_and_without_an_address_of_the_page() {
+        let url = Url::parse("https://trunkline.example/ops/").expect("a URL");
+        let texts = told_by_the_manual();
+        for kind in Kind::ALL {
+            assert!(MANUAL.contains(&format!("| `{}` |", kind.word())), "{kind:?}");
+            for (notice, url) in notices(kind).into_iter().flat_map(|one| [(one.clone(), None), (one, Some(&url))]) {
+                let told = Told { count: 1, first: notice.since, notice };
+                let body = body(url, &told);
+                let context = Context::new().with_json("body", &body);
+                for text in &texts {
+                    let said = text.render(&context).unwrap_or_else(|error| panic!("{kind:?}: {error}: {body}"));
+                    assert!(said.starts_with("It happened."), "{said}");
+                }
+                assert_eq!(body["link"].is_string(), url.is_some(), "{body}");
+            }
+        }
+    }
 }

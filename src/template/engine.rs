@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 
 use super::made::Bounded;
@@ -118,11 +118,25 @@ pub(super) fn environment() -> Environment<'static> {
         Printed::Borrowed(text) => out.write_str(text).map_err(Error::from),
         Printed::Owned(text) => out.write_str(&text).map_err(Error::from),
     });
+    env.add_filter("default", default);
     env.add_filter("tojson", tojson);
     env.add_filter("string", string);
     super::digest::add(&mut env);
     super::guard::add(&mut env);
     env
+}
+
+/// As the engine's own filter, but null is none as well: whoever writes `| default('-')` thinks of a field without a
+/// value, and a service that knows none sends it as null or not at all, as it likes.
+fn default(value: &Value, Rest(given): Rest<Value>) -> Result<Value, Error> {
+    let mut given = given.into_iter();
+    let (other, lax) = (given.next(), given.next());
+    if given.next().is_some() {
+        return Err(Error::from(ErrorKind::TooManyArguments));
+    }
+    let is_none = matches!(value.kind(), ValueKind::Undefined | ValueKind::None);
+    let counts_as_none = !value.is_true() && lax.is_some_and(|lax| lax.is_true());
+    Ok(if is_none || counts_as_none { other.unwrap_or_else(|| Value::from("")) } else { value.clone() })
 }
 
 /// JSON without the escapes that the engine's own filter adds for HTML.
@@ -165,7 +179,7 @@ impl Printed<'_> {
 }
 
 /// What a slot prints: strings as they are, numbers and booleans as in JSON, maps and lists as JSON.
-/// None has no text form: an absent value must be met with `| default('…', true)`, so that it never
+/// None has no text form: an absent value must be met with `| default('…')`, so that it never
 /// ends up as a word in a path or a message.
 pub(super) fn printed(value: &Value) -> Result<Printed<'_>, Error> {
     match value.kind() {

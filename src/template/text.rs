@@ -259,7 +259,7 @@ fn missing(expr: &Expr, error: &minijinja::Error) -> TemplateError {
     match translated.kind {
         TemplateErrorKind::Missing => TemplateError {
             message: format!(
-                "`{}`: {}; say what stands in its place with `| default('…', true)`",
+                "`{}`: {}; say what stands in its place with `| default('…')`",
                 expr.source().trim(),
                 translated.message
             ),
@@ -328,6 +328,17 @@ mod tests {
             assert_eq!(error.kind, TemplateErrorKind::Missing, "{source}: {error}");
         }
         assert_eq!(render("{{ body.gone.deep | default('d') }}!"), Ok("d!".to_owned()));
+    }
+
+    #[test]
+    fn null_is_none_for_default_and_false_is_not() {
+        assert_eq!(render("{{ body.none | default('-') }}{{ body.none.deep | default('') }}!"), Ok("-!".to_owned()));
+        assert_eq!(value("{{ body.none | default([]) }}"), Ok(json!([])));
+        assert_eq!(value("{{ body.none | default(none) }}"), Ok(json!(null)));
+        assert_eq!(value("{{ body.gone | default }}"), Ok(json!("")));
+        assert_eq!(value("{{ (1 > 2) | default('d') }}"), Ok(json!(false)));
+        assert_eq!(value("{{ (1 > 2) | default('d', true) }}"), Ok(json!("d")));
+        assert!(value("{{ body.none | default(1, true, 2) }}").is_err());
     }
 
     #[test]

@@ -204,6 +204,57 @@ fn a_service_that_fails_and_one_that_is_well_again_are_told() {
     assert_eq!(app.told("trunkline.breaker.open").len(), 1);
 }
 
+/// The example of the manual, whose destination is the application.
+fn example(app: &App, more: &str) -> String {
+    let manual = fs::read_to_string("docs/NOTIFICATIONS.md").unwrap();
+    let example = manual.split("```").find_map(|block| block.strip_prefix("yaml\n")).unwrap();
+    let own = example.replace("https://app.example.com/trunkline", &format!("http://{}/in", app.address));
+    let own = own.replace("${env:APP_WEBHOOK_SECRET}", "${env:SINK_SECRET}");
+    assert!(own.contains("call: slack.post_message") && !own.contains("example.com") && !own.contains("APP_"), "{own}");
+    format!("{more}{own}")
+}
+
+/// A service whose circuit opens, and one that posts messages as `slack`.
+fn shop_and_slack(shop: &App, slack: &App) -> [(&'static str, String); 2] {
+    let shop = format!(
+        "trunkline: 1\nid: shop\ntitle: Shop\nsummary: Sells.\nauth: {{ none: {{}} }}\n\
+         api: {{ base_url: \"http://{}\", retry: {{ attempts: 1 }}, breaker: {{ consecutive: 2, open: 1s }} }}\n\
+         connections: [{{ id: main }}]\n",
+        shop.address
+    );
+    let slack = format!(
+        "trunkline: 1\nid: slack\ntitle: Slack\nsummary: Posts.\nauth: {{ none: {{}} }}\n\
+         api:\n  base_url: http://{}\n  endpoints: [{{ id: post_message, request: POST /post, json: {{ channel: \"{{{{ \
+         input.channel }}}}\", text: \"{{{{ input.text }}}}\" }} }}]\nconnections: [{{ id: team }}]\n",
+        slack.address
+    );
+    [("shop", shop), ("slack", slack)]
+}
+
+#[test]
+fn the_manuals_example_tells_the_team_with_and_without_an_address_of_the_page() {
+    for url in ["", "admin: { token: \"${env:ADMIN_TOKEN}\", url: \"http://localhost:1/ops\" }\n"] {
+        let (app, shop, slack) = (App::answering(204), App::answering(500), App::answering(200));
+        let deployment = Deployment::with(&shop_and_slack(&shop, &slack), &example(&app, url));
+        let _gateway = deployment.start();
+        let call = || deployment.call("shop", "main", "/x").unwrap().status;
+        assert!(within(PATIENCE, || call() == 503), "{}", deployment.log_tail());
+        shop.status.store(200, Ordering::SeqCst);
+        let closed = within(PATIENCE, || call() == 200 && !app.told("trunkline.breaker.closed").is_empty());
+        assert!(closed, "{}", deployment.log_tail());
+        // One of them says why, the other knows nothing of it.
+        for kind in ["trunkline.breaker.open", "trunkline.breaker.closed"] {
+            let told = app.await_told(kind, 1, &deployment).remove(0);
+            assert_eq!((told["why"].is_string(), told["link"].is_string()), (kind.ends_with("open"), !url.is_empty()));
+            let what = told["what"].as_str().unwrap();
+            let posted = within(PATIENCE, || slack.asked().iter().any(|asked| asked.body.contains(what)));
+            assert!(posted, "{kind}: {:?}\n{}", own_events(&deployment), deployment.log_tail());
+        }
+        let ended = within(PATIENCE, || own_events(&deployment).iter().all(|event| event["state"] == "done"));
+        assert!(ended, "{:?}\n{}", own_events(&deployment), deployment.log_tail());
+    }
+}
+
 #[test]
 fn a_file_that_does_not_count_is_told_and_again_when_it_does() {
     let app = App::answering(204);
