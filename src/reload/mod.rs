@@ -25,12 +25,13 @@ use crate::definition::history::{Changes, History};
 use crate::definition::live::{FileState, FileStatus, Generation, Live};
 use crate::definition::load::environment::Environment;
 use crate::definition::plan::limits::Limits;
+use crate::definition::plan::{Auth, Integration};
 use crate::definition::problem::{Problem, Severity};
 use crate::definition::render::{self, Report};
 use crate::definition::workspace::{Deployment, Reading, Selection};
 use crate::store::Audit;
 use crate::store::model::AuditEntry;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Whose};
 use crate::telemetry::notice::{Kind, Notice, Wanted};
 
 pub use watch::{Events, Timing, watch};
@@ -407,6 +408,7 @@ fn tell(previous: Option<&Generation>, generation: &Generation, deployment: &Dep
     {
         metrics.definitions.with_label_values(&[label]).set(gauge(of(state)));
     }
+    generation.integrations.values().for_each(|integration| begin(integration, metrics));
     let known = previous.map(|last| assemble::index(&last.files)).unwrap_or_default();
     for status in generation.files.iter().filter(|status| !status.problems.is_empty()) {
         let told = known.get(status.file.as_os_str()).is_some_and(|before| {
@@ -427,6 +429,16 @@ fn tell(previous: Option<&Generation>, generation: &Generation, deployment: &Dep
         generation.number,
         generation.integrations.len(),
     );
+}
+
+/// What may be counted of an integration is there before it is.
+fn begin(integration: &Integration, metrics: &Metrics) {
+    if integration.webhook.is_some() {
+        metrics.begin(Whose::Webhooks, &integration.id);
+    }
+    if matches!(integration.auth, Auth::OAuth2(_)) {
+        metrics.begin(Whose::Tokens, &integration.id);
+    }
 }
 
 /// Tells people which files count no more, and which count again.

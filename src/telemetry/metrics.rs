@@ -3,9 +3,14 @@
 //! Names begin with `trunkline_`, units are base units, counters end in `_total`. Labels are bounded:
 //! `integration` (ids of loaded definitions, else `other`) and small enumerations; never a connection,
 //! path, address, event id or error text. The process's own numbers (`process_…`) come with them. A `histogram` has the OpenTelemetry HTTP boundaries, a `fine` one finer ones.
+//!
+//! A counter that appears with its first count hides that count from `increase`, and an alert on what is rare would never
+//! fire. Those that alerts name are therefore there at 0 before anything is counted: the ones without labels always, the
+//! others where the list says `begins`, for whom, and with which values of their labels.
 
 use std::sync::Arc;
 
+use prometheus::core::{MetricVec, MetricVecBuilder};
 use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::notice::Notices;
@@ -29,10 +34,50 @@ pub struct Entry {
     pub help: &'static str,
     /// Its labels.
     pub labels: &'static [&'static str],
+    /// Whose series of it are there at 0 before anything is counted, and the values of its labels but `integration`.
+    begins: Option<(Whose, &'static [&'static [&'static str]])>,
+}
+
+/// Whose series are there at 0 before anything is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The gateway's own, from its start.
+    Gateway,
+    /// Those of integrations that take webhooks.
+    Webhooks,
+    /// Those of integrations whose tokens are renewed.
+    Tokens,
+}
+
+impl Entry {
+    /// Whose series of it are there at 0 before anything is counted; `None` where each appears with its first count.
+    pub fn begins_for(&self) -> Option<Whose> {
+        let always = (self.kind == "counter" && self.labels.is_empty()).then_some(Whose::Gateway);
+        self.begins.map(|(whose, _)| whose).or(always)
+    }
+
+    /// The values of the labels of these series, each as [`Self::labels`] are ordered.
+    pub fn begun<'a>(&self, integration: &'a str) -> Vec<Vec<&'a str>> {
+        if self.begins_for().is_none() {
+            return Vec::new();
+        }
+        let own = [integration];
+        let mut declared = self.begins.map(|(_, values)| values).unwrap_or_default().iter();
+        self.labels.iter().fold(vec![Vec::new()], |series: Vec<Vec<&'a str>>, label| {
+            let values = if *label == "integration" { &own[..] } else { declared.next().copied().unwrap_or_default() };
+            let with = |begun: &Vec<&'a str>| -> Vec<Vec<&'a str>> {
+                values.iter().map(|value| [begun.as_slice(), &[*value]].concat()).collect()
+            };
+            series.iter().flat_map(with).collect()
+        })
+    }
 }
 
 macro_rules! metrics {
-    ($($field:ident: $kind:ident $name:literal $help:literal [$($label:literal),*];)+) => {
+    ($(
+        $field:ident: $kind:ident $name:literal $help:literal [$($label:literal),*]
+            $(begins $whose:ident [$($values:expr),*])?;
+    )+) => {
         /// Every metric of the program, registered once.
         #[derive(Debug)]
         pub struct Metrics {
@@ -46,7 +91,13 @@ macro_rules! metrics {
 
         /// The list of metrics, in the order they were declared.
         pub const CATALOGUE: &[Entry] = &[$(
-            Entry { name: $name, kind: metrics!(@kind $kind), help: $help, labels: &[$($label),*] },
+            Entry {
+                name: $name,
+                kind: metrics!(@kind $kind),
+                help: $help,
+                labels: &[$($label),*],
+                begins: metrics!(@begins $($whose [$($values),*])?),
+            },
         )+];
 
         impl Metrics {
@@ -62,7 +113,16 @@ macro_rules! metrics {
                     let $field = metrics!(@make $kind $name $help [$($label),*])?;
                     registry.register(Box::new($field.clone()))?;
                 )+
-                Ok(Self { registry, notices: Arc::default(), traces: Arc::default(), $($field,)+ })
+                let metrics = Self { registry, notices: Arc::default(), traces: Arc::default(), $($field,)+ };
+                metrics.begin(Whose::Gateway, "");
+                Ok(metrics)
+            }
+
+            /// Makes the series that are there at 0 before anything is counted: the gateway's own, or those of an
+            /// integration.
+            pub fn begin(&self, whose: Whose, integration: &str) {
+                let mut entries = CATALOGUE.iter();
+                $(begin(&self.$field, entries.next(), (whose, integration));)+
             }
 
             /// Makes a series of each metric, with empty labels: for who looks at the names.
@@ -74,6 +134,8 @@ macro_rules! metrics {
             }
         }
     };
+    (@begins) => { None };
+    (@begins $whose:ident [$($values:expr),*]) => { Some((Whose::$whose, &[$($values),*])) };
     (@type counter) => { IntCounterVec };
     (@type gauge) => { IntGaugeVec };
     (@type histogram) => { HistogramVec };
@@ -118,7 +180,8 @@ metrics! {
     cache_evictions: counter "trunkline_cache_evictions_total" "Kept answers that went to make room." [];
     cache_not_kept: counter "trunkline_cache_not_kept_total" "Answers that might have been kept and passed instead: `too_large`, `no_room`." ["reason"];
     added: fine "trunkline_added_duration_seconds" "Time from a request's head at the proxy door until its call was sent, without what it waited for its turn and between tries: what the gateway itself adds." ["integration"];
-    activity_dropped: counter "trunkline_activity_dropped_total" "Calls that were made and are not written down: `audit` (no room for another group, or the audit log could not be written), `file` (the activity's files took no more; these are in memory alone), `content` (what they carried is not kept, because there were more than `activity.content.rate` in a second)." ["kind"];
+    activity_dropped: counter "trunkline_activity_dropped_total" "Calls that were made and are not written down: `audit` (no room for another group, or the audit log could not be written), `file` (the activity's files took no more; these are in memory alone), `content` (what they carried is not kept, because there were more than `activity.content.rate` in a second)." ["kind"]
+        begins Gateway [&["audit", "file", "content"]];
     activity_entries: gauge "trunkline_activity_entries" "Entries of the activity that can be looked at." [];
     activity_bytes: gauge "trunkline_activity_bytes" "Bytes of the activity's files." [];
     activity_content_bytes: gauge "trunkline_activity_content_bytes" "Bytes of memory of the headers and bodies that are kept of calls." [];
@@ -134,7 +197,8 @@ metrics! {
     breaker_opened: counter "trunkline_breaker_opened_total" "Times that a circuit opened because the service failed." ["integration"];
     retries: counter "trunkline_retries_total" "Failed tries that might have been followed by another, by what came of it: made, or not because it was not safe (unsafe), there was no time (late), the budget was used up (budget), the body was not held any more (body)." ["integration", "result"];
     token_calls: counter "trunkline_token_calls_total" "Tokens asked for, by stage (token, refresh) and result (ok, permanent, passing, unsent, misconfigured)." ["integration", "stage", "result"];
-    webhooks_received: counter "trunkline_webhooks_received_total" "Webhooks by result: accepted, duplicate, handshake, untold (accepted, but an expression of the definition failed), unsubscribed (acknowledged and not stored: its endpoint does not take this type), or the refusal's code." ["integration", "result"];
+    webhooks_received: counter "trunkline_webhooks_received_total" "Webhooks by result: accepted, duplicate, handshake, untold (accepted, but an expression of the definition failed), unsubscribed (acknowledged and not stored: its endpoint does not take this type), or the refusal's code." ["integration", "result"]
+        begins Webhooks [&["accepted", "signature_invalid", "signature_stale"]];
     webhook_subscriptions: counter "trunkline_webhook_subscriptions_total" "Services told to send a connection's events here (register), or to stop (unregister), by result: ok, failed." ["integration", "step", "result"];
     webhook_ack_duration: histogram "trunkline_webhook_ack_duration_seconds" "Time from a webhook's head to its durable acknowledgement." ["integration"];
     connect_flows: counter "trunkline_connect_flows_total" "Connect flows by result: started, connected, the failure's code, why a callback was refused, `credential_refused` or `credential_untried` for what was entered, `rate_limited` for who asks too often." ["integration", "result"];
@@ -144,12 +208,18 @@ metrics! {
     delivery_attempts: counter "trunkline_delivery_attempts_total" "Attempts at deliveries by action (call, deliver, log, run, `durable_call`) and result (done, retry, held, dead)." ["integration", "action", "result"];
     delivery_duration: histogram "trunkline_delivery_duration_seconds" "Time an attempt at a delivery took." ["integration", "action"];
     events_matched: counter "trunkline_events_matched_total" "Events whose rules were matched: planned, discarded, untold (an expression of the definition failed)." ["integration", "result"];
-    token_refreshes: counter "trunkline_token_refreshes_total" "Token calls that renew a token, by why (due, expired, refused: the service answered 401, asked: a person did), by whether it was the first try or another after failures, and by result: renewed, superseded (another process had others first), late (the connection was gone or connected anew), unkept (they could not be stored), refused, failed, unsent, misconfigured." ["integration", "cause", "try", "result"];
+    token_refreshes: counter "trunkline_token_refreshes_total" "Token calls that renew a token, by why (due, expired, refused: the service answered 401, asked: a person did), by whether it was the first try or another after failures, and by result: renewed, superseded (another process had others first), late (the connection was gone or connected anew), unkept (they could not be stored), refused, failed, unsent, misconfigured." ["integration", "cause", "try", "result"]
+        begins Tokens [
+            &["due", "expired", "refused", "asked"],
+            &["first", "another"],
+            &["unkept", "refused", "failed", "unsent", "misconfigured"]
+        ];
     token_retries: counter "trunkline_token_retries_total" "Calls made once more with another token, because the service refused (401) the one they carried." ["integration"];
     connections: gauge "trunkline_connections" "Connections in use by status: active, warning, error, `needs_reconnect`, paused." ["integration", "status"];
     tokens_ending: gauge "trunkline_tokens_ending" "Tokens that are renewed ahead of their end, by what is left of them: at most 0s, 5m, 1h, 1d, 7d, or more." ["left"];
     connection_tests: counter "trunkline_connection_tests_total" "Test requests of connections by result: passed, failed." ["integration", "result"];
-    notices_told: counter "trunkline_notices_total" "Events of the gateway's own, by what became of them: told (stored as an event), known (told before the last start), grouped (told with the next of their kind), `over_rate` (beyond `notifications.rate`, told in one event once there is room), unstored (kept for another try), dropped (too many waited), undelivered (a delivery of one was given up)." ["result"];
+    notices_told: counter "trunkline_notices_total" "Events of the gateway's own, by what became of them: told (stored as an event), known (told before the last start), grouped (told with the next of their kind), `over_rate` (beyond `notifications.rate`, told in one event once there is room), unstored (kept for another try), dropped (too many waited), undelivered (a delivery of one was given up)." ["result"]
+        begins Gateway [&["told", "known", "grouped", "over_rate", "unstored", "dropped", "undelivered"]];
     spans: counter "trunkline_spans_total" "Spans of traces, by what became of them: exported, dropped (too many waited), failed (the collector did not take them), refused (it took the message, and not these)." ["result"];
     workers: gauge "trunkline_workers" "How many deliveries may run at once." [];
     workers_busy: gauge "trunkline_workers_busy" "How many deliveries run." [];
@@ -161,7 +231,8 @@ metrics! {
     secret_reads: counter "trunkline_secret_reads_total" "Reads of secrets from the secret store: ok, missing, denied, failed." ["result"];
     secrets: gauge "trunkline_secrets" "Secrets from the secret store: current, stale because they could not be read again, or unread because they never could be." ["state"];
     log_lines_dropped: counter "trunkline_log_lines_dropped_total" "Log lines that nobody read in time." [];
-    panics: counter "trunkline_panics_total" "Panics that were caught." ["place"];
+    panics: counter "trunkline_panics_total" "Panics that were caught." ["place"]
+        begins Gateway [&["process", "public", "proxy", "admin", "delivery", "queue"]];
 }
 
 impl Metrics {
@@ -173,6 +244,14 @@ impl Metrics {
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(out)
+    }
+}
+
+/// Makes the series of a metric that are there at 0 before anything is counted, where they are of this kind.
+fn begin<T: MetricVecBuilder>(metric: &MetricVec<T>, entry: Option<&Entry>, (whose, integration): (Whose, &str)) {
+    let Some(entry) = entry.filter(|entry| entry.begins_for() == Some(whose)) else { return };
+    for values in entry.begun(integration) {
+        metric.with_label_values(&values);
     }
 }
 
@@ -207,6 +286,46 @@ mod tests {
             assert!(entry.kind != "histogram" || entry.name.ends_with("_seconds"), "{}", entry.name);
             assert!(entry.help.ends_with('.'), "{}", entry.name);
         }
+    }
+
+    fn lines(metrics: &Metrics, name: &str) -> Vec<String> {
+        let text = String::from_utf8(metrics.render().expect("renders")).expect("UTF-8");
+        text.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_begins_at_0_is_declared_for_each_label_of_a_counter() {
+        for entry in CATALOGUE {
+            let Some((whose, values)) = entry.begins else { continue };
+            let known: Vec<_> = entry.labels.iter().filter(|label| **label != "integration").collect();
+            assert_eq!((values.len(), entry.kind), (known.len(), "counter"), "{}", entry.name);
+            assert_eq!(whose == Whose::Gateway, known.len() == entry.labels.len(), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn what_has_not_happened_is_there_at_0() {
+        let metrics = Metrics::new().expect("unique names");
+        assert_eq!(lines(&metrics, "trunkline_store_unread_total"), ["trunkline_store_unread_total 0"]);
+        assert_eq!(
+            lines(&metrics, "trunkline_panics_total{place=\"queue\"}"),
+            ["trunkline_panics_total{place=\"queue\"} 0"]
+        );
+        assert_eq!(lines(&metrics, "trunkline_webhooks_received_total"), [""; 0]);
+        metrics.begin(Whose::Webhooks, "shop");
+        metrics.webhooks_received.with_label_values(&["shop", "signature_stale"]).inc();
+        metrics.begin(Whose::Webhooks, "shop");
+        assert_eq!(
+            lines(&metrics, "trunkline_webhooks_received_total"),
+            [
+                "trunkline_webhooks_received_total{integration=\"shop\",result=\"accepted\"} 0",
+                "trunkline_webhooks_received_total{integration=\"shop\",result=\"signature_invalid\"} 0",
+                "trunkline_webhooks_received_total{integration=\"shop\",result=\"signature_stale\"} 1",
+            ]
+        );
+        assert_eq!(lines(&metrics, "trunkline_token_refreshes_total"), [""; 0]);
+        metrics.begin(Whose::Tokens, "shop");
+        assert_eq!(lines(&metrics, "trunkline_token_refreshes_total").len(), 4 * 2 * 5);
     }
 
     #[test]
