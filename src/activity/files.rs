@@ -2,8 +2,9 @@
 //!
 //! Nothing here is synced: what is written survives a kill of the process, and after a power cut what the system had
 //! not yet written is missing. A file that ends in the middle of a frame ends there. Files are removed whole: the
-//! oldest first when there are too many bytes, and each once nothing in it is wanted any more. A file that cannot be
-//! written is left, and another begun. Called by [`super::write`] and at the start.
+//! oldest first when there are too many bytes, and each once nothing in it is wanted any more. Where that would leave
+//! little, because there may be fewer bytes than when the file was begun, its newest entries stay. A file that cannot
+//! be written is left, and another begun. Called by [`super::write`] and at the start.
 
 use std::collections::HashSet;
 use std::io;
@@ -82,8 +83,12 @@ impl Files {
         let mut files = Self { directory, min_free: place.min_free, disk: place.disk, closed: Vec::new(), open: None };
         let mut entries: Vec<Vec<Entry>> = Vec::new();
         let (mut known, mut count) = (HashSet::new(), 0);
+        let mut newer = None;
         for &first in firsts.iter().rev() {
-            let (bytes, found) = files.read(first)?;
+            let (bytes, mut found) = files.read(first)?;
+            // A process that ended while a file was cut leaves what stays of it twice.
+            let begins = newer.replace(first);
+            found.retain(|entry| begins.is_none_or(|begins| entry.id < begins));
             let last = found.last().map_or(first, |entry| entry.id);
             files.closed.push(Closed { first, last, bytes });
             if count < keep {
@@ -172,25 +177,72 @@ impl Files {
         self.closed.extend(self.open.take_if(full).map(|open| open.closed));
     }
 
-    /// Removes the files in which nothing is after `gone`, and the oldest while there are too many bytes. Returns the
-    /// newest entry that is in no file any more.
+    /// Removes the files in which nothing is after `gone`, and the oldest while there are too many bytes; one without
+    /// which less than half of these would be left is cut. Returns the newest entry that is in no file any more.
     pub fn tidy(&mut self, gone: ActivityId, (bounds, now): (Bounds, Timestamp)) -> ActivityId {
         self.roll(bounds, now);
         let mut lost = ActivityId::default();
         while let Some(oldest) = self.closed.first().copied() {
-            if oldest.last > gone && self.bytes() <= bounds.bytes {
+            let is_wanted = oldest.last > gone;
+            if is_wanted && self.bytes() <= bounds.bytes {
                 break;
             }
-            if let Err(error) = self.disk.remove(&path(&self.directory, oldest.first))
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!("an old file of the activity could not be removed: {error}");
-                break;
+            let others = self.bytes().saturating_sub(oldest.bytes);
+            let cut = is_wanted && others < bounds.bytes / 2;
+            // Some room is left, so that the next entries do not have it cut again.
+            let room = (bounds.bytes / 4 * 3).saturating_sub(others);
+            let ended = if cut { self.cut(oldest, room).or_else(|_| self.remove(oldest)) } else { self.remove(oldest) };
+            match ended {
+                Ok(newest) => lost = newest,
+                Err(error) => {
+                    tracing::warn!("an old file of the activity could not be removed: {error}");
+                    break;
+                }
             }
-            self.closed.remove(0);
-            lost = oldest.last;
         }
         lost
+    }
+
+    /// Removes the oldest file. Answers with its newest entry.
+    fn remove(&mut self, oldest: Closed) -> io::Result<ActivityId> {
+        match self.disk.remove(&path(&self.directory, oldest.first)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => _ = self.closed.remove(0),
+        }
+        Ok(oldest.last)
+    }
+
+    /// Leaves of the oldest file the newest entries that so many bytes have room for. Answers with the newest of those
+    /// that are gone.
+    fn cut(&mut self, oldest: Closed, room: u64) -> io::Result<ActivityId> {
+        let old = path(&self.directory, oldest.first);
+        let bytes = read_all(&mut self.disk.read(&old)?)?;
+        let (mut at, mut begins) = (0, Vec::new());
+        while let Read::Frame(frame, taken) = frame::decode(bytes.get(at..).unwrap_or_default()) {
+            begins.push((ActivityId::from_u64(frame.number), at));
+            at += taken;
+        }
+        // The name of a file is its first entry: another one has to be it.
+        let gone = begins.partition_point(|(_, begin)| (at - begin) as u64 > room).max(1);
+        let (Some((newest, _)), Some((first, begin))) = (begins.get(gone - 1), begins.get(gone)) else {
+            return self.remove(oldest);
+        };
+        let kept = bytes.get(*begin..at).unwrap_or_default();
+        let space = self.disk.space(&self.directory)?;
+        if space.free < self.min_free.of(space.total).saturating_add(kept.len() as u64) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let new = path(&self.directory, *first);
+        let written = self.disk.create(&new)?.write_all(kept).and_then(|()| self.disk.remove(&old));
+        if let Err(error) = written {
+            // Whether this can be done or not: nothing else is known of it.
+            drop(self.disk.remove(&new));
+            return Err(error);
+        }
+        if let Some(file) = self.closed.first_mut() {
+            *file = Closed { first: *first, last: oldest.last, bytes: kept.len() as u64 };
+        }
+        Ok(*newest)
     }
 
     /// Bytes of all files.
@@ -280,6 +332,39 @@ mod tests {
         let small = Bounds { bytes: files.bytes() - 1, ..BOUNDS };
         assert_eq!(files.tidy(ActivityId::default(), (small, now)).to_u64(), 900);
         assert_eq!(open(directory.path(), 10_000).1, (901..1_801).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn fewer_bytes_leave_the_newest_entries_of_a_file_that_had_more() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut files, _) = open(directory.path(), 0);
+        let (large, now) = (Bounds { bytes: 256 << 20, ..BOUNDS }, Timestamp::from_seconds(0));
+        files.write(&entries(1..15_001), (large, now)).expect("written");
+        assert!(files.open.is_some() && files.bytes() > 2 * BOUNDS.bytes, "{}", files.bytes());
+        let lost = files.tidy(ActivityId::default(), (BOUNDS, now)).to_u64();
+        let kept: Vec<u64> = (lost + 1..15_001).collect();
+        assert!((BOUNDS.bytes / 2..BOUNDS.bytes).contains(&files.bytes()), "{}", files.bytes());
+        assert_eq!(open(directory.path(), 10_000).1, kept);
+        assert_eq!(files.tidy(ActivityId::default(), (BOUNDS, now)), ActivityId::default(), "and no more of it");
+        write(&mut files, 15_001..15_101);
+        assert_eq!(open(directory.path(), 10_000).1, (lost + 1..15_101).collect::<Vec<_>>());
+        assert_eq!(files.tidy(ActivityId::from_u64(15_000), (BOUNDS, now)).to_u64(), 15_000, "it ends as others do");
+        assert_eq!(open(directory.path(), 10_000).1, (15_001..15_101).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_file_that_is_there_before_and_after_it_was_cut_counts_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut files, _) = open(directory.path(), 0);
+        write(&mut files, 1..10);
+        let whole = path(&files.directory, ActivityId::from_u64(1));
+        let before = std::fs::read(&whole).expect("a file");
+        files.closed.extend(files.open.take().map(|open| open.closed));
+        let lost = files.cut(files.closed[0], files.bytes() / 2).expect("cut").to_u64();
+        std::fs::write(&whole, before).expect("written");
+        assert_eq!(open(directory.path(), 100).1, (1..10).collect::<Vec<_>>());
+        let (files, _) = open(directory.path(), 100);
+        assert_eq!(files.closed.iter().map(|file| file.last.to_u64()).collect::<Vec<_>>(), [lost, 9]);
     }
 
     #[test]
