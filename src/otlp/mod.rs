@@ -58,8 +58,9 @@ impl Exporter {
                 () = self.metrics.traces.many() => false,
                 () = tokio::time::sleep(PAUSE) => false,
             };
-            self.count("dropped", self.metrics.traces.take_dropped());
             loop {
+                // With each batch: while they take long there is always another, and that is when spans find no room.
+                self.count("dropped", self.metrics.traces.take_dropped());
                 let batch = self.metrics.traces.take();
                 if batch.is_empty() {
                     break;

@@ -4,7 +4,17 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use trunkline::base::clock::{Clock, SystemClock};
+use trunkline::base::random::SeededRandom;
+use trunkline::definition::plan::trace::Trace;
+use trunkline::net::resolve::{Found, Lookup, Resolver, Unresolved};
+use trunkline::net::{Clients, Dialer, Trust};
+use trunkline::otlp::Exporter;
+use trunkline::telemetry::metrics::Metrics;
+use trunkline::telemetry::trace::Kind;
 
 use crate::outside::gateway::Deployment;
 use crate::outside::http::{Client, Reply};
@@ -206,4 +216,48 @@ fn what_is_not_recorded_is_told_on_and_a_collector_that_is_away_holds_nothing_up
     assert!(within(PATIENCE, failed), "{}", deployment.log_tail());
     assert!(deployment.log_tail().contains("spans are lost"), "{}", deployment.log_tail());
     assert_eq!(collector.get("/-/spans").json(), json!([]));
+}
+
+#[derive(Debug)]
+struct NoNames;
+
+#[async_trait]
+impl Lookup for NoNames {
+    async fn lookup(&self, _name: &str) -> Result<Found, Unresolved> {
+        Err(Unresolved::NoAddress)
+    }
+}
+
+/// Ends so many spans.
+fn end_spans(metrics: &Metrics, count: usize) {
+    let traces = &metrics.traces;
+    (0..count).for_each(|_| traces.end(traces.begin(None, Kind::Internal, || "work".to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_without_room_are_counted_while_batches_are_sent() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let metrics = Arc::new(Metrics::new().unwrap());
+    metrics.traces.record(1_000_000, Arc::new(SeededRandom::new(1)), Arc::clone(&clock));
+    end_spans(&metrics, 1);
+    // With each message, what is counted by then; during the first one more spans end than there is room for.
+    let counts = Arc::new(Mutex::new(Vec::new()));
+    let (kept, counted) = (Arc::clone(&counts), Arc::clone(&metrics));
+    let collector = service::start(move |_: &Asked| {
+        let mut counts = kept.lock().unwrap();
+        counts.push(counted.spans.with_label_values(&["dropped"]).get());
+        end_spans(&counted, if counts.len() == 1 { 20_000 } else { 0 });
+        (200, "{}".to_owned())
+    });
+    let endpoint = format!("http://{collector}").parse().unwrap();
+    let settings = Trace { endpoint, headers: Vec::new(), timeout: PATIENCE, sample_millionths: 1_000_000 };
+    let dialer = Dialer::new(Resolver::new(Arc::new(NoNames), clock), None);
+    let clients = Clients::new(Arc::new(dialer), Trust::of(&[]));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(Exporter { settings, clients, metrics }.run(stop.clone()));
+    assert!(within(PATIENCE, || counts.lock().unwrap().len() >= 2));
+    stop.cancel();
+    running.await.unwrap();
+    let counts = counts.lock().unwrap().clone();
+    assert!(counts[0] == 0 && counts[1] > 10_000, "{counts:?}");
 }
