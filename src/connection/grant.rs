@@ -148,8 +148,8 @@ impl TokenError {
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            TokenErrorKind::Permanent => "the service refuses to give a token",
-            TokenErrorKind::Passing => "the service gave no token",
+            TokenErrorKind::Permanent => "the service refuses the token call",
+            TokenErrorKind::Passing => "the token call failed",
             TokenErrorKind::Unsent => "the token call could not be sent",
             TokenErrorKind::Misconfigured => "the token call cannot be made as it is declared",
         })?;
@@ -252,7 +252,18 @@ mod tests {
             status: Some(400),
             ..TokenError::new(TokenErrorKind::Permanent, "Token has been revoked")
         };
-        let expected = "the service refuses to give a token: 400, invalid_grant, Token has been revoked";
+        let expected = "the service refuses the token call: 400, invalid_grant, Token has been revoked";
         assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn what_an_error_says_is_not_taken_for_a_secret() {
+        use TokenErrorKind::{Misconfigured, Passing, Permanent, Unsent};
+        for kind in [Permanent, Passing, Unsent, Misconfigured] {
+            let error = TokenError { status: Some(400), ..TokenError::new(kind, "Token has been revoked") };
+            let said = error.to_string();
+            assert!(said.contains(": 400, Token"), "{said}");
+            assert_eq!(crate::telemetry::log::redact(&said), said);
+        }
     }
 }

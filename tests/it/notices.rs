@@ -119,7 +119,7 @@ fn a_connection_that_the_service_gave_up_is_told_once() {
     );
     assert_eq!(told["what"], "The connection `rotating/gone` has to be connected again.");
     assert_eq!(told["step"], "connect the account again");
-    assert!(told["why"].as_str().unwrap().contains("invalid_grant"), "{told}");
+    assert!(told["why"].as_str().unwrap().contains("400, invalid_grant"), "{told}");
     assert!(told["link"].is_null() && told["since"].is_string(), "{told}");
     let asked = app.asked().remove(0);
     let verified = standard_webhooks::verify(

@@ -177,7 +177,7 @@ async fn a_token_that_no_call_can_carry_is_refused_whoever_asks_and_loses_no_oth
     let world = world(&service, &oauth2);
     let errors = [world.code().await.unwrap_err(), world.renew("default", &held("at", Some("rt"))).await.unwrap_err()];
     for error in errors {
-        let told = "the service gave no token: 200, the answer cannot be used: the token `default` has characters that no call can carry";
+        let told = "the token call failed: 200, the answer cannot be used: the token `default` has characters that no call can carry";
         assert_eq!((error.kind, error.to_string().as_str()), (TokenErrorKind::Passing, told));
         assert_eq!(error.status, Some(200), "the service was reached");
     }
