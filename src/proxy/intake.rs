@@ -53,7 +53,7 @@ pub async fn whole_body(session: &mut Session, max: u64, part: Part) -> Result<B
         match piece {
             Ok(Some(piece)) => {
                 body.add(piece, declared, max)?;
-                part.reach(body.held())?;
+                part.reach(body.length(), body.held())?;
             }
             Ok(None) => {
                 if let Some(watch) = underway::watch(session) {

@@ -130,16 +130,18 @@ impl Part {
         self
     }
 
-    /// Takes what a body of `length` bytes needs.
+    /// Takes what a body needs of which `came` bytes have come, and which takes `length` bytes of memory. Told of every piece:
+    /// how fast a stranger's comes decides whether it stays. What is not counted takes no lock.
     ///
     /// # Errors
     /// 503 when there is no room for it.
-    pub fn reach(&mut self, length: usize) -> Result<(), Answer> {
+    pub fn reach(&mut self, came: usize, length: usize) -> Result<(), Answer> {
         let more = length.saturating_sub(self.uncounted).saturating_sub(self.taken);
         if more == 0 {
+            self.hear(came);
             return Ok(());
         }
-        if !self.take(more) {
+        if !self.take(came, more) {
             return Err(self.refused("the bodies that are being read take all the memory there is for them"));
         }
         self.taken += more;
@@ -160,14 +162,21 @@ impl Part {
         Refusal::Unavailable.answer_after(&format!("{words} (`limits.whole_bytes`)"), Duration::from_secs(1)).closing()
     }
 
-    fn take(&mut self, more: usize) -> bool {
+    fn hear(&self, came: usize) {
+        if let Holder::Stranger(Some((number, _))) = &self.holder {
+            self.room.held().strangers.hear(*number, came, self.room.clock.monotonic());
+        }
+    }
+
+    fn take(&mut self, came: usize, more: usize) -> bool {
         let Self { room, most, taken, holder, .. } = self;
         let mut held = room.held();
         let fits = match holder {
             Holder::Caller(caller) => held.take_known(caller, (more, *taken), *most),
             Holder::Stranger(place) => {
                 let now = room.clock.monotonic();
-                let (number, _) = place.get_or_insert_with(|| held.strangers.enter(now));
+                let (number, _) = place.get_or_insert_with(|| held.strangers.enter(came, now));
+                held.strangers.hear(*number, came, now);
                 held.strangers.take(*number, more, (*most, now))
             }
         };
@@ -220,7 +229,7 @@ mod tests {
         let mut held = Vec::new();
         loop {
             let mut part = of();
-            if part.reach(25 << 20).is_err() {
+            if part.reach(25 << 20, 25 << 20).is_err() {
                 break;
             }
             held.push(part);
@@ -229,7 +238,7 @@ mod tests {
         clock.advance(Duration::from_secs(2));
         for size in [1 << 20, 25 << 20] {
             let mut part = of();
-            assert!(part.reach(size).is_ok(), "{size}");
+            assert!(part.reach(size, size).is_ok(), "{size}");
             part.hold(Bytes::from(vec![0; size]));
         }
         let answer = held[0].given_up().now_or_never().or_else(|| held[1].given_up().now_or_never());
@@ -240,10 +249,32 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_comes_steadily_stays_between_the_steps_of_its_memory() {
+        let (room, clock) = room("public");
+        let of = || Part::of_stranger(&room, 8 << 20);
+        let halts = || {
+            let mut part = of();
+            part.reach(100_000, 100_000).is_ok().then_some(part)
+        };
+        let mut halted: Vec<Part> = (0..98).filter_map(|_| halts()).collect();
+        clock.advance(Duration::from_millis(1_500));
+        let (mut good, mut memory) = (of(), 0);
+        // A quarter of a megabyte a second, for four seconds, while others begin eight times as fast and come to a halt.
+        for came in (12_500..=1_000_000).step_by(12_500) {
+            memory = if came > memory { 2 * came } else { memory };
+            assert!(good.reach(came, memory).is_ok(), "{came}");
+            assert!(good.given_up().now_or_never().is_none(), "{came}");
+            halted.extend(halts());
+            clock.advance(Duration::from_millis(50));
+        }
+        assert!(halted.len() > 150, "there was room for those who begin: {}", halted.len());
+    }
+
+    #[test]
     fn what_comes_on_one_connection_counts_whole() {
         let (room, _) = room("public");
         let mut part = Part::of(&room, 1 << 20, &Arc::from("app")).among_others(true);
-        assert!(part.reach(UNCOUNTED).is_ok());
+        assert!(part.reach(UNCOUNTED, UNCOUNTED).is_ok());
         assert_eq!(room.held().known, UNCOUNTED);
     }
 
@@ -254,16 +285,16 @@ mod tests {
         let mut held = Vec::new();
         loop {
             let mut part = of("greedy");
-            if part.reach(4 << 20).is_err() {
+            if part.reach(4 << 20, 4 << 20).is_err() {
                 break;
             }
             held.push(part);
         }
         assert_eq!(held.len(), 8, "half of what nobody else has");
         let mut other = of("other");
-        assert!(other.reach(15 << 20).is_ok() && of("third").reach(8 << 20).is_ok());
+        assert!(other.reach(15 << 20, 15 << 20).is_ok() && of("third").reach(8 << 20, 8 << 20).is_ok());
         drop((held, other));
-        assert!(of("greedy").reach(60 << 20).is_ok(), "one body alone may have it all");
+        assert!(of("greedy").reach(60 << 20, 60 << 20).is_ok(), "one body alone may have it all");
         assert!(room.held().callers.is_empty() && room.held().known == 0);
     }
 
@@ -273,8 +304,8 @@ mod tests {
         let most = 100_000;
         let body = |length: usize| {
             let mut part = Part::of(&room, most, &Arc::from("app"));
-            part.reach(length / 2)?;
-            part.reach(length).map(|()| part.hold(Bytes::from(vec![0; length])))
+            part.reach(length / 2, length / 2)?;
+            part.reach(length, length).map(|()| part.hold(Bytes::from(vec![0; length])))
         };
         let first = body(UNCOUNTED + 60_000).expect("room");
         assert!(body(UNCOUNTED + 60_000).is_err_and(|answer| answer.status == 503));

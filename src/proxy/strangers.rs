@@ -21,16 +21,18 @@ pub(super) struct Strangers {
     bytes: usize,
 }
 
-/// A moment, and how much there was of a body then.
+/// A moment, and how much of a body had come then.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     at: Duration,
-    bytes: usize,
+    came: usize,
 }
 
 #[derive(Debug)]
 struct Body {
+    /// The memory that it holds, which grows by steps; how fast it comes is told by what has come of it.
     bytes: usize,
+    came: usize,
     since: Duration,
     /// When the last of it came.
     heard: Duration,
@@ -43,11 +45,11 @@ struct Body {
 }
 
 impl Body {
-    fn grow(&mut self, more: usize, now: Duration) {
+    fn hear(&mut self, came: usize, now: Duration) {
         if now.saturating_sub(self.marks[1].at) >= UNDISTURBED {
-            self.marks = [self.marks[1], Mark { at: now, bytes: self.bytes }];
+            self.marks = [self.marks[1], Mark { at: now, came: self.came }];
         }
-        self.bytes += more;
+        self.came = came;
         self.heard = now;
     }
 
@@ -57,7 +59,7 @@ impl Body {
         match now.saturating_sub(self.since) {
             age if age < UNDISTURBED => u128::MAX,
             _ if now.saturating_sub(self.heard) >= UNDISTURBED => 0,
-            _ => (self.bytes - first.bytes) as u128 * 1_000 / now.saturating_sub(first.at).as_millis().max(1),
+            _ => self.came.saturating_sub(first.came) as u128 * 1_000 / now.saturating_sub(first.at).as_millis().max(1),
         }
     }
 }
@@ -68,22 +70,30 @@ impl Strangers {
         self.bytes
     }
 
-    /// A body that needs something for the first time: its number, and what is told once it is given up.
-    pub(super) fn enter(&mut self, now: Duration) -> (u64, Arc<Notify>) {
+    /// A body that needs something for the first time, once `came` bytes of it have come: its number, and what is told once
+    /// it is given up.
+    pub(super) fn enter(&mut self, came: usize, now: Duration) -> (u64, Arc<Notify>) {
         self.last += 1;
-        let (marks, given_up) = ([Mark { at: now, bytes: 0 }; 2], Arc::new(Notify::new()));
+        let (marks, given_up) = ([Mark { at: now, came }; 2], Arc::new(Notify::new()));
         let told = Arc::clone(&given_up);
-        self.bodies.insert(self.last, Body { bytes: 0, since: now, heard: now, marks, given_up, read: false });
+        let body = Body { bytes: 0, came, since: now, heard: now, marks, given_up, read: false };
+        self.bodies.insert(self.last, body);
         (self.last, told)
     }
 
-    /// Takes `more` bytes that have come of a body, of `most` for all. Whether there is room for them; none if it was given
-    /// up.
+    /// More of a body has come, `came` bytes in all.
+    pub(super) fn hear(&mut self, number: u64, came: usize, now: Duration) {
+        if let Some(body) = self.bodies.get_mut(&number) {
+            body.hear(came, now);
+        }
+    }
+
+    /// Takes `more` bytes that a body needs, of `most` for all. Whether there is room for them; none if it was given up.
     pub(super) fn take(&mut self, number: u64, more: usize, (most, now): (usize, Duration)) -> bool {
         let Some(body) = self.bodies.get_mut(&number) else {
             return false;
         };
-        body.grow(more, now);
+        body.bytes += more;
         let pace = body.pace(now);
         self.bytes += more;
         let lacking = self.bytes.saturating_sub(most);
@@ -148,7 +158,14 @@ mod tests {
     }
 
     fn enter(strangers: &mut Strangers, millis: u64) -> (u64, Arc<Notify>) {
-        strangers.enter(Duration::from_millis(millis))
+        strangers.enter(0, Duration::from_millis(millis))
+    }
+
+    /// So many bytes come of a body, which needs as many.
+    fn comes(strangers: &mut Strangers, number: u64, more: usize, at: (usize, Duration)) -> bool {
+        let came = strangers.bodies.get(&number).map_or(0, |body| body.came);
+        strangers.hear(number, came + more, at.1);
+        strangers.take(number, more, at)
     }
 
     #[tokio::test]
@@ -156,14 +173,14 @@ mod tests {
         let mut all = Strangers::default();
         let (small, _) = enter(&mut all, 0);
         let (large, told) = enter(&mut all, 0);
-        assert!(all.take(small, 100, at(0)) && all.take(large, 900, at(0)));
+        assert!(comes(&mut all, small, 100, at(0)) && comes(&mut all, large, 900, at(0)));
         let (early, _) = enter(&mut all, 900);
-        assert!(!all.take(early, 10, at(900)), "nobody has had a second yet");
+        assert!(!comes(&mut all, early, 10, at(900)), "nobody has had a second yet");
         let (late, _) = enter(&mut all, 1000);
-        assert!(all.take(late, 10, at(1100)), "the large one is given up");
+        assert!(comes(&mut all, late, 10, at(1100)), "the large one is given up");
         told.notified().await;
         assert_eq!(all.bytes(), 110);
-        assert!(!all.take(large, 1, at(1100)), "what is given up gets nothing more");
+        assert!(!comes(&mut all, large, 1, at(1100)), "what is given up gets nothing more");
         for number in [large, small, late] {
             all.leave(number);
         }
@@ -175,12 +192,27 @@ mod tests {
         let mut all = Strangers::default();
         let (good, _) = enter(&mut all, 0);
         for piece in 0..60_u64 {
-            assert!(all.take(good, 10, at(piece * 100)), "100 bytes a second, at {piece}");
+            assert!(comes(&mut all, good, 10, at(piece * 100)), "100 bytes a second, at {piece}");
             // Again and again somebody sends more at once, and then nothing more.
             let (burst, _) = enter(&mut all, piece * 100);
-            all.take(burst, 40, at(piece * 100));
+            comes(&mut all, burst, 40, at(piece * 100));
         }
         assert!(all.bodies.contains_key(&good) && all.bytes() <= MOST);
+    }
+
+    #[test]
+    fn a_body_is_as_fast_as_it_comes_whatever_it_takes_at_once() {
+        let mut all = Strangers::default();
+        let (slow, _) = enter(&mut all, 0);
+        let (good, _) = enter(&mut all, 0);
+        for piece in 1..=30_u64 {
+            let now = Duration::from_millis(piece * 100);
+            all.hear(slow, 10 * usize::try_from(piece).expect("few"), now);
+            all.hear(good, 20 * usize::try_from(piece).expect("few"), now);
+        }
+        assert!(all.take(good, 400, at(3_000)) && all.take(slow, 600, at(3_000)), "there is room for both");
+        assert!(all.take(good, 200, at(3_100)), "the slow one has just taken more, and comes slower all the same");
+        assert_eq!((all.bytes(), all.bodies.contains_key(&slow)), (600, false));
     }
 
     #[test]
@@ -189,12 +221,12 @@ mod tests {
         let (slow, _) = enter(&mut all, 0);
         let (quick, _) = enter(&mut all, 0);
         for second in 0..4 {
-            assert!(all.take(slow, 50, at(second * 900)) && all.take(quick, 180, at(second * 900)));
+            assert!(comes(&mut all, slow, 50, at(second * 900)) && comes(&mut all, quick, 180, at(second * 900)));
         }
-        assert!(!all.take(slow, 200, at(3_600)));
+        assert!(!comes(&mut all, slow, 200, at(3_600)));
         assert_eq!(all.bytes(), 720, "what the slow one held is free");
         let (late, _) = enter(&mut all, 3_600);
-        assert!(!all.take(late, MOST + 1, at(3_600)), "not even without the others there is room");
+        assert!(!comes(&mut all, late, MOST + 1, at(3_600)), "not even without the others there is room");
         assert_eq!(all.bytes(), 720, "so none is given up");
     }
 
@@ -202,9 +234,9 @@ mod tests {
     fn a_body_that_is_there_whole_is_not_given_up() {
         let mut all = Strangers::default();
         let (whole, _) = enter(&mut all, 0);
-        assert!(all.take(whole, MOST, at(0)));
+        assert!(comes(&mut all, whole, MOST, at(0)));
         all.was_read(whole);
         let (late, _) = enter(&mut all, 9000);
-        assert!(!all.take(late, 1, at(9000)));
+        assert!(!comes(&mut all, late, 1, at(9000)));
     }
 }
