@@ -21,6 +21,7 @@ use super::traced::{self, Traced};
 use super::underway::watch;
 use super::watch::{Overdue, Watch};
 use super::{Admitted, Incoming, ProxyDoor, answer, carried, headers, pages, peer, renew, respond, retry, sign};
+use crate::definition::plan::api::HttpVersions;
 use crate::outbound::retry::Fault;
 use crate::respond::{Answer, Refusal};
 use crate::telemetry::trace::within;
@@ -55,7 +56,9 @@ impl Forward {
     /// HTTP/2 of the service that a call went to was at fault.
     fn distrust(&self, context: &Context) {
         let Ok(call) = context.call() else { return };
-        if self.door.distrust.note(call.ready.pool, self.now()) {
+        let is_news = self.door.distrust.note(call.ready.pool, self.now());
+        // A service that speaks HTTP/2 only is spoken to in nothing else.
+        if is_news && call.ready.http == HttpVersions::Best {
             let integration = &*call.ready.integration.id;
             tracing::warn!(
                 integration,
