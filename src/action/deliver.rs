@@ -95,6 +95,7 @@ fn message(
     let timeouts = Timeouts { response: destination.timeout, total: destination.timeout, ..Timeouts::default() };
     Ok(Outgoing {
         towards: Towards::Destination { id: destination.id.clone() },
+        caller: None,
         method: Method::POST,
         origin: base.origin,
         path: url.path().to_owned(),

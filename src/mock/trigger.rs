@@ -65,6 +65,7 @@ impl SignedWebhook {
         }
         Ok(Outgoing {
             towards: Towards::Destination { id: Arc::from("trigger") },
+            caller: None,
             method: Method::POST,
             origin: base.origin,
             path: base.path,

@@ -21,7 +21,7 @@ use super::exchange::{BodyLimit, Excess, Outgoing, Received, Towards, is_chunked
 use super::failure::{Failure, Phase, Reason, Sent, Through, classify};
 use super::guard::Reach;
 use super::origin::Scheme;
-use super::room::{Answers, Part};
+use super::room::{Answers, Part, Whose};
 use super::trust::Trust;
 use crate::base::origin::literal_address;
 use crate::definition::live::Live;
@@ -110,10 +110,10 @@ impl Clients {
         Self { answers: Arc::new(Answers::within(live, metrics)), ..self }
     }
 
-    /// What was made of an answer, counted among the answers for as long as anything of it is there; `None` where there is no
-    /// room for it.
-    pub fn hold(&self, integration: &Arc<str>, made: Bytes) -> Option<Bytes> {
-        let mut part = Part::of(&self.answers, integration);
+    /// What was made of an answer of an integration for an application, or for the gateway itself, counted among the answers
+    /// for as long as anything of it is there; `None` where there is no room for it.
+    pub fn hold(&self, (integration, caller): (&Arc<str>, Option<&Arc<str>>), made: Bytes) -> Option<Bytes> {
+        let mut part = Part::of(&self.answers, Whose::of(integration, caller));
         // The status is for the words of a failure, and this is told in others.
         part.reach(made.len(), 0).ok()?;
         Some(part.hold(made))
@@ -179,8 +179,8 @@ impl Clients {
     async fn send_once(&self, outgoing: &Outgoing, heard: &AtomicU64) -> Result<Received, (Reason, Sent)> {
         let unsent = |reason| (reason, Sent::Nothing);
         let request = self.request(outgoing, url_of(outgoing).map_err(unsent)?).map_err(unsent)?;
-        let owner = outgoing.towards.owner();
-        if !self.answers.has_room(owner, outgoing.limit.bytes) {
+        let whose = Whose::of(outgoing.towards.owner(), outgoing.caller.as_ref());
+        if !self.answers.has_room(&whose, outgoing.limit.bytes) {
             return Err(unsent(Reason::NoRoom));
         }
         self.check_literal(outgoing).await.map_err(unsent)?;
@@ -196,7 +196,7 @@ impl Clients {
             // Plain HTTP goes through the proxy without a tunnel, and this answer is always the proxy's own.
             return Err((Reason::Egress("it wants other credentials (407)".to_owned()), Sent::Nothing));
         }
-        let part = Part::of(&self.answers, owner);
+        let part = Part::of(&self.answers, whose);
         let read = read(response, (outgoing.limit, part), outgoing.timeouts.idle, heard).await;
         read.map_err(|reason| (reason, Sent::Maybe))
     }

@@ -45,6 +45,8 @@ impl Towards {
 pub struct Outgoing {
     /// Who is called.
     pub towards: Towards,
+    /// The application that asks, where one does: the answer is part of what its answers may hold together.
+    pub caller: Option<Arc<str>>,
     /// The method.
     pub method: Method,
     /// Scheme, host and port.

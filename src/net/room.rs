@@ -3,9 +3,9 @@
 //! What is made of an answer counts likewise, when it is unpacked or changed and waits for whoever asked.
 //!
 //! Each answer has a bound of its own, but sixty calls at once for eight megabytes each hold half a gigabyte. Beyond its
-//! first answer an integration, or a destination, has half of what the others leave, so that none takes it all. What is
-//! streamed is not counted, and of each answer the beginning is not: token answers and the like always find room.
-//! Called by [`super::client`].
+//! first answer an integration, or a destination, has half of what the others leave, so that none takes it all; and so has
+//! whoever asks, because one application may call many integrations. What is streamed is not counted, and of each answer
+//! the beginning is not: token answers and the like always find room. Called by [`super::client`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,15 +31,59 @@ struct Held {
     all: usize,
     /// The same by whom the answers are of.
     owners: HashMap<Arc<str>, usize>,
+    /// The same by who asked.
+    callers: HashMap<Arc<str>, usize>,
 }
 
 impl Held {
-    /// Whether there is room for `more` bytes of an owner, of which `first` are of this very answer.
-    fn fits(&self, owner: &str, (more, first): (usize, usize), most: usize) -> bool {
-        let own = self.owners.get(owner).copied().unwrap_or_default();
-        let left = most.saturating_sub(self.all.saturating_sub(own));
-        let share = if own == first { left } else { left / 2 };
-        own.saturating_add(more) <= share
+    /// Whether there is room for `more` bytes of an answer that has `first` bytes already.
+    fn fits(&self, whose: &Whose, (more, first): (usize, usize), most: usize) -> bool {
+        let has_share = |own: usize| {
+            let left = most.saturating_sub(self.all.saturating_sub(own));
+            let share = if own == first { left } else { left / 2 };
+            own.saturating_add(more) <= share
+        };
+        let of = |all: &HashMap<Arc<str>, usize>, id: &Arc<str>| all.get(id).copied().unwrap_or_default();
+        has_share(of(&self.owners, &whose.owner)) && has_share(of(&self.callers, &whose.caller))
+    }
+
+    fn take(&mut self, whose: &Whose, bytes: usize) {
+        self.all += bytes;
+        for (all, id) in self.shares(whose) {
+            *all.entry(Arc::clone(id)).or_default() += bytes;
+        }
+    }
+
+    fn give_back(&mut self, whose: &Whose, bytes: usize) {
+        self.all = self.all.saturating_sub(bytes);
+        for (all, id) in self.shares(whose) {
+            if let Some(own) = all.get_mut(id) {
+                *own = own.saturating_sub(bytes);
+                if *own == 0 {
+                    all.remove(id);
+                }
+            }
+        }
+    }
+
+    fn shares<'a>(&mut self, whose: &'a Whose) -> [(&mut HashMap<Arc<str>, usize>, &'a Arc<str>); 2] {
+        [(&mut self.owners, &whose.owner), (&mut self.callers, &whose.caller)]
+    }
+}
+
+/// Whose an answer is.
+#[derive(Debug)]
+pub(super) struct Whose {
+    /// The integration or the destination that gives it.
+    owner: Arc<str>,
+    /// The application that asked for it; the empty name is that of the gateway, whose own calls share as one does.
+    caller: Arc<str>,
+}
+
+impl Whose {
+    /// An answer of this integration or destination, to this application or to the gateway itself.
+    pub fn of(owner: &Arc<str>, caller: Option<&Arc<str>>) -> Self {
+        Self { owner: Arc::clone(owner), caller: caller.cloned().unwrap_or_default() }
     }
 }
 
@@ -63,24 +107,23 @@ impl Answers {
 
     /// Whether there is room for an answer of at most so many bytes, or a quarter of all where that is less: asked before a
     /// call goes, so that one that would be made for nothing is not made.
-    pub fn has_room(&self, owner: &str, bytes: usize) -> bool {
+    pub fn has_room(&self, whose: &Whose, bytes: usize) -> bool {
         let Some(Bound { live, metrics }) = &self.bound else { return true };
         let most = live.load().gateway.limits.whole_answer_bytes;
-        let has_room = self.held().fits(owner, (bytes.min(most / 4), 0), most);
+        let has_room = self.held().fits(whose, (bytes.min(most / 4), 0), most);
         if !has_room {
             metrics.whole_answers_refused.with_label_values::<&str>(&[]).inc();
         }
         has_room
     }
 
-    fn take(&self, owner: &Arc<str>, (more, first): (usize, usize)) -> bool {
+    fn take(&self, whose: &Whose, (more, first): (usize, usize)) -> bool {
         let Some(Bound { live, metrics }) = &self.bound else { return true };
         let most = live.load().gateway.limits.whole_answer_bytes;
         let mut held = self.held();
-        let fits = held.fits(owner, (more, first), most);
+        let fits = held.fits(whose, (more, first), most);
         if fits {
-            held.all += more;
-            *held.owners.entry(Arc::clone(owner)).or_default() += more;
+            held.take(whose, more);
             self.show(held.all);
         } else {
             metrics.whole_answers_refused.with_label_values::<&str>(&[]).inc();
@@ -88,18 +131,12 @@ impl Answers {
         fits
     }
 
-    fn give_back(&self, owner: &Arc<str>, bytes: usize) {
+    fn give_back(&self, whose: &Whose, bytes: usize) {
         if self.bound.is_none() {
             return;
         }
         let mut held = self.held();
-        held.all = held.all.saturating_sub(bytes);
-        if let Some(own) = held.owners.get_mut(owner) {
-            *own = own.saturating_sub(bytes);
-            if *own == 0 {
-                held.owners.remove(owner);
-            }
-        }
+        held.give_back(whose, bytes);
         self.show(held.all);
     }
 
@@ -115,14 +152,14 @@ impl Answers {
 #[derive(Debug)]
 pub(super) struct Part {
     answers: Arc<Answers>,
-    owner: Arc<str>,
+    whose: Whose,
     taken: usize,
 }
 
 impl Part {
-    /// Nothing yet, of an answer of this integration or destination.
-    pub fn of(answers: &Arc<Answers>, owner: &Arc<str>) -> Self {
-        Self { answers: Arc::clone(answers), owner: Arc::clone(owner), taken: 0 }
+    /// Nothing yet, of an answer that is somebody's.
+    pub fn of(answers: &Arc<Answers>, whose: Whose) -> Self {
+        Self { answers: Arc::clone(answers), whose, taken: 0 }
     }
 
     /// Takes what an answer of `length` bytes needs.
@@ -131,7 +168,7 @@ impl Part {
     /// When there is no room for it.
     pub fn reach(&mut self, length: usize, status: u16) -> Result<(), Reason> {
         let more = length.saturating_sub(UNCOUNTED).saturating_sub(self.taken);
-        if more > 0 && !self.answers.take(&self.owner, (more, self.taken)) {
+        if more > 0 && !self.answers.take(&self.whose, (more, self.taken)) {
             return Err(Reason::Unread { status });
         }
         self.taken += more;
@@ -147,7 +184,7 @@ impl Part {
 impl Drop for Part {
     fn drop(&mut self) {
         if self.taken > 0 {
-            self.answers.give_back(&self.owner, self.taken);
+            self.answers.give_back(&self.whose, self.taken);
         }
     }
 }
@@ -172,20 +209,52 @@ impl<T> AsRef<[u8]> for Holding<T> {
 mod tests {
     use super::*;
 
+    const MOST: usize = 1_000;
+
+    fn take(held: &mut Held, (owner, caller): (&str, &str), more: usize) -> bool {
+        let whose = Whose { owner: owner.into(), caller: caller.into() };
+        let fits = held.fits(&whose, (more, 0), MOST);
+        if fits {
+            held.take(&whose, more);
+        }
+        fits
+    }
+
     #[test]
     fn beyond_its_first_answer_nobody_has_more_than_half_of_what_the_others_leave() {
         let mut held = Held::default();
-        let mut take = |owner: &str, more: usize| {
-            let fits = held.fits(owner, (more, 0), 1_000);
-            if fits {
-                held.all += more;
-                *held.owners.entry(Arc::from(owner)).or_default() += more;
-            }
-            fits
-        };
+        // Each integration is asked by an application of its own, so either share is the other.
+        let mut take = |id: &str, more: usize| take(&mut held, (id, id), more);
         assert!((0..5).all(|_| take("greedy", 100)) && !take("greedy", 100), "half of all");
         assert!(take("first", 300) && !take("first", 1), "one answer may take more than half of what is left");
         assert!(take("second", 100) && take("third", 100) && !take("third", 1));
-        assert!(held.fits("first", (100, 300), 1_100), "an answer that is alone grows");
+        let first = Whose::of(&"first".into(), Some(&"first".into()));
+        assert!(held.fits(&first, (100, 300), 1_100), "an answer that is alone grows");
+    }
+
+    #[test]
+    fn an_application_takes_no_more_by_calling_many_integrations() {
+        let mut held = Held::default();
+        let owners: Vec<String> = (0..20).map(|number| format!("service-{number}")).collect();
+        let greedy = |held: &mut Held| owners.iter().filter(|owner| take(held, (owner.as_str(), "greedy"), 50)).count();
+        assert_eq!((greedy(&mut held), greedy(&mut held)), (10, 0), "half of all");
+        // The gateway's own calls, and others, have half of what is left then, and their first answers in any case.
+        assert!(take(&mut held, ("service-0", ""), 200) && !take(&mut held, ("service-1", ""), 100));
+        assert!(take(&mut held, ("alone", "other"), 150) && !take(&mut held, ("alone", "other"), 100));
+        for (owner, caller, bytes) in [("alone", "other", 150), ("service-0", "", 200)] {
+            held.give_back(&Whose { owner: owner.into(), caller: caller.into() }, bytes);
+        }
+        for owner in owners.iter().take(10) {
+            held.give_back(&Whose { owner: owner.as_str().into(), caller: "greedy".into() }, 50);
+        }
+        assert!(held.all == 0 && held.owners.is_empty() && held.callers.is_empty(), "{held:?}");
+    }
+
+    #[test]
+    fn an_integration_takes_no_more_by_being_called_by_many() {
+        let mut held = Held::default();
+        let taken = (0..20).filter(|number| take(&mut held, ("slow", format!("app-{number}").as_str()), 50)).count();
+        assert_eq!(taken, 10);
+        assert!(take(&mut held, ("quick", "app-0"), 100));
     }
 }

@@ -131,6 +131,7 @@ impl Exporter {
         all.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Outgoing {
             towards: Towards::Destination { id: Arc::from(TOWARDS) },
+            caller: None,
             method: Method::POST,
             origin: base.origin,
             path: format!("{}/v1/traces", base.path),

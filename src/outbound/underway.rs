@@ -77,6 +77,7 @@ impl Underway<'_> {
         );
         Ok(Outgoing {
             towards: Towards::Service { integration: id(call), transport: self.api.transport.clone(), reach },
+            caller: call.caller.cloned(),
             method: filled.method,
             origin,
             path,

@@ -89,7 +89,8 @@ impl Forward {
         let run = endpoint::run(&self.door.parts.outbound, call, &body);
         let Some(given) = unless_gone(session, run).await else { return retry::left() };
         let Answer { body, .. } = &given;
-        Ok(match self.door.parts.clients.hold(&call.integration.id, body.clone()) {
+        let whose = (&call.integration.id, Some(&call.caller));
+        Ok(match self.door.parts.clients.hold(whose, body.clone()) {
             Some(body) => Answer { body, ..given },
             None => {
                 Refusal::ServiceAnswerInvalid.answer(&format!("the endpoint's result is not given: {}", whole::NO_ROOM))

@@ -208,7 +208,8 @@ async fn write(
     let mut writing = Writing { form, before: if form == Form::Array { "[" } else { "" } };
     loop {
         let text = writing.records(&std::mem::take(&mut page.records));
-        let Some(text) = walk.door.parts.clients.hold(&walk.call.ready.integration.id, text) else {
+        let whose = (&walk.call.ready.integration.id, Some(&walk.call.caller));
+        let Some(text) = walk.door.parts.clients.hold(whose, text) else {
             return Err(Error::explain(ErrorType::Custom(BROKEN), "there is no room for a page"));
         };
         session.write_response_body(Some(text), false).await?;

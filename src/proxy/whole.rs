@@ -16,6 +16,7 @@ use super::retry::has_key;
 use super::transform::{self, TransformError};
 use super::{ProxyDoor, depart, headers};
 use crate::activity::Course;
+use crate::base::secret::Secret;
 use crate::definition::live::Generation;
 use crate::definition::plan::api::{Api, Endpoint, Transform};
 use crate::definition::plan::policy::Retry;
@@ -500,14 +501,14 @@ fn outgoing(
         sign(door, ready, signed, (&mut kept, &body)).map_err(unusable)?;
     }
     let limit = BodyLimit { bytes: usize::try_from(call.max_body()).unwrap_or(usize::MAX), excess: Excess::Refuse };
-    let secret =
-        ready.credential().query().map(|(_, pair)| Arc::new(crate::base::secret::Secret::new(pair.expose().clone())));
+    let secret = ready.credential().query().map(|(_, pair)| Arc::new(Secret::new(pair.expose().clone())));
     Ok(Outgoing {
         towards: Towards::Service {
             integration: Arc::clone(&ready.integration.id),
             transport: api.transport.clone(),
             reach: common.reach.clone(),
         },
+        caller: call.caller.clone(),
         method: method.clone(),
         origin: common.base.origin.clone(),
         path,
@@ -553,7 +554,8 @@ fn answer(door: &ProxyDoor, call: &WholeCall, received: Received) -> Result<Answ
     // What came holds its part already, and what was made of it waits for the caller in its place.
     let is_made = (came.as_ptr(), came.len()) != (body.as_ptr(), body.len());
     drop(came);
-    let hold = |body| door.parts.clients.hold(&call.ready.integration.id, body);
+    let whose = (&call.ready.integration.id, call.caller.as_ref());
+    let hold = |body| door.parts.clients.hold(whose, body);
     let body = if is_made { hold(body).ok_or(TransformError::Unreadable(NO_ROOM))? } else { body };
     without_framing(&mut headers);
     Ok(Answer { status, headers: listed(headers).collect(), body, close: false })

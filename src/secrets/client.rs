@@ -279,6 +279,7 @@ impl Client {
                 transport,
                 reach: Reach::of_destination(),
             },
+            caller: None,
             method: call.method,
             origin,
             path: format!("/v1/{}", utf8_percent_encode(&call.path, PLAIN)),

@@ -57,6 +57,7 @@ async fn own_call(egress: Egress, url: &str, ca: Option<&Authority>) -> (Result<
     let transport = Transport { ca: ca.map(Authority::trusted), ..Transport::default() };
     let outgoing = Outgoing {
         towards: Towards::Service { integration: Arc::from("svc"), transport, reach: Reach::public() },
+        caller: None,
         method: Method::GET,
         origin: base.origin,
         path: base.path,

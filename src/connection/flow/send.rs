@@ -86,6 +86,7 @@ fn outgoing(scene: &Scene<'_>, context: &Context, request: &Request, filled: Fil
     let usual = api.map_or_else(Timeouts::default, |api| api.timeouts);
     Ok(Outgoing {
         towards: Towards::Service { integration: Arc::clone(&account.integration.id), transport, reach },
+        caller: None,
         method: filled.method,
         origin,
         path,

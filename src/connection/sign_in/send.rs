@@ -99,6 +99,7 @@ fn outgoing(account: &Account<'_>, api: &Api, request: &Request, context: &Conte
             transport: api.transport.clone(),
             reach,
         },
+        caller: None,
         method: filled.method,
         origin,
         path,

@@ -108,8 +108,9 @@ pub struct Limits {
     pub whole_bytes: Option<SizeText>,
     /// The memory for answers that are read whole: of endpoints by name, durable calls, calls that are changed or signed, pages of
     /// collections, deliveries and calls for tokens. The first 16 KiB of each are not counted. Beyond its first answer an
-    /// integration has half of what the others leave. Where there is no room, a call is not made; where an answer outgrows it,
-    /// it is not given (503, `unavailable`), and the service may have carried the call out. Default 256MiB.
+    /// integration has half of what the others leave, and so has an application; the gateway's own calls together have as much
+    /// as one. Where there is no room, a call is not made; where an answer outgrows it, it is not given (503, `unavailable`), and
+    /// the service may have carried the call out. Default 256MiB.
     pub whole_answer_bytes: Option<SizeText>,
     /// How many redirects such a call follows; one more fails it. Each counts against the limits as a call. Default 5.
     #[schemars(range(min = 0, max = 20))]
