@@ -116,11 +116,14 @@ impl Policies {
     fn make(&self, integration: &Arc<Integration>, before: Option<&Arc<Policy>>) -> Policy {
         let plan = integration.api.as_ref().map(|api| &api.policy);
         let bounded = plan.filter(|plan| !plan.limits.is_empty() || plan.quota.told.is_some());
-        let limiter = bounded.map(|plan| {
-            let waiting = self.metrics.calls_waiting.with_label_values(&[&*integration.id]);
-            let before = before.and_then(|before| before.limiter.as_ref());
-            Limiter::of((&plan.limits, plan.quota.reserve), before, waiting, &self.clock)
-        });
+        let known = before.and_then(|before| before.limiter.as_ref());
+        let limiter = match bounded {
+            Some(plan) => {
+                let waiting = self.metrics.calls_waiting.with_label_values(&[&*integration.id]);
+                Some(Limiter::of((&plan.limits, plan.quota.reserve), known, waiting, &self.clock))
+            }
+            None => known.map(Limiter::lifted),
+        };
         let breakers = Breakers::of(
             plan.and_then(|plan| plan.breaker.clone()),
             &integration.id,
@@ -525,6 +528,18 @@ mod tests {
         assert!(goes(&in_force).await);
         assert!(!goes(&policies.of(&generations[0], &old)).await, "it began before, and is one too many");
         assert!(!goes(&in_force).await && !goes(&policies.of(&generations[1], &new)).await);
+    }
+
+    #[tokio::test]
+    async fn limits_that_are_taken_out_hold_up_nothing_and_are_not_new_when_they_are_put_back() {
+        let (policies, _) = policies();
+        let (first, free) = (integration(&json!([{ "rate": "1/h" }])), integration(&json!([])));
+        let before = policies.of(&generation(1, &[Arc::clone(&first)]), &first);
+        assert!(goes(&before).await && !goes(&before).await);
+        let lifted = policies.of(&generation(2, &[Arc::clone(&free)]), &free);
+        assert!(goes(&lifted).await && goes(&lifted).await && goes(&before).await);
+        let back = integration(&json!([{ "rate": "1/h" }]));
+        assert!(!goes(&policies.of(&generation(3, &[Arc::clone(&back)]), &back)).await, "the call of before counts");
     }
 
     #[tokio::test]

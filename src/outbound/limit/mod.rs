@@ -59,6 +59,8 @@ pub enum Lane {
 pub struct Limiter {
     limits: Vec<Limit>,
     reserve: u32,
+    /// Whether a reload took them away: they hold up nothing, and are kept for when they come back.
+    is_lifted: bool,
     state: Mutex<State>,
     /// Told when somebody new waits, or something was learned.
     news: Notify,
@@ -161,6 +163,13 @@ impl Later {
     }
 }
 
+/// What a limiter is made from.
+struct Rules<'a> {
+    limits: &'a [Limit],
+    reserve: u32,
+    is_lifted: bool,
+}
+
 enum Entered {
     Moved(Arc<Limiter>),
     Go(Vec<Standing>),
@@ -180,9 +189,28 @@ impl Limiter {
         if let Some(before) = before
             && before.limits == limits
             && before.reserve == reserve
+            && !before.is_lifted
         {
             return Arc::clone(before);
         }
+        Self::after(before, Rules { limits, reserve, is_lifted: false }, (waiting, clock))
+    }
+
+    /// What becomes of limits that a reload took away: whoever waits or comes goes at once, and counts against none of them.
+    /// What is left of them, and what the service asks for, is known when they come back.
+    pub fn lifted(before: &Arc<Self>) -> Arc<Self> {
+        if before.is_lifted {
+            return Arc::clone(before);
+        }
+        let rules = Rules { limits: &before.limits, reserve: before.reserve, is_lifted: true };
+        Self::after(Some(before), rules, (before.waiting.clone(), &before.clock))
+    }
+
+    fn after(
+        before: Option<&Arc<Self>>,
+        Rules { limits, reserve, is_lifted }: Rules<'_>,
+        (waiting, clock): (IntGauge, &Arc<dyn Clock>),
+    ) -> Arc<Self> {
         // Nothing is taken of the budgets while they change hands.
         let mut known = before.map(|before| before.lock());
         let gate = Gate::new(limits, reserve, known.as_deref().map(|state| &state.gate));
@@ -190,6 +218,7 @@ impl Limiter {
         let limiter = Arc::new(Self {
             limits: limits.to_vec(),
             reserve,
+            is_lifted,
             state: Mutex::new(State { gate, successor: None, is_driven: false, ids: 0 }),
             news: Notify::new(),
             waiting,
@@ -246,6 +275,9 @@ impl Limiter {
 
     /// What is known of the service's counts, those with the least left first.
     pub fn counts(&self) -> Vec<Count> {
+        if self.is_lifted {
+            return Vec::new();
+        }
         let told = self.lock().gate.told(self.clock.monotonic());
         let count = |(place, connection, told): (Option<usize>, Arc<str>, Told)| {
             let limit = place.and_then(|place| self.name(place));
@@ -258,6 +290,9 @@ impl Limiter {
 
     /// What the service said that holds calls up.
     pub fn pauses(&self) -> Vec<Pause> {
+        if self.is_lifted {
+            return Vec::new();
+        }
         let held = self.lock().gate.held(self.clock.monotonic());
         let pause = |(place, connection, wait): (Option<usize>, Arc<str>, Duration)| {
             let limit = place.and_then(|place| self.name(place));
@@ -293,7 +328,7 @@ impl Limiter {
             count: special.map_or(0, |place| place + 1),
             is_patient: may_wait || ask.caller.is_none(),
             lane: ask.lane,
-            limits,
+            limits: if self.is_lifted { Vec::new() } else { limits },
         }
     }
 
@@ -307,7 +342,8 @@ impl Limiter {
             // What has come free meanwhile is for those who came before.
             state.gate.release(now, take_turn);
         }
-        let Some(later) = state.gate.look(claim, now) else {
+        let later = if self.is_lifted { None } else { state.gate.look(claim, now) };
+        let Some(later) = later else {
             state.gate.take(claim, now);
             return Entered::Go(state.gate.standing(claim, now));
         };

@@ -74,6 +74,34 @@ async fn those_who_wait_go_no_faster_because_another_limit_changes() {
     assert!(took >= Duration::from_millis(1_400), "30 calls at 20 a second with a burst of one took {took:?}");
 }
 
+#[tokio::test]
+async fn where_a_reload_takes_the_limits_away_those_who_wait_go_and_a_pause_is_kept_for_later() {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1)));
+    let before = limiter(limit(1, Duration::from_secs(30)), &clock);
+    let permit = admit_among(&before, "a", 100).await.expect("the first");
+    let waits = [(); 3].map(|()| {
+        let limiter = Arc::clone(&before);
+        tokio::spawn(async move { admit_among(&limiter, "a", 100).await.map(|permit| permit.fields()) })
+    });
+    while before.waiting.get() < 3 {
+        tokio::task::yield_now().await;
+    }
+    let lifted = Limiter::lifted(&before);
+    for call in waits {
+        assert_eq!(call.await.expect("no panic"), Ok(None), "it goes, and there is no limit to tell of");
+    }
+    assert_eq!(before.waiting.get(), 0);
+    permit.answered(Report { refused: true, retry_after: Some(Duration::from_mins(1)), ..Report::default() });
+    assert!(admit(&lifted, "a", None).await.is_ok() && lifted.pauses().is_empty());
+    let gauge = IntGauge::new("waiting", "Waiting.").expect("a gauge");
+    let back = Limiter::of((&before.limits, 0), Some(&Limiter::lifted(&lifted)), gauge, &before.clock);
+    for old in [&before, &lifted, &back] {
+        assert_eq!(admit(old, "a", None).await.map(drop).map_err(|full| full.why), Err(Why::Quota));
+    }
+    clock.advance(Duration::from_mins(2));
+    admit(&back, "a", None).await.expect("the pause is over").answered(Report::default());
+}
+
 async fn admit(limiter: &Arc<Limiter>, caller: &str, until: Option<Duration>) -> Result<Permit, Full> {
     asked(limiter, caller, (until, 2)).await
 }
