@@ -11,6 +11,7 @@ use pingora::protocols::http::ServerSession;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
+use super::caps::Caps;
 use super::hygiene::{Fault, Framing, Upgrades, malformed};
 use super::{Shared, head, streams};
 use crate::definition::plan::gateway::DoorName;
@@ -29,6 +30,8 @@ pub struct DoorContext<A> {
     pub shared: Shared,
     /// Which switches of protocol it takes part in.
     pub upgrades: Upgrades,
+    /// Requests of HTTP/2 under way, where as many may be as there may be connections.
+    pub requests: Option<Arc<Caps>>,
 }
 
 impl<A> DoorContext<A> {

@@ -57,7 +57,10 @@ pub fn open_proxy(listener: Listener, shared: Shared, door: Arc<ProxyDoor>) -> R
     let app = pingora_app(crate::proxy::forward::Forward::new(door));
     let door = DoorName::Proxy;
     let name = door.as_str();
-    accept::run(listener, DoorContext { door, name, app, shared, upgrades: hygiene::Upgrades::WebSocket })
+    accept::run(
+        listener,
+        DoorContext { door, name, app, shared, upgrades: hygiene::Upgrades::WebSocket, requests: None },
+    )
 }
 
 /// Opens the public door for services and browsers. Must be called within the runtime.
@@ -70,7 +73,9 @@ pub fn open_public(
     let app = pingora_app(public::PublicDoor::new(shared.clone(), receiver, welcome));
     let door = DoorName::Public;
     let name = door.as_str();
-    accept::run(listener, DoorContext { door, name, app, shared, upgrades: hygiene::Upgrades::None })
+    // Anybody may begin a request here, and what it holds is more than what it sends.
+    let requests = Some(Arc::default());
+    accept::run(listener, DoorContext { door, name, app, shared, upgrades: hygiene::Upgrades::None, requests })
 }
 
 /// Opens a door for any Pingora application: for measurements against the doors above.
@@ -80,7 +85,8 @@ where
     P::CTX: Send + Sync,
 {
     let (door, app) = (DoorName::Proxy, pingora_app(proxy));
-    accept::run(listener, DoorContext { door, name: "bare", app, shared, upgrades: hygiene::Upgrades::WebSocket })
+    let upgrades = hygiene::Upgrades::WebSocket;
+    accept::run(listener, DoorContext { door, name: "bare", app, shared, upgrades, requests: None })
 }
 
 fn pingora_app<P>(proxy: P) -> Arc<impl HttpServerApp + Send + Sync + 'static>

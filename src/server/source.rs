@@ -18,7 +18,7 @@ const MOST: usize = 32;
 /// both headers and is told two clients has been through something that does not clean them: then nobody is
 /// believed.
 pub fn behind(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Network]) -> Option<IpAddr> {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let is_trusted = |address: IpAddr| is_trusted(address, trusted);
     if !peer.is_some_and(is_trusted) {
         return None;
     }
@@ -29,6 +29,11 @@ pub fn behind(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Network]) ->
         (Some(one), Some(other)) => one.filter(|_| one == other),
         (one, other) => one.or(other).flatten(),
     }
+}
+
+/// Whether an address is that of a trusted proxy.
+pub fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
+    trusted.iter().any(|network| network.contains(address))
 }
 
 /// The last address that is not a proxy's of ours. A text that is no address ends the search: what stands

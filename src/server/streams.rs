@@ -7,8 +7,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Uri, Version, header};
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
@@ -19,15 +21,16 @@ use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
 
-use super::Shared;
+use super::caps::{Caps, Full, Place};
 use super::connection::DoorContext;
 use super::hygiene::{self, Fault};
-use crate::definition::plan::gateway::Limits;
+use super::{Shared, source};
+use crate::definition::plan::gateway::{DoorName, Limits};
 use crate::proxy::bounded::BoundedSession;
 use crate::proxy::stream::DoorStream;
 use crate::proxy::underway::Stream;
 use crate::proxy::watch::{Overdue, Watch};
-use crate::respond::Answer;
+use crate::respond::{Answer, Refusal};
 
 /// Windows of a stream and of a connection: what a client may send that nobody has read yet.
 const WINDOWS: (u32, u32) = (64 << 10, 1 << 20);
@@ -50,7 +53,9 @@ pub async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(limits.idle_timeout);
     let gate = Arc::new(Gate {
+        door: door.door,
         name: door.name,
+        requests: door.requests.clone(),
         app: Arc::clone(&door.app),
         shared: door.shared.clone(),
         connection: Arc::clone(&connection),
@@ -66,7 +71,9 @@ pub async fn serve<A: HttpServerApp + Send + Sync + 'static>(
 
 /// The application of one connection: checks what comes, and passes it on to the door's.
 struct Gate<A> {
+    door: DoorName,
     name: &'static str,
+    requests: Option<Arc<Caps>>,
     app: Arc<A>,
     shared: Shared,
     connection: Arc<Watch>,
@@ -83,6 +90,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Gate<A> {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         self.connection.expect_nothing();
+        let _place = match self.place() {
+            Ok(place) => place,
+            Err(full) => {
+                self.turn_away(session, full).await;
+                return None;
+            }
+        };
         let body = !session.is_body_empty();
         let mut head = session.req_header().as_owned_parts();
         if let Err(fault) = hygiene::check_parts(&head, &self.limits).and_then(|()| as_http_1(&mut head, body)) {
@@ -126,6 +140,32 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Gate<A> {
 }
 
 impl<A> Gate<A> {
+    /// A place for a request, where they are counted. One connection has many, and each holds as much as a connection of
+    /// HTTP/1.1, so as many may be under way as connections may be open: in all, and from one address. A trusted proxy's
+    /// are counted for the clients that it names, once their heads have been read.
+    fn place(&self) -> Result<Option<Place>, Full> {
+        let Some(requests) = &self.requests else { return Ok(None) };
+        let gateway = Arc::clone(&self.shared.live.load().gateway);
+        let bounds = gateway.limits.connections_at(self.door);
+        let place = requests.enter(bounds)?;
+        let counted = self.source.filter(|peer| !source::is_trusted(*peer, &gateway.doors.public.forwarded));
+        match counted {
+            Some(source) => place.of(source, bounds).map(Some),
+            None => Ok(Some(place)),
+        }
+    }
+
+    /// Tells a request that it is one too many: in a head alone, because a body could wait for its client.
+    async fn turn_away(&self, mut session: ServerSession, full: Full) {
+        let metrics = &self.shared.metrics;
+        metrics.door_connections_refused.with_label_values(&[self.name, full.as_str()]).inc();
+        let mut given = Refusal::Unavailable.answer_after("too many requests at once", Duration::from_secs(1));
+        given.headers.retain(|(name, _)| *name != header::CONTENT_TYPE);
+        given.body = Bytes::new();
+        // A client that is gone needs no answer.
+        drop(answer(&mut session, given).await);
+    }
+
     async fn refuse(&self, mut session: ServerSession, fault: Fault) {
         let code = fault.refusal.code();
         self.shared.metrics.http_refusals.with_label_values(&[self.name, code]).inc();

@@ -405,3 +405,36 @@ async fn streams_beyond_the_cap_are_refused_and_the_others_served() {
     };
     tokio::time::timeout(Duration::from_secs(20), reading).await.expect("streams beyond the cap are held");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_at_the_public_door_are_counted_as_connections_are() {
+    let mut setup = Setup::of(service("https://unused.example"));
+    setup.limits.connections_per_source = 2;
+    let secure = Secure::over(setup);
+    let (sender, _driver) = connect(&secure, secure.doors.public).await;
+    let webhook = || get("/webhooks/svc").method(Method::POST).body(()).unwrap();
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut sender = sender.clone().ready().await.unwrap();
+        let (answer, mut body) = sender.send_request(webhook(), false).unwrap();
+        body.send_data(Bytes::from_static(b"{"), false).unwrap();
+        open.push((answer, body));
+    }
+    let sample = "trunkline_door_connections_refused_total{door=\"public\",reason=\"source\"}";
+    let counted = async {
+        while secure.doors.metric(sample) < 1.0 {
+            tokio::task::yield_now().await;
+        }
+        let mut told = Vec::new();
+        for (answer, mut body) in open {
+            // The one that was turned away takes nothing more.
+            drop(body.send_data(Bytes::from_static(b"}"), true));
+            let answer = answer.await.unwrap();
+            told.push((answer.status().as_u16(), answer.headers().contains_key("retry-after")));
+        }
+        told.sort_unstable();
+        assert_eq!(told, [(200, false), (200, false), (503, true)]);
+        while ask(&sender, webhook(), Some(b"{}")).await.0 != 200 {}
+    };
+    tokio::time::timeout(Duration::from_secs(20), counted).await.expect("the places are counted and given back");
+}

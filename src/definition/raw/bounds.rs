@@ -23,11 +23,12 @@ pub struct Limits {
     pub min_body_rate: Option<SizeText>,
     /// How long a connection may be idle. Default 60s.
     pub idle_timeout: Option<DurationText>,
-    /// Open connections at one door. Default 10000, and never more than half of the file descriptors.
+    /// Open connections at one door, and at the public one as many requests of HTTP/2 under way. Default 10000, and never
+    /// more than half of the file descriptors.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: Option<u32>,
-    /// Open connections at the public door from one address, and requests under way from one that a trusted
-    /// proxy names; IPv6 addresses count by their /64. Default 200.
+    /// Open connections at the public door from one address, as many requests of HTTP/2 under way there, and requests under
+    /// way from one that a trusted proxy names; IPv6 addresses count by their /64. Default 200.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_source: Option<u32>,
     /// Open connections at the proxy door from one address, for a gateway that several hosts call; IPv6 addresses count
