@@ -10,6 +10,7 @@ use super::carried::Carried;
 use super::kept::Kept;
 use super::retry::Again;
 use super::stream::DoorStream;
+use super::stuck::Guard;
 use super::traced::Traced;
 use super::{Call, Known, Way};
 use crate::activity::Course;
@@ -57,6 +58,8 @@ pub struct Context {
     pub(super) traced: Option<Box<Traced>>,
     /// What it carries, where that may be kept.
     pub(super) carried: Option<Box<Carried>>,
+    /// Looks after an upload that may get stuck, until its answer begins.
+    pub(super) guard: Option<Guard>,
     /// Stands in where no call is under way.
     apart: Kept,
 }
@@ -99,6 +102,7 @@ impl Context {
             stale: None,
             traced: None,
             carried: None,
+            guard: None,
             apart: Kept::Apart,
         }
     }

@@ -20,7 +20,7 @@ use super::record::{self, Ended};
 use super::traced::{self, Traced};
 use super::underway::watch;
 use super::watch::{Overdue, Watch};
-use super::{Admitted, Incoming, ProxyDoor, answer, carried, headers, pages, peer, renew, respond, retry, sign};
+use super::{Admitted, Incoming, ProxyDoor, answer, carried, headers, pages, peer, renew, respond, retry, sign, stuck};
 use crate::definition::plan::api::HttpVersions;
 use crate::outbound::retry::Fault;
 use crate::respond::{Answer, Refusal};
@@ -124,6 +124,7 @@ impl ProxyHttp for Forward {
     /// Each try begins with another address, and goes on to the others by itself. The time for connecting is that
     /// of all tries together.
     async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> pingora::Result<Box<HttpPeer>> {
+        context.guard = None;
         retry::resume(&self.door, session, context).await?;
         let (call, way) = (context.call()?, context.way()?);
         let left = way.connect_by.saturating_sub(self.now());
@@ -168,6 +169,7 @@ impl ProxyHttp for Forward {
         if let Some(watch) = watch(session) {
             watch.expect_service(context.sent, limit);
         }
+        context.guard = if session.is_body_done() { None } else { stuck::guard(&self.door, session, context) };
         Ok(())
     }
 
@@ -204,6 +206,7 @@ impl ProxyHttp for Forward {
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             return interim(response, context);
         }
+        context.guard = None;
         traced::answered(&self.door, context, response.status.as_u16());
         if response.status == StatusCode::SWITCHING_PROTOCOLS && !is_websocket(session) {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a switch that nobody asked for").into_up());

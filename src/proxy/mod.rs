@@ -37,6 +37,7 @@ mod sign;
 pub mod socket;
 pub mod stream;
 mod strangers;
+mod stuck;
 mod traced;
 mod transform;
 pub mod underway;
@@ -140,6 +141,12 @@ impl Call {
         path.strip_prefix(&self.ready.common.base.path).unwrap_or(path)
     }
 
+    /// As [`Self::into_place`], of a call that goes on.
+    fn place(&self) -> (Arc<str>, String) {
+        let path = self.target.split_once('?').map_or(&*self.target, |(path, _)| path);
+        (Arc::clone(&self.ready.common.place), path.to_owned())
+    }
+
     /// Where it goes: origin and path, without the query, which may hold the credential.
     fn into_place(mut self) -> (Arc<str>, String) {
         self.target.truncate(self.target.find('?').unwrap_or(self.target.len()));
@@ -158,6 +165,7 @@ pub(crate) struct Known {
 }
 
 /// Whose call it is, for those who read of it later.
+#[derive(Clone)]
 pub(crate) struct Subject {
     generation: u64,
     integration: Arc<str>,

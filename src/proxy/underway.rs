@@ -16,7 +16,7 @@ use crate::base::clock::Clock;
 #[derive(Debug)]
 pub struct Stream {
     /// Its limits.
-    pub watch: Watch,
+    pub watch: Arc<Watch>,
     /// Who is connected.
     pub source: Option<IpAddr>,
     /// The least bytes a second of a body.
@@ -34,7 +34,15 @@ pub fn stream(session: &Session) -> Option<&Arc<Stream>> {
 pub fn watch(session: &Session) -> Option<&Watch> {
     match session.stream() {
         Some(connection) => DoorStream::below(connection).map(DoorStream::watch),
-        None => stream(session).map(|stream| &stream.watch),
+        None => stream(session).map(|stream| &*stream.watch),
+    }
+}
+
+/// The limits of the request under way, for who has to hold them beside it.
+pub fn shared_watch(session: &Session) -> Option<Arc<Watch>> {
+    match session.stream() {
+        Some(connection) => DoorStream::below(connection).map(DoorStream::shared_watch),
+        None => stream(session).map(|stream| Arc::clone(&stream.watch)),
     }
 }
 

@@ -2,11 +2,15 @@
 //! how slowly the client may send or read.
 //!
 //! Pingora has one time limit per read and none over a whole body. Every wait of a proxied request goes
-//! through the client's connection, which is always polled, so the connection is where limits are kept:
-//! phases of the request set them here, [`super::stream::DoorStream`] enforces them.
+//! through the client's connection, which is polled but for one case ([`super::stuck`]), so the connection is where
+//! limits are kept: phases of the request set them here, [`super::stream::DoorStream`] enforces them.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
 
 /// Why a wait, or a request, was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,9 @@ pub struct Watch {
     body: AtomicBool,
     tunnel: AtomicBool,
     overdue: AtomicU8,
+    abandoned: AtomicBool,
+    /// Wakes whoever serves the request.
+    waker: AtomicWaker,
 }
 
 impl Default for Watch {
@@ -43,6 +50,8 @@ impl Default for Watch {
             body: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             overdue: AtomicU8::new(0),
+            abandoned: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
         }
     }
 }
@@ -54,6 +63,7 @@ impl Watch {
         self.body.store(body, Ordering::Relaxed);
         self.tunnel.store(false, Ordering::Relaxed);
         self.overdue.store(0, Ordering::Relaxed);
+        self.abandoned.store(false, Ordering::Relaxed);
     }
 
     /// The service must be heard before `now + limit`.
@@ -80,6 +90,21 @@ impl Watch {
     /// From here on both sides exchange bytes as they like: rates no longer count.
     pub fn become_tunnel(&self) {
         self.tunnel.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the request from outside, without an answer: one whose waits nobody looks at.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Returns when the request is to end; for whoever serves it.
+    pub async fn abandoned(&self) {
+        poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            if self.abandoned.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Why the connection ended a wait, if it did.
@@ -172,6 +197,21 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_is_abandoned_ends_and_the_next_one_does_not() {
+        let watch = std::sync::Arc::new(Watch::default());
+        let serves = {
+            let watch = std::sync::Arc::clone(&watch);
+            tokio::spawn(async move { watch.abandoned().await })
+        };
+        tokio::task::yield_now().await;
+        assert!(!serves.is_finished());
+        watch.abandon();
+        serves.await.expect("no panic");
+        watch.begin(false);
+        assert!(futures_util::FutureExt::now_or_never(watch.abandoned()).is_none());
+    }
 
     #[test]
     fn a_pace_counts_waiting_only() {

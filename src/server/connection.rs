@@ -65,11 +65,17 @@ pub async fn serve<A: HttpServerApp + Send + Sync + 'static>(
         if head.checked.framing == Framing::Chunked && !stream.expect_chunks(behind) {
             return refuse(door, &mut stream, malformed("a chunk is not well-formed")).await;
         }
+        let watch = stream.shared_watch();
         let mut session = ServerSession::new_http1(stream as Stream);
         session.set_pipelined_prefix(head.bytes);
         session.set_read_timeout(Some(limits.idle_timeout));
         session.set_write_timeout(Some(limits.idle_timeout));
-        let Some(reused) = door.app.process_new_http(session, &drain).await else { return };
+        let reused = tokio::select! {
+            biased;
+            reused = door.app.process_new_http(session, &drain) => reused,
+            () = watch.abandoned() => None,
+        };
+        let Some(reused) = reused else { return };
         let (below, _settings) = reused.consume();
         let Some(back) = DoorStream::back(below) else { return };
         stream = back;

@@ -104,12 +104,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Gate<A> {
             return None;
         }
         let stream = Arc::new(Stream {
-            watch: Watch::default(),
+            watch: Arc::default(),
             source: self.source,
             minimum_rate: self.limits.min_body_rate,
             clock: Arc::clone(&self.shared.clock),
         });
         stream.watch.begin(body);
+        let watch = Arc::clone(&stream.watch);
         head.extensions.insert(Arc::clone(&stream));
         *session.req_header_mut() = head.into();
         session.set_write_timeout(Some(self.limits.idle_timeout));
@@ -117,7 +118,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Gate<A> {
             ServerSession::H2(session) => ServerSession::new_custom(Box::new(BoundedSession::new(session, stream))),
             other => other,
         };
-        self.app.process_new_http(session, shutdown).await
+        tokio::select! {
+            biased;
+            reused = self.app.process_new_http(session, shutdown) => reused,
+            () = watch.abandoned() => None,
+        }
     }
 
     fn h2_options(&self) -> Option<H2Options> {

@@ -358,3 +358,48 @@ async fn a_service_of_http_2_only_gets_long_bodies_as_well_where_the_file_says_s
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_a_service_of_http_2_only_takes_no_more_of_is_given_up() {
+    let authority = Authority::new();
+    let (acceptor, ended) = (authority.acceptor("localhost", &["h2"]), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&ended);
+    let address = serve(move |stream| {
+        let (acceptor, counted) = (acceptor.clone(), Arc::clone(&counted));
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let counted = Arc::clone(&counted);
+                tokio::spawn(async move {
+                    // Nothing of it is read, so its window does not open again.
+                    let _body = request.into_body();
+                    drop(std::future::poll_fn(|context| respond.poll_reset(context)).await);
+                    counted.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+        }
+    })
+    .await;
+    let mut integration = service(&format!("https://localhost:{}", address.port()));
+    let api = integration.api.as_mut().unwrap();
+    (api.transport.ca, api.transport.allow_private) = (Some(authority.trusted()), true);
+    api.transport.http = HttpVersions::Two;
+    (api.timeouts.response, api.timeouts.idle) = (Duration::from_millis(500), Duration::from_millis(500));
+    let doors = Doors::start(Setup { names: names(), ..Setup::of(integration) });
+    let mut wire = Wire::open(doors.proxy).await;
+    wire.send(format!(
+        "POST /svc/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 100000\r\n\r\n"
+    ))
+    .await;
+    wire.send(vec![b'x'; 100_000]).await;
+    let over = async {
+        assert!(wire.is_closed().await);
+        while ended.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), over).await.expect("the service holds the call");
+    let sample = "trunkline_upstream_errors_total{integration=\"svc\",reason=\"response_timeout\"}";
+    assert!((doors.metric(sample) - 1.0).abs() < f64::EPSILON, "{}", doors.metric(sample));
+}
