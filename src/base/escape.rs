@@ -40,6 +40,11 @@ impl Reading {
         place(from)..place(to)
     }
 
+    /// Which byte stands for what is at a place in the text, alone or with what is beside it.
+    pub fn at(&self, place: usize) -> usize {
+        self.places.partition_point(|begin| *begin as usize <= place).saturating_sub(1)
+    }
+
     /// Whether a byte means what it does since this layer, and was part of an escape in those before.
     pub fn is_new(&self, at: usize) -> bool {
         self.is_plain || u32::try_from(at).is_ok_and(|at| self.new.binary_search(&at).is_ok())

@@ -1,7 +1,7 @@
 //! Elements of XML and HTML. Called by [`super::scrubbed`].
 
 use super::layer::Layer;
-use super::{Found, LABELS, VALUES};
+use super::{Found, LABELS, LONGEST_LABEL, VALUES};
 use crate::base::sensitive::is_sensitive;
 
 /// What elements of such names have in them, to their own ends, and those beside a name that tells them to be secret:
@@ -59,7 +59,7 @@ impl<'a> Elements<'a> {
         if is_label {
             let text = bytes.get(content..)?;
             let end = content + memchr::memchr(b'<', text).unwrap_or(text.len());
-            let is_secret = is_sensitive(&self.layer.said(content..end));
+            let is_secret = end - content <= LONGEST_LABEL && is_sensitive(&self.layer.said(content..end));
             let before = self.value.take();
             self.found.extend(before.filter(|_| is_secret));
             self.label = Some(is_secret);

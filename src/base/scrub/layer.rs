@@ -1,5 +1,5 @@
-//! A text with some layers of its escapes read: where names, values and strings begin and end in it. Called by
-//! [`super::pairs`] and [`super::elements`].
+//! A text with some layers of its escapes read: where names begin and end in it, and what its quotes are. Called by
+//! [`super::pairs`], [`super::ends`] and [`super::elements`].
 
 use std::ops::Range;
 
@@ -32,12 +32,12 @@ impl Layer<'_> {
     }
 
     /// How a character is written.
-    fn written(&self, at: usize) -> &[u8] {
+    pub fn written(&self, at: usize) -> &[u8] {
         self.text.as_bytes().get(self.reading.range(at, at + 1)).unwrap_or_default()
     }
 
     /// Whether a character is written as an escape that begins with this sign.
-    fn is_in(&self, sign: u8, at: usize) -> bool {
+    pub fn is_in(&self, sign: u8, at: usize) -> bool {
         matches!(self.written(at), [first, _, ..] if *first == sign)
     }
 
@@ -66,49 +66,21 @@ impl Layer<'_> {
     }
 
     /// Whether a string of the JSON that the text is begins or ends here: nothing in one reaches beyond it.
-    fn is_wall(&self, at: usize) -> bool {
+    pub fn is_wall(&self, at: usize) -> bool {
         let is_last = |end: usize| self.walls.binary_search(&end.saturating_sub(1)).is_ok();
         self.byte(at) == Some(b'"') && is_last(self.reading.range(at, at + 1).end)
     }
 
     /// The next such place, or the end.
     pub fn wall(&self, from: usize) -> usize {
-        let mut at = from;
-        while !self.walls.is_empty() {
-            let rest = self.reading.bytes.get(at..).unwrap_or_default();
-            let Some(next) = memchr::memchr(b'"', rest) else { break };
-            if self.is_wall(at + next) {
-                return at + next;
-            }
-            at += next + 1;
-        }
-        self.len()
+        let begin = self.reading.range(from, from).start;
+        let next = self.walls.partition_point(|wall| *wall < begin);
+        self.walls.get(next).map_or(self.len(), |wall| self.reading.at(*wall))
     }
 
     /// Whether a value of this name may have strings of the JSON in it that the text is.
-    fn is_walled(&self, name: &Name) -> bool {
+    pub fn is_walled(&self, name: &Name) -> bool {
         !name.quote.is_some_and(|quote| self.is_wall(quote))
-    }
-
-    /// Where the quote stands that ends what another begins: the same sign, written alike. Without one: where the text
-    /// ends, or the string of JSON.
-    pub fn quote_end(&self, begin: usize) -> Result<usize, usize> {
-        let Some(sign) = self.byte(begin) else { return Err(self.len()) };
-        let mut at = begin + 1;
-        while let Some(next) = memchr::memchr2(sign, b'"', self.reading.bytes.get(at..).unwrap_or_default()) {
-            at += next;
-            if self.byte(at) == Some(sign)
-                && self.is_quote(at)
-                && self.written(at).eq_ignore_ascii_case(self.written(begin))
-            {
-                return Ok(at);
-            }
-            if self.is_wall(at) {
-                return Err(at);
-            }
-            at += 1;
-        }
-        Err(self.len())
     }
 
     /// Where the sign behind a name that ends at `at` stands, where there is one, and where its value begins.
@@ -142,75 +114,6 @@ impl Layer<'_> {
         }
         let is_last = self.byte(end) == Some(b']') && self.byte(end + 1) == Some(b'=');
         end + usize::from(is_last)
-    }
-
-    /// A value without its quotes, and with them.
-    pub fn value(&self, at: usize, name: &Name) -> (Range<usize>, Range<usize>) {
-        let at = at + self.prefix(at);
-        if self.is_walled(name) && self.is_wall(at) {
-            return (at..at, at..at);
-        }
-        if self.is_quote(at) {
-            let end = self.quote_end(at);
-            let (Ok(inner) | Err(inner)) = end;
-            return (at + 1..inner, at..inner + usize::from(end.is_ok()));
-        }
-        let end = match self.byte(at) {
-            Some(b'[' | b'{') => self.balanced_end(at, name),
-            _ => self.scalar_end(at, name),
-        };
-        (at..end, at..end)
-    }
-
-    /// How many letters stand before a quote that are of the string: Python writes `u'text'` and `rb'text'`.
-    fn prefix(&self, at: usize) -> usize {
-        let rest = self.reading.bytes.get(at..).unwrap_or_default();
-        let letters = rest.iter().take(3).take_while(|byte| byte.is_ascii_alphabetic()).count();
-        if letters < 3 && self.is_quote(at + letters) && !self.is_wall(at + letters) { letters } else { 0 }
-    }
-
-    fn scalar_end(&self, at: usize, name: &Name) -> usize {
-        // A scheme stands before what it is a scheme of, and cookies stand in a row.
-        let said = self.said(name.range.clone()).to_ascii_lowercase();
-        let is_cookie = said.ends_with("cookie") && self.byte(name.sign) == Some(b':');
-        let has_blanks = is_cookie || said.ends_with("authorization");
-        // In a value that is not percent-encoded, what is so is of the value.
-        let is_percent = self.is_in(b'%', name.sign);
-        let is_end = |at: usize, byte: u8| {
-            let is_sign = match byte {
-                b' ' => !has_blanks,
-                b';' => !is_cookie,
-                b',' | b'&' | b'}' | b']' | b')' | b'<' | b'>' | b'"' | b'\'' | b'\\' => true,
-                byte => byte.is_ascii_whitespace(),
-            };
-            is_sign && (is_percent || !self.is_in(b'%', at))
-        };
-        let rest = self.reading.bytes.iter().enumerate().skip(at);
-        at + rest.take_while(|(at, byte)| !is_end(*at, **byte)).count()
-    }
-
-    /// Where a list or a map ends that begins at `at`.
-    fn balanced_end(&self, at: usize, name: &Name) -> usize {
-        let (mut depth, mut at, is_walled) = (0_usize, at, self.is_walled(name));
-        while let Some(byte) = self.byte(at) {
-            match byte {
-                b'"' if is_walled && self.is_wall(at) => return at,
-                b'"' if self.is_quote(at) => match self.quote_end(at) {
-                    Ok(end) => at = end,
-                    Err(end) => return end,
-                },
-                b'[' | b'{' => depth += 1,
-                b']' | b'}' => {
-                    depth = depth.saturating_sub(1);
-                    if depth == 0 {
-                        return at + 1;
-                    }
-                }
-                _ => {}
-            }
-            at += 1;
-        }
-        self.len()
     }
 
     pub fn found(&self, range: Range<usize>, quote: Option<usize>) -> Found {

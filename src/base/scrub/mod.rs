@@ -7,6 +7,7 @@
 //! `activity`.
 
 mod elements;
+mod ends;
 mod layer;
 mod pairs;
 
@@ -22,6 +23,8 @@ use super::redact::REDACTED;
 /// Names of pairs that say what a value beside them is, and of that value.
 const LABELS: [&str; 6] = ["name", "key", "field", "header", "param", "parameter"];
 const VALUES: [&str; 3] = ["value", "val", "values"];
+/// The most bytes of a label: what is longer is a text.
+const LONGEST_LABEL: usize = 128;
 
 /// A text without what stands under names of secrets. It may be the beginning of a longer one. JSON stays JSON.
 pub fn scrubbed(text: &str) -> Cow<'_, str> {

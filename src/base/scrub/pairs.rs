@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
+use super::ends::Ends;
 use super::layer::{Layer, Name, is_of_name};
-use super::{Found, LABELS, VALUES};
+use super::{Found, LABELS, LONGEST_LABEL, VALUES};
 use crate::base::sensitive::is_sensitive;
 
-/// How often the length of a text is looked through for the ends of lists and maps that only a label behind them may tell
-/// to be secret.
+/// How often the length of a text may have been looked through when a list or a map is kept in mind that only a label
+/// behind it may tell to be secret.
 const ROUNDS: usize = 4;
 
 /// What is known of the pairs of one map.
@@ -26,21 +27,24 @@ pub struct Pairs<'a> {
     /// Of each map that is open.
     maps: Vec<Beside>,
     /// Where the last string ends that is in each of the two signs.
-    ends: [Option<usize>; 2],
-    /// How many bytes may still be looked through for what only a label may tell to be secret.
-    left: usize,
+    strings: [Option<usize>; 2],
+    ends: Ends<'a>,
 }
 
 impl<'a> Pairs<'a> {
     /// What is to be taken out of a text, of that which stands in pairs.
     pub fn of(layer: &'a Layer<'a>) -> Vec<Found> {
-        let left = layer.len().saturating_mul(ROUNDS);
-        let mut pairs = Self { layer, found: Vec::new(), maps: vec![Beside::default()], ends: [None; 2], left };
+        Self::read(layer).found
+    }
+
+    fn read(layer: &'a Layer<'a>) -> Self {
+        let maps = vec![Beside::default()];
+        let mut pairs = Self { layer, found: Vec::new(), maps, strings: [None; 2], ends: Ends::of(layer) };
         let mut at = 0;
         while let Some(byte) = layer.byte(at) {
             at = pairs.step(at, byte);
         }
-        pairs.found
+        pairs
     }
 
     fn beside(&mut self) -> &mut Beside {
@@ -68,11 +72,11 @@ impl<'a> Pairs<'a> {
     fn string(&mut self, at: usize, sign: u8) -> usize {
         let layer = self.layer;
         let is_within = at.checked_sub(1).and_then(|before| layer.byte(before)).is_some_and(is_of_name);
-        let last = &mut self.ends[usize::from(sign == b'"')];
+        let last = &mut self.strings[usize::from(sign == b'"')];
         if *last == Some(at) || is_within || !layer.is_quote(at) {
             return at + 1;
         }
-        let Ok(end) = layer.quote_end(at) else { return at + 1 };
+        let Ok(end) = self.ends.of_string(at) else { return at + 1 };
         if let Some((sign, value)) = layer.value_behind(end + 1) {
             let inside = self.within_name(at + 1..end);
             return self.pair(&Name { range: at + 1..end, quote: Some(end), sign }, value).max(inside);
@@ -114,11 +118,12 @@ impl<'a> Pairs<'a> {
         let is_container = matches!(layer.byte(value), Some(b'[' | b'{'));
         let (is_label, is_value) = (is(&LABELS) && !is_container, is(&VALUES));
         let is_taken = is_sensitive(&said) || is_value && self.beside().is_labelled;
-        let is_kept_in_mind = is_value && (!is_container || self.left > 0);
+        let has_room = self.ends.looked < layer.len().saturating_mul(ROUNDS);
+        let is_kept_in_mind = is_value && (!is_container || has_room);
         if !is_taken && !is_label && !is_kept_in_mind {
             return value;
         }
-        let (inner, whole) = layer.value(value, name);
+        let (inner, whole) = self.ends.of_value(value, name);
         let is_said =
             !matches!(layer.reading.bytes.get(inner.clone()), None | Some(b"" | b"null" | b"true" | b"false"));
         let quote = name.quote.filter(|_| inner == whole);
@@ -126,16 +131,58 @@ impl<'a> Pairs<'a> {
             self.found.extend(is_said.then(|| layer.found(inner, quote)));
             return whole.end.max(value);
         }
-        if is_container {
-            self.left = self.left.saturating_sub(whole.len());
-        }
         if is_value {
             self.beside().value = is_said.then(|| layer.found(inner, quote));
-        } else if is_sensitive(&layer.said(inner)) {
-            self.beside().is_labelled = true;
-            let before = self.beside().value.take();
-            self.found.extend(before);
+        } else if inner.len() <= LONGEST_LABEL {
+            self.ends.looked += inner.len();
+            if is_sensitive(&layer.said(inner)) {
+                self.beside().is_labelled = true;
+                let before = self.beside().value.take();
+                self.found.extend(before);
+            }
         }
         value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::escape;
+
+    #[test]
+    fn the_work_is_as_long_as_the_text() {
+        let many = |part: &str| part.repeat(8_192 / part.len());
+        let spellings: String = (0..700).map(|zeros| format!("value=\\u{{{:0>1$}}}", 22, zeros % 4 + 2)).collect();
+        for text in [
+            many("name="),
+            many("name:"),
+            many(&format!("{}&", "name=".repeat(24))),
+            many("key:"),
+            many("value="),
+            many("value:name="),
+            many("name%3D"),
+            many("value='\\"),
+            many("name=\""),
+            many("\"name\":\""),
+            many("\"value\":["),
+            many("{\"value\":{"),
+            many("value=[{"),
+            many("password="),
+            many("password:["),
+            many("token=value:"),
+            many("a[b]["),
+            many("a=\"'"),
+            many("name=&quot;'"),
+            format!("[\"{}\"]", many("name=\\\\\\\"")),
+            format!("[\"{}", many("value='\\\"")),
+            spellings,
+        ] {
+            escape::readings(&text, false, |reading| {
+                let layer = Layer { text: &text, reading, walls: &[0, text.len() - 1] };
+                let looked = Pairs::read(&layer).ends.looked;
+                assert!(looked <= 32 * text.len(), "{looked} of {}: {}", text.len(), &text[..32]);
+            });
+        }
     }
 }
