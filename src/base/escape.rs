@@ -45,6 +45,11 @@ impl Reading {
         self.places.partition_point(|begin| *begin as usize <= place).saturating_sub(1)
     }
 
+    /// Whether this is the text as it stands.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
     /// Whether a byte means what it does since this layer, and was part of an escape in those before.
     pub fn is_new(&self, at: usize) -> bool {
         self.is_plain || u32::try_from(at).is_ok_and(|at| self.new.binary_search(&at).is_ok())
@@ -126,6 +131,11 @@ pub fn innermost(text: &str) -> Vec<u8> {
     let mut last = Vec::new();
     readings(text, false, |reading| last.clone_from(&reading.bytes));
     last
+}
+
+/// Whether a text begins with an escape, which stands for something else when it is read.
+pub fn begins(text: &[u8]) -> bool {
+    matches!(escape(text), Some(Escape::Of(..)))
 }
 
 /// The escape that `rest` begins with.

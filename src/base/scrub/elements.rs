@@ -4,6 +4,9 @@ use super::layer::Layer;
 use super::{Found, LABELS, LONGEST_LABEL, VALUES};
 use crate::base::sensitive::is_sensitive;
 
+/// Elements whose text is for people, whatever they are called.
+const SHOWN: [&str; 4] = ["a", "button", "label", "option"];
+
 /// What elements of such names have in them, to their own ends, and those beside a name that tells them to be secret:
 /// `<name>password</name><value>…</value>`.
 pub struct Elements<'a> {
@@ -46,6 +49,11 @@ impl<'a> Elements<'a> {
             self.end(at, is_label, is_value);
             return Some(begin);
         }
+        if !is_sensitive(&local)
+            && let Some(end) = self.labelled(at, name)
+        {
+            return Some(end);
+        }
         if !is_label && !is_value && !is_sensitive(&local) {
             return Some(begin);
         }
@@ -69,12 +77,64 @@ impl<'a> Elements<'a> {
             self.open = Some(content).filter(|_| self.label.is_none());
             return Some(begin);
         }
-        let wall = self.layer.wall(content);
-        let ending = [b"</", name].concat();
-        let inside = bytes.get(content..wall)?;
-        let end = memchr::memmem::find(inside, &ending).map_or(wall, |end| content + end);
+        let end = self.end_of(name, content);
         self.found.extend((content < end).then(|| self.layer.found(content..end, None)));
         Some(end)
+    }
+
+    /// Where the content of an element ends: its own end, behind those of elements of its name in it.
+    fn end_of(&self, name: &[u8], content: usize) -> usize {
+        let wall = self.layer.wall(content);
+        let inside = self.layer.reading.bytes.get(content..wall).unwrap_or_default();
+        let (mut at, mut depth, mut last, mut has_more) = (0, 1_usize, None, true);
+        while let Some(open) = memchr::memchr(b'<', inside.get(at..).unwrap_or_default()) {
+            at += open;
+            let rest = inside.get(at..).unwrap_or_default();
+            let passed = [(b"<!--".as_slice(), "-->"), (b"<![CDATA[", "]]>")]
+                .into_iter()
+                .find(|(begin, _)| rest.starts_with(begin));
+            if let Some((_, end)) = passed.filter(|_| has_more) {
+                let end = memchr::memmem::find(rest, end.as_bytes());
+                has_more = end.is_some();
+                at += end.unwrap_or(1);
+                continue;
+            }
+            if is_named(rest, b"</", name) {
+                (depth, last) = (depth - 1, Some(content + at));
+                if depth == 0 {
+                    break;
+                }
+            }
+            let close =
+                || rest.get(1..).and_then(|rest| memchr::memchr2(b'<', b'>', rest)).and_then(|end| rest.get(end));
+            if is_named(rest, b"<", name) && close() != Some(&b'/') {
+                depth += 1;
+            }
+            at += 1;
+        }
+        last.unwrap_or(wall)
+    }
+
+    /// An element that an attribute says to be secret, with nothing but a text in it: `<textarea name="password">`. Says
+    /// where the text ends.
+    fn labelled(&mut self, at: usize, name: &[u8]) -> Option<usize> {
+        if SHOWN.iter().any(|shown| shown.as_bytes().eq_ignore_ascii_case(name)) {
+            return None;
+        }
+        let bytes = self.layer.reading.bytes.as_slice();
+        let begin = at + 1 + name.len();
+        let rest = bytes.get(begin..)?;
+        let close = begin + memchr::memchr2(b'<', b'>', rest)?;
+        let attributes = bytes.get(begin..close)?;
+        if bytes.get(close) != Some(&b'>') || !is_labelling(attributes) {
+            return None;
+        }
+        let text = bytes.get(close + 1..)?;
+        let end = close + 1 + memchr::memchr(b'<', text)?;
+        let is_alone = is_named(bytes.get(end..)?, b"</", name) && self.layer.wall(at) >= end;
+        let is_said = !bytes.get(close + 1..end)?.trim_ascii().is_empty();
+        self.found.extend((is_alone && is_said).then(|| self.layer.found(close + 1..end, None)));
+        is_alone.then_some(end)
     }
 
     /// The end of an element: of a value, or of what labels and values stand in together.
@@ -86,4 +146,21 @@ impl<'a> Elements<'a> {
             (self.label, self.value) = (None, None);
         }
     }
+}
+
+/// Whether a text begins with a tag of this name.
+fn is_named(text: &[u8], sign: &[u8], name: &[u8]) -> bool {
+    let Some(rest) = text.strip_prefix(sign) else { return false };
+    let is_it = rest.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+    is_it && rest.get(name.len()).is_none_or(|next| next.is_ascii_whitespace() || matches!(next, b'>' | b'/'))
+}
+
+/// Whether one of the attributes names what is secret.
+fn is_labelling(attributes: &[u8]) -> bool {
+    let mut words = attributes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    words.any(|word| {
+        let (name, value) = word.split_at(word.iter().position(|byte| *byte == b'=').unwrap_or(word.len()));
+        let is_label = LABELS.iter().any(|label| label.as_bytes().eq_ignore_ascii_case(name));
+        is_label && value.len() <= LONGEST_LABEL && is_sensitive(&String::from_utf8_lossy(value))
+    })
 }

@@ -238,6 +238,83 @@ mod tests {
     }
 
     #[test]
+    fn a_value_in_no_quotes_is_taken_out_to_its_end() {
+        for (text, clean) in [
+            ("password=a,x&b=1", "password=[redacted]&b=1"),
+            ("a=1&password=my(x)x&b=1", "a=1&password=[redacted]&b=1"),
+            ("password=a;x&b=1", "password=[redacted]&b=1"),
+            ("password=a\\x&b=1", "password=[redacted]&b=1"),
+            ("password=a>x&b=1", "password=[redacted]&b=1"),
+            ("password='a'x&b=1", "password=[redacted]&b=1"),
+            ("password=[a]x&b={a}x&pin={a}x", "password=[redacted]&b={a}x&pin=[redacted]"),
+            ("password=my x&b=1", "password=[redacted]&b=1"),
+            ("state=a%3D1%26password%3Dx%2Cx%26b%3Dc", "state=a%3D1%26password%3D[redacted]%26b%3Dc"),
+            (r#"{"url":"https://a/?token=a,x&b=c"}"#, r#"{"url":"https://a/?token=[redacted]&b=c"}"#),
+            (r#"{"url":"https://a/?token=x\u0026b=c"}"#, r#"{"url":"https://a/?token=[redacted]\u0026b=c"}"#),
+            ("<a href=\"https://a/?token=x\">b</a>", "<a href=\"https://a/?token=[redacted]\">b</a>"),
+            ("<a href=https://a/?token=a,x>b</a>", "<a href=https://a/?token=[redacted]>b</a>"),
+            ("password: correct horse\nb: c", "password: [redacted]\nb: c"),
+            ("a: b\r\nX-Api-Key: a b x\r\nc: d", "a: b\r\nX-Api-Key: [redacted]\r\nc: d"),
+            ("[a]\npassword = correct horse\nb = c", "[a]\npassword = [redacted]\nb = c"),
+            ("password: 'it''s x'\nb: c", "password: '[redacted]'\nb: c"),
+            ("password:\nb: c", "password:\nb: c"),
+            ("passwords:\n- x\n- x\nb: c", "passwords:\n[redacted]\nb: c"),
+            ("- pin: |\n    x\n\n    x\n  b: c", "- pin: [redacted]\n  b: c"),
+            (r#"{ a(password: """x "x" x""", b: 1) }"#, r#"{ a(password: "[redacted]", b: 1) }"#),
+            ("Authorization: Digest username=\"u\", response=\"x\"\nX: y", "Authorization: [redacted]\nX: y"),
+            (
+                r#"{"raw":"Authorization: Digest username=\"u\", response=\"x\"\nX: y"}"#,
+                r#"{"raw":"Authorization: [redacted]\nX: y"}"#,
+            ),
+            (
+                "curl -H 'Authorization: Digest username=\"u\", response=\"x\"' https://a",
+                "curl -H 'Authorization: [redacted]' https://a",
+            ),
+        ] {
+            assert_eq!(scrubbed(text), clean, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_such_a_value_stays() {
+        for (text, clean) in [
+            ("level=info password=x status=401 path=/?b=c", "level=info password=[redacted] status=401 path=/?b=c"),
+            ("Server=a;Password=x;Encrypt=True;", "Server=a;Password=[redacted];Encrypt=True;"),
+            ("Token [id=1, token=x, user=b] and", "Token [id=1, token=[redacted], user=b] and"),
+            ("{token=x,user=b}", "{token=[redacted],user=b}"),
+            ("see https://a/?token=x for more", "see https://a/?token=[redacted] for more"),
+            ("<p>https://a/?token=x</p>", "<p>https://a/?token=[redacted]</p>"),
+            ("{'url': 'https://a/?token=x', 'b': 'c'}", "{'url': 'https://a/?token=[redacted]', 'b': 'c'}"),
+            ("{\n  password: x,\n  b: c\n}", "{\n  password: [redacted],\n  b: c\n}"),
+            ("<b>Pin: x</b> c", "<b>Pin: [redacted]</b> c"),
+            ("Invalid token: x is no number", "Invalid token: [redacted] is no number"),
+        ] {
+            assert_eq!(scrubbed(text), clean, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_element_ends_with_its_own_end() {
+        for (text, clean) in [
+            ("<pass><passport>1</passport>x</pass><b/>", "<pass>[redacted]</pass><b/>"),
+            ("<token><tokenType>b</tokenType><data>x</data></token><b/>", "<token>[redacted]</token><b/>"),
+            ("<pin><pin>a</pin><pin/>x</pin ><b/>", "<pin>[redacted]</pin ><b/>"),
+            ("<pin><!-- </pin> --><![CDATA[</pin>]]>x</pin><b/>", "<pin>[redacted]</pin><b/>"),
+            ("<pin><pin>x</pin><b/>", "<pin>[redacted]</pin><b/>"),
+            ("<textarea name=\"password\">x</textarea><b/>", "<textarea name=\"password\">[redacted]</textarea><b/>"),
+            ("<string name='api_key'>x</string><b/>", "<string name='api_key'>[redacted]</string><b/>"),
+            (
+                r#"{"a":"<textarea name=\"password\">x</textarea>"}"#,
+                r#"{"a":"<textarea name=\"password\">[redacted]</textarea>"}"#,
+            ),
+            ("<form name=\"password\"><p>Change it</p></form>", "<form name=\"password\"><p>Change it</p></form>"),
+            ("<a name=\"token\">Tokens</a>", "<a name=\"token\">Tokens</a>"),
+        ] {
+            assert_eq!(scrubbed(text), clean, "{text}");
+        }
+    }
+
+    #[test]
     fn nothing_in_a_string_of_json_reaches_beyond_it() {
         for (text, clean) in [
             (r#"{"sent":"{\"pin\":1234}"}"#, r#"{"sent":"{\"pin\":\"[redacted]\"}"}"#),
@@ -291,6 +368,12 @@ mod tests {
         }
 
         #[test]
+        fn a_field_of_a_form_is_taken_out_whole(value in "[a-z,;:'()*!\\\\<>\"\\[\\]{} ]{0,9}", behind in "[a-z,;:'()*!\\\\<>\"\\[\\]{} ]{0,9}") {
+            let clean = scrubbed(&format!("a=1&password={value}Q0{behind}0Q&b=2")).into_owned();
+            prop_assert!(!clean.contains("Q0") && !clean.contains("0Q") && clean.starts_with("a=1&password="), "{clean}");
+        }
+
+        #[test]
         fn json_stays_json(value in "[a-z\"\\\\{}\\[\\], :]{1,20}", nested in any::<bool>()) {
             let value = if nested { serde_json::json!([{ "a": value }]) } else { serde_json::json!(value) };
             let text = serde_json::json!({ "b": 1, "token": value, "z": [2] }).to_string();
@@ -314,10 +397,10 @@ mod tests {
 
         #[test]
         fn json_of_any_texts_stays_json(
-            texts in proptest::collection::vec(("[<>/a\"'\\\\{}\\[\\],: =&%;]{0,6}", 0_usize..6, "[<>/a\"'\\\\{}\\[\\],: =&%;1]{0,6}"), 2..6),
+            texts in proptest::collection::vec(("[<>/a\"'\\\\{}\\[\\],: =&%;?\n|-]{0,6}", 0_usize..9, "[<>/a\"'\\\\{}\\[\\],: =&%;1\n|-]{0,6}"), 2..6),
             layers in proptest::collection::vec(0_u8..2, 0..3),
         ) {
-            let words = ["password", "token", "name", "value", "<pin>", ""];
+            let words = ["password", "token", "name", "value", "<pin>", "", "pin=", "Authorization: Digest a=", "<a name=pin>"];
             let texts = texts.iter().map(|(before, word, behind)| format!("{before}{}{behind}", words[*word]));
             let texts: Vec<String> = texts.collect();
             let maps = texts.windows(2).map(|two| serde_json::json!({ &*two[0]: two[1], "value": { "raw": two[1] } }));

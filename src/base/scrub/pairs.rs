@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::ends::Ends;
+use super::ends::{Context, Ends};
 use super::layer::{Layer, Name, is_of_name};
 use super::{Found, LABELS, LONGEST_LABEL, VALUES};
 use crate::base::sensitive::is_sensitive;
@@ -28,6 +28,8 @@ pub struct Pairs<'a> {
     maps: Vec<Beside>,
     /// Where the last string ends that is in each of the two signs.
     strings: [Option<usize>; 2],
+    /// Whether this is within a tag.
+    is_in_tag: bool,
     ends: Ends<'a>,
 }
 
@@ -39,7 +41,8 @@ impl<'a> Pairs<'a> {
 
     fn read(layer: &'a Layer<'a>) -> Self {
         let maps = vec![Beside::default()];
-        let mut pairs = Self { layer, found: Vec::new(), maps, strings: [None; 2], ends: Ends::of(layer) };
+        let mut pairs =
+            Self { layer, found: Vec::new(), maps, strings: [None; 2], is_in_tag: false, ends: Ends::of(layer) };
         let mut at = 0;
         while let Some(byte) = layer.byte(at) {
             at = pairs.step(at, byte);
@@ -60,7 +63,15 @@ impl<'a> Pairs<'a> {
         match byte {
             b'{' => self.maps.push(Beside::default()),
             b'}' => _ = self.maps.pop(),
-            b'>' => *self.beside() = Beside::default(),
+            b'<' => {
+                let next = self.layer.byte(at + 1);
+                self.is_in_tag |=
+                    next.is_some_and(|next| next.is_ascii_alphabetic() || matches!(next, b'/' | b'!' | b'?'));
+            }
+            b'>' => {
+                self.is_in_tag = false;
+                *self.beside() = Beside::default();
+            }
             b'"' | b'\'' => return self.string(at, byte),
             byte if is_of_name(byte) => return self.bare(at),
             _ => {}
@@ -78,6 +89,7 @@ impl<'a> Pairs<'a> {
         }
         let Ok(end) = self.ends.of_string(at) else { return at + 1 };
         if let Some((sign, value)) = layer.value_behind(end + 1) {
+            *last = Some(end);
             let inside = self.within_name(at + 1..end);
             return self.pair(&Name { range: at + 1..end, quote: Some(end), sign }, value).max(inside);
         }
@@ -123,7 +135,9 @@ impl<'a> Pairs<'a> {
         if !is_taken && !is_label && !is_kept_in_mind {
             return value;
         }
-        let (inner, whole) = self.ends.of_value(value, name);
+        let limit = self.strings.iter().flatten().copied().filter(|end| *end > name.range.end).min();
+        let context = Context { limit, is_in_tag: self.is_in_tag, is_taken };
+        let (inner, whole) = self.ends.of_value(value, name, &context);
         let is_said =
             !matches!(layer.reading.bytes.get(inner.clone()), None | Some(b"" | b"null" | b"true" | b"false"));
         let quote = name.quote.filter(|_| inner == whole);
