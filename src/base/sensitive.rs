@@ -66,12 +66,55 @@ const OTHER_KEYS: [&str; 14] = [
 /// Words that an `auth` in the middle of a name is no secret for: `auth_type`.
 const ABOUT: [&str; 8] = ["type", "kind", "method", "mode", "provider", "status", "url", "uri"];
 
+/// Words before `tokens` that make them pieces of text, which are counted: `max_tokens`, `promptTokens`,
+/// `x-ratelimit-remaining-tokens`.
+const COUNTED: [&str; 22] = [
+    "max",
+    "min",
+    "maximum",
+    "minimum",
+    "num",
+    "number",
+    "prompt",
+    "completion",
+    "input",
+    "output",
+    "total",
+    "cached",
+    "cache",
+    "reasoning",
+    "thinking",
+    "audio",
+    "text",
+    "image",
+    "candidates",
+    "used",
+    "remaining",
+    "limit",
+];
+/// Words behind `token` and `tokens` that do: `promptTokenCount`, `tokens_used`.
+const COUNTS: [&str; 7] = ["count", "counts", "limit", "usage", "used", "budget", "remaining"];
+/// Words before `token` that make it a place in a list.
+const PAGES: [&str; 3] = ["page", "pagination", "continuation"];
+
 /// Whether what stands under a name is likely to be secret: by its words, however they are joined (`apiKey`,
 /// `X-Api-Key`, `access_token`, `APIToken`).
 pub fn is_sensitive(name: &str) -> bool {
+    is_telling(&words(name))
+}
+
+/// Whether a number under such a name is a count: of `tokens`, where nothing else in the name tells of a secret.
+pub fn is_count(name: &str) -> bool {
     let words = words(name);
+    words.split_last().is_some_and(|(last, before)| last == "tokens" && !is_telling(before))
+}
+
+fn is_telling(words: &[String]) -> bool {
     let is_about = words.last().is_some_and(|last| words.len() > 1 && ABOUT.contains(&last.as_str()));
-    let is_word = |word: &String| {
+    let is_word = |(at, word): (usize, &String)| {
+        if is_of_text(words, at) {
+            return false;
+        }
         let word = word.trim_end_matches(|char: char| char.is_ascii_digit());
         WORDS.contains(&word)
             || ENDINGS.iter().any(|ending| word.ends_with(ending))
@@ -81,7 +124,18 @@ pub fn is_sensitive(name: &str) -> bool {
         let is_key = pair[1].trim_end_matches('s') == "key" && !OTHER_KEYS.contains(&pair[0].as_str());
         is_key || PAIRS.iter().any(|(one, other)| pair[0] == *one && pair[1] == *other)
     };
-    !is_about && (words.iter().any(is_word) || words.windows(2).any(is_pair))
+    !is_about && (words.iter().enumerate().any(is_word) || words.windows(2).any(is_pair))
+}
+
+/// Whether a word is `token` or `tokens`, and one beside it says that it is a piece of text or a place in a list.
+fn is_of_text(words: &[String], at: usize) -> bool {
+    let before = at.checked_sub(1).and_then(|before| words.get(before)).map_or("", String::as_str);
+    let behind = words.get(at + 1).map_or("", String::as_str);
+    match words.get(at).map_or("", String::as_str) {
+        "token" => PAGES.contains(&before) || COUNTS.contains(&behind),
+        "tokens" => COUNTED.contains(&before) || COUNTS.contains(&behind),
+        _ => false,
+    }
 }
 
 /// A name in words, in lower case. A run of capitals is a word, but for the last of it where a small letter follows.
@@ -139,6 +193,11 @@ mod tests {
             "client_key",
             "master_key",
             "bearer",
+            "tokens",
+            "text_token",
+            "refresh_tokens",
+            "max_secret_tokens",
+            "page_access_token",
         ] {
             assert!(is_sensitive(name), "{name}");
         }
@@ -160,8 +219,21 @@ mod tests {
             "session",
             "primaryKey",
             "token_type",
+            "max_tokens",
+            "max_tokens_to_sample",
+            "maxOutputTokens",
+            "prompt_tokens",
+            "completion_tokens_details",
+            "promptTokenCount",
+            "tokens_used",
+            "token_limit",
+            "x-ratelimit-remaining-tokens",
+            "next_page_token",
+            "nextPageToken",
         ] {
             assert!(!is_sensitive(name), "{name}");
         }
+        let counts = ["tokens", "reset_tokens", "token", "password_tokens", "tokens_2"].map(is_count);
+        assert_eq!(counts, [true, true, false, false, false]);
     }
 }

@@ -50,6 +50,11 @@ impl Layer<'_> {
         String::from_utf8_lossy(&escape::innermost(&text)).into_owned()
     }
 
+    pub fn is_number(&self, range: Range<usize>) -> bool {
+        let text = self.reading.bytes.get(range).unwrap_or_default();
+        text.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+    }
+
     /// Whether a character is written as a reference of HTML or XML, whatever escapes that is written in.
     fn is_reference(&self, at: usize) -> bool {
         matches!(self.written(at), [.., b';'] | [.., b'3', b'b' | b'B'])

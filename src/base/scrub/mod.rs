@@ -157,6 +157,19 @@ mod tests {
     }
 
     #[test]
+    fn counts_stay() {
+        for (text, clean) in [
+            (r#"{"max_tokens":4096,"usage":{"tokens":40}}"#, r#"{"max_tokens":4096,"usage":{"tokens":40}}"#),
+            (r#"{"tokens":"40","token":40}"#, r#"{"tokens":"[redacted]","token":"[redacted]"}"#),
+            (r#"{"tokens":[40],"pin":40}"#, r#"{"tokens":"[redacted]","pin":"[redacted]"}"#),
+            (r#"{"next_page_token":"abc"}"#, r#"{"next_page_token":"abc"}"#),
+            ("max_tokens=40&tokens=4x", "max_tokens=40&tokens=[redacted]"),
+        ] {
+            assert_eq!(scrubbed(text), clean, "{text}");
+        }
+    }
+
+    #[test]
     fn a_name_is_read_however_it_is_written() {
         for (text, clean) in [
             ("user[password]=x&password[]=y&a[b]=c", "user[password]=[redacted]&password[]=[redacted]&a[b]=c"),

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::ends::{Context, Ends};
 use super::layer::{Layer, Name, is_of_name};
 use super::{Found, LABELS, LONGEST_LABEL, VALUES};
-use crate::base::sensitive::is_sensitive;
+use crate::base::sensitive::{is_count, is_sensitive};
 
 /// How often the length of a text may have been looked through when a list or a map is kept in mind that only a label
 /// behind it may tell to be secret.
@@ -142,7 +142,8 @@ impl<'a> Pairs<'a> {
             !matches!(layer.reading.bytes.get(inner.clone()), None | Some(b"" | b"null" | b"true" | b"false"));
         let quote = name.quote.filter(|_| inner == whole);
         if is_taken {
-            self.found.extend(is_said.then(|| layer.found(inner, quote)));
+            let is_kept = !is_said || inner == whole && layer.is_number(inner.clone()) && is_count(&said);
+            self.found.extend((!is_kept).then(|| layer.found(inner, quote)));
             return whole.end.max(value);
         }
         if is_value {
