@@ -13,15 +13,29 @@ use crate::base::sensitive::words;
 /// What names have in them under which secrets stand. `key` and `token` are in other words as well: [`is_telling`].
 const STEMS: &str = "secret|secert|secrt|passw|passphrase|pwd|bearer|credential|cookie|authorization|signature|headers";
 
-/// A telling name with its sign; one that begins an entry, without; a variable of an environment file; a scheme of
-/// `Authorization`. What follows is secret.
+/// What fields are called that hold secrets, and how many letters may be wrong in one that is misspelt ([`is_telling`]).
+const FIELDS: [(&str, usize); 9] = [
+    ("key", 1),
+    ("token", 1),
+    ("cookie", 1),
+    ("headers", 1),
+    ("secret", 2),
+    ("password", 2),
+    ("signature", 2),
+    ("credential", 2),
+    ("authorization", 2),
+];
+
+/// A name with its sign; one that begins an entry, without, where it may be a telling one; an option of a command; a
+/// variable of an environment file; a scheme of `Authorization`. What follows a telling name is secret.
 #[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
 static TELLING: LazyLock<Regex> = LazyLock::new(|| {
     let name = format!(r"(?:[\w.-]*?(?:{STEMS}|key|token)[\w-]*|pass)");
-    let with_sign = format!(r#"\b{name}["']?\s*[:=]"#);
+    let with_sign = r#"\b[\w.-]+["']?\s*[:=]"#;
     let without = format!(r#"(?:^|[{{\[,])[\s\-"'?]*{name}(?:["']|\s|$)"#);
+    let option = format!(r#"--{name}(?:["']|\s|$)"#);
     let variable = r#"^[\s\-"'#]*(?:export\s+)?[\w.-]+\s*="#;
-    Regex::new(&format!(r"(?i){with_sign}|{without}|{variable}|\b(?:bearer|basic)\s")).expect("a pattern")
+    Regex::new(&format!(r"(?i){with_sign}|{without}|{option}|{variable}|\b(?:bearer|basic)\s")).expect("a pattern")
 });
 
 /// Words that have `key` or `token` in them and are no names of secrets, without what makes them plural.
@@ -118,6 +132,8 @@ struct Open {
 #[derive(Clone, Copy)]
 enum Names {
     Hidden,
+    /// They are entries of their own, and the key is none that holds a secret.
+    Fields,
     /// Those of headers, at the column of the first: what is deeper belongs to a value.
     Shown(Option<usize>),
 }
@@ -128,6 +144,9 @@ impl Open {
         let is_item =
             || content.strip_prefix('-').is_some_and(|rest| rest.trim_start().len() < rest.len() || rest.is_empty());
         let is_below = indentation > self.column;
+        if matches!(self.names, Names::Fields) && ENTRY.is_match(content) {
+            return false;
+        }
         is_below || !self.whole && (indentation == self.column && is_item() || !ENTRY.is_match(content))
     }
 
@@ -165,8 +184,9 @@ fn inner(value: &str) -> &str {
 }
 
 /// Whether a name is that of a secret. `key` and `token` are parts of other words as well (`keyword`, `monkey`), which are
-/// known; all else that has one of them in it counts, since names are misspelt where nothing reads them (`keyy`, `kEy`).
-fn is_telling(name: &str) -> bool {
+/// known; all else that has one of them in it counts, and what is nearly one of the fields, since names are misspelt where
+/// nothing reads them (`keyy`, `kye`, `signing_scret`).
+fn is_telling(name: &str, has_sign: bool) -> bool {
     let is_other = |word: &String| {
         let word = word.trim_end_matches(|c: char| c.is_ascii_digit());
         OTHER_WORDS.contains(&word.strip_suffix('s').unwrap_or(word))
@@ -175,18 +195,38 @@ fn is_telling(name: &str) -> bool {
         let joined: String = words(part).into_iter().filter(|word| !is_other(word)).collect();
         joined.contains("key") || joined.contains("token")
     };
-    let is_whole = ["pass", "basic"].iter().any(|known| name.eq_ignore_ascii_case(known));
-    is_whole || STEM.is_match(name) || name.split(|c: char| !c.is_alphanumeric()).any(is_part)
+    let is_near = |word: &String| {
+        let near = |(field, most): (&str, usize)| {
+            word.len().abs_diff(field.len()) <= most && strsim::damerau_levenshtein(word, field) <= most
+        };
+        !["header", "taken"].contains(&word.as_str()) && FIELDS.into_iter().any(near)
+    };
+    // `Basic` is a scheme, and with a sign a block of integrations.
+    let whole = if has_sign { ["pass", "jwt", "pem"].as_slice() } else { &["pass", "basic"] };
+    let is_whole = whole.iter().any(|known| name.eq_ignore_ascii_case(known));
+    is_whole
+        || STEM.is_match(name)
+        || name.split(|c: char| !c.is_alphanumeric()).any(is_part)
+        || words(name).iter().any(is_near)
 }
 
 /// From which byte on a line is hidden, and the telling key that is open at its end.
 fn on_line(line: &str) -> (Option<usize>, Option<Open>) {
-    let (mut at, mut open) = (0, None);
+    let (mut at, mut open, templates) = (0, None, templates(line));
     while let Some(found) = TELLING.find_at(line, at) {
         let name = found.as_str().trim_start_matches(|c: char| c.is_whitespace() || "{[,-\"'?#".contains(c));
         let (written, name) = (name, found.end() - name.len());
         let written = written.split(|c: char| !(c.is_alphanumeric() || "_.-".contains(c))).next().unwrap_or_default();
-        if !is_telling(written) && !line.get(..found.end()).is_some_and(|head| VARIABLE.is_match(head)) {
+        let after = line.get(found.end()..).unwrap_or_default();
+        let has_sign = found.as_str().ends_with([':', '=']);
+        let is_field = !has_sign && is_of_template(name, after, &templates);
+        // Integrations have a block of this name.
+        let has_fields = written == "jwt" && found.as_str().ends_with(':') && after.trim_start().starts_with('{');
+        if is_field || has_fields {
+            at = found.end();
+            continue;
+        }
+        if !is_telling(written, has_sign) && !line.get(..found.end()).is_some_and(|head| VARIABLE.is_match(head)) {
             at = found.end();
             continue;
         }
@@ -195,14 +235,19 @@ fn on_line(line: &str) -> (Option<usize>, Option<Open>) {
         let indentation = line.len() - line.trim_start().len();
         let column = columns(line, if in_block { head.trim_end_matches(['"', '\'']).len() } else { indentation });
         let value = found.end();
+        let names = if written == "jwt" { Names::Fields } else { Names::Hidden };
         let below = |whole, names| Some(Open { column, whole, names });
         match behind(line.get(value..).unwrap_or_default()) {
             Behind::Nothing => {
                 let is_open = line.get(value..).is_some_and(|rest| !rest.trim().is_empty());
                 let is_headers = in_block && !is_open && written.eq_ignore_ascii_case("headers");
-                return (None, below(false, if is_headers { Names::Shown(None) } else { Names::Hidden }));
+                let names = if is_headers { Names::Shown(None) } else { names };
+                return (None, below(false, names));
             }
-            Behind::Secret(skipped) => return (Some(value + skipped), below(false, Names::Hidden)),
+            Behind::Secret(skipped) => {
+                let is_comment = after.get(skipped..).is_some_and(|rest| rest.starts_with('#'));
+                return (Some(value + skipped), below(false, if is_comment { names } else { Names::Hidden }));
+            }
             Behind::Reference => return (None, below(true, Names::Hidden)),
             Behind::Entry(skipped) => {
                 at = value + skipped;
@@ -211,6 +256,29 @@ fn on_line(line: &str) -> (Option<usize>, Option<Open>) {
         }
     }
     (None, open)
+}
+
+/// Where templates stand on a line.
+fn templates(line: &str) -> Vec<std::ops::Range<usize>> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(begin) = line.get(at..).and_then(|rest| rest.find("{{")).map(|begin| at + begin) {
+        let Some(end) = line.get(begin..).and_then(|rest| rest.find("}}")).map(|end| begin + end) else { break };
+        found.push(begin..end);
+        at = end;
+    }
+    found
+}
+
+/// Whether a name at `at` is one of a template's values, and no text follows it.
+fn is_of_template(at: usize, after: &str, templates: &[std::ops::Range<usize>]) -> bool {
+    let of_it = templates.partition_point(|template| template.end <= at);
+    let after = after.trim_start();
+    let word = after.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    let goes_on = match word {
+        "" => after.starts_with(['}', ')', ']', ',', '|', '~', '=', '!']),
+        word => ["and", "else", "if", "in", "is", "not", "or"].contains(&word),
+    };
+    goes_on && templates.get(of_it).is_some_and(|template| template.start < at)
 }
 
 /// What follows a telling key on its line.
@@ -331,6 +399,29 @@ mod tests {
             "apikeyword: §",
             "monkey_keys: §",
             "MONKEY=§",
+            "- { id: backend, kye: \"§ }",
+            "keey: §",
+            "kez: §",
+            "tokn: §",
+            "tokne: §",
+            "toekn: §",
+            "pasword: §",
+            "passowrd: §",
+            "passord: §",
+            "signing_scret: §",
+            "signingSercet: §",
+            "heders: { X-A: §",
+            "jwt: §",
+            "jwt={§",
+            "kubernetes: { role: a, jwt: \"§ }",
+            "pem: |\n  §\n  §\n",
+            "jwt:\n  §",
+            "cmd: a --token § [x",
+            "cmd: [a, \"--api-key\", \"§\"",
+            "a: \"{{ b }} { key § }\"",
+            "a: \"{{ f(token='§') }}\"",
+            "a: \"{{ body.key § }}\"",
+            "a: \"{{ body.key \nkey: §",
         ] {
             hides(written);
         }
@@ -376,6 +467,12 @@ mod tests {
             "auth: { oauth2: { authorize: https://a.example\n",
             "key:\nallow: [x\n",
             "keyword: x\nmonkey: y\nkeyboard: [z\ntokenizer: a\nmaxKeywords: b\nKEYWORD2: c\n",
+            "- log: \"hello {{ body.key }} [x\"\n- deliver: app\n- json: {a: [1, 2}\n",
+            "a: \"{{ body.key | upper }} {{ record.key if record.key else '' }} {{ credential.api_key }}\"\nb: [x\n",
+            "auth: { jwt: { header: Authorization, algorithms: [HS256] }\n",
+            "jwt:\n  algorithm: RS256\n  expires: 1h\nlisten: [x\n",
+            "basic: { username: a }\nbasic:\n  password_title:\nfeatures: [JWT, PEM]\nwhat is taken: b\nlisten: [x\n",
+            "header: X-A\nkeep: 5\nkid: a\nbearing: b\npath: /a\nsector: c\nselect: [d\n",
             "headers:\n  Accept: \"{{ accept }}\"\n  Authorization: Bearer {{ api_key }}\n  X-Y: ${env:A}\nlisten: [x\n",
         ] {
             assert_eq!(text(written, &[], Known::Little), written);
@@ -383,6 +480,8 @@ mod tests {
         let written = "headers:\n  X-Api-Key: a b\n  'Accept': \"c\" # d\n  X-Next: e\nlisten: [x\n";
         let shown = "headers:\n  X-Api-Key: ••••••\n  'Accept': ••••••\n  X-Next: ••••••\nlisten: [x\n";
         assert_eq!(text(written, &[], Known::Little), shown);
+        let written = "jwt:  # why\n  algorithm: RS256\nlisten: [x\n";
+        assert_eq!(text(written, &[], Known::Little), written.replace("# why", "••••••"));
         let written = "key: \"abc\n  def\nallow: [x\n";
         assert_eq!(text(written, &[], Known::Little), "key: \"••••••\n  ••••••\nallow: [x\n");
     }
