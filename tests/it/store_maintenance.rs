@@ -435,7 +435,9 @@ fn magic(directory: &Path, first: u64) -> Vec<u8> {
 async fn a_store_of_the_format_without_salts_is_gone_on_with_and_has_them_from_the_next_start_on() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("format"), r#"{"format":4}"#).unwrap();
-    ["events", "records", "audit"].map(|part| fs::create_dir(directory.path().join(part)).unwrap());
+    for part in ["events", "records", "audit"] {
+        fs::create_dir(directory.path().join(part)).unwrap();
+    }
     let clock = Arc::new(ManualClock::at(NOW));
     let store = open(small(directory.path(), &clock)).await.unwrap();
     let lab = Lab { directory, clock, random: SeededRandom::new(5), store };
