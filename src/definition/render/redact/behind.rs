@@ -399,6 +399,14 @@ mod tests {
             "apikeyword: §",
             "monkey_keys: §",
             "MONKEY=§",
+        ] {
+            hides(written);
+        }
+    }
+
+    #[test]
+    fn all_that_follows_what_is_nearly_one_is_hidden() {
+        for written in [
             "- { id: backend, kye: \"§ }",
             "keey: §",
             "kez: §",
