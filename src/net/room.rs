@@ -33,18 +33,25 @@ struct Held {
     owners: HashMap<Arc<str>, usize>,
     /// The same by who asked.
     callers: HashMap<Arc<str>, usize>,
+    /// Of the gateway's own calls, by whom the answers are of.
+    own: HashMap<Arc<str>, usize>,
 }
 
 impl Held {
     /// Whether there is room for `more` bytes of an answer that has `first` bytes already.
     fn fits(&self, whose: &Whose, (more, first): (usize, usize), most: usize) -> bool {
-        let has_share = |own: usize| {
-            let left = most.saturating_sub(self.all.saturating_sub(own));
-            let share = if own == first { left } else { left / 2 };
-            own.saturating_add(more) <= share
-        };
         let of = |all: &HashMap<Arc<str>, usize>, id: &Arc<str>| all.get(id).copied().unwrap_or_default();
-        has_share(of(&self.owners, &whose.owner)) && has_share(of(&self.callers, &whose.caller))
+        let (of_owner, of_caller) = (of(&self.owners, &whose.owner), of(&self.callers, &whose.caller));
+        let left = |own: usize| most.saturating_sub(self.all.saturating_sub(own));
+        let half = |own: usize, left: usize| own.saturating_add(more) <= left / 2;
+        let has_share =
+            |own: usize| if own == first { own.saturating_add(more) <= left(own) } else { half(own, left(own)) };
+        // A service that answers slowly leaves room for what the gateway asks of others, such as their tokens.
+        let has_share_of_own = || {
+            let own = of(&self.own, &whose.owner);
+            own == first || half(own, (left(of_caller) / 2).saturating_sub(of_caller.saturating_sub(own)))
+        };
+        has_share(of_owner) && has_share(of_caller) && (!whose.is_own() || has_share_of_own())
     }
 
     fn take(&mut self, whose: &Whose, bytes: usize) {
@@ -66,8 +73,9 @@ impl Held {
         }
     }
 
-    fn shares<'a>(&mut self, whose: &'a Whose) -> [(&mut HashMap<Arc<str>, usize>, &'a Arc<str>); 2] {
-        [(&mut self.owners, &whose.owner), (&mut self.callers, &whose.caller)]
+    fn shares<'a>(&mut self, whose: &'a Whose) -> impl Iterator<Item = (&mut HashMap<Arc<str>, usize>, &'a Arc<str>)> {
+        let own = whose.is_own().then_some((&mut self.own, &whose.owner));
+        [(&mut self.owners, &whose.owner), (&mut self.callers, &whose.caller)].into_iter().chain(own)
     }
 }
 
@@ -84,6 +92,10 @@ impl Whose {
     /// An answer of this integration or destination, to this application or to the gateway itself.
     pub fn of(owner: &Arc<str>, caller: Option<&Arc<str>>) -> Self {
         Self { owner: Arc::clone(owner), caller: caller.cloned().unwrap_or_default() }
+    }
+
+    fn is_own(&self) -> bool {
+        self.caller.is_empty()
     }
 }
 
@@ -247,7 +259,17 @@ mod tests {
         for owner in owners.iter().take(10) {
             held.give_back(&Whose { owner: owner.as_str().into(), caller: "greedy".into() }, 50);
         }
-        assert!(held.all == 0 && held.owners.is_empty() && held.callers.is_empty(), "{held:?}");
+        assert!(held.all == 0 && held.owners.is_empty() && held.callers.is_empty() && held.own.is_empty(), "{held:?}");
+    }
+
+    #[test]
+    fn one_service_does_not_take_what_the_gateway_has_for_its_own_calls() {
+        let mut held = Held::default();
+        assert!(take(&mut held, ("slow", ""), 600), "one answer alone may take more than its share");
+        held.give_back(&Whose::of(&"slow".into(), None), 600);
+        assert_eq!((0..20).filter(|_| take(&mut held, ("slow", ""), 50)).count(), 5, "a quarter");
+        assert!(take(&mut held, ("tokens", ""), 50) && take(&mut held, ("others", ""), 50));
+        assert!(take(&mut held, ("slow", "app"), 50), "an application's call is not the gateway's");
     }
 
     #[test]
