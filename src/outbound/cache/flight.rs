@@ -136,33 +136,39 @@ mod tests {
         Line { key: Key::for_test("/a"), chosen: None }
     }
 
-    /// How a wait of ten seconds ends, and after how long, where this much of the body has come at each moment.
-    async fn waited(pieces: &[(u64, usize)], over_at: u64) -> (Ended, u64) {
+    /// How a wait of ten seconds ends, and after how many, where so much of the body has come in each, and all in the last.
+    async fn waited(over_at: u64, came: impl Fn(usize) -> Option<usize>) -> (Ended, u64) {
         let flights = Arc::new(Flights::default());
-        let lead = flights.join(&line()).unwrap();
-        let wait = flights.join(&line()).unwrap_err();
-        let began = tokio::time::Instant::now();
-        let waiting = tokio::spawn(async move {
-            let ended = wait.ended(Duration::from_secs(10)).await;
-            (ended, began.elapsed().as_secs())
-        });
-        for &(at, bytes) in pieces {
-            tokio::time::sleep_until(began + Duration::from_secs(at)).await;
-            lead.has_read(bytes);
+        let mut lead = flights.join(&line()).ok();
+        let wait = flights.join(&line()).expect_err("somebody leads");
+        let waiting = tokio::spawn(wait.ended(Duration::from_secs(10)));
+        for (second, count) in (0_u64..).zip(0_usize..) {
+            if let (Some(lead), Some(bytes)) = (&lead, came(count)) {
+                lead.has_read(bytes);
+            }
+            if second == over_at {
+                lead.take().into_iter().for_each(Lead::ends);
+            }
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            if waiting.is_finished() {
+                return (waiting.await.expect("no panic"), second);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        tokio::time::sleep_until(began + Duration::from_secs(over_at)).await;
-        lead.ends();
-        waiting.await.unwrap()
+        unreachable!("seconds do not end")
     }
 
     #[tokio::test(start_paused = true)]
     async fn others_wait_for_a_slow_service_and_not_for_a_slow_reader() {
-        assert_eq!(waited(&[(5, 100)], 6).await, (Ended::Done, 6), "the body begins late");
-        let steady: Vec<_> = (1..8).map(|at| (at, at as usize * PACE)).collect();
-        assert_eq!(waited(&steady, 9).await, (Ended::Done, 9), "a long body at a good pace");
-        let trickle: Vec<_> = (1..8).map(|at| (at, at as usize * 1_000)).collect();
-        assert_eq!(waited(&trickle, 9).await, (Ended::Done, 3), "two seconds after the body began");
-        let endless: Vec<_> = (1..20).map(|at| (at, at as usize * PACE)).collect();
-        assert_eq!(waited(&endless, 30).await, (Ended::Done, 10), "no longer than the call may take");
+        let late = waited(6, |second| (second == 5).then_some(100)).await;
+        assert_eq!(late, (Ended::Done, 6), "the body begins late");
+        let steady = waited(9, |second| Some(second * PACE)).await;
+        assert_eq!(steady, (Ended::Done, 9), "a long body at a good pace");
+        let trickle = waited(9, |second| Some(second * 1_000).filter(|bytes| *bytes > 0)).await;
+        assert_eq!(trickle, (Ended::Done, 3), "two seconds after the body began");
+        let endless = waited(30, |second| Some(second * PACE)).await;
+        assert_eq!(endless, (Ended::Done, 10), "no longer than the call may take");
     }
 }

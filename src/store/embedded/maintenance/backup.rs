@@ -126,7 +126,9 @@ pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> 
     let written = write_backup(options, to);
     if written.is_err() {
         // As well as that goes: the error is what counts.
-        JOURNALS.iter().for_each(|name| drop(fs::remove_dir_all(to.join(name))));
+        for name in JOURNALS {
+            drop(fs::remove_dir_all(to.join(name)));
+        }
         drop(fs::remove_file(to.join(MANIFEST)));
     }
     written
@@ -144,10 +146,9 @@ fn write_backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError
         return Err(damage);
     }
     if let Some(part) = emptied(&*options.disk, &options.directory) {
-        let gone = journals.iter_mut().filter(|journal| part.ends_with(&journal.name));
-        gone.for_each(|journal| {
-            journal.lost.push(LostRecords { file: part.display().to_string(), offset: 0, records: 0 })
-        });
+        for journal in journals.iter_mut().filter(|journal| part.ends_with(&journal.name)) {
+            journal.lost.push(LostRecords { file: part.display().to_string(), offset: 0, records: 0 });
+        }
     }
     let report = BackupReport { format: FORMAT, created_at, journals };
     write_manifest(&report, to).map_err(|error| unavailable(to, &error))?;
@@ -250,10 +251,12 @@ pub fn restore(from: &Path, options: &Options, unfinished: Unfinished) -> Result
     let restored = write_restored(from, &report, options, unfinished);
     if restored.is_err() {
         // As well as that goes; the first file of all goes last.
-        JOURNALS.iter().for_each(|name| drop(fs::remove_dir_all(directory.join(name))));
-        ["format", "format.new", RESTORED, "lock", RESTORING]
-            .iter()
-            .for_each(|name| drop(fs::remove_file(directory.join(name))));
+        for name in JOURNALS {
+            drop(fs::remove_dir_all(directory.join(name)));
+        }
+        for name in ["format", "format.new", RESTORED, "lock", RESTORING] {
+            drop(fs::remove_file(directory.join(name)));
+        }
     }
     restored.map(|()| report)
 }
