@@ -138,7 +138,6 @@ impl App {
         let seams = options.seams.clone();
         let (reloader, live) = first_generation(&options).await?;
         let generation = live.load();
-        check(&options, &generation)?;
         let (store, opened) = open(&options, &live, secrets.as_ref()).await?;
         reloader.recorded_in(Arc::clone(&store) as _).await;
         admin::end_sessions(&opened.sign_in, &reloader).await;
@@ -272,6 +271,7 @@ async fn first_generation(options: &Options) -> Result<(Arc<Reloader>, Arc<Live>
     let started = tokio::task::spawn_blocking(move || Reloader::start(selection, reload_seams)).await;
     let started = started.map_err(|error| StartError::panicked(&error))?;
     let (reloader, live) = started.map_err(StartError::configuration)?;
+    check(options, &live.load())?;
     Ok((Arc::new(reloader), live))
 }
 
