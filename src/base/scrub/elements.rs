@@ -20,12 +20,15 @@ pub struct Elements<'a> {
     value: Option<Found>,
     /// The next `>` that was found.
     close: usize,
+    /// How many bytes may still be looked through for ends of elements.
+    left: usize,
 }
 
 impl<'a> Elements<'a> {
     /// What is to be taken out of a text, of that which stands in elements.
     pub fn of(layer: &'a Layer<'a>) -> Vec<Found> {
-        let mut elements = Self { layer, found: Vec::new(), label: None, open: None, value: None, close: 0 };
+        let left = layer.len().saturating_mul(ROUNDS);
+        let mut elements = Self { layer, found: Vec::new(), label: None, open: None, value: None, close: 0, left };
         let mut at = 0;
         while let Some(open) = memchr::memchr(b'<', layer.reading.bytes.get(at..).unwrap_or_default()) {
             let Some(next) = elements.tag(at + open) else { break };
@@ -82,9 +85,13 @@ impl<'a> Elements<'a> {
         Some(end)
     }
 
-    /// Where the content of an element ends: its own end, behind those of elements of its name in it.
-    fn end_of(&self, name: &[u8], content: usize) -> usize {
+    /// Where the content of an element ends: its own end, behind those of elements of its name in it. Of very many elements
+    /// without an end all that follows is taken for the content.
+    fn end_of(&mut self, name: &[u8], content: usize) -> usize {
         let wall = self.layer.wall(content);
+        if self.left == 0 {
+            return wall;
+        }
         let inside = self.layer.reading.bytes.get(content..wall).unwrap_or_default();
         let (mut at, mut depth, mut last, mut has_more) = (0, 1_usize, None, true);
         while let Some(open) = memchr::memchr(b'<', inside.get(at..).unwrap_or_default()) {
@@ -112,6 +119,7 @@ impl<'a> Elements<'a> {
             }
             at += 1;
         }
+        self.left = self.left.saturating_sub(if depth == 0 { at } else { inside.len() });
         last.unwrap_or(wall)
     }
 
@@ -148,6 +156,9 @@ impl<'a> Elements<'a> {
     }
 }
 
+/// How often the length of a text is looked through for ends of elements.
+const ROUNDS: usize = 8;
+
 /// Whether a text begins with a tag of this name.
 fn is_named(text: &[u8], sign: &[u8], name: &[u8]) -> bool {
     let Some(rest) = text.strip_prefix(sign) else { return false };
@@ -163,4 +174,26 @@ fn is_labelling(attributes: &[u8]) -> bool {
         let is_label = LABELS.iter().any(|label| label.as_bytes().eq_ignore_ascii_case(name));
         is_label && value.len() <= LONGEST_LABEL && is_sensitive(&String::from_utf8_lossy(value))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::escape;
+
+    #[test]
+    fn very_many_elements_without_an_end_are_looked_through_a_few_times() {
+        let part = |number: usize| format!("<pw{number}><pw{number}></pw{number}>");
+        let text = (0..2_000).map(part).collect::<Vec<_>>().concat();
+        escape::readings(&text, false, |reading| {
+            let layer = Layer { text: &text, reading, walls: &[] };
+            let mut elements = Elements::of(&layer);
+            elements.truncate(10);
+            assert!(!elements.is_empty());
+            let mut one =
+                Elements { layer: &layer, found: Vec::new(), label: None, open: None, value: None, close: 0, left: 1 };
+            assert!(one.end_of(b"pw0", 5) < text.len() && one.left == 0);
+            assert_eq!(one.end_of(b"pw1", 25), text.len());
+        });
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::applier::catch_up;
 use super::op::{self, ItemKey, Op};
-use super::open::{DEATHS, Options, RESTORED, is_about, scheduler, unavailable, write_format};
+use super::open::{DEATHS, Options, RESTORED, is_about, new_salt, scheduler, unavailable, write_format};
 use super::{Embedded, Entry};
 use crate::base::id::EventId;
 use crate::store::StoreError;
@@ -127,7 +127,8 @@ impl Embedded {
     fn take_over(&self) -> Result<(), StoreError> {
         let mut held = self.beginning.left();
         let Some(left) = held.as_mut().filter(|left| left.is_older) else { return Ok(()) };
-        let written = write_format(&self.directory).and_then(|()| self.disk.sync_directory(&self.directory));
+        let written =
+            write_format(&self.directory, new_salt()?).and_then(|()| self.disk.sync_directory(&self.directory));
         written.map_err(|error| unavailable(&self.directory.join("format"), &error))?;
         left.is_older = false;
         Ok(())

@@ -10,6 +10,9 @@ use super::open::unavailable;
 use crate::store::StoreError;
 use crate::store::disk::own_directory;
 
+/// The lock's file.
+pub(super) const LOCK: &str = "lock";
+
 /// The lock. It is the kernel's, and ends with the process at the latest.
 #[derive(Debug)]
 pub struct Lock(Mutex<Option<File>>);
@@ -22,7 +25,7 @@ impl Lock {
     pub fn take(directory: &Path) -> Result<Self, StoreError> {
         let io = |error: std::io::Error| unavailable(directory, &error);
         own_directory(directory).map_err(io)?;
-        let path = directory.join("lock");
+        let path = directory.join(LOCK);
         let mut options = File::options();
         options.create(true).truncate(false).read(true).write(true).mode(0o600);
         let mut file = options.open(path).map_err(io)?;

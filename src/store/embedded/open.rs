@@ -148,7 +148,9 @@ pub(super) fn new_salt() -> Result<Salt, StoreError> {
 pub fn look_into(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     let lock = Arc::new(Lock::take(&options.directory)?);
     super::maintenance::end_interrupted(&options.directory)?;
-    let is_older = prepare(options)?;
+    // One of an older format has none until the next start: the version before may still have to read what is written.
+    let salt = prepare(options)?;
+    let is_older = salt.is_none();
     let surroundings = options.surroundings();
     let dedupe = Arc::clone(&surroundings.dedupe);
     let synced = Arc::clone(&surroundings.synced);
@@ -167,8 +169,7 @@ pub fn look_into(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     };
     let (index, scheduler) = (Arc::new(index), Arc::new(Mutex::new(found)));
     let wake = Arc::new(watch::Sender::new(0));
-    // Without one until the next start, where the version before may still have to read what is written.
-    let salt = if is_older { Salt::NONE } else { new_salt()? };
+    let salt = salt.unwrap_or_default();
     let records = Arc::new(Records::open(options.journal("records", salt), Arc::clone(&lock))?);
     let audit = Arc::new(AuditLog::open(options.journal("audit", salt), Arc::clone(&lock))?);
     let (applier, feed) = Applier::start(Arc::clone(&index), surroundings, Arc::clone(&lock) as _)
@@ -231,10 +232,13 @@ fn sink(scheduler: Arc<Mutex<Scheduler>>, wake: Arc<watch::Sender<u64>>, feed: a
 #[serde(deny_unknown_fields)]
 struct Format {
     format: u32,
+    /// What hides the numbers of entries. It stands here and in each segment, so that damage of one of them leaves the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    salt: Option<u64>,
 }
 
-/// Makes the layout, or checks that all of it is there; whether it is of an older format.
-fn prepare(options: &Options) -> Result<bool, StoreError> {
+/// Makes the layout, or checks that all of it is there; the store's salt, where it is not of an older format.
+fn prepare(options: &Options) -> Result<Option<Salt>, StoreError> {
     let (directory, disk) = (&options.directory, &options.disk);
     let io = |error: std::io::Error| unavailable(directory, &error);
     let format = directory.join("format");
@@ -254,7 +258,8 @@ fn prepare(options: &Options) -> Result<bool, StoreError> {
                 return Err(segment::damaged("a directory of the store is missing", part, 0));
             }
             parts.iter().try_for_each(|part| own_directory(part)).map_err(io)?;
-            emptied(&**disk, directory).map_or(Ok(found != FORMAT), |part| Err(emptied_error(&part)))
+            let salt = Some(read_salt(&bytes)).filter(|salt| found == FORMAT && *salt != Salt::NONE);
+            emptied(&**disk, directory).map_or(Ok(salt), |part| Err(emptied_error(&part)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // The format is written last, before anything is in the journals.
@@ -264,13 +269,14 @@ fn prepare(options: &Options) -> Result<bool, StoreError> {
                 }
             }
             parts.iter().try_for_each(|part| own_directory(part)).map_err(io)?;
-            write_format(directory).map_err(io)?;
+            let salt = new_salt()?;
+            write_format(directory, salt).map_err(io)?;
             disk.sync_directory(directory).map_err(io)?;
             // A relative path of one name has an empty parent, which stands for the working directory.
             let parent =
                 directory.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
             parent.map_or(Ok(()), |parent| disk.sync_directory(parent)).map_err(io)?;
-            Ok(false)
+            Ok(Some(salt))
         }
         Err(error) => Err(io(error)),
     }
@@ -304,12 +310,18 @@ pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<u32, StoreError> 
     }
 }
 
+/// The salt that a format file tells, or none.
+pub(super) fn read_salt(bytes: &[u8]) -> Salt {
+    let read = serde_json::from_slice::<Format>(bytes).ok().and_then(|format| format.salt);
+    read.map(Salt::from_stored).unwrap_or_default()
+}
+
 /// Writes the format file so that it is whole or not there.
-pub(super) fn write_format(directory: &Path) -> std::io::Result<()> {
+pub(super) fn write_format(directory: &Path, salt: Salt) -> std::io::Result<()> {
     let begun = directory.join("format.new");
     drop(fs::remove_file(&begun));
     let mut file = create_file(&begun)?;
-    file.write_all(&serde_json::to_vec(&Format { format: FORMAT }).unwrap_or_default())?;
+    file.write_all(&serde_json::to_vec(&Format { format: FORMAT, salt: Some(salt.stored()) }).unwrap_or_default())?;
     file.sync_all()?;
     fs::rename(begun, directory.join("format"))
 }

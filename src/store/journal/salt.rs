@@ -26,11 +26,6 @@ impl Salt {
         Ok(Self(u64::from_le_bytes(bytes).max(1)))
     }
 
-    /// The one that makes this number of this sequence number.
-    pub fn between(number: u64, sequence: u64) -> Self {
-        Self(number ^ sequence)
-    }
-
     /// As it stands in a header.
     pub fn from_stored(stored: u64) -> Self {
         Self(stored)

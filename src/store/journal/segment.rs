@@ -18,7 +18,7 @@ use crate::store::disk::{Disk, DiskFile, read_all, read_exact_at};
 
 /// Bytes before the first frame: magic, own first sequence number, the previous segment's first
 /// sequence number and length (zeros where there was none), the salt, CRC32C of all.
-const HEADER: usize = 44;
+pub(super) const HEADER: usize = 44;
 const MAGIC: &[u8; 8] = b"TLJRNL\0\x03";
 /// The same of store formats before 5: without a salt.
 const OLD_HEADER: usize = 36;

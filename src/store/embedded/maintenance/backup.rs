@@ -15,8 +15,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::lock::Lock;
-use super::super::open::{FORMAT, JOURNALS, Options, RESTORED, RESTORING, emptied, unavailable, write_format};
+use super::super::lock::{LOCK, Lock};
+use super::super::open::{
+    FORMAT, JOURNALS, Options, RESTORED, RESTORING, emptied, new_salt, unavailable, write_format,
+};
 use super::salvage;
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
@@ -101,6 +103,9 @@ pub enum Unfinished {
     Resumed,
 }
 
+/// Stands in a directory for as long as a backup is written into it.
+const UNFINISHED: &str = "unfinished";
+
 /// The manifest's name.
 const MANIFEST: &str = "manifest.json";
 
@@ -122,8 +127,20 @@ pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> 
     if !options.directory.join("format").exists() {
         return Err(StoreError::NotFound(format!("there is no store at {}", options.directory.display())));
     }
-    empty_directory(to)?;
-    let written = write_backup(options, to);
+    empty_directory(to, &[])?;
+    // Of several at once one goes on, and only that one may clean up.
+    let unfinished = to.join(UNFINISHED);
+    fs::File::create_new(&unfinished).map_err(|_| StoreError::Conflict(format!("{} is not empty", to.display())))?;
+    let written = empty_directory(to, &[UNFINISHED]).and_then(|()| {
+        let written = write_backup(options, to);
+        cleaned(written, to)
+    });
+    drop(fs::remove_file(unfinished));
+    written
+}
+
+/// Takes away what a backup left that failed.
+fn cleaned(written: Result<BackupReport, StoreError>, to: &Path) -> Result<BackupReport, StoreError> {
     if written.is_err() {
         // As well as that goes: the error is what counts.
         for name in JOURNALS {
@@ -247,14 +264,17 @@ fn verify_journal(journal: &JournalBackup, directory: &Path) -> Result<(), Store
 pub fn restore(from: &Path, options: &Options, unfinished: Unfinished) -> Result<BackupReport, StoreError> {
     let report = verify(from)?;
     let directory = &options.directory;
-    empty_directory(directory)?;
+    empty_directory(directory, &[LOCK])?;
+    let _lock = Arc::new(Lock::take(directory)?);
+    // Looked at again now that nobody else writes here: only what this call made may be taken away.
+    empty_directory(directory, &[LOCK])?;
     let restored = write_restored(from, &report, options, unfinished);
     if restored.is_err() {
-        // As well as that goes; the first file of all goes last.
+        // As well as that goes; the first file of all goes last, and the lock stays.
         for name in JOURNALS {
             drop(fs::remove_dir_all(directory.join(name)));
         }
-        for name in ["format", "format.new", RESTORED, "lock", RESTORING] {
+        for name in ["format", "format.new", RESTORED, RESTORING] {
             drop(fs::remove_file(directory.join(name)));
         }
     }
@@ -268,7 +288,6 @@ fn write_restored(
     unfinished: Unfinished,
 ) -> Result<(), StoreError> {
     let directory = &options.directory;
-    let _lock = Arc::new(Lock::take(directory)?);
     let own = |error: std::io::Error| unavailable(directory, &error);
     // Written first and taken away last: a restore that is cut off leaves a directory that is refused, not an empty store or
     // half of one.
@@ -289,19 +308,23 @@ fn write_restored(
     if unfinished == Unfinished::Held {
         write_file(&directory.join(RESTORED), b"").map_err(own)?;
     }
-    write_format(directory).map_err(own)?;
+    write_format(directory, new_salt()?).map_err(own)?;
     sync_directory(directory)?;
     fs::remove_file(directory.join(RESTORING)).map_err(own)?;
     sync_directory(directory)
 }
 
-fn empty_directory(directory: &Path) -> Result<(), StoreError> {
+/// Makes a directory, or finds one with nothing in it but files of these names.
+fn empty_directory(directory: &Path, but: &[&str]) -> Result<(), StoreError> {
     make_directory(directory).map_err(|error| unavailable(directory, &error))?;
-    let mut entries = fs::read_dir(directory).map_err(|error| unavailable(directory, &error))?;
-    match entries.next() {
-        None => Ok(()),
-        Some(_) => Err(StoreError::Conflict(format!("{} is not empty", directory.display()))),
+    let entries = fs::read_dir(directory).map_err(|error| unavailable(directory, &error))?;
+    for entry in entries {
+        let name = entry.map_err(|error| unavailable(directory, &error))?.file_name();
+        if !but.iter().any(|known| name == **known) {
+            return Err(StoreError::Conflict(format!("{} is not empty", directory.display())));
+        }
     }
+    Ok(())
 }
 
 fn write_manifest(report: &BackupReport, to: &Path) -> std::io::Result<()> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::op::{self, Op};
-use super::super::open::{Options, new_salt, unavailable};
+use super::super::open::{Options, new_salt, read_salt, unavailable};
 use super::super::records::Write;
 use super::backup::{JournalBackup, LostRecords, SegmentBackup, sync_directory, write_file};
 use crate::base::clock::Timestamp;
@@ -47,7 +47,9 @@ pub fn copy(options: &Options, name: &str, target: &Path) -> Result<JournalBacku
     }
     copied.next = begin;
     let (now, salt) = (options.clock.now(), new_salt()?);
-    let mut salts: Vec<Salt> = segments.iter().filter_map(|first| segment::salt_in(disk, &directory, *first)).collect();
+    let format = std::fs::read(options.directory.join("format")).unwrap_or_default();
+    let told = segments.iter().filter_map(|first| segment::salt_in(disk, &directory, *first));
+    let mut salts: Vec<Salt> = std::iter::once(read_salt(&format)).chain(told).collect();
     salts.dedup();
     for (place, &first) in segments.iter().enumerate() {
         let following = segments.get(place + 1).copied();
