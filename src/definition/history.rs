@@ -4,8 +4,9 @@
 //! Secrets are hidden before a text is kept, and all texts together are bounded.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -29,6 +30,43 @@ pub struct Version {
     pub at: Timestamp,
     /// Its text, without secrets.
     pub text: Arc<str>,
+    /// What stands for each line as it was read, so that lines are compared as they were, and not as they are shown.
+    lines: Arc<[u64]>,
+}
+
+impl Version {
+    /// How another version differs from this one, as a unified diff has it.
+    pub fn diff(&self, to: &Self) -> Vec<String> {
+        let (old, new): (Vec<&str>, Vec<&str>) = (self.text.lines().collect(), to.text.lines().collect());
+        if old.len() != self.lines.len() || new.len() != to.lines.len() {
+            let diff = similar::TextDiff::from_lines(&*self.text, &*to.text);
+            return diff.unified_diff().context_radius(AROUND).to_string().lines().map(str::to_owned).collect();
+        }
+        let mut told = Vec::new();
+        let all = similar::capture_diff_slices(similar::Algorithm::Myers, &self.lines, &to.lines);
+        for hunk in similar::group_diff_ops(all, AROUND) {
+            told.push(similar::udiff::UnifiedHunkHeader::new(&hunk).to_string());
+            for change in hunk.iter().flat_map(|op| op.iter_slices(&old, &new)) {
+                let (sign, lines) = match change {
+                    // As the version before has it, which is hidden by what is known of it.
+                    (similar::ChangeTag::Equal, lines) => (' ', lines),
+                    (similar::ChangeTag::Delete, lines) => ('-', lines),
+                    (similar::ChangeTag::Insert, lines) => ('+', lines),
+                };
+                told.extend(lines.iter().map(|line| format!("{sign}{line}")));
+            }
+        }
+        told
+    }
+}
+
+/// Lines that are shown around what differs.
+const AROUND: usize = 3;
+
+/// What stands for each line of a text, in this process alone.
+fn digests(text: &str) -> Arc<[u64]> {
+    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    text.lines().map(|line| SEED.hash_one(line)).collect()
 }
 
 /// What became of a file.
@@ -74,6 +112,8 @@ pub struct Changes {
 }
 
 type Digested = [u8; 32];
+/// A text without secrets, and what stands for its lines.
+type Read = (Arc<str>, Arc<[u64]>);
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -83,7 +123,7 @@ pub struct History(Mutex<State>);
 struct State {
     files: HashMap<Arc<PathBuf>, (Digested, Versions)>,
     /// Texts that were read and not yet judged.
-    fresh: HashMap<Arc<PathBuf>, (Digested, Option<Arc<str>>)>,
+    fresh: HashMap<Arc<PathBuf>, (Digested, Option<Read>)>,
     bytes: usize,
     generations: VecDeque<Came>,
 }
@@ -104,6 +144,7 @@ impl History {
                 continue;
             }
             let Ok(text) = bytes::text(file, &content) else { continue };
+            let lines = digests(&text);
             let text: Arc<str> = redact::text(&text, &secrets, how_well).into();
             let mut state = self.lock();
             let fits = state.bytes.saturating_add(text.len()) <= most;
@@ -112,7 +153,7 @@ impl History {
             } else {
                 left_out += 1;
             }
-            state.fresh.insert(Arc::clone(file), (digest, fits.then_some(text)));
+            state.fresh.insert(Arc::clone(file), (digest, fits.then_some((text, lines))));
         }
         left_out
     }
@@ -127,8 +168,8 @@ impl History {
             let (known, versions) = state.files.entry(file).or_default();
             *known = digest;
             match text {
-                Some(text) => {
-                    versions.take(Version { generation: generation.number, at, text }, status.state);
+                Some((text, lines)) => {
+                    versions.take(Version { generation: generation.number, at, text, lines }, status.state);
                 }
                 // It is not known what it was, so that nothing can be compared with what it is next.
                 None => *versions = Versions::default(),
@@ -202,7 +243,7 @@ mod tests {
     use super::*;
 
     fn version(generation: u64, text: &str) -> Version {
-        Version { generation, at: Timestamp::from_seconds(generation), text: text.into() }
+        Version { generation, at: Timestamp::from_seconds(generation), text: text.into(), lines: digests(text) }
     }
 
     #[test]
@@ -217,5 +258,16 @@ mod tests {
         versions.take(version(4, "b"), FileState::Loaded);
         assert_eq!((text(&versions.before), text(&versions.refused)), (Some("a".into()), None));
         assert_eq!(versions.bytes(), 2);
+    }
+
+    #[test]
+    fn lines_are_compared_as_they_were_and_shown_as_they_may_be() {
+        let known = Version { text: "a: 1\nurl: x\nkey: [hidden]\n".into(), ..version(1, "a: 1\nurl: x\nkey: one\n") };
+        let broken = "a: 1\nurl: x\nkey: one\nb: [\n";
+        let broken = Version { text: "a: 1\nurl: [hidden]\nkey: [hidden]\nb: [\n".into(), ..version(2, broken) };
+        assert_eq!(known.diff(&broken), ["@@ -1,3 +1,4 @@", " a: 1", " url: x", " key: [hidden]", "+b: ["]);
+        let other = Version { text: Arc::clone(&known.text), ..version(2, "a: 1\nurl: x\nkey: two\n") };
+        let changed = ["@@ -1,3 +1,3 @@", " a: 1", " url: x", "-key: [hidden]", "+key: [hidden]"];
+        assert_eq!(known.diff(&other), changed, "a secret that changed is a change");
     }
 }

@@ -141,16 +141,13 @@ pub fn difference(parts: &Parts, file: &str) -> Result<Difference, Refused> {
         Some(refused) => (versions.in_force.as_ref(), Some(refused)),
         None => (versions.before.as_ref(), versions.in_force.as_ref()),
     };
-    let lines = from.zip(to).map(|(from, to)| {
-        let diff = similar::TextDiff::from_lines(&*from.text, &*to.text);
-        diff.unified_diff().context_radius(3).to_string()
-    });
+    let lines = from.zip(to).map(|(from, to)| from.diff(to));
     Ok(Difference {
         file: file.to_owned(),
         refused: versions.refused.is_some(),
         from: from.map(shown),
         to: to.map(shown),
-        lines: lines.map(|text| text.lines().map(str::to_owned).collect()),
+        lines,
     })
 }
 
