@@ -130,7 +130,10 @@ pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> 
     empty_directory(to, &[])?;
     // Of several at once one goes on, and only that one may clean up.
     let unfinished = to.join(UNFINISHED);
-    fs::File::create_new(&unfinished).map_err(|_| StoreError::Conflict(format!("{} is not empty", to.display())))?;
+    fs::File::create_new(&unfinished).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => StoreError::Conflict(format!("{} is not empty", to.display())),
+        _ => unavailable(to, &error),
+    })?;
     let written = empty_directory(to, &[UNFINISHED]).and_then(|()| {
         let written = write_backup(options, to);
         cleaned(written, to)
