@@ -157,7 +157,7 @@ fn head_of(session: &Session, place: Place, source: Option<IpAddr>) -> RequestHe
         token: place.token,
         query: request.uri.query().unwrap_or_default().to_owned(),
         target: String::from_utf8_lossy(request.raw_path()).into_owned(),
-        headers: request.headers.clone(),
+        headers: Arc::new(request.headers.clone()),
         source,
         content_length: intake::declared_length(session),
     }

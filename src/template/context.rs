@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use http::HeaderMap;
 use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
 
 use crate::base::clock::Timestamp;
@@ -90,6 +91,12 @@ impl Context {
         self.with(name, Headers::from_pairs(headers))
     }
 
+    /// The same with the headers of a request, none of which is copied before it is read.
+    #[must_use]
+    pub fn with_sent_headers(self, name: &'static str, headers: Arc<HeaderMap>) -> Self {
+        self.with(name, Value::from_object(Sent(headers)))
+    }
+
     fn entry(self, name: &'static str, entry: Entry) -> Self {
         let mut scope = match Arc::try_unwrap(self.0) {
             Ok(scope) => scope,
@@ -167,6 +174,35 @@ impl Object for Headers {
     }
 }
 
+/// The headers of a request, as [`Headers`] has them. A value that is no text is not seen.
+#[derive(Debug)]
+struct Sent(Arc<HeaderMap>);
+
+impl Sent {
+    fn seen(&self, name: &str) -> Option<&str> {
+        self.0.get_all(name).iter().find_map(|value| value.to_str().ok())
+    }
+}
+
+impl Object for Sent {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get_value_by_str(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        self.seen(key).map(Value::from)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let names = self.0.keys().map(http::HeaderName::as_str).filter(|name| self.seen(name).is_some());
+        Enumerator::Values(names.map(Value::from).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +222,34 @@ mod tests {
         assert_eq!(text(&first, "uuid"), Ok(Some(uuid)));
         assert_ne!(text(&first, "uuid"), text(&second, "uuid"));
         assert_eq!(text(&first, "(nonce | length) ~ ' ' ~ now"), Ok(Some("32 1".to_owned())));
+    }
+
+    #[test]
+    fn sent_headers_are_seen_as_pairs_are() {
+        let pairs =
+            [("x-event", "push"), ("x-event", "other"), ("x-odd", "\u{ff}"), ("x-odd", "plain"), ("x-no", "\u{ff}")];
+        let mut sent = HeaderMap::new();
+        for (name, value) in pairs {
+            // One byte above 127, which is allowed on the wire and no text.
+            let bytes: Vec<u8> = value.chars().map(|c| u8::try_from(c).expect("latin")).collect();
+            sent.append(http::HeaderName::from_static(name), http::HeaderValue::from_bytes(&bytes).expect("a value"));
+        }
+        let texts = sent.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let copied = Context::new().with_headers("headers", texts);
+        let shared = Context::new().with_sent_headers("headers", Arc::new(sent.clone()));
+        for source in [
+            "headers['X-Event']",
+            "headers['x-odd']",
+            "headers['x-no'] | default('none')",
+            "headers['no'] is defined",
+            "headers | length",
+            "headers | list | join(' ')",
+            "headers | tojson",
+        ] {
+            let text = |context: &Context| Expr::compile(source).and_then(|expr| expr.text(context));
+            assert_eq!(text(&copied), text(&shared), "{source}");
+        }
+        assert_eq!(Expr::compile("headers | length").and_then(|expr| expr.text(&shared)), Ok(Some("2".to_owned())));
     }
 
     #[test]

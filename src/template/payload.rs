@@ -166,25 +166,38 @@ fn read_form(body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
 }
 
 fn read_json(body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
+    let (read, doubles) = read_once(body, wanted);
+    // A number that is rounded is read as a double, or is beyond all of them: where there is none, the search is spared.
+    if read.is_ok() && !doubles {
+        return read;
+    }
     match json::exact(body, wanted.numbers == Numbers::Digits) {
-        Cow::Borrowed(body) => read_exact(body, wanted),
-        // A fault is told at its place in what was sent.
-        Cow::Owned(exact) => read_exact(&exact, wanted).or_else(|_| read_exact(body, wanted)),
+        Cow::Borrowed(_) => read,
+        Cow::Owned(exact) => {
+            // Not both at once: each may take much memory.
+            drop(read);
+            // A fault is told at its place in what was sent.
+            read_once(&exact, wanted).0.or_else(|_| read_once(body, wanted).0)
+        }
     }
 }
 
-fn read_exact(body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
-    let mut ends = Ends { values: VALUES, fault: None };
+/// Reads what is wanted as it stands, and tells whether a double was among it.
+fn read_once(body: &[u8], wanted: &Wanted) -> (Result<Value, PayloadError>, bool) {
+    let mut ends = Ends { values: VALUES, doubles: false, fault: None };
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = Reader { wanted, depth: DEPTH, ends: &mut ends }
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value));
-    value.map_err(|error| ends.fault.unwrap_or(PayloadError::NotJson { line: error.line(), column: error.column() }))
+    let read = value
+        .map_err(|error| ends.fault.unwrap_or(PayloadError::NotJson { line: error.line(), column: error.column() }));
+    (read, ends.doubles)
 }
 
-/// How many more values may be built, and why reading ended.
+/// How many more values may be built, whether one of them was a double, and why reading ended.
 struct Ends {
     values: usize,
+    doubles: bool,
     fault: Option<PayloadError>,
 }
 
@@ -249,6 +262,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        self.ends.doubles = true;
         Ok(Value::from(value))
     }
 
@@ -355,6 +369,15 @@ mod tests {
         let body = r#"{"id":12345678901234567890123,"ms":1612345678.123456}"#;
         let exact = r#"{"id":"12345678901234567890123","ms":1612345678.123456}"#;
         assert_eq!(json(body, &Wanted::all()).as_deref(), Ok(exact));
+        for (wanted, read) in [("id", r#"{"id":"12345678901234567890123"}"#), ("ms", r#"{"ms":1612345678.123456}"#)] {
+            assert_eq!(json(body, &Wanted::of([wanted])).as_deref(), Ok(read));
+        }
+        for (beyond, read) in [("1e400", r#""1e400""#), ("-9223372036854775809", r#""-9223372036854775809""#)] {
+            assert_eq!(
+                json(&format!(r#"{{"x":"",  "id":{beyond}}}"#), &Wanted::of(["id"])),
+                Ok(format!(r#"{{"id":{read}}}"#))
+            );
+        }
         let broken = r#"{"id":12345678901234567890123,"#;
         assert_eq!(json(broken, &Wanted::all()), Err(PayloadError::NotJson { line: 1, column: broken.len() }));
     }

@@ -34,7 +34,7 @@ pub struct RequestHead {
     /// The path and query exactly as they were sent.
     pub target: String,
     /// The headers, every value of each.
-    pub headers: HeaderMap,
+    pub headers: Arc<HeaderMap>,
     /// Who is connected; `None` on a Unix socket.
     pub source: Option<IpAddr>,
     /// What the body's length is, where the head says.

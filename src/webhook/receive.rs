@@ -382,6 +382,8 @@ impl Visit<'_> {
         let id = EventId::generate(self.now, &*parts.random).map_err(|error| unavailable(&error.to_string()))?;
         let bytes = body.len() as u64;
         let result = if identity.untold.is_some() { "untold" } else { "accepted" };
+        let mut headers = keep::headers(&self.head.headers, &self.webhook.verify);
+        headers.extend(trace::stored());
         let event = NewEvent {
             id,
             integration: Arc::clone(&self.admission.integration.id),
@@ -391,7 +393,7 @@ impl Visit<'_> {
             dedupe_window: self.webhook.dedupe_window,
             received_at: self.now,
             query: query_without_secret(&self.head.query, &self.webhook.verify),
-            headers: [keep::headers(&self.head.headers, &self.webhook.verify), trace::stored()].concat(),
+            headers,
             body,
         };
         match parts.events.accept(event).await {

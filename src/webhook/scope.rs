@@ -70,8 +70,7 @@ impl Scope {
         let read = Arc::new(OnceLock::new());
         let mut context = Context::new().with("method", head.method.as_str());
         if wanted.get("headers").is_some() {
-            let pairs = head.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-            context = context.with_headers("headers", pairs);
+            context = context.with_sent_headers("headers", Arc::clone(&head.headers));
         }
         if wanted.get("query").is_some() {
             context = context.with("query", content::query_map(&head.query));

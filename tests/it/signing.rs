@@ -80,7 +80,7 @@ fn believed(integration: &Integration, sent: &SignedWebhook, body: &Bytes) -> bo
         integration: integration_id,
         query,
         target,
-        headers,
+        headers: Arc::new(headers),
         source: None,
         content_length: None,
     };

@@ -351,7 +351,7 @@ pub fn head(body: &str, signature: &str) -> RequestHead {
         integration: "hub".to_owned(),
         query: String::new(),
         target: "/webhooks/hub".to_owned(),
-        headers: headers.into_iter().map(header).collect::<HeaderMap>(),
+        headers: Arc::new(headers.into_iter().map(header).collect::<HeaderMap>()),
         source: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         content_length: Some(body.len() as u64),
     }
