@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use minijinja::value::Value;
 
@@ -16,8 +16,26 @@ use super::{Context, Name, TemplateError, TemplateErrorKind, syntax};
 pub struct Expr {
     source: Arc<str>,
     names: Arc<[Name]>,
-    compiled: Arc<minijinja::Expression<'static, 'static>>,
-    guarded: Arc<Guarded>,
+    program: Arc<Program>,
+}
+
+/// What the engine runs. It keeps room for 256 instructions, 8 KiB, however few there are, so that of the expressions of
+/// a catalogue only those take it that are in use.
+struct Program {
+    guarded: Guarded,
+    compiled: OnceLock<minijinja::Expression<'static, 'static>>,
+}
+
+impl Program {
+    fn compile(&self, source: &str) -> Result<minijinja::Expression<'static, 'static>, TemplateError> {
+        let compiled = ENVIRONMENT.compile_expression_owned(self.guarded.source.clone());
+        compiled.map_err(|error| self.explain(&error, source))
+    }
+
+    /// What the engine says of it, in our words.
+    fn explain(&self, error: &minijinja::Error, source: &str) -> TemplateError {
+        translate(error, |range| self.guarded.written(&range), source)
+    }
 }
 
 impl Expr {
@@ -27,10 +45,10 @@ impl Expr {
     /// When it is not an expression, or names a filter or test that there is not.
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
         let (names, guarded) = syntax::expression(source)?;
-        let compiled = ENVIRONMENT.compile_expression_owned(guarded.source.clone());
-        let compiled = compiled.map_err(|error| translate(&error, |range| guarded.written(&range), source))?;
-        let (compiled, guarded) = (Arc::new(compiled), Arc::new(guarded));
-        Ok(Self { source: Arc::from(source), names: names.into(), compiled, guarded })
+        let program = Program { guarded, compiled: OnceLock::new() };
+        // For its faults alone: it is kept when it is first run.
+        program.compile(source)?;
+        Ok(Self { source: Arc::from(source), names: names.into(), program: Arc::new(program) })
     }
 
     /// What was written.
@@ -53,12 +71,19 @@ impl Expr {
     /// # Errors
     /// When an operation does not fit its values, or the limits are reached.
     pub fn value(&self, context: &Context) -> Result<Value, TemplateError> {
-        self.compiled.eval(context.root()).map_err(|error| self.explain(&error))
+        let compiled = match self.program.compiled.get() {
+            Some(compiled) => compiled,
+            None => {
+                let compiled = self.program.compile(&self.source)?;
+                self.program.compiled.get_or_init(|| compiled)
+            }
+        };
+        compiled.eval(context.root()).map_err(|error| self.explain(&error))
     }
 
     /// What the engine says of it, in our words.
     pub(super) fn explain(&self, error: &minijinja::Error) -> TemplateError {
-        translate(error, |range| self.guarded.written(&range), &self.source)
+        self.program.explain(error, &self.source)
     }
 
     /// Whether its value is true in the language's sense: missing, none, false, zero and empty are not.
