@@ -208,12 +208,9 @@ metrics! {
     delivery_attempts: counter "trunkline_delivery_attempts_total" "Attempts at deliveries by action (call, deliver, log, run, `durable_call`) and result (done, retry, held, dead)." ["integration", "action", "result"];
     delivery_duration: histogram "trunkline_delivery_duration_seconds" "Time an attempt at a delivery took." ["integration", "action"];
     events_matched: counter "trunkline_events_matched_total" "Events whose rules were matched: planned, discarded, untold (an expression of the definition failed)." ["integration", "result"];
-    token_refreshes: counter "trunkline_token_refreshes_total" "Token calls that renew a token, by why (due, expired, refused: the service answered 401, asked: a person did), by whether it was the first try or another after failures, and by result: renewed, superseded (another process had others first), late (the connection was gone or connected anew), unkept (they could not be stored), refused, failed, unsent, misconfigured." ["integration", "cause", "try", "result"]
-        begins Tokens [
-            &["due", "expired", "refused", "asked"],
-            &["first", "another"],
-            &["unkept", "refused", "failed", "unsent", "misconfigured"]
-        ];
+    token_refreshes: counter "trunkline_token_refreshes_total" "Token calls that renew a token, by why (due, expired, refused: the service answered 401, asked: a person did), by whether it was the first try or another after failures, and by result: renewed, superseded (another process had others first), late (the connection was gone or connected anew), unkept (they could not be stored), refused, failed, unsent, misconfigured." ["integration", "cause", "try", "result"];
+    token_refreshes_failed: counter "trunkline_token_refreshes_failed_total" "Those of them after which the token is the same: unkept, refused, failed, unsent, misconfigured." ["integration"]
+        begins Tokens [];
     token_retries: counter "trunkline_token_retries_total" "Calls made once more with another token, because the service refused (401) the one they carried." ["integration"];
     connections: gauge "trunkline_connections" "Connections in use by status: active, warning, error, `needs_reconnect`, paused." ["integration", "status"];
     tokens_ending: gauge "trunkline_tokens_ending" "Tokens that are renewed ahead of their end, by what is left of them: at most 0s, 5m, 1h, 1d, 7d, or more." ["left"];
@@ -323,9 +320,12 @@ mod tests {
                 "trunkline_webhooks_received_total{integration=\"shop\",result=\"signature_stale\"} 1",
             ]
         );
-        assert_eq!(lines(&metrics, "trunkline_token_refreshes_total"), [""; 0]);
+        assert_eq!(lines(&metrics, "trunkline_token_refreshes"), [""; 0]);
         metrics.begin(Whose::Tokens, "shop");
-        assert_eq!(lines(&metrics, "trunkline_token_refreshes_total").len(), 4 * 2 * 5);
+        assert_eq!(
+            lines(&metrics, "trunkline_token_refreshes"),
+            ["trunkline_token_refreshes_failed_total{integration=\"shop\"} 0"]
+        );
     }
 
     #[test]

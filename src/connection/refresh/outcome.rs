@@ -166,7 +166,7 @@ impl Refresher {
         let what = format!("the service gave a new token, and it cannot be kept: {error}");
         let step = "see the log for what is wrong with the store; if the token is refused after that, connect the account again";
         let fault = TokenError::new(TokenErrorKind::Passing, what.clone());
-        self.count(&trial, "unkept");
+        self.count_failed(&trial, "unkept");
         self.note(&trial, json!({ "result": "unkept", "error": error.to_string() })).await;
         Err(self.put_off(trial, tried, (&fault, &what, step)).await)
     }
@@ -182,7 +182,7 @@ impl Refresher {
                 Err(_) => error.kind = TokenErrorKind::Passing,
             }
         }
-        self.count(&trial, word(error.kind));
+        self.count_failed(&trial, word(error.kind));
         let result = json!({ "result": word(error.kind), "code": error.code, "status": error.status });
         self.note(&trial, result).await;
         let (what, step) = (error.to_string(), step(error.kind));
@@ -307,6 +307,12 @@ impl Refresher {
         let nth = if trial.lease.failures() == 0 { "first" } else { "another" };
         let labels = [&*trial.integration.id, trial.wish.cause.word(), nth, result];
         self.parts.metrics.token_refreshes.with_label_values(&labels).inc();
+    }
+
+    /// One after which the token is the same.
+    fn count_failed(&self, trial: &Trial<'_>, result: &str) {
+        self.count(trial, result);
+        self.parts.metrics.token_refreshes_failed.with_label_values(&[&*trial.integration.id]).inc();
     }
 }
 
