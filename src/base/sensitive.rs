@@ -2,7 +2,7 @@
 //! them, and by whoever shows headers or files.
 
 /// Words of which each makes a name that of a secret.
-const WORDS: [&str; 34] = [
+pub const WORDS: [&str; 37] = [
     "token",
     "tokens",
     "secret",
@@ -15,12 +15,15 @@ const WORDS: [&str; 34] = [
     "pass",
     "pwd",
     "pw",
+    "pswd",
+    "psk",
     "authorization",
     "authentication",
     "auth",
     "bearer",
     "credential",
     "credentials",
+    "creds",
     "cookie",
     "cookies",
     "signature",
@@ -183,6 +186,8 @@ mod tests {
             "clientsecret",
             "passwordhash",
             "password1",
+            "db_creds",
+            "wifi-psk",
             "pass",
             "smtp_pass",
             "session_id",

@@ -8,29 +8,38 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::is_name;
-use crate::base::sensitive::words;
+use crate::base::sensitive::{WORDS, is_sensitive, words};
 
-/// What names have in them under which secrets stand. `key` and `token` are in other words as well: [`is_telling`].
+/// What names have in them under which secrets stand, also in the middle of a word. `key` and `token` are in other words as
+/// well: [`is_telling`].
 const STEMS: &str = "secret|secert|secrt|passw|passphrase|pwd|bearer|credential|cookie|authorization|signature|headers";
 
 /// What fields are called that hold secrets, and how many letters may be wrong in one that is misspelt ([`is_telling`]).
-const FIELDS: [(&str, usize); 9] = [
+const FIELDS: [(&str, usize); 13] = [
     ("key", 1),
     ("token", 1),
+    ("apikey", 1),
+    ("bearer", 1),
     ("cookie", 1),
+    ("header", 1),
     ("headers", 1),
     ("secret", 2),
     ("password", 2),
+    ("passphrase", 2),
     ("signature", 2),
     ("credential", 2),
     ("authorization", 2),
 ];
 
+/// Blocks of integrations whose names would be those of secrets.
+const BLOCKS: [&str; 5] = ["assertion", "auth", "client_auth", "hmac", "jwt"];
+
 /// A name with its sign; one that begins an entry, without, where it may be a telling one; an option of a command; a
 /// variable of an environment file; a scheme of `Authorization`. What follows a telling name is secret.
 #[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
 static TELLING: LazyLock<Regex> = LazyLock::new(|| {
-    let name = format!(r"(?:[\w.-]*?(?:{STEMS}|key|token)[\w-]*|pass)");
+    let whole = WORDS.join("|");
+    let name = format!(r"(?:[\w.-]*?(?:{STEMS}|key|token)[\w-]*|{whole})");
     let with_sign = r#"\b[\w.-]+["']?\s*[:=]"#;
     let without = format!(r#"(?:^|[{{\[,])[\s\-"'?]*{name}(?:["']|\s|$)"#);
     let option = format!(r#"--{name}(?:["']|\s|$)"#);
@@ -183,7 +192,7 @@ fn inner(value: &str) -> &str {
     within('"').or_else(|| within('\'')).unwrap_or(value)
 }
 
-/// Whether a name is that of a secret. `key` and `token` are parts of other words as well (`keyword`, `monkey`), which are
+/// Whether a name is that of a secret: by its words, as everywhere, and by more. `key` and `token` are parts of other words as well (`keyword`, `monkey`), which are
 /// known; all else that has one of them in it counts, and what is nearly one of the fields, since names are misspelt where
 /// nothing reads them (`keyy`, `kye`, `signing_scret`).
 fn is_telling(name: &str, has_sign: bool) -> bool {
@@ -202,9 +211,9 @@ fn is_telling(name: &str, has_sign: bool) -> bool {
         !["header", "taken"].contains(&word.as_str()) && FIELDS.into_iter().any(near)
     };
     // `Basic` is a scheme, and with a sign a block of integrations.
-    let whole = if has_sign { ["pass", "jwt", "pem"].as_slice() } else { &["pass", "basic"] };
-    let is_whole = whole.iter().any(|known| name.eq_ignore_ascii_case(known));
+    let is_whole = name.eq_ignore_ascii_case(if has_sign { "pem" } else { "basic" });
     is_whole
+        || is_sensitive(name)
         || STEM.is_match(name)
         || name.split(|c: char| !c.is_alphanumeric()).any(is_part)
         || words(name).iter().any(is_near)
@@ -220,8 +229,8 @@ fn on_line(line: &str) -> (Option<usize>, Option<Open>) {
         let after = line.get(found.end()..).unwrap_or_default();
         let has_sign = found.as_str().ends_with([':', '=']);
         let is_field = !has_sign && is_of_template(name, after, &templates);
-        // Integrations have a block of this name.
-        let has_fields = written == "jwt" && found.as_str().ends_with(':') && after.trim_start().starts_with('{');
+        let has_fields =
+            BLOCKS.contains(&written) && found.as_str().ends_with(':') && after.trim_start().starts_with('{');
         if is_field || has_fields {
             at = found.end();
             continue;
@@ -235,7 +244,7 @@ fn on_line(line: &str) -> (Option<usize>, Option<Open>) {
         let indentation = line.len() - line.trim_start().len();
         let column = columns(line, if in_block { head.trim_end_matches(['"', '\'']).len() } else { indentation });
         let value = found.end();
-        let names = if written == "jwt" { Names::Fields } else { Names::Hidden };
+        let names = if BLOCKS.contains(&written) { Names::Fields } else { Names::Hidden };
         let below = |whole, names| Some(Open { column, whole, names });
         match behind(line.get(value..).unwrap_or_default()) {
             Behind::Nothing => {
@@ -424,6 +433,21 @@ mod tests {
             "kubernetes: { role: a, jwt: \"§ }",
             "pem: |\n  §\n  §\n",
             "jwt:\n  §",
+            "pw: §",
+            "pin: §",
+            "- otp: \"§",
+            "hmac: §",
+            "auth: §",
+            "auth: \"§",
+            "passcode: §",
+            "pass_word: §",
+            "pswd: §",
+            "creds: §",
+            "psk §",
+            "bearr: §",
+            "passphrse: §",
+            "apiky: §",
+            "hedaer: { X-A: §",
             "cmd: a --token § [x",
             "cmd: [a, \"--api-key\", \"§\"",
             "a: \"{{ b }} { key § }\"",
@@ -477,6 +501,10 @@ mod tests {
             "keyword: x\nmonkey: y\nkeyboard: [z\ntokenizer: a\nmaxKeywords: b\nKEYWORD2: c\n",
             "- log: \"hello {{ body.key }} [x\"\n- deliver: app\n- json: {a: [1, 2}\n",
             "a: \"{{ body.key | upper }} {{ record.key if record.key else '' }} {{ credential.api_key }}\"\nb: [x\n",
+            "auth:\n  oauth2:\n    authorize: https://a.example\nlisten: [x\n",
+            "verify:\n  hmac:\n    algorithm: sha256\nlisten: [x\n",
+            "verify: { hmac: { algorithm: sha256 }\n",
+            "client_auth_method: basic\nverified: true\npassed: a\nlisten: [x\n",
             "auth: { jwt: { header: Authorization, algorithms: [HS256] }\n",
             "jwt:\n  algorithm: RS256\n  expires: 1h\nlisten: [x\n",
             "basic: { username: a }\nbasic:\n  password_title:\nfeatures: [JWT, PEM]\nwhat is taken: b\nlisten: [x\n",
