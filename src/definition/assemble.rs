@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::bound::LeftOut;
 use super::live::{FileState, FileStatus, Generation};
 use super::plan::gateway::Gateway;
 use super::plan::{Fingerprint, Integration};
@@ -24,9 +25,9 @@ pub fn assemble(previous: Option<&Generation>, deployment: &Deployment, now: Tim
     let mut assembly = Assembly { previous, before, integrations: HashMap::new(), files: Vec::new() };
     let faulty: Vec<_> = deployment.integrations.iter().filter(|read| !assembly.take_good(deployment, read)).collect();
     for read in faulty {
-        let problems = deployment.problems(read);
+        let found = (deployment.problems(read), deployment.left_out(read));
         let named = read.id.as_ref().map(|(id, _)| Arc::clone(id));
-        assembly.keep(&read.file, named, problems);
+        assembly.keep(&read.file, named, found);
     }
     assembly.keep_unseen(deployment);
     let Assembly { integrations, mut files, .. } = assembly;
@@ -51,7 +52,8 @@ fn gateway(previous: Option<&Generation>, deployment: &Deployment) -> Option<(Ar
         (None, Some(last)) => (Arc::clone(&last.gateway), FileState::Kept),
         (None, None) => (Arc::clone(read.compiled.as_ref()?), FileState::Kept),
     };
-    Some((gateway, FileStatus { file: Arc::clone(&read.file), integration: None, state, problems }))
+    let (file, left_out) = (Arc::clone(&read.file), deployment.left_out(read));
+    Some((gateway, FileStatus { file, integration: None, state, problems, left_out }))
 }
 
 /// Files by name, byte for byte: hashing a path part by part takes long with many.
@@ -81,12 +83,13 @@ impl Assembly<'_> {
             integration: Some(Arc::clone(&compiled.id)),
             state: FileState::Loaded,
             problems,
+            left_out: deployment.left_out(read),
         });
         true
     }
 
     /// Keeps what a faulty file was in force as, if it was.
-    fn keep(&mut self, file: &Arc<PathBuf>, named: Option<Arc<str>>, problems: Arc<[Problem]>) {
+    fn keep(&mut self, file: &Arc<PathBuf>, named: Option<Arc<str>>, (problems, left_out): (Arc<[Problem]>, LeftOut)) {
         let before = self.before.get(file.as_os_str()).filter(|status| status.state != FileState::Rejected);
         let id = before.and_then(|status| status.integration.clone());
         let good = id.as_ref().and_then(|id| Some((Arc::clone(id), self.previous?.integration(id)?)));
@@ -97,7 +100,7 @@ impl Assembly<'_> {
             }
             _ => (named, FileState::Rejected),
         };
-        self.files.push(FileStatus { file: Arc::clone(file), integration, state, problems });
+        self.files.push(FileStatus { file: Arc::clone(file), integration, state, problems, left_out });
     }
 
     /// Keeps what came from directories that cannot be read now.
@@ -108,7 +111,7 @@ impl Assembly<'_> {
         for file in lost {
             let message = "the file's directory cannot be read";
             let problem = Problem::error(Code::Unreadable, Place::file(Arc::clone(&file)), message);
-            self.keep(&file, None, Arc::new([problem]));
+            self.keep(&file, None, (Arc::new([problem]), LeftOut::default()));
         }
     }
 }

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use crate::base::clock::Timestamp;
+use crate::definition::bound::LeftOut;
 use crate::definition::plan::gateway::Gateway;
 use crate::definition::plan::{Fingerprint, Integration};
 use crate::definition::problem::Problem;
@@ -44,6 +45,8 @@ pub struct FileStatus {
     pub state: FileState,
     /// What is wrong with it, and what is worth knowing.
     pub problems: Arc<[Problem]>,
+    /// How many more there are, which are not kept.
+    pub left_out: LeftOut,
 }
 
 /// Whether a file counts.
@@ -56,6 +59,13 @@ pub enum FileState {
     Kept,
     /// It has errors, and there is no good version of it.
     Rejected,
+}
+
+impl FileStatus {
+    /// What keeps it from counting, as far as it is kept.
+    pub fn errors(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|problem| problem.is_error())
+    }
 }
 
 impl Generation {

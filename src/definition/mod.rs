@@ -6,6 +6,7 @@
 //! holds the one set in force. Nothing above this room sees a raw type.
 
 pub mod problem;
+pub mod bound;
 pub mod document;
 pub mod raw;
 pub mod schema;

@@ -93,15 +93,14 @@ fn files(parts: &Parts) -> Vec<Value> {
     let generation = parts.live.load();
     let said = |file: &crate::definition::live::FileStatus| {
         let name = file.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let errors = || file.problems.iter().filter(|problem| problem.is_error());
         // A variable or file that is not there is for the operator to give, and not for who wrote the definition.
-        let unset = errors().find(|problem| problem.code == Code::MissingReference);
+        let unset = file.errors().find(|problem| problem.code == Code::MissingReference);
         let has = if unset.is_some() { "names secrets that are not there" } else { "has errors" };
         let what = match file.state {
             FileState::Kept => format!("{name} {has}; its last good version is in force"),
             _ => format!("{name} {has} and is not in force"),
         };
-        let first = unset.or_else(|| errors().next()).map(crate::definition::render::line);
+        let first = unset.or_else(|| file.errors().next()).map(crate::definition::render::line);
         line("error", &what, first.as_deref(), "/configuration")
     };
     let others = |more: usize| {

@@ -26,6 +26,8 @@ use crate::definition::plan::gateway::{Gateway, Mode, Role};
 use crate::definition::render::line;
 use crate::respond::{ERROR_HEADER, Refusal};
 
+/// How many faults of files stand above every screen.
+const FAULTS: usize = 3;
 /// The most bytes of a refusal that is made a page of.
 const PROBLEM: usize = 64 << 10;
 /// What htmx says of its requests: that they are its own, and which element the answer takes the place of.
@@ -123,16 +125,17 @@ impl Shell {
             Proof::Session { form } => form.as_str(),
             Proof::Near | Proof::Token => "",
         };
-        let faults = self.faults();
+        let (faults, fault_lines) = self.faults();
         let more = json!({
             "form": form,
             "who": { "name": self.who.name, "role": self.who.role },
             "cannot": { "keep": self.why_not(Kind::Keep), "run": self.why_not(Kind::Run) },
-            "nav": self.navigation(faults.len()).await?,
+            "nav": self.navigation(faults).await?,
             "generation": self.generation.number,
             "fingerprint": self.generation.fingerprint.to_string().get(..12),
             "since": self.generation.since.to_string(),
             "faults": faults,
+            "fault_lines": fault_lines,
             "unserved": self.generation.rejected().filter(|file| file.state == FileState::Rejected).count(),
             "development": self.generation.gateway.fixed.mode == Mode::Development,
             "now": self.parts.clock.now().to_string(),
@@ -146,10 +149,12 @@ impl Shell {
         Ok(shown)
     }
 
-    /// What keeps files from counting, a line each.
-    fn faults(&self) -> Vec<String> {
-        let problems = self.generation.rejected().flat_map(|file| file.problems.iter());
-        problems.filter(|problem| problem.is_error()).map(line).collect()
+    /// How many faults keep files from counting, and the first ones: of each file one before others of the same.
+    fn faults(&self) -> (usize, Vec<String>) {
+        let count = self.generation.rejected().map(|file| file.errors().count() + file.left_out.errors).sum();
+        let firsts = self.generation.rejected().filter_map(|file| file.errors().next());
+        let others = self.generation.rejected().flat_map(|file| file.errors().skip(1));
+        (count, firsts.chain(others).take(FAULTS).map(line).collect())
     }
 
     async fn navigation(&self, faults: usize) -> Result<Value, Refused> {

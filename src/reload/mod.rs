@@ -6,6 +6,7 @@
 //! `app` (to start and to watch) and by the admin door (to reload by hand).
 
 mod add;
+mod faults;
 mod record;
 mod watch;
 
@@ -26,7 +27,7 @@ use crate::definition::live::{FileState, FileStatus, Generation, Live};
 use crate::definition::load::environment::Environment;
 use crate::definition::plan::limits::Limits;
 use crate::definition::plan::{Auth, Integration};
-use crate::definition::problem::{Problem, Severity};
+use crate::definition::problem::Problem;
 use crate::definition::render::{self, Report};
 use crate::definition::workspace::{Deployment, Reading, Selection};
 use crate::store::Audit;
@@ -134,7 +135,7 @@ pub struct RejectedFile {
     pub file: String,
     /// Whether its last good version is in force.
     pub state: FileState,
-    /// What is wrong, each as `path:line:col: message`.
+    /// What is wrong, each as `path:line:col: message`; the last says how much more there is.
     pub problems: Vec<String>,
 }
 
@@ -151,7 +152,8 @@ impl Reloader {
     /// What is wrong, when the gateway file itself does not count.
     pub fn start(selection: Selection, seams: Seams) -> Result<(Self, Arc<Live>), Box<Report>> {
         let reading = Reading { environment: &*seams.environment, previous: None, keep_documents: false };
-        let deployment = reading.read(&selection);
+        let mut deployment = reading.read(&selection);
+        faults::bound(&mut deployment, None);
         let now = seams.clock.now();
         let first = assemble(None, &deployment, now);
         let Some(first) = first else { return Err(Box::new(deployment.report())) };
@@ -282,8 +284,10 @@ impl Reloader {
         tokio::task::spawn_blocking(move || {
             let environment = &*this.seams.environment;
             let reading = Reading { environment, previous: Some(&last), keep_documents: false };
-            let read = reading.read(&this.selection);
-            look(&this.history, &read, (&this.live.load().gateway.limits, &this.seams.metrics));
+            let mut read = reading.read(&this.selection);
+            let live = this.live.load();
+            faults::bound(&mut read, Some(&live.gateway.limits));
+            look(&this.history, &read, (&live.gateway.limits, &this.seams.metrics));
             Arc::new(read)
         })
     }
@@ -367,7 +371,7 @@ fn lost_files(before: &Deployment, after: &Deployment) -> bool {
 fn same_files(a: &Generation, b: &Generation) -> bool {
     let same = |(a, b): (&FileStatus, &FileStatus)| {
         let same_problems = Arc::ptr_eq(&a.problems, &b.problems) || a.problems == b.problems;
-        a.file == b.file && a.state == b.state && same_problems
+        a.file == b.file && a.state == b.state && same_problems && a.left_out == b.left_out
     };
     a.files.len() == b.files.len() && a.files.iter().zip(&b.files).all(same)
 }
@@ -392,9 +396,8 @@ fn outcome(previous: &Generation, next: &Generation) -> Outcome {
 
 impl RejectedFile {
     fn of(status: &FileStatus) -> Self {
-        let errors = status.problems.iter().filter(|problem| problem.is_error());
         let (file, state) = (status.file.display().to_string(), status.state);
-        Self { file, state, problems: errors.map(render::line).collect() }
+        Self { file, state, problems: render::faults(status) }
     }
 }
 
@@ -409,17 +412,7 @@ fn tell(previous: Option<&Generation>, generation: &Generation, deployment: &Dep
         metrics.definitions.with_label_values(&[label]).set(gauge(of(state)));
     }
     generation.integrations.values().for_each(|integration| begin(integration, metrics));
-    let known = previous.map(|last| assemble::index(&last.files)).unwrap_or_default();
-    for status in generation.files.iter().filter(|status| !status.problems.is_empty()) {
-        let told = known.get(status.file.as_os_str()).is_some_and(|before| {
-            Arc::ptr_eq(&before.problems, &status.problems) || before.problems == status.problems
-        });
-        if !told {
-            for problem in status.problems.iter() {
-                tell_of(status, problem);
-            }
-        }
-    }
+    faults::tell(previous, generation, metrics);
     info!(
         config.generation = generation.number,
         config.integrations = generation.integrations.len(),
@@ -469,9 +462,9 @@ fn rejected(status: &FileStatus, now: Timestamp) -> Notice {
             format!("`{file}` does not count; its last good version stays in force.")
         }
     };
-    let mut errors = status.problems.iter().filter(|problem| problem.is_error());
+    let mut errors = status.errors();
     let why = errors.next().map(render::line).unwrap_or_default();
-    let why = match errors.count() {
+    let why = match errors.count() + status.left_out.errors {
         0 => why,
         more => format!("{why} (and {more} more)"),
     };
@@ -492,16 +485,4 @@ fn of_file(notice: Notice, status: &FileStatus) -> Notice {
     Notice { integration: status.integration.clone(), ..notice }
         .at("/configuration")
         .with("file", status.file.display().to_string())
-}
-
-fn tell_of(status: &FileStatus, problem: &Problem) {
-    let code = problem.code.to_string();
-    match problem.severity {
-        Severity::Error => {
-            let line = render::line(problem);
-            warn!(problem.code = code, config.file = %status.file.display(), "definition refused: {line}");
-        }
-        Severity::Warning => info!(problem.code = code, "definition warned about: {}", render::line(problem)),
-        Severity::Notice => {}
-    }
 }

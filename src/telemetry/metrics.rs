@@ -160,7 +160,7 @@ metrics! {
     http_request_duration: histogram "trunkline_http_request_duration_seconds" "Time from a request's head to the end of its answer." ["door", "integration"];
     idempotent_requests: counter "trunkline_idempotent_requests_total" "Requests of the admin API with an `Idempotency-Key`: made, replayed, `under_way`, reused (for another request), `not_kept` (made before, and the answer is gone), full (nothing more is kept)." ["result"];
     idempotent_answers: gauge "trunkline_idempotent_answers" "Answers of the admin API that are kept for their `Idempotency-Key`." [];
-    admin_limits_reached: counter "trunkline_admin_limits_reached_total" "What the admin side cut short or refused for a bound of `limits`, by its name: `admin_answer_bytes` (an answer was not kept for its key), `replay_deliveries` (a plan has not all that fit), `config_history_bytes` (a file's text was not kept), `webhook_endpoints` (one was not made)." ["limit"];
+    admin_limits_reached: counter "trunkline_admin_limits_reached_total" "What the admin side cut short or refused for a bound of `limits`, by its name: `admin_answer_bytes` (an answer was not kept for its key), `replay_deliveries` (a plan has not all that fit), `config_history_bytes` (a file's text was not kept), `listed_faults` (a fault of a file was not kept), `webhook_endpoints` (one was not made)." ["limit"];
     http_refusals: counter "trunkline_http_refusals_total" "Requests the gateway itself refused, by its error code." ["door", "code"];
     door_connections: gauge "trunkline_door_connections" "Open connections at a door." ["door"];
     door_connections_refused: counter "trunkline_door_connections_refused_total" "Connections closed at once because a cap was reached: total, source." ["door", "reason"];

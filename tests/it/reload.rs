@@ -538,3 +538,32 @@ async fn a_file_system_that_hangs_is_told_of_and_what_changed_counts_when_it_ans
     tokio::time::timeout(Duration::from_secs(20), told).await.expect("it reads again by itself");
     assert_eq!((deployment.title("b").as_deref(), deployment.reloader.stalled()), (Some("Second"), None));
 }
+
+#[tokio::test]
+async fn of_very_many_faults_each_file_keeps_its_first_ones_and_says_how_many_more_it_has() {
+    let odd: Vec<_> = (0..50).map(|number| format!("odd{number}: 1\n")).collect();
+    let faulty = |id: &str| definition(id, "First") + &odd.concat();
+    let names = |from: usize| (from..from + 10).map(|number| format!("t{number}"));
+    let deployment = start(|dir| {
+        fs::write(dir.join("trunkline.yaml"), format!("{GATEWAY}limits: {{ listed_faults: 100 }}\n")).unwrap();
+        names(10).for_each(|id| fs::write(dir.join(format!("integrations/{id}.yaml")), faulty(&id)).unwrap());
+    });
+    let kept = |id: &str| {
+        let (path, live) = (deployment.path(id), deployment.live.load());
+        let status = live.files.iter().find(|status| *status.file == path).unwrap();
+        (status.problems.len(), status.left_out.errors)
+    };
+    let left_out = || deployment.metrics.admin_limits_reached.with_label_values(&["listed_faults"]).get();
+    assert_eq!((kept("t10"), kept("t19"), kept("a"), left_out()), ((10, 40), (10, 40), (0, 0), 400));
+    deployment.write("t10", &definition("t10", "Mended"));
+    let outcome = deployment.reload().await;
+    let told = &outcome.rejected[0].problems;
+    assert_eq!((outcome.rejected.len(), told.len()), (9, 11));
+    assert!(told[10].ends_with("t11.yaml: and 40 more errors: `trunkline check` shows all"), "{told:?}");
+    assert_eq!((kept("t10"), kept("t11"), left_out()), ((0, 0), (10, 40), 400), "what was told is not told again");
+    // More files have faults, and what is kept of the first ones is less: no news of theirs.
+    names(20).for_each(|id| deployment.write(&id, &faulty(&id)));
+    deployment.reload().await;
+    assert_eq!((kept("t11"), kept("t29"), left_out()), ((5, 45), (5, 45), 400 + 450));
+    assert_eq!((deployment.title("a").is_some(), deployment.state("t10")), (true, Some(FileState::Loaded)));
+}

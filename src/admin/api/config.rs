@@ -1,5 +1,8 @@
 //! `/api/config` and `/api/reload`: what is in force, and what is wrong with what is not.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -10,12 +13,13 @@ use super::Shared;
 use super::query::Asked;
 use crate::admin::refusal::Refused;
 use crate::admin::{By, Parts, Reloaded};
+use crate::definition::bound::LeftOut;
 use crate::definition::catalogue;
 use crate::definition::history::Version;
 use crate::definition::live::{FileState, FileStatus};
 use crate::definition::plan::gateway::Mode;
 use crate::definition::problem::Problem;
-use crate::definition::render::{ProblemShown, Report, problem_shown};
+use crate::definition::render::{ProblemShown, Report, left_out, problem_shown};
 use crate::respond::Refusal;
 use crate::store::model::AuditEntry;
 
@@ -50,11 +54,13 @@ pub struct FileShown {
     /// Its path.
     pub file: String,
     /// The integration that it defines, where that is known.
-    pub integration: Option<std::sync::Arc<str>>,
+    pub integration: Option<Arc<str>>,
     /// Whether it counts.
     pub state: FileState,
     /// What was found in it.
     pub problems: Vec<ProblemShown>,
+    /// How much more was found, beyond `limits.listed_faults`: `trunkline check` shows all.
+    pub left_out: LeftOut,
     /// The same for people, with excerpts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
@@ -194,14 +200,19 @@ fn describe_file(file: &FileStatus, report: &Report) -> FileShown {
     // Nothing is excerpted where no texts were read.
     let found: Vec<_> = file.problems.iter().filter(own).filter(|_| !report.problems.is_empty()).cloned().collect();
     let text = || {
-        Report { files: 1, problems: found.clone(), texts: report.texts.clone(), hidden: report.hidden.clone() }
-            .text(false)
+        let named: HashSet<_> = found.iter().map(|problem| &problem.place.file).collect();
+        let texts = named.iter().filter_map(|file| report.texts.get_key_value(*file));
+        let texts = texts.map(|(file, text)| (Arc::clone(file), Arc::clone(text))).collect();
+        let hidden = report.hidden.iter().filter(|place| named.contains(&place.file)).cloned().collect();
+        let text = Report { files: 1, problems: found.clone(), texts, hidden }.text(false);
+        text + &left_out(file.left_out).map(|more| more + "\n").unwrap_or_default()
     };
     FileShown {
         file: file.file.display().to_string(),
         integration: file.integration.clone(),
         state: file.state,
         problems: file.problems.iter().map(problem_shown).collect(),
+        left_out: file.left_out,
         report: (!found.is_empty()).then(text),
     }
 }

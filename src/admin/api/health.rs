@@ -74,9 +74,8 @@ pub async fn readyz(State(parts): Shared, Asked(wanted): Asked<Verbosity>) -> Re
         .rejected()
         .map(|file| {
             // What keeps the file from counting; notices and warnings do not.
-            let errors = file.problems.iter().filter(|problem| problem.is_error());
-            let lines: Vec<_> = errors.map(render::line).collect();
-            json!({ "file": file.file.display().to_string(), "state": file.state, "problems": lines })
+            let faults = render::faults(file);
+            json!({ "file": file.file.display().to_string(), "state": file.state, "problems": faults })
         })
         .collect();
     let secrets = parts.secrets.as_ref().map(|secrets| {

@@ -247,7 +247,7 @@ pub(super) async fn every(parts: &Parts) -> Result<Vec<Row>, Refused> {
 
 fn installed(generation: &Generation, integration: &Arc<Integration>) -> Row {
     let file = generation.files.iter().find(|file| file.integration.as_ref() == Some(&integration.id));
-    let problems = file.map(faults).unwrap_or_default();
+    let problems = file.map(render::faults).unwrap_or_default();
     let about = &integration.about;
     Row {
         id: integration.id.to_string(),
@@ -300,7 +300,7 @@ fn rejected(generation: &Generation) -> impl Iterator<Item = Row> {
             state: Standing::Broken,
             docs: None,
             file: Some(file.file.display().to_string()),
-            problems: faults(file),
+            problems: render::faults(file),
         }
     })
 }
@@ -308,11 +308,6 @@ fn rejected(generation: &Generation) -> impl Iterator<Item = Row> {
 /// The gateway file stands first.
 fn is_gateway(generation: &Generation, file: &FileStatus) -> bool {
     generation.files.first().is_some_and(|first| Arc::ptr_eq(&first.file, &file.file))
-}
-
-/// What keeps a file from counting, on a line each.
-fn faults(file: &FileStatus) -> Vec<String> {
-    file.problems.iter().filter(|problem| problem.is_error()).map(render::line).collect()
 }
 
 fn available(entry: &Entry) -> Row {

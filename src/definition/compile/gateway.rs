@@ -315,6 +315,7 @@ fn limits(raw: Option<&RawLimits>) -> Limits {
         admin_answer_bytes: raw.admin_answer_bytes.map_or(usual.admin_answer_bytes, |size| bytes(size.0)),
         replay_deliveries: raw.replay_deliveries.map_or(usual.replay_deliveries, count),
         config_history_bytes: raw.config_history_bytes.map_or(usual.config_history_bytes, |size| bytes(size.0)),
+        listed_faults: raw.listed_faults.map_or(usual.listed_faults, count),
         webhook_endpoints: raw.webhook_endpoints.map_or(usual.webhook_endpoints, count),
         files_time: raw.files_time.map_or(usual.files_time, |time| time.0),
         http2_streams: raw.http2_streams.unwrap_or(usual.http2_streams),

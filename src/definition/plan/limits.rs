@@ -44,6 +44,8 @@ pub struct Limits {
     pub replay_deliveries: usize,
     /// Bytes of files' texts that are kept to compare them. Default 16 MiB.
     pub config_history_bytes: usize,
+    /// Faults of files that are kept, of all files together. Default 2,000.
+    pub listed_faults: usize,
     /// Managed webhook endpoints. Default 20,000.
     pub webhook_endpoints: usize,
     /// How long reading the files again may take before that is told. Default 10 s.
@@ -122,6 +124,7 @@ impl Default for Limits {
             admin_answer_bytes: 128 << 10,
             replay_deliveries: 10_000,
             config_history_bytes: 16 << 20,
+            listed_faults: 2_000,
             webhook_endpoints: 20_000,
             files_time: Duration::from_secs(10),
             http2_streams: 100,

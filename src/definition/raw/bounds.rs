@@ -62,6 +62,11 @@ pub struct Limits {
     /// The memory for texts of files, what was in force before and what is refused, to show how they differ; a file
     /// that does not fit has no difference to show. Counts for what is read from then on. Default 16MiB.
     pub config_history_bytes: Option<SizeText>,
+    /// How many faults of all files together the running gateway keeps, and tells in its log, `/readyz?verbose`,
+    /// `/api/config` and on the page: errors before warnings and notices, and of each file at least the first of both.
+    /// Each file says how many more it has; `trunkline check` shows all. Default 2000.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub listed_faults: Option<u32>,
     /// The most managed webhook endpoints of a deployment, about 2 KiB of memory each; one more is refused with 409.
     /// Those that there are stay. Default 20000.
     #[schemars(range(min = 1, max = 1_000_000))]

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
+use crate::definition::bound::LeftOut;
 use crate::definition::document::Document;
 use crate::definition::load::bytes;
 use crate::definition::load::expand::{Dependency, Source};
@@ -65,8 +66,11 @@ pub struct Definition<T> {
     pub compiled: Option<Arc<T>>,
     /// What is wrong with it on its own, in order.
     pub problems: Arc<[Problem]>,
+    /// How much more is, which is not kept.
+    pub left_out: LeftOut,
     /// The resolved document, kept where it was asked for.
     pub document: Option<Document>,
+    /// Where secrets stand in it, those that were told included.
     pub(super) hidden: Vec<Place>,
     pub(super) digest: Option<[u8; 32]>,
     /// The file's stamp when its content was read and found the same a second time.
@@ -161,6 +165,7 @@ impl<T: Compiled> Definition<T> {
             id: last.and_then(|last| last.id.clone()),
             compiled: None,
             problems: Arc::new([problem]),
+            left_out: LeftOut::default(),
             document: None,
             hidden: Vec::new(),
             digest: None,
@@ -176,7 +181,7 @@ impl<T: Compiled> Definition<T> {
 
     /// Checks and compiles what could be read of a file.
     pub(super) fn of(resolved: Resolved, file: &Arc<PathBuf>, templates: &Templates, keep_document: bool) -> Self {
-        let Resolved { document, sound, mut problems, dependencies, hidden } = resolved;
+        let Resolved { document, sound, mut problems, dependencies, mut hidden } = resolved;
         let complete = document.is_some() && !problems.iter().any(scope::may_hide);
         match (&sound, &document) {
             _ if are_enough(&problems) => {}
@@ -196,6 +201,8 @@ impl<T: Compiled> Definition<T> {
             let id = document.value.get("id")?.as_str()?;
             Some((Arc::from(id), id_place(document)))
         });
+        let literal = problems.iter().filter(|problem| problem.code == Code::LiteralSecret);
+        hidden.extend(literal.map(|problem| problem.place.clone()));
         Self {
             file: Arc::clone(file),
             id,
@@ -206,6 +213,7 @@ impl<T: Compiled> Definition<T> {
             own: document.as_ref().map(T::own).unwrap_or_default(),
             compiled,
             problems: of_file(problems).into(),
+            left_out: LeftOut::default(),
             document: document.filter(|_| keep_document),
             hidden,
             digest: None,
@@ -221,6 +229,27 @@ fn spoils_id(problem: &Problem) -> bool {
 }
 
 impl<T> Definition<T> {
+    /// The same with so much of what is wrong with it, and with how much more was left out now.
+    pub(super) fn with(&self, problems: Vec<Problem>, left_out: LeftOut) -> Self {
+        Self {
+            file: Arc::clone(&self.file),
+            id: self.id.clone(),
+            compiled: self.compiled.clone(),
+            problems: problems.into(),
+            left_out: self.left_out.and(left_out),
+            document: self.document.clone(),
+            hidden: self.hidden.clone(),
+            digest: self.digest,
+            confirmed: self.confirmed.clone(),
+            dependencies: self.dependencies.clone(),
+            outline: self.outline.clone(),
+            links: self.links.clone(),
+            offers: self.offers.clone(),
+            directories: self.directories.clone(),
+            own: self.own.clone(),
+        }
+    }
+
     /// Whether the file need not be read to know that it did not change. A stamp is trusted when the
     /// content was read twice under it: a write right after the first read may share its stamp.
     pub(super) fn is_same_file(&self, stamp: Option<Stamp>) -> bool {
@@ -254,9 +283,7 @@ impl<T> Definition<T> {
     /// The file and what of it may be shown, where it could be read. One with more faults than are listed is something else.
     pub(super) fn content(&self) -> Option<Content<'_>> {
         let digest = self.digest.filter(|_| !self.problems.iter().any(|problem| problem.code == Code::TooLarge))?;
-        let literal = self.problems.iter().filter(|problem| problem.code == Code::LiteralSecret);
-        let secrets = self.hidden.iter().chain(literal.map(|problem| &problem.place));
-        let secrets = secrets.filter(|place| place.file == self.file).collect();
+        let secrets = self.hidden.iter().filter(|place| place.file == self.file).collect();
         // What is in comments no document tells.
         let known = match render::known(self.problems.iter()) {
             Known::All => Known::Most,

@@ -9,7 +9,7 @@ mod origin;
 mod own;
 mod scan;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use super::bound::{self, LeftOut, Share};
 use super::catalogue;
 use super::load::bytes;
 use super::load::environment::Environment;
@@ -46,6 +47,10 @@ pub struct Deployment {
     pub integrations: Vec<Arc<Definition<plan::Integration>>>,
     /// What is wrong with files because of others or of directories, by file.
     pub crossing: HashMap<Arc<PathBuf>, Vec<Problem>>,
+    /// How much more is, which is not kept, by file.
+    crossing_left_out: HashMap<Arc<PathBuf>, LeftOut>,
+    /// Files with an id that another file has.
+    duplicates: HashSet<Arc<PathBuf>>,
     /// The directories in which definitions were looked for, and those below them.
     pub directories: BTreeSet<PathBuf>,
     /// Directories that could not be read: nobody can say what is in them.
@@ -83,6 +88,8 @@ impl Reading<'_> {
             gateway,
             integrations,
             crossing: std::mem::take(&mut scanned.problems),
+            crossing_left_out: HashMap::new(),
+            duplicates: HashSet::new(),
             directories: scanned.directories,
             unreadable: scanned.unreadable,
             complete: selection.files.is_empty(),
@@ -191,6 +198,22 @@ fn take<'a, T>(next: &AtomicUsize, items: &'a [T]) -> Option<(usize, &'a T)> {
     items.get(place).map(|item| (place, item))
 }
 
+/// What is wrong with files because of others, and how much more is.
+type Crossing<'a> = (&'a mut HashMap<Arc<PathBuf>, Vec<Problem>>, &'a mut HashMap<Arc<PathBuf>, LeftOut>);
+
+/// Keeps its share of what is wrong with a file: on its own first, then because of others.
+fn cut<T>(read: &mut Arc<Definition<T>>, share: Share, (crossing, crossing_left_out): &mut Crossing<'_>) {
+    let mut own = read.problems.to_vec();
+    let (rest, left_out) = share.cut(&mut own);
+    if left_out.all() > 0 {
+        *read = Arc::new(read.with(own, left_out));
+    }
+    if let Some(found) = crossing.get_mut(&read.file) {
+        let (_, left_out) = rest.cut(found);
+        crossing_left_out.insert(Arc::clone(&read.file), left_out);
+    }
+}
+
 impl Deployment {
     /// Looks at what files need of each other. Of two files with one id the one that had it before keeps
     /// it, so that a new file cannot take over one that is in force; else the first by path.
@@ -216,6 +239,7 @@ impl Deployment {
                 let problem = Problem::error(Code::DuplicateId, place.clone(), message);
                 let problem = problem.help(format!("It is {at}; give one of them another id."));
                 self.crossing.entry(Arc::clone(&definition.file)).or_default().push(problem);
+                self.duplicates.insert(Arc::clone(&definition.file));
             } else {
                 first.insert(Arc::clone(id), place);
                 scope.integrations.insert(Arc::clone(id), definition.outline.clone());
@@ -233,15 +257,38 @@ impl Deployment {
 
     /// The files that own their id, with it.
     fn owners(&self) -> impl Iterator<Item = (&Path, &str)> {
-        let is_duplicate = |file: &Arc<PathBuf>| {
-            let crossing = self.crossing.get(file).into_iter().flatten();
-            crossing.into_iter().any(|problem| problem.code == Code::DuplicateId)
-        };
-        let owners = self.integrations.iter().filter(move |read| !is_duplicate(&read.file));
+        let owners = self.integrations.iter().filter(|read| !self.duplicates.contains(&read.file));
         owners.filter_map(|read| Some((read.file.as_path(), &*read.id.as_ref()?.0)))
     }
 
-    /// All that is wrong with a file.
+    /// Keeps so many of the faults of all files together, as [`Share::of`] parts them. What is not kept of a file stays so
+    /// until the file is read anew.
+    pub fn bound(&mut self, most: usize) {
+        let gateway = self.gateway.iter().map(|read| self.count(read));
+        let counts: Vec<_> = gateway.chain(self.integrations.iter().map(|read| self.count(read))).collect();
+        let share = Share::of(&counts, most);
+        let mut counts = counts.into_iter();
+        let mut crossing = (&mut self.crossing, &mut self.crossing_left_out);
+        if let Some(read) = self.gateway.as_mut().filter(|_| counts.next().is_some_and(|count| !share.holds(count))) {
+            cut(read, share, &mut crossing);
+        }
+        for (read, _) in self.integrations.iter_mut().zip(counts).filter(|(_, count)| !share.holds(*count)) {
+            cut(read, share, &mut crossing);
+        }
+    }
+
+    fn count<T>(&self, read: &Definition<T>) -> (usize, usize) {
+        let (own, crossing) = (bound::count(&read.problems), self.crossing.get(&read.file));
+        let crossing = crossing.map(|found| bound::count(found)).unwrap_or_default();
+        (own.0 + crossing.0, own.1 + crossing.1)
+    }
+
+    /// How much of what is wrong with a file is not kept.
+    pub fn left_out<T>(&self, read: &Definition<T>) -> LeftOut {
+        read.left_out.and(self.crossing_left_out.get(&read.file).copied().unwrap_or_default())
+    }
+
+    /// All that is wrong with a file, as far as it is kept.
     pub fn problems<T>(&self, read: &Definition<T>) -> Arc<[Problem]> {
         let Some(crossing) = self.crossing.get(&read.file) else { return Arc::clone(&read.problems) };
         let mut problems = read.problems.to_vec();

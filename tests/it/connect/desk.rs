@@ -24,6 +24,7 @@ use trunkline::connection::flow::{DeviceCode, Poll};
 use trunkline::connection::{
     Account, Connections, Credential, Grant, Issued, KeyRing, MasterKey, Stored, TokenError, TokenErrorKind, Vault,
 };
+use trunkline::definition::bound::LeftOut;
 use trunkline::definition::live::{FileState, FileStatus, Generation, Live};
 use trunkline::definition::plan::gateway::{
     Admin, Connect as Settings, Fixed, Gateway, KeySource, Limits, Listen, Mode, Network, PreviousKeys, State, Upkeep,
@@ -472,6 +473,7 @@ impl Desk {
             integration: (*id != "?").then(|| Arc::from(*id)),
             state: FileState::Rejected,
             problems: Arc::from([]),
+            left_out: LeftOut::default(),
         };
         self.live.swap(Generation {
             number: before.number + 1,

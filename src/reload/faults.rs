@@ -1,0 +1,63 @@
+//! What is wrong with files: how much of it is kept, and what the log says of it.
+
+use tracing::{info, warn};
+
+use crate::definition::assemble;
+use crate::definition::live::{FileStatus, Generation};
+use crate::definition::plan::limits::Limits;
+use crate::definition::problem::{Problem, Severity};
+use crate::definition::render;
+use crate::definition::workspace::Deployment;
+use crate::telemetry::metrics::Metrics;
+
+/// Keeps of what was found as much as the gateway file that was read allows, or the settings in force where it does not
+/// count. Without either nothing will be in force, and all of it is told.
+pub(super) fn bound(read: &mut Deployment, in_force: Option<&Limits>) {
+    let gateway = read.gateway.as_ref().and_then(|gateway| gateway.compiled.clone());
+    let most = gateway.as_ref().map(|gateway| &gateway.limits).or(in_force).map(|limits| limits.listed_faults);
+    if let Some(most) = most {
+        read.bound(most);
+    }
+}
+
+/// Says in the log what is wrong with files and was not told before, within the bound for it.
+pub(super) fn tell(previous: Option<&Generation>, generation: &Generation, metrics: &Metrics) {
+    let known = previous.map(|last| assemble::index(&last.files)).unwrap_or_default();
+    let is_new =
+        |status: &&FileStatus| known.get(status.file.as_os_str()).is_none_or(|before| !has_told(before, status));
+    let mut room = generation.gateway.limits.listed_faults;
+    let (mut more, mut files) = (0, 0);
+    let faulty = generation.files.iter().filter(|status| !status.problems.is_empty());
+    for status in faulty.filter(is_new) {
+        let worth = status.problems.iter().filter(|problem| problem.severity != Severity::Notice);
+        let (count, told) = (worth.clone().count(), room);
+        worth.take(told).for_each(|problem| tell_of(status, problem));
+        room = room.saturating_sub(count);
+        let untold = count.saturating_sub(told) + status.left_out.all();
+        more += untold;
+        files += usize::from(untold > 0);
+    }
+    if more > 0 {
+        let what = "faults of definitions are not listed: each file says how many more it has, and";
+        warn!("{more} more {what} `trunkline check` shows all ({files} files)");
+        metrics.admin_limits_reached.with_label_values(&["listed_faults"]).inc_by(more as u64);
+    }
+}
+
+/// Whether a file said before all that it says now. It says less when others have more to say.
+fn has_told(before: &FileStatus, status: &FileStatus) -> bool {
+    let mut told = before.problems.iter();
+    status.problems.iter().all(|problem| told.any(|before| before == problem))
+}
+
+fn tell_of(status: &FileStatus, problem: &Problem) {
+    let code = problem.code.to_string();
+    match problem.severity {
+        Severity::Error => {
+            let line = render::line(problem);
+            warn!(problem.code = code, config.file = %status.file.display(), "definition refused: {line}");
+        }
+        Severity::Warning => info!(problem.code = code, "definition warned about: {}", render::line(problem)),
+        Severity::Notice => {}
+    }
+}
