@@ -90,9 +90,10 @@ impl Generation {
         self.integration(id).is_none() && self.files.iter().any(may_name)
     }
 
-    /// The files whose present content does not count.
+    /// The files whose present content does not count, those of which no version is in force first.
     pub fn rejected(&self) -> impl Iterator<Item = &FileStatus> {
-        self.files.iter().filter(|file| file.state != FileState::Loaded)
+        let of = |state| self.files.iter().filter(move |file| file.state == state);
+        of(FileState::Rejected).chain(of(FileState::Kept))
     }
 }
 

@@ -131,3 +131,20 @@ async fn a_webhook_that_was_refused_is_told_where_its_secret_is_looked_for() {
     assert!(page.contains("Compare the secret with the service") && !page.contains("not the secret"), "{page}");
     house.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_which_no_version_is_in_force_is_named_before_those_that_were_kept() {
+    let house = House::open(&people()).await;
+    let ada = house.signed_in("ada", ADA);
+    let good = "trunkline: 1\nid: aaa\ntitle: A\napi: { base_url: \"https://a.example\" }\n";
+    write(&house, &ada, "integrations/aaa.yaml", good);
+    write(&house, &ada, "integrations/aaa.yaml", &format!("{good}odd1: 1\nodd2: 1\nodd3: 1\nodd4: 1\n"));
+    let page = text(&ada.get("/configuration"));
+    let (_, banner) = page.split_once("class=\"banner\"").unwrap();
+    let (banner, rest) = banner.split_once("</div>").unwrap();
+    for shown in [banner, rest] {
+        let (without, kept) = (shown.find("broken.yaml"), shown.find("aaa.yaml"));
+        assert!(without.is_some() && kept.is_some() && without < kept, "{shown}");
+    }
+    house.close().await;
+}
