@@ -18,6 +18,7 @@ use crate::webhook::silence::{Silence, Watch};
 pub struct Telling {
     task: JoinHandle<()>,
     stop: CancellationToken,
+    silence: (Arc<Silence>, Arc<Watch>),
 }
 
 impl Telling {
@@ -29,13 +30,15 @@ impl Telling {
         seams: &Seams,
         until: &CancellationToken,
     ) -> Self {
-        let watch = Watch {
+        let watch = Arc::new(Watch {
             live: Arc::clone(live),
             events: Arc::clone(store) as _,
+            records: Arc::clone(store) as _,
             clock: Arc::clone(&seams.clock),
             notices: Arc::clone(&seams.metrics.notices),
-        };
-        drop(tokio::spawn(Arc::clone(silence).watch(watch, until.clone())));
+        });
+        drop(tokio::spawn(Arc::clone(silence).watch(Arc::clone(&watch), until.clone())));
+        let silence = (Arc::clone(silence), watch);
         if seams.metrics.notices.are_wanted() {
             let (connections, generation) = (Arc::clone(connections), live.load());
             // A stop in between loses nothing: the next start looks again.
@@ -49,13 +52,15 @@ impl Telling {
             metrics: Arc::clone(&seams.metrics),
         };
         let stop = CancellationToken::new();
-        Self { task: tokio::spawn(notices::run(parts, stop.clone())), stop }
+        Self { task: tokio::spawn(notices::run(parts, stop.clone())), stop, silence }
     }
 
-    /// Stores what waits, and ends.
+    /// Stores what waits and when webhooks last came, and ends.
     pub async fn end(self, grace: Duration) {
         self.stop.cancel();
         // A panic in it has been logged by the process's hook.
         drop(tokio::time::timeout(grace, self.task).await);
+        let (silence, watch) = self.silence;
+        drop(tokio::time::timeout(grace, silence.keep_all(&watch)).await);
     }
 }

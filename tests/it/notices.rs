@@ -327,6 +327,23 @@ fn silence_is_told_once_after_something_was_heard() {
 }
 
 #[test]
+fn a_silence_after_a_duplicate_is_not_told_again_by_the_next_start() {
+    let (app, gone) = (App::answering(204), App::answering(204));
+    let deployment = dying(&app, &gone, "{ group: 0s }");
+    let gateway = deployment.start();
+    let mut client = Client::new(deployment.public);
+    assert_eq!(Ledger::default().send_one(&mut client, 100).unwrap().status, 202);
+    std::thread::sleep(Duration::from_millis(300));
+    // Another ledger begins with the same delivery id.
+    assert_eq!(Ledger::default().send_one(&mut client, 100).unwrap().status, 200);
+    let told = app.await_told("trunkline.webhook.silent", 1, &deployment);
+    gateway.stop();
+    let _again = deployment.start();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(app.told("trunkline.webhook.silent"), told, "{}", deployment.log_tail());
+}
+
+#[test]
 fn without_rules_nothing_is_stored() {
     let deployment = Deployment::of(&[("shop", "trunkline: 1\nid: shop\ntitel: x\n".to_owned())]);
     let _gateway = deployment.start();
