@@ -161,6 +161,7 @@ fn body(url: Option<&Url>, told: &Told) -> Value {
         "since": since.to_string(),
         "step": plain(step),
         "link": link,
+        "page": page,
         "count": told.count,
         "first": told.first.to_string(),
         "about": about,
@@ -222,6 +223,7 @@ mod tests {
                     assert!(said.starts_with("It happened."), "{said}");
                 }
                 assert_eq!(body["link"].is_string(), url.is_some(), "{body}");
+                assert!(body["page"].as_str().is_some_and(|page| page.starts_with('/')), "{body}");
             }
         }
     }

@@ -324,6 +324,10 @@ fn silence_is_told_once_after_something_was_heard() {
     app.await_told("trunkline.webhook.silent", 2, &deployment);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(app.told("trunkline.webhook.silent").len(), 2, "no third: nothing was heard since");
+    let event = own_events(&deployment).remove(0);
+    let shown = deployment.ask("GET", &format!("/events/{}", event["id"].as_str().unwrap()), &Value::Null);
+    let shown = String::from_utf8_lossy(&shown.body).replace("&#x2f;", "/");
+    assert!(shown.contains("<dt>About</dt><dd><a href=\"/integrations/load\">No webhook of `load` came"), "{shown}");
 }
 
 #[test]
