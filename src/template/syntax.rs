@@ -221,6 +221,11 @@ impl<'a, 't> Walk<'a, 't> {
             }
             Expr::Filter(filter) => {
                 self.known("filter", filter.name, &FILTERS, filter.span());
+                let is_named = |argument: &CallArg<'_>| matches!(argument, CallArg::Kwarg(..) | CallArg::KwargSplat(_));
+                if filter.name == "default" && filter.args.iter().any(is_named) {
+                    let what = "`default` takes its value without a name: `default('…')`, or `default('…', true)`";
+                    self.refuse(what.to_owned(), filter.span());
+                }
                 filter.expr.iter().for_each(|inner| self.expression(inner));
                 self.arguments(&filter.args);
             }
@@ -304,6 +309,7 @@ mod tests {
             ("rnge(3)", "there is no function `rnge`"),
             ("body.items()", "values have no methods here: use a filter"),
             ("body | indent(3)", "there is no filter `indent`"),
+            ("body.a | default(value='K')", "`default` takes its value without a name"),
         ];
         for (source, message) in cases {
             let error = expression(source).expect_err(source);
