@@ -60,6 +60,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// How an empty one is to begin.
+    const fn beginning(self) -> &'static str {
+        match self {
+            Self::Integration => "Begin with `trunkline: 1` and an `id`.",
+            Self::Gateway => {
+                "Begin with `trunkline: 1`, `public_url` and `integrations`, the directories of definitions."
+            }
+        }
+    }
+
     /// The schema of such files, compiled once.
     pub fn schema(self) -> &'static Schema {
         static INTEGRATION: LazyLock<Schema> = LazyLock::new(|| compiled(schema::integration()));
@@ -81,6 +91,9 @@ pub fn resolve(kind: Kind, file: &Arc<PathBuf>, text: &str, environment: &dyn En
     let parsed = parse(file, text);
     let mut problems = parsed.problems;
     let Some(mut document) = parsed.document else {
+        for problem in problems.iter_mut().filter(|problem| problem.code == Code::Empty) {
+            problem.help = Some(kind.beginning().to_owned());
+        }
         say_nothing_of(&[], &mut problems);
         return Resolved { problems, ..Resolved::default() };
     };
@@ -231,4 +244,20 @@ fn faulty_spots(document: &Document) -> Vec<String> {
 /// The place of the id of a file, for a problem about it.
 pub fn id_place(document: &Document) -> Place {
     document.place("/id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_told_what_one_of_its_kind_begins_with() {
+        let file = Arc::new(PathBuf::from("a.yaml"));
+        let help = |kind| {
+            let problems = resolve(kind, &file, "", &HashMap::<String, String>::new()).problems;
+            problems.into_iter().next().and_then(|problem| problem.help).unwrap_or_default()
+        };
+        assert!(help(Kind::Integration).contains("`id`"), "{}", help(Kind::Integration));
+        assert!(!help(Kind::Gateway).contains("`id`"), "{}", help(Kind::Gateway));
+    }
 }

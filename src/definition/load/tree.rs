@@ -52,10 +52,7 @@ pub fn parse(file: &Arc<PathBuf>, text: &str) -> Parsed {
         Some((Value::Null, _)) | None if finished => {
             let empty = "the file is empty: it has no YAML document";
             let place = Place::file(Arc::clone(file));
-            problems.push(
-                Problem::error(Code::Empty, place, empty)
-                    .help("Begin with `trunkline: 1`, and an `id` where it is the definition of an integration."),
-            );
+            problems.push(Problem::error(Code::Empty, place, empty));
             None
         }
         Some((value, spot)) if finished => Some(Document { file: Arc::clone(file), value, places: Arc::new(spot) }),
