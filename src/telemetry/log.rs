@@ -21,8 +21,9 @@ use crate::base::plain::{self, is_invisible};
 /// Lines that may wait to be written.
 const QUEUE: usize = 4_096;
 /// Libraries whose news is nothing an operator can act on. What `pingora_core::apps` calls an error is a client that does
-/// not speak HTTP/2, as often as it likes.
-const QUIET: &str = "pingora_core=error,pingora_core::apps=off,pingora_proxy=error,pingora_pool=error,sled=warn,hickory_resolver=warn,\
+/// not speak HTTP/2, and `pingora_proxy::proxy_trait` one that reset a stream before it was answered, as often as it likes;
+/// neither says anything else.
+const QUIET: &str = "pingora_core=error,pingora_core::apps=off,pingora_proxy=error,pingora_proxy::proxy_trait=off,pingora_pool=error,sled=warn,hickory_resolver=warn,\
     hickory_proto=warn,hyper=warn,hyper_util=warn,rustls=warn,h2=warn,reqwest=warn,notify=warn";
 
 /// How lines look.
@@ -236,6 +237,20 @@ mod tests {
         ] {
             assert_eq!(redact(text), text);
         }
+    }
+
+    #[test]
+    fn a_client_that_resets_its_streams_makes_no_errors_of_the_library() {
+        let filter = EnvFilter::builder().parse(format!("{QUIET},info")).expect("a filter");
+        let (sender, lines) = sync_channel(8);
+        let queue = Queue { sender, dropped: Arc::default(), json: false };
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter).with_writer(queue).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::error!(target: "pingora_proxy::proxy_trait", "failed to send error response to downstream");
+            tracing::error!(target: "pingora_proxy", "broken");
+        });
+        let lines: Vec<_> = lines.try_iter().map(|line| String::from_utf8_lossy(&line).into_owned()).collect();
+        assert!(lines.len() == 1 && lines[0].contains("broken"), "{lines:?}");
     }
 
     #[test]
