@@ -38,6 +38,9 @@ impl Carried {
 
 /// A piece of a request's body passes.
 pub fn sends(door: &ProxyDoor, context: &mut Context, piece: &[u8]) {
+    if let Some(guard) = &context.guard {
+        guard.passes(piece);
+    }
     let most = door.parts.outbound.activity().content_bytes();
     if most > 0 {
         let carried = context.carried.get_or_insert_default();

@@ -6,6 +6,7 @@
 //! without one to the caller, because who could give it is what waits. Called by `forward`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pingora::proxy::Session;
@@ -23,11 +24,22 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Looks after a call until it is dropped.
 #[derive(Debug)]
-pub struct Guard(AbortHandle);
+pub struct Guard {
+    task: AbortHandle,
+    /// Bytes of its body that were sent on, or are about to be.
+    sent: Arc<AtomicU64>,
+}
+
+impl Guard {
+    /// A piece of the body passes.
+    pub fn passes(&self, piece: &[u8]) {
+        self.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -35,12 +47,13 @@ impl Drop for Guard {
 /// enough.
 pub fn guard(door: &Arc<ProxyDoor>, session: &Session, context: &Context) -> Option<Guard> {
     let call = context.call.as_deref().filter(|call| call.ready.http == HttpVersions::Two)?;
-    let timeouts = call.ready.timeouts;
+    let (timeouts, sent) = (call.ready.timeouts, Arc::new(AtomicU64::new(0)));
     let stuck = Stuck {
         door: Arc::clone(door),
         watch: underway::shared_watch(session)?,
         patience: timeouts.response.max(timeouts.idle),
         began: context.began,
+        sent: Arc::clone(&sent),
         ended: Ended {
             at: context.at,
             id: context.id.clone(),
@@ -58,7 +71,7 @@ pub fn guard(door: &Arc<ProxyDoor>, session: &Session, context: &Context) -> Opt
             content: None,
         },
     };
-    Some(Guard(tokio::spawn(stuck.look_after()).abort_handle()))
+    Some(Guard { task: tokio::spawn(stuck.look_after()).abort_handle(), sent })
 }
 
 /// A call that may get stuck.
@@ -68,6 +81,7 @@ struct Stuck {
     /// What its answer may take once the service takes no more of it.
     patience: Duration,
     began: Duration,
+    sent: Arc<AtomicU64>,
     /// How it is written down then.
     ended: Ended,
 }
@@ -79,6 +93,7 @@ impl Stuck {
             let now = self.door.parts.clock.monotonic();
             if self.watch.service_is_overdue(now.saturating_sub(self.patience)) {
                 self.ended.took = now.saturating_sub(self.began);
+                self.ended.bytes.0 = self.sent.load(Ordering::Relaxed);
                 return self.give_up();
             }
         }

@@ -402,4 +402,14 @@ async fn an_upload_that_a_service_of_http_2_only_takes_no_more_of_is_given_up() 
     tokio::time::timeout(Duration::from_secs(30), over).await.expect("the service holds the call");
     let sample = "trunkline_upstream_errors_total{integration=\"svc\",reason=\"response_timeout\"}";
     assert!((doors.metric(sample) - 1.0).abs() < f64::EPSILON, "{}", doors.metric(sample));
+    let sent = async {
+        loop {
+            if let Some(entry) = doors.activity.newest(1, |_| true).first() {
+                return entry.sent_bytes;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let sent = tokio::time::timeout(Duration::from_secs(30), sent).await.expect("the call is written down");
+    assert!((1..=100_000).contains(&sent), "{sent}: the service may have acted on what it has");
 }
