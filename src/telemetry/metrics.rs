@@ -163,7 +163,8 @@ metrics! {
     admin_limits_reached: counter "trunkline_admin_limits_reached_total" "What the admin side cut short or refused for a bound of `limits`, by its name: `admin_answer_bytes` (an answer was not kept for its key), `replay_deliveries` (a plan has not all that fit), `config_history_bytes` (a file's text was not kept), `listed_faults` (a fault of a file was not kept), `webhook_endpoints` (one was not made)." ["limit"];
     http_refusals: counter "trunkline_http_refusals_total" "Requests the gateway itself refused, by its error code." ["door", "code"];
     door_connections: gauge "trunkline_door_connections" "Open connections at a door." ["door"];
-    door_connections_refused: counter "trunkline_door_connections_refused_total" "Connections closed at once because a cap was reached: total, source." ["door", "reason"];
+    door_connections_refused: counter "trunkline_door_connections_refused_total" "Connections closed at once because a cap was reached: total, source." ["door", "reason"]
+        begins Gateway [&["public", "proxy", "admin"], &["total", "source"]];
     door_connections_broken: counter "trunkline_door_connections_broken_total" "Connections ended by what came on them: `proxy_protocol` (no header, or a wrong one), tls (no handshake), timeout (neither in time), flood (HTTP/2 frames that carry nothing)." ["door", "reason"];
     whole_body_bytes: gauge "trunkline_whole_body_bytes" "Bytes of the bodies of requests that are read whole, beyond the first 16 KiB of each over HTTP/1.1." ["door"];
     whole_answer_bytes: gauge "trunkline_whole_answer_bytes" "Memory that answers take which are read whole, but for the first 16 KiB of each." [];
@@ -308,6 +309,7 @@ mod tests {
             lines(&metrics, "trunkline_panics_total{place=\"queue\"}"),
             ["trunkline_panics_total{place=\"queue\"} 0"]
         );
+        assert_eq!(lines(&metrics, "trunkline_door_connections_refused_total").len(), 3 * 2);
         assert_eq!(lines(&metrics, "trunkline_webhooks_received_total"), [""; 0]);
         metrics.begin(Whose::Webhooks, "shop");
         metrics.webhooks_received.with_label_values(&["shop", "signature_stale"]).inc();

@@ -343,8 +343,9 @@ fn the_page_of_metrics_is_in_step_with_the_catalogue() {
          process's own numbers (`process_cpu_seconds_total`, `process_resident_memory_bytes`, …) stand beside them.\n\n\
          Labels are bounded: `integration` has the ids of loaded definitions and `other`, the rest are small enumerations.\n\
          No label has a connection, a path, an address or an error's text: see `/api/activity` for these. `dashboards/` has\n\
-         dashboards for Grafana, `dashboards/rules/` [alerts](ALERTS.md). Counters that these name, and those without labels,\n\
-         are there at 0 before they count: of a series that begins with its first count, `increase` misses that one.\n\n\
+         dashboards for Grafana, `dashboards/rules/` [alerts](ALERTS.md). Counters that alerts read, but for those by `code`, and\n\
+         those without labels are there at 0 before they count: of a series that begins with its first count, `increase` misses\n\
+         that one, as it does of the others.\n\n\
          | Metric | Kind | Labels | What it tells |\n|---|---|---|---|\n",
     );
     page.extend(CATALOGUE.iter().map(|Entry { name, kind, help, labels, .. }| {
