@@ -32,13 +32,17 @@ const FIELDS: [(&str, usize); 13] = [
 ];
 
 /// Blocks of integrations whose names would be those of secrets.
-const BLOCKS: [&str; 5] = ["assertion", "auth", "client_auth", "hmac", "jwt"];
+const BLOCKS: [&str; 4] = ["assertion", "auth", "hmac", "jwt"];
+/// A field of theirs that has one of a few words, and would be one.
+const WORD_FIELD: &str = "client_auth";
 
 /// A name with its sign; one that begins an entry, without, where it may be a telling one; an option of a command; a
 /// variable of an environment file; a scheme of `Authorization`. What follows a telling name is secret.
 #[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
 static TELLING: LazyLock<Regex> = LazyLock::new(|| {
-    let whole = WORDS.join("|");
+    // Features of integrations begin with `JWT` as well.
+    let whole: Vec<_> = WORDS.into_iter().filter(|word| *word != "jwt").collect();
+    let whole = whole.join("|");
     let name = format!(r"(?:[\w.-]*?(?:{STEMS}|key|token)[\w-]*|{whole})");
     let with_sign = r#"\b[\w.-]+["']?\s*[:=]"#;
     let without = format!(r#"(?:^|[{{\[,])[\s\-"'?]*{name}(?:["']|\s|$)"#);
@@ -213,7 +217,7 @@ fn is_telling(name: &str, has_sign: bool) -> bool {
     // `Basic` is a scheme, and with a sign a block of integrations.
     let is_whole = name.eq_ignore_ascii_case(if has_sign { "pem" } else { "basic" });
     is_whole
-        || is_sensitive(name)
+        || is_sensitive(name) && name != WORD_FIELD
         || STEM.is_match(name)
         || name.split(|c: char| !c.is_alphanumeric()).any(is_part)
         || words(name).iter().any(is_near)
@@ -439,6 +443,8 @@ mod tests {
             "hmac: §",
             "auth: §",
             "auth: \"§",
+            "jwt : §",
+            "pin : §",
             "passcode: §",
             "pass_word: §",
             "pswd: §",
@@ -504,6 +510,7 @@ mod tests {
             "auth:\n  oauth2:\n    authorize: https://a.example\nlisten: [x\n",
             "verify:\n  hmac:\n    algorithm: sha256\nlisten: [x\n",
             "verify: { hmac: { algorithm: sha256 }\n",
+            "client_auth: basic\nfeatures: [JWT bearer, REST API]\nlisten: [x\n",
             "client_auth_method: basic\nverified: true\npassed: a\nlisten: [x\n",
             "auth: { jwt: { header: Authorization, algorithms: [HS256] }\n",
             "jwt:\n  algorithm: RS256\n  expires: 1h\nlisten: [x\n",
