@@ -71,12 +71,11 @@ impl Expr {
     /// # Errors
     /// When an operation does not fit its values, or the limits are reached.
     pub fn value(&self, context: &Context) -> Result<Value, TemplateError> {
-        let compiled = match self.program.compiled.get() {
-            Some(compiled) => compiled,
-            None => {
-                let compiled = self.program.compile(&self.source)?;
-                self.program.compiled.get_or_init(|| compiled)
-            }
+        let compiled = if let Some(compiled) = self.program.compiled.get() {
+            compiled
+        } else {
+            let compiled = self.program.compile(&self.source)?;
+            self.program.compiled.get_or_init(|| compiled)
         };
         compiled.eval(context.root()).map_err(|error| self.explain(&error))
     }

@@ -158,7 +158,7 @@ impl Silence {
                 }
             }
             Err(error) => {
-                tracing::debug!(integration = &**integration, "when a webhook last came is not kept: {error}")
+                tracing::debug!(integration = &**integration, "when a webhook last came is not kept: {error}");
             }
         }
     }
