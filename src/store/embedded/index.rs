@@ -96,6 +96,8 @@ pub struct Index {
     /// Something was read that is not what was written.
     suspect: AtomicBool,
     applied: AtomicU64,
+    /// How often it was opened.
+    openings: AtomicU64,
 }
 
 impl Index {
@@ -119,6 +121,7 @@ impl Index {
             open: RwLock::new(None),
             suspect: AtomicBool::new(false),
             applied: AtomicU64::new(0),
+            openings: AtomicU64::new(0),
         }
     }
 
@@ -130,6 +133,7 @@ impl Index {
     /// Opens the index after it was closed or failed.
     pub fn reopen(&self) -> Result<(), StoreError> {
         self.close();
+        self.openings.fetch_add(1, Ordering::AcqRel);
         // sled would make it for everybody to read.
         own_directory(&self.directory).map_err(|error| StoreError::Unavailable(Arc::from(error.to_string())))?;
         remove_unfinished_snapshots(&self.directory);
@@ -248,6 +252,11 @@ impl Index {
     /// Whether something was read since the opening that is not what was written.
     pub fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Acquire)
+    }
+
+    /// How often it was opened: what was read of it is of one opening where that is as it was before.
+    pub fn openings(&self) -> u64 {
+        self.openings.load(Ordering::Acquire)
     }
 
     /// The journal sequence up to which the index is applied.

@@ -58,6 +58,7 @@ impl Embedded {
 
     /// Removes the oldest segment, when it is old enough and no one works on what is in it.
     async fn retire_oldest(&self, retired: &mut Retired) -> Result<bool, StoreError> {
+        let openings = self.index.openings();
         let directory = self.directory.join("events");
         let failed = |error: std::io::Error| super::open::unavailable(&directory, &error);
         let segments = segment::list(&*self.disk, &directory).map_err(failed)?;
@@ -74,6 +75,10 @@ impl Embedded {
         }
         self.up_to_date().await?;
         let Some(sorted) = self.sort_out(oldest, &contents, now)? else { return Ok(false) };
+        if self.index.openings() != openings {
+            // It was repaired meanwhile, and what it did not have yet would be taken for gone.
+            return Ok(false);
+        }
         retired.carried += self.carry(&sorted.live).await?;
         self.forget(&sorted).await?;
         self.events.retire(next).await?;
@@ -189,4 +194,105 @@ struct Sorted {
     seen: std::collections::HashSet<u128>,
     /// Keeps all of them as they are.
     held: Vec<Settling>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io;
+    use std::path::{Path, PathBuf};
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::super::index::Index;
+    use super::super::{Options, open};
+    use super::*;
+    use crate::base::clock::SystemClock;
+    use crate::base::id::EventId;
+    use crate::base::units::Reserve;
+    use crate::store::Events as _;
+    use crate::store::disk::{Disk, DiskFile, Space, SystemDisk};
+    use crate::store::model::NewEvent;
+
+    /// A disk on which the next read comes while an index is made anew, which has nothing yet.
+    #[derive(Debug, Default)]
+    struct Repairing(Mutex<Option<Arc<Index>>>);
+
+    impl Disk for Repairing {
+        fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            SystemDisk.create(path)
+        }
+
+        fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            SystemDisk.append(path)
+        }
+
+        fn update(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            SystemDisk.update(path)
+        }
+
+        fn read(&self, path: &Path) -> io::Result<File> {
+            if let Some(index) = self.0.lock().expect("no panic").take() {
+                index.wipe().expect("is made anew");
+            }
+            SystemDisk.read(path)
+        }
+
+        fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+            SystemDisk.list(directory)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            SystemDisk.rename(from, to)
+        }
+
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            SystemDisk.remove(path)
+        }
+
+        fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+            SystemDisk.sync_directory(directory)
+        }
+
+        fn space(&self, path: &Path) -> io::Result<Space> {
+            SystemDisk.space(path)
+        }
+    }
+
+    fn event(number: u128) -> NewEvent {
+        NewEvent {
+            id: EventId::from_u128(number << 80),
+            integration: Arc::from("github"),
+            endpoint: None,
+            event_type: "push".to_owned(),
+            delivery_id: Some(number.to_string()),
+            dedupe_window: Duration::from_hours(1),
+            received_at: Timestamp::from_millis(1),
+            query: String::new(),
+            headers: Vec::new(),
+            body: Bytes::from(vec![b'b'; 1_000]),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_removed_by_an_index_that_is_made_anew_meanwhile() {
+        let (directory, disk) = (tempfile::tempdir().expect("a directory"), Arc::new(Repairing::default()));
+        let options = Options {
+            segment_bytes: 2_000,
+            min_free: Reserve::Bytes(0),
+            disk: Arc::clone(&disk) as _,
+            ..Options::new(directory.path(), Arc::new(SystemClock::new()))
+        };
+        let store = open(&options).expect("opens");
+        for number in 1..9 {
+            store.accept(event(number)).await.expect("accepts");
+        }
+        store.up_to_date().await.expect("is in the index");
+        *disk.0.lock().expect("no panic") = Some(Arc::clone(&store.index));
+        assert_eq!(store.retire().await.expect("nothing fails"), Retired::default());
+        assert!(segment::path(&directory.path().join("events"), 1).exists(), "what is queued is gone with its segment");
+        store.close().await;
+    }
 }
