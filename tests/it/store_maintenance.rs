@@ -432,6 +432,22 @@ fn magic(directory: &Path, first: u64) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn what_is_no_store_is_told_as_it_is() {
+    let directory = TempDir::new().unwrap();
+    let options = |name: &str| small(&directory.path().join(name), &Arc::new(ManualClock::at(NOW)));
+    fs::write(directory.path().join("file"), "").unwrap();
+    let target = directory.path().join("backup");
+    for (name, words) in [("nothing", "the first start of a gateway makes it"), ("file", "is no directory")] {
+        let checked = maintenance::check(&options(name)).unwrap_err().to_string();
+        let backed_up = maintenance::backup(&options(name), &target).unwrap_err().to_string();
+        assert!(checked.contains(words) && backed_up.contains(words), "{checked}\n{backed_up}");
+    }
+    let refused = open(options("file")).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::NotFound(what) if what.contains("is no directory")), "{refused}");
+    assert!(!target.exists());
+}
+
+#[tokio::test]
 async fn a_store_of_the_format_without_salts_is_gone_on_with_and_has_them_from_the_next_start_on() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("format"), r#"{"format":4}"#).unwrap();

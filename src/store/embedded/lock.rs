@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::open::unavailable;
+use super::open::{no_store, unavailable};
 use crate::store::StoreError;
 use crate::store::disk::own_directory;
 
@@ -50,7 +50,7 @@ impl Lock {
     pub fn take_existing(directory: &Path) -> Result<Self, StoreError> {
         let known = ["format", "events", "records", "audit"];
         if !known.iter().any(|part| directory.join(part).exists()) {
-            return Err(StoreError::NotFound(format!("there is no store at {}", directory.display())));
+            return Err(no_store(directory));
         }
         Self::take(directory)
     }

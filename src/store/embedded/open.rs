@@ -1,7 +1,7 @@
 //! Opening a store: lock, format, journals, index, scheduler. What an opening writes is in [`super::begin`].
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -261,7 +261,7 @@ fn prepare(options: &Options) -> Result<Option<Salt>, StoreError> {
             let salt = Some(read_salt(&bytes)).filter(|salt| found == FORMAT && *salt != Salt::NONE);
             emptied(&**disk, directory).map_or(Ok(salt), |part| Err(emptied_error(&part)))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             // The format is written last, before anything is in the journals.
             for part in parts.iter().filter(|part| part.exists()) {
                 if fs::read_dir(part).map_err(io)?.next().is_some() {
@@ -343,7 +343,7 @@ pub(super) fn caught_up(options: &Options, from: &Surroundings) -> Result<(Index
         Err(error @ StoreError::Damaged { .. }) if is_about(&error, &path) => {
             tracing::warn!(error = %error, "the index is made anew from the journal");
             match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unavailable(&path, &error)),
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(unavailable(&path, &error)),
                 _ => Index::open(&path, options.cache_bytes).and_then(whole),
             }
         }
@@ -433,9 +433,20 @@ pub(super) fn bytes_of_journals(directory: &Path) -> u64 {
     files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
 }
 
+/// What is told where a store should be and is not.
+pub(super) fn no_store(directory: &Path) -> StoreError {
+    if directory.is_file() {
+        return unavailable(directory, &ErrorKind::NotADirectory.into());
+    }
+    StoreError::NotFound(format!("there is no store at {}: the first start of a gateway makes it", directory.display()))
+}
+
 pub(super) fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
-    if error.kind() == std::io::ErrorKind::StorageFull {
+    if error.kind() == ErrorKind::StorageFull {
         return StoreError::NoRoom { path: path.display().to_string() };
+    }
+    if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotADirectory) && !path.is_dir() {
+        return StoreError::NotFound(format!("{} is no directory: it, or what it is in, is a file", path.display()));
     }
     StoreError::Unavailable(Arc::from(format!("{}: {error}", path.display())))
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::lock::{LOCK, Lock};
 use super::super::open::{
-    FORMAT, JOURNALS, Options, RESTORED, RESTORING, emptied, new_salt, unavailable, write_format,
+    FORMAT, JOURNALS, Options, RESTORED, RESTORING, emptied, new_salt, no_store, unavailable, write_format,
 };
 use super::salvage;
 use crate::base::clock::Timestamp;
@@ -125,7 +125,7 @@ struct Manifest {
 /// empty; [`StoreError::Damaged`] when nothing of the store's journals can be read.
 pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> {
     if !options.directory.join("format").exists() {
-        return Err(StoreError::NotFound(format!("there is no store at {}", options.directory.display())));
+        return Err(no_store(&options.directory));
     }
     empty_directory(to, &[])?;
     // Of several at once one goes on, and only that one may clean up.
