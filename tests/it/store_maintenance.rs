@@ -14,6 +14,8 @@ use trunkline::base::random::SeededRandom;
 use trunkline::store::embedded::maintenance::Unfinished;
 use trunkline::store::embedded::{Embedded, Options, Retention, maintenance};
 use trunkline::store::journal::frame::{self, Read};
+use trunkline::store::journal::salt::Salt;
+use trunkline::store::journal::segment;
 use trunkline::store::model::{
     Accepted, Attempt, AuditEntry, Claim, DeliveryState, EventState, Lane, Leased, NO_RULE, NewEvent, PlannedDelivery,
     RecordKey, Verdict,
@@ -431,6 +433,68 @@ fn magic(directory: &Path, first: u64) -> Vec<u8> {
     fs::read(directory.join(format!("events/{first:020}.journal"))).unwrap()[..8].to_vec()
 }
 
+/// Makes a store one of format 4, whose first segment has no salt.
+fn take_salt_away(directory: &Path) {
+    let first = segment::path(&directory.join("events"), 1);
+    let bytes = fs::read(&first).unwrap();
+    let mut old = segment::header_after(1, None, Salt::NONE);
+    for (frame, number) in frames(&bytes).into_iter().zip(1..) {
+        let Read::Frame(found, _) = frame::decode(&bytes[frame..]) else { panic!("no frame") };
+        frame::encode(number, found.payload, &mut old);
+    }
+    fs::write(first, old).unwrap();
+    fs::write(directory.join("format"), r#"{"format":4}"#).unwrap();
+    // It tells where things stood.
+    fs::remove_dir_all(directory.join("index")).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_the_format_without_salts_has_them_from_the_first_entry_on() {
+    let lab = Lab::begin().await;
+    let before = lab.accept().await;
+    lab.store.close().await;
+    take_salt_away(lab.directory.path());
+    let lab = lab.reopen().await;
+    let after = [lab.accept().await, lab.accept().await];
+    assert_eq!(magic(lab.directory.path(), 1), b"TLJRNL\0\x02");
+    assert_eq!(magic(lab.directory.path(), 2), b"TLJRNL\0\x03");
+    assert_eq!(lab.segments("events"), 2, "it takes no segment more");
+    let lab = lab.killed().await;
+    for id in [before, after[0], after[1]] {
+        assert_eq!(lab.state(id).await, Some(EventState::Queued));
+    }
+    lab.store.close().await;
+    assert_eq!(maintenance::check(&lab.options()).unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_empty_store_of_the_format_without_salts_is_gone_on_with() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("format"), r#"{"format":4}"#).unwrap();
+    for part in ["events", "records", "audit"] {
+        fs::create_dir(directory.path().join(part)).unwrap();
+    }
+    let clock = Arc::new(ManualClock::at(NOW));
+    let store = open(small(directory.path(), &clock)).await.unwrap();
+    let lab = Lab { directory, clock, random: SeededRandom::new(5), store };
+    let kept = lab.accept().await;
+    assert_eq!(magic(lab.directory.path(), 1), b"TLJRNL\0\x03");
+    let lab = lab.killed().await;
+    assert_eq!(lab.state(kept).await, Some(EventState::Queued));
+    lab.store.close().await;
+    assert!(maintenance::check(&lab.options()).unwrap().problems.is_empty());
+}
+
+/// Where the frames of a salted segment begin.
+fn frames(bytes: &[u8]) -> Vec<usize> {
+    let (mut at, mut found) = (HEADER, Vec::new());
+    while let Read::Frame(_, taken) = frame::decode(&bytes[at..]) {
+        found.push(at);
+        at += taken;
+    }
+    found
+}
+
 #[tokio::test]
 async fn what_is_no_store_is_told_as_it_is() {
     let directory = TempDir::new().unwrap();
@@ -445,32 +509,6 @@ async fn what_is_no_store_is_told_as_it_is() {
     let refused = open(options("file")).await.unwrap_err();
     assert!(matches!(&refused, StoreError::NotFound(what) if what.contains("is no directory")), "{refused}");
     assert!(!target.exists());
-}
-
-#[tokio::test]
-async fn a_store_of_the_format_without_salts_is_gone_on_with_and_has_them_from_the_next_start_on() {
-    let directory = TempDir::new().unwrap();
-    fs::write(directory.path().join("format"), r#"{"format":4}"#).unwrap();
-    for part in ["events", "records", "audit"] {
-        fs::create_dir(directory.path().join(part)).unwrap();
-    }
-    let clock = Arc::new(ManualClock::at(NOW));
-    let store = open(small(directory.path(), &clock)).await.unwrap();
-    let lab = Lab { directory, clock, random: SeededRandom::new(5), store };
-    let before = lab.accept().await;
-    assert_eq!(magic(lab.directory.path(), 1), b"TLJRNL\0\x02");
-    let lab = lab.reopen().await;
-    let after = lab.accept().await;
-    let newest = fs::read_dir(lab.directory.path().join("events")).unwrap().map(|file| file.unwrap().file_name());
-    let newest = newest.filter_map(|name| name.to_str()?.strip_suffix(".journal")?.parse().ok()).max().unwrap();
-    assert!(newest > 1);
-    assert_eq!(magic(lab.directory.path(), newest), b"TLJRNL\0\x03");
-    let lab = lab.reopen().await;
-    for id in [before, after] {
-        assert_eq!(lab.state(id).await, Some(EventState::Queued));
-    }
-    lab.store.close().await;
-    assert!(maintenance::check(&lab.options()).unwrap().problems.is_empty());
 }
 
 #[tokio::test]

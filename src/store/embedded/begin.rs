@@ -14,7 +14,7 @@ use super::open::{DEATHS, Options, RESTORED, is_about, new_salt, scheduler, unav
 use super::{Embedded, Entry};
 use crate::base::id::EventId;
 use crate::store::StoreError;
-use crate::store::journal::Durability;
+use crate::store::journal::{Durability, salt};
 
 /// Why an item is given up that ended its processes.
 const POISON: &str = "given up: the process ended each time this was tried; replay it when the cause is found";
@@ -39,6 +39,8 @@ pub struct Beginning {
 pub struct Left {
     options: Options,
     is_older: bool,
+    /// What hides the numbers of entries from here on: none where it is of an older format.
+    salt: salt::Current,
     /// Why the index is not open, where the disk had no room for it.
     blind: Option<StoreError>,
     /// Items that the last process held when it ended.
@@ -49,8 +51,8 @@ pub struct Left {
 
 impl Left {
     /// What is left where nothing was under way.
-    pub fn new(options: &Options, is_older: bool) -> Self {
-        Self { options: options.clone(), is_older, blind: None, interrupted: Vec::new(), poison: Vec::new() }
+    pub fn new(options: &Options, is_older: bool, salt: salt::Current) -> Self {
+        Self { options: options.clone(), is_older, salt, blind: None, interrupted: Vec::new(), poison: Vec::new() }
     }
 
     /// Takes note of what was under way, each with how many processes before the last ended with it.
@@ -127,9 +129,10 @@ impl Embedded {
     fn take_over(&self) -> Result<(), StoreError> {
         let mut held = self.beginning.left();
         let Some(left) = held.as_mut().filter(|left| left.is_older) else { return Ok(()) };
-        let written =
-            write_format(&self.directory, new_salt()?).and_then(|()| self.disk.sync_directory(&self.directory));
+        let salt = new_salt()?;
+        let written = write_format(&self.directory, salt).and_then(|()| self.disk.sync_directory(&self.directory));
         written.map_err(|error| unavailable(&self.directory.join("format"), &error))?;
+        left.salt.set(salt);
         left.is_older = false;
         Ok(())
     }

@@ -27,7 +27,7 @@ use crate::base::units::Reserve;
 use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk, create_file, own_directory};
 use crate::store::journal::mark;
-use crate::store::journal::salt::Salt;
+use crate::store::journal::salt::{self, Salt};
 use crate::store::journal::segment::{self, End};
 use crate::store::journal::{self, Journal, JournalOptions};
 use crate::store::model::{Attempt, Lane};
@@ -108,7 +108,7 @@ impl Options {
         }
     }
 
-    pub(super) fn journal(&self, name: &str, salt: Salt) -> JournalOptions {
+    pub(super) fn journal(&self, name: &str, salt: &salt::Current) -> JournalOptions {
         JournalOptions {
             directory: self.directory.join(name),
             segment_bytes: self.segment_bytes,
@@ -116,7 +116,7 @@ impl Options {
             disk: Arc::clone(&self.disk),
             clock: Arc::clone(&self.clock),
             synced: Arc::default(),
-            salt,
+            salt: salt.clone(),
         }
     }
 }
@@ -148,13 +148,14 @@ pub(super) fn new_salt() -> Result<Salt, StoreError> {
 pub fn look_into(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     let lock = Arc::new(Lock::take(&options.directory)?);
     super::maintenance::end_interrupted(&options.directory)?;
-    // One of an older format has none until the next start: the version before may still have to read what is written.
+    // One of an older format has none until it is begun: the version before may still have to read what is written.
     let salt = prepare(options)?;
     let is_older = salt.is_none();
+    let salt = salt::Current::of(salt.unwrap_or_default());
     let surroundings = options.surroundings();
     let dedupe = Arc::clone(&surroundings.dedupe);
     let synced = Arc::clone(&surroundings.synced);
-    let mut left = Left::new(options, is_older);
+    let mut left = Left::new(options, is_older, salt.clone());
     let (index, end, found) = match caught_up(options, &surroundings) {
         Ok((index, end)) => {
             let (found, interrupted) = scheduler(options, &index, end)?;
@@ -169,13 +170,12 @@ pub fn look_into(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     };
     let (index, scheduler) = (Arc::new(index), Arc::new(Mutex::new(found)));
     let wake = Arc::new(watch::Sender::new(0));
-    let salt = salt.unwrap_or_default();
-    let records = Arc::new(Records::open(options.journal("records", salt), Arc::clone(&lock))?);
-    let audit = Arc::new(AuditLog::open(options.journal("audit", salt), Arc::clone(&lock))?);
+    let records = Arc::new(Records::open(options.journal("records", &salt), Arc::clone(&lock))?);
+    let audit = Arc::new(AuditLog::open(options.journal("audit", &salt), Arc::clone(&lock))?);
     let (applier, feed) = Applier::start(Arc::clone(&index), surroundings, Arc::clone(&lock) as _)
         .map_err(|error| unavailable(&options.directory, &error))?;
     let sink = sink(Arc::clone(&scheduler), Arc::clone(&wake), feed);
-    let journal = JournalOptions { synced, ..options.journal("events", salt) };
+    let journal = JournalOptions { synced, ..options.journal("events", &salt) };
     Ok(Arc::new(Embedded {
         directory: options.directory.clone(),
         disk: Arc::clone(&options.disk),

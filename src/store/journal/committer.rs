@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::answers::{self, Reply, Told};
 use super::mark::{Bounds, Mark};
 use super::queue::{Queue, Taken};
+use super::salt::Salt;
 use super::segment::{self, End};
 use super::watermark::Watermark;
 use super::{Appended, Counts, Durability, JournalOptions, Pointer, Sink, frame};
@@ -114,6 +115,8 @@ pub struct Committer<T> {
     options: JournalOptions,
     sink: Sink<T>,
     mark: Mark,
+    /// Of the current segment.
+    salt: Salt,
     /// The first sequence number that is kept.
     first: u64,
     file: Option<Box<dyn DiskFile>>,
@@ -146,6 +149,7 @@ impl<T> Committer<T> {
         let was = mark.bounds().first > 0;
         let mut committer = Self {
             first: mark.bounds().first.max(1),
+            salt: options.salt.get(),
             shared,
             sink,
             mark,
@@ -297,7 +301,7 @@ impl<T> Committer<T> {
             let offset = self.offset + (self.unsynced.len() - begin) as u64;
             let length = u32::try_from(append.payload.len()).unwrap_or(u32::MAX);
             places.push(Appended { sequence, pointer: Pointer { segment: self.segment, offset, length } });
-            frame::encode(self.options.salt.hide(sequence), &append.payload, &mut self.unsynced);
+            frame::encode(self.salt.hide(sequence), &append.payload, &mut self.unsynced);
         }
         if begin == 0 {
             self.unsynced_since = self.options.clock.monotonic();
@@ -332,12 +336,17 @@ impl<T> Committer<T> {
         self.options.synced.store(self.synced, Ordering::Release);
     }
 
-    /// Begins a new segment when this one is full.
+    /// Begins a new segment when this one is full, or of a salt that is not used any more.
     fn roll(&mut self) -> io::Result<()> {
-        if self.file.is_some() && self.offset < self.options.segment_bytes {
+        let is_outdated = self.salt != self.options.salt.get();
+        if self.file.is_some() && self.offset < self.options.segment_bytes && !is_outdated {
             return Ok(());
         }
         self.sync()?;
+        if is_outdated {
+            // It may be empty: then its name is the new one's.
+            return self.reopen();
+        }
         self.mark.sync()?;
         self.begin_segment()
     }
@@ -345,9 +354,9 @@ impl<T> Committer<T> {
     fn begin_segment(&mut self) -> io::Result<()> {
         self.file = None;
         let first = self.synced + 1;
-        let JournalOptions { disk, directory, salt, .. } = &self.options;
-        self.file = Some(segment::create(&**disk, directory, first, *salt)?);
-        let offset = segment::header_length(*salt) as u64;
+        let JournalOptions { disk, directory, .. } = &self.options;
+        self.file = Some(segment::create(&**disk, directory, first, self.salt)?);
+        let offset = segment::header_length(self.salt) as u64;
         (self.segment, self.offset, self.synced_offset) = (first, offset, offset);
         Ok(())
     }
@@ -440,15 +449,18 @@ impl<T> Committer<T> {
         if end.sequence != self.synced {
             return Err(io::Error::other(format!("it ends with {} instead of {}", end.sequence, self.synced)));
         }
-        let salt = self.options.salt;
-        let mut file = segment::create(&*disk, &directory, self.synced + 1, salt)?;
+        // What is written again has its numbers hidden already.
+        if self.unsynced.is_empty() {
+            self.salt = self.options.salt.get();
+        }
+        let mut file = segment::create(&*disk, &directory, self.synced + 1, self.salt)?;
         if !self.unsynced.is_empty() {
             file.write_all(&self.unsynced)?;
             file.sync_data()?;
         }
         let length = self.unsynced.len() as u64;
         self.mark.write(Bounds { first: self.first, durable: self.written })?;
-        (self.segment, self.offset) = (self.synced + 1, segment::header_length(salt) as u64 + length);
+        (self.segment, self.offset) = (self.synced + 1, segment::header_length(self.salt) as u64 + length);
         self.advance();
         self.file = Some(file);
         Ok(())

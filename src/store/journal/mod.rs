@@ -35,7 +35,6 @@ use crate::store::StoreError;
 use crate::store::disk::Disk;
 use committer::{Committer, Health, Request, Shared};
 use queue::Queue;
-use salt::Salt;
 use segment::End;
 use watermark::Watermark;
 
@@ -68,8 +67,8 @@ pub struct JournalOptions {
     pub clock: Arc<dyn Clock>,
     /// Where the journal tells the last sequence number that is durable.
     pub synced: Arc<AtomicU64>,
-    /// What hides the sequence numbers in the segments that are begun.
-    pub salt: Salt,
+    /// What hides the sequence numbers in the segments that are begun. When it changes, another is begun.
+    pub salt: salt::Current,
 }
 
 /// When an append is answered.

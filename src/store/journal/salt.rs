@@ -4,6 +4,8 @@
 //! in it, nothing but a number that a sender cannot know tells the true ones from those. Called by [`super::segment`].
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::random::{Random, RandomUnavailable};
 
@@ -51,5 +53,35 @@ impl Salt {
 impl fmt::Debug for Salt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if *self == Self::NONE { "Salt(none)" } else { "Salt(…)" })
+    }
+}
+
+/// The salt of the segments that are begun, shared by a store's journals. It changes once, where a store of an older
+/// format is taken over.
+#[derive(Clone, Default)]
+pub struct Current(Arc<AtomicU64>);
+
+impl Current {
+    /// This one from the beginning.
+    pub fn of(salt: Salt) -> Self {
+        let current = Self::default();
+        current.set(salt);
+        current
+    }
+
+    /// What it is now.
+    pub fn get(&self) -> Salt {
+        Salt(self.0.load(Ordering::Acquire))
+    }
+
+    /// From here on another.
+    pub fn set(&self, salt: Salt) {
+        self.0.store(salt.0, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
     }
 }

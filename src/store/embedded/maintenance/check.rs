@@ -12,8 +12,7 @@ use super::super::op::{self, MATCH, Op};
 use super::super::open::{JOURNALS, Options, emptied, emptied_error, read_format, unavailable};
 use super::super::records::Write;
 use crate::base::id::EventId;
-use crate::store::journal::salt::Salt;
-use crate::store::journal::{Pointer, segment};
+use crate::store::journal::{Pointer, salt, segment};
 use crate::store::{StoreError, chain};
 
 /// The most problems that are told; more are only counted.
@@ -149,7 +148,7 @@ fn check_records(options: &Options, report: &mut Report) {
 
 fn check_audit(options: &Options, report: &mut Report) {
     let (mut reading, mut broken, mut entries) = (chain::Reading::default(), Vec::new(), 0);
-    let journal = options.journal("audit", Salt::NONE);
+    let journal = options.journal("audit", &salt::Current::default());
     let problems = segment::check(&*options.disk, &journal.directory, &mut |sequence, pointer, payload| {
         report.count(payload);
         let record = match audit::decode(&journal, pointer.offset, payload) {
