@@ -8,8 +8,9 @@
 //!
 //! Where the journal begins and how far it is durable is also kept in a [`mark`] beside the segments.
 //! A journal that ends before its mark, or misses a segment, has lost acknowledged facts and is
-//! refused; a torn tail after the mark is the ordinary end of a crash, and is cut off. Called by the
-//! embedded engine.
+//! refused; a torn tail after the mark is the ordinary end of a crash, and is cut off. Where whole frames stand in
+//! that, which a power cut leaves of what was not synced, or a slot of the mark is not whole, it is said before the cut:
+//! nothing tells a power cut from damage there. Called by the embedded engine.
 
 mod answers;
 pub mod committer;
@@ -160,6 +161,7 @@ impl<T: Send + 'static> Journal<T> {
             watermark: Arc::clone(&watermark),
         };
         let directory = options.directory.display().to_string();
+        tell_of_end(&options, end);
         let begun = Committer::begin(options, end, sink, shared).and_then(|(committer, full)| {
             if let Some(full) = &full {
                 *health.write().unwrap_or_else(PoisonError::into_inner) = Err(watermark.explain(full));
@@ -242,6 +244,29 @@ impl<T: Send + 'static> Journal<T> {
             // A panic of the thread has been reported by the panic hook; there is nothing left to close.
             drop(tokio::task::spawn_blocking(move || thread.join()).await);
         }
+    }
+}
+
+/// Says what the opening will take away for good.
+fn tell_of_end(options: &JournalOptions, end: End) {
+    let journal = options.directory.display();
+    let flaw = mark::flaw(&*options.disk, &options.directory);
+    if let Some(offset) = flaw {
+        let place = mark::path(&options.directory);
+        tracing::warn!(offset, "{}: {}", place.display(), mark::FLAW);
+    }
+    match (end.beyond, flaw) {
+        (0, _) => {}
+        (entries, None) => tracing::warn!(
+            journal = %journal, entries, sequence = end.sequence,
+            "whole entries at the journal's end are cut off with one before them that is not whole, as a power cut leaves \
+             them; none was acknowledged, as far as the mark tells"
+        ),
+        (entries, Some(_)) => tracing::error!(
+            journal = %journal, entries, sequence = end.sequence,
+            "whole entries at the journal's end are cut off with one before them that is not whole; as the mark is not \
+             whole either, they may have been acknowledged: compare what came last with a backup or with its senders"
+        ),
     }
 }
 

@@ -5,6 +5,8 @@
 //! segment of a store format before 5, which has no salt, nothing tells the two apart: all behind the first damage is
 //! given up there.
 
+use std::ops::Range;
+
 use super::frame::{self, Read};
 use super::salt::Salt;
 use super::segment;
@@ -23,7 +25,7 @@ pub struct Lost {
 pub enum Until {
     /// Another segment begins with it.
     Exactly(u64),
-    /// The segment is the newest: all before it is durable. There may be more, and what of that is not whole never
+    /// The segment is the newest: all before it is durable. There may be more, and an end of that which is not whole never
     /// counted.
     AtLeast(u64),
     /// The segment is the newest, and the mark cannot be read.
@@ -56,7 +58,7 @@ impl Damaged<'_> {
             }
         };
         loop {
-            if let Some(payload) = self.frame_at(at, next, salt) {
+            if let Some(payload) = frame_at(self.bytes, at, next, salt) {
                 told(next, Some(payload));
                 (at, next) = (at + frame::HEADER + payload.len(), next + 1);
                 continue;
@@ -65,8 +67,7 @@ impl Damaged<'_> {
                 Until::Exactly(until) | Until::AtLeast(until) => until,
                 Until::Unknown => next + u64::from(at < self.bytes.len()),
             };
-            let found = if next < until { self.behind(at, next, salt) } else { None };
-            let Some((place, sequence)) = found else {
+            let Some((place, sequence)) = behind(self.bytes, at, self.due(next), salt) else {
                 give_up(at, next, until, &mut told);
                 return (lost, next.max(until));
             };
@@ -82,35 +83,53 @@ impl Damaged<'_> {
             return salt;
         }
         let begin = segment::HEADER.min(self.bytes.len());
-        let fits = |salt: &&Salt| self.behind(begin, self.first, **salt).is_some();
+        let fits = |salt: &&Salt| behind(self.bytes, begin, self.due(self.first), **salt).is_some();
         self.salts.iter().find(fits).copied().unwrap_or_default()
     }
 
-    /// The payload of the whole frame that stands at a place and is of this sequence number.
-    fn frame_at(&self, at: usize, sequence: u64, salt: Salt) -> Option<&[u8]> {
-        match frame::decode(self.bytes.get(at..)?) {
-            Read::Frame(frame, _) if frame.number == salt.hide(sequence) => Some(frame.payload),
-            Read::Frame(..) | Read::End | Read::Bad(_) => None,
+    /// The sequence numbers that may come, where `next` is the first.
+    fn due(&self, next: u64) -> Range<u64> {
+        let all = due_within(self.bytes, next);
+        match self.until {
+            Until::Exactly(until) => next..until.min(all.end),
+            Until::AtLeast(_) | Until::Unknown => all,
         }
     }
+}
 
-    /// The next whole frame from a place on that is of the sequence number `next` or a later one, and that number.
-    fn behind(&self, at: usize, next: u64, salt: Salt) -> Option<(usize, u64)> {
-        if salt == Salt::NONE {
-            return None;
-        }
-        let most = next.saturating_add((self.bytes.len() / frame::HEADER) as u64);
-        let end = match self.until {
-            Until::Exactly(until) => until.min(most),
-            Until::AtLeast(_) | Until::Unknown => most,
-        };
-        (at..self.bytes.len()).find_map(|place| {
-            // Nearly all places are ruled out by the number, which costs no checksum.
-            let sequence = salt.show(frame::u64_at(self.bytes, place + 8)?);
-            let is_due = sequence >= next && sequence < end;
-            (is_due && self.frame_at(place, sequence, salt).is_some()).then_some((place, sequence))
-        })
+/// How many entries are whole behind the place at which one of this sequence number should stand and does not.
+pub fn whole_behind(bytes: &[u8], at: usize, sequence: u64, salt: Salt) -> u64 {
+    let (mut at, mut next, mut count) = (at, sequence, 0);
+    while let Some((place, sequence)) = behind(bytes, at, due_within(bytes, next), salt) {
+        let length = frame_at(bytes, place, sequence, salt).map_or(0, <[u8]>::len);
+        (at, next, count) = (place + frame::HEADER + length, sequence + 1, count + 1);
     }
+    count
+}
+
+/// The sequence numbers from `next` on that so many bytes may hold.
+fn due_within(bytes: &[u8], next: u64) -> Range<u64> {
+    next..next.saturating_add((bytes.len() / frame::HEADER) as u64)
+}
+
+/// The payload of the whole frame that stands at a place and is of this sequence number.
+fn frame_at(bytes: &[u8], at: usize, sequence: u64, salt: Salt) -> Option<&[u8]> {
+    match frame::decode(bytes.get(at..)?) {
+        Read::Frame(frame, _) if frame.number == salt.hide(sequence) => Some(frame.payload),
+        Read::Frame(..) | Read::End | Read::Bad(_) => None,
+    }
+}
+
+/// The next whole frame from a place on whose sequence number is due, and that number.
+fn behind(bytes: &[u8], at: usize, due: Range<u64>, salt: Salt) -> Option<(usize, u64)> {
+    if salt == Salt::NONE || due.is_empty() {
+        return None;
+    }
+    (at..bytes.len()).find_map(|place| {
+        // Nearly all places are ruled out by the number, which costs no checksum.
+        let sequence = salt.show(frame::u64_at(bytes, place + 8)?);
+        (due.contains(&sequence) && frame_at(bytes, place, sequence, salt).is_some()).then_some((place, sequence))
+    })
 }
 
 #[cfg(test)]
@@ -220,6 +239,30 @@ mod tests {
                 assert_eq!((told.iter().flatten().count(), next), (4, 6), "{torn}, zeros: {zeros}");
                 assert_eq!(lost, [Lost { offset: places[1] as u64, records: 1 }]);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_whole_behind_a_hole_is_told_whatever_the_mark_says() {
+        let (mut bytes, places) = segment(&[b"one", b"two", b"three", b"four", b"a torn one"]);
+        bytes[places[DAMAGED] + frame::HEADER] ^= 1;
+        bytes.truncate(bytes.len() - 3);
+        for until in [Until::AtLeast(1), Until::AtLeast(2), Until::AtLeast(3)] {
+            let (told, lost, next) = read(&bytes, until);
+            assert_eq!((told.iter().flatten().count(), next), (3, 5), "{until:?}");
+            assert_eq!(lost, [Lost { offset: places[DAMAGED] as u64, records: 1 }]);
+        }
+        assert_eq!(whole_behind(&bytes, places[DAMAGED], 2, salt()), 2);
+        assert_eq!(whole_behind(&bytes, places[4], 5, salt()), 0);
+        assert_eq!(whole_behind(&bytes, places[DAMAGED], 2, Salt::from_stored(9)), 0, "another store's");
+    }
+
+    #[test]
+    fn what_a_sender_wrote_is_not_whole_behind_a_torn_end() {
+        let body = forged(3..40, b"a body ", b" trailing text");
+        let (bytes, places) = segment(&[b"one", &body]);
+        for end in places[DAMAGED]..bytes.len() {
+            assert_eq!(whole_behind(&bytes[..end], places[DAMAGED], 2, salt()), 0, "cut at {end}");
         }
     }
 

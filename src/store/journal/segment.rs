@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::frame::{self, Read};
 use super::mark::Bounds;
 use super::salt::Salt;
-use super::{Pointer, mark};
+use super::{Pointer, mark, salvage};
 use crate::store::StoreError;
 use crate::store::disk::{Disk, DiskFile, read_all, read_exact_at};
 
@@ -124,6 +124,9 @@ pub struct End {
     pub offset: u64,
     /// Bytes after that which are no whole frame: the torn tail of a crash.
     pub torn: u64,
+    /// Whole frames within those bytes. A power cut leaves such of what was written and not synced; where the mark is right,
+    /// none was acknowledged.
+    pub beyond: u64,
 }
 
 /// What is called with each frame: its sequence number, its place and its payload. A break ends the
@@ -157,7 +160,7 @@ pub fn walk_within(
     for (place, &first) in segments.iter().enumerate() {
         let following = segments.get(place + 1).copied();
         if let Some(following) = following.filter(|following| *following <= from) {
-            end = End { sequence: following - 1, segment: Some(first), offset: 0, torn: 0 };
+            end = End { sequence: following - 1, segment: Some(first), ..End::default() };
             continue;
         }
         match (Segment { disk, directory, first, following, durable: bounds.durable, from }).walk(visit)? {
@@ -188,8 +191,8 @@ fn chained(disk: &dyn Disk, directory: &Path, bounds: Bounds) -> Result<Vec<u64>
         let &[previous, first] = pair else { continue };
         let (own, before) = (path(directory, first), path(directory, previous));
         let Some((link, _)) = read_head(disk, &own).ok().and_then(|head| read_header(&head, first)) else {
-            if segments.last() == Some(&first) && bounds.durable < first {
-                // A crash while the newest segment was begun: nothing acknowledged is in it.
+            let bytes = disk.read(&own).and_then(|file| file.metadata()).map_err(failed)?.len();
+            if segments.last() == Some(&first) && bounds.durable < first && was_being_begun(bytes) {
                 continue;
             }
             return Err(damaged("its header is not whole", &own, 0));
@@ -205,6 +208,12 @@ fn chained(disk: &dyn Disk, directory: &Path, bounds: Bounds) -> Result<Vec<u64>
     Ok(segments)
 }
 
+/// Whether a segment of this length, whose header is not whole, is one that a crash left which was being begun. Nothing is
+/// written behind a header before that is synced: in a longer one it was whole.
+fn was_being_begun(length: u64) -> bool {
+    length <= HEADER as u64
+}
+
 struct Segment<'a> {
     disk: &'a dyn Disk,
     directory: &'a Path,
@@ -216,7 +225,7 @@ struct Segment<'a> {
 
 impl Segment<'_> {
     fn walk(&self, visit: Visit<'_>) -> Result<ControlFlow<End, End>, StoreError> {
-        let before = End { sequence: self.first - 1, segment: Some(self.first), offset: 0, torn: 0 };
+        let before = End { sequence: self.first - 1, segment: Some(self.first), ..End::default() };
         let path = path(self.directory, self.first);
         let bytes = self
             .disk
@@ -224,9 +233,9 @@ impl Segment<'_> {
             .and_then(|mut file| read_all(&mut file))
             .map_err(|error| StoreError::Read(Arc::from(format!("{}: {error}", path.display()))))?;
         let Some(salt) = salt_of(&bytes, self.first) else {
-            // A crash between creating the file and syncing its header leaves nothing acknowledged in it.
-            if self.following.is_none() && self.durable < self.first {
-                return Ok(ControlFlow::Continue(End { torn: bytes.len() as u64, ..before }));
+            let length = bytes.len() as u64;
+            if self.following.is_none() && self.durable < self.first && was_being_begun(length) {
+                return Ok(ControlFlow::Continue(End { torn: length, ..before }));
             }
             return Err(damaged("its header is not whole", &path, 0));
         };
@@ -249,7 +258,9 @@ impl Segment<'_> {
                     return Err(damaged(what, &path, at as u64));
                 }
                 Read::Bad(_) => {
-                    return Ok(ControlFlow::Continue(End { torn: (bytes.len() - at) as u64, ..end }));
+                    let torn = (bytes.len() - at) as u64;
+                    let beyond = salvage::whole_behind(&bytes, at, end.sequence + 1, salt);
+                    return Ok(ControlFlow::Continue(End { torn, beyond, ..end }));
                 }
             }
         }
@@ -286,19 +297,30 @@ pub fn payload(file: &File, directory: &Path, pointer: Pointer) -> Result<Vec<u8
     }
 }
 
+/// What a check of a journal found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// What is wrong.
+    pub problems: Vec<StoreError>,
+    /// What is worth knowing and nothing wrong.
+    pub notes: Vec<String>,
+}
+
 /// Checks each segment by itself, and that none is missing, so that all damage is told at once.
-pub fn check(disk: &dyn Disk, directory: &Path, visit: Visit<'_>) -> Vec<StoreError> {
-    let mut found = Vec::new();
+pub fn check(disk: &dyn Disk, directory: &Path, visit: Visit<'_>) -> Checked {
+    let mut found = Checked::default();
     let bounds = mark::read(disk, directory).unwrap_or_else(|error| {
-        found.push(damaged(&error.to_string(), &mark::path(directory), 0));
+        found.problems.push(damaged(&error.to_string(), &mark::path(directory), 0));
         None
     });
     let bounds = bounds.unwrap_or_default();
-    found.extend(chained(disk, directory, bounds).err());
+    let flaw = mark::flaw(disk, directory);
+    found.problems.extend(flaw.map(|offset| damaged(mark::FLAW, &mark::path(directory), offset)));
+    found.problems.extend(chained(disk, directory, bounds).err());
     let segments = match list(disk, directory) {
         Ok(segments) => segments,
         Err(error) => {
-            found.push(StoreError::Read(Arc::from(format!("{}: {error}", directory.display()))));
+            found.problems.push(StoreError::Read(Arc::from(format!("{}: {error}", directory.display()))));
             return found;
         }
     };
@@ -306,18 +328,37 @@ pub fn check(disk: &dyn Disk, directory: &Path, visit: Visit<'_>) -> Vec<StoreEr
     for (place, &first) in segments.iter().enumerate() {
         let following = segments.get(place + 1).copied();
         match (Segment { disk, directory, first, following, durable: bounds.durable, from: 0 }).walk(visit) {
-            Ok(ControlFlow::Continue(end) | ControlFlow::Break(end)) => last = end.sequence,
+            Ok(ControlFlow::Continue(end) | ControlFlow::Break(end)) => {
+                last = end.sequence;
+                match beyond(end, &path(directory, first)) {
+                    Some(hole) if flaw.is_some() => found.problems.push(hole),
+                    Some(_) => found.notes.push(format!(
+                        "{} holds {} whole entries behind one at byte {} that is not, as a power cut leaves them: the next \
+                         start cuts them off; none was acknowledged, as far as the mark tells",
+                        path(directory, first).display(),
+                        end.beyond,
+                        end.offset
+                    )),
+                    None => {}
+                }
+            }
             Err(error) => {
-                found.push(error);
+                found.problems.push(error);
                 last = following.map_or(u64::MAX, |following| following - 1);
             }
         }
     }
     if last < bounds.durable {
         let what = format!("it ends with sequence {last}, but {} was acknowledged", bounds.durable);
-        found.push(damaged(&what, directory, 0));
+        found.problems.push(damaged(&what, directory, 0));
     }
     found
+}
+
+/// What is wrong with an end behind which whole entries stand, where any do.
+pub fn beyond(end: End, path: &Path) -> Option<StoreError> {
+    let what = || format!("an entry is not whole, and {} behind it are", end.beyond);
+    (end.beyond > 0).then(|| damaged(&what(), path, end.offset))
 }
 
 /// The error for a place in a file that is not what was written.

@@ -66,7 +66,8 @@ pub struct LostRecords {
     pub file: String,
     /// The place in it.
     pub offset: u64,
-    /// How many entries of the journal. Zero for its mark, or for all of it, without which nothing tells how many there were.
+    /// How many entries of the journal. Zero for its mark, or a slot of that, and for all of it: nothing else tells how
+    /// many there were.
     pub records: u64,
 }
 
@@ -204,6 +205,9 @@ fn copy_once(options: &Options, name: &str, target: &Path) -> Result<JournalBack
     let (disk, directory) = (&*options.disk, options.directory.join(name));
     make_directory(target).map_err(|error| unavailable(target, &error))?;
     let end = segment::walk(disk, &directory, 0, &mut |_, _, _| Ok(ControlFlow::Continue(())))?;
+    // A power cut leaves such an end as well; what is whole of it is copied, rather than counted as nothing.
+    let newest = segment::path(&directory, end.segment.unwrap_or_default());
+    segment::beyond(end, &newest).map_or(Ok(()), Err)?;
     let unmarked = |error: std::io::Error| StoreError::Read(Arc::from(format!("{}: {error}", directory.display())));
     let bounds = mark::read(disk, &directory).map_err(unmarked)?.unwrap_or_default();
     let segments = segment::list(disk, &directory).map_err(|error| unavailable(&directory, &error))?;
@@ -219,7 +223,11 @@ fn copy_once(options: &Options, name: &str, target: &Path) -> Result<JournalBack
     }
     let first = copied.first().map_or(1, |segment| segment.first);
     sync_directory(target)?;
-    Ok(JournalBackup { name: name.to_owned(), first, last: end.sequence, segments: copied, lost: Vec::new() })
+    let flaw = mark::flaw(disk, &directory);
+    let lost =
+        flaw.map(|offset| LostRecords { file: mark::path(&directory).display().to_string(), offset, records: 0 });
+    let lost = lost.into_iter().collect();
+    Ok(JournalBackup { name: name.to_owned(), first, last: end.sequence, segments: copied, lost })
 }
 
 /// Checks that a backup is whole: the manifest, each file's length and checksum, each frame.

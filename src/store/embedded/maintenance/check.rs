@@ -12,6 +12,7 @@ use super::super::op::{self, MATCH, Op};
 use super::super::open::{JOURNALS, Options, emptied, emptied_error, read_format, unavailable};
 use super::super::records::Write;
 use crate::base::id::EventId;
+use crate::store::journal::segment::Checked;
 use crate::store::journal::{Pointer, salt, segment};
 use crate::store::{StoreError, chain};
 
@@ -60,6 +61,11 @@ impl Report {
         for problem in problems {
             self.tell(problem.to_string());
         }
+    }
+
+    fn take_in(&mut self, found: Checked) {
+        self.tell_all(found.problems);
+        self.notes.extend(found.notes);
     }
 
     fn count(&mut self, payload: &[u8]) {
@@ -111,7 +117,7 @@ struct Found {
 fn check_events(options: &Options, report: &mut Report) -> Found {
     let (mut found, mut unreadable) = (Found::default(), Vec::new());
     let directory = options.directory.join("events");
-    let problems = segment::check(&*options.disk, &directory, &mut |sequence, pointer, payload| {
+    let checked = segment::check(&*options.disk, &directory, &mut |sequence, pointer, payload| {
         report.count(payload);
         found.last = sequence;
         match op::decode(payload) {
@@ -123,7 +129,7 @@ fn check_events(options: &Options, report: &mut Report) -> Found {
         }
         Ok(ControlFlow::Continue(()))
     });
-    report.tell_all(problems);
+    report.take_in(checked);
     report.tell_all(unreadable);
     report.events = found.events.len() as u64;
     found
@@ -132,7 +138,7 @@ fn check_events(options: &Options, report: &mut Report) -> Found {
 fn check_records(options: &Options, report: &mut Report) {
     let (mut live, mut unreadable) = (BTreeSet::new(), Vec::new());
     let directory = options.directory.join("records");
-    let problems = segment::check(&*options.disk, &directory, &mut |sequence, _, payload| {
+    let checked = segment::check(&*options.disk, &directory, &mut |sequence, _, payload| {
         report.count(payload);
         match postcard::from_bytes::<Write>(payload) {
             Ok(Write { key, value: Some(_), .. }) => drop(live.insert(key)),
@@ -141,7 +147,7 @@ fn check_records(options: &Options, report: &mut Report) {
         }
         Ok(ControlFlow::Continue(()))
     });
-    report.tell_all(problems);
+    report.take_in(checked);
     report.tell_all(unreadable);
     report.records = live.len() as u64;
 }
@@ -149,7 +155,7 @@ fn check_records(options: &Options, report: &mut Report) {
 fn check_audit(options: &Options, report: &mut Report) {
     let (mut reading, mut broken, mut entries) = (chain::Reading::default(), Vec::new(), 0);
     let journal = options.journal("audit", &salt::Current::default());
-    let problems = segment::check(&*options.disk, &journal.directory, &mut |sequence, pointer, payload| {
+    let checked = segment::check(&*options.disk, &journal.directory, &mut |sequence, pointer, payload| {
         report.count(payload);
         let record = match audit::decode(&journal, pointer.offset, payload) {
             Ok(record) => record,
@@ -165,7 +171,7 @@ fn check_audit(options: &Options, report: &mut Report) {
         broken.extend(reading.next(record).err().map(|found| format!("audit: {found}")));
         Ok(ControlFlow::Continue(()))
     });
-    report.tell_all(problems);
+    report.take_in(checked);
     report.tell_all(broken);
     report.audit_entries = entries;
 }

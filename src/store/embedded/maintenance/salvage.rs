@@ -34,6 +34,9 @@ pub fn copy(options: &Options, name: &str, target: &Path) -> Result<JournalBacku
         tracing::warn!(journal = name, error = %error, "nothing tells how far the journal went");
         copied.lose(&mark::path(&directory), Lost { offset: 0, records: 0 });
     }
+    if let Some(offset) = mark::flaw(disk, &directory) {
+        copied.lose(&mark::path(&directory), Lost { offset, records: 0 });
+    }
     let durable = bounds.as_ref().map(|bounds| bounds.unwrap_or_default().durable);
     let newest = durable.map_or(Until::Unknown, |durable| Until::AtLeast(durable + 1));
     let bounds = bounds.unwrap_or_default().unwrap_or_default();
