@@ -5,6 +5,7 @@
 //! segment of a store format before 5, which has no salt, nothing tells the two apart: all behind the first damage is
 //! given up there.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::frame::{self, Read};
@@ -82,9 +83,24 @@ impl Damaged<'_> {
         if let Some(salt) = segment::salt_of(self.bytes, self.first) {
             return salt;
         }
-        let begin = segment::HEADER.min(self.bytes.len());
-        let fits = |salt: &&Salt| behind(self.bytes, begin, self.due(self.first), **salt).is_some();
-        self.salts.iter().find(fits).copied().unwrap_or_default()
+        let due = self.due(self.first);
+        // Above the bits that a number which is due may have, what is written of it is the salt's own: one look tells
+        // whether any of them fits.
+        let bits = u64::BITS - due.end.leading_zeros();
+        let above = |number: u64| number.checked_shr(bits).unwrap_or_default();
+        let mut salts = BTreeMap::<u64, Vec<Salt>>::new();
+        for salt in self.salts.iter().filter(|salt| **salt != Salt::NONE) {
+            salts.entry(above(salt.stored())).or_default().push(*salt);
+        }
+        let fits = |place: usize, salt: Salt| {
+            let sequence = salt.show(frame::u64_at(self.bytes, place + 8)?);
+            (due.contains(&sequence) && frame_at(self.bytes, place, sequence, salt).is_some()).then_some(salt)
+        };
+        let found = (segment::HEADER..self.bytes.len()).find_map(|place| {
+            let near = salts.get(&above(frame::u64_at(self.bytes, place + 8)?))?;
+            near.iter().find_map(|salt| fits(place, *salt))
+        });
+        found.unwrap_or_default()
     }
 
     /// The sequence numbers that may come, where `next` is the first.
@@ -264,6 +280,21 @@ mod tests {
         for end in places[DAMAGED]..bytes.len() {
             assert_eq!(whole_behind(&bytes[..end], places[DAMAGED], 2, salt()), 0, "cut at {end}");
         }
+    }
+
+    /// By the length times the number of salts it takes minutes.
+    #[test]
+    fn many_salts_are_tried_in_one_pass() {
+        let body = vec![0x5a; 1 << 20];
+        let (mut bytes, _) = segment(&[&body, b"two"]);
+        bytes[..60].fill(0);
+        let mut salts: Vec<_> =
+            (1..2_000_u64).map(|n| Salt::from_stored(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        salts.extend([Salt::NONE, salt()]);
+        let damaged = Damaged { bytes: &bytes, first: 1, until: Until::Exactly(3), salts: &salts };
+        let mut told = Vec::new();
+        damaged.walk(|sequence, payload| told.push((sequence, payload.map(<[u8]>::len))));
+        assert_eq!(told, [(1, None), (2, Some(3))]);
     }
 
     #[test]
