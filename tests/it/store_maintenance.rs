@@ -613,6 +613,27 @@ async fn a_segment_with_entries_whose_header_is_damaged_was_not_just_begun() {
 }
 
 #[tokio::test]
+async fn a_store_that_was_emptied_but_for_its_index_is_not_begun_anew() {
+    let lab = Lab::begin().await;
+    lab.accept().await;
+    lab.store.close().await;
+    for journal in ["events", "records", "audit"] {
+        let directory = lab.directory.path().join(journal);
+        fs::remove_dir_all(&directory).unwrap();
+        fs::create_dir(&directory).unwrap();
+    }
+    let told = maintenance::check(&lab.options()).unwrap().problems.join("\n");
+    assert!(told.contains("a journal is gone"), "{told}");
+    for _ in 0..2 {
+        let refused = open(lab.options()).await;
+        assert!(matches!(&refused, Err(StoreError::Damaged { place, .. }) if place.contains("events")), "{refused:?}");
+        // It would take away all that tells of it.
+        assert!(matches!(maintenance::rebuild(&lab.options()), Err(StoreError::Damaged { .. })));
+    }
+    assert_eq!(lost_in_a_backup(&lab), [lost(&lab.directory.path().join("events"), 0, 0)]);
+}
+
+#[tokio::test]
 async fn what_is_no_store_is_told_as_it_is() {
     let directory = TempDir::new().unwrap();
     let options = |name: &str| small(&directory.path().join(name), &Arc::new(ManualClock::at(NOW)));

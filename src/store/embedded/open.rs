@@ -259,7 +259,7 @@ fn prepare(options: &Options) -> Result<Option<Salt>, StoreError> {
             }
             parts.iter().try_for_each(|part| own_directory(part)).map_err(io)?;
             let salt = Some(read_salt(&bytes)).filter(|salt| found == FORMAT && *salt != Salt::NONE);
-            emptied(&**disk, directory).map_or(Ok(salt), |part| Err(emptied_error(&part)))
+            emptied(options).map_or(Ok(salt), |part| Err(emptied_error(&part)))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             // The format is written last, before anything is in the journals.
@@ -282,19 +282,27 @@ fn prepare(options: &Options) -> Result<Option<Salt>, StoreError> {
     }
 }
 
-/// The journal that has nothing in it although another has entries: all of them are begun before anything is written.
-pub(super) fn emptied(disk: &dyn Disk, directory: &Path) -> Option<PathBuf> {
-    let parts = JOURNALS.map(|part| directory.join(part));
+/// The journal that has nothing in it although another, or the index, has entries: all of them are begun before anything
+/// is written.
+pub(super) fn emptied(options: &Options) -> Option<PathBuf> {
+    let parts = JOURNALS.map(|part| options.directory.join(part));
     // One whose mark does not read is not empty, and is told of where it is read.
-    let bounds = parts.each_ref().map(|part| mark::read(disk, part));
+    let bounds = parts.each_ref().map(|part| mark::read(&*options.disk, part));
     let is_used = bounds.iter().any(|bounds| matches!(bounds, Ok(Some(bounds)) if bounds.durable > 0));
+    let is_bare = bounds.iter().all(|bounds| matches!(bounds, Ok(None)));
     let empty = parts.into_iter().zip(bounds).find(|(_, bounds)| matches!(bounds, Ok(None)));
-    empty.filter(|_| is_used).map(|(part, _)| part)
+    empty.filter(|_| is_used || is_bare && is_indexed(options)).map(|(part, _)| part)
+}
+
+/// Whether there is an index that has been given entries. One that does not open tells nothing.
+fn is_indexed(options: &Options) -> bool {
+    let index = options.directory.join("index");
+    index.is_dir() && Index::open(&index, options.cache_bytes).is_ok_and(|index| index.applied() > 0)
 }
 
 /// What is told of such a journal.
 pub(super) fn emptied_error(part: &Path) -> StoreError {
-    segment::damaged("a journal is gone: others of the store have entries, and this one not even a beginning", part, 0)
+    segment::damaged("a journal is gone: the store has had entries, and this one has not even a beginning", part, 0)
 }
 
 pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<u32, StoreError> {

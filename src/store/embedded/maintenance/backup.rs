@@ -166,7 +166,7 @@ fn write_backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError
     if let Some(damage) = damage.filter(|_| journals.iter().all(|journal| journal.read_records() == 0)) {
         return Err(damage);
     }
-    if let Some(part) = emptied(&*options.disk, &options.directory) {
+    if let Some(part) = emptied(options) {
         for journal in journals.iter_mut().filter(|journal| part.ends_with(&journal.name)) {
             journal.lost.push(LostRecords { file: part.display().to_string(), offset: 0, records: 0 });
         }

@@ -94,7 +94,7 @@ pub fn check(options: &Options) -> Result<Report, StoreError> {
     for name in JOURNALS.iter().filter(|name| !options.directory.join(name).is_dir()) {
         report.tell(format!("the directory {} is missing", options.directory.join(name).display()));
     }
-    if let Some(part) = emptied(&*options.disk, &options.directory) {
+    if let Some(part) = emptied(options) {
         report.tell(emptied_error(&part).to_string());
     }
     let events = check_events(options, &mut report);

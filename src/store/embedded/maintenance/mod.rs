@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::lock::Lock;
-use super::open::{JOURNALS, Options, caught_up, unavailable};
+use super::open::{JOURNALS, Options, caught_up, emptied, emptied_error, unavailable};
 use crate::store::StoreError;
 use crate::store::journal::mark::{self, Bounds, Mark};
 use crate::store::journal::segment;
@@ -41,6 +41,10 @@ pub struct Rebuilt {
 /// itself is damaged, which only a backup helps.
 pub fn rebuild(options: &Options) -> Result<Rebuilt, StoreError> {
     let _lock = Arc::new(Lock::take_existing(&options.directory)?);
+    // The index may be all that tells of it.
+    if let Some(part) = emptied(options) {
+        return Err(emptied_error(&part));
+    }
     let mut marks = Vec::new();
     for name in JOURNALS {
         if remake_mark(options, name)? {
