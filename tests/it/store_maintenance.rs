@@ -554,6 +554,7 @@ async fn where_the_newer_slot_of_the_mark_is_torn_whole_entries_at_the_end_are_t
     let told = maintenance::check(&lab.options()).unwrap().problems.join("\n");
     assert!(told.contains("one slot of the mark is not whole") && told.contains("1 behind it are"), "{told}");
     assert_eq!(lost_in_a_backup(&lab), [lost(&mark, 64, 0), lost(&damaged, hole, 1)]);
+    assert!(matches!(maintenance::rebuild(&lab.options()), Err(StoreError::Damaged { .. })));
     let lab = lab.reopen().await;
     assert_eq!(lab.state(first).await, Some(EventState::Queued));
     assert_eq!(lab.store.depth().ready, 1);
@@ -587,6 +588,8 @@ async fn a_mark_with_one_slot_is_told_by_the_backup_of_a_store_that_is_whole() {
     fs::write(&mark, bytes).unwrap();
     assert_eq!(lost_in_a_backup(&lab), [lost(&mark, 0, 0)]);
     assert_eq!(maintenance::check(&lab.options()).unwrap().problem_count, 1);
+    assert_eq!(maintenance::rebuild(&lab.options()).unwrap().marks, ["events"]);
+    assert!(maintenance::check(&lab.options()).unwrap().is_sound());
     let lab = lab.reopen().await;
     assert_eq!(lost_in_a_backup(&lab), []);
 }

@@ -114,17 +114,21 @@ pub fn end_interrupted(directory: &Path) -> Result<(), StoreError> {
     if directory.join("index.old").exists() { Aside::put(directory)?.put_back() } else { Ok(()) }
 }
 
-/// Writes a journal's mark from its segments when the mark cannot be read; true when it did.
+/// Writes a journal's mark from its segments when the mark cannot be read, or a slot of it; true when it did.
 fn remake_mark(options: &Options, name: &str) -> Result<bool, StoreError> {
     let (disk, directory) = (&*options.disk, options.directory.join(name));
-    if mark::read(disk, &directory).is_ok() {
+    let known = mark::read(disk, &directory);
+    if known.is_ok() && mark::flaw(disk, &directory).is_none() {
         return Ok(false);
     }
     let failed = |error: std::io::Error| unavailable(&directory, &error);
-    let first = segment::list(disk, &directory).map_err(failed)?.first().copied().unwrap_or(1);
-    let end = segment::walk_within(disk, &directory, Bounds { first, durable: 0 }, first, &mut |_, _, _| {
-        Ok(std::ops::ControlFlow::Continue(()))
-    })?;
+    let oldest = segment::list(disk, &directory).map_err(failed)?.first().copied().unwrap_or(1);
+    let bounds = known.ok().flatten().unwrap_or(Bounds { first: oldest, durable: 0 });
+    let first = bounds.first;
+    let end =
+        segment::walk_within(disk, &directory, bounds, first, &mut |_, _, _| Ok(std::ops::ControlFlow::Continue(())))?;
+    // The journal once held more: that is not to be written off as a torn end.
+    segment::beyond(end, &segment::path(&directory, end.segment.unwrap_or(first))).map_or(Ok(()), Err)?;
     let path = mark::path(&directory);
     match disk.remove(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
