@@ -12,7 +12,7 @@ use super::scheduler::MAX_ITEMS;
 use super::{Embedded, Entry};
 use crate::base::id::EventId;
 use crate::definition::plan::rule::Glob;
-use crate::store::journal::{Durability, Pointer, segment};
+use crate::store::journal::{Durability, Payload, Pointer, segment};
 use crate::store::model::{
     Accepted, Delivery, Event, EventFilter, EventHead, EventState, NewEvent, Page, PageRequest, named_endpoint,
 };
@@ -101,8 +101,7 @@ impl Events for Embedded {
         let headers = op::encode_headers(&event.headers)?;
         let header_bytes = u32::try_from(headers.len()).unwrap_or(u32::MAX);
         let op = Op::Accepted { head, content: Content { query: event.query, header_bytes } };
-        let payload = op::encode(&op, &[&headers, &event.body])?;
-        drop(event.body);
+        let payload = Payload { head: op::encode(&op, &[&headers])?, body: event.body };
         self.events.append(payload, Entry { delivery_id: claim, ..Entry::of(op) }, Durability::New).await?;
         Ok(Accepted::New)
     }

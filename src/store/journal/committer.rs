@@ -16,7 +16,7 @@ use super::queue::{Queue, Taken};
 use super::salt::Salt;
 use super::segment::{self, End};
 use super::watermark::Watermark;
-use super::{Appended, Counts, Durability, JournalOptions, Pointer, Sink, frame};
+use super::{Appended, Counts, Durability, JournalOptions, Payload, Pointer, Sink, frame};
 use crate::store::StoreError;
 use crate::store::disk::DiskFile;
 
@@ -38,7 +38,7 @@ pub enum Request<T> {
     /// Append a payload.
     Append {
         /// The bytes.
-        payload: Vec<u8>,
+        payload: Payload,
         /// What the sink is told.
         entry: T,
         /// When to answer.
@@ -81,7 +81,7 @@ impl<T> Request<T> {
 }
 
 struct Append<T> {
-    payload: Vec<u8>,
+    payload: Payload,
     entry: T,
     durability: Durability,
     reply: Reply,
@@ -301,7 +301,7 @@ impl<T> Committer<T> {
             let offset = self.offset + (self.unsynced.len() - begin) as u64;
             let length = u32::try_from(append.payload.len()).unwrap_or(u32::MAX);
             places.push(Appended { sequence, pointer: Pointer { segment: self.segment, offset, length } });
-            frame::encode(self.salt.hide(sequence), &append.payload, &mut self.unsynced);
+            frame::encode_parts(self.salt.hide(sequence), append.payload.parts(), &mut self.unsynced);
         }
         if begin == 0 {
             self.unsynced_since = self.options.clock.monotonic();

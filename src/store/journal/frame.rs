@@ -30,11 +30,17 @@ pub enum Read<'a> {
 
 /// Appends a frame to a buffer.
 pub fn encode(number: u64, payload: &[u8], out: &mut Vec<u8>) {
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    encode_parts(number, [payload, &[]], out);
+}
+
+/// Appends a frame whose payload lies in two places.
+pub fn encode_parts(number: u64, [head, body]: [&[u8]; 2], out: &mut Vec<u8>) {
+    let length = u32::try_from(head.len() + body.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(&checksum(number, payload).to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c_append(checksum(number, head), body).to_le_bytes());
     out.extend_from_slice(&number.to_le_bytes());
-    out.extend_from_slice(payload);
+    out.extend_from_slice(head);
+    out.extend_from_slice(body);
 }
 
 /// Reads the frame at the beginning of `bytes`.

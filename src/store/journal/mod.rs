@@ -28,6 +28,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::base::clock::Clock;
@@ -51,6 +52,31 @@ pub struct Pointer {
     pub offset: u64,
     /// Bytes of its payload.
     pub length: u32,
+}
+
+/// What an append writes: one payload, whose second part is taken from where it lies.
+#[derive(Debug, Default)]
+pub struct Payload {
+    /// Its beginning.
+    pub head: Vec<u8>,
+    /// The rest.
+    pub body: Bytes,
+}
+
+impl Payload {
+    fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    fn parts(&self) -> [&[u8]; 2] {
+        [&self.head, &self.body]
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(head: Vec<u8>) -> Self {
+        Self { head, body: Bytes::new() }
+    }
 }
 
 /// Where and how a journal writes.
@@ -184,7 +210,13 @@ impl<T: Send + 'static> Journal<T> {
     /// # Errors
     /// [`StoreError::TooLarge`], [`StoreError::Full`], [`StoreError::Unavailable`]. After an error the
     /// payload is not in the journal, unless the process dies before the journal has been opened anew.
-    pub async fn append(&self, payload: Vec<u8>, entry: T, durability: Durability) -> Result<Appended, StoreError> {
+    pub async fn append(
+        &self,
+        payload: impl Into<Payload>,
+        entry: T,
+        durability: Durability,
+    ) -> Result<Appended, StoreError> {
+        let payload = payload.into();
         if payload.len() > frame::MAX_PAYLOAD {
             return Err(StoreError::TooLarge { what: "the entry", size: payload.len(), limit: frame::MAX_PAYLOAD });
         }
@@ -197,7 +229,7 @@ impl<T: Send + 'static> Journal<T> {
 
     /// As [`Self::append`], for a thread that may block, also one that drives a runtime.
     pub fn append_blocking(&self, payload: Vec<u8>, entry: T, durability: Durability) -> Result<Appended, StoreError> {
-        let (reply, answer) = oneshot::channel();
+        let ((reply, answer), payload) = (oneshot::channel(), payload.into());
         self.queue.push(Request::Append { payload, entry, durability, reply }).map_err(|_| closed())?;
         // A thread of its own, because one that drives a runtime must not wait for its channels.
         std::thread::scope(|scope| scope.spawn(|| answer.blocking_recv()).join())
