@@ -130,7 +130,8 @@ pub fn read(content_type: Option<&str>, body: &[u8], wanted: &Wanted) -> Result<
     }
     if matches!(body.iter().find(|byte| !byte.is_ascii_whitespace()), Some(b'{' | b'[')) {
         match read_json(body, wanted) {
-            Err(PayloadError::NotJson { .. }) if !media.is_empty() => {}
+            // JSON of which a part cannot be read, such as half a character, is none the less JSON, whatever is read of it.
+            Err(PayloadError::NotJson { .. }) if !media.is_empty() && !is_json(body) => {}
             read => return read,
         }
     }
@@ -145,6 +146,10 @@ pub fn is_rounded(body: &[u8]) -> bool {
         // A large whole number is a text in either way.
         Cow::Owned(digits) => *json::exact(body, false) != *digits,
     }
+}
+
+fn is_json(body: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(body).is_ok()
 }
 
 fn read_form(body: &[u8], wanted: &Wanted) -> Result<Value, PayloadError> {
@@ -405,6 +410,10 @@ mod tests {
         assert_eq!(text(None, "{ no"), Err(PayloadError::NotJson { line: 1, column: 3 }));
         assert_eq!(text(None, "[1,").map_err(|_| ()), Err(()));
         assert_eq!(text(None, "no {").as_deref(), Ok("\"no {\""));
+        let half = r#"{"type":"a","b":"\ud800"}"#;
+        assert!(matches!(text(Some("text/plain"), half), Err(PayloadError::NotJson { line: 1, .. })));
+        let part = read(Some("text/plain"), half.as_bytes(), &Wanted::of(["type"]));
+        assert_eq!(part.map(|value| written(&value)).as_deref(), Ok(r#"{"type":"a"}"#));
         assert_eq!(text(Some("application/vnd.x+json"), "no"), Err(PayloadError::NotJson { line: 1, column: 2 }));
         assert_eq!(text(Some("application/json"), "{} x").map_err(|_| ()), Err(()));
         assert_eq!(read(None, b"\xff\xfe", &all), Err(PayloadError::Binary));
