@@ -23,7 +23,7 @@ pub enum Store {
     /// Make the index anew from the journals; the gateway must not be running
     ///
     /// A journal's mark that is missing or damaged is written anew as well, from what the journal holds:
-    /// nothing can tell then whether the journal once held more.
+    /// nothing can tell then whether the journal once held more, and it ends with 3.
     Rebuild(Place),
 }
 
@@ -133,19 +133,25 @@ fn rebuild(options: &Options, output: &mut Output) -> anyhow::Result<Ended> {
         Err(error @ StoreError::Damaged { .. }) => return Ok(no(&error, output)),
         Err(error) => return Err(error.into()),
     };
+    let ended = if rebuilt.marks.is_empty() { Ended::Done } else { Ended::Partly };
     if output.json {
         output.value(&rebuilt)?;
-    } else {
-        output.line(format_args!(
-            "the index was made anew: {} entries, up to operation {}",
-            rebuilt.entries, rebuilt.sequence
-        ))?;
-        for journal in &rebuilt.marks {
-            output
-                .line(format_args!("the mark of journal `{journal}` was written anew from what the journal holds"))?;
-        }
+        return Ok(ended);
     }
-    Ok(Ended::Done)
+    output.line(format_args!(
+        "the index was made anew: {} entries, up to operation {}",
+        rebuilt.entries, rebuilt.sequence
+    ))?;
+    for journal in &rebuilt.marks {
+        output.line(format_args!("the mark of journal `{journal}` was written anew from what the journal holds"))?;
+        output.note(format_args!(
+            "entries may be missing at the end of journal `{journal}`, also acknowledged ones: its mark was all that could tell"
+        ));
+    }
+    for place in &rebuilt.left_out {
+        output.note(format_args!("left out: {place}"));
+    }
+    Ok(ended)
 }
 
 /// Makes or verifies a backup.
@@ -223,7 +229,7 @@ fn tell(report: &BackupReport, output: &mut Output, what: std::fmt::Arguments<'_
     for LostRecords { file, offset, records } in lost {
         match records {
             0 => output.note(format_args!(
-                "{file} cannot be read, and nothing else tells how many entries there were: more may be missing at the end"
+                "{file} is not whole, and nothing else tells how many entries there were: more may be missing at the end"
             )),
             1 => output.note(format_args!("not in it, because it cannot be read: 1 entry of {file} at byte {offset}")),
             _ => output.note(format_args!(

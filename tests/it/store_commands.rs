@@ -82,6 +82,16 @@ fn a_store_is_checked_and_its_index_made_anew() {
     let (rebuilt, code) = yard.run("store", &["rebuild", "--json"]);
     assert!(code == 0 && rebuilt.contains("\"entries\""), "{rebuilt}");
     assert_eq!(yard.run("store", &["check"]).1, 0);
+    // Without its mark nothing tells whether entries are missing at the end of a journal.
+    let newest = fs::read_dir(yard.data().join("events")).unwrap().map(|entry| entry.unwrap().path());
+    let newest = newest.filter(|path| path.extension().is_some_and(|kind| kind == "journal")).max().unwrap();
+    let whole = fs::read(&newest).unwrap();
+    fs::write(&newest, &whole[..whole.len() - 3]).unwrap();
+    fs::remove_file(yard.data().join("events/mark")).unwrap();
+    let (rebuilt, code) = yard.run("store", &["rebuild"]);
+    let says = |words: &str| assert!(code == 3 && rebuilt.contains(words), "{rebuilt}");
+    says("entries may be missing at the end of journal `events`");
+    says("bytes that are no whole entry");
     let path = segment(&yard.data().join("events"));
     let mut bytes = fs::read(&path).unwrap();
     bytes[200] ^= 1;

@@ -16,7 +16,7 @@ use super::lock::Lock;
 use super::open::{JOURNALS, Options, caught_up, emptied, emptied_error, unavailable};
 use crate::store::StoreError;
 use crate::store::journal::mark::{self, Bounds, Mark};
-use crate::store::journal::segment;
+use crate::store::journal::segment::{self, End};
 
 pub use backup::{BackupReport, JournalBackup, LostRecords, Unfinished, backup, restore, verify};
 pub use check::{Report, check};
@@ -28,8 +28,11 @@ pub struct Rebuilt {
     pub sequence: u64,
     /// Entries of the index.
     pub entries: u64,
-    /// Journals whose mark was missing or damaged and was written anew, by name.
+    /// Journals whose mark was missing or damaged and was written anew, by name: nothing tells whether entries are missing
+    /// at their ends.
     pub marks: Vec<String>,
+    /// What stands at those ends and is no whole entry, by file and place.
+    pub left_out: Vec<String>,
 }
 
 /// Makes the index anew from the journal: `trunkline store rebuild`. A mark that is missing or damaged
@@ -45,16 +48,20 @@ pub fn rebuild(options: &Options) -> Result<Rebuilt, StoreError> {
     if let Some(part) = emptied(options) {
         return Err(emptied_error(&part));
     }
-    let mut marks = Vec::new();
+    let (mut marks, mut left_out) = (Vec::new(), Vec::new());
     for name in JOURNALS {
-        if remake_mark(options, name)? {
+        if let Some(end) = remake_mark(options, name)? {
             marks.push(name.to_owned());
+            left_out.extend((end.torn > 0).then(|| {
+                let newest = segment::path(&options.directory.join(name), end.segment.unwrap_or_default());
+                format!("{} at byte {}: {} bytes that are no whole entry", newest.display(), end.offset, end.torn)
+            }));
         }
     }
     let aside = Aside::put(&options.directory)?;
     match caught_up(options, &options.surroundings()) {
         Ok((index, end)) => {
-            let rebuilt = Rebuilt { sequence: end.sequence, entries: index.entries()?, marks };
+            let rebuilt = Rebuilt { sequence: end.sequence, entries: index.entries()?, marks, left_out };
             aside.forget()?;
             Ok(rebuilt)
         }
@@ -114,12 +121,12 @@ pub fn end_interrupted(directory: &Path) -> Result<(), StoreError> {
     if directory.join("index.old").exists() { Aside::put(directory)?.put_back() } else { Ok(()) }
 }
 
-/// Writes a journal's mark from its segments when the mark cannot be read, or a slot of it; true when it did.
-fn remake_mark(options: &Options, name: &str) -> Result<bool, StoreError> {
+/// Writes a journal's mark from its segments when the mark cannot be read, or a slot of it, and tells where they end then.
+fn remake_mark(options: &Options, name: &str) -> Result<Option<End>, StoreError> {
     let (disk, directory) = (&*options.disk, options.directory.join(name));
     let known = mark::read(disk, &directory);
     if known.is_ok() && mark::flaw(disk, &directory).is_none() {
-        return Ok(false);
+        return Ok(None);
     }
     let failed = |error: std::io::Error| unavailable(&directory, &error);
     let oldest = segment::list(disk, &directory).map_err(failed)?.first().copied().unwrap_or(1);
@@ -137,5 +144,5 @@ fn remake_mark(options: &Options, name: &str) -> Result<bool, StoreError> {
     let mut mark = Mark::begin(disk, &directory).map_err(failed)?;
     mark.settle(Bounds { first, durable: end.sequence }).map_err(failed)?;
     disk.sync_directory(&directory).map_err(failed)?;
-    Ok(true)
+    Ok(Some(end))
 }
