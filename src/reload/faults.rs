@@ -25,23 +25,26 @@ pub(super) fn tell(previous: Option<&Generation>, generation: &Generation, metri
     let known = previous.map(|last| assemble::index(&last.files)).unwrap_or_default();
     let is_new =
         |status: &&FileStatus| known.get(status.file.as_os_str()).is_none_or(|before| !has_told(before, status));
-    let mut room = generation.gateway.limits.listed_faults;
-    let (mut more, mut files) = (0, 0);
     let faulty = generation.files.iter().filter(|status| !status.problems.is_empty());
-    for status in faulty.filter(is_new) {
-        let worth = status.problems.iter().filter(|problem| problem.severity != Severity::Notice);
-        let (count, told) = (worth.clone().count(), room);
-        worth.take(told).for_each(|problem| tell_of(status, problem));
-        room = room.saturating_sub(count);
-        let untold = count.saturating_sub(told) + status.left_out.all();
-        more += untold;
-        files += usize::from(untold > 0);
-    }
+    let new: Vec<&FileStatus> = faulty.filter(is_new).collect();
+    let mut lines: Vec<_> = new.iter().flat_map(|status| ranked(status)).collect();
+    lines.sort_by_key(|(rank, _, _)| *rank);
+    let room = generation.gateway.limits.listed_faults;
+    lines.iter().take(room).for_each(|(_, status, problem)| tell_of(status, problem));
+    let more = lines.len().saturating_sub(room) + new.iter().map(|status| status.left_out.errors).sum::<usize>();
     if more > 0 {
-        let what = "faults of definitions are not listed: each file says how many more it has, and";
-        warn!("{more} more {what} `trunkline check` shows all ({files} files)");
+        warn!("{more} more faults of definitions are not listed here: `trunkline check` shows all");
         metrics.admin_limits_reached.with_label_values(&["listed_faults"]).inc_by(more as u64);
     }
+}
+
+/// What the log says of a file, each with its rank among that of all files: the first error of each, then their other
+/// errors, then warnings.
+fn ranked(status: &FileStatus) -> impl Iterator<Item = (u8, &FileStatus, &Problem)> {
+    let errors = status.problems.iter().filter(|problem| problem.severity == Severity::Error);
+    let warnings = status.problems.iter().filter(|problem| problem.severity == Severity::Warning);
+    let errors = errors.enumerate().map(move |(place, problem)| (u8::from(place > 0), status, problem));
+    errors.chain(warnings.map(move |problem| (2, status, problem)))
 }
 
 /// Whether a file said before all that it says now. It says less when others have more to say.
