@@ -27,10 +27,9 @@ pub(super) fn tell(previous: Option<&Generation>, generation: &Generation, metri
         |status: &&FileStatus| known.get(status.file.as_os_str()).is_none_or(|before| !has_told(before, status));
     let faulty = generation.files.iter().filter(|status| !status.problems.is_empty());
     let new: Vec<&FileStatus> = faulty.filter(is_new).collect();
-    let mut lines: Vec<_> = new.iter().flat_map(|status| ranked(status)).collect();
-    lines.sort_by_key(|(rank, _, _)| *rank);
+    let lines = lines(&new);
     let room = generation.gateway.limits.listed_faults;
-    lines.iter().take(room).for_each(|(_, status, problem)| tell_of(status, problem));
+    lines.iter().take(room).for_each(|(status, problem)| tell_of(status, problem));
     let more = lines.len().saturating_sub(room) + new.iter().map(|status| status.left_out.errors).sum::<usize>();
     if more > 0 {
         warn!("{more} more faults of definitions are not listed here: `trunkline check` shows all");
@@ -38,13 +37,15 @@ pub(super) fn tell(previous: Option<&Generation>, generation: &Generation, metri
     }
 }
 
-/// What the log says of a file, each with its rank among that of all files: the first error of each, then their other
-/// errors, then warnings.
-fn ranked(status: &FileStatus) -> impl Iterator<Item = (u8, &FileStatus, &Problem)> {
-    let errors = status.problems.iter().filter(|problem| problem.severity == Severity::Error);
-    let warnings = status.problems.iter().filter(|problem| problem.severity == Severity::Warning);
-    let errors = errors.enumerate().map(move |(place, problem)| (u8::from(place > 0), status, problem));
-    errors.chain(warnings.map(move |problem| (2, status, problem)))
+/// What the log says of files: the first error of each, then their other errors, then warnings.
+fn lines<'a>(files: &[&'a FileStatus]) -> Vec<(&'a FileStatus, &'a Problem)> {
+    let of = |status: &'a FileStatus, severity| {
+        let found = status.problems.iter().filter(move |problem| problem.severity == severity);
+        found.map(move |problem| (status, problem))
+    };
+    let first = files.iter().flat_map(|status| of(status, Severity::Error).take(1));
+    let others = files.iter().flat_map(|status| of(status, Severity::Error).skip(1));
+    first.chain(others).chain(files.iter().flat_map(|status| of(status, Severity::Warning))).collect()
 }
 
 /// Whether a file said before all that it says now. It says less when others have more to say.
@@ -62,5 +63,36 @@ fn tell_of(status: &FileStatus, problem: &Problem) {
         }
         Severity::Warning => info!(problem.code = code, "definition warned about: {}", render::line(problem)),
         Severity::Notice => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::definition::bound::LeftOut;
+    use crate::definition::live::FileState;
+    use crate::definition::problem::{Code, Place};
+
+    #[test]
+    fn the_first_error_of_each_file_is_told_before_anything_else_and_no_notice() {
+        let status = |name: &str, severities: &[Severity]| {
+            let file = Arc::new(PathBuf::from(name));
+            let problem = |(place, severity): (usize, &Severity)| Problem {
+                severity: *severity,
+                ..Problem::error(Code::Conflict, Place::file(Arc::clone(&file)), format!("{name}{place}"))
+            };
+            let problems = severities.iter().enumerate().map(problem).collect();
+            let (state, left_out) = (FileState::Rejected, LeftOut::default());
+            FileStatus { file: Arc::clone(&file), integration: None, state, problems, left_out }
+        };
+        let [error, warning, notice] = [Severity::Error, Severity::Warning, Severity::Notice];
+        let files =
+            [status("a", &[warning, error, notice, error]), status("b", &[notice]), status("c", &[error, warning])];
+        let told = lines(&files.iter().collect::<Vec<_>>());
+        let told: Vec<_> = told.iter().map(|(_, problem)| problem.message.as_str()).collect();
+        assert_eq!(told, ["a1", "c0", "a3", "a0", "c1"]);
     }
 }

@@ -221,11 +221,7 @@ impl<'a, 't> Walk<'a, 't> {
             }
             Expr::Filter(filter) => {
                 self.known("filter", filter.name, &FILTERS, filter.span());
-                let is_named = |argument: &CallArg<'_>| matches!(argument, CallArg::Kwarg(..) | CallArg::KwargSplat(_));
-                if filter.name == "default" && filter.args.iter().any(is_named) {
-                    let what = "`default` takes its value without a name: `default('…')`, or `default('…', true)`";
-                    self.refuse(what.to_owned(), filter.span());
-                }
+                self.unnamed(filter.name, &filter.args, filter.span());
                 filter.expr.iter().for_each(|inner| self.expression(inner));
                 self.arguments(&filter.args);
             }
@@ -249,6 +245,15 @@ impl<'a, 't> Walk<'a, 't> {
             Expr::List(list) => list.items.iter().for_each(|item| self.expression(item)),
             Expr::Tuple(tuple) => tuple.items.iter().for_each(|item| self.expression(item)),
             Expr::Map(map) => map.keys.iter().chain(&map.values).for_each(|part| self.expression(part)),
+        }
+    }
+
+    /// `default` takes no named argument, and would say so only when it is run.
+    fn unnamed(&mut self, filter: &str, arguments: &[CallArg<'a>], span: Span) {
+        let is_named = |argument: &CallArg<'_>| matches!(argument, CallArg::Kwarg(..) | CallArg::KwargSplat(_));
+        if filter == "default" && arguments.iter().any(is_named) {
+            let what = "`default` takes its value without a name: `default('…')`, or `default('…', true)`";
+            self.refuse(what.to_owned(), span);
         }
     }
 

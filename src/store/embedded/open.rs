@@ -460,7 +460,7 @@ pub(super) fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::base::clock::{SystemClock, Timestamp};
     use crate::base::id::EventId;
@@ -472,7 +472,8 @@ mod tests {
         Options { min_free: Reserve::Bytes(0), ..Options::new(directory, Arc::new(SystemClock::new())) }
     }
 
-    fn event(number: u128) -> NewEvent {
+    /// An event of 1,000 bytes.
+    pub fn event(number: u128) -> NewEvent {
         NewEvent {
             id: EventId::from_u128(number << 80),
             integration: Arc::from("github"),

@@ -202,19 +202,15 @@ mod tests {
     use std::io;
     use std::path::{Path, PathBuf};
     use std::sync::Mutex;
-    use std::time::Duration;
-
-    use bytes::Bytes;
 
     use super::super::index::Index;
+    use super::super::open::tests::event;
     use super::super::{Options, open};
     use super::*;
     use crate::base::clock::SystemClock;
-    use crate::base::id::EventId;
     use crate::base::units::Reserve;
     use crate::store::Events as _;
     use crate::store::disk::{Disk, DiskFile, Space, SystemDisk};
-    use crate::store::model::NewEvent;
 
     /// A disk on which the next read comes while an index is made anew, which has nothing yet.
     #[derive(Debug, Default)]
@@ -258,21 +254,6 @@ mod tests {
 
         fn space(&self, path: &Path) -> io::Result<Space> {
             SystemDisk.space(path)
-        }
-    }
-
-    fn event(number: u128) -> NewEvent {
-        NewEvent {
-            id: EventId::from_u128(number << 80),
-            integration: Arc::from("github"),
-            endpoint: None,
-            event_type: "push".to_owned(),
-            delivery_id: Some(number.to_string()),
-            dedupe_window: Duration::from_hours(1),
-            received_at: Timestamp::from_millis(1),
-            query: String::new(),
-            headers: Vec::new(),
-            body: Bytes::from(vec![b'b'; 1_000]),
         }
     }
 
