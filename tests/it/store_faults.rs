@@ -150,6 +150,32 @@ async fn a_store_is_opened_on_a_full_disk_and_comes_into_use_when_there_is_room(
     store.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_an_older_format_is_opened_on_a_full_disk_and_taken_over_when_there_is_room() {
+    let (directory, disk) = (TempDir::new().unwrap(), FaultyDisk::default());
+    let store = open(faulty(&directory, &disk)).await.unwrap();
+    store.accept(event(1)).await.unwrap();
+    store.put(&key(1), Bytes::from_static(b"sealed"), None).await.unwrap();
+    store.close().await;
+    drop(store);
+    let format = directory.path().join("format");
+    let now: serde_json::Value = serde_json::from_slice(&std::fs::read(&format).unwrap()).unwrap();
+    let older = serde_json::json!({ "format": 5, "salt": now["salt"] }).to_string();
+    std::fs::write(&format, &older).unwrap();
+    disk.set_full(true);
+    let store = open(faulty(&directory, &disk)).await.unwrap();
+    assert!(matches!(store.accept(event(2)).await, Err(StoreError::Full { free: 0, .. })));
+    assert_eq!(store.get(&key(1)).await.unwrap().map(|(value, _)| value), Some(Bytes::from_static(b"sealed")));
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), older, "it is not in use yet");
+    disk.set_full(false);
+    recovered(&store).await.unwrap();
+    assert_eq!(store.accept(event(2)).await.unwrap(), Accepted::New);
+    assert_eq!(store.depth().ready, 2);
+    let taken: serde_json::Value = serde_json::from_slice(&std::fs::read(&format).unwrap()).unwrap();
+    assert_eq!((&taken["begun"], &taken["salt"]), (&true.into(), &now["salt"]));
+    store.close().await;
+}
+
 #[tokio::test]
 async fn a_full_disk_without_its_index_does_not_hide_what_else_is_wrong() {
     let (directory, disk) = (TempDir::new().unwrap(), FaultyDisk::default());

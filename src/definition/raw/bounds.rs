@@ -64,7 +64,8 @@ pub struct Limits {
     pub config_history_bytes: Option<SizeText>,
     /// How many faults of all files together the running gateway keeps, and tells in its log, `/readyz?verbose`,
     /// `/api/config` and on the page: errors before warnings and notices, and of each file at least the first of both.
-    /// Each file says how many more it has; `trunkline check` shows all. Default 2000.
+    /// Each file says how many more it has; `trunkline check` shows all. What is left out because others have much to say
+    /// stays so until that file changes. Default 2000.
     #[schemars(range(min = 1, max = 100_000))]
     pub listed_faults: Option<u32>,
     /// The most managed webhook endpoints of a deployment, about 2 KiB of memory each; one more is refused with 409.

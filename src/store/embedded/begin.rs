@@ -5,16 +5,18 @@
 //! records, takes nothing new and gives no work, as a store does that runs while its disk fills up.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::applier::catch_up;
 use super::op::{self, ItemKey, Op};
-use super::open::{DEATHS, Options, RESTORED, is_about, new_salt, scheduler, unavailable, write_format};
+use super::open::{DEATHS, Format, Options, RESTORED, is_about, new_salt, scheduler, unavailable, write_format};
 use super::{Embedded, Entry};
 use crate::base::id::EventId;
 use crate::store::StoreError;
-use crate::store::journal::{Durability, salt};
+use crate::store::journal::Durability;
+use crate::store::journal::salt::{self, Salt};
 
 /// Why an item is given up that ended its processes.
 const POISON: &str = "given up: the process ended each time this was tried; replay it when the cause is found";
@@ -38,8 +40,9 @@ pub struct Beginning {
 #[derive(Debug)]
 pub struct Left {
     options: Options,
-    is_older: bool,
-    /// What hides the numbers of entries from here on: none where it is of an older format.
+    /// Whether the format file says that this version uses the store.
+    is_begun: bool,
+    /// What hides the numbers of entries from here on: none where it is of a format without.
     salt: salt::Current,
     /// Why the index is not open, where the disk had no room for it.
     blind: Option<StoreError>,
@@ -51,8 +54,8 @@ pub struct Left {
 
 impl Left {
     /// What is left where nothing was under way.
-    pub fn new(options: &Options, is_older: bool, salt: salt::Current) -> Self {
-        Self { options: options.clone(), is_older, salt, blind: None, interrupted: Vec::new(), poison: Vec::new() }
+    pub fn new(options: &Options, is_begun: bool, salt: salt::Current) -> Self {
+        Self { options: options.clone(), is_begun, salt, blind: None, interrupted: Vec::new(), poison: Vec::new() }
     }
 
     /// Takes note of what was under way, each with how many processes before the last ended with it.
@@ -79,6 +82,24 @@ impl Left {
         }
         tracing::error!(error = %error, "the index does not open, because the disk is full");
         self.blind = Some(StoreError::Full { free: space.free, needed });
+        Ok(())
+    }
+
+    /// Writes into the format file that this version uses the store, whose journals all have a mark by now.
+    fn take_over(&mut self) -> Result<(), StoreError> {
+        if self.is_begun {
+            return Ok(());
+        }
+        let Options { directory, disk, min_free, .. } = &self.options;
+        let salt = if self.salt.get() == Salt::NONE { new_salt()? } else { self.salt.get() };
+        write_format(&**disk, directory, &Format::new(salt, true)).map_err(|error| match disk.space(directory) {
+            Ok(space) if error.kind() == ErrorKind::StorageFull => {
+                StoreError::Full { free: space.free, needed: min_free.of(space.total).max(space.free + 1) }
+            }
+            _ => unavailable(&directory.join("format"), &error),
+        })?;
+        self.salt.set(salt);
+        self.is_begun = true;
         Ok(())
     }
 }
@@ -115,26 +136,13 @@ impl Embedded {
     /// begins by itself once there is room, and takes no events until then. Blocks.
     ///
     /// # Errors
-    /// [`StoreError::NoRoom`] where a store of an older format is on a full disk; when a write fails for another reason.
+    /// When a write fails for another reason.
     pub fn begin(self: &Arc<Self>) -> Result<(), StoreError> {
         let blind = self.beginning.left().as_ref().and_then(|left| left.blind.clone());
-        let begun = self.take_over().and_then(|()| blind.map_or_else(|| self.write_left(), Err));
-        match begun {
+        match blind.map_or_else(|| self.write_left(), Err) {
             Err(full @ StoreError::Full { .. }) => self.begin_later(full),
             other => other,
         }
-    }
-
-    /// Makes a store of an older format one of this version's.
-    fn take_over(&self) -> Result<(), StoreError> {
-        let mut held = self.beginning.left();
-        let Some(left) = held.as_mut().filter(|left| left.is_older) else { return Ok(()) };
-        let salt = new_salt()?;
-        let written = write_format(&self.directory, salt).and_then(|()| self.disk.sync_directory(&self.directory));
-        written.map_err(|error| unavailable(&self.directory.join("format"), &error))?;
-        left.salt.set(salt);
-        left.is_older = false;
-        Ok(())
     }
 
     /// Tries again until it is done, or the store is closed.
@@ -164,6 +172,7 @@ impl Embedded {
     fn write_left(&self) -> Result<(), StoreError> {
         let mut held = self.beginning.left();
         let Some(left) = held.as_mut() else { return Ok(()) };
+        left.take_over()?;
         if left.blind.is_some() {
             self.events.state()?;
             self.open_index(left)?;

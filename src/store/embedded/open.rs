@@ -1,7 +1,7 @@
 //! Opening a store: lock, format, journals, index, scheduler. What an opening writes is in [`super::begin`].
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::random::SystemRandom;
 use crate::base::units::Reserve;
 use crate::store::StoreError;
-use crate::store::disk::{Disk, SystemDisk, create_file, own_directory};
+use crate::store::disk::{Disk, SystemDisk, own_directory};
 use crate::store::journal::mark;
 use crate::store::journal::salt::{self, Salt};
 use crate::store::journal::segment::{self, End};
@@ -33,7 +33,7 @@ use crate::store::journal::{self, Journal, JournalOptions};
 use crate::store::model::{Attempt, Lane};
 
 /// The newest format this version reads and the one it writes.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 /// The journals, each a directory.
 pub const JOURNALS: [&str; 3] = ["events", "records", "audit"];
 /// An item that this many processes held when they ended is given up. A process that is killed from
@@ -148,14 +148,13 @@ pub(super) fn new_salt() -> Result<Salt, StoreError> {
 pub fn look_into(options: &Options) -> Result<Arc<Embedded>, StoreError> {
     let lock = Arc::new(Lock::take(&options.directory)?);
     super::maintenance::end_interrupted(&options.directory)?;
-    // One of an older format has none until it is begun: the version before may still have to read what is written.
-    let salt = prepare(options)?;
-    let is_older = salt.is_none();
-    let salt = salt::Current::of(salt.unwrap_or_default());
+    let format = prepare(options)?;
+    // One of a format without salts has none until it is begun: the version before may still have to read what is written.
+    let salt = salt::Current::of(format.salt());
     let surroundings = options.surroundings();
     let dedupe = Arc::clone(&surroundings.dedupe);
     let synced = Arc::clone(&surroundings.synced);
-    let mut left = Left::new(options, is_older, salt.clone());
+    let mut left = Left::new(options, format.begun, salt.clone());
     let (index, end, found) = match caught_up(options, &surroundings) {
         Ok((index, end)) => {
             let (found, interrupted) = scheduler(options, &index, end)?;
@@ -228,17 +227,34 @@ fn sink(scheduler: Arc<Mutex<Scheduler>>, wake: Arc<watch::Sender<u64>>, feed: a
     })
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// What the format file says.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Format {
-    format: u32,
+pub(super) struct Format {
+    #[serde(rename = "format")]
+    version: u32,
     /// What hides the numbers of entries. It stands here and in each segment, so that damage of one of them leaves the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     salt: Option<u64>,
+    /// Whether this version has begun to use the store. Then each journal has a mark, and one without was emptied.
+    #[serde(default)]
+    begun: bool,
 }
 
-/// Makes the layout, or checks that all of it is there; the store's salt, where it is not of an older format.
-fn prepare(options: &Options) -> Result<Option<Salt>, StoreError> {
+impl Format {
+    /// Of a store that is made or taken over by this version.
+    pub fn new(salt: Salt, begun: bool) -> Self {
+        Self { version: FORMAT, salt: Some(salt.stored()), begun }
+    }
+
+    /// The salt, or none.
+    pub fn salt(&self) -> Salt {
+        self.salt.map(Salt::from_stored).unwrap_or_default()
+    }
+}
+
+/// Makes the layout, or checks that all of it is there.
+fn prepare(options: &Options) -> Result<Format, StoreError> {
     let (directory, disk) = (&options.directory, &options.disk);
     let io = |error: std::io::Error| unavailable(directory, &error);
     let format = directory.join("format");
@@ -258,8 +274,7 @@ fn prepare(options: &Options) -> Result<Option<Salt>, StoreError> {
                 return Err(segment::damaged("a directory of the store is missing", part, 0));
             }
             parts.iter().try_for_each(|part| own_directory(part)).map_err(io)?;
-            let salt = Some(read_salt(&bytes)).filter(|salt| found == FORMAT && *salt != Salt::NONE);
-            emptied(options).map_or(Ok(salt), |part| Err(emptied_error(&part)))
+            emptied(options).map_or(Ok(found), |part| Err(emptied_error(&part)))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             // The format is written last, before anything is in the journals.
@@ -269,47 +284,44 @@ fn prepare(options: &Options) -> Result<Option<Salt>, StoreError> {
                 }
             }
             parts.iter().try_for_each(|part| own_directory(part)).map_err(io)?;
-            let salt = new_salt()?;
-            write_format(directory, salt).map_err(io)?;
-            disk.sync_directory(directory).map_err(io)?;
+            let format = Format::new(new_salt()?, false);
+            write_format(&**disk, directory, &format).map_err(io)?;
             // A relative path of one name has an empty parent, which stands for the working directory.
             let parent =
                 directory.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
             parent.map_or(Ok(()), |parent| disk.sync_directory(parent)).map_err(io)?;
-            Ok(Some(salt))
+            Ok(format)
         }
         Err(error) => Err(io(error)),
     }
 }
 
-/// The journal that has nothing in it although another, or the index, has entries: all of them are begun before anything
-/// is written.
+/// The journal that has nothing in it although the store was begun, or another has entries: all of them are begun before
+/// anything is written.
 pub(super) fn emptied(options: &Options) -> Option<PathBuf> {
     let parts = JOURNALS.map(|part| options.directory.join(part));
     // One whose mark does not read is not empty, and is told of where it is read.
     let bounds = parts.each_ref().map(|part| mark::read(&*options.disk, part));
     let is_used = bounds.iter().any(|bounds| matches!(bounds, Ok(Some(bounds)) if bounds.durable > 0));
-    let is_bare = bounds.iter().all(|bounds| matches!(bounds, Ok(None)));
     let empty = parts.into_iter().zip(bounds).find(|(_, bounds)| matches!(bounds, Ok(None)));
-    empty.filter(|_| is_used || is_bare && is_indexed(options)).map(|(part, _)| part)
-}
-
-/// Whether there is an index that has been given entries. One that does not open tells nothing.
-fn is_indexed(options: &Options) -> bool {
-    let index = options.directory.join("index");
-    index.is_dir() && Index::open(&index, options.cache_bytes).is_ok_and(|index| index.applied() > 0)
+    empty.filter(|_| is_used || format_of(&options.directory).is_some_and(|format| format.begun)).map(|(part, _)| part)
 }
 
 /// What is told of such a journal.
 pub(super) fn emptied_error(part: &Path) -> StoreError {
-    segment::damaged("a journal is gone: the store has had entries, and this one has not even a beginning", part, 0)
+    segment::damaged("a journal is gone: the store has been in use, and this one has not even a beginning", part, 0)
 }
 
-pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<u32, StoreError> {
+/// What the format file of a store says, if it reads.
+pub(super) fn format_of(directory: &Path) -> Option<Format> {
+    serde_json::from_slice(&fs::read(directory.join("format")).ok()?).ok()
+}
+
+pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<Format, StoreError> {
     let read: Format =
         serde_json::from_slice(bytes).map_err(|_| segment::damaged("the format file does not read", path, 0))?;
-    match read.format {
-        2..=FORMAT => Ok(read.format),
+    match read.version {
+        2..=FORMAT => Ok(read),
         newer if newer > FORMAT => {
             let directory = path.parent().unwrap_or(path).display().to_string();
             Err(StoreError::NewerFormat { path: directory, found: newer, supported: FORMAT })
@@ -318,20 +330,15 @@ pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<u32, StoreError> 
     }
 }
 
-/// The salt that a format file tells, or none.
-pub(super) fn read_salt(bytes: &[u8]) -> Salt {
-    let read = serde_json::from_slice::<Format>(bytes).ok().and_then(|format| format.salt);
-    read.map(Salt::from_stored).unwrap_or_default()
-}
-
-/// Writes the format file so that it is whole or not there.
-pub(super) fn write_format(directory: &Path, salt: Salt) -> std::io::Result<()> {
-    let begun = directory.join("format.new");
-    drop(fs::remove_file(&begun));
-    let mut file = create_file(&begun)?;
-    file.write_all(&serde_json::to_vec(&Format { format: FORMAT, salt: Some(salt.stored()) }).unwrap_or_default())?;
-    file.sync_all()?;
-    fs::rename(begun, directory.join("format"))
+/// Writes the format file so that it is whole or as it was, and durable.
+pub(super) fn write_format(disk: &dyn Disk, directory: &Path, format: &Format) -> std::io::Result<()> {
+    let new = directory.join("format.new");
+    drop(disk.remove(&new));
+    let mut file = disk.create(&new)?;
+    file.write_all(&serde_json::to_vec(format)?)?;
+    file.sync_data()?;
+    disk.rename(&new, &directory.join("format"))?;
+    disk.sync_directory(directory)
 }
 
 /// The index, brought up to the journal's end; made anew when it is damaged.
@@ -562,7 +569,8 @@ pub(super) mod tests {
         assert_eq!(fs::read_to_string(&format).expect("reads"), older, "a refused start leaves it as it was");
         let store = open(&options(directory.path())).expect("opens");
         assert_eq!(store.accept(event(1)).await.expect("accepts"), Accepted::New);
-        assert_eq!(read_format(&fs::read(&format).expect("reads"), &format).expect("is one"), FORMAT);
+        let format = format_of(directory.path()).expect("is one");
+        assert!(format.version == FORMAT && format.begun && format.salt() != Salt::NONE);
         store.close().await;
     }
 }

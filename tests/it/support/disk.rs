@@ -30,6 +30,7 @@ struct State {
     calls: Vec<&'static str>,
     fault: Option<(usize, Fault)>,
     broken: bool,
+    full: bool,
     free: Option<u64>,
     files: BTreeMap<PathBuf, Durable>,
     /// Names that a power cut leaves.
@@ -54,6 +55,12 @@ impl FaultyDisk {
     /// Every writing call fails from now on, or no longer.
     pub fn set_broken(&self, broken: bool) {
         self.state().broken = broken;
+    }
+
+    /// Whether there is no room for anything from now on.
+    pub fn set_full(&self, full: bool) {
+        let mut state = self.state();
+        (state.full, state.free) = (full, Some(if full { 0 } else { 1 << 40 }));
     }
 
     /// How many bytes are free; as the real disk says where never set.
@@ -96,7 +103,13 @@ impl FaultyDisk {
     }
 
     fn check(&self, name: &'static str) -> io::Result<()> {
-        self.call(name).map_or(Ok(()), |_| Err(injected()))
+        self.call(name).map_or(Ok(()), |_| Err(injected()))?;
+        self.takes_room(name)
+    }
+
+    fn takes_room(&self, name: &str) -> io::Result<()> {
+        let is_refused = self.state().full && matches!(name, "create" | "write_all" | "write_at");
+        if is_refused { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn open(&self, path: &Path, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
@@ -187,6 +200,7 @@ impl FaultyFile {
 
     fn write(&mut self, name: &'static str, bytes: &[u8], at: Option<u64>) -> io::Result<()> {
         let fault = self.disk.call(name);
+        self.disk.takes_room(name)?;
         let bytes = match fault {
             Some(Fault::Fails) => return Err(injected()),
             Some(Fault::Tears) => bytes.split_at(bytes.len() / 2).0,

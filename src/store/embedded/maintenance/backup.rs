@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::lock::{LOCK, Lock};
 use super::super::open::{
-    FORMAT, JOURNALS, Options, RESTORED, RESTORING, emptied, new_salt, no_store, unavailable, write_format,
+    FORMAT, Format, JOURNALS, Options, RESTORED, RESTORING, emptied, new_salt, no_store, unavailable, write_format,
 };
 use super::salvage;
 use crate::base::clock::Timestamp;
@@ -319,8 +319,7 @@ fn write_restored(
     if unfinished == Unfinished::Held {
         write_file(&directory.join(RESTORED), b"").map_err(own)?;
     }
-    write_format(directory, new_salt()?).map_err(own)?;
-    sync_directory(directory)?;
+    write_format(&*options.disk, directory, &Format::new(new_salt()?, true)).map_err(own)?;
     fs::remove_file(directory.join(RESTORING)).map_err(own)?;
     sync_directory(directory)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::op::{self, Op};
-use super::super::open::{Options, new_salt, read_salt, unavailable};
+use super::super::open::{Options, format_of, new_salt, unavailable};
 use super::super::records::Write;
 use super::backup::{JournalBackup, LostRecords, SegmentBackup, sync_directory, write_file};
 use crate::base::clock::Timestamp;
@@ -50,9 +50,9 @@ pub fn copy(options: &Options, name: &str, target: &Path) -> Result<JournalBacku
     }
     copied.next = begin;
     let (now, salt) = (options.clock.now(), new_salt()?);
-    let format = std::fs::read(options.directory.join("format")).unwrap_or_default();
+    let format = format_of(&options.directory).map(|format| format.salt()).unwrap_or_default();
     let told = segments.iter().filter_map(|first| segment::salt_in(disk, &directory, *first));
-    let mut salts: Vec<Salt> = std::iter::once(read_salt(&format)).chain(told).collect();
+    let mut salts: Vec<Salt> = std::iter::once(format).chain(told).collect();
     salts.dedup();
     for (place, &first) in segments.iter().enumerate() {
         let following = segments.get(place + 1).copied();
