@@ -280,6 +280,7 @@ mod tests {
     use super::super::tests::call;
     use super::*;
     use crate::store::disk::SystemDisk;
+    use crate::store::disk::tests::OddDisk;
 
     const BOUNDS: Bounds = Bounds { bytes: 1 << 20, retain: Duration::from_hours(1) };
 
@@ -378,44 +379,11 @@ mod tests {
         assert_eq!((files.closed.len(), files.open.is_some(), files.bytes()), (0, false, 0));
     }
 
-    #[derive(Debug)]
-    struct NoRoom;
-
-    impl Disk for NoRoom {
-        fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-            SystemDisk.create(path)
-        }
-        fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-            SystemDisk.append(path)
-        }
-        fn update(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-            SystemDisk.update(path)
-        }
-        fn read(&self, path: &Path) -> io::Result<std::fs::File> {
-            SystemDisk.read(path)
-        }
-        fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-            SystemDisk.list(directory)
-        }
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            SystemDisk.rename(from, to)
-        }
-        fn remove(&self, path: &Path) -> io::Result<()> {
-            SystemDisk.remove(path)
-        }
-        fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-            SystemDisk.sync_directory(directory)
-        }
-        fn space(&self, _: &Path) -> io::Result<crate::store::disk::Space> {
-            Ok(crate::store::disk::Space { free: 100, total: 1_000_000 })
-        }
-    }
-
     #[test]
     fn nothing_is_written_on_a_disk_without_room() {
         let directory = tempfile::tempdir().expect("a directory");
         let (mut files, _) = open(directory.path(), 0);
-        files.disk = Arc::new(NoRoom);
+        files.disk = Arc::new(OddDisk::with_free(100));
         let refused = files.write(&entries(1..2), (BOUNDS, Timestamp::default()));
         assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::StorageFull));
         assert!(open(directory.path(), 10).1.is_empty());

@@ -182,8 +182,77 @@ fn in_blocks(length: usize, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
+
+    /// The machine's file system, with what a test does between its calls, or another size of it.
+    #[derive(Default)]
+    pub struct OddDisk {
+        before_read: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+        free: Option<u64>,
+    }
+
+    impl OddDisk {
+        /// One of a megabyte with so many bytes free.
+        pub fn with_free(free: u64) -> Self {
+            Self { free: Some(free), ..Self::default() }
+        }
+
+        /// Does this once, before the next file is opened for reading.
+        pub fn before_read(&self, act: impl FnOnce() + Send + 'static) {
+            *self.before_read.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(act));
+        }
+    }
+
+    impl fmt::Debug for OddDisk {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("OddDisk").field("free", &self.free).finish_non_exhaustive()
+        }
+    }
+
+    impl Disk for OddDisk {
+        fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            SystemDisk.create(path)
+        }
+
+        fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            SystemDisk.append(path)
+        }
+
+        fn update(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            SystemDisk.update(path)
+        }
+
+        fn read(&self, path: &Path) -> io::Result<File> {
+            let act = self.before_read.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(act) = act {
+                act();
+            }
+            SystemDisk.read(path)
+        }
+
+        fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+            SystemDisk.list(directory)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            SystemDisk.rename(from, to)
+        }
+
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            SystemDisk.remove(path)
+        }
+
+        fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+            SystemDisk.sync_directory(directory)
+        }
+
+        fn space(&self, path: &Path) -> io::Result<Space> {
+            self.free.map_or_else(|| SystemDisk.space(path), |free| Ok(Space { free, total: 1_000_000 }))
+        }
+    }
 
     #[test]
     fn a_block_that_does_not_read_is_zeros_and_hides_no_other() {

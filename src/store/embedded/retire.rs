@@ -198,68 +198,17 @@ struct Sorted {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::io;
-    use std::path::{Path, PathBuf};
-    use std::sync::Mutex;
-
-    use super::super::index::Index;
     use super::super::open::tests::event;
     use super::super::{Options, open};
     use super::*;
     use crate::base::clock::SystemClock;
     use crate::base::units::Reserve;
     use crate::store::Events as _;
-    use crate::store::disk::{Disk, DiskFile, Space, SystemDisk};
-
-    /// A disk on which the next read comes while an index is made anew, which has nothing yet.
-    #[derive(Debug, Default)]
-    struct Repairing(Mutex<Option<Arc<Index>>>);
-
-    impl Disk for Repairing {
-        fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-            SystemDisk.create(path)
-        }
-
-        fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-            SystemDisk.append(path)
-        }
-
-        fn update(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-            SystemDisk.update(path)
-        }
-
-        fn read(&self, path: &Path) -> io::Result<File> {
-            if let Some(index) = self.0.lock().expect("no panic").take() {
-                index.wipe().expect("is made anew");
-            }
-            SystemDisk.read(path)
-        }
-
-        fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-            SystemDisk.list(directory)
-        }
-
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            SystemDisk.rename(from, to)
-        }
-
-        fn remove(&self, path: &Path) -> io::Result<()> {
-            SystemDisk.remove(path)
-        }
-
-        fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-            SystemDisk.sync_directory(directory)
-        }
-
-        fn space(&self, path: &Path) -> io::Result<Space> {
-            SystemDisk.space(path)
-        }
-    }
+    use crate::store::disk::tests::OddDisk;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn nothing_is_removed_by_an_index_that_is_made_anew_meanwhile() {
-        let (directory, disk) = (tempfile::tempdir().expect("a directory"), Arc::new(Repairing::default()));
+        let (directory, disk) = (tempfile::tempdir().expect("a directory"), Arc::new(OddDisk::default()));
         let options = Options {
             segment_bytes: 2_000,
             min_free: Reserve::Bytes(0),
@@ -271,7 +220,8 @@ mod tests {
             store.accept(event(number)).await.expect("accepts");
         }
         store.up_to_date().await.expect("is in the index");
-        *disk.0.lock().expect("no panic") = Some(Arc::clone(&store.index));
+        let index = Arc::clone(&store.index);
+        disk.before_read(move || index.wipe().expect("is made anew"));
         assert_eq!(store.retire().await.expect("nothing fails"), Retired::default());
         assert!(segment::path(&directory.path().join("events"), 1).exists(), "what is queued is gone with its segment");
         store.close().await;
