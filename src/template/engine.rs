@@ -1,9 +1,7 @@
-//! The minijinja environment: which filters there are, and what bounds them.
+//! The minijinja environment: our filters, and what bounds them.
 //!
 //! Since 3.1 the engine charges fuel for the bytes an operation makes as well as for instructions, so
-//! fuel bounds time and memory together. What a template may use is listed here; [`super::syntax`]
-//! refuses everything else when a template is compiled, because the engine itself would find an
-//! unknown filter only when a webhook is already waiting for it.
+//! fuel bounds time and memory together. What a template may use is listed in [`super::takes`].
 
 use std::io::Write as _;
 use std::ops::Range;
@@ -33,73 +31,6 @@ pub struct Limits {
 
 /// The limits every template runs under.
 pub const LIMITS: Limits = Limits { fuel: 100_000, output: 1 << 20, value: 64 << 20, tokens: 1_000 };
-
-/// The filters there are.
-pub const FILTERS: [&str; 41] = [
-    "abs",
-    "attr",
-    "base64decode",
-    "base64encode",
-    "base64urlencode",
-    "batch",
-    "bool",
-    "count",
-    "default",
-    "dictsort",
-    "first",
-    "float",
-    "groupby",
-    "hmac",
-    "int",
-    "items",
-    "join",
-    "last",
-    "length",
-    "list",
-    "lower",
-    "map",
-    "max",
-    "min",
-    "reject",
-    "rejectattr",
-    "replace",
-    "rfc3339",
-    "round",
-    "select",
-    "selectattr",
-    "sha1",
-    "sha256",
-    "sha512",
-    "sort",
-    "split",
-    "string",
-    "tojson",
-    "trim",
-    "unique",
-    "upper",
-];
-
-/// The tests there are, for `x is TEST`.
-pub const TESTS: [&str; 15] = [
-    "defined",
-    "endingwith",
-    "eq",
-    "even",
-    "false",
-    "integer",
-    "iterable",
-    "mapping",
-    "none",
-    "number",
-    "odd",
-    "sequence",
-    "startingwith",
-    "string",
-    "true",
-];
-
-/// The functions there are.
-pub const FUNCTIONS: [&str; 1] = ["range"];
 
 /// The environment that expressions and slots share.
 pub(super) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);

@@ -18,14 +18,16 @@ mod guard;
 mod made;
 pub mod payload;
 mod syntax;
+mod takes;
 mod text;
 mod tree;
 mod weight;
 
 pub use context::{Context, Headers};
-pub use engine::{FILTERS, FUNCTIONS, LIMITS, Limits, TESTS};
+pub use engine::{LIMITS, Limits};
 pub use expr::Expr;
 pub use syntax::Name;
+pub use takes::{FILTERS, FUNCTIONS, TESTS, Takes};
 pub use text::{Segment, Text};
 pub use tree::Tree;
 
@@ -50,6 +52,8 @@ pub enum TemplateErrorKind {
     Syntax,
     /// It uses a filter, test or function that there is not.
     UnknownFilter,
+    /// It gives one of them what it does not take; these are the arguments that it takes by name.
+    WrongArguments(&'static [&'static str]),
     /// A slot's value is undefined or none.
     Missing,
     /// A value has a type the operation does not take.

@@ -1,5 +1,5 @@
 //! What a template names, found when it is compiled: variables with their places, and filters, tests,
-//! functions and statements that there are not.
+//! functions and statements that there are not, or that do not take what they are given.
 //!
 //! This is the only use of the engine's syntax tree, which has no stable interface: `Cargo.lock` pins
 //! the engine, and the tests of this room fail when the tree changes its meaning.
@@ -10,8 +10,9 @@ use minijinja::machinery::ast::{self, CallArg, Expr, Stmt};
 use minijinja::machinery::{Span, Token, parse, parse_expr, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
-use super::engine::{FILTERS, FUNCTIONS, LIMITS, TESTS, translate};
+use super::engine::{LIMITS, translate};
 use super::guard::{Guarded, Guards, is_guarded, is_watched};
+use super::takes::{FILTERS, FUNCTIONS, TESTS, Takes, unknown};
 use super::weight;
 use super::{TemplateError, TemplateErrorKind};
 
@@ -107,14 +108,16 @@ impl<'a, 't> Walk<'a, 't> {
         }
     }
 
-    fn known(&mut self, what: &str, name: &str, known: &[&str], span: Span) {
-        if known.contains(&name) || self.fault.is_some() || self.tokens.is_none() {
-            return;
-        }
-        // The nearest name is the caller's to tell; without one, what there is helps more.
-        let near = known.iter().any(|candidate| strsim::damerau_levenshtein(candidate, name) <= 2);
-        let hint = if near { String::new() } else { format!(": there are {}", known.join(", ")) };
-        self.refuse(format!("there is no {what} `{name}`{hint}"), span);
+    /// Refuses what is called where there is no such thing, or it does not take these arguments.
+    fn call(&mut self, (what, known): (&str, &[Takes]), name: &str, arguments: &[CallArg<'a>], span: Span) {
+        let Some(tokens) = self.tokens.filter(|_| self.fault.is_none()) else { return };
+        let Some(called) = known.iter().find(|known| known.name == name) else {
+            return self.refuse(unknown(what, name, known), span);
+        };
+        let Some(fault) = called.fault(arguments) else { return };
+        let argument = fault.argument.and_then(|at| arguments.get(at));
+        let range = Some(range(argument.map_or(span, |argument| place_of(argument, tokens))));
+        self.fault = Some(TemplateError { kind: fault.kind, message: fault.message, range });
     }
 
     fn refuse(&mut self, message: String, span: Span) {
@@ -220,13 +223,12 @@ impl<'a, 't> Walk<'a, 't> {
                 branch.false_expr.iter().for_each(|other| self.expression(other));
             }
             Expr::Filter(filter) => {
-                self.known("filter", filter.name, &FILTERS, filter.span());
-                self.unnamed(filter.name, &filter.args, filter.span());
+                self.call(("filter", &FILTERS), filter.name, &filter.args, filter.span());
                 filter.expr.iter().for_each(|inner| self.expression(inner));
                 self.arguments(&filter.args);
             }
             Expr::Test(test) => {
-                self.known("test", test.name, &TESTS, test.span());
+                self.call(("test", &TESTS), test.name, &test.args, test.span());
                 self.expression(&test.expr);
                 self.arguments(&test.args);
             }
@@ -237,7 +239,7 @@ impl<'a, 't> Walk<'a, 't> {
             }
             Expr::Call(call) => {
                 match &call.expr {
-                    Expr::Var(var) => self.known("function", var.id, &FUNCTIONS, var.span()),
+                    Expr::Var(var) => self.call(("function", &FUNCTIONS), var.id, &call.args, var.span()),
                     other => self.refuse("values have no methods here: use a filter".to_owned(), other.span()),
                 }
                 self.arguments(&call.args);
@@ -245,15 +247,6 @@ impl<'a, 't> Walk<'a, 't> {
             Expr::List(list) => list.items.iter().for_each(|item| self.expression(item)),
             Expr::Tuple(tuple) => tuple.items.iter().for_each(|item| self.expression(item)),
             Expr::Map(map) => map.keys.iter().chain(&map.values).for_each(|part| self.expression(part)),
-        }
-    }
-
-    /// `default` takes no named argument, and would say so only when it is run.
-    fn unnamed(&mut self, filter: &str, arguments: &[CallArg<'a>], span: Span) {
-        let is_named = |argument: &CallArg<'_>| matches!(argument, CallArg::Kwarg(..) | CallArg::KwargSplat(_));
-        if filter == "default" && arguments.iter().any(is_named) {
-            let what = "`default` takes its value without a name: `default('…')`, or `default('…', true)`";
-            self.refuse(what.to_owned(), span);
         }
     }
 
@@ -285,6 +278,19 @@ fn path_of<'a>(expr: &Expr<'a>) -> Option<(&'a str, String, Span)> {
     }
 }
 
+/// Where an argument stands: its name, where it has one.
+fn place_of(argument: &CallArg<'_>, tokens: &[(Token<'_>, Span)]) -> Span {
+    let (CallArg::Pos(value) | CallArg::Kwarg(_, value) | CallArg::PosSplat(value) | CallArg::KwargSplat(value)) =
+        argument;
+    let span = value.span();
+    let CallArg::Kwarg(name, _) = argument else { return span };
+    let is_name = |pair: &&[(Token<'_>, Span)]| match pair {
+        [(Token::Ident(ident), place), (Token::Assign, _)] => ident == name && place.end_offset <= span.start_offset,
+        _ => false,
+    };
+    tokens.windows(2).rfind(is_name).and_then(<[_]>::first).map_or(span, |(_, place)| *place)
+}
+
 fn range(span: Span) -> Range<usize> {
     span.start_offset as usize..span.end_offset as usize
 }
@@ -314,12 +320,71 @@ mod tests {
             ("rnge(3)", "there is no function `rnge`"),
             ("body.items()", "values have no methods here: use a filter"),
             ("body | indent(3)", "there is no filter `indent`"),
-            ("body.a | default(value='K')", "`default` takes its value without a name"),
         ];
         for (source, message) in cases {
             let error = expression(source).expect_err(source);
             assert!(error.message.starts_with(message), "{source}: {error}");
             assert!(error.range.is_some_and(|range| range.end <= source.len()), "{source}");
+        }
+    }
+
+    #[test]
+    fn arguments_that_are_not_taken_are_refused_where_they_stand() {
+        let cases = [
+            (
+                "a | default(value='K')",
+                "value",
+                "`default` takes no argument by name: `default([value], [also_falsy])`",
+            ),
+            ("a | replace('x', new='y')", "new", "`replace` takes no argument by name: `replace(old, new)`"),
+            ("a | replace('x')", "replace('x')", "`replace` is given too few arguments: `replace(old, new)`"),
+            ("a | upper(1)", "1", "`upper` takes no arguments: `upper`"),
+            (
+                "a | join(sep = d)",
+                "sep",
+                "`join` takes no `sep`: `join([d], [attribute])`, by name `attribute=…`, `d=…`",
+            ),
+            ("a | join(d, d=d | join(d=1))", "d", "`join` is given `d` twice, by its place and by its name"),
+            (
+                "a | map('default', value=1)",
+                "value",
+                "`map` hands no argument on by name: `map(filter, …)`, by name `attribute=…`, `default=…`",
+            ),
+            ("a | map('uper')", "'uper'", "there is no filter `uper`"),
+            (
+                "a | map('map', 'replace', 'x')",
+                "'replace'",
+                "`replace` is given too few arguments: `replace(old, new)`",
+            ),
+            (
+                "a | map(default=1)",
+                "map(default=1)",
+                "`map` is given too few arguments: `map(filter, …)`, by name `attribute=…`, `default=…`",
+            ),
+            (
+                "a | map('upper', attribute='x')",
+                "'upper'",
+                "`map` takes no arguments without a name: `map`, by name `attribute=…`, `default=…`",
+            ),
+            ("a | selectattr('x', 'eq', other=1)", "other", "`eq` takes no argument by name: `eq(other)`"),
+            (
+                "a is startingwith(start='x')",
+                "start",
+                "`startingwith` takes no argument by name: `startingwith(start)`",
+            ),
+            ("range(stop=3)", "stop", "`range` takes no argument by name: `range(first, [end], [step])`"),
+            ("range(1, 2, 3, 4)", "4", "`range` takes at most 3 arguments: `range(first, [end], [step])`"),
+            ("a | tojson(**b)", "b", "`tojson` takes no argument by name: `tojson`"),
+        ];
+        for (source, place, message) in cases {
+            let error = expression(source).expect_err(source);
+            assert_eq!((source, error.range.and_then(|range| source.get(range))), (source, Some(place)));
+            assert_eq!(error.message, message);
+        }
+        let taken =
+            ["a | map(b)", "a | replace(*b)", "a | sort(**b)", "a | select", "a | select(none, 1)", "a | select(b, 1)"];
+        for source in taken.into_iter().chain(["a | map(attribute='x', default=1)", "a | groupby(attribute='x')"]) {
+            assert!(expression(source).is_ok(), "{source}");
         }
     }
 
@@ -357,8 +422,8 @@ mod tests {
     fn everything_that_is_listed_is_there() {
         use crate::template::{Context, Expr, TemplateErrorKind};
         let context = Context::new().with("x", "text");
-        let filters = FILTERS.iter().map(|filter| format!("x | {filter}"));
-        let tests = TESTS.iter().map(|test| format!("x is {test}"));
+        let filters = FILTERS.iter().map(|filter| format!("x | {}", filter.name));
+        let tests = TESTS.iter().map(|test| format!("x is {}", test.name));
         for source in filters.chain(tests) {
             let result = Expr::compile(&source).and_then(|expr| expr.value(&context));
             assert!(!result.is_err_and(|error| error.kind == TemplateErrorKind::UnknownFilter), "{source}");

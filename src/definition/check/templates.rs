@@ -72,9 +72,10 @@ fn fault(error: TemplateError, pointer: &str, found: &mut Findings<'_>) {
     let word = error.range.clone().and_then(|range| source.get(range)).unwrap_or_default();
     let suggestion = match error.kind {
         TemplateErrorKind::UnknownFilter => {
-            let known = FILTERS.into_iter().chain(TESTS).chain(FUNCTIONS);
-            nearest(word.trim_start_matches(['|', ' ']), known)
+            let known = FILTERS.iter().chain(&TESTS).chain(&FUNCTIONS).map(|known| known.name);
+            nearest(word.trim_start_matches(['|', ' ']).trim_matches(['"', '\'']), known)
         }
+        TemplateErrorKind::WrongArguments(named) => nearest(word, named.iter().copied()),
         _ => None,
     };
     let place = match error.range {
