@@ -2,9 +2,10 @@
 //! them, and by whoever shows headers or files.
 
 /// Words of which each makes a name that of a secret.
-pub const WORDS: [&str; 37] = [
+pub const WORDS: [&str; 40] = [
     "token",
     "tokens",
+    "tkn",
     "secret",
     "secrets",
     "password",
@@ -23,10 +24,12 @@ pub const WORDS: [&str; 37] = [
     "bearer",
     "credential",
     "credentials",
+    "cred",
     "creds",
     "cookie",
     "cookies",
     "signature",
+    "sig",
     "assertion",
     "verifier",
     "jwt",
@@ -41,9 +44,35 @@ pub const WORDS: [&str; 37] = [
     "xsrf",
     "hmac",
 ];
-/// What a word ends with that is written together with others: `accesstoken`, `dbpassword`.
-const ENDINGS: [&str; 9] =
-    ["token", "secret", "password", "passwd", "passphrase", "apikey", "secretkey", "accesskey", "privatekey"];
+/// What a word ends with that is written together with others: `accesstoken`, `dbpassword`, `JSESSIONID`.
+pub const ENDINGS: [&str; 13] = [
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "pass",
+    "creds",
+    "sessionid",
+    "sessid",
+    "apikey",
+    "secretkey",
+    "accesskey",
+    "privatekey",
+];
+/// Words that end with `pass` and are no names of secrets.
+const OTHER_PASSES: [&str; 10] = [
+    "bandpass",
+    "bypass",
+    "compass",
+    "encompass",
+    "highpass",
+    "lowpass",
+    "overpass",
+    "surpass",
+    "trespass",
+    "underpass",
+];
 /// What such a word begins with: `passwordhash`, `password1`.
 const BEGINNINGS: [&str; 3] = ["password", "passwd", "credential"];
 /// Pairs of words that make a name that of a secret, where neither does.
@@ -120,7 +149,7 @@ fn is_telling(words: &[String]) -> bool {
         }
         let word = word.trim_end_matches(|char: char| char.is_ascii_digit());
         WORDS.contains(&word)
-            || ENDINGS.iter().any(|ending| word.ends_with(ending))
+            || !OTHER_PASSES.contains(&word) && ENDINGS.iter().any(|ending| word.ends_with(ending))
             || BEGINNINGS.iter().any(|beginning| word.starts_with(beginning))
     };
     let is_pair = |pair: &[String]| {
@@ -240,5 +269,17 @@ mod tests {
         }
         let counts = ["tokens", "reset_tokens", "token", "password_tokens", "tokens_2"].map(is_count);
         assert_eq!(counts, [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn names_written_together_or_short_are_told_as_well() {
+        let short = ["tkn", "user_tkn", "cred", "awscreds", "sig", "X-Sig"];
+        let together = ["dbpass", "smtppass", "userpass2", "DBPass", "sessionid", "JSESSIONID", "PHPSESSID"];
+        for name in short.into_iter().chain(together) {
+            assert!(is_sensitive(name), "{name}");
+        }
+        for name in ["bypass", "Compass", "significant", "sacred", "path", "sigma", "signed"] {
+            assert!(!is_sensitive(name), "{name}");
+        }
     }
 }

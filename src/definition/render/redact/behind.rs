@@ -7,8 +7,10 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::blocks::{BLOCKS, Block};
 use super::is_name;
-use crate::base::sensitive::{WORDS, is_sensitive, words};
+use crate::base::sensitive::{ENDINGS, WORDS, is_sensitive, words};
+use crate::definition::raw::oauth2::ClientAuth;
 
 /// What names have in them under which secrets stand, also in the middle of a word. `key` and `token` are in other words as
 /// well: [`is_telling`].
@@ -31,10 +33,10 @@ const FIELDS: [(&str, usize); 13] = [
     ("authorization", 2),
 ];
 
-/// Blocks of integrations whose names would be those of secrets.
-const BLOCKS: [&str; 4] = ["assertion", "auth", "hmac", "jwt"];
-/// A field of theirs that has one of a few words, and would be one.
+/// A field of theirs whose name would be one, and which has one of a few words.
 const WORD_FIELD: &str = "client_auth";
+/// What files are called that have a key in them.
+const CONTAINERS: [&str; 2] = ["pem", "pfx"];
 
 /// A name with its sign; one that begins an entry, without, where it may be a telling one; an option of a command; a
 /// variable of an environment file; a scheme of `Authorization`. What follows a telling name is secret.
@@ -43,7 +45,8 @@ static TELLING: LazyLock<Regex> = LazyLock::new(|| {
     // Features of integrations begin with `JWT` as well.
     let whole: Vec<_> = WORDS.into_iter().filter(|word| *word != "jwt").collect();
     let whole = whole.join("|");
-    let name = format!(r"(?:[\w.-]*?(?:{STEMS}|key|token)[\w-]*|{whole})");
+    let endings = ENDINGS.join("|");
+    let name = format!(r"(?:[\w.-]*?(?:{STEMS}|key|token)[\w-]*|[\w.-]*(?:{endings})|{whole})");
     let with_sign = r#"\b[\w.-]+["']?\s*[:=]"#;
     let without = format!(r#"(?:^|[{{\[,])[\s\-"'?]*{name}(?:["']|\s|$)"#);
     let option = format!(r#"--{name}(?:["']|\s|$)"#);
@@ -83,6 +86,11 @@ static STEM: LazyLock<Regex> = LazyLock::new(|| Regex::new(&format!("(?i){STEMS}
 static VARIABLE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"(?i)^[\s\-"'#]*(?:export\s+)?[\w.-]+\s*=$"#).expect("a pattern"));
 
+/// The word that a field has, with its quotes, and what may follow it.
+#[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
+static WORD: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"^\s+(?:"(\w+)"|'(\w+)'|(\w+))\s*(?:$|[,}\]]|\s#)"#).expect("a pattern"));
+
 /// A header's name with its sign and the blanks behind it.
 #[expect(clippy::expect_used, reason = "a pattern that is part of the program")]
 static HEADER: LazyLock<Regex> =
@@ -113,7 +121,7 @@ static BEFORE: LazyLock<Regex> =
 
 /// From which byte on each line is hidden; `None` for lines without a telling key before them.
 pub(super) fn hidden_from(lines: &[&str]) -> Vec<Option<usize>> {
-    let mut open: Option<Open> = None;
+    let (mut open, mut block): (Option<Open>, _) = (None, Block::default());
     let look = |line: &&str| {
         let content = line.trim_start();
         if content.is_empty() {
@@ -126,7 +134,16 @@ pub(super) fn hidden_from(lines: &[&str]) -> Vec<Option<usize>> {
         }
         let (from, next) = on_line(line);
         open = next;
-        from
+        let entry = columns(line, line.len() - content.trim_start_matches(['-', ' ', '\t']).len());
+        let Some(quote) = block.open_quote(line, entry) else { return from };
+        let (quoted, names) = (line.get(quote..).unwrap_or_default(), Names::Hidden);
+        let (hidden, whole) = match behind(quoted) {
+            Behind::Nothing => (None, false),
+            Behind::Reference => (None, true),
+            Behind::Secret(skipped) | Behind::Entry(skipped) => (Some(quote + skipped), false),
+        };
+        open = Some(Open { column: entry, whole, names });
+        from.into_iter().chain(hidden).min()
     };
     lines.iter().map(look).collect()
 }
@@ -215,9 +232,13 @@ fn is_telling(name: &str, has_sign: bool) -> bool {
         !["header", "taken"].contains(&word.as_str()) && FIELDS.into_iter().any(near)
     };
     // `Basic` is a scheme, and with a sign a block of integrations.
-    let is_whole = name.eq_ignore_ascii_case(if has_sign { "pem" } else { "basic" });
+    let is_whole = if has_sign {
+        words(name).iter().any(|word| CONTAINERS.contains(&word.as_str()))
+    } else {
+        name.eq_ignore_ascii_case("basic")
+    };
     is_whole
-        || is_sensitive(name) && name != WORD_FIELD
+        || is_sensitive(name)
         || STEM.is_match(name)
         || name.split(|c: char| !c.is_alphanumeric()).any(is_part)
         || words(name).iter().any(is_near)
@@ -235,7 +256,7 @@ fn on_line(line: &str) -> (Option<usize>, Option<Open>) {
         let is_field = !has_sign && is_of_template(name, after, &templates);
         let has_fields =
             BLOCKS.contains(&written) && found.as_str().ends_with(':') && after.trim_start().starts_with('{');
-        if is_field || has_fields {
+        if is_field || has_fields || written == WORD_FIELD && is_word(after) {
             at = found.end();
             continue;
         }
@@ -253,8 +274,11 @@ fn on_line(line: &str) -> (Option<usize>, Option<Open>) {
         match behind(line.get(value..).unwrap_or_default()) {
             Behind::Nothing => {
                 let is_open = line.get(value..).is_some_and(|rest| !rest.trim().is_empty());
-                let is_headers = in_block && !is_open && written.eq_ignore_ascii_case("headers");
-                let names = if is_headers { Names::Shown(None) } else { names };
+                let names = match names {
+                    _ if is_open => Names::Hidden,
+                    _ if in_block && written.eq_ignore_ascii_case("headers") => Names::Shown(None),
+                    names => names,
+                };
                 return (None, below(false, names));
             }
             Behind::Secret(skipped) => {
@@ -269,6 +293,12 @@ fn on_line(line: &str) -> (Option<usize>, Option<Open>) {
         }
     }
     (None, open)
+}
+
+/// Whether a value is one of the words that [`WORD_FIELD`] has.
+fn is_word(value: &str) -> bool {
+    let word = WORD.captures(value).and_then(|found| found.iter().skip(1).flatten().next());
+    word.is_some_and(|word| serde_json::from_value::<ClientAuth>(word.as_str().into()).is_ok())
 }
 
 /// Where templates stand on a line.
@@ -456,6 +486,21 @@ mod tests {
             "hedaer: { X-A: §",
             "cmd: a --token § [x",
             "cmd: [a, \"--api-key\", \"§\"",
+            "dbpass: \"§",
+            "- userpass: §",
+            "smtppass: \"§\" [",
+            "sessionid: §",
+            "JSESSIONID: §",
+            "tkn: §",
+            "cred: §",
+            "sig: §",
+            "x-sig: §",
+            "pfx: §",
+            "client_pfx: |\n  §\n",
+            "cmd: a --dbpass § [x",
+            "client_auth: \"§",
+            "client_auth: basic §",
+            "client_auth:\n  §\n",
             "a: \"{{ b }} { key § }\"",
             "a: \"{{ f(token='§') }}\"",
             "a: \"{{ body.key § }}\"",
@@ -487,6 +532,14 @@ mod tests {
             "headers:\n  X-A: \"{{ a }} §\"\n",
             "headers:\n  §\n",
             "headers: \"\n  §: b\n",
+            "auth: {x: \"§",
+            "auth: { oauth2: { x: \"${env:A}\", y: \"§\n  §: a\n",
+            "hmac: {\n  x: '§\n  y: [\n",
+            "auth: \"\n  §: b\n",
+            "auth:\n  x:\n    y: \"§\n      §: b\n",
+            "jwt:\n  x: \"\n    §: b\n",
+            "assertion: # why\n  - x: \"\n      §: b\n",
+            "auth:\n  x: \"${env:A}\n    §: b\n",
             "secrets:\n  key: \"${env:A}\"\n  vault: { url: x, other: § }\n",
         ] {
             hides(written);
@@ -511,6 +564,9 @@ mod tests {
             "verify:\n  hmac:\n    algorithm: sha256\nlisten: [x\n",
             "verify: { hmac: { algorithm: sha256 }\n",
             "client_auth: basic\nfeatures: [JWT bearer, REST API]\nlisten: [x\n",
+            "auth: { client_auth: \"basic\", x: 'y', z: [\n",
+            "auth:\n  client_auth: none  # why\n  x: a == 'b' and c\n  y: \"{{ z['a'] }}\"\nb: \"c\nd: [x\n",
+            "path: /a\nsignificant: a\ndesign: b\nbypass: c\ncompass: d\nlisten: [x\n",
             "client_auth_method: basic\nverified: true\npassed: a\nlisten: [x\n",
             "auth: { jwt: { header: Authorization, algorithms: [HS256] }\n",
             "jwt:\n  algorithm: RS256\n  expires: 1h\nlisten: [x\n",

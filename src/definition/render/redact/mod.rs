@@ -6,6 +6,7 @@
 //! ([`behind`]).
 
 mod behind;
+mod blocks;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
