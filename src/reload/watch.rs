@@ -2,14 +2,15 @@
 //!
 //! What is watched are directories, never files: an editor or a volume update puts another file in a
 //! name's place, and a watch on the old one goes deaf. Events only say that it is time to look; the
-//! look itself compares content, so a lost, merged or misread event costs at most one poll interval.
+//! look itself compares content, so a lost, merged or misread event costs at most one poll interval. What
+//! others write beside the files that matter, such as a log, is no reason to look, nor to wait until it ends.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::{Path, PathBuf, absolute};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Reloader;
-use crate::definition::workspace::Deployment;
+use crate::definition::workspace::{Deployment, is_yaml};
 
 /// How long things are waited for.
 #[derive(Debug, Clone, Copy)]
@@ -128,13 +129,21 @@ struct Watcher {
     system: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
     refused: BTreeSet<PathBuf>,
+    wanted: Arc<RwLock<Wanted>>,
+    woken: mpsc::Sender<()>,
 }
 
 impl Watcher {
     /// A watcher, or `None` where the system has none left; then polling does.
     fn new(woken: mpsc::Sender<()>) -> Option<Self> {
-        match notify::recommended_watcher(move |event| heed(&event, &woken)) {
-            Ok(watcher) => Some(Self { system: watcher, watched: BTreeSet::new(), refused: BTreeSet::new() }),
+        let wanted = Arc::<RwLock<Wanted>>::default();
+        let (asked, awoken) = (Arc::clone(&wanted), woken.clone());
+        let heeding = move |event| heed(&event, &asked.read().unwrap_or_else(PoisonError::into_inner), &awoken);
+        match notify::recommended_watcher(heeding) {
+            Ok(system) => {
+                let (watched, refused) = (BTreeSet::new(), BTreeSet::new());
+                Some(Self { system, watched, refused, wanted, woken })
+            }
             Err(error) => {
                 warn!("files are polled, because they cannot be watched: {error}");
                 None
@@ -142,9 +151,20 @@ impl Watcher {
         }
     }
 
+    /// From here on this is what matters. What changed of it since it was read, and before anybody heeded it, is found
+    /// by another look.
+    fn want(&mut self, wanted: Wanted) {
+        let mut known = self.wanted.write().unwrap_or_else(PoisonError::into_inner);
+        let was = std::mem::replace(&mut *known, wanted);
+        if was != Wanted::default() && was != *known {
+            self.woken.try_send(()).unwrap_or_default();
+        }
+    }
+
     /// Watches the directories that a deployment depends on, and no others.
     fn follow(&mut self, deployment: &Deployment) {
         let wanted = directories(deployment);
+        self.want(Wanted::of(deployment, &wanted));
         for gone in self.watched.difference(&wanted) {
             // A directory that is gone took its watch with it.
             drop(self.system.unwatch(gone));
@@ -168,10 +188,59 @@ impl Watcher {
     }
 }
 
+/// What is heeded in the directories that are watched, by absolute paths.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    /// Directories of definitions: what is called like one in them is one.
+    definitions: BTreeSet<PathBuf>,
+    /// Other files that are read, those that they are links to, and the watched directories themselves.
+    names: BTreeSet<PathBuf>,
+}
+
+impl Wanted {
+    /// What matters of a deployment for which these directories are watched.
+    fn of(deployment: &Deployment, watched: &BTreeSet<PathBuf>) -> Self {
+        let definitions: BTreeSet<_> = deployment.directories.iter().filter_map(|path| absolute(path).ok()).collect();
+        let integrations = deployment.integrations.iter().map(|read| read.file.as_path());
+        // Most are in such a directory, where all of them matter.
+        let single =
+            integrations.filter(|file| file.parent().is_none_or(|home| !deployment.directories.contains(home)));
+        let gateway = deployment.gateway.iter().map(|gateway| gateway.file.as_path());
+        let mut files: BTreeSet<_> = single.chain(gateway).map(Path::to_owned).collect();
+        files.extend(deployment.referenced_files());
+        let target = |file: &PathBuf| Some(file.parent()?.join(std::fs::read_link(file).ok()?));
+        let targets: Vec<_> = files.iter().filter_map(target).collect();
+        let names = files.into_iter().chain(targets).chain(watched.iter().cloned());
+        Self {
+            names: names.chain(deployment.unreadable.clone()).filter_map(|path| absolute(path).ok()).collect(),
+            definitions,
+        }
+    }
+
+    /// Whether an event tells of what matters.
+    fn has(&self, event: &notify::Event) -> bool {
+        event.paths.is_empty() || event.paths.iter().any(|path| self.has_path(path, event.kind))
+    }
+
+    fn has_path(&self, path: &Path, kind: EventKind) -> bool {
+        // Kubernetes puts `..data` in place, which the names beside it are links into.
+        let is_volume = || path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
+        // What comes or goes may be a directory, or a link to one.
+        let is_definition = || is_yaml(path) || !is_content(kind);
+        let is_within = || path.parent().is_some_and(|home| self.definitions.contains(home));
+        self.names.contains(path) || is_volume() || is_within() && is_definition()
+    }
+}
+
+/// Whether no name came or went.
+fn is_content(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)))
+}
+
 /// Wakes the watch for what may be a change. An error and a lost event (the kernel's queue ran over) may
 /// hide one.
-fn heed(event: &notify::Result<notify::Event>, woken: &mpsc::Sender<()>) {
-    if event.as_ref().map_or(true, |event| event.need_rescan() || is_change(event)) {
+fn heed(event: &notify::Result<notify::Event>, wanted: &Wanted, woken: &mpsc::Sender<()>) {
+    if event.as_ref().map_or(true, |event| event.need_rescan() || is_change(event) && wanted.has(event)) {
         // When the channel is full, a look is due already.
         woken.try_send(()).unwrap_or_default();
     }
@@ -204,16 +273,58 @@ fn directories(deployment: &Deployment) -> BTreeSet<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use notify::event::Flag;
+    use notify::event::{CreateKind, DataChange, Flag, RemoveKind, RenameMode};
     use notify::{Error, Event};
+
+    fn wakes(event: &notify::Result<Event>, wanted: &Wanted) -> bool {
+        let (woken, mut wake) = mpsc::channel(1);
+        heed(event, wanted, &woken);
+        wake.try_recv().is_ok()
+    }
+
+    #[test]
+    fn what_is_written_beside_the_files_that_matter_does_not_wake() {
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
+        let wanted = Wanted {
+            definitions: paths(&["/etc/trunkline/integrations"]),
+            names: paths(&[
+                "/etc/trunkline",
+                "/etc/trunkline/integrations",
+                "/etc/trunkline/trunkline.yaml",
+                "/run/key",
+            ]),
+        };
+        let content = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        let made = EventKind::Create(CreateKind::Any);
+        for (path, kind, does) in [
+            ("/etc/trunkline/trunkline.yaml", content, true),
+            ("/etc/trunkline/./trunkline.yaml", written, true),
+            ("/etc/trunkline/access.log", content, false),
+            ("/etc/trunkline/access.log", written, false),
+            ("/etc/trunkline/access.log.1", renamed, false),
+            ("/etc/trunkline/other.yaml", renamed, false),
+            ("/etc/trunkline/..data", renamed, true),
+            ("/etc/trunkline/integrations", renamed, true),
+            ("/etc/trunkline", EventKind::Remove(RemoveKind::Folder), true),
+            ("/etc/trunkline/integrations/a.yaml", content, true),
+            ("/etc/trunkline/integrations/b.yml", made, true),
+            ("/etc/trunkline/integrations/more", made, true),
+            ("/etc/trunkline/integrations/a.log", written, false),
+            ("/run/key", renamed, true),
+            ("/run/other", renamed, false),
+        ] {
+            let event = Event::new(kind).add_path(PathBuf::from(path));
+            assert_eq!(wakes(&Ok(event), &wanted), does, "{path} {kind:?}");
+        }
+        let renamed = Event::new(renamed).add_path("/run/new".into()).add_path("/run/key".into());
+        assert!(wakes(&Ok(renamed), &wanted), "the second of its names");
+    }
 
     #[test]
     fn a_change_a_lost_event_and_an_error_wake_and_a_mere_look_does_not() {
-        let wakes = |event: notify::Result<Event>| {
-            let (woken, mut wake) = mpsc::channel(1);
-            heed(&event, &woken);
-            wake.try_recv().is_ok()
-        };
+        let wakes = |event: notify::Result<Event>| wakes(&event, &Wanted::default());
         let access = |kind| Event::new(EventKind::Access(kind));
         assert!(!wakes(Ok(access(AccessKind::Open(AccessMode::Read)))));
         assert!(!wakes(Ok(access(AccessKind::Close(AccessMode::Read)))));

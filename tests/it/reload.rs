@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
@@ -411,6 +412,42 @@ async fn an_in_place_write_is_noticed() {
     let deployment = start(|_| {});
     let has = |title: &str| deployment.title("a").as_deref() == Some(title);
     watched(&deployment, || deployment.write("a", &definition("a", "Written")), || has("Written")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_all_the_time_beside_it_does_not_hold_a_change_up() {
+    let deployment = start(|_| {});
+    let logs = ["busy.log", "integrations/busy.log"].map(|log| deployment.dir.path().join(log));
+    let stop = CancellationToken::new();
+    let (busy, ended) = (logs.clone(), stop.clone());
+    let writing = std::thread::spawn(move || {
+        let mut files = busy.map(|log| fs::File::create(log).unwrap());
+        while !ended.is_cancelled() {
+            for file in &mut files {
+                file.write_all(b"a line\n").unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    // It is looked at when nothing more happens for a while, and never before.
+    let timing = Timing { poll: FAR, most: FAR, ..Timing::default() };
+    let has = || deployment.title("a").as_deref() == Some("Written");
+    watched_by(Events::System, timing, &deployment, || deployment.write("a", &definition("a", "Written")), has).await;
+    stop.cancel();
+    writing.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_referenced_link_leads_to_is_watched_where_it_stands_beside_it() {
+    let deployment = start(|dir| {
+        fs::write(dir.join("key-1"), "first-secret-0123456789\n").unwrap();
+        symlink("key-1", dir.join("key")).unwrap();
+    });
+    deployment.write("a", &naming("../key"));
+    assert_eq!(ids(&deployment.reload().await.changed), ["a"]);
+    let generation = deployment.live.load().number;
+    let change = || fs::write(deployment.dir.path().join("key-1"), "second-secret-0123456789\n").unwrap();
+    watched(&deployment, change, || deployment.live.load().number != generation).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,7 +33,7 @@ use super::templates::Templates;
 use definition::Stamp;
 pub use definition::{Compiled, Content, Definition};
 use origin::{Origins, Way};
-pub use scan::{Selection, select};
+pub use scan::{Selection, is_yaml, select};
 
 /// The name of the gateway file in a deployment's directory.
 pub const GATEWAY_FILE: &str = "trunkline.yaml";

@@ -113,7 +113,7 @@ fn scan(directory: &Path, named_at: &Place, depth: usize, scanned: &mut Scanned)
         let kind = entry.file_type().ok();
         let is_real_directory = kind.is_some_and(|kind| kind.is_dir());
         let leads_to_directory = || !kind.is_some_and(|kind| kind.is_file()) && path.is_dir();
-        let is_yaml = path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
+        let is_yaml = is_yaml(&path);
         if is_real_directory && depth < MAX_DEPTH {
             scan(&path, named_at, depth + 1, scanned);
         } else if is_yaml && !leads_to_directory() {
@@ -127,6 +127,11 @@ fn scan(directory: &Path, named_at: &Place, depth: usize, scanned: &mut Scanned)
             scanned.files.push(file);
         }
     }
+}
+
+/// Whether a file of this name in a directory of definitions is one.
+pub fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml")
 }
 
 /// A path without `.` parts, as people write it.
