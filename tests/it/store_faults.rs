@@ -196,6 +196,10 @@ async fn a_second_opening_of_one_directory_is_refused_and_names_the_holder() {
     let second = trunkline::store::embedded::open(&options(directory.path(), clock.clone()));
     let Err(StoreError::InUse { holder, .. }) = second else { panic!("{second:?}") };
     assert_eq!(holder, format!("with pid {}", std::process::id()));
+    // A stranger's hand lets nobody in.
+    std::fs::remove_file(directory.path().join("lock")).unwrap();
+    let third = trunkline::store::embedded::open(&options(directory.path(), clock.clone()));
+    assert!(matches!(third, Err(StoreError::InUse { .. })), "{third:?}");
     store.close().await;
     open(options(directory.path(), clock)).await.unwrap().close().await;
 }

@@ -638,6 +638,24 @@ async fn a_store_whose_journals_were_all_emptied_is_not_begun_anew() {
 }
 
 #[tokio::test]
+async fn a_store_of_an_older_format_that_was_emptied_but_for_its_index_is_not_begun_anew() {
+    let lab = Lab::begin().await;
+    lab.accept().await;
+    lab.store.close().await;
+    for journal in ["events", "records", "audit"] {
+        let directory = lab.directory.path().join(journal);
+        fs::remove_dir_all(&directory).unwrap();
+        fs::create_dir(&directory).unwrap();
+    }
+    fs::write(lab.directory.path().join("format"), r#"{"format":5,"salt":7}"#).unwrap();
+    for _ in 0..2 {
+        let refused = open(lab.options()).await;
+        assert!(matches!(&refused, Err(StoreError::Damaged { place, .. }) if place.contains("events")), "{refused:?}");
+        assert!(matches!(maintenance::rebuild(&lab.options()), Err(StoreError::Damaged { .. })));
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_store_is_told_as_it_is() {
     let directory = TempDir::new().unwrap();
     let options = |name: &str| small(&directory.path().join(name), &Arc::new(ManualClock::at(NOW)));
@@ -828,7 +846,7 @@ async fn a_restore_refuses_a_full_directory_and_a_damaged_backup() {
 async fn a_newer_format_is_refused() {
     let lab = filled().await;
     lab.store.close().await;
-    fs::write(lab.directory.path().join("format"), "{\"format\":99}").unwrap();
+    fs::write(lab.directory.path().join("format"), "{\"format\":99,\"more\":[1]}").unwrap();
     let newer = |error: &StoreError| matches!(error, StoreError::NewerFormat { found: 99, .. });
     assert!(newer(&open(lab.options()).await.unwrap_err()));
     assert!(newer(&maintenance::check(&lab.options()).unwrap_err()));

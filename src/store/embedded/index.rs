@@ -155,7 +155,7 @@ impl Index {
             .mode(sled::Mode::LowSpace);
         for _ in 0..UNLOCK_TRIES {
             match config.open() {
-                Err(error) if error.to_string().contains("could not acquire lock") => std::thread::sleep(UNLOCK_PAUSE),
+                Err(error) if is_locked(&error) => std::thread::sleep(UNLOCK_PAUSE),
                 opened => return opened,
             }
         }
@@ -402,6 +402,11 @@ impl Index {
             {
                 StoreError::Unavailable(Arc::from(format!("the index failed: {error}")))
             }
+            // It is another process's, and not to be made anew.
+            error if is_locked(error) => StoreError::InUse {
+                path: self.directory.display().to_string(),
+                holder: "that holds its index".to_owned(),
+            },
             _ => self.damaged(&error.to_string()),
         }
     }
@@ -569,4 +574,8 @@ fn damaged(directory: &Path, what: &str) -> StoreError {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+/// Whether sled says that another has its files.
+fn is_locked(error: &sled::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }

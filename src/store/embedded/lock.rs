@@ -13,9 +13,10 @@ use crate::store::disk::own_directory;
 /// The lock's file.
 pub(super) const LOCK: &str = "lock";
 
-/// The lock. It is the kernel's, and ends with the process at the latest.
+/// The lock, on the directory and on a file in it, which may be removed by a stranger. It is the kernel's, and ends with the
+/// process at the latest.
 #[derive(Debug)]
-pub struct Lock(Mutex<Option<File>>);
+pub struct Lock(Mutex<Option<[File; 2]>>);
 
 impl Lock {
     /// Takes the lock of a directory, making the directory where there is none.
@@ -29,7 +30,10 @@ impl Lock {
         let mut options = File::options();
         options.create(true).truncate(false).read(true).write(true).mode(0o600);
         let mut file = options.open(path).map_err(io)?;
-        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        let home = File::open(directory).map_err(io)?;
+        let lock = |file: &File| rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+        // Some file systems lock no directories: there the file alone counts.
+        if lock(&home) == Err(rustix::io::Errno::WOULDBLOCK) || lock(&file).is_err() {
             let mut holder = Vec::new();
             // What the file says only helps a person.
             drop(file.read_to_end(&mut holder));
@@ -40,7 +44,7 @@ impl Lock {
         }
         // Written as well as that goes: a full disk must not keep a gateway from starting, and this only helps a person.
         drop(file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id())));
-        Ok(Self(Mutex::new(Some(file))))
+        Ok(Self(Mutex::new(Some([home, file]))))
     }
 
     /// Takes the lock of a store that is there.

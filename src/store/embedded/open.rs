@@ -303,8 +303,17 @@ pub(super) fn emptied(options: &Options) -> Option<PathBuf> {
     // One whose mark does not read is not empty, and is told of where it is read.
     let bounds = parts.each_ref().map(|part| mark::read(&*options.disk, part));
     let is_used = bounds.iter().any(|bounds| matches!(bounds, Ok(Some(bounds)) if bounds.durable > 0));
+    let is_bare = bounds.iter().all(|bounds| matches!(bounds, Ok(None)));
+    let is_begun = || format_of(&options.directory).is_some_and(|format| format.begun);
     let empty = parts.into_iter().zip(bounds).find(|(_, bounds)| matches!(bounds, Ok(None)));
-    empty.filter(|_| is_used || format_of(&options.directory).is_some_and(|format| format.begun)).map(|(part, _)| part)
+    empty.filter(|_| is_used || is_begun() || is_bare && is_indexed(options)).map(|(part, _)| part)
+}
+
+/// Whether there is an index that has been given entries, as in a store of an older format. One that does not open tells
+/// nothing.
+fn is_indexed(options: &Options) -> bool {
+    let index = options.directory.join("index");
+    index.is_dir() && Index::open(&index, options.cache_bytes).is_ok_and(|index| index.applied() > 0)
 }
 
 /// What is told of such a journal.
@@ -318,14 +327,17 @@ pub(super) fn format_of(directory: &Path) -> Option<Format> {
 }
 
 pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<Format, StoreError> {
-    let read: Format =
-        serde_json::from_slice(bytes).map_err(|_| segment::damaged("the format file does not read", path, 0))?;
+    let unread = |_| segment::damaged("the format file does not read", path, 0);
+    // A newer one may have fields that this version does not know.
+    let told: serde_json::Value = serde_json::from_slice(bytes).map_err(unread)?;
+    let version = told.get("format").and_then(serde_json::Value::as_u64).and_then(|told| u32::try_from(told).ok());
+    if let Some(found) = version.filter(|version| *version > FORMAT) {
+        let directory = path.parent().unwrap_or(path).display().to_string();
+        return Err(StoreError::NewerFormat { path: directory, found, supported: FORMAT });
+    }
+    let read: Format = serde_json::from_value(told).map_err(unread)?;
     match read.version {
         2..=FORMAT => Ok(read),
-        newer if newer > FORMAT => {
-            let directory = path.parent().unwrap_or(path).display().to_string();
-            Err(StoreError::NewerFormat { path: directory, found: newer, supported: FORMAT })
-        }
         other => Err(segment::damaged(&format!("the format file says {other}, which never was one"), path, 0)),
     }
 }

@@ -47,6 +47,11 @@ fn open_quote(text: &str) -> Option<usize> {
         if char == '#' && !is_in_word {
             return None;
         }
+        // A tag or an anchor stands before its value.
+        if begins && matches!(char, '!' | '&') {
+            at += text.get(at..).and_then(|rest| rest.find(char::is_whitespace)).unwrap_or(text.len());
+            continue;
+        }
         let value = if begins { QUOTED.find(text.get(at..).unwrap_or_default()) } else { None };
         if begins && matches!(char, '"' | '\'') && value.is_none() {
             return Some(at);
@@ -79,6 +84,9 @@ mod tests {
             ("x: \"a\"b", Some(3)),
             ("\"x\": {\"y\": 'z, \"a\": b", Some(11)),
             ("- \"a", Some(2)),
+            ("x: !!str \"a", Some(9)),
+            ("x: &b !c 'a", Some(9)),
+            ("x: &b", None),
         ] {
             assert_eq!(open_quote(text), at, "{text}");
         }
