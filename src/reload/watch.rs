@@ -223,12 +223,9 @@ impl Wanted {
     }
 
     fn has_path(&self, path: &Path, kind: EventKind) -> bool {
-        // Kubernetes puts `..data` in place, which the names beside it are links into.
-        let is_volume = || path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
-        // What comes or goes may be a directory, or a link to one.
-        let is_definition = || is_yaml(path) || !is_content(kind);
         let is_within = || path.parent().is_some_and(|home| self.definitions.contains(home));
-        self.names.contains(path) || is_volume() || is_within() && is_definition()
+        // What comes or goes may be a link, or a directory, that another path leads through, such as Kubernetes' `..data`.
+        !is_content(kind) || self.names.contains(path) || is_yaml(path) && is_within()
     }
 }
 
@@ -303,8 +300,8 @@ mod tests {
             ("/etc/trunkline/./trunkline.yaml", written, true),
             ("/etc/trunkline/access.log", content, false),
             ("/etc/trunkline/access.log", written, false),
-            ("/etc/trunkline/access.log.1", renamed, false),
-            ("/etc/trunkline/other.yaml", renamed, false),
+            ("/etc/trunkline/other.yaml", content, false),
+            ("/etc/trunkline/current", renamed, true),
             ("/etc/trunkline/..data", renamed, true),
             ("/etc/trunkline/integrations", renamed, true),
             ("/etc/trunkline", EventKind::Remove(RemoveKind::Folder), true),
@@ -313,7 +310,7 @@ mod tests {
             ("/etc/trunkline/integrations/more", made, true),
             ("/etc/trunkline/integrations/a.log", written, false),
             ("/run/key", renamed, true),
-            ("/run/other", renamed, false),
+            ("/run/other", content, false),
         ] {
             let event = Event::new(kind).add_path(PathBuf::from(path));
             assert_eq!(wakes(&Ok(event), &wanted), does, "{path} {kind:?}");
