@@ -3,7 +3,8 @@
   "use strict";
 
   const show = (id, shown) => document.getElementById(id)?.toggleAttribute("hidden", !shown);
-  const typing = (element) => element.matches("input, textarea, select, [contenteditable]");
+  // A box takes no letters. One that was in a dialog keeps the focus for a moment after the dialog has closed.
+  const typing = (element) => element.matches("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]");
 
   // Moves the focus among the links that rows open by.
   function step(by) {

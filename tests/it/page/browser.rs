@@ -57,7 +57,7 @@ async fn people_use_the_page_in_a_real_browser() {
         told["keyboard"],
         json!({
             "skip": "Skip to content", "main": "main", "search": "search", "focus": "search", "row": "Keyed Service",
-            "visible": true, "keys": true, "closed": true, "off": true, "on": true, "back": "?q=keyed",
+            "visible": true, "keys": true, "closed": true, "again": true, "off": true, "on": true, "back": "?q=keyed",
         })
     );
     let entered = &told["entered"];
