@@ -377,6 +377,76 @@ async fn a_backup_of_a_damaged_store_has_what_can_be_read_and_names_the_rest() {
     restored.store.close().await;
 }
 
+/// What the events journal lacks in a backup, and whether a store made from it has these events.
+async fn backed_up(lab: &Lab, events: &[EventId]) -> Vec<LostRecords> {
+    let (backup, target) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let made = maintenance::backup(&lab.options(), backup.path()).unwrap();
+    let options = Options { directory: target.path().join("state"), ..lab.options() };
+    maintenance::restore(backup.path(), &options, Unfinished::Resumed).unwrap();
+    let restored = open(options).await.unwrap();
+    for id in events {
+        assert!(restored.event(*id).await.unwrap().is_some(), "{id} is in no backup");
+    }
+    restored.close().await;
+    made.journals.into_iter().flat_map(|journal| journal.lost).collect()
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_segment_of_the_journal_is_left_out_of_a_backup_and_named() {
+    let lab = Lab::begin().await;
+    let events = [lab.accept().await, lab.accept().await, lab.accept().await];
+    lab.store.close().await;
+    let directory = lab.directory.path().join("events");
+    let headed = |first| segment::header_after(first, Some((1, 44)), Salt::from_stored(3));
+    for first in [1, 2, 3, 4, 5, 200] {
+        let stray = segment::path(&directory, first);
+        for bytes in [Some(vec![]), Some(b"stray".to_vec()), Some(headed(first)), None] {
+            if first == 1 || first == 4 && bytes == Some(headed(first)) {
+                continue;
+            }
+            match &bytes {
+                Some(bytes) => fs::write(&stray, bytes).unwrap(),
+                None => fs::create_dir(&stray).unwrap(),
+            }
+            let told = backed_up(&lab, &events).await;
+            let expected = if first == 4 { vec![] } else { vec![lost(&stray, 0, 0)] };
+            assert_eq!(told, expected, "{first}: {bytes:?}");
+            if stray.is_dir() { fs::remove_dir(&stray).unwrap() } else { fs::remove_file(&stray).unwrap() }
+        }
+    }
+    // One that goes further counts from its beginning on.
+    let own = fs::read(segment::path(&directory, 1)).unwrap();
+    let (mut at, mut bytes) = (HEADER, headed(2));
+    for number in 2..6 {
+        let Read::Frame(frame, taken) = frame::decode(&own[at..]) else { panic!("no frame") };
+        frame::encode(Salt::from_stored(3).hide(number), frame.payload, &mut bytes);
+        at += if number < 4 { taken } else { 0 };
+    }
+    fs::write(segment::path(&directory, 2), bytes).unwrap();
+    assert_eq!(backed_up(&lab, &events).await, [lost(&segment::path(&directory, 1), 0, 0)]);
+}
+
+#[tokio::test]
+async fn a_backup_has_what_is_left_where_a_directory_or_the_format_file_is_missing() {
+    for missing in ["events", "records", "audit", "format"] {
+        let lab = Lab::begin().await;
+        let kept = lab.accept().await;
+        lab.store.append(audit_entry()).await.unwrap();
+        lab.store.close().await;
+        let part = lab.directory.path().join(missing);
+        if part.is_dir() {
+            fs::remove_dir_all(&part).unwrap()
+        } else {
+            fs::remove_file(&part).unwrap()
+        }
+        let events = if missing == "events" { vec![] } else { vec![kept] };
+        let told: Vec<_> = backed_up(&lab, &events).await.into_iter().map(|lost| lost.file).collect();
+        let mark = part.join("mark").display().to_string();
+        let expected = if missing == "format" { vec![] } else { vec![mark, part.display().to_string()] };
+        assert_eq!(told, expected);
+    }
+}
+
 #[tokio::test]
 async fn a_journal_that_was_emptied_is_told_of_and_not_begun_anew() {
     for journal in ["events", "records", "audit"] {
@@ -846,8 +916,17 @@ async fn a_restore_refuses_a_full_directory_and_a_damaged_backup() {
 async fn a_newer_format_is_refused() {
     let lab = filled().await;
     lab.store.close().await;
+    let backup = TempDir::new().unwrap();
+    let made = maintenance::backup(&lab.options(), backup.path()).unwrap();
+    let manifest = backup.path().join("manifest.json");
+    let format = format!("\"format\": {},", made.format);
+    let text = fs::read_to_string(&manifest).unwrap();
+    assert!(text.contains(&format), "{text}");
+    fs::write(&manifest, text.replace(&format, "\"format\": 99, \"more\": [1],")).unwrap();
     fs::write(lab.directory.path().join("format"), "{\"format\":99,\"more\":[1]}").unwrap();
     let newer = |error: &StoreError| matches!(error, StoreError::NewerFormat { found: 99, .. });
+    assert!(newer(&maintenance::verify(backup.path()).unwrap_err()));
+    assert!(newer(&maintenance::backup(&lab.options(), &backup.path().join("another")).unwrap_err()));
     assert!(newer(&open(lab.options()).await.unwrap_err()));
     assert!(newer(&maintenance::check(&lab.options()).unwrap_err()));
 }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -74,6 +74,7 @@ pub struct Applier {
     index: Arc<Index>,
     fed: Arc<AtomicU64>,
     state: Arc<RwLock<Result<(), StoreError>>>,
+    closing: Arc<AtomicBool>,
 }
 
 /// What feeds the applier from the journal's thread.
@@ -109,11 +110,12 @@ impl Applier {
     ) -> std::io::Result<(Self, Feed)> {
         let (outlet, receiver) = sync_channel(WAITING);
         let (pending, state) = (Pending::default(), Arc::new(RwLock::new(Ok(()))));
-        let fed = Arc::new(AtomicU64::new(index.applied()));
+        let (fed, closing) = (Arc::new(AtomicU64::new(index.applied())), Arc::new(AtomicBool::new(false)));
         let worker = Worker {
             index: Arc::clone(&index),
             pending: Arc::clone(&pending),
             state: Arc::clone(&state),
+            closing: Arc::clone(&closing),
             surroundings,
             ops: VecDeque::new(),
             ending: false,
@@ -123,7 +125,7 @@ impl Applier {
             drop(held);
         })?;
         let inlet = Feed { sender: outlet.clone(), pending: Arc::clone(&pending), fed: Arc::clone(&fed) };
-        Ok((Self { sender: outlet, thread: Mutex::new(Some(thread)), pending, index, fed, state }, inlet))
+        Ok((Self { sender: outlet, thread: Mutex::new(Some(thread)), pending, index, fed, state, closing }, inlet))
     }
 
     /// Returns when everything that was pushed before is in the index.
@@ -157,6 +159,11 @@ impl Applier {
         self.fed.load(Ordering::Acquire).saturating_sub(self.index.applied())
     }
 
+    /// From now on an index that fails is not repaired: what it lacks, the next start gives it.
+    pub fn end_repairs(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
     /// Applies what waits and ends the thread. The journal that feeds it must be closed before.
     pub async fn close(&self) {
         let (thread, sender) = (self.thread.lock().unwrap_or_else(PoisonError::into_inner).take(), self.sender.clone());
@@ -169,6 +176,7 @@ impl Applier {
 
 impl Drop for Applier {
     fn drop(&mut self) {
+        self.end_repairs();
         // Full means that it has much to do, and ends by itself when the last sender is gone.
         let _later = self.sender.try_send(Message::End).is_err();
     }
@@ -178,6 +186,7 @@ struct Worker {
     index: Arc<Index>,
     pending: Pending,
     state: Arc<RwLock<Result<(), StoreError>>>,
+    closing: Arc<AtomicBool>,
     surroundings: Surroundings,
     /// What has come in and is not in the index yet.
     ops: VecDeque<(Appended, Op)>,
@@ -186,24 +195,28 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, receiver: &Receiver<Message>) {
+        let _ended = self.apply_all(receiver).is_break();
+        self.index.close();
+    }
+
+    fn apply_all(&mut self, receiver: &Receiver<Message>) -> ControlFlow<()> {
         while !self.ending {
             let patience = if self.ops.is_empty() { IDLE } else { GATHER };
             let barriers = match receiver.recv_timeout(patience) {
                 Ok(first) => self.gather(first, receiver),
                 Err(RecvTimeoutError::Timeout) if self.ops.is_empty() => {
-                    self.check();
+                    self.check()?;
                     continue;
                 }
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            self.apply();
+            self.apply()?;
             for barrier in barriers {
                 let _gone = barrier.send(()).is_err();
             }
         }
-        self.apply();
-        self.index.close();
+        self.apply()
     }
 
     fn gather(&mut self, first: Message, receiver: &Receiver<Message>) -> Vec<oneshot::Sender<()>> {
@@ -222,14 +235,14 @@ impl Worker {
         barriers
     }
 
-    /// Brings into the index what is durable.
-    fn apply(&mut self) {
+    /// Brings into the index what is durable. Breaks off where the index failed and is not repaired.
+    fn apply(&mut self) -> ControlFlow<()> {
         let synced = self.surroundings.synced.load(Ordering::Acquire);
         let durable = self.ops.partition_point(|(appended, _)| appended.sequence <= synced);
         let ops: Vec<_> = self.ops.drain(..durable).collect();
-        let Some((last, _)) = ops.last() else { return };
+        let Some((last, _)) = ops.last() else { return ControlFlow::Continue(()) };
         if let Err(error) = self.apply_once(&ops) {
-            self.recover(error, last.sequence);
+            self.recover(error, last.sequence)?;
         }
         let heads: Vec<_> = ops.iter().filter_map(|(_, op)| op.arrival()).collect();
         let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
@@ -238,6 +251,7 @@ impl Worker {
         }
         drop(pending);
         self.surroundings.dedupe.forget(heads.into_iter());
+        ControlFlow::Continue(())
     }
 
     fn apply_once(&self, ops: &[(Appended, Op)]) -> Result<(), StoreError> {
@@ -248,23 +262,24 @@ impl Worker {
     }
 
     /// Reads back some of the index while there is nothing else to do.
-    fn check(&self) {
+    fn check(&self) -> ControlFlow<()> {
         if !self.index.is_open() {
             // The disk had no room for it; who opened the store opens it when there is.
-            return;
+            return ControlFlow::Continue(());
         }
         let checked = if self.index.is_suspect() {
             Err(self.index.damaged("something in it does not read back as it was written"))
         } else {
             self.index.scrub(SCRUB)
         };
-        if let Err(error) = checked {
-            self.recover(error, self.index.applied());
+        match checked {
+            Ok(_) => ControlFlow::Continue(()),
+            Err(error) => self.recover(error, self.index.applied()),
         }
     }
 
-    /// Opens the index anew until it has all operations up to `last`.
-    fn recover(&self, error: StoreError, last: u64) {
+    /// Opens the index anew until it has all operations up to `last`, or the store closes.
+    fn recover(&self, error: StoreError, last: u64) -> ControlFlow<()> {
         tracing::error!(error = %error, "the index failed; nothing new is accepted until it is whole again");
         let mut error = error;
         loop {
@@ -275,11 +290,16 @@ impl Worker {
                 Ok(_) => break,
                 Err(again) => error = again,
             }
+            if self.closing.load(Ordering::Acquire) {
+                tracing::warn!(error = %error, "the index is not whole; the next start brings it up to the journal's end");
+                return ControlFlow::Break(());
+            }
             tracing::warn!(error = %error, "the index is not whole yet");
             std::thread::sleep(RETRY);
         }
         tracing::info!("the index is whole again");
         self.tell(Ok(()));
+        ControlFlow::Continue(())
     }
 
     fn tell(&self, state: Result<(), StoreError>) {
@@ -305,4 +325,35 @@ pub fn catch_up(from: &Surroundings, index: &Index, last: u64) -> Result<segment
     })?;
     flush(&mut waiting)?;
     Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open::open;
+    use super::super::open::tests::{event, options};
+    use crate::store::model::{Accepted, NewEvent};
+    use crate::store::{Events as _, Store as _};
+    use std::time::Duration;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_whose_index_cannot_be_repaired_closes_and_the_next_start_repairs_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = open(&options(directory.path())).expect("opens");
+        let index = directory.path().join("index");
+        store.index.close();
+        std::fs::remove_dir_all(&index).expect("removes");
+        std::fs::write(&index, "").expect("writes");
+        // Without a delivery id, which the index would be asked for.
+        let unnamed = NewEvent { delivery_id: None, ..event(1) };
+        assert_eq!(store.accept(unnamed).await.expect("the journal has it"), Accepted::New);
+        while store.writable().is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::timeout(Duration::from_secs(20), store.close()).await.expect("does not wait for the index");
+        drop(store);
+        std::fs::remove_file(&index).expect("removes");
+        let store = open(&options(directory.path())).expect("opens again");
+        assert!(store.event(event(1).id).await.expect("reads").is_some());
+        store.close().await;
+    }
 }

@@ -38,8 +38,8 @@ impl Lock {
             // What the file says only helps a person.
             drop(file.read_to_end(&mut holder));
             let pid: String = String::from_utf8_lossy(&holder).chars().filter(char::is_ascii_digit).take(20).collect();
-            // The number is written after the lock is taken.
-            let holder = if pid.is_empty() { "that is just starting".to_owned() } else { format!("with pid {pid}") };
+            // The number is written after the lock is taken, and the file may have been removed since.
+            let holder = if pid.is_empty() { "whose pid is not known".to_owned() } else { format!("with pid {pid}") };
             return Err(StoreError::InUse { path: directory.display().to_string(), holder });
         }
         // Written as well as that goes: a full disk must not keep a gateway from starting, and this only helps a person.
@@ -52,11 +52,12 @@ impl Lock {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none; as [`Self::take`].
     pub fn take_existing(directory: &Path) -> Result<Self, StoreError> {
-        let known = ["format", "events", "records", "audit"];
-        if !known.iter().any(|part| directory.join(part).exists()) {
-            return Err(no_store(directory));
+        for part in ["format", "events", "records", "audit"] {
+            if directory.join(part).try_exists().map_err(|error| unavailable(directory, &error))? {
+                return Self::take(directory);
+            }
         }
-        Self::take(directory)
+        Err(no_store(directory))
     }
 
     /// Lets another process in.

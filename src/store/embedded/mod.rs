@@ -106,6 +106,8 @@ impl Embedded {
         let beginning = Arc::clone(&self.beginning);
         // A panic in it has been reported by the panic hook.
         drop(tokio::task::spawn_blocking(move || beginning.end()).await);
+        // The journal ends only when the applier takes what it feeds it.
+        self.applier.end_repairs();
         self.events.close().await;
         self.records.close().await;
         self.audit.close().await;

@@ -460,6 +460,12 @@ pub(super) fn bytes_of_journals(directory: &Path) -> u64 {
     files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
 }
 
+/// Whether no journal has anything in it, not even a beginning.
+pub(super) fn is_bare(directory: &Path) -> bool {
+    let holds_something = |part: &&str| fs::read_dir(directory.join(part)).is_ok_and(|entries| entries.count() > 0);
+    !JOURNALS.iter().any(holds_something)
+}
+
 /// What is told where a store should be and is not.
 pub(super) fn no_store(directory: &Path) -> StoreError {
     if directory.is_file() {
@@ -487,7 +493,7 @@ pub(super) mod tests {
     use crate::store::{Events, Work};
     use bytes::Bytes;
 
-    fn options(directory: &Path) -> Options {
+    pub fn options(directory: &Path) -> Options {
         Options { min_free: Reserve::Bytes(0), ..Options::new(directory, Arc::new(SystemClock::new())) }
     }
 

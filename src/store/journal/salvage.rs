@@ -59,6 +59,9 @@ impl Damaged<'_> {
             }
         };
         loop {
+            if matches!(self.until, Until::Exactly(until) if until <= next) {
+                return (lost, next);
+            }
             if let Some(payload) = frame_at(self.bytes, at, next, salt) {
                 told(next, Some(payload));
                 (at, next) = (at + frame::HEADER + payload.len(), next + 1);
@@ -75,6 +78,11 @@ impl Damaged<'_> {
             give_up(at, next, sequence, &mut told);
             (at, next) = (place, sequence);
         }
+    }
+
+    /// The sequence number behind the last whole entry, wherever the segment should have ended; its first where none is whole.
+    pub fn reach(self) -> u64 {
+        Self { until: Until::AtLeast(self.first), ..self }.walk(|_, _| ()).1
     }
 
     /// The segment's salt: as its header says, or one of those that are known, with which a frame is found. Not as its first
@@ -238,6 +246,16 @@ mod tests {
         let records: Vec<_> = lost.iter().map(|lost| lost.records).collect();
         assert_eq!(records, [1, 1], "what is behind the last is told as one");
         assert_eq!(read(&[], Until::Unknown).2, 1);
+    }
+
+    #[test]
+    fn what_the_next_segment_begins_with_is_not_told_of_this_one() {
+        let (bytes, _) = segment(&[b"one", b"two", b"three", b"four"]);
+        let (told, lost, next) = read(&bytes, Until::Exactly(3));
+        assert_eq!((told.len(), lost, next), (2, vec![], 3));
+        let damaged = Damaged { bytes: &bytes, first: 1, until: Until::Exactly(3), salts: &[] };
+        assert_eq!(damaged.reach(), 5);
+        assert_eq!(Damaged { bytes: b"stray", ..damaged }.reach(), 1);
     }
 
     #[test]

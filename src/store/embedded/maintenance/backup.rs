@@ -8,7 +8,7 @@
 //! [`Unfinished::Resumed`] is asked for. Of a journal that is damaged, what can be read is taken: see [`super::salvage`].
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::lock::{LOCK, Lock};
 use super::super::open::{
-    FORMAT, Format, JOURNALS, Options, RESTORED, RESTORING, emptied, new_salt, no_store, unavailable, write_format,
+    FORMAT, Format, JOURNALS, Options, RESTORED, RESTORING, emptied, is_bare, new_salt, no_store, read_format,
+    unavailable, write_format,
 };
 use super::salvage;
 use crate::base::clock::Timestamp;
@@ -122,17 +123,15 @@ struct Manifest {
 /// its journals is left out, and the report names it. One that fails leaves the directory empty.
 ///
 /// # Errors
-/// [`StoreError::NotFound`] when there is no store; [`StoreError::Conflict`] when the target is not
-/// empty; [`StoreError::Damaged`] when nothing of the store's journals can be read.
+/// [`StoreError::NotFound`] when there is no store; [`StoreError::NewerFormat`]; [`StoreError::Conflict`] when the target is
+/// not empty; [`StoreError::Damaged`] when nothing of the store's journals can be read.
 pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> {
-    if !options.directory.join("format").exists() {
-        return Err(no_store(&options.directory));
-    }
+    look_for_store(options)?;
     empty_directory(to, &[])?;
     // Of several at once one goes on, and only that one may clean up.
     let unfinished = to.join(UNFINISHED);
     fs::File::create_new(&unfinished).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => StoreError::Conflict(format!("{} is not empty", to.display())),
+        ErrorKind::AlreadyExists => StoreError::Conflict(format!("{} is not empty", to.display())),
         _ => unavailable(to, &error),
     })?;
     let written = empty_directory(to, &[UNFINISHED]).and_then(|()| {
@@ -141,6 +140,28 @@ pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> 
     });
     drop(fs::remove_file(unfinished));
     written
+}
+
+/// Looks whether there is a store. One without its format file, or with one that does not read, is backed up all the same:
+/// the journals tell what counts of it.
+fn look_for_store(options: &Options) -> Result<(), StoreError> {
+    let directory = &options.directory;
+    let format = directory.join("format");
+    let told = match fs::read(&format) {
+        Ok(bytes) => read_format(&bytes, &format).map(drop),
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(unavailable(&format, &error))
+        }
+        Err(_) if is_bare(directory) => return Err(no_store(directory)),
+        Err(error) => Err(segment::damaged(&error.to_string(), &format, 0)),
+    };
+    match told {
+        Err(error @ StoreError::Damaged { .. }) => {
+            tracing::warn!(error = %error, "the backup has what the journals hold");
+            Ok(())
+        }
+        told => told,
+    }
 }
 
 /// Takes away what a backup left that failed.
@@ -237,15 +258,16 @@ fn copy_once(options: &Options, name: &str, target: &Path) -> Result<JournalBack
 pub fn verify(from: &Path) -> Result<BackupReport, StoreError> {
     let path = from.join(MANIFEST);
     let bytes = fs::read(&path).map_err(|error| damaged(&format!("the manifest cannot be read: {error}"), &path))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&bytes).map_err(|_| damaged("the manifest does not read", &path))?;
-    let report = manifest.backup;
-    if checksum(&report) != manifest.crc32c {
-        return Err(damaged("the manifest is not what was written", &path));
+    let unread = |_| damaged("the manifest does not read", &path);
+    // A newer one may have fields that this version does not know.
+    let told: serde_json::Value = serde_json::from_slice(&bytes).map_err(unread)?;
+    let format = told.pointer("/backup/format").and_then(serde_json::Value::as_u64);
+    if let Some(found) = format.and_then(|told| u32::try_from(told).ok()).filter(|format| *format > FORMAT) {
+        return Err(StoreError::NewerFormat { path: from.display().to_string(), found, supported: FORMAT });
     }
-    if report.format > FORMAT {
-        let path = from.display().to_string();
-        return Err(StoreError::NewerFormat { path, found: report.format, supported: FORMAT });
+    let Manifest { backup: report, crc32c } = serde_json::from_value(told).map_err(unread)?;
+    if checksum(&report) != crc32c {
+        return Err(damaged("the manifest is not what was written", &path));
     }
     if !report.journals.iter().map(|journal| journal.name.as_str()).eq(JOURNALS) {
         return Err(damaged("the manifest does not name the journals", &path));

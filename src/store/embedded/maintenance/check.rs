@@ -1,6 +1,7 @@
 //! `trunkline store check`: reads everything, changes nothing in the journals, and tells all it finds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use super::super::audit;
 use super::super::index::{Index, ItemKind};
 use super::super::lock::Lock;
 use super::super::op::{self, MATCH, Op};
-use super::super::open::{JOURNALS, Options, emptied, emptied_error, read_format, unavailable};
+use super::super::open::{JOURNALS, Options, emptied, emptied_error, is_bare, read_format, unavailable};
 use super::super::records::Write;
 use crate::base::id::EventId;
 use crate::store::journal::segment::Checked;
@@ -89,6 +90,10 @@ pub fn check(options: &Options) -> Result<Report, StoreError> {
             Err(error) => report.tell(error.to_string()),
             Ok(_) => {}
         },
+        Err(error) if error.kind() == ErrorKind::NotFound && is_bare(&options.directory) => {
+            report.notes.push("nothing is in it yet: its first start did not end, and the next goes on".to_owned());
+            return Ok(report);
+        }
         Err(error) => report.tell(unavailable(&format, &error).to_string()),
     }
     for name in JOURNALS.iter().filter(|name| !options.directory.join(name).is_dir()) {
