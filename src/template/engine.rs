@@ -11,7 +11,7 @@ use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 
 use super::made::Bounded;
-use super::{TemplateError, TemplateErrorKind};
+use super::{TemplateError, TemplateErrorKind, takes};
 
 /// What one evaluation may use.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +49,7 @@ pub(super) fn environment() -> Environment<'static> {
         Printed::Borrowed(text) => out.write_str(text).map_err(Error::from),
         Printed::Owned(text) => out.write_str(&text).map_err(Error::from),
     });
+    takes::TAKEN_AWAY.iter().for_each(|name| env.remove_filter(name));
     env.add_filter("default", default);
     env.add_filter("tojson", tojson);
     env.add_filter("string", string);

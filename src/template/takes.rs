@@ -25,8 +25,6 @@ pub struct Takes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     Nothing,
-    /// More without names.
-    More,
     /// The last place names a filter, which takes what follows.
     Filter,
     /// The last place names a test, which takes what follows.
@@ -91,24 +89,24 @@ pub static FILTERS: [Takes; 41] = [
     takes("upper", 0, &[]),
 ];
 
-/// Those that only `map` reaches, which hands on no arguments by name.
-static MAPPED_FILTERS: [Takes; 16] = [
-    takes("capitalize", 0, &[]),
-    takes("chain", 0, &[]).then(Then::More),
-    takes("d", 0, &["value", "also_falsy"]),
-    takes("e", 0, &[]),
-    takes("escape", 0, &[]),
-    takes("format", 0, &[]).then(Then::More),
-    takes("indent", 0, &["width", "first", "blank"]),
-    takes("lines", 0, &[]),
-    takes("pprint", 0, &[]),
-    takes("reverse", 0, &[]),
-    takes("safe", 0, &[]),
-    takes("slice", 1, &["count", "filler"]),
-    takes("sum", 0, &["attribute", "start"]),
-    takes("title", 0, &[]),
-    takes("urlencode", 0, &[]),
-    takes("zip", 0, &[]).then(Then::More),
+/// Those that the engine has besides: some have no bound, and `map` would reach all of them by their names.
+pub(super) const TAKEN_AWAY: [&str; 16] = [
+    "capitalize",
+    "chain",
+    "d",
+    "e",
+    "escape",
+    "format",
+    "indent",
+    "lines",
+    "pprint",
+    "reverse",
+    "safe",
+    "slice",
+    "sum",
+    "title",
+    "urlencode",
+    "zip",
 ];
 
 /// `map` with an attribute in place of a filter.
@@ -183,9 +181,9 @@ impl Takes {
     pub(super) fn fault(&self, arguments: &[CallArg<'_>]) -> Option<Fault> {
         let of_attribute = |argument: &CallArg<'_>| matches!(argument, CallArg::Kwarg("attribute", _));
         let (offered, others, what): (&[Self], &[Self], _) = match self.then {
-            Then::Nothing | Then::More => return self.fault_of_own(arguments),
+            Then::Nothing => return self.fault_of_own(arguments),
             Then::Filter if arguments.iter().any(of_attribute) => return MAP_OF_ATTRIBUTE.fault_of_own(arguments),
-            Then::Filter => (&FILTERS, &MAPPED_FILTERS, "filter"),
+            Then::Filter => (&FILTERS, &[], "filter"),
             Then::Test => (&TESTS, &SELECTED_TESTS, "test"),
         };
         let is_place = |argument: &CallArg<'_>| matches!(argument, CallArg::Pos(_));
@@ -294,7 +292,7 @@ mod tests {
 
     fn all() -> impl Iterator<Item = (&'static Takes, Call)> {
         let of = |call| move |takes| (takes, call);
-        let filters = FILTERS.iter().map(of(Call::Filter)).chain(MAPPED_FILTERS.iter().map(of(Call::Mapped)));
+        let filters = FILTERS.iter().map(of(Call::Filter));
         let tests = TESTS.iter().map(of(Call::Test)).chain(SELECTED_TESTS.iter().map(of(Call::Selected)));
         filters.chain(tests).chain(FUNCTIONS.iter().map(of(Call::Function)))
     }
@@ -303,7 +301,6 @@ mod tests {
     #[derive(Clone, Copy)]
     enum Call {
         Filter,
-        Mapped,
         Test,
         Selected,
         Function,
@@ -314,7 +311,6 @@ mod tests {
             let listed = arguments.join(", ");
             match self {
                 Self::Filter => format!("{value} | {name}({listed})"),
-                Self::Mapped => format!("[{value}] | map('{name}', {listed})"),
                 Self::Test => format!("{value} is {name}({listed})"),
                 Self::Selected => format!("[{value}] | select('{name}', {listed})"),
                 Self::Function => format!("{name}({listed})"),
@@ -364,7 +360,7 @@ mod tests {
                 let (is_let, has_run) = tried(takes, call, places, None);
                 assert_eq!(is_let, has_run, "{} of {places}", takes.name);
             }
-            if takes.then == Then::Filter || matches!(call, Call::Mapped) {
+            if takes.then == Then::Filter {
                 // What `map` drops runs.
                 continue;
             }
@@ -373,6 +369,19 @@ mod tests {
                 let (is_let, has_run) = tried(takes, call, takes.least, Some(name));
                 assert_eq!(is_let, has_run, "{} with {name}", takes.name);
             }
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_variable_reaches_no_more_than_a_written_one() {
+        let mapped = |name: &str| {
+            let source = "['a'] | map(name) | list";
+            ENVIRONMENT.compile_expression(source).expect("compiles").eval(minijinja::context! { name })
+        };
+        assert_eq!(mapped("upper").expect("is one").to_string(), "['A']");
+        for name in TAKEN_AWAY {
+            let refused = mapped(name).expect_err(name);
+            assert_eq!(refused.kind(), minijinja::ErrorKind::UnknownFilter, "{name}: {refused}");
         }
     }
 
@@ -387,7 +396,7 @@ mod tests {
         let of = |tables: [&[Takes]; 2]| -> BTreeSet<String> {
             tables.into_iter().flatten().map(|takes| takes.name.to_owned()).collect()
         };
-        assert_eq!(within("filters", "templates:"), of([&FILTERS, &MAPPED_FILTERS]));
+        assert_eq!(within("filters", "templates:"), of([&FILTERS, &[]]));
         assert_eq!(within("tests", "filters:"), of([&TESTS, &SELECTED_TESTS]));
         // Other functions are not reached by their names.
         let others = ["_joined", "_multiplied", "_watched", "debug", "dict", "namespace"].map(str::to_owned);
