@@ -5,7 +5,7 @@
 //! look itself compares content, so a lost, merged or misread event costs at most one poll interval. What
 //! others write beside the files that matter, such as a log, is no reason to look, nor to wait until it ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf, absolute};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -58,11 +58,12 @@ pub async fn watch(reloader: Arc<Reloader>, events: Events, timing: Timing, stop
         Events::None => Watching::Nothing,
     };
     let mut hangup = signal(SignalKind::hangup()).ok();
+    watching = watching.update(&reloader, Watcher::follow).await;
     // What changed between the first read and the start of the watch is found by this first look.
     loop {
-        watching = watching.follow(&reloader).await;
+        watching = watching.update(&reloader, Watcher::renew).await;
         reloader.reload().await;
-        watching = watching.follow(&reloader).await;
+        watching = watching.update(&reloader, Watcher::follow).await;
         let alone = !matches!(watching, Watching::Here(_));
         let poll = if alone { timing.poll.min(timing.poll_alone) } else { timing.poll };
         tokio::select! {
@@ -101,8 +102,8 @@ enum Watching {
 }
 
 impl Watching {
-    /// Watches what the deployment depends on now, as soon as the system lets it.
-    async fn follow(self, reloader: &Arc<Reloader>) -> Self {
+    /// Changes what is watched, as soon as the system lets it.
+    async fn update(self, reloader: &Arc<Reloader>, change: fn(&mut Watcher, &Deployment)) -> Self {
         let mut away = match self {
             Self::Nothing => return self,
             Self::Away(ref away) if !away.is_finished() => return self,
@@ -110,7 +111,7 @@ impl Watching {
             Self::Here(mut watcher) => {
                 let deployment = reloader.deployment();
                 tokio::task::spawn_blocking(move || {
-                    watcher.follow(&deployment);
+                    change(&mut watcher, &deployment);
                     watcher
                 })
             }
@@ -161,19 +162,26 @@ impl Watcher {
         }
     }
 
+    /// Watches the same directories by their names, before they are looked at: another may stand in the place of one.
+    fn renew(&mut self, _deployment: &Deployment) {
+        for directory in &self.watched {
+            // One that is gone is missed by its own watch, or by that of its parent.
+            drop(self.system.watch(directory, RecursiveMode::NonRecursive));
+        }
+    }
+
     /// Watches the directories that a deployment depends on, and no others.
     fn follow(&mut self, deployment: &Deployment) {
-        let wanted = directories(deployment);
-        self.want(Wanted::of(deployment, &wanted));
-        for gone in self.watched.difference(&wanted) {
+        let wanted = Wanted::of(deployment);
+        let directories = wanted.directories.clone();
+        self.want(wanted);
+        for gone in self.watched.difference(&directories) {
             // A directory that is gone took its watch with it.
             drop(self.system.unwatch(gone));
         }
-        self.watched.retain(|directory| wanted.contains(directory));
-        for directory in wanted {
-            if self.watched.contains(&directory) {
-                continue;
-            }
+        self.watched.retain(|directory| directories.contains(directory));
+        let new: Vec<_> = directories.difference(&self.watched).cloned().collect();
+        for directory in new {
             match self.system.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     self.refused.remove(&directory);
@@ -188,33 +196,34 @@ impl Watcher {
     }
 }
 
-/// What is heeded in the directories that are watched, by absolute paths.
+/// What is heeded, by where it really stands: a directory that is watched by two names tells of one of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wanted {
+    /// The directories that are watched.
+    directories: BTreeSet<PathBuf>,
     /// Directories of definitions: what is called like one in them is one.
     definitions: BTreeSet<PathBuf>,
-    /// Other files that are read, those that they are links to, and the watched directories themselves.
+    /// Other files that are read, what they and their directories are links to, and the directories themselves.
     names: BTreeSet<PathBuf>,
 }
 
 impl Wanted {
-    /// What matters of a deployment for which these directories are watched.
-    fn of(deployment: &Deployment, watched: &BTreeSet<PathBuf>) -> Self {
-        let definitions: BTreeSet<_> = deployment.directories.iter().filter_map(|path| absolute(path).ok()).collect();
+    /// What matters of a deployment: its files, the directories of definitions and those they stand in (a directory may be
+    /// a link that is put in place), and whatever any of them is a link to.
+    fn of(deployment: &Deployment) -> Self {
+        let mut trail = Trail::default();
         let integrations = deployment.integrations.iter().map(|read| read.file.as_path());
-        // Most are in such a directory, where all of them matter.
-        let single =
-            integrations.filter(|file| file.parent().is_none_or(|home| !deployment.directories.contains(home)));
         let gateway = deployment.gateway.iter().map(|gateway| gateway.file.as_path());
-        let mut files: BTreeSet<_> = single.chain(gateway).map(Path::to_owned).collect();
-        files.extend(deployment.referenced_files());
-        let target = |file: &PathBuf| Some(file.parent()?.join(std::fs::read_link(file).ok()?));
-        let targets: Vec<_> = files.iter().filter_map(target).collect();
-        let names = files.into_iter().chain(targets).chain(watched.iter().cloned());
-        Self {
-            names: names.chain(deployment.unreadable.clone()).filter_map(|path| absolute(path).ok()).collect(),
-            definitions,
-        }
+        let referenced = deployment.referenced_files();
+        let directories = deployment.directories.iter().chain(&deployment.unreadable).map(PathBuf::as_path);
+        let files = integrations.chain(gateway).chain(referenced.iter().map(PathBuf::as_path));
+        files.chain(directories).for_each(|path| trail.add(path, LINKS));
+        let definitions: BTreeSet<_> =
+            deployment.directories.iter().map(|directory| trail.home(directory, LINKS)).collect();
+        let mut wanted = Self { definitions, ..trail.wanted };
+        wanted.directories.extend(wanted.definitions.iter().cloned());
+        wanted.names.extend(wanted.directories.iter().cloned());
+        wanted
     }
 
     /// Whether an event tells of what matters.
@@ -251,20 +260,45 @@ fn is_change(event: &notify::Event) -> bool {
     }
 }
 
-/// The directories whose entries matter: those of definitions, those they stand in (a directory may be a
-/// link that is put in place), the gateway file's, and those of referenced files.
-fn directories(deployment: &Deployment) -> BTreeSet<PathBuf> {
-    let parent = |path: &Path| match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
-        parent => parent.map(Path::to_owned),
-    };
-    let mut directories = deployment.directories.clone();
-    directories.extend(deployment.directories.iter().filter_map(|directory| parent(directory)));
-    directories.extend(deployment.unreadable.iter().filter_map(|directory| parent(directory)));
-    directories.extend(deployment.gateway.iter().filter_map(|gateway| parent(&gateway.file)));
-    directories.extend(deployment.integrations.iter().filter_map(|read| parent(&read.file)));
-    directories.extend(deployment.referenced_files().iter().filter_map(|file| parent(file)));
-    directories
+/// The most links that are followed one after the other, as the kernel has it.
+const LINKS: usize = 40;
+
+/// Finds what paths lead through.
+#[derive(Default)]
+struct Trail {
+    wanted: Wanted,
+    /// Where directories really are.
+    homes: BTreeMap<PathBuf, PathBuf>,
+}
+
+impl Trail {
+    /// Adds a file or a directory, and what it is a link to, over so many links at most.
+    fn add(&mut self, path: &Path, links: usize) {
+        // A relative one may have no parent.
+        let path = absolute(path).unwrap_or_else(|_| path.to_owned());
+        let (Some(home), Some(name)) = (path.parent(), path.file_name()) else { return };
+        let home = self.home(home, links);
+        let place = home.join(name);
+        if let (Ok(target), Some(links)) = (std::fs::read_link(&place), links.checked_sub(1)) {
+            self.add(&home.join(target), links);
+        }
+        self.wanted.directories.insert(home);
+        self.wanted.names.insert(place);
+    }
+
+    /// Where a directory really is. Links on the way to it are added.
+    fn home(&mut self, directory: &Path, links: usize) -> PathBuf {
+        if let Some(known) = self.homes.get(directory) {
+            return known.clone();
+        }
+        let named = absolute(directory).unwrap_or_else(|_| directory.to_owned());
+        // One that is gone is watched as soon as it is back.
+        let real = std::fs::canonicalize(&named).unwrap_or_else(|_| named.clone());
+        self.homes.insert(directory.to_owned(), real.clone());
+        let is_link = |path: &&Path| std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+        named.ancestors().filter(is_link).for_each(|link| self.add(link, links));
+        real
+    }
 }
 
 #[cfg(test)]
@@ -283,6 +317,7 @@ mod tests {
     fn what_is_written_beside_the_files_that_matter_does_not_wake() {
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
         let wanted = Wanted {
+            directories: BTreeSet::new(),
             definitions: paths(&["/etc/trunkline/integrations"]),
             names: paths(&[
                 "/etc/trunkline",

@@ -451,6 +451,85 @@ async fn what_a_referenced_link_leads_to_is_watched_where_it_stands_beside_it() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_referenced_path_leads_through_is_watched() {
+    let swap = |dir: &Path, to: &str| {
+        symlink(to, dir.join("current.new")).unwrap();
+        fs::rename(dir.join("current.new"), dir.join("current")).unwrap();
+    };
+    let second = "second-secret-0123456789\n";
+    let written = |dir: &Path| fs::write(dir.join("held/key"), second).unwrap();
+    type Change<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, &str, Change<'_>); 4] = [
+        ("two links, one after the other", "../key", &written),
+        ("a directory that is a link", "../current/key", &written),
+        ("a directory that is another from now on", "../current/key", &|dir: &Path| {
+            fs::create_dir(dir.join("next")).unwrap();
+            fs::write(dir.join("next/key"), second).unwrap();
+            swap(dir, "next");
+        }),
+        ("a directory that is watched by two names", "../alias/held/key", &written),
+    ];
+    for (case, file, change) in cases {
+        let deployment = start(|dir| {
+            fs::create_dir(dir.join("held")).unwrap();
+            fs::write(dir.join("held/key"), "first-secret-0123456789\n").unwrap();
+            fs::create_dir(dir.join("links")).unwrap();
+            symlink("../held/key", dir.join("links/key")).unwrap();
+            symlink("links/key", dir.join("key")).unwrap();
+            symlink(".", dir.join("alias")).unwrap();
+            swap(dir, "held");
+            let both = naming(file).replace("../alias/held", "../held");
+            fs::write(dir.join("integrations/b.yaml"), both.replace("id: a", "id: b")).unwrap();
+        });
+        deployment.write("a", &naming(file));
+        assert_eq!(ids(&deployment.reload().await.changed), ["a"], "{case}");
+        let before = deployment.get("a").unwrap();
+        let changed = || !Arc::ptr_eq(&before, &deployment.get("a").unwrap());
+        watched(&deployment, || change(deployment.dir.path()), changed).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_is_watched_where_it_really_stands() {
+    let deployment = start(|dir| {
+        fs::create_dir(dir.join("integrations/..held")).unwrap();
+        fs::rename(dir.join("integrations/a.yaml"), dir.join("integrations/..held/a.txt")).unwrap();
+        symlink("..held/a.txt", dir.join("integrations/a.yaml")).unwrap();
+    });
+    let has = |title: &str| deployment.title("a").as_deref() == Some(title);
+    assert!(has("First"));
+    let place = deployment.dir.path().join("integrations/..held/a.txt");
+    watched(&deployment, || fs::write(&place, definition("a", "Written")).unwrap(), || has("Written")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_that_comes_again_is_watched_again() {
+    let deployment = start(|_| {});
+    let stop = CancellationToken::new();
+    let timing = Timing { poll: FAR, ..Timing::default() };
+    let watching = tokio::spawn(watch(Arc::clone(&deployment.reloader), Events::System, timing, stop.clone()));
+    let directory = deployment.dir.path().join("integrations");
+    let becomes = async |title: &str| {
+        deployment.write("a", &definition("a", title));
+        let wait = async {
+            while deployment.title("a").as_deref() != Some(title) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.expect(title);
+    };
+    becomes("Before").await;
+    for round in ["one", "two", "three"] {
+        fs::remove_dir_all(&directory).unwrap();
+        fs::create_dir(&directory).unwrap();
+        becomes(&format!("Made anew, {round}")).await;
+        becomes(&format!("Written, {round}")).await;
+    }
+    stop.cancel();
+    watching.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_editors_rename_is_noticed() {
     let deployment = start(|_| {});
     let change = || {
