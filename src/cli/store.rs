@@ -229,7 +229,7 @@ fn tell(report: &BackupReport, output: &mut Output, what: std::fmt::Arguments<'_
     for LostRecords { file, offset, records } in lost {
         match records {
             0 => output.note(format_args!(
-                "{file} is not whole, and nothing else tells how many entries there were: more may be missing at the end"
+                "{file} is not whole, or not what belongs there: nothing tells how many entries are missing with it, if any are"
             )),
             1 => output.note(format_args!("not in it, because it cannot be read: 1 entry of {file} at byte {offset}")),
             _ => output.note(format_args!(

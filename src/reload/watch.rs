@@ -173,7 +173,7 @@ impl Watcher {
     /// Watches the directories that a deployment depends on, and no others.
     fn follow(&mut self, deployment: &Deployment) {
         let wanted = Wanted::of(deployment);
-        let directories = wanted.directories.clone();
+        let directories: BTreeSet<_> = wanted.directories.union(&wanted.ways).cloned().collect();
         self.want(wanted);
         for gone in self.watched.difference(&directories) {
             // A directory that is gone took its watch with it.
@@ -199,8 +199,11 @@ impl Watcher {
 /// What is heeded, by where it really stands: a directory that is watched by two names tells of one of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wanted {
-    /// The directories that are watched.
+    /// The directories that are watched, in which any name that comes or goes may matter: a link, or a directory, that another
+    /// path leads through, such as Kubernetes' `..data`.
     directories: BTreeSet<PathBuf>,
+    /// Those that are watched because the way to another ends in them: there only what is named counts.
+    ways: BTreeSet<PathBuf>,
     /// Directories of definitions: what is called like one in them is one.
     definitions: BTreeSet<PathBuf>,
     /// Other files that are read, what they and their directories are links to, and the directories themselves.
@@ -232,9 +235,9 @@ impl Wanted {
     }
 
     fn has_path(&self, path: &Path, kind: EventKind) -> bool {
-        let is_within = || path.parent().is_some_and(|home| self.definitions.contains(home));
-        // What comes or goes may be a link, or a directory, that another path leads through, such as Kubernetes' `..data`.
-        !is_content(kind) || self.names.contains(path) || is_yaml(path) && is_within()
+        let is_within = |homes: &BTreeSet<PathBuf>| path.parent().is_some_and(|home| homes.contains(home));
+        let is_new = !is_content(kind) && is_within(&self.directories);
+        is_new || self.names.contains(path) || is_yaml(path) && is_within(&self.definitions)
     }
 }
 
@@ -292,12 +295,23 @@ impl Trail {
             return known.clone();
         }
         let named = absolute(directory).unwrap_or_else(|_| directory.to_owned());
-        // One that is gone is watched as soon as it is back.
-        let real = std::fs::canonicalize(&named).unwrap_or_else(|_| named.clone());
+        let real = std::fs::canonicalize(&named).unwrap_or_else(|_| {
+            self.await_return(&named);
+            named.clone()
+        });
         self.homes.insert(directory.to_owned(), real.clone());
         let is_link = |path: &&Path| std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
         named.ancestors().filter(is_link).for_each(|link| self.add(link, links));
         real
+    }
+
+    /// Where the way to a directory that is gone ends is told when it goes on.
+    fn await_return(&mut self, gone: &Path) {
+        let there = |next: &'_ Path| Some((std::fs::canonicalize(next.parent()?).ok()?, next.file_name()?.to_owned()));
+        if let Some((way, next)) = gone.ancestors().find_map(there) {
+            self.wanted.names.insert(way.join(next));
+            self.wanted.ways.insert(way);
+        }
     }
 }
 
@@ -317,7 +331,8 @@ mod tests {
     fn what_is_written_beside_the_files_that_matter_does_not_wake() {
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
         let wanted = Wanted {
-            directories: BTreeSet::new(),
+            directories: paths(&["/etc/trunkline", "/etc/trunkline/integrations"]),
+            ways: paths(&["/run"]),
             definitions: paths(&["/etc/trunkline/integrations"]),
             names: paths(&[
                 "/etc/trunkline",
@@ -346,6 +361,7 @@ mod tests {
             ("/etc/trunkline/integrations/a.log", written, false),
             ("/run/key", renamed, true),
             ("/run/other", content, false),
+            ("/run/other", renamed, false),
         ] {
             let event = Event::new(kind).add_path(PathBuf::from(path));
             assert_eq!(wakes(&Ok(event), &wanted), does, "{path} {kind:?}");

@@ -49,7 +49,9 @@ pub(super) fn environment() -> Environment<'static> {
         Printed::Borrowed(text) => out.write_str(text).map_err(Error::from),
         Printed::Owned(text) => out.write_str(&text).map_err(Error::from),
     });
-    takes::TAKEN_AWAY.iter().for_each(|name| env.remove_filter(name));
+    for name in takes::TAKEN_AWAY {
+        env.remove_filter(name);
+    }
     env.add_filter("default", default);
     env.add_filter("tojson", tojson);
     env.add_filter("string", string);

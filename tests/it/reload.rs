@@ -458,8 +458,7 @@ async fn whatever_a_referenced_path_leads_through_is_watched() {
     };
     let second = "second-secret-0123456789\n";
     let written = |dir: &Path| fs::write(dir.join("held/key"), second).unwrap();
-    type Change<'a> = &'a dyn Fn(&Path);
-    let cases: [(&str, &str, Change<'_>); 4] = [
+    let cases: [(&str, &str, &dyn Fn(&Path)); 4] = [
         ("two links, one after the other", "../key", &written),
         ("a directory that is a link", "../current/key", &written),
         ("a directory that is another from now on", "../current/key", &|dir: &Path| {
@@ -525,6 +524,14 @@ async fn a_directory_that_comes_again_is_watched_again() {
         becomes(&format!("Made anew, {round}")).await;
         becomes(&format!("Written, {round}")).await;
     }
+    // So is one that was away, with what it is in, for longer than any look lasts.
+    let home = deployment.dir.path();
+    let aside = home.with_extension("aside");
+    fs::rename(home, &aside).unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(deployment.title("a").as_deref(), Some("Written, three"), "what cannot be read stays in force");
+    fs::rename(&aside, home).unwrap();
+    becomes("Back").await;
     stop.cancel();
     watching.await.unwrap();
 }

@@ -409,21 +409,97 @@ async fn a_file_that_is_no_segment_of_the_journal_is_left_out_of_a_backup_and_na
                 None => fs::create_dir(&stray).unwrap(),
             }
             let told = backed_up(&lab, &events).await;
-            let expected = if first == 4 { vec![] } else { vec![lost(&stray, 0, 0)] };
+            let expected = match (first, &bytes) {
+                // As a segment that was being begun.
+                (4, Some(_)) => vec![],
+                (4, None) => vec![lost(&directory, 0, 0)],
+                _ => vec![lost(&stray, 0, 0)],
+            };
             assert_eq!(told, expected, "{first}: {bytes:?}");
             if stray.is_dir() { fs::remove_dir(&stray).unwrap() } else { fs::remove_file(&stray).unwrap() }
         }
     }
-    // One that goes further counts from its beginning on.
-    let own = fs::read(segment::path(&directory, 1)).unwrap();
-    let (mut at, mut bytes) = (HEADER, headed(2));
-    for number in 2..6 {
-        let Read::Frame(frame, taken) = frame::decode(&own[at..]) else { panic!("no frame") };
-        frame::encode(Salt::from_stored(3).hide(number), frame.payload, &mut bytes);
-        at += if number < 4 { taken } else { 0 };
+}
+
+/// A store with three segments of events, and these.
+async fn of_three_segments() -> (Lab, Vec<EventId>) {
+    let lab = Lab::begin().await;
+    let mut events = vec![lab.accept().await];
+    for _ in 0..2 {
+        lab.fill_segment().await;
+        events.push(lab.accept().await);
     }
-    fs::write(segment::path(&directory, 2), bytes).unwrap();
-    assert_eq!(backed_up(&lab, &events).await, [lost(&segment::path(&directory, 1), 0, 0)]);
+    lab.store.close().await;
+    assert_eq!(lab.segments("events"), 3);
+    (lab, events)
+}
+
+fn numbers_of(directory: &Path) -> Vec<u64> {
+    segment::list(&SystemDisk, directory).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_copied_or_mixed_up_among_the_segments_takes_nothing_from_a_backup() {
+    let (lab, events) = of_three_segments().await;
+    let (other, _) = of_three_segments().await;
+    let directory = lab.directory.path().join("events");
+    let (numbers, foreign) = (numbers_of(&directory), other.directory.path().join("events"));
+    let path = |number: u64| segment::path(&directory, number);
+    let own = |place: usize| fs::read(path(numbers[place])).unwrap();
+    let mut holed = own(1);
+    let end = holed.len() - 300;
+    holed[..end].fill(0);
+    let strays = [own(0), own(1), own(2), holed, fs::read(segment::path(&foreign, numbers_of(&foreign)[1])).unwrap()];
+    for (index, bytes) in strays.iter().enumerate() {
+        for number in [2, numbers[1] - 1, numbers[1] + 1, numbers[2] - 1, numbers[2] + 1, 1 << 40] {
+            fs::write(path(number), bytes).unwrap();
+            assert_eq!(backed_up(&lab, &events).await, [lost(&path(number), 0, 0)], "{index} as {number}");
+            fs::remove_file(path(number)).unwrap();
+        }
+    }
+    let (first, second) = (own(0), own(1));
+    fs::write(path(numbers[0]), second).unwrap();
+    fs::write(path(numbers[1]), first).unwrap();
+    assert_eq!(backed_up(&lab, &events).await, [lost(&directory, 0, 0)], "two that were swapped");
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_segment_neither_holds_a_backup_up_nor_stops_it() {
+    let lab = Lab::begin().await;
+    let events = [lab.accept().await];
+    lab.store.close().await;
+    let directory = lab.directory.path().join("events");
+    let far = 1 << 40;
+    let mut entry = segment::header_after(far, None, Salt::from_stored(3));
+    frame::encode(Salt::from_stored(3).hide(far), b"\0", &mut entry);
+    for number in [0, u64::MAX] {
+        fs::write(segment::path(&directory, number), &entry).unwrap();
+    }
+    fs::write(directory.join("+0000000000000000001.journal"), &entry).unwrap();
+    assert_eq!(backed_up(&lab, &events).await, [], "they are not named like one");
+    let (pipe, vast) = (segment::path(&directory, 5), segment::path(&directory, 6));
+    let mode = rustix::fs::Mode::from(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    fs::File::create(&vast).unwrap().set_len(1 << 42).unwrap();
+    fs::write(segment::path(&directory, far), &entry).unwrap();
+    let named = [&pipe, &vast, &segment::path(&directory, far)].map(|path| lost(path, 0, 0));
+    assert_eq!(backed_up(&lab, &events).await, named);
+}
+
+#[tokio::test]
+async fn entries_of_another_journal_are_lost_and_the_rest_opens() {
+    let (lab, events) = of_three_segments().await;
+    lab.store.close().await;
+    let directory = lab.directory.path();
+    let newest = *numbers_of(&directory.join("events")).last().unwrap();
+    let (records, newest) = (directory.join("records"), segment::path(&directory.join("events"), newest));
+    let lab = lab.reopen().await;
+    let key = RecordKey { collection: Arc::from("connections"), key: Arc::from("a") };
+    lab.store.put(&key, Bytes::from_static(b"sealed"), None).await.unwrap();
+    lab.store.close().await;
+    fs::copy(&newest, segment::path(&records, numbers_of(&records)[0])).unwrap();
+    let told = backed_up(&lab, &events).await;
+    assert!(!told.is_empty() && told.iter().all(|lost| lost.file.contains("records")), "{told:?}");
 }
 
 #[tokio::test]
@@ -435,9 +511,9 @@ async fn a_backup_has_what_is_left_where_a_directory_or_the_format_file_is_missi
         lab.store.close().await;
         let part = lab.directory.path().join(missing);
         if part.is_dir() {
-            fs::remove_dir_all(&part).unwrap()
+            fs::remove_dir_all(&part).unwrap();
         } else {
-            fs::remove_file(&part).unwrap()
+            fs::remove_file(&part).unwrap();
         }
         let events = if missing == "events" { vec![] } else { vec![kept] };
         let told: Vec<_> = backed_up(&lab, &events).await.into_iter().map(|lost| lost.file).collect();

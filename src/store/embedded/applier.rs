@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::dedupe::Dedupe;
 use super::fold;
@@ -73,7 +73,7 @@ pub struct Applier {
     pending: Pending,
     index: Arc<Index>,
     fed: Arc<AtomicU64>,
-    state: Arc<RwLock<Result<(), StoreError>>>,
+    state: watch::Sender<Result<(), StoreError>>,
     closing: Arc<AtomicBool>,
 }
 
@@ -109,12 +109,12 @@ impl Applier {
         held: Arc<dyn std::any::Any + Send + Sync>,
     ) -> std::io::Result<(Self, Feed)> {
         let (outlet, receiver) = sync_channel(WAITING);
-        let (pending, state) = (Pending::default(), Arc::new(RwLock::new(Ok(()))));
+        let (pending, state) = (Pending::default(), watch::Sender::new(Ok(())));
         let (fed, closing) = (Arc::new(AtomicU64::new(index.applied())), Arc::new(AtomicBool::new(false)));
         let worker = Worker {
             index: Arc::clone(&index),
             pending: Arc::clone(&pending),
-            state: Arc::clone(&state),
+            state: state.clone(),
             closing: Arc::clone(&closing),
             surroundings,
             ops: VecDeque::new(),
@@ -129,7 +129,11 @@ impl Applier {
     }
 
     /// Returns when everything that was pushed before is in the index.
+    ///
+    /// # Errors
+    /// When the index fails before that: nobody can say how long its repair takes.
     pub async fn barrier(&self) -> Result<(), StoreError> {
+        let mut state = self.state.subscribe();
         self.state()?;
         if self.index.applied() >= self.fed.load(Ordering::Acquire) {
             return Ok(());
@@ -137,11 +141,15 @@ impl Applier {
         let closed = || StoreError::Unavailable(Arc::from("the store is closed"));
         let (barrier, applied) = oneshot::channel();
         let sender = self.sender.clone();
-        tokio::task::spawn_blocking(move || sender.send(Message::Barrier(barrier)))
-            .await
-            .map_err(|_| closed())?
-            .map_err(|_| closed())?;
-        applied.await.map_err(|_| closed())
+        let passed = async {
+            let sent = tokio::task::spawn_blocking(move || sender.send(Message::Barrier(barrier))).await;
+            sent.map_err(|_| closed())?.map_err(|_| closed())?;
+            applied.await.map_err(|_| closed())
+        };
+        tokio::select! {
+            passed = passed => passed,
+            failed = state.wait_for(Result::is_err) => failed.map_or_else(|_| Err(closed()), |failed| failed.clone()),
+        }
     }
 
     /// The row of an event that may not be in the index yet.
@@ -151,7 +159,7 @@ impl Applier {
 
     /// Whether the index takes writes.
     pub fn state(&self) -> Result<(), StoreError> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.borrow().clone()
     }
 
     /// Operations that are durable and not in the index yet.
@@ -185,7 +193,7 @@ impl Drop for Applier {
 struct Worker {
     index: Arc<Index>,
     pending: Pending,
-    state: Arc<RwLock<Result<(), StoreError>>>,
+    state: watch::Sender<Result<(), StoreError>>,
     closing: Arc<AtomicBool>,
     surroundings: Surroundings,
     /// What has come in and is not in the index yet.
@@ -303,7 +311,7 @@ impl Worker {
     }
 
     fn tell(&self, state: Result<(), StoreError>) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        drop(self.state.send_replace(state));
     }
 }
 
@@ -346,9 +354,9 @@ mod tests {
         // Without a delivery id, which the index would be asked for.
         let unnamed = NewEvent { delivery_id: None, ..event(1) };
         assert_eq!(store.accept(unnamed).await.expect("the journal has it"), Accepted::New);
-        while store.writable().is_ok() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let read = tokio::time::timeout(Duration::from_secs(20), store.up_to_date());
+        assert!(read.await.expect("nobody waits for its repair").is_err());
+        assert!(store.writable().is_err());
         tokio::time::timeout(Duration::from_secs(20), store.close()).await.expect("does not wait for the index");
         drop(store);
         std::fs::remove_file(&index).expect("removes");

@@ -34,7 +34,7 @@ pub enum Until {
 }
 
 /// A segment that is read as far as it goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Damaged<'a> {
     /// Its bytes; zeros where they cannot be read.
     pub bytes: &'a [u8],
@@ -44,6 +44,8 @@ pub struct Damaged<'a> {
     pub until: Until,
     /// Those of the store and of the journal's segments, one of which may be its own where its header is damaged.
     pub salts: &'a [Salt],
+    /// Whether a payload is one of the journal's entries.
+    pub reads: fn(&[u8]) -> bool,
 }
 
 impl Damaged<'_> {
@@ -62,7 +64,7 @@ impl Damaged<'_> {
             if matches!(self.until, Until::Exactly(until) if until <= next) {
                 return (lost, next);
             }
-            if let Some(payload) = frame_at(self.bytes, at, next, salt) {
+            if let Some(payload) = self.entry_at(at, next, salt) {
                 told(next, Some(payload));
                 (at, next) = (at + frame::HEADER + payload.len(), next + 1);
                 continue;
@@ -71,7 +73,8 @@ impl Damaged<'_> {
                 Until::Exactly(until) | Until::AtLeast(until) => until,
                 Until::Unknown => next + u64::from(at < self.bytes.len()),
             };
-            let Some((place, sequence)) = behind(self.bytes, at, self.due(next), salt) else {
+            let is_entry = |place, sequence| self.entry_at(place, sequence, salt).is_some();
+            let Some((place, sequence)) = behind(self.bytes, at, self.due(next), salt, is_entry) else {
                 give_up(at, next, until, &mut told);
                 return (lost, next.max(until));
             };
@@ -80,9 +83,17 @@ impl Damaged<'_> {
         }
     }
 
-    /// The sequence number behind the last whole entry, wherever the segment should have ended; its first where none is whole.
-    pub fn reach(self) -> u64 {
-        Self { until: Until::AtLeast(self.first), ..self }.walk(|_, _| ()).1
+    /// The sequence number behind the last whole entry, wherever the segment should have ended, or its first where none is
+    /// whole; and how many are.
+    pub fn reach(self) -> (u64, u64) {
+        let mut whole = 0;
+        let told = |_, payload: Option<&[u8]>| whole += u64::from(payload.is_some());
+        let (_, reach) = Self { until: Until::AtLeast(self.first), ..self }.walk(told);
+        (reach, whole)
+    }
+
+    fn entry_at(&self, at: usize, sequence: u64, salt: Salt) -> Option<&[u8]> {
+        frame_at(self.bytes, at, sequence, salt).filter(|payload| (self.reads)(payload))
     }
 
     /// The segment's salt: as its header says, or one of those that are known, with which a frame is found. Not as its first
@@ -124,7 +135,8 @@ impl Damaged<'_> {
 /// How many entries are whole behind the place at which one of this sequence number should stand and does not.
 pub fn whole_behind(bytes: &[u8], at: usize, sequence: u64, salt: Salt) -> u64 {
     let (mut at, mut next, mut count) = (at, sequence, 0);
-    while let Some((place, sequence)) = behind(bytes, at, due_within(bytes, next), salt) {
+    let is_whole = |place, sequence| frame_at(bytes, place, sequence, salt).is_some();
+    while let Some((place, sequence)) = behind(bytes, at, due_within(bytes, next), salt, is_whole) {
         let length = frame_at(bytes, place, sequence, salt).map_or(0, <[u8]>::len);
         (at, next, count) = (place + frame::HEADER + length, sequence + 1, count + 1);
     }
@@ -144,15 +156,21 @@ fn frame_at(bytes: &[u8], at: usize, sequence: u64, salt: Salt) -> Option<&[u8]>
     }
 }
 
-/// The next whole frame from a place on whose sequence number is due, and that number.
-fn behind(bytes: &[u8], at: usize, due: Range<u64>, salt: Salt) -> Option<(usize, u64)> {
+/// The next place from one on at which a frame stands whose sequence number is due and that counts, and that number.
+fn behind(
+    bytes: &[u8],
+    at: usize,
+    due: Range<u64>,
+    salt: Salt,
+    counts: impl Fn(usize, u64) -> bool,
+) -> Option<(usize, u64)> {
     if salt == Salt::NONE || due.is_empty() {
         return None;
     }
     (at..bytes.len()).find_map(|place| {
         // Nearly all places are ruled out by the number, which costs no checksum.
         let sequence = salt.show(frame::u64_at(bytes, place + 8)?);
-        (due.contains(&sequence) && frame_at(bytes, place, sequence, salt).is_some()).then_some((place, sequence))
+        (due.contains(&sequence) && counts(place, sequence)).then_some((place, sequence))
     })
 }
 
@@ -181,7 +199,7 @@ mod tests {
 
     fn read(bytes: &[u8], until: Until) -> (Vec<Option<Vec<u8>>>, Vec<Lost>, u64) {
         let mut told = Vec::new();
-        let damaged = Damaged { bytes, first: 1, until, salts: &[Salt::from_stored(7), salt()] };
+        let damaged = Damaged { bytes, first: 1, until, salts: &[Salt::from_stored(7), salt()], reads: |_| true };
         let (lost, next) = damaged.walk(|sequence, payload| {
             assert_eq!(sequence, told.len() as u64 + 1);
             told.push(payload.map(<[u8]>::to_vec));
@@ -253,9 +271,19 @@ mod tests {
         let (bytes, _) = segment(&[b"one", b"two", b"three", b"four"]);
         let (told, lost, next) = read(&bytes, Until::Exactly(3));
         assert_eq!((told.len(), lost, next), (2, vec![], 3));
-        let damaged = Damaged { bytes: &bytes, first: 1, until: Until::Exactly(3), salts: &[] };
-        assert_eq!(damaged.reach(), 5);
-        assert_eq!(Damaged { bytes: b"stray", ..damaged }.reach(), 1);
+        let damaged = Damaged { bytes: &bytes, first: 1, until: Until::Exactly(3), salts: &[], reads: |_| true };
+        assert_eq!(damaged.reach(), (5, 4));
+        assert_eq!(Damaged { bytes: b"stray", ..damaged }.reach(), (1, 0));
+    }
+
+    #[test]
+    fn what_does_not_read_is_lost_though_it_is_as_it_was_written() {
+        let (bytes, places) = segment(&[b"one", b"another", b"three", b"another"]);
+        let reads = |payload: &[u8]| payload != b"another";
+        let damaged = Damaged { bytes: &bytes, first: 1, until: Until::AtLeast(5), salts: &[], reads };
+        let (lost, next) = damaged.walk(|sequence, payload| assert_eq!(payload.is_none(), sequence % 2 == 0));
+        let of = |place: usize| Lost { offset: places[place] as u64, records: 1 };
+        assert_eq!((lost, next, damaged.reach()), (vec![of(1), of(3)], 5, (4, 2)));
     }
 
     #[test]
@@ -309,7 +337,7 @@ mod tests {
         let mut salts: Vec<_> =
             (1..2_000_u64).map(|n| Salt::from_stored(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
         salts.extend([Salt::NONE, salt()]);
-        let damaged = Damaged { bytes: &bytes, first: 1, until: Until::Exactly(3), salts: &salts };
+        let damaged = Damaged { bytes: &bytes, first: 1, until: Until::Exactly(3), salts: &salts, reads: |_| true };
         let mut told = Vec::new();
         damaged.walk(|sequence, payload| told.push((sequence, payload.map(<[u8]>::len))));
         assert_eq!(told, [(1, None), (2, Some(3))]);

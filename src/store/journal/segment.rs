@@ -25,11 +25,13 @@ const OLD_HEADER: usize = 36;
 const OLD_MAGIC: &[u8; 8] = b"TLJRNL\0\x02";
 const HELP: &str = "run `trunkline store check` to see what is left, and restore a backup if facts are missing";
 
-/// The segment before another.
+/// The segment before another, as that one's header tells it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Link {
-    first: u64,
-    bytes: u64,
+pub struct Link {
+    /// Its first sequence number.
+    pub first: u64,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// The file of the segment that begins with a sequence number.
@@ -37,9 +39,11 @@ pub fn path(directory: &Path, first: u64) -> PathBuf {
     directory.join(format!("{first:020}.journal"))
 }
 
-/// The first sequence number that a file name tells.
+/// The first sequence number that a file name tells. No journal gets as far as the half of them.
 fn first_of(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_suffix(".journal").filter(|name| name.len() == 20)?.parse().ok()
+    let number = path.file_name()?.to_str()?.strip_suffix(".journal").filter(|name| name.len() == 20)?;
+    let first = number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok()).flatten();
+    first.filter(|first| (1..u64::MAX / 2).contains(first))
 }
 
 /// The segments of a journal by first sequence number, oldest first.
@@ -83,18 +87,22 @@ fn header(first: u64, previous: Link, salt: Salt) -> Vec<u8> {
     header
 }
 
-/// The link and the salt in a header that is whole and belongs to this segment.
-fn read_header(bytes: &[u8], first: u64) -> Option<(Link, Salt)> {
+/// The first sequence number, the link and the salt in a header that is whole.
+pub fn header_of(bytes: &[u8]) -> Option<(u64, Link, Salt)> {
     let salt = match bytes.get(..MAGIC.len())? {
         magic if magic == MAGIC => Salt::from_stored(frame::u64_at(bytes, 32)?),
         magic if magic == OLD_MAGIC => Salt::NONE,
         _ => return None,
     };
     let covered = bytes.get(..header_length(salt) - 4)?;
-    let whole =
-        frame::u64_at(bytes, 8) == Some(first) && frame::u32_at(bytes, covered.len()) == Some(crc32c::crc32c(covered));
+    let whole = frame::u32_at(bytes, covered.len()) == Some(crc32c::crc32c(covered));
     let link = Link { first: frame::u64_at(bytes, 16)?, bytes: frame::u64_at(bytes, 24)? };
-    whole.then_some((link, salt))
+    whole.then_some((frame::u64_at(bytes, 8)?, link, salt))
+}
+
+/// The link and the salt in a header that is whole and belongs to this segment.
+fn read_header(bytes: &[u8], first: u64) -> Option<(Link, Salt)> {
+    header_of(bytes).filter(|(own, ..)| *own == first).map(|(_, link, salt)| (link, salt))
 }
 
 /// The salt that the header of a segment tells, where it is whole.

@@ -20,7 +20,7 @@ use super::super::open::{
     FORMAT, Format, JOURNALS, Options, RESTORED, RESTORING, emptied, is_bare, new_salt, no_store, read_format,
     unavailable, write_format,
 };
-use super::salvage;
+use super::{reading, salvage};
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::disk::{Disk, SystemDisk, create_file, make_directory};
@@ -67,8 +67,8 @@ pub struct LostRecords {
     pub file: String,
     /// The place in it.
     pub offset: u64,
-    /// How many entries of the journal. Zero for its mark, or a slot of that, and for all of it: nothing else tells how
-    /// many there were.
+    /// How many entries of the journal. Zero for its mark, or a slot of that, for all of it, and for a file that is not of
+    /// the journal: nothing tells how many are missing with it.
     pub records: u64,
 }
 
@@ -108,6 +108,9 @@ pub enum Unfinished {
 /// Stands in a directory for as long as a backup is written into it.
 const UNFINISHED: &str = "unfinished";
 
+/// What is told of an entry that is as it was written and is not one of the journal's.
+const UNREAD: &str = "it holds an entry that is not one of this journal's";
+
 /// The manifest's name.
 const MANIFEST: &str = "manifest.json";
 
@@ -142,17 +145,18 @@ pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> 
     written
 }
 
-/// Looks whether there is a store. One without its format file, or with one that does not read, is backed up all the same:
-/// the journals tell what counts of it.
+/// Looks whether there is a store. One whose format file is missing or does not read is backed up all the same: the journals
+/// tell what counts of it.
 fn look_for_store(options: &Options) -> Result<(), StoreError> {
     let directory = &options.directory;
     let format = directory.join("format");
     let told = match fs::read(&format) {
         Ok(bytes) => read_format(&bytes, &format).map(drop),
-        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Err(unavailable(&format, &error))
+        Err(error) if is_bare(directory) => {
+            let is_none = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+            let unread = || StoreError::Read(Arc::from(format!("{}: {error}", format.display())));
+            return Err(if is_none { no_store(directory) } else { unread() });
         }
-        Err(_) if is_bare(directory) => return Err(no_store(directory)),
         Err(error) => Err(segment::damaged(&error.to_string(), &format, 0)),
     };
     match told {
@@ -225,7 +229,11 @@ fn copy_journal(
 fn copy_once(options: &Options, name: &str, target: &Path) -> Result<JournalBackup, StoreError> {
     let (disk, directory) = (&*options.disk, options.directory.join(name));
     make_directory(target).map_err(|error| unavailable(target, &error))?;
-    let end = segment::walk(disk, &directory, 0, &mut |_, _, _| Ok(ControlFlow::Continue(())))?;
+    let reads = reading(name);
+    let end = segment::walk(disk, &directory, 0, &mut |_, pointer, payload| {
+        let unread = || segment::damaged(UNREAD, &segment::path(&directory, pointer.segment), pointer.offset);
+        if reads(payload) { Ok(ControlFlow::Continue(())) } else { Err(unread()) }
+    })?;
     // A power cut leaves such an end as well; what is whole of it is copied, rather than counted as nothing.
     let newest = segment::path(&directory, end.segment.unwrap_or_default());
     segment::beyond(end, &newest).map_or(Ok(()), Err)?;
@@ -285,7 +293,11 @@ fn verify_journal(journal: &JournalBackup, directory: &Path) -> Result<(), Store
         }
     }
     let bounds = Bounds { first: journal.first, durable: journal.last };
-    segment::walk_within(&SystemDisk, directory, bounds, 0, &mut |_, _, _| Ok(ControlFlow::Continue(())))?;
+    let reads = reading(&journal.name);
+    segment::walk_within(&SystemDisk, directory, bounds, 0, &mut |_, pointer, payload| {
+        let unread = || damaged(UNREAD, &segment::path(directory, pointer.segment));
+        if reads(payload) { Ok(ControlFlow::Continue(())) } else { Err(unread()) }
+    })?;
     Ok(())
 }
 

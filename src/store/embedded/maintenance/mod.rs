@@ -13,13 +13,25 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::lock::Lock;
+use super::op;
 use super::open::{JOURNALS, Options, caught_up, emptied, emptied_error, unavailable};
+use super::records::Write;
 use crate::store::StoreError;
 use crate::store::journal::mark::{self, Bounds, Mark};
 use crate::store::journal::segment::{self, End};
+use crate::store::model::AuditRecord;
 
 pub use backup::{BackupReport, JournalBackup, LostRecords, Unfinished, backup, restore, verify};
 pub use check::{Report, check};
+
+/// What tells whether a payload is an entry of the journal of this name.
+fn reading(journal: &str) -> fn(&[u8]) -> bool {
+    match journal {
+        "events" => |payload| op::decode(payload).is_ok(),
+        "records" => |payload| postcard::from_bytes::<Write>(payload).is_ok(),
+        _ => |payload| serde_json::from_slice::<AuditRecord>(payload).is_ok(),
+    }
+}
 
 /// What making the index anew came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,78 +4,77 @@
 //! In the audit log that one is `audit.lost`, and `trunkline audit verify` tells of the break in the chain there. A file
 //! that is named like a segment and cannot be one of this journal is left out, and named.
 
-use std::io::ErrorKind;
-use std::path::Path;
-use std::sync::Arc;
+use std::cmp::Reverse;
+use std::path::{Path, PathBuf};
 
 use super::super::op::{self, Op};
 use super::super::open::{Options, format_of, new_salt, unavailable};
 use super::super::records::Write;
 use super::backup::{JournalBackup, LostRecords, SegmentBackup, sync_directory, write_file};
+use super::reading;
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::disk::{Disk, make_directory, read_what_reads};
 use crate::store::journal::salt::Salt;
 use crate::store::journal::salvage::{Damaged, Lost, Until};
+use crate::store::journal::segment::Link;
 use crate::store::journal::{frame, mark, segment};
 use crate::store::model::{AuditEntry, AuditRecord};
 
 /// What cannot be a hash of an audit entry.
 const NO_HASH: &str = "lost";
 
-/// Copies what can be read of a journal.
+/// Gaps longer than this are none: a file that makes one is not of the journal, where nothing tells how far that went.
+const GAP: u64 = 1 << 22;
+
+/// Copies what can be read of a journal, and names what cannot.
 ///
 /// # Errors
-/// When its directory is there and cannot be read, or the copy cannot be written.
+/// When the copy cannot be written.
 pub fn copy(options: &Options, name: &str, target: &Path) -> Result<JournalBackup, StoreError> {
     let (disk, directory) = (&*options.disk, options.directory.join(name));
     make_directory(target).map_err(|error| unavailable(target, &error))?;
-    let bounds = mark::read(disk, &directory);
     let mut copied = Copied::default();
+    let bounds = mark::read(disk, &directory);
     if let Err(error) = &bounds {
         tracing::warn!(journal = name, error = %error, "nothing tells how far the journal went");
-        copied.lose(&mark::path(&directory), Lost { offset: 0, records: 0 });
+        copied.lose(&mark::path(&directory), NOWHERE);
     }
     if let Some(offset) = mark::flaw(disk, &directory) {
         copied.lose(&mark::path(&directory), Lost { offset, records: 0 });
     }
     let durable = bounds.as_ref().ok().map(|bounds| bounds.unwrap_or_default().durable);
-    let newest = durable.map_or(Until::Unknown, |durable| Until::AtLeast(durable + 1));
+    let newest = durable.map_or(Until::Unknown, |durable| Until::AtLeast(durable.saturating_add(1)));
     let bounds = bounds.unwrap_or_default().unwrap_or_default();
-    let listed = listed(disk, &directory, &mut copied)?;
-    let format = format_of(&options.directory).map(|format| format.salt()).unwrap_or_default();
-    let told = listed.iter().filter_map(|first| segment::salt_in(disk, &directory, *first));
-    let mut salts: Vec<Salt> = std::iter::once(format).chain(told).collect();
-    salts.dedup();
-    let found = listed.into_iter().filter(|first| *first >= bounds.first);
-    let found = found.map(|first| Found::read(disk, &directory, first, &salts)).collect();
-    let mut segments = chosen(found, durable, &directory, &mut copied);
-    let begin = if bounds.first > 0 { bounds.first } else { segments.first().copied().unwrap_or(1) };
+    let journal = Journal::of(options, name, &mut copied);
+    let mut segments = chosen(journal.found(bounds.first), durable, &mut copied);
+    let oldest = segments.first().map(|found| found.first);
+    let begin = if bounds.first > 0 { bounds.first } else { oldest.unwrap_or(1) };
     // What is missing before the first that is there is lost like the content of one.
-    if segments.first() != Some(&begin) && bounds.durable >= begin {
-        segments.insert(0, begin);
+    if oldest != Some(begin) && bounds.durable >= begin {
+        segments.insert(0, Found::missing(&directory, begin));
     }
     copied.next = begin;
     let (now, salt) = (options.clock.now(), new_salt()?);
-    for (place, &first) in segments.iter().enumerate() {
-        let following = segments.get(place + 1).copied();
-        let path = segment::path(&directory, first);
-        let bytes = what_reads(disk, &path);
-        let until = following.map_or(newest, Until::Exactly);
-        let damaged = Damaged { bytes: &bytes, first, until, salts: &salts };
-        let mut written = segment::header_after(first, copied.last(), salt);
-        let (lost, next) = damaged.walk(|sequence, payload| match payload {
+    for (place, found) in segments.iter().enumerate() {
+        let until = segments.get(place + 1).map_or(newest, |following| Until::Exactly(following.first));
+        let bytes = what_reads(disk, &found.path);
+        let mut written = segment::header_after(found.first, copied.last(), salt);
+        let (lost, next) = journal.damaged(&bytes, found.first, until).walk(|sequence, payload| match payload {
             Some(payload) => frame::encode(salt.hide(sequence), payload, &mut written),
             None => frame::encode(salt.hide(sequence), &filler(name, sequence, now), &mut written),
         });
         for one in lost {
-            copied.lose(&path, one);
+            copied.lose(&found.path, one);
         }
         copied.next = next;
-        write_file(&segment::path(target, first), &written).map_err(|error| unavailable(target, &error))?;
-        copied.segments.push(SegmentBackup { first, bytes: written.len() as u64, crc32c: crc32c::crc32c(&written) });
+        copied.write(target, found.first, &written)?;
     }
     sync_directory(target)?;
+    // It did not read whole.
+    if copied.lost.is_empty() {
+        copied.lose(&directory, NOWHERE);
+    }
     Ok(JournalBackup {
         name: name.to_owned(),
         first: begin,
@@ -85,14 +84,63 @@ pub fn copy(options: &Options, name: &str, target: &Path) -> Result<JournalBacku
     })
 }
 
-/// The segments of a journal. One whose directory is missing has none.
-fn listed(disk: &dyn Disk, directory: &Path, copied: &mut Copied) -> Result<Vec<u64>, StoreError> {
-    match segment::list(disk, directory) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            copied.lose(directory, Lost { offset: 0, records: 0 });
-            Ok(Vec::new())
+/// What is told of a file of which nothing tells what is lost with it.
+const NOWHERE: Lost = Lost { offset: 0, records: 0 };
+
+/// A journal as its files are found.
+struct Journal<'a> {
+    disk: &'a dyn Disk,
+    directory: PathBuf,
+    listed: Vec<u64>,
+    /// The store's, and those that the headers of segments tell.
+    own_salt: Salt,
+    salts: Vec<Salt>,
+    reads: fn(&[u8]) -> bool,
+}
+
+impl<'a> Journal<'a> {
+    fn of(options: &'a Options, name: &str, copied: &mut Copied) -> Self {
+        let (disk, directory) = (&*options.disk, options.directory.join(name));
+        let listed = segment::list(disk, &directory).unwrap_or_else(|error| {
+            tracing::warn!(journal = name, error = %error, "its directory cannot be read");
+            copied.lose(&directory, NOWHERE);
+            Vec::new()
+        });
+        let own_salt = format_of(&options.directory).map(|format| format.salt()).unwrap_or_default();
+        let told = listed.iter().filter_map(|first| segment::salt_in(disk, &directory, *first));
+        let mut salts: Vec<Salt> = std::iter::once(own_salt).chain(told).collect();
+        salts.dedup();
+        Self { disk, directory, listed, own_salt, salts, reads: reading(name) }
+    }
+
+    fn damaged<'b>(&'b self, bytes: &'b [u8], first: u64, until: Until) -> Damaged<'b> {
+        Damaged { bytes, first, until, salts: &self.salts, reads: self.reads }
+    }
+
+    /// The files from a sequence number on: those that begin with the same one after the other, the better first.
+    fn found(&self, from: u64) -> Vec<Found> {
+        let mut found: Vec<_> = self.listed.iter().map(|first| self.look_at(*first)).collect();
+        found.retain(|found| found.first >= from);
+        let places: Vec<_> = found.iter().map(|found| (found.place(), found.link, found.reach)).collect();
+        for one in &mut found {
+            let is_before = |(_, link, _): &(Link, Option<Link>, u64)| *link == Some(one.place());
+            let is_behind =
+                |(place, _, reach): &(Link, Option<Link>, u64)| one.link == Some(*place) && *reach == one.first;
+            one.rank.signs[LINKED] = places.iter().any(|other| is_before(other) || is_behind(other));
         }
-        listed => listed.map_err(|error| StoreError::Read(Arc::from(format!("{}: {error}", directory.display())))),
+        found.sort_by_key(|found| (found.first, Reverse(found.rank)));
+        found
+    }
+
+    fn look_at(&self, name: u64) -> Found {
+        let path = segment::path(&self.directory, name);
+        let bytes = what_reads(self.disk, &path);
+        let header = segment::header_of(&bytes);
+        let first = header.map_or(name, |(first, ..)| first);
+        let (reach, whole) = self.damaged(&bytes, first, Until::Unknown).reach();
+        let is_of_store = header.is_some_and(|(_, _, salt)| salt != Salt::NONE && salt == self.own_salt);
+        let rank = Rank { signs: [is_of_store, false, header.is_some(), first == name], whole };
+        Found { path, first, bytes: bytes.len() as u64, link: header.map(|(_, link, _)| link), reach, rank }
     }
 }
 
@@ -103,43 +151,62 @@ fn what_reads(disk: &dyn Disk, path: &Path) -> Vec<u8> {
 
 /// A file that is named like a segment.
 struct Found {
-    /// The sequence number it should begin with.
+    path: PathBuf,
+    /// The sequence number it begins with, as its header tells, or its name where that is not whole.
     first: u64,
-    /// The one behind the last that is whole in it.
+    bytes: u64,
+    link: Option<Link>,
+    /// The sequence number behind the last entry that is whole in it.
     reach: u64,
+    rank: Rank,
 }
+
+/// What speaks for a file, most first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Whether it has the store's salt, whether it is [`LINKED`], whether its header is whole, and whether that tells its name.
+    signs: [bool; 4],
+    /// How many entries are whole in it.
+    whole: u64,
+}
+
+/// Another segment tells of it, or it of one which is as it tells.
+const LINKED: usize = 1;
 
 impl Found {
-    fn read(disk: &dyn Disk, directory: &Path, first: u64, salts: &[Salt]) -> Self {
-        let bytes = what_reads(disk, &segment::path(directory, first));
-        Self { first, reach: Damaged { bytes: &bytes, first, until: Until::Unknown, salts }.reach() }
+    fn missing(directory: &Path, first: u64) -> Self {
+        let path = segment::path(directory, first);
+        Self { path, first, bytes: 0, link: None, reach: first, rank: Rank::default() }
     }
 
-    /// Whether nothing in it is whole.
-    fn is_empty(&self) -> bool {
-        self.reach == self.first
+    /// As the header of the next segment tells it.
+    fn place(&self) -> Link {
+        Link { first: self.first, bytes: self.bytes }
     }
 }
 
-/// The segments that are the journal's. No two of them have the same entries: of two that do, the one counts which goes
-/// further, from its beginning on. Nor does one in which nothing is whole begin anywhere behind the end.
-fn chosen(found: Vec<Found>, durable: Option<u64>, directory: &Path, copied: &mut Copied) -> Vec<u64> {
+/// The segments that are the journal's, of files in order. No two of them have the same entries: of two that do, the one counts for which
+/// more speaks, and of the other what is before it. Nor does one begin anywhere behind the end.
+fn chosen(found: Vec<Found>, durable: Option<u64>, copied: &mut Copied) -> Vec<Found> {
     let mut kept: Vec<Found> = Vec::new();
-    let nowhere = Lost { offset: 0, records: 0 };
-    let newest = found.iter().rfind(|found| !found.is_empty()).map_or(0, |found| found.first);
-    let end = durable.map_or(newest, |durable| durable + 1);
     for next in found {
-        let reach = kept.last().map_or(next.first, |before| before.reach);
-        if reach > next.reach || next.is_empty() && next.first > end && reach != next.first {
-            copied.lose(&segment::path(directory, next.first), nowhere);
+        let Some(before) = kept.last() else {
+            kept.push(next);
+            continue;
+        };
+        let end = durable.map_or(before.reach.saturating_add(GAP), |durable| durable.saturating_add(1));
+        let is_shared = before.reach > next.first || before.first == next.first;
+        let is_beyond = next.first > end && next.first != before.reach;
+        if is_beyond || is_shared && (before.first == next.first || before.rank >= next.rank) {
+            copied.lose(&next.path, NOWHERE);
             continue;
         }
-        if let Some(before) = kept.last().filter(|before| before.reach > next.first) {
-            copied.lose(&segment::path(directory, before.first), nowhere);
+        if is_shared {
+            copied.lose(&before.path, NOWHERE);
         }
         kept.push(next);
     }
-    kept.into_iter().map(|kept| kept.first).collect()
+    kept
 }
 
 /// What was copied so far.
@@ -154,6 +221,12 @@ impl Copied {
     /// The segment before the next, and its length.
     fn last(&self) -> Option<(u64, u64)> {
         self.segments.last().map(|segment| (segment.first, segment.bytes))
+    }
+
+    fn write(&mut self, target: &Path, first: u64, written: &[u8]) -> Result<(), StoreError> {
+        write_file(&segment::path(target, first), written).map_err(|error| unavailable(target, &error))?;
+        self.segments.push(SegmentBackup { first, bytes: written.len() as u64, crc32c: crc32c::crc32c(written) });
+        Ok(())
     }
 
     fn lose(&mut self, file: &Path, Lost { offset, records }: Lost) {
