@@ -467,6 +467,7 @@ async fn what_is_copied_or_mixed_up_among_the_segments_takes_nothing_from_a_back
 async fn what_cannot_be_a_segment_neither_holds_a_backup_up_nor_stops_it() {
     let lab = Lab::begin().await;
     let events = [lab.accept().await];
+    lab.store.append(audit_entry()).await.unwrap();
     lab.store.close().await;
     let directory = lab.directory.path().join("events");
     let far = 1 << 40;
@@ -484,6 +485,11 @@ async fn what_cannot_be_a_segment_neither_holds_a_backup_up_nor_stops_it() {
     fs::write(segment::path(&directory, far), &entry).unwrap();
     let named = [&pipe, &vast, &segment::path(&directory, far)].map(|path| lost(path, 0, 0));
     assert_eq!(backed_up(&lab, &events).await, named);
+    // Also where it is all that is left.
+    let own = segment::path(&directory, 1);
+    fs::remove_file(&own).unwrap();
+    let gone = lost(&own, 0, 1);
+    assert_eq!(backed_up(&lab, &[]).await, named.into_iter().chain([gone]).collect::<Vec<_>>());
 }
 
 #[tokio::test]

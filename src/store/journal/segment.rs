@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,11 +39,14 @@ pub fn path(directory: &Path, first: u64) -> PathBuf {
     directory.join(format!("{first:020}.journal"))
 }
 
-/// The first sequence number that a file name tells. No journal gets as far as the half of them.
+/// The sequence numbers that a segment may begin with. No journal gets as far as the half of them.
+const NUMBERS: Range<u64> = 1..u64::MAX / 2;
+
+/// The first sequence number that a file name tells.
 fn first_of(path: &Path) -> Option<u64> {
     let number = path.file_name()?.to_str()?.strip_suffix(".journal").filter(|name| name.len() == 20)?;
     let first = number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok()).flatten();
-    first.filter(|first| (1..u64::MAX / 2).contains(first))
+    first.filter(|first| NUMBERS.contains(first))
 }
 
 /// The segments of a journal by first sequence number, oldest first.
@@ -97,7 +100,8 @@ pub fn header_of(bytes: &[u8]) -> Option<(u64, Link, Salt)> {
     let covered = bytes.get(..header_length(salt) - 4)?;
     let whole = frame::u32_at(bytes, covered.len()) == Some(crc32c::crc32c(covered));
     let link = Link { first: frame::u64_at(bytes, 16)?, bytes: frame::u64_at(bytes, 24)? };
-    whole.then_some((frame::u64_at(bytes, 8)?, link, salt))
+    let first = frame::u64_at(bytes, 8).filter(|first| NUMBERS.contains(first))?;
+    whole.then_some((first, link, salt))
 }
 
 /// The link and the salt in a header that is whole and belongs to this segment.

@@ -164,7 +164,8 @@ struct Found {
 /// What speaks for a file, most first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// Whether it has the store's salt, whether it is [`LINKED`], whether its header is whole, and whether that tells its name.
+    /// Whether it has the store's salt, whether it is [`LINKED`], whether its header is whole, and whether that tells what
+    /// its name does.
     signs: [bool; 4],
     /// How many entries are whole in it.
     whole: u64,
@@ -185,23 +186,21 @@ impl Found {
     }
 }
 
-/// The segments that are the journal's, of files in order. No two of them have the same entries: of two that do, the one counts for which
-/// more speaks, and of the other what is before it. Nor does one begin anywhere behind the end.
+/// The segments that are the journal's, of files in order. No two of them have the same entries: of two that do, the one
+/// counts for which more speaks, and of the other what is before it. Nor does one begin anywhere behind the end.
 fn chosen(found: Vec<Found>, durable: Option<u64>, copied: &mut Copied) -> Vec<Found> {
     let mut kept: Vec<Found> = Vec::new();
     for next in found {
-        let Some(before) = kept.last() else {
-            kept.push(next);
-            continue;
-        };
-        let end = durable.map_or(before.reach.saturating_add(GAP), |durable| durable.saturating_add(1));
-        let is_shared = before.reach > next.first || before.first == next.first;
-        let is_beyond = next.first > end && next.first != before.reach;
-        if is_beyond || is_shared && (before.first == next.first || before.rank >= next.rank) {
+        let before = kept.last();
+        let reach = before.map_or(next.first, |before| before.reach);
+        let end = durable.map_or(reach.saturating_add(GAP), |durable| durable.saturating_add(1));
+        let is_beyond = next.first > end && (before.is_none() || next.first != reach);
+        let shared = before.filter(|before| before.reach > next.first || before.first == next.first);
+        if is_beyond || shared.is_some_and(|before| before.first == next.first || before.rank >= next.rank) {
             copied.lose(&next.path, NOWHERE);
             continue;
         }
-        if is_shared {
+        if let Some(before) = shared {
             copied.lose(&before.path, NOWHERE);
         }
         kept.push(next);
