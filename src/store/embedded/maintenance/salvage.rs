@@ -106,8 +106,11 @@ impl<'a> Journal<'a> {
             copied.lose(&directory, NOWHERE);
             Vec::new()
         });
-        let own_salt = format_of(&options.directory).map(|format| format.salt()).unwrap_or_default();
-        let told = listed.iter().filter_map(|first| segment::salt_in(disk, &directory, *first));
+        let told: Vec<_> = listed.iter().filter_map(|first| segment::salt_in(disk, &directory, *first)).collect();
+        let count = |salt: &&Salt| told.iter().filter(|other| other == salt).count();
+        // Without its format file the store's salt is the one that most of them have.
+        let own_salt = format_of(&options.directory).map(|format| format.salt());
+        let own_salt = own_salt.or_else(|| told.iter().max_by_key(count).copied()).unwrap_or_default();
         let mut salts: Vec<Salt> = std::iter::once(own_salt).chain(told).collect();
         salts.dedup();
         Self { disk, directory, listed, own_salt, salts, reads: reading(name) }
