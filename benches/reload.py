@@ -87,8 +87,8 @@ class Gateway:
     def generation(self):
         return self.metric("trunkline_config_generation")
 
-    def rejected(self):
-        return self.metric(r'trunkline_definitions\{state="rejected"\}')
+    def kept(self):
+        return self.metric(r'trunkline_definitions\{state="kept"\}')
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -137,7 +137,7 @@ def reloads(options, work):
             text = definition(way, change)
             if broken:
                 text = text.replace("title:", "titel:")
-            generation, rejected = gateway.generation(), gateway.rejected()
+            generation, kept = gateway.generation(), gateway.kept()
             at = time.monotonic()
             if way == "renamed":
                 (here / ".renamed.tmp").write_text(text)
@@ -149,7 +149,7 @@ def reloads(options, work):
                 (here / current / "linked.yaml").write_text(text)
                 (here / "..data_tmp").symlink_to(current)
                 os.replace(here / "..data_tmp", here / "..data")
-            seen = until(lambda: gateway.rejected() > rejected) if broken else until(lambda: gateway.generation() > generation)
+            seen = until(lambda: gateway.kept() > kept) if broken else until(lambda: gateway.generation() > generation)
             (effects if seen else missed).append((way, broken, (time.monotonic() - at) * 1e3))
             if broken:  # and mended at once
                 text = definition(way, change)
@@ -160,7 +160,7 @@ def reloads(options, work):
                 else:
                     (here / f".{way}.tmp").write_text(text)
                     os.replace(here / f".{way}.tmp", here / f"{way}.yaml")
-                if not until(lambda: gateway.rejected() == 0):
+                if not until(lambda: gateway.kept() == 0):
                     missed.append((way, "mended", 0))
             if change % 50 == 0 or change == 1:
                 memory.append(rss_mib(gateway.process.pid))
