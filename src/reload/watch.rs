@@ -202,7 +202,7 @@ struct Wanted {
     /// The directories that are watched, in which any name that comes or goes may matter: a link, or a directory, that another
     /// path leads through, such as Kubernetes' `..data`.
     directories: BTreeSet<PathBuf>,
-    /// Those that are watched because the way to another ends in them: there only what is named counts.
+    /// Those that are watched because links stand in them, or the way to another ends in them: there only what is named counts.
     ways: BTreeSet<PathBuf>,
     /// Directories of definitions: what is called like one in them is one.
     definitions: BTreeSet<PathBuf>,
@@ -220,13 +220,12 @@ impl Wanted {
         let referenced = deployment.referenced_files();
         let directories = deployment.directories.iter().chain(&deployment.unreadable).map(PathBuf::as_path);
         let files = integrations.chain(gateway).chain(referenced.iter().map(PathBuf::as_path));
-        files.chain(directories).for_each(|path| trail.add(path, LINKS));
+        let homes: BTreeSet<_> = files.chain(directories).filter_map(|path| trail.add(path, LINKS)).collect();
         let definitions: BTreeSet<_> =
             deployment.directories.iter().map(|directory| trail.home(directory, LINKS)).collect();
-        let mut wanted = Self { definitions, ..trail.wanted };
-        wanted.directories.extend(wanted.definitions.iter().cloned());
-        wanted.names.extend(wanted.directories.iter().cloned());
-        wanted
+        let directories: BTreeSet<_> = homes.into_iter().chain(definitions.iter().cloned()).collect();
+        let names = trail.names.into_iter().chain(directories.iter().cloned()).collect();
+        Self { directories, ways: trail.ways, definitions, names }
     }
 
     /// Whether an event tells of what matters.
@@ -269,24 +268,27 @@ const LINKS: usize = 40;
 /// Finds what paths lead through.
 #[derive(Default)]
 struct Trail {
-    wanted: Wanted,
+    names: BTreeSet<PathBuf>,
+    /// The directories in which they stand.
+    ways: BTreeSet<PathBuf>,
     /// Where directories really are.
     homes: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl Trail {
-    /// Adds a file or a directory, and what it is a link to, over so many links at most.
-    fn add(&mut self, path: &Path, links: usize) {
+    /// Adds a file or a directory, and what it is a link to, over so many links at most. Answers where it stands.
+    fn add(&mut self, path: &Path, links: usize) -> Option<PathBuf> {
         // A relative one may have no parent.
         let path = absolute(path).unwrap_or_else(|_| path.to_owned());
-        let (Some(home), Some(name)) = (path.parent(), path.file_name()) else { return };
+        let (home, name) = (path.parent()?, path.file_name()?);
         let home = self.home(home, links);
         let place = home.join(name);
         if let (Ok(target), Some(links)) = (std::fs::read_link(&place), links.checked_sub(1)) {
             self.add(&home.join(target), links);
         }
-        self.wanted.directories.insert(home);
-        self.wanted.names.insert(place);
+        self.names.insert(place);
+        self.ways.insert(home.clone());
+        Some(home)
     }
 
     /// Where a directory really is. Links on the way to it are added.
@@ -301,7 +303,9 @@ impl Trail {
         });
         self.homes.insert(directory.to_owned(), real.clone());
         let is_link = |path: &&Path| std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
-        named.ancestors().filter(is_link).for_each(|link| self.add(link, links));
+        for link in named.ancestors().filter(is_link) {
+            self.add(link, links);
+        }
         real
     }
 
@@ -309,8 +313,8 @@ impl Trail {
     fn await_return(&mut self, gone: &Path) {
         let there = |next: &'_ Path| Some((std::fs::canonicalize(next.parent()?).ok()?, next.file_name()?.to_owned()));
         if let Some((way, next)) = gone.ancestors().find_map(there) {
-            self.wanted.names.insert(way.join(next));
-            self.wanted.ways.insert(way);
+            self.names.insert(way.join(next));
+            self.ways.insert(way);
         }
     }
 }

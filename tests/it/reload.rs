@@ -450,6 +450,9 @@ async fn what_a_referenced_link_leads_to_is_watched_where_it_stands_beside_it() 
     watched(&deployment, change, || deployment.live.load().number != generation).await;
 }
 
+/// What happens to a deployment's directory.
+type Change<'a> = &'a dyn Fn(&Path);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_a_referenced_path_leads_through_is_watched() {
     let swap = |dir: &Path, to: &str| {
@@ -458,7 +461,7 @@ async fn whatever_a_referenced_path_leads_through_is_watched() {
     };
     let second = "second-secret-0123456789\n";
     let written = |dir: &Path| fs::write(dir.join("held/key"), second).unwrap();
-    let cases: [(&str, &str, &dyn Fn(&Path)); 4] = [
+    let cases: [(&str, &str, Change<'_>); 4] = [
         ("two links, one after the other", "../key", &written),
         ("a directory that is a link", "../current/key", &written),
         ("a directory that is another from now on", "../current/key", &|dir: &Path| {
