@@ -458,6 +458,14 @@ async fn what_is_copied_or_mixed_up_among_the_segments_takes_nothing_from_a_back
         }
     }
     let (first, second) = (own(0), own(1));
+    let mut holed = first.clone();
+    let end = holed.len() - 3;
+    holed[end..].fill(0);
+    fs::write(path(numbers[0]), holed).unwrap();
+    fs::write(path(2), &first).unwrap();
+    let told = backed_up(&lab, &events).await;
+    assert_eq!(told, [lost(&path(numbers[0]), 0, 0)], "the copy of one that is damaged is whole");
+    fs::remove_file(path(2)).unwrap();
     fs::write(path(numbers[0]), second).unwrap();
     fs::write(path(numbers[1]), first).unwrap();
     assert_eq!(backed_up(&lab, &events).await, [lost(&directory, 0, 0)], "two that were swapped");

@@ -142,7 +142,7 @@ impl<'a> Journal<'a> {
         let first = header.map_or(name, |(first, ..)| first);
         let (reach, whole) = self.damaged(&bytes, first, Until::Unknown).reach();
         let is_of_store = header.is_some_and(|(_, _, salt)| salt != Salt::NONE && salt == self.own_salt);
-        let rank = Rank { signs: [is_of_store, false, header.is_some(), first == name], whole };
+        let rank = Rank { signs: [is_of_store, false, header.is_some()], whole, is_named: first == name };
         Found { path, first, bytes: bytes.len() as u64, link: header.map(|(_, link, _)| link), reach, rank }
     }
 }
@@ -167,11 +167,12 @@ struct Found {
 /// What speaks for a file, most first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// Whether it has the store's salt, whether it is [`LINKED`], whether its header is whole, and whether that tells what
-    /// its name does.
-    signs: [bool; 4],
+    /// Whether it has the store's salt, whether it is [`LINKED`], and whether its header is whole.
+    signs: [bool; 3],
     /// How many entries are whole in it.
     whole: u64,
+    /// Whether its name tells what its header does.
+    is_named: bool,
 }
 
 /// Another segment tells of it, or it of one which is as it tells.
