@@ -328,18 +328,21 @@ pub(super) fn format_of(directory: &Path) -> Option<Format> {
 
 pub(super) fn read_format(bytes: &[u8], path: &Path) -> Result<Format, StoreError> {
     let unread = |_| segment::damaged("the format file does not read", path, 0);
-    // A newer one may have fields that this version does not know.
     let told: serde_json::Value = serde_json::from_slice(bytes).map_err(unread)?;
-    let version = told.get("format").and_then(serde_json::Value::as_u64).and_then(|told| u32::try_from(told).ok());
-    if let Some(found) = version.filter(|version| *version > FORMAT) {
-        let directory = path.parent().unwrap_or(path).display().to_string();
-        return Err(StoreError::NewerFormat { path: directory, found, supported: FORMAT });
-    }
+    refuse_newer(told.get("format"), path.parent().unwrap_or(path))?;
     let read: Format = serde_json::from_value(told).map_err(unread)?;
     match read.version {
         2..=FORMAT => Ok(read),
         other => Err(segment::damaged(&format!("the format file says {other}, which never was one"), path, 0)),
     }
+}
+
+/// Refuses what a newer version wrote, before its other fields are read, of which this version may not know all.
+pub(super) fn refuse_newer(format: Option<&serde_json::Value>, directory: &Path) -> Result<(), StoreError> {
+    let version = format.and_then(serde_json::Value::as_u64).and_then(|told| u32::try_from(told).ok());
+    version.filter(|version| *version > FORMAT).map_or(Ok(()), |found| {
+        Err(StoreError::NewerFormat { path: directory.display().to_string(), found, supported: FORMAT })
+    })
 }
 
 /// Writes the format file so that it is whole or as it was, and durable.
@@ -461,7 +464,7 @@ pub(super) fn bytes_of_journals(directory: &Path) -> u64 {
 }
 
 /// Whether no journal has anything in it, not even a beginning.
-pub(super) fn is_bare(directory: &Path) -> bool {
+pub(super) fn holds_nothing(directory: &Path) -> bool {
     let holds_something = |part: &&str| fs::read_dir(directory.join(part)).is_ok_and(|entries| entries.count() > 0);
     !JOURNALS.iter().any(holds_something)
 }

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::lock::{LOCK, Lock};
 use super::super::open::{
-    FORMAT, Format, JOURNALS, Options, RESTORED, RESTORING, emptied, is_bare, new_salt, no_store, read_format,
-    unavailable, write_format,
+    FORMAT, Format, JOURNALS, Options, RESTORED, RESTORING, emptied, holds_nothing, new_salt, no_store, read_format,
+    refuse_newer, unavailable, write_format,
 };
 use super::{reading, salvage};
 use crate::base::clock::Timestamp;
@@ -126,8 +126,9 @@ struct Manifest {
 /// its journals is left out, and the report names it. One that fails leaves the directory empty.
 ///
 /// # Errors
-/// [`StoreError::NotFound`] when there is no store; [`StoreError::NewerFormat`]; [`StoreError::Conflict`] when the target is
-/// not empty; [`StoreError::Damaged`] when nothing of the store's journals can be read.
+/// [`StoreError::NotFound`] when there is no store; [`StoreError::Read`] when that cannot be known;
+/// [`StoreError::NewerFormat`]; [`StoreError::Conflict`] when the target is not empty; [`StoreError::Damaged`] when nothing of
+/// the store's journals can be read.
 pub fn backup(options: &Options, to: &Path) -> Result<BackupReport, StoreError> {
     look_for_store(options)?;
     empty_directory(to, &[])?;
@@ -152,7 +153,7 @@ fn look_for_store(options: &Options) -> Result<(), StoreError> {
     let format = directory.join("format");
     let told = match fs::read(&format) {
         Ok(bytes) => read_format(&bytes, &format).map(drop),
-        Err(error) if is_bare(directory) => {
+        Err(error) if holds_nothing(directory) => {
             let is_none = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
             let unread = || StoreError::Read(Arc::from(format!("{}: {error}", format.display())));
             return Err(if is_none { no_store(directory) } else { unread() });
@@ -267,12 +268,8 @@ pub fn verify(from: &Path) -> Result<BackupReport, StoreError> {
     let path = from.join(MANIFEST);
     let bytes = fs::read(&path).map_err(|error| damaged(&format!("the manifest cannot be read: {error}"), &path))?;
     let unread = |_| damaged("the manifest does not read", &path);
-    // A newer one may have fields that this version does not know.
     let told: serde_json::Value = serde_json::from_slice(&bytes).map_err(unread)?;
-    let format = told.pointer("/backup/format").and_then(serde_json::Value::as_u64);
-    if let Some(found) = format.and_then(|told| u32::try_from(told).ok()).filter(|format| *format > FORMAT) {
-        return Err(StoreError::NewerFormat { path: from.display().to_string(), found, supported: FORMAT });
-    }
+    refuse_newer(told.pointer("/backup/format"), from)?;
     let Manifest { backup: report, crc32c } = serde_json::from_value(told).map_err(unread)?;
     if checksum(&report) != crc32c {
         return Err(damaged("the manifest is not what was written", &path));

@@ -10,7 +10,7 @@ use super::super::audit;
 use super::super::index::{Index, ItemKind};
 use super::super::lock::Lock;
 use super::super::op::{self, MATCH, Op};
-use super::super::open::{JOURNALS, Options, emptied, emptied_error, is_bare, read_format, unavailable};
+use super::super::open::{JOURNALS, Options, emptied, emptied_error, holds_nothing, read_format, unavailable};
 use super::super::records::Write;
 use crate::base::id::EventId;
 use crate::store::journal::segment::Checked;
@@ -90,7 +90,7 @@ pub fn check(options: &Options) -> Result<Report, StoreError> {
             Err(error) => report.tell(error.to_string()),
             Ok(_) => {}
         },
-        Err(error) if error.kind() == ErrorKind::NotFound && is_bare(&options.directory) => {
+        Err(error) if error.kind() == ErrorKind::NotFound && holds_nothing(&options.directory) => {
             report.notes.push("nothing is in it yet: its first start did not end, and the next goes on".to_owned());
             return Ok(report);
         }
